@@ -1,0 +1,33 @@
+"""Train, register, package and serve a news classifier.
+
+    import newsbert
+
+    result = newsbert.train(data="sample", epochs=5)
+    model = newsbert.load("BertModel/2")
+    model.predict(["Stocks fall as oil rises"])
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from newsbert.api import TrainResult, load, train
+    from newsbert.model import Model, Prediction
+
+__version__ = metadata.version("newsbert")
+__all__ = ["Model", "Prediction", "TrainResult", "__version__", "load", "train"]
+
+_HOMES = {
+    "TrainResult": "newsbert.api",
+    "load": "newsbert.api",
+    "train": "newsbert.api",
+    "Model": "newsbert.model",
+    "Prediction": "newsbert.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `newsbert --help` should not wait for ONNX Runtime."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'newsbert' has no attribute {name!r}")

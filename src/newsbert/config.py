@@ -1,0 +1,214 @@
+"""Settings: what they are, what they default to, and where their values come from.
+
+A value is taken from the flag, else from the environment, else from `newsbert.toml` in the working directory, else it
+is the default. This is the only module that reads the environment or that file.
+"""
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from newsbert.errors import UsageError
+
+CONFIG_FILE = "newsbert.toml"
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+def _setting(default: Any, help: str, env: str | None = None) -> Any:
+    """A setting with its default, what it means, and the ecosystem's own variable for it where there is one."""
+    return field(default=default, metadata={"help": help, "env": env})
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where runs and models are kept: top-level keys of `newsbert.toml`."""
+
+    tracking_uri: str = _setting(DEFAULT_TRACKING_URI, "MLflow tracking server or database", "MLFLOW_TRACKING_URI")
+    registry_uri: str | None = _setting(None, "MLflow registry, if not the tracking server", "MLFLOW_REGISTRY_URI")
+    experiment: str = _setting("newsbert", "MLflow experiment", "MLFLOW_EXPERIMENT_NAME")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`newsbert train`: table `[train]`."""
+
+    data: str = _setting("sample", "'sample', a file or directory of labelled rows, or a Hub data set")
+    labels: tuple[str, ...] = _setting((), "Names of integer labels 0, 1, …, comma-separated")
+    text_column: str | None = _setting(None, "Column of the text")
+    label_column: str | None = _setting(None, "Column of the label")
+    base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
+    epochs: float = _setting(3.0, "Passes over the training rows")
+    samples: int | None = _setting(None, "Training rows to use at most")
+    batch_size: int = _setting(32, "Rows in a training step")
+    learning_rate: float = _setting(1.5e-4, "Peak learning rate")
+    max_length: int = _setting(128, "Tokens read of a text, in training and in serving")
+    seed: int = _setting(42, "Seed of splits, order and initialization")
+    output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """`newsbert serve`: table `[serve]`."""
+
+    host: str = _setting("127.0.0.1", "Address the model answers on")
+    port: int = _setting(8080, "Port the model answers on; 0 takes a free one")
+    workers: int = _setting(1, "Worker processes")
+    batch_size: int = _setting(32, "Requests answered together at most")
+    batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill")
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """`newsbert build-image`: table `[image]`."""
+
+    repository: str = _setting("", "Prefix of the image names, such as registry.example/team")
+    root_image: str = _setting("python:3.11-slim-bookworm", "Python image the base image starts from")
+    pip_options: tuple[str, ...] = _setting((), "NAME=VALUE for pip in the build, such as index-url=https://…")
+    build_network: str | None = _setting(None, "Engine network for the build's steps")
+    extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")
+
+
+_SECTIONS: dict[type, str] = {
+    TrackingSettings: "",
+    TrainSettings: "train",
+    ServeSettings: "serve",
+    ImageSettings: "image",
+}
+_MODEL_NAME_KEY = "model_name"
+Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
+
+
+def resolve(section: type[Settings], **flags: Any) -> Settings:
+    """Merge flag, environment, `newsbert.toml` and default into one frozen value of `section`.
+
+    Args:
+        section: The settings class.
+        flags: Values from the command line or the caller; `None` means not given.
+
+    Raises:
+        UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
+    """
+    table = _SECTIONS[section]
+    from_file = _read_file().get(table, {}) if table else _read_file()
+    hints = typing.get_type_hints(section)
+    values: dict[str, Any] = {}
+    for setting in dataclasses.fields(section):
+        name = setting.name
+        variables = [f"NEWSBERT_{table}_{name}".upper().replace("__", "_"), setting.metadata["env"]]
+        origin, value = f"the option --{name.replace('_', '-')}", flags.get(name)
+        for variable in filter(None, variables):
+            if value is None and os.environ.get(variable):
+                origin, value = f"the environment variable {variable}", os.environ[variable]
+        if value is None and name in from_file:
+            origin, value = f"{CONFIG_FILE}, key {name!r}", from_file[name]
+        if value is not None:
+            values[name] = _convert(value, hints[name], origin)
+    return section(**values)
+
+
+def model_name(flag: str | None = None) -> str | None:
+    """The registered model's name from the flag, `NEWSBERT_MODEL_NAME` or the file's `model_name`; else `None`."""
+    value = flag or os.environ.get("NEWSBERT_MODEL_NAME") or _read_file().get(_MODEL_NAME_KEY)
+    return None if value is None else str(value)
+
+
+def default_of(section: type, name: str) -> str:
+    """The default of a setting as `--help` shows it."""
+    default = next(setting.default for setting in dataclasses.fields(section) if setting.name == name)
+    if isinstance(default, float):
+        return f"{default:g}"
+    return ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
+
+
+def help_of(section: type, name: str) -> str:
+    """What a setting means, as `--help` shows it."""
+    return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
+
+
+def java_home() -> str | None:
+    """`JAVA_HOME`, where it is set."""
+    return os.environ.get("JAVA_HOME") or None
+
+
+def cache_dir() -> Path:
+    """Where models fetched from a server are kept: `NEWSBERT_CACHE_DIR`, else the user's cache directory."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("NEWSBERT_CACHE_DIR") or Path(base) / "newsbert")
+
+
+def state_dir() -> Path:
+    """Where running servers are noted: `NEWSBERT_STATE_DIR`, else the user's state directory."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(os.environ.get("NEWSBERT_STATE_DIR") or Path(base) / "newsbert")
+
+
+def in_mlflow_run() -> bool:
+    """Tell whether `mlflow run` has started this process in a run of its own."""
+    return "MLFLOW_RUN_ID" in os.environ
+
+
+def quiet_mlflow() -> None:
+    """Keep MLflow from reporting to its makers and from drawing its own bars, unless the user has said otherwise."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a program that newsbert starts: this one's, and what `extra` adds or replaces."""
+    return {**os.environ, **extra}
+
+
+def _read_file() -> dict[str, Any]:
+    """Read `newsbert.toml`; an empty table where there is none.
+
+    Raises:
+        UsageError: If it is not TOML, or has a key or table that means nothing.
+    """
+    path = Path(CONFIG_FILE)
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
+    for section, table in _SECTIONS.items():
+        known = {setting.name for setting in dataclasses.fields(section)}
+        keys = content.get(table, {}) if table else content
+        if not isinstance(keys, dict):
+            raise UsageError(f"{CONFIG_FILE}: {table!r} must be a table", f"write [{table}] and its keys below it")
+        if not table:
+            known |= {*_SECTIONS.values(), _MODEL_NAME_KEY}
+        for key in keys:
+            if key not in known:
+                where = f"[{table}]" if table else "the top level"
+                names = ", ".join(sorted(known - {""}))
+                raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", f"the keys there are: {names}")
+    return content
+
+
+def _convert(value: Any, hint: Any, origin: str) -> Any:
+    """Turn a flag's, variable's or file's value into the setting's type.
+
+    Raises:
+        UsageError: If it cannot be one.
+    """
+    if isinstance(hint, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(str(part).strip() for part in parts if str(part).strip())
+    if isinstance(value, bool) or (hint is int and isinstance(value, float) and not value.is_integer()):
+        raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind")
+    try:
+        return hint(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind") from None
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text"}

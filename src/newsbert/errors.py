@@ -1,0 +1,74 @@
+"""The errors a user can act on.
+
+Every one says what is wrong, with the value, and what to do about it. Anything else that is raised is a bug of ours
+and keeps its traceback.
+"""
+
+
+class NewsbertError(Exception):
+    """It could not be done (exit code 1).
+
+    Args:
+        message: What is wrong, with the value that is wrong.
+        hint: What to do about it: a command to run where there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def code(self) -> str:
+        """The kind of error as a word for machines: `DataError` is `data`, `NotFoundError` is `not-found`."""
+        name = type(self).__name__.removesuffix("Error")
+        words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+        return "failed" if words == "newsbert" else words
+
+
+class UsageError(NewsbertError):
+    """The call or the configuration is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(NewsbertError):
+    """The labelled rows cannot be trained on as they are."""
+
+
+class ModelError(NewsbertError):
+    """A base model or a bundle is missing, broken or not what it claims to be."""
+
+
+class TrackingError(NewsbertError):
+    """The tracking server or its registry could not do it."""
+
+
+class NotFoundError(NewsbertError):
+    """There is no such run, model or version."""
+
+
+class ServingError(NewsbertError):
+    """A model server did not start, answer or stop."""
+
+
+class BadRequestError(NewsbertError):
+    """A server refused a request because of what it holds."""
+
+
+class EngineError(NewsbertError):
+    """The container engine is missing or could not do it."""
+
+
+class MissingExtraError(NewsbertError):
+    """A part of newsbert that was not installed is needed.
+
+    Args:
+        module: The module that could not be imported.
+        extra: The extra that brings it.
+    """
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")

@@ -1,0 +1,112 @@
+"""Our MLflow flavor: one logged model that is both `pytorch` (a pickle-free pt2 graph) and `python_function`.
+
+The bundle travels as `extra_files`; `python_function` loads it from there and takes raw text, so it needs neither
+torch nor transformers.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newsbert.bundle import Bundle
+from newsbert.requirements import pinned, versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model as MlflowModel
+    from transformers import PreTrainedModel
+
+BUNDLE_SUBPATH = "extra_files"
+"""Where `mlflow.pytorch.save_model` puts extra files below the model."""
+
+
+def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model: "PreTrainedModel") -> None:
+    """Write the model in both flavors to `path`; `mlflow.models.Model.log` calls this.
+
+    Args:
+        path: A directory that does not exist yet.
+        mlflow_model: The model that the flavors are added to.
+        bundle: The finished bundle.
+        model: The PyTorch model that the bundle was made from.
+    """
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import Map
+
+    from newsbert.export import LogitsOnly, example_inputs
+
+    ids = np.dtype(np.int64)
+    tensors = Schema([TensorSpec(ids, (-1, -1), "input_ids"), TensorSpec(ids, (-1, -1), "attention_mask")])
+    logits = Schema([TensorSpec(np.dtype(np.float32), (-1, len(bundle.contract.labels)))])
+    mlflow.pytorch.save_model(
+        LogitsOnly(model),
+        path,
+        mlflow_model=mlflow_model,
+        signature=ModelSignature(tensors, logits),
+        input_example=[tensor.numpy() for tensor in example_inputs(model)],
+        serialization_format="pt2",
+        extra_files=[str(file) for file in sorted(bundle.path.iterdir())],
+        pip_requirements=requirements(),
+    )
+    pyfunc.add_to_model(
+        mlflow_model,
+        loader_module="newsbert.mlflow_model",
+        data=BUNDLE_SUBPATH,
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    # The graph's tensors are for who loads the pytorch flavor; a schema check stands only before python_function,
+    # which takes text.
+    mlflow_model.signature = ModelSignature(
+        Schema([ColSpec(DataType.string)]),
+        Schema(
+            [
+                ColSpec(DataType.string, "label"),
+                ColSpec(DataType.double, "score"),
+                ColSpec(Map(DataType.double), "probabilities"),
+            ]
+        ),
+    )
+    mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def requirements() -> list[str]:
+    """What both flavors need, pinned: newsbert, what it serves with, and what the graph is loaded with."""
+    both = {**versions("newsbert", "mlflow", "torch")}
+    return sorted({*pinned(), *(f"{name}=={version.partition('+')[0]}" for name, version in both.items())})
+
+
+def _load_pyfunc(data_path: str) -> "_TextModel":
+    """Load the `python_function` flavor from the bundle's directory; MLflow calls this."""
+    return _TextModel(Path(data_path))
+
+
+class _TextModel:
+    """What `mlflow.pyfunc.load_model` wraps."""
+
+    def __init__(self, path: Path) -> None:
+        from newsbert.model import Model
+
+        self._model = Model.from_directory(path)
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
+        """Classify texts.
+
+        Args:
+            model_input: A list of texts, or a frame with one column of texts or with `title` and `text`.
+            params: Not used.
+
+        Returns:
+            A frame with `label`, `score` and `probabilities`, a row for each text.
+        """
+        import pandas as pd
+
+        if isinstance(model_input, pd.DataFrame):
+            named = {"title", "text", "description"} & set(model_input.columns)
+            items = model_input.to_dict("records") if named else model_input.iloc[:, 0].tolist()
+        else:
+            items = list(model_input)
+        predictions = self._model.predict(items)
+        return pd.DataFrame([prediction.to_dict() for prediction in predictions])

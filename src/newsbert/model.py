@@ -1,0 +1,73 @@
+"""A trained model in this process: texts in, labels with probabilities out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from newsbert import runtimes
+from newsbert.bundle import Bundle
+from newsbert.text import NewsItem
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text.
+
+    Attributes:
+        label: The label with the highest probability.
+        score: That probability.
+        probabilities: All of them by label, in label order.
+    """
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+    @classmethod
+    def of(cls, labels: Sequence[str], probabilities: Sequence[float]) -> "Prediction":
+        """Make the answer from probabilities in label order."""
+        by_label = dict(zip(labels, map(float, probabilities), strict=True))
+        best = max(by_label, key=by_label.__getitem__)
+        return cls(best, by_label[best], by_label)
+
+    def to_dict(self) -> dict[str, object]:
+        """The answer as it goes over HTTP and into files."""
+        return {"label": self.label, "score": self.score, "probabilities": self.probabilities}
+
+
+class Model:
+    """A bundle loaded into a runtime.
+
+    Args:
+        bundle: The bundle.
+        name: What to call it, such as `BertModel/2`.
+        runtime: Name of the runtime.
+        threads: Threads for a batch; the runtime's own choice if not given.
+    """
+
+    def __init__(
+        self, bundle: Bundle, name: str = "", runtime: str = runtimes.DEFAULT, threads: int | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.name = name or bundle.path.name
+        self._runtime = runtimes.load(bundle, runtime, threads)
+
+    @classmethod
+    def from_directory(cls, path: Path, name: str = "", runtime: str = runtimes.DEFAULT) -> "Model":
+        """Load the bundle in `path`, its files verified.
+
+        Raises:
+            ModelError: If it is no bundle, or was altered after training.
+        """
+        bundle = Bundle.read(path)
+        bundle.verify()
+        return cls(bundle, name, runtime)
+
+    def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
+        """Classify texts, or objects with `title` and `text`, in their order.
+
+        Raises:
+            ValueError: If an item is no text or empty.
+        """
+        probabilities = self._runtime.predict(items)
+        return [Prediction.of(self.bundle.contract.labels, row.tolist()) for row in probabilities]

@@ -1,0 +1,65 @@
+"""The model card: the bundle's `README.md`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from newsbert.evaluation import Scores
+
+_CARD = """# {title}
+
+Classifies a news text (or title and text) as {labels}. {base} fine-tuned by newsbert {version}.
+
+| test rows | accuracy | macro F1 | loss |
+|---|---|---|---|
+| {test_rows} | {accuracy:.4f} | {f1_macro:.4f} | {loss:.4f} |
+
+| class | precision | recall | F1 | rows |
+|---|---|---|---|---|
+{classes}
+
+![Confusion matrix](confusion_matrix.png)
+![Learning curves](learning_curves.png)
+
+## Data
+{train_rows} training, {validation_rows} validation and {test_rows} test rows of `{data}`, SHA-256 `{data_sha256}`.
+The test rows were scored once, with the ONNX graph in this directory.
+
+## How it reads a text
+Cleaned ({cleaning}); title and text joined with one blank; the first {max_length} tokens are read. `newsbert.json`
+is the contract: it holds this, and texts with the probabilities that any environment must give for them.
+
+## Limits
+It answers with one of its labels for any text, also for one that is no news or in another language than its training
+rows. Its probabilities are as they come from the model unless the contract's temperature says otherwise.
+"""
+
+
+def render(contract: Mapping[str, Any], scores: Scores) -> str:
+    """Return the card, in Markdown, of the model that `contract` and its test `scores` describe."""
+    rows = contract["data"]["rows"]
+    classes = "\n".join(
+        f"| {_cell(name)} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | {each.support} |"
+        for name, each in scores.per_class.items()
+    )
+    return _CARD.format(
+        title=f"News classifier: {len(contract['labels'])} classes",
+        labels=", ".join(contract["labels"]),
+        base=contract["base_model"]["name"],
+        version=contract["newsbert_version"],
+        test_rows=rows["test"],
+        train_rows=rows["train"],
+        validation_rows=rows["validation"],
+        accuracy=scores.accuracy,
+        f1_macro=scores.f1_macro,
+        loss=scores.loss,
+        classes=classes,
+        data=contract["data"]["name"],
+        data_sha256=contract["data"]["sha256"],
+        cleaning=", ".join(contract["cleaning"]),
+        max_length=contract["max_length"],
+    )
+
+
+def _cell(text: str) -> str:
+    """A label as it can stand in a table's cell."""
+    return text.replace("|", "\\|")

@@ -1,0 +1,51 @@
+"""Pictures of a run: learning curves and the confusion matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from newsbert.evaluation import Scores
+from newsbert.training import Evaluation, Step
+
+LOSS, SCORE = "#0b6e99", "#c2410c"
+
+
+def confusion_matrix(scores: Scores, file: Path) -> None:
+    """Draw rows by true and predicted label, shaded by their share of the true label's rows."""
+    names = list(scores.per_class)
+    size = min(3.2 + 0.55 * len(names), 24)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
+    shares = scores.confusion / scores.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true", title=f"Test rows: accuracy {scores.accuracy:.1%}")
+    if len(names) <= 30:
+        for row in range(len(names)):
+            for column in range(len(names)):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(scores.confusion[row, column]), ha="center", va="center", color=color)
+    figure.savefig(file, dpi=110)
+
+
+def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], file: Path) -> None:
+    """Draw training and validation loss, and the validation score, over steps."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    left = figure.subplots()
+    losses = [(step.step, step.loss) for step in steps if step.loss is not None]
+    left.plot(*zip(*losses, strict=True), color=LOSS, label="training loss") if losses else None
+    at = [evaluation.step for evaluation in evaluations]
+    left.plot(at, [evaluation.loss for evaluation in evaluations], "o--", color=LOSS, label="validation loss")
+    left.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    right = left.twinx()
+    right.plot(at, [evaluation.f1_macro for evaluation in evaluations], "s-", color=SCORE, label="validation F1")
+    right.set(ylabel="macro F1", ylim=(0, 1))
+    best = [evaluation for evaluation in evaluations if evaluation.best]
+    if best:
+        right.annotate(f"{best[-1].f1_macro:.3f}", (best[-1].step, best[-1].f1_macro), textcoords="offset points",
+                       xytext=(0, 8), ha="center", color=SCORE)  # fmt: skip
+    lines = [*left.get_lines(), *right.get_lines()]
+    left.legend(lines, [line.get_label() for line in lines], loc="center right")
+    figure.savefig(file, dpi=110)

@@ -1,0 +1,50 @@
+"""From prepared sequences to padded token ids; the same code in training and in every runtime."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SequenceTokenizer:
+    """A tokenizer that truncates and never pads.
+
+    Attributes:
+        backend: The `tokenizers` object.
+        max_length: Tokens read of a sequence, special tokens included.
+        pad_id: The id that `pad` fills with.
+    """
+
+    backend: Tokenizer
+    max_length: int
+    pad_id: int
+
+    @classmethod
+    def load(cls, file: Path, max_length: int, pad_id: int) -> "SequenceTokenizer":
+        """Load a `tokenizer.json`, reading at most `max_length` tokens of a sequence, special tokens included."""
+        backend = Tokenizer.from_file(str(file))
+        # Whatever the file says of lengths is overridden: the contract's max_length is the only one there is.
+        backend.no_padding()
+        backend.enable_truncation(max_length)
+        return cls(backend, max_length, pad_id)
+
+    def encode(self, sequences: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of every sequence, special tokens included, each of its own length."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(sequences))]
+
+
+def pad(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Ids, Ids]:
+    """Pad to the longest: `input_ids` and `attention_mask`, both `(batch, sequence)`."""
+    longest = max(map(len, ids))
+    input_ids = np.full((len(ids), longest), pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(ids), longest), dtype=np.int64)
+    for row, sequence in enumerate(ids):
+        input_ids[row, : len(sequence)] = sequence
+        attention_mask[row, : len(sequence)] = 1
+    return input_ids, attention_mask

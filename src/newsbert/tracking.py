@@ -1,0 +1,437 @@
+"""MLflow runs and the model registry: what is logged, what becomes a version, and where its bundle is.
+
+With `mlflow_model.py` the only importer of mlflow.
+"""
+
+import contextlib
+import logging
+import re
+import shutil
+import tempfile
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newsbert import config, mlflow_model
+from newsbert.bundle import CONTRACT_FILE, Bundle
+from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
+from newsbert.errors import NotFoundError, TrackingError, UsageError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from transformers import PreTrainedModel
+
+MODEL_ID_TAG = "newsbert.model_id"
+DIGEST_TAG = "newsbert.bundle_digest"
+_REACH_TIMEOUT_S = 5
+_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry; `created` is false if the run's model was one before."""
+
+    name: str
+    version: str
+    run_id: str
+    created: bool = False
+    alias: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's bundle on this machine: `BertModel/2` (or `run 0a1b…` if it has no version), and its directory."""
+
+    name: str
+    path: Path
+    run_id: str | None = None
+
+
+class Tracker:
+    """A tracking server that was reached.
+
+    Args:
+        settings: Where it is and which experiment is ours.
+
+    Raises:
+        TrackingError: If it cannot be reached or used.
+    """
+
+    def __init__(self, settings: TrackingSettings) -> None:
+        self.settings = settings
+        _check_reachable(settings.tracking_uri)
+        config.quiet_mlflow()
+        import mlflow
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        mlflow.set_registry_uri(settings.registry_uri or settings.tracking_uri)
+        with self._errors():
+            self._client = mlflow.MlflowClient()
+            self._client.search_experiments(max_results=1)
+
+    @property
+    def client(self) -> "MlflowClient":
+        """MLflow's own client."""
+        return self._client
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator["RunLog"]:
+        """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
+
+        Raises:
+            TrackingError: If the server refuses.
+        """
+        import mlflow
+        from mlflow.system_metrics import set_system_metrics_sampling_interval
+
+        with self._errors():
+            # Under `mlflow run`, MLflow has made the run already and says so in the environment.
+            if not config.in_mlflow_run():
+                mlflow.set_experiment(self.settings.experiment)
+            set_system_metrics_sampling_interval(5)
+            active = mlflow.start_run(log_system_metrics=True)
+        status = "FAILED"
+        try:
+            yield RunLog(self, active.info.run_id)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            with contextlib.suppress(Exception) if status != "FINISHED" else self._errors():
+                mlflow.end_run(status)
+
+    def register(self, source: str | None, name: str, alias: str | None = None) -> Version:
+        """Make a run's model a version of the registered model `name`.
+
+        Registering the same run twice under one name gives the version that there is.
+
+        Args:
+            source: A run id, a `runs:/…` URI, or nothing for the latest finished run.
+            name: The registered model; made if there is none.
+            alias: An alias to point at the version.
+
+        Raises:
+            NotFoundError: If there is no such run.
+            TrackingError: If the run holds no newsbert model, or the registry refuses.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if not re.fullmatch(r"[^/:@%'\"]+", name):
+            raise UsageError(f"{name!r} cannot name a registered model", "use a name without / : @ % and quotes")
+        run = self._run(source)
+        bundle = Bundle.read(self._fetch_run(run).path)
+        model_id = run.data.tags[MODEL_ID_TAG]
+        with self._errors():
+            version = next(
+                (each for each in self._versions(name) if each.run_id == run.info.run_id and each.model_id == model_id),
+                None,
+            )
+            created = version is None
+            if version is None:
+                with contextlib.suppress(MlflowException):
+                    self._client.create_registered_model(name)
+                version = self._client.create_model_version(
+                    name,
+                    source=f"models:/{model_id}",
+                    run_id=run.info.run_id,
+                    model_id=model_id,
+                    tags=_version_tags(run, bundle),
+                    description=_describe(bundle),
+                )
+            if alias is not None:
+                self._client.set_registered_model_alias(name, alias, version.version)
+        return Version(name, str(version.version), run.info.run_id, created, alias)
+
+    def locate(self, reference: str | None = None) -> Located:
+        """Find a model's bundle, fetching it into the cache if the artifacts are not on this machine.
+
+        Args:
+            reference: `Name/2`, `Name@alias`, `Name` (its latest version), the same with `models:/` before it, a run
+                id or `runs:/…`; nothing for the version that was registered last, or else the latest finished run.
+
+        Raises:
+            NotFoundError: If there is no such model, version, alias or run.
+            TrackingError: If its artifacts cannot be had.
+        """
+        if reference is None:
+            with self._errors():
+                newest = max(self._versions(), key=lambda version: int(version.creation_timestamp), default=None)
+            if newest is None:
+                return self._fetch_run(self._run(None))
+            reference = f"{newest.name}/{newest.version}"
+        if reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference):
+            return self._fetch_run(self._run(reference))
+        version = self._version(reference)
+        return self._fetch(f"{version.name}/{version.version}", version.model_id, version.source, version.run_id)
+
+    def _version(self, reference: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise UsageError(f"{reference!r} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory")
+        name, version, alias = match["name"], match["version"], match["alias"]
+        with self._errors():
+            known = self._versions(name)
+        if not known:
+            names = sorted({each.name for each in self._versions()})
+            raise NotFoundError(
+                f"there is no registered model {name!r} on {self.settings.tracking_uri}",
+                f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {name}",
+            )
+        if alias is not None:
+            try:
+                return self._client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                raise NotFoundError(
+                    f"{name!r} has no alias {alias!r}", f"newsbert register --model-name {name} --alias {alias}"
+                ) from error
+        if version is None:
+            return max(known, key=lambda each: int(each.version))
+        found = next((each for each in known if str(each.version) == str(int(version))), None)
+        if found is None:
+            latest = max(int(each.version) for each in known)
+            raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest}")
+        return found
+
+    def _versions(self, name: str | None = None) -> list[Any]:
+        """All versions of a registered model, or of all of them."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
+            found.extend(page)
+            token = page.token
+            if not token:
+                return found
+
+    def _run(self, source: str | None) -> "Run":
+        """The run that is meant, which must hold a newsbert model."""
+        from mlflow.exceptions import MlflowException
+
+        if source is None:
+            with self._errors():
+                experiment = self._client.get_experiment_by_name(self.settings.experiment)
+                runs = experiment and self._client.search_runs(
+                    [experiment.experiment_id],
+                    f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'",
+                    order_by=["attributes.end_time DESC"],
+                    max_results=1,
+                )
+            if not runs:
+                raise NotFoundError(
+                    f"there is no finished training run in the experiment {self.settings.experiment!r} "
+                    f"on {self.settings.tracking_uri}",
+                    "newsbert train",
+                )
+            run: Run = runs[0]
+            return run
+        match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
+        if match is None:
+            raise UsageError(f"{source!r} is no run", "give a run id of 32 hexadecimal digits, or runs:/RUN_ID/model")
+        try:
+            run = self._client.get_run(match["run"])
+        except MlflowException as error:
+            raise NotFoundError(
+                f"there is no run {match['run']!r} on {self.settings.tracking_uri}",
+                "give another run, or none for the latest finished one",
+            ) from error
+        if MODEL_ID_TAG not in run.data.tags or match["path"] not in {None, "", "model"}:
+            artifact = f"{match['path'] or 'model'}"
+            raise TrackingError(
+                f"run {match['run']} is no newsbert model: its {artifact!r} has no {CONTRACT_FILE} "
+                f"(the run's status is {run.info.status})",
+                "register a run that `newsbert train` finished",
+            )
+        return run
+
+    def _fetch_run(self, run: "Run") -> Located:
+        model_id = run.data.tags[MODEL_ID_TAG]
+        return self._fetch(f"run {run.info.run_id}", model_id, f"models:/{model_id}", run.info.run_id)
+
+    def _fetch(self, name: str, model_id: str | None, source: str, run_id: str | None) -> Located:
+        """Return the bundle of a logged model, from where it is or through the cache."""
+        import mlflow
+
+        with self._errors():
+            location = self._client.get_logged_model(model_id).artifact_location if model_id else source
+        local = _local_path(location)
+        if local is not None and local.is_dir():
+            bundle = local / mlflow_model.BUNDLE_SUBPATH
+            if not (bundle / CONTRACT_FILE).is_file():
+                raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
+            return Located(name, bundle, run_id)
+        cached = config.cache_dir() / "models" / (model_id or urllib.parse.quote(location, safe=""))
+        if not cached.is_dir():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
+            try:
+                with self._errors(f"the files of {name} cannot be fetched"):
+                    fetched = mlflow.artifacts.download_artifacts(
+                        artifact_uri=f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(partial)
+                    )
+                if not (Path(fetched) / CONTRACT_FILE).is_file():
+                    raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
+                with contextlib.suppress(FileExistsError, OSError) if cached.is_dir() else contextlib.nullcontext():
+                    Path(fetched).rename(cached)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return Located(name, cached, run_id)
+
+    @contextlib.contextmanager
+    def _errors(self, what: str = "") -> Iterator[None]:
+        """Turn MLflow's, the network's and the database's errors into ours."""
+        import requests
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # MLflow's, of its own workings
+                yield
+        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+            what = what or f"the tracking server {self.settings.tracking_uri} refused"
+            raise TrackingError(f"{what}: {_first_line(error)}", "check MLFLOW_TRACKING_URI and the server") from error
+
+
+class RunLog:
+    """An active run."""
+
+    def __init__(self, tracker: Tracker, run_id: str) -> None:
+        self.run_id = run_id
+        self._tracker = tracker
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log the resolved configuration."""
+        import mlflow
+
+        with self._tracker._errors():
+            mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
+
+    def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers, at a step or for the whole run."""
+        import mlflow
+
+        with self._tracker._errors():
+            mlflow.log_metrics(dict(metrics), step=step)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        import mlflow
+
+        with self._tracker._errors():
+            mlflow.set_tags(dict(tags))
+
+    def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> None:
+        """Log the data set, once for every split: its name, where it came from, its digest."""
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        path = Path(name).expanduser()
+        source: Any = CodeDatasetSource({"newsbert.data": name})
+        if path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                resolved = mlflow.data.dataset_source_registry.resolve_dataset_source(str(path.resolve()))
+            source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
+        for split, count in rows.items():
+            # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
+            entry = MetaDataset(source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32])
+            with self._tracker._errors():
+                mlflow.log_input(entry, context=split)
+
+    def artifacts(self, files: Sequence[Path]) -> None:
+        """Log files at the top of the run's artifacts."""
+        import mlflow
+
+        with self._tracker._errors():
+            for file in files:
+                mlflow.log_artifact(str(file))
+
+    def model(self, bundle: Bundle, model: "PreTrainedModel") -> None:
+        """Log the model in both flavors with the bundle in it, and mark the run as a newsbert model's."""
+        from mlflow.models import Model
+
+        with self._tracker._errors("the model cannot be logged"):
+            info = Model.log(
+                artifact_path=None,
+                name="model",
+                flavor=mlflow_model,
+                bundle=bundle,
+                model=model,
+                model_type="text-classification",
+                params={"max_length": str(bundle.contract.max_length)},
+                tags={DIGEST_TAG: bundle.digest},
+            )
+        self.tags({MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest})
+
+
+def _check_reachable(uri: str) -> None:
+    """Ask a server for its health before MLflow does, which would retry for minutes.
+
+    Raises:
+        TrackingError: If it does not answer.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):  # noqa: S310
+            return
+    except urllib.error.HTTPError:
+        return  # it answers; MLflow itself will say what it refuses
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(
+            f"the tracking server {uri} cannot be reached: {reason}",
+            f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
+        ) from error
+
+
+def _local_path(uri: str) -> Path | None:
+    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
+        return None
+    return Path(urllib.parse.unquote(parts.path))
+
+
+def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
+    """Where a version comes from: data, code and bundle."""
+    tags = {
+        "newsbert.version": bundle.contract.newsbert_version,
+        "newsbert.data": str(bundle.contract.data["name"]),
+        "newsbert.data_digest": str(bundle.contract.data["sha256"]),
+        "newsbert.base_model": bundle.contract.base_model["name"],
+        DIGEST_TAG: bundle.digest,
+    }
+    revision = run.data.tags.get("mlflow.source.git.commit")
+    return {**tags, "newsbert.revision": revision} if revision else tags
+
+
+def _describe(bundle: Bundle) -> str:
+    contract = bundle.contract
+    return (
+        f"News classifier ({', '.join(contract.labels)}), {contract.base_model['name']} fine-tuned on "
+        f"{contract.data['rows']['train']} rows of {Path(contract.data['name']).name}. "
+        f"On {contract.data['rows']['test']} test rows: accuracy {contract.metrics['accuracy']:.4f}, "
+        f"macro F1 {contract.metrics['f1_macro']:.4f}."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
