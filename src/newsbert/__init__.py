@@ -1,20 +1,21 @@
 """Train, register, package and serve a news classifier.
 
-    import newsbert
+import newsbert
 
-    result = newsbert.train(data="sample", epochs=5)
-    model = newsbert.load("BertModel/2")
-    model.predict(["Stocks fall as oil rises"])
+result = newsbert.train(data="sample", epochs=5)
+model = newsbert.load("BertModel/2")
+model.predict(["Stocks fall as oil rises"])
 """
 
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from newsbert.api import TrainResult, load, train
     from newsbert.model import Model, Prediction
 
-__version__ = metadata.version("newsbert")
+    __version__: str
+
 __all__ = ["Model", "Prediction", "TrainResult", "__version__", "load", "train"]
 
 _HOMES = {
@@ -28,6 +29,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `newsbert --help` should not wait for ONNX Runtime."""
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("newsbert")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'newsbert' has no attribute {name!r}")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from newsbert.tracking import RunLog, Tracker, Version
     from newsbert.training import Event, Trained
 
-CHECKED_ROWS = 64
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 
@@ -109,7 +108,7 @@ def train(
     for note in rows.notes:
         on_event(Note(note))
     base = base_model.find(resolved.base_model)
-    tracker = _tracker(config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment))
+    tracker = connect(tracking_uri, experiment)
     with tracker.run() as run, _work_dir(output, run.run_id) as (final, work):
         run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
         run.params(_params(resolved, base, rows))
@@ -129,22 +128,25 @@ def train(
     return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
 
 
-def load(reference: str | Path | None = None, *, runtime: str | None = None) -> Model:
+def load(
+    reference: str | Path | None = None, *, runtime: str = runtimes.DEFAULT, tracking_uri: str | None = None
+) -> Model:
     """Load a model to predict with in this process.
 
     Args:
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
             nothing for the version that was registered last, or else the latest finished run.
-        runtime: `onnxruntime` (default) or `torch`.
+        runtime: `onnxruntime` or `torch`.
+        tracking_uri: MLflow's; as configured if not given.
 
     Raises:
         NewsbertError: If there is no such model, or it is not what training wrote.
     """
-    name, path = locate(reference)
-    return Model.from_directory(path, name, runtime or runtimes.DEFAULT)
+    name, path = locate(reference, tracking_uri=tracking_uri)
+    return Model.from_directory(path, name, runtime)
 
 
-def locate(reference: str | Path | None = None) -> tuple[str, Path]:
+def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> tuple[str, Path]:
     """Return the name and the bundle directory of what `reference` means; see `load`."""
     if reference is not None and (Path(reference) / bundle.CONTRACT_FILE).is_file():
         return Path(reference).name, Path(reference)
@@ -152,8 +154,17 @@ def locate(reference: str | Path | None = None) -> tuple[str, Path]:
     if text is not None and (text.startswith((".", "/", "~")) or Path(text).is_dir()):
         Bundle.read(Path(text).expanduser())  # raises what is missing
         return Path(text).name, Path(text).expanduser()
-    located = _tracker(config.resolve(TrackingSettings)).locate(text)
+    located = connect(tracking_uri).locate(text)
     return located.name, located.path
+
+
+def connect(tracking_uri: str | None = None, experiment: str | None = None) -> "Tracker":
+    """Reach the tracking server, as configured where an argument is not given.
+
+    Raises:
+        TrackingError: If it cannot be reached.
+    """
+    return _tracker(config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment))
 
 
 def _tracker(settings: TrackingSettings) -> "Tracker":
@@ -270,7 +281,7 @@ def _write_bundle(
     export.write_onnx(trained.model, part / "model.onnx")
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     graph, expected = export.check_onnx(
-        trained.model, part / "model.onnx", tokenizer, [*golden, *rows.validation.texts[:CHECKED_ROWS]]
+        trained.model, part / "model.onnx", tokenizer, [*golden, *rows.validation.texts[: export.CHECKED_ROWS]]
     )
     contract: dict[str, Any] = {
         "newsbert_version": newsbert.__version__,

@@ -131,6 +131,11 @@ def help_of(section: type, name: str) -> str:
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
 
 
+def cpu_count() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def java_home() -> str | None:
     """`JAVA_HOME`, where it is set."""
     return os.environ.get("JAVA_HOME") or None

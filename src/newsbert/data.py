@@ -221,7 +221,9 @@ def _label_ids(
     values = {split: [_label_value(row.get(column)) for row in rows] for split, rows in source.splits.items()}
     distinct = Counter(value for column_values in values.values() for value in column_values)
     if names is None:
-        names = tuple(str(value) for value in sorted(set(distinct) - {""}, key=lambda value: (isinstance(value, str), value)))
+        names = tuple(
+            str(value) for value in sorted(set(distinct) - {""}, key=lambda value: (isinstance(value, str), value))
+        )
         known: dict[int | str, int] = {value: names.index(str(value)) for value in distinct if value != ""}
     else:
         known = {name: index for index, name in enumerate(names)}

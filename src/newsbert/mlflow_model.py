@@ -105,7 +105,7 @@ class _TextModel:
 
         if isinstance(model_input, pd.DataFrame):
             named = {"title", "text", "description"} & set(model_input.columns)
-            items = model_input.to_dict("records") if named else model_input.iloc[:, 0].tolist()
+            items: list[Any] = model_input.to_dict("records") if named else model_input.iloc[:, 0].tolist()
         else:
             items = list(model_input)
         predictions = self._model.predict(items)

@@ -31,8 +31,9 @@ class Prediction:
         return cls(best, by_label[best], by_label)
 
     def to_dict(self) -> dict[str, object]:
-        """The answer as it goes over HTTP and into files."""
-        return {"label": self.label, "score": self.score, "probabilities": self.probabilities}
+        """The answer as it goes over HTTP and into files, with six decimals."""
+        rounded = {label: round(probability, 6) for label, probability in self.probabilities.items()}
+        return {"label": self.label, "score": round(self.score, 6), "probabilities": rounded}
 
 
 class Model:

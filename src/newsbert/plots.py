@@ -47,5 +47,5 @@ def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], fi
         right.annotate(f"{best[-1].f1_macro:.3f}", (best[-1].step, best[-1].f1_macro), textcoords="offset points",
                        xytext=(0, 8), ha="center", color=SCORE)  # fmt: skip
     lines = [*left.get_lines(), *right.get_lines()]
-    left.legend(lines, [line.get_label() for line in lines], loc="center right")
+    left.legend(handles=lines, loc="center right")
     figure.savefig(file, dpi=110)

@@ -73,7 +73,7 @@ def _lines(path: Path, stream: BinaryIO) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}, line {number}: not valid UTF-8 (byte 0x{line[error.start]:02x} at position {error.start + 1})",
+                f"{path}, line {number}: not valid UTF-8 (byte 0x{line[error.start]:02x}, position {error.start + 1})",
                 f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}",
             ) from error
 

@@ -13,9 +13,7 @@ NewsItem = str | Mapping[str, object]
 
 # AG News lost the `&` of its entities: ` #39;` for `&#39;`, ` quot;` for `&quot;`. The blank stands where the
 # ampersand stood, so it goes as well. Only names that are no English word before a semicolon.
-_BROKEN_ENTITY = re.compile(
-    r"(?:^| )(#\d{1,7}|quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo);"
-)
+_BROKEN_ENTITY = re.compile(r"(?:^| )(#\d{1,7}|quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo);")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _TAG = re.compile(r"<[a-zA-Z/!][^<>]*>")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")

@@ -98,7 +98,7 @@ class Tracker:
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
             if not config.in_mlflow_run():
                 mlflow.set_experiment(self.settings.experiment)
-            set_system_metrics_sampling_interval(5)
+            set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
             active = mlflow.start_run(log_system_metrics=True)
         status = "FAILED"
         try:
@@ -134,7 +134,11 @@ class Tracker:
         model_id = run.data.tags[MODEL_ID_TAG]
         with self._errors():
             version = next(
-                (each for each in self._versions(name) if each.run_id == run.info.run_id and each.model_id == model_id),
+                (
+                    each
+                    for each in self._versions(name)
+                    if each.run_id == run.info.run_id and _model_id(each) == model_id
+                ),
                 None,
             )
             created = version is None
@@ -173,7 +177,7 @@ class Tracker:
         if reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference):
             return self._fetch_run(self._run(reference))
         version = self._version(reference)
-        return self._fetch(f"{version.name}/{version.version}", version.model_id, version.source, version.run_id)
+        return self._fetch(f"{version.name}/{version.version}", _model_id(version), version.source, version.run_id)
 
     def _version(self, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -349,7 +353,9 @@ class RunLog:
             source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
         for split, count in rows.items():
             # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
-            entry = MetaDataset(source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32])
+            entry = MetaDataset(  # type: ignore[abstract]
+                source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32]
+            )
             with self._tracker._errors():
                 mlflow.log_input(entry, context=split)
 
@@ -388,7 +394,7 @@ def _check_reachable(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):  # noqa: S310
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):
             return
     except urllib.error.HTTPError:
         return  # it answers; MLflow itself will say what it refuses
@@ -406,6 +412,12 @@ def _local_path(uri: str) -> Path | None:
     if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
         return None
     return Path(urllib.parse.unquote(parts.path))
+
+
+def _model_id(version: Any) -> str | None:
+    """The logged model behind a version; some stores tell it in the source only."""
+    match = re.fullmatch(r"models:/(m-[0-9a-f]+)/?", version.source or "")
+    return version.model_id or (match[1] if match else None)
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
@@ -433,5 +445,3 @@ def _describe(bundle: Bundle) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-

@@ -149,7 +149,7 @@ def fit(
     train, validation = _Encoded(dataset.train, tokenizer), _Encoded(dataset.validation, tokenizer, by_length=True)
     steps_per_epoch = math.ceil(len(train) / settings.batch_size)
     total_steps = max(1, math.ceil(settings.epochs * steps_per_epoch))
-    interval = max(1, steps_per_epoch // EVALUATIONS_PER_EPOCH)
+    interval = math.ceil(total_steps / max(1, round(settings.epochs * EVALUATIONS_PER_EPOCH)))
     arguments = TrainingArguments(
         output_dir=str(work_dir),
         max_steps=total_steps,
@@ -252,7 +252,7 @@ def _step_seconds(model: PreTrainedModel, bf16: bool) -> float:
 
 
 class _Encoded(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids and labels of a split; `by_length` puts rows of a length next to each other, so that little is padded."""
+    """Token ids and labels of a split; `by_length` puts like lengths together, so that little is padded."""
 
     def __init__(self, split: Split, tokenizer: SequenceTokenizer, by_length: bool = False) -> None:
         ids = tokenizer.encode(split.texts)
@@ -295,7 +295,7 @@ class _Metrics:
         return {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
 
 
-class _Reporter(TrainerCallback):
+class _Reporter(TrainerCallback):  # type: ignore[misc]
     """Turns the Trainer's callbacks into our events, and a wish to stop into its controls."""
 
     def __init__(self, on_event: Callable[[Event], None], stop: Callable[[], bool]) -> None:
@@ -322,14 +322,24 @@ class _Reporter(TrainerCallback):
         self._report(state)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
     ) -> None:
         if "loss" in logs:
             self._loss, self._learning_rate = float(logs["loss"]), float(logs["learning_rate"])
             self._report(state)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
     ) -> None:
         score = metrics["eval_f1_macro"]
         best, self._best = score > self._best, max(score, self._best)

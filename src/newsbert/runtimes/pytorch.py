@@ -36,8 +36,6 @@ class TorchGraph:
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
         with torch.inference_mode():
-            output = self._model(
-                input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(attention_mask)
-            )
+            output = self._model(input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(attention_mask))
         logits: FloatArray = output.logits.float().numpy()
         return logits

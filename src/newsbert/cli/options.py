@@ -1,0 +1,24 @@
+"""Options that several commands share, with help and defaults from the settings they set."""
+
+from typing import Annotated, Any
+
+import typer
+
+from newsbert import config
+from newsbert.config import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+
+Section = type[TrackingSettings] | type[TrainSettings] | type[ServeSettings] | type[ImageSettings]
+
+
+def setting(section: Section, name: str, *flags: str, metavar: str | None = None) -> Any:
+    """An option for a setting: not given, it is resolved from environment, file and default."""
+    default = config.default_of(section, name)
+    shown = f" [dim]\\[default: {default}][/dim]" if default else ""
+    return typer.Option(*flags, help=f"{config.help_of(section, name)}{shown}", show_default=False, metavar=metavar)
+
+
+TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]
+Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metavar="NAME")]
+ModelName = Annotated[str | None, typer.Option(help="Registered model, such as BertModel.", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,148 @@
+"""Everything that prints: results on stdout, everything else on stderr; people or machines as readers."""
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from newsbert.errors import NewsbertError
+
+LOG_INTERVAL_S = 3.0
+
+
+class Output:
+    """Where a command's result, progress and errors go.
+
+    Args:
+        as_json: One JSON document on stdout instead of text and tables.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def document(self, document: Any) -> None:
+        """Write the one JSON document."""
+        print(json.dumps(document, ensure_ascii=True, indent=2))  # noqa: T201
+
+    def result(self, text: str) -> None:
+        """Write a line of the result."""
+        print(text)  # noqa: T201
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+        """Write a table of the result; all columns but the first are numbers."""
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        for index, header in enumerate(headers):
+            table.add_column(escape(header), justify="right" if index else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        Console(highlight=False).print(table)
+
+    def log(self, text: str) -> None:
+        """Say how things go."""
+        self.err.print(escape(text))
+
+    def note(self, text: str) -> None:
+        """Say what the user should know."""
+        self.err.print(f"[yellow]Note:[/yellow] {escape(text)}")
+
+    def next_command(self, command: str) -> None:
+        """Show the command that comes next."""
+        self.err.print(f"[dim]Next:[/dim] {escape(command)}")
+
+    def error(self, error: NewsbertError, debug: bool = False) -> None:
+        """Report an error that the user can act on."""
+        if debug:
+            traceback.print_exception(error)
+        if self.as_json:
+            self.document({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}")
+        if error.hint:
+            self.err.print(f"[bold]Hint:[/bold] {escape(error.hint)}")
+
+    @contextmanager
+    def progress(self) -> "Iterator[Progress]":
+        """Show a bar on a terminal, a line every few seconds elsewhere."""
+        progress = Progress(self)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+
+class Progress:
+    """How far a piece of work is.
+
+    Args:
+        output: Where it is shown.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._last = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+        if output.err.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=output.err,
+                transient=True,
+            )
+
+    def phase(self, name: str) -> None:
+        """Say that another part of the work begins."""
+        if self._bar is None:
+            self._output.log(f"{name} …")
+        else:
+            self._show(name, 0, None, "")
+
+    def update(self, name: str, done: int, total: int, details: Mapping[str, str]) -> None:
+        """Say how much of a part is done, with what there is to say of it."""
+        if self._bar is not None:
+            self._show(name, done, total, "  ".join(f"{key} {value}" for key, value in details.items()))
+        elif done == total or time.monotonic() - self._last >= LOG_INTERVAL_S:
+            self._last = time.monotonic()
+            said = ", ".join(f"{key} {value}" for key, value in details.items())
+            self._output.log(f"{name} {done}/{total}{', ' if said else ''}{said}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, name: str, done: int, total: int | None, detail: str) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task(name, total=total, detail=detail)
+            self._bar.start()
+        self._bar.update(self._task, description=name, completed=done, total=total, detail=detail)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `3:07 min`, `1:02 h`."""
+    if math.isnan(seconds):  # not known yet
+        return "…"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def size(size_bytes: int) -> str:
+    """Bytes as people say them: `89.4 MB`."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"

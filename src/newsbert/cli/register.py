@@ -1,0 +1,51 @@
+"""`newsbert register`."""
+
+from typing import Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri
+from newsbert.cli.output import Output
+from newsbert.errors import UsageError
+
+EXAMPLES = """
+Examples:
+
+    newsbert register --model-name BertModel
+
+    newsbert register RUN_ID --model-name BertModel --alias champion
+"""
+
+
+def register(
+    run: Annotated[
+        str | None, typer.Argument(help="Run id or runs:/RUN_ID/model.", show_default="the latest finished run")
+    ] = None,
+    model_name: ModelName = None,
+    alias: Annotated[str | None, typer.Option(help="Alias to point at the version, such as champion.")] = None,
+    experiment: Experiment = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a training run's model a version in the MLflow Model Registry.
+
+    A run that is a version of that model already is not registered twice.
+    """
+    screen = Output(as_json)
+    name = config.model_name(model_name)
+    if name is None:
+        raise UsageError("no model name", "newsbert register --model-name BertModel")
+    from newsbert import api
+
+    version = api.connect(tracking_uri, experiment).register(run, name, alias)
+    if screen.as_json:
+        screen.document(
+            {"model": str(version), "run_id": version.run_id, "created": version.created, "alias": version.alias}
+        )
+        return
+    if not version.created:
+        screen.note(f"run {version.run_id} was registered before")
+    screen.result(str(version))
+    screen.next_command(f"newsbert serve locally {version}")

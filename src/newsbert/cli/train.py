@@ -1,0 +1,168 @@
+"""`newsbert train`."""
+
+import dataclasses
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri, setting
+from newsbert.cli.output import Output, Progress, duration
+from newsbert.config import TrainSettings
+
+if TYPE_CHECKING:
+    from newsbert.api import Note, Phase, TrainResult
+    from newsbert.training import Event
+
+EXAMPLES = """
+Examples:
+
+    newsbert train
+
+    newsbert train --data news.csv --epochs 2 --model-name BertModel
+
+    newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
+"""
+
+
+def train(
+    data: Annotated[str | None, setting(TrainSettings, "data", metavar="DATA")] = None,
+    labels: Annotated[str | None, setting(TrainSettings, "labels", metavar="A,B,…")] = None,
+    text_column: Annotated[str | None, setting(TrainSettings, "text_column", metavar="NAME")] = None,
+    label_column: Annotated[str | None, setting(TrainSettings, "label_column", metavar="NAME")] = None,
+    base_model: Annotated[str | None, setting(TrainSettings, "base_model", metavar="MODEL")] = None,
+    epochs: Annotated[float | None, setting(TrainSettings, "epochs")] = None,
+    samples: Annotated[int | None, setting(TrainSettings, "samples")] = None,
+    batch_size: Annotated[int | None, setting(TrainSettings, "batch_size")] = None,
+    learning_rate: Annotated[float | None, setting(TrainSettings, "learning_rate")] = None,
+    max_length: Annotated[int | None, setting(TrainSettings, "max_length")] = None,
+    seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
+    output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR")] = None,
+    model_name: ModelName = None,
+    experiment: Experiment = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fine-tune a BERT encoder on labelled news and log the model to MLflow.
+
+    Ctrl+C once stops after the current step and keeps the best model so far; twice aborts.
+    """
+    screen = Output(as_json)
+    screen.log("loading …")
+    from newsbert import api
+
+    with screen.progress() as progress, _Interrupts(screen) as interrupts:
+        result = api.train(
+            data=data,
+            labels=labels,
+            text_column=text_column,
+            label_column=label_column,
+            base_model=base_model,
+            epochs=epochs,
+            samples=samples,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            seed=seed,
+            output=output,
+            model_name=model_name,
+            experiment=experiment,
+            tracking_uri=tracking_uri,
+            on_event=_Reporter(screen, progress),
+            stop=interrupts.asked_to_stop,
+        )
+    _render(screen, result)
+
+
+class _Interrupts:
+    """Ctrl+C: the first asks training to stop, the second aborts. SIGTERM counts as Ctrl+C."""
+
+    def __init__(self, screen: Output) -> None:
+        self._screen = screen
+        self._count = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def asked_to_stop(self) -> bool:
+        """Whether there was a first Ctrl+C."""
+        return self._count > 0
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            raise KeyboardInterrupt
+        self._screen.note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
+
+
+class _Reporter:
+    """Renders training's events."""
+
+    def __init__(self, screen: Output, progress: Progress) -> None:
+        self._screen = screen
+        self._progress = progress
+        self._score: float | None = None
+
+    def __call__(self, event: "Event | Phase | Note") -> None:
+        from newsbert.api import Note, Phase
+        from newsbert.training import Evaluation
+
+        if isinstance(event, Note):
+            self._screen.note(event.message)
+        elif isinstance(event, Phase):
+            self._progress.phase(event.name)
+        elif isinstance(event, Evaluation):
+            self._score = event.f1_macro
+            best = ", best so far" if event.best else ""
+            self._screen.log(
+                f"step {event.step} (epoch {event.epoch:.2f}): validation F1 {event.f1_macro:.4f}, "
+                f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{best}"
+            )
+        else:
+            details = {} if event.loss is None else {"loss": f"{event.loss:.4f}"}
+            if self._score is not None:
+                details["F1"] = f"{self._score:.4f}"
+            details["left"] = duration(event.seconds_left)
+            self._progress.update("training", event.step, event.total_steps, details)
+
+
+def _render(screen: Output, result: "TrainResult") -> None:
+    version = str(result.version) if result.version else None
+    command = f"newsbert serve locally {version}" if version else "newsbert register --model-name BertModel"
+    if screen.as_json:
+        screen.document(
+            {
+                "bundle": str(result.bundle),
+                "run_id": result.run_id,
+                "model": version,
+                "metrics": result.metrics,
+                "per_class": {name: dataclasses.asdict(each) for name, each in result.scores.per_class.items()},
+                "confusion": result.scores.confusion.tolist(),
+                "training_seconds": result.seconds,
+                "stopped_early": result.stopped_early,
+                "next": command,
+            }
+        )
+        return
+    per_class = result.scores.per_class
+    rows = [
+        [name, f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", str(each.support)]
+        for name, each in per_class.items()
+    ]
+    total = str(sum(each.support for each in per_class.values()))
+    rows.append(["all (macro F1)", "", "", f"{result.scores.f1_macro:.4f}", total])
+    screen.table(["class", "precision", "recall", "F1", "test rows"], rows)
+    early = " (stopped early)" if result.stopped_early else ""
+    screen.result(f"test accuracy {result.scores.accuracy:.4f} after {duration(result.seconds)} of training{early}")
+    screen.result(f"bundle  {result.bundle}")
+    screen.result(f"run     {result.run_id}")
+    if version:
+        screen.result(f"model   {version}")
+    screen.next_command(command)

@@ -1,0 +1,77 @@
+"""Asking a served model over HTTP."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from newsbert.archive import SERVED_NAME
+from newsbert.errors import BadRequestError, ServingError
+from newsbert.handler import MODEL_HEADER
+from newsbert.model import Prediction
+from newsbert.text import NewsItem
+
+CHUNK_ITEMS = 64
+TIMEOUT_S = 120
+
+
+class Client:
+    """A served model.
+
+    Args:
+        url: The server's base URL, or the URL of the model's predictions.
+    """
+
+    def __init__(self, url: str) -> None:
+        base = url if "://" in url else f"http://{url}"
+        self.url = base if "/predictions/" in base else f"{base.rstrip('/')}/predictions/{SERVED_NAME}"
+        self.name = ""
+
+    def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
+        """Classify texts or title/text objects, in their order; `name` is then what the server says of its model.
+
+        Raises:
+            BadRequestError: If the server refuses an item; the message is the server's.
+            ServingError: If there is no server, or it cannot answer.
+        """
+        return [prediction for chunk in _chunks(items) for prediction in self._ask(chunk)]
+
+    def _ask(self, items: Sequence[NewsItem]) -> list[Prediction]:
+        body = json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]})
+        try:
+            request = urllib.request.Request(
+                self.url, body.encode(), {"Content-Type": "application/json", "Accept": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
+                answers = json.load(response)
+            return [_prediction(answer) for answer in answers]
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise ServingError(
+                f"no model server answers at {self.url}: {reason}", "newsbert serve locally starts one"
+            ) from error
+        except (KeyError, TypeError) as error:
+            raise ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL") from error
+
+    def _refused(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError:
+        try:
+            message = str(json.loads(error.read())["message"])
+        except (OSError, ValueError, KeyError, TypeError):
+            message = error.reason or "no reason given"
+        if error.code in {400, 413, 415}:
+            return BadRequestError(f"{self.url} refused the request ({error.code}): {message}", "mend the text")
+        return ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
+
+
+def _chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
+    for start in range(0, len(items), CHUNK_ITEMS):
+        yield items[start : start + CHUNK_ITEMS]
+
+
+def _prediction(answer: dict[str, Any]) -> Prediction:
+    return Prediction(str(answer["label"]), float(answer["score"]), dict(answer["probabilities"]))

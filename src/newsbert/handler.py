@@ -1,0 +1,218 @@
+"""What runs inside TorchServe: requests in, answers or errors out, each for itself.
+
+TorchServe gives a batch of requests to `handle`. A request that is wrong gets a 4xx with a message and never touches
+its neighbours; all texts of all other requests go through the runtime together. Bodies arrive as bytes, since the
+server is configured with `decode_input_request=false`: otherwise it would decode JSON itself, and pass broken JSON on
+as if it were text. A server of somebody else's may still do that, so a decoded body is understood too.
+"""
+
+import json
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from newsbert import config, runtimes
+from newsbert.bundle import SERVING_FILES, Bundle
+from newsbert.golden import GOLDEN_ITEMS
+from newsbert.model import Prediction
+from newsbert.runtimes import Runtime
+
+MAX_ITEMS = 1000
+"""Texts in one request; the server bounds the bytes of a body."""
+
+MODEL_HEADER = "X-Newsbert-Model"
+_JSON, _TEXT, _FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
+_TEXT_KEYS = {"title", "text", "description"}
+
+
+class RequestError(Exception):
+    """A request that cannot be answered, and the status that says why."""
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A request's texts, prepared; `many` tells whether a list was sent and a list is to be answered."""
+
+    sequences: list[str]
+    many: bool
+
+
+class Handler:
+    """A loaded model that answers batches of TorchServe's requests.
+
+    Args:
+        directory: The unpacked archive.
+        name: What the answers say of the model, such as `BertModel/7`.
+        runtime: Name of the runtime.
+        workers: How many workers share this machine's cores.
+
+    Raises:
+        ModelError: If the archive was altered.
+    """
+
+    def __init__(self, directory: Path, name: str = "", runtime: str = runtimes.DEFAULT, workers: int = 1) -> None:
+        bundle = Bundle.read(directory)
+        bundle.verify(only=SERVING_FILES if runtime == runtimes.DEFAULT else ())
+        self._labels = bundle.contract.labels
+        self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, config.cpu_count() // workers))
+        self._name = urllib.parse.quote(name, safe="/@ .-_+")
+        # A worker that cannot answer must not count as ready, and the first request should not pay for warming up.
+        self._runtime.predict(GOLDEN_ITEMS)
+
+    def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer a batch.
+
+        Args:
+            requests: For each request its parameters by name, `body` for a raw body.
+            context: TorchServe's context; it has the headers and takes status and response headers.
+
+        Returns:
+            A body for each request.
+        """
+        parsed: list[Parsed | RequestError] = []
+        accepts = []
+        for index, request in enumerate(requests):
+            headers = {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
+            accepts.append(str(headers.get("accept", "")))
+            try:
+                parsed.append(self._parse(request, headers))
+            except RequestError as error:
+                parsed.append(error)
+        sequences = [text for each in parsed if isinstance(each, Parsed) for text in each.sequences]
+        answers = iter(self._runtime.predict_prepared(sequences).tolist())
+        bodies = []
+        for index, each in enumerate(parsed):
+            context.set_response_header(index, MODEL_HEADER, self._name)
+            if isinstance(each, RequestError):
+                context.set_response_status(each.status.value, each.status.phrase, index)
+                context.set_response_content_type(index, _JSON)
+                bodies.append(_error_body(each))
+            else:
+                predictions = [Prediction.of(self._labels, next(answers)) for _ in each.sequences]
+                content_type, body = _render(predictions, each.many, accepts[index])
+                context.set_response_content_type(index, content_type)
+                bodies.append(body)
+        return bodies
+
+    def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
+        items, many = parse_request(request, headers)
+        if not items:
+            raise RequestError("the list is empty")
+        if len(items) > MAX_ITEMS:
+            message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
+            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        sequences = []
+        for index, item in enumerate(items):
+            try:
+                sequences.append(self._runtime.prepare(item))
+            except ValueError as error:
+                raise RequestError(f"item {index}: {error}" if many else str(error)) from error
+        return Parsed(sequences, many)
+
+
+def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
+    """Return the items that a request holds, unchecked, and whether it sent a list.
+
+    Args:
+        request: Parameters by name, `body` for a raw body; bytes or text.
+        headers: Request headers, names in lower case.
+
+    Raises:
+        RequestError: If the form of the request is none that is answered.
+    """
+    if "body" not in request:
+        return _parse_form(request), False
+    kind, _, parameters = str(headers.get("content-type") or _TEXT).partition(";")
+    kind = kind.strip().lower()
+    charset = parameters.lower().partition("charset=")[2].strip("\"' ;") or "utf-8"
+    if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
+        raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    if kind == _TEXT:
+        return [_text(request["body"])], False
+    if kind == _JSON or kind.endswith("+json"):
+        return _items(request["body"] if isinstance(request["body"], (dict, list)) else _json(request["body"]))
+    raise RequestError(
+        f"the content type {kind!r} is not read; send {_TEXT}, {_JSON} or form data with data=TEXT",
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    )
+
+
+def _parse_form(request: Mapping[str, Any]) -> list[Any]:
+    fields = {str(name): _text(value) for name, value in request.items()}
+    if set(fields) == {"data"}:
+        return [fields["data"]]
+    if fields and set(fields) <= _TEXT_KEYS:
+        return [fields]
+    held = f"holds {', '.join(sorted(fields)[:5])}" if fields else "is empty"
+    raise RequestError(f"the form {held}; send data=TEXT, or a bare text with 'Content-Type: {_TEXT}'")
+
+
+def _json(body: Any) -> Any:
+    try:
+        return json.loads(_text(body))
+    except RecursionError as error:
+        raise RequestError("the JSON is nested too deep") from error
+    except ValueError as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from error
+
+
+def _items(value: Any) -> tuple[list[Any], bool]:
+    """Return the items of a JSON body, and whether it holds a list of them."""
+    expected = "expected an object with 'text', 'data' or 'instances'"
+    if not isinstance(value, dict):
+        raise RequestError(f"{expected}, got {type(value).__name__}")
+    if "data" in value or "instances" in value:
+        if len(value) > 1:
+            raise RequestError(f"{expected} and nothing beside it, got {', '.join(sorted(value)[:5])}")
+        ((key, items),) = value.items()
+        if key == "instances" and not isinstance(items, list):
+            raise RequestError("'instances' must be a list")
+        return (items, True) if isinstance(items, list) else ([items], False)
+    if not _TEXT_KEYS & set(value):
+        raise RequestError(expected)
+    return [value], False
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return bytes(value).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
+
+
+def _error_body(error: RequestError) -> bytes:
+    """The message in the form that TorchServe's own errors have."""
+    name = error.status.phrase.title().replace(" ", "")
+    return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
+
+
+def _render(predictions: Sequence[Prediction], many: bool, accept: str) -> tuple[str, bytes]:
+    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+    if accept.partition(",")[0].partition(";")[0].strip().lower() == _TEXT:
+        return f"{_TEXT}; charset=utf-8", "\n".join(prediction.label for prediction in predictions).encode()
+    answers = [prediction.to_dict() for prediction in predictions]
+    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
+
+
+_handler: Handler | None = None
+
+
+def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
+    """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
+    global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
+    if _handler is None:
+        options = (context.model_yaml_config or {}).get("newsbert", {})
+        directory = Path(context.system_properties["model_dir"])
+        _handler = Handler(
+            directory, options.get("model", ""), options.get("runtime", runtimes.DEFAULT), options.get("workers", 1)
+        )
+    return None if requests is None else _handler.handle(requests, context)

@@ -1,0 +1,51 @@
+"""Serving a model until told to stop: on this machine with TorchServe, or in a container."""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert import api, archive, torchserve
+from newsbert.bundle import Bundle
+from newsbert.config import ServeSettings
+
+_CHECK_INTERVAL_S = 0.5
+
+
+def serve_locally(
+    reference: str | None,
+    settings: ServeSettings,
+    *,
+    tracking_uri: str | None,
+    stop: threading.Event,
+    on_ready: Callable[[str, torchserve.Address], None],
+    on_log: Callable[[str], None],
+) -> None:
+    """Serve a model with TorchServe until `stop` is set.
+
+    Args:
+        reference: What `newsbert.load` takes, or a model archive (`.mar`); nothing for the latest version.
+        settings: Host, port, workers and batching; an archive brings its own workers and batching.
+        tracking_uri: MLflow's; as configured if not given.
+        stop: Set by somebody else to end it.
+        on_ready: Called with the model's name and its address when it has answered for the first time.
+        on_log: Called with the lines that TorchServe logs.
+
+    Raises:
+        NewsbertError: If it cannot be served, or the server stops by itself.
+    """
+    # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
+    torchserve.claim_port(settings.host, settings.port)
+    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+        if reference is not None and reference.endswith(".mar"):
+            model_archive = Path(reference)
+            name = archive.served_model(model_archive)
+        else:
+            name, path = api.locate(reference, tracking_uri=tracking_uri)
+            model_archive = archive.write(Bundle.read(path), Path(directory), name, settings)
+        with torchserve.serving(model_archive, settings, on_log) as server:
+            if not server.wait_ready(settings.timeout_s, stop):
+                return
+            on_ready(name, server.address)
+            while not stop.wait(_CHECK_INTERVAL_S):
+                server.check()
