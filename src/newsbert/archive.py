@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,24 @@ def write(bundle: Bundle, directory: Path, name: str, settings: ServeSettings, r
         raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h /tmp .") from error
 
 
-def served_model(archive: Path) -> str:
-    """Return the name of the model in an archive, as `write` was given it.
+@dataclass(frozen=True)
+class Served:
+    """What an archive says of itself: the model's name and the runtime that its handler loads."""
+
+    model: str
+    runtime: str
+
+
+def served(archive: Path) -> Served:
+    """Read what `write` put into an archive's configuration.
 
     Raises:
         ModelError: If it is no archive that newsbert wrote.
     """
     try:
         with zipfile.ZipFile(archive) as content:
-            options = json.loads(content.read("model-config.yaml"))
-        return str(options["newsbert"]["model"])
+            options = json.loads(content.read("model-config.yaml"))["newsbert"]
+        return Served(str(options["model"]), str(options["runtime"]))
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL") from error
 

@@ -136,6 +136,11 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def python_path() -> str:
+    """`PYTHONPATH`, where it is set."""
+    return os.environ.get("PYTHONPATH", "")
+
+
 def java_home() -> str | None:
     """`JAVA_HOME`, where it is set."""
     return os.environ.get("JAVA_HOME") or None

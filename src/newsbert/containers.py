@@ -112,7 +112,9 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
         NotFoundError: If there is no such model, or the engine has no image of it.
     """
     engine = Engine()
-    if reference is not None and "/" not in reference.partition(":")[2] and engine.has_image(reference):
+    if reference is not None and ":" in reference and not reference.startswith(("models:/", "runs:/")):
+        if not engine.has_image(reference):
+            raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference
     located = api.connect(tracking_uri).locate(reference)
     tag = image.serving_tag(located.name, settings)

@@ -109,7 +109,7 @@ def render_serving(bundle: Bundle, name: str, base_tag: str, settings: ImageSett
         files={
             "pip.conf": pip_conf(settings.pip_options),
             "requirements.txt": _lines(pins),
-            "torch_standin.py": (docker_directory() / "torch_standin.py").read_bytes(),
+            "torch_standin.py": torch_standin(),
             archive.ARCHIVE_NAME: model_archive,
         },
     )
@@ -151,6 +151,11 @@ def docker_directory() -> Traversable:
     """Where the Dockerfiles are: in the installed package, or at the top of the checkout it is installed from."""
     installed = resources.files("newsbert") / "docker"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "docker"
+
+
+def torch_standin() -> bytes:
+    """The module that stands where torch would in a server that needs none."""
+    return (resources.files("newsbert") / "torch_standin.py").read_bytes()
 
 
 def _dockerfile(name: str) -> str:

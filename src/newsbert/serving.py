@@ -39,7 +39,7 @@ def serve_locally(
     with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
         if reference is not None and reference.endswith(".mar"):
             model_archive = Path(reference)
-            name = archive.served_model(model_archive)
+            name = archive.served(model_archive).model
         else:
             name, path = api.locate(reference, tracking_uri=tracking_uri)
             model_archive = archive.write(Bundle.read(path), Path(directory), name, settings)

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,8 +24,8 @@ from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, java
-from newsbert.archive import SERVED_NAME
+from newsbert import config, java, runtimes
+from newsbert.archive import SERVED_NAME, served
 from newsbert.config import ServeSettings
 from newsbert.errors import MissingExtraError, ServingError
 
@@ -148,12 +149,16 @@ def serving(archive: Path, settings: ServeSettings, on_log: Callable[[str], None
     if frontend is None or frontend.origin is None:
         raise MissingExtraError("torchserve", "serve")
     ts_home = Path(frontend.origin).parent
-    java_binary, archive = java.find(), archive.resolve()
+    java_binary, archive_runtime = java.find(), served(archive).runtime
+    archive = archive.resolve()
     address = Address(settings.host, claim_port(settings.host, settings.port))
     # A short path, since the sockets between frontend and workers are in it, and ours alone.
     with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
         work = Path(directory)
         (work / "tmp").mkdir()
+        if archive_runtime == runtimes.DEFAULT:
+            (work / "lib").mkdir()
+            shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
         (work / "config.properties").write_text(_properties(address, archive), encoding="utf-8")
         with resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config:
             process = subprocess.Popen(
@@ -259,6 +264,7 @@ def _environment(work: Path) -> dict[str, str]:
         TEMP=str(work / "tmp"),
         TMPDIR=str(work / "tmp"),
         PYTHONUNBUFFERED="1",
+        PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
     )
 
 

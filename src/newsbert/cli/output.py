@@ -37,11 +37,13 @@ class Output:
         """Write a line of the result."""
         print(text)  # noqa: T201
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-        """Write a table of the result; all columns but the first are numbers."""
+    def table(
+        self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
+    ) -> None:
+        """Write a table of the result; its first `words` columns hold words, the others numbers."""
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
         for index, header in enumerate(headers):
-            table.add_column(escape(header), justify="right" if index else "left", overflow="fold")
+            table.add_column(escape(header), justify="right" if index >= words else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row))
         Console(highlight=False).print(table)
@@ -144,5 +146,7 @@ def duration(seconds: float) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """Bytes as people say them: `89.4 MB`."""
+    """Bytes as people say them: `1.2 kB`, `89.4 MB`."""
+    if size_bytes < 1e6:
+        return f"{size_bytes / 1e3:.1f} kB"
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"

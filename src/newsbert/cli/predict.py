@@ -117,4 +117,4 @@ def _render(screen: Output, name: str, items: list[str], predictions: "list[Pred
     for text, each in zip(items, predictions, strict=True):
         short = text if len(text) <= 60 else f"{text[:59]}…"
         rows.append([short, each.label, *(f"{each.probabilities[label]:.3f}" for label in labels)])
-    screen.table(["text", "label", *labels], rows, title=name)
+    screen.table(["text", "label", *labels], rows, title=name, words=2)
