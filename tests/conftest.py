@@ -1,0 +1,128 @@
+"""What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import newsbert
+from newsbert.bundle import Bundle
+
+# Labels and texts of our own; every class has words that tell it.
+LABELS = ("Sport & loisirs", "World", "Économie")
+_WORDS = {
+    "Économie": ("stocks", "market", "profit", "bank"),
+    "Sport & loisirs": ("goal", "team", "cup", "coach"),
+    "World": ("minister", "border", "treaty", "vote"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory, cache and state of the test's own, and no settings from outside."""
+    for name in list(os.environ):
+        if name.startswith(("NEWSBERT_", "MLFLOW_")) and not name.startswith(("NEWSBERT_TEST_", "NEWSBERT_REQUIRE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / ".cache"))
+    monkeypatch.setenv("NEWSBERT_STATE_DIR", str(tmp_path / ".state"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 2 layers with a vocabulary of letters and the tests' words, in the Hugging Face layout."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    directory = tmp_path_factory.mktemp("tiny-bert")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'\"-"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted({word for words in _WORDS.values() for word in words})
+    vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
+    (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.2,  # wide, so that few steps tell the classes apart
+    )
+    BertModel(config).save_pretrained(directory)
+    BertTokenizer(vocab=str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """90 rows of three classes whose names have blanks and accents, as csv with `text` and `label`."""
+    file = tmp_path_factory.mktemp("rows") / "rows.csv"
+    lines = ["text,label"]
+    for number in range(30):
+        for label, words in _WORDS.items():
+            lines.append(f'"{words[number % 4]} {words[(number + 1) % 4]} number {number}",{label}')
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tiny_encoder: Path, labelled_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[newsbert.TrainResult, str]:
+    """A training from the tiny encoder, and the tracking URI it was logged to."""
+    directory = tmp_path_factory.mktemp("trained")
+    uri = f"sqlite:///{directory / 'mlflow.db'}"
+    before = Path.cwd()
+    os.chdir(directory)  # MLflow puts the artifacts of an SQLite server into the working directory
+    try:
+        result = newsbert.train(
+            data=str(labelled_file),
+            base_model=str(tiny_encoder),
+            epochs=15,
+            batch_size=8,
+            learning_rate=3e-3,
+            max_length=48,
+            output=str(directory / "bundle"),
+            tracking_uri=uri,
+            model_name="TinyModel",
+        )
+    finally:
+        os.chdir(before)
+    return result, uri
+
+
+@pytest.fixture
+def bundle(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
+    """The trained bundle; not to be changed."""
+    return Bundle.read(trained[0].bundle)
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli() -> Iterator[Cli]:
+    """Run `newsbert ARGUMENTS` as a user would, in the test's directory."""
+
+    def run(
+        *arguments: object, stdin: str = "", timeout_s: float = 300, **env: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "newsbert", *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout_s,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "120", **env},
+        )
+
+    yield run
