@@ -117,6 +117,8 @@ class Server:
                 os.killpg(group, signal.SIGKILL)
             self._process.wait()
             self._reader.join(2)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -1,0 +1,69 @@
+# make quickstart   train on the bundled sample, register, serve with TorchServe, classify three headlines
+# make test         lint, types, and all tests that can run here
+#
+# VENV              the environment it makes and uses
+# TORCH_INDEX       where torch comes from: PyTorch's index of CPU builds unless the machine has an NVIDIA GPU;
+#                   empty for pip's own index
+VENV ?= .venv
+PYTHON ?= python3
+TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
+
+.PHONY: quickstart install test lint long clean
+.ONESHELL:
+.SHELLFLAGS := -euc
+SHELL := /bin/bash
+
+quickstart: $(VENV)/.installed
+	@export PATH="$(abspath $(BIN)):$$PATH"
+	run() { printf '\n$$ %s\n' "$$(printf '%q ' "$$@" | sed "s/\\\\ / /g")"; "$$@"; }
+	run newsbert train
+	run newsbert register --model-name BertModel
+	printf '\n$$ newsbert serve locally --detach --port 0\n'
+	url=$$(newsbert serve locally --detach --port 0 --json | python -c 'import json, sys; print(json.load(sys.stdin)["url"])')
+	trap 'newsbert serve stop --port "$${url##*:}" >/dev/null 2>&1 || true' EXIT
+	for text in "Stocks fall as oil rises" "Striker scores twice in cup final" "New chip doubles battery life of phones"; do
+	  run newsbert predict --url "$$url" "$$text"
+	done
+	run newsbert serve stop --port "$${url##*:}"
+	trap - EXIT
+	printf '\nDone. Now: . %s/bin/activate; newsbert --help\n' "$(VENV)"
+
+install: $(VENV)/.installed
+
+# torch by itself first: from an index of CPU builds it is a tenth of the download that pip's own index would give.
+$(VENV)/.torch: constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	printf '\n$$ pip install %s\n' "$(TORCH)"
+	$(PIP) install --quiet --no-deps $(if $(TORCH_INDEX),--retries 1 --index-url $(TORCH_INDEX)) $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	@printf '\n$$ pip install -c constraints.txt -e .[all]\n'
+	$(PIP) install --quiet -c constraints.txt -e '.[all]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@printf '\n$$ pip install -c constraints.txt -e .[all,dev]\n'
+	$(PIP) install --quiet -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+# What takes longer than a test may: the figures of the README.
+long: $(VENV)/.installed
+	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

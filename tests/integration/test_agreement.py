@@ -1,0 +1,135 @@
+"""No difference between training and serving: one text gets one answer, whoever is asked and in whatever company."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import newsbert
+from newsbert import containers, runtimes, torchserve
+from newsbert.bundle import Bundle
+from newsbert.client import Client
+from newsbert.config import ServeSettings
+from newsbert.text import NewsItem
+from tests.texts import held_out
+
+TOLERANCE = 1e-3
+ITEMS = held_out()
+Answer = Callable[[Sequence[NewsItem]], NDArray[Any]]
+
+# Loads what was logged in a process of its own, pickle disallowed, and answers in two ways.
+_MLFLOW = """
+import json, sys
+import mlflow, numpy as np, pandas as pd
+uri, reference = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+items = json.load(sys.stdin)
+titled = [item for item in items if isinstance(item, dict)]
+text = mlflow.pyfunc.load_model(reference)
+def rows(frame):
+    return [list(each.values()) for each in frame["probabilities"]]
+plain = [item for item in items if isinstance(item, str)]
+batch = rows(text.predict(plain))
+alone = [rows(text.predict([item]))[0] for item in plain]
+graph = mlflow.pytorch.load_model(reference)
+json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__}, sys.stdout)
+"""
+
+
+def _model(reply: "list[newsbert.Prediction]") -> NDArray[Any]:
+    return np.array([list(each.probabilities.values()) for each in reply])
+
+
+def _expected(bundle: Bundle) -> NDArray[Any]:
+    """What the trained PyTorch model says of every text by itself."""
+    reference = runtimes.load(bundle, "torch")
+    return np.concatenate([reference.predict([item]) for item in ITEMS])
+
+
+def _check(expected: NDArray[Any], answer: Answer) -> None:
+    """Ask for every text alone, for all together, and for all in the opposite order."""
+    alone = np.concatenate([answer([item]) for item in ITEMS])
+    together = answer(ITEMS)
+    backwards = answer(ITEMS[::-1])[::-1]
+    for seen in (alone, together, backwards):
+        assert float(np.abs(seen - expected).max()) <= TOLERANCE
+
+
+def test_texts_are_two_hundred_and_distinct() -> None:
+    assert len({json.dumps(item) for item in ITEMS}) == len(ITEMS) == 200
+
+
+def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle) -> None:
+    expected = _expected(bundle)
+    _check(expected, runtimes.load(bundle, "torch").predict)
+    _check(expected, runtimes.load(bundle, "onnxruntime").predict)
+    # A test that compares answers must not compare one answer with itself.
+    assert float(expected.std(axis=0).min()) > 0.05
+
+
+def test_the_logged_mlflow_model_agrees(bundle: Bundle, trained: tuple[newsbert.TrainResult, str]) -> None:
+    result, uri = trained
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _MLFLOW, uri, f"models:/{result.version}"],
+        input=json.dumps(ITEMS),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    seen = json.loads(run.stdout)
+    plain = [index for index, item in enumerate(ITEMS) if isinstance(item, str)]
+    expected = _expected(bundle)[plain]
+    assert np.abs(np.array(seen["batch"]) - expected).max() <= TOLERANCE
+    assert np.abs(np.array(seen["alone"]) - expected).max() <= TOLERANCE
+
+
+def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+    import torch
+
+    from newsbert.evaluation import softmax
+    from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+    from newsbert.text import prepare
+
+    result, uri = trained
+    mlflow.set_tracking_uri(uri)
+    graph = mlflow.pytorch.load_model(f"models:/{result.version}")
+    contract = bundle.contract
+    tokenizer = SequenceTokenizer.load(bundle.path / "tokenizer.json", contract.max_length, contract.pad_id)
+
+    def answer(items: Sequence[NewsItem]) -> NDArray[Any]:
+        ids = tokenizer.encode([prepare(item, contract.cleaning) for item in items])
+        input_ids, attention_mask = pad(ids, contract.pad_id)
+        with torch.no_grad():
+            return softmax(graph(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy())
+
+    _check(_expected(bundle), answer)
+
+
+def test_torchserve_agrees(bundle: Bundle, server: torchserve.Server) -> None:
+    client = Client(server.address.url)
+    expected = _expected(bundle)
+    _check(expected, lambda items: _model(client.predict(items)))
+    assert client.name == "TinyModel/1"
+    # Requests at once are put into one batch by TorchServe: neighbours of all kinds and lengths.
+    with ThreadPoolExecutor(16) as pool:
+        crowd = np.concatenate(list(pool.map(lambda item: _model(Client(server.address.url).predict([item])), ITEMS)))
+    assert float(np.abs(crowd - expected).max()) <= TOLERANCE
+
+
+@pytest.mark.engine
+def test_the_container_agrees(bundle: Bundle, tiny_image: str) -> None:
+    with containers.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
+        assert running is not None
+        client = Client(running.address.url)
+        _check(_expected(bundle), lambda items: _model(client.predict(items)))
+        assert client.name == "TinyModel/1"
