@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import errno
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from newsbert.tracking import RunLog, Tracker, Version
     from newsbert.training import Event, Trained
 
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_FULL_BYTES = 1_000_000
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 
@@ -215,10 +219,22 @@ def _work_dir(output: Path | None, run_id: str) -> Iterator[tuple[Path, Path]]:
         raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
     try:
         yield final, work
-    except OSError as error:
-        raise NewsbertError(f"writing the bundle failed: {error}", "check the disk: df -h .") from error
+    except Exception as error:
+        if not _is_disk_error(error, work):
+            raise
+        raise NewsbertError(f"the disk of {final.parent.resolve()} cannot hold it: {error}", "df -h .") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_disk_error(error: Exception, directory: Path) -> bool:
+    """Tell whether writing failed for want of room; torch and safetensors say so in exceptions of their own."""
+    if isinstance(error, NewsbertError):
+        return False
+    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+        return True
+    in_rust = re.search(r"os error (\d+)", str(error))
+    return (in_rust is not None and int(in_rust[1]) in _DISK_ERRNOS) or shutil.disk_usage(directory).free < _FULL_BYTES
 
 
 @dataclass

@@ -1,7 +1,9 @@
 """Where a fine-tuning starts: the bundled MiniLM, a directory, or a model of the Hugging Face Hub."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
 from newsbert.errors import MissingExtraError, ModelError
@@ -35,9 +37,17 @@ def find(name: str) -> BaseModel:
     """
     if name == BUNDLED:
         return _bundled()
-    path = Path(name).expanduser()
-    if not path.is_dir():
-        if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    path = Path(name)
+    try:
+        with suppress(RuntimeError):  # no such user's home: then there is no such directory either
+            path = path.expanduser()
+        is_directory, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise ModelError(
+            f"the base model {name!r} cannot be read: {error.strerror or error}", "check the path and its rights"
+        ) from error
+    if not is_directory:
+        if exists or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ModelError(
                 f"no such base model directory: {name!r}", "check the path; `--base-model minilm` is the bundled one"
             )
@@ -67,9 +77,12 @@ def _bundled() -> BaseModel:
 
 
 def _from_hub(name: str) -> Path:
-    import requests
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its HTTP library's
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     patterns = ["*.json", "*.txt", "*.safetensors"]
     try:
@@ -79,8 +92,8 @@ def _from_hub(name: str) -> Path:
             f"the base model {name!r} is not in the Hub's cache, and the Hub cannot be reached",
             "go online, or train from the bundled encoder: newsbert train --base-model minilm",
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError, requests.RequestException) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (HTTPError, HFValidationError, JSONDecodeError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"the base model {name!r} could not be fetched from the Hub: {reason}",
             "check the name and the network, or train from the bundled encoder: newsbert train --base-model minilm",

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,14 +93,17 @@ def predict_file(
         NewsbertError: If the output cannot be written.
     """
     rows = row_files.read(file)
-    items = [_item(row, _text_columns(rows[0], text_column)) for row in rows]
-    columns = tuple(f"predicted_{name}" if set(ANSWER_COLUMNS) & set(rows[0]) else name for name in ANSWER_COLUMNS)
+    given = row_files.columns(rows)
+    text_columns = _text_columns(given, text_column)
+    items = [_item(row, text_columns) for row in rows]
+    columns = _answer_columns(given)
     skipped = 0
     for start in range(0, len(rows), _CHUNK_ROWS):
         chunk = range(start, min(start + _CHUNK_ROWS, len(rows)))
         answerable = [index for index in chunk if items[index] is not None]
         texts = [item for item in (items[index] for index in answerable) if item is not None]
-        answers: dict[int, Prediction] = dict(zip(answerable, predictor.predict(texts), strict=True))
+        predictions = predictor.predict(texts) if texts else []
+        answers: dict[int, Prediction] = dict(zip(answerable, predictions, strict=True))
         skipped += len(chunk) - len(answerable)
         for index in chunk:
             answer = answers[index].to_dict() if index in answers else dict.fromkeys(ANSWER_COLUMNS)
@@ -107,30 +111,38 @@ def predict_file(
         on_progress(chunk.stop, len(rows))
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
-        _write(rows, columns, partial, row_files.format_of(output))
+        _write(rows, (*given, *columns), partial, row_files.format_of(output))
         partial.replace(output)
     except OSError as error:
         raise NewsbertError(
             f"{output} cannot be written: {error.strerror or error}", "check the disk: df -h ."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return Done(len(rows), skipped, columns)
 
 
-def _text_columns(first: Row, wanted: str | None) -> tuple[str | None, str]:
+def _answer_columns(given: Sequence[str]) -> tuple[str, ...]:
+    """Names for the answer's columns under which none of the given columns is lost."""
+    columns: tuple[str, ...] = ANSWER_COLUMNS
+    while set(columns) & set(given):
+        columns = tuple(f"predicted_{name}" for name in columns)
+    return columns
+
+
+def _text_columns(given: Sequence[str], wanted: str | None) -> tuple[str | None, str]:
     """The columns of title (if any) and text.
 
     Raises:
         DataError: If there is no such column.
     """
-    column = wanted or next((name for name in ("text", "description") if name in first), None)
-    if column is None or column not in first:
+    column = wanted or next((name for name in ("text", "description") if name in given), None)
+    if column is None or column not in given:
         raise DataError(
-            f"no column {wanted or 'text'!r}; the columns are: {', '.join(map(str, first))}",
-            "name it with --text-column",
+            f"no column {wanted or 'text'!r}; the columns are: {', '.join(given)}", "name it with --text-column"
         )
-    return ("title" if wanted is None and "title" in first else None), column
+    return ("title" if wanted is None and "title" in given else None), column
 
 
 def _item(row: Row, columns: tuple[str | None, str]) -> NewsItem | None:
@@ -147,6 +159,8 @@ def _item(row: Row, columns: tuple[str | None, str]) -> NewsItem | None:
 
 
 def _write(rows: Sequence[Row], columns: tuple[str, ...], file: Path, kind: str) -> None:
+    """Write rows whose last column is that of the probabilities; a row may lack any of the others."""
+    probabilities = columns[-1]
     if kind == "parquet":
         try:
             import pyarrow as pa
@@ -154,20 +168,34 @@ def _write(rows: Sequence[Row], columns: tuple[str, ...], file: Path, kind: str)
         except ImportError as error:
             raise MissingExtraError("pyarrow", "train") from error
         # Probabilities go as JSON text: labels may differ from file to file, columns of a type should not.
-        table = [{**row, columns[2]: json.dumps(row[columns[2]], ensure_ascii=False)} for row in rows]
-        pq.write_table(pa.Table.from_pylist(table), str(file))
+        table = {name: [row.get(name) for row in rows] for name in columns}
+        table[probabilities] = [
+            None if value is None else json.dumps(value, ensure_ascii=False) for value in table[probabilities]
+        ]
+        try:
+            pq.write_table(pa.table(table), str(file))
+        except (pa.ArrowException, ValueError, OverflowError) as error:  # such as numbers and texts in one column
+            raise DataError(f"these rows do not fit a parquet file: {error}", "write .jsonl or .csv") from error
         return
-    with file.open("w", encoding="utf-8", newline="") as stream:
+    # A lone surrogate, which JSON input may hold, is written as JSON escapes it.
+    with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         if kind == "json":
             json.dump(list(rows), stream, ensure_ascii=False, indent=1, default=str)
         elif kind == "jsonl":
             stream.writelines(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         else:
+            # With this line terminator the module does not see that a carriage return needs quotes.
+            returns = any("\r" in value for row in rows for value in (*row, *row.values()) if isinstance(value, str))
             writer = csv.DictWriter(
-                stream, list(rows[0]), delimiter="\t" if kind == "tsv" else ",", lineterminator="\n", restval=""
+                stream,
+                columns,
+                delimiter="\t" if kind == "tsv" else ",",
+                lineterminator="\n",
+                quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL,
+                restval="",
             )
             writer.writeheader()
-            writer.writerows(_flat(row, columns[2]) for row in rows)
+            writer.writerows(_flat(row, probabilities) for row in rows)
 
 
 def _flat(row: Row, probabilities: str) -> Row:

@@ -23,6 +23,17 @@ SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 """What the default runtime reads of a bundle, and so what its archive holds."""
 
 _RETRAIN = "train or fetch the model again"
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "labels": list,
+    "max_length": int,
+    "pad_id": int,
+    "cleaning": list,
+    "temperature": (int, float),
+    "data": dict,
+    "graphs": dict,
+    "golden": list,
+    "files": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -97,10 +108,15 @@ class Contract:
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
             version = values.get("format_version") if isinstance(values, dict) else None
             raise ValueError(f"its format_version is {version!r}, and this newsbert reads {FORMAT_VERSION}")
-        unknown = unknown_rules(values.get("cleaning", []))
-        if unknown:
-            raise ValueError(f"its cleaning rule {unknown[0]!r} is unknown to this newsbert")
+        for name, kind in _KINDS.items():
+            if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
+                raise ValueError(f"its {name} is {values[name]!r:.80}")
         try:
+            unknown = unknown_rules(values["cleaning"])
+            if unknown:
+                raise ValueError(f"its cleaning rule {unknown[0]!r} is unknown to this newsbert")
+            if not values["temperature"] > 0:
+                raise ValueError(f"its temperature is {values['temperature']!r}, which no logits can be divided by")
             values["graphs"] = {name: Graph(**graph) for name, graph in values["graphs"].items()}
             values["golden"] = [Golden(**golden) for golden in values["golden"]]
             return cls(**values)
@@ -129,15 +145,16 @@ class Bundle:
         Raises:
             ModelError: If it is no bundle, or one that this version cannot read.
         """
+        name = CONTRACT_FILE
         try:
             content = (path / CONTRACT_FILE).read_bytes()
-            labels = json.loads((path / LABELS_FILE).read_text(encoding="utf-8"))
             contract = Contract.from_json(content.decode("utf-8"))
+            name = LABELS_FILE
+            labels = json.loads((path / LABELS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            missing = Path(error.filename).name
-            raise ModelError(f"{path} is no newsbert bundle: it has no {missing}", "newsbert train") from error
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path} is no readable bundle: {error}", _RETRAIN) from error
+            raise ModelError(f"{path} is no newsbert bundle: it has no {name}", "newsbert train") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{path} is no readable bundle: {name}: {error}", _RETRAIN) from error
         if labels != class_mapping(contract.labels):
             raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN)
         return cls(path, contract, hashlib.sha256(content).hexdigest())
@@ -157,7 +174,11 @@ class Bundle:
             file = self.path / name
             if not file.is_file():
                 raise ModelError(f"the bundle {self.path} has lost its file {name}", _RETRAIN)
-            if sha256_of(file) != expected:
+            try:
+                found = sha256_of(file)
+            except OSError as error:
+                raise ModelError(f"{file} cannot be read: {error.strerror or error}", "check its rights") from error
+            if found != expected:
                 raise ModelError(f"{file} was altered after training: its SHA-256 is not the contract's", _RETRAIN)
 
 

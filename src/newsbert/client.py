@@ -1,5 +1,6 @@
 """Asking a served model over HTTP."""
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -47,16 +48,22 @@ class Client:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
-            return [_prediction(answer) for answer in answers]
+            predictions = [_prediction(answer) for answer in answers]
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ServingError(
                 f"no model server answers at {self.url}: {reason}", "newsbert serve locally starts one"
             ) from error
         except (KeyError, TypeError) as error:
-            raise ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL") from error
+            raise self._strange() from error
+        if len(predictions) != len(items):
+            raise self._strange()
+        return predictions
+
+    def _strange(self) -> ServingError:
+        return ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL")
 
     def _refused(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError:
         try:

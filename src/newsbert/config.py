@@ -42,7 +42,7 @@ class TrainSettings:
     text_column: str | None = _setting(None, "Column of the text")
     label_column: str | None = _setting(None, "Column of the label")
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
-    epochs: float = _setting(3.0, "Passes over the training rows")
+    epochs: float = _setting(5.0, "Passes over the training rows")
     samples: int | None = _setting(None, "Training rows to use at most")
     batch_size: int = _setting(32, "Rows in a training step")
     learning_rate: float = _setting(1.5e-4, "Peak learning rate")
@@ -164,9 +164,10 @@ def in_mlflow_run() -> bool:
 
 
 def quiet_mlflow() -> None:
-    """Keep MLflow from reporting to its makers and from drawing its own bars, unless the user has said otherwise."""
+    """Keep MLflow from reporting to its makers and from printing, unless the user has said otherwise."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def child_environment(**extra: str) -> dict[str, str]:
@@ -185,7 +186,7 @@ def _read_file() -> dict[str, Any]:
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
     for section, table in _SECTIONS.items():
         known = {setting.name for setting in dataclasses.fields(section)}
@@ -193,11 +194,11 @@ def _read_file() -> dict[str, Any]:
         if not isinstance(keys, dict):
             raise UsageError(f"{CONFIG_FILE}: {table!r} must be a table", f"write [{table}] and its keys below it")
         if not table:
-            known |= {*_SECTIONS.values(), _MODEL_NAME_KEY}
+            known |= {*filter(None, _SECTIONS.values()), _MODEL_NAME_KEY}
         for key in keys:
             if key not in known:
                 where = f"[{table}]" if table else "the top level"
-                names = ", ".join(sorted(known - {""}))
+                names = ", ".join(sorted(known))
                 raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", f"the keys there are: {names}")
     return content
 
@@ -211,9 +212,11 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     if typing.get_origin(hint) is tuple:
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise UsageError(f"{origin}: {value!r} is not a list of texts", "give a value of that kind")
         return tuple(str(part).strip() for part in parts if str(part).strip())
-    if isinstance(value, bool) or (hint is int and isinstance(value, float) and not value.is_integer()):
+    if isinstance(value, bool | list | dict) or (hint is int and isinstance(value, float) and not value.is_integer()):
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind")
     try:
         return hint(value)

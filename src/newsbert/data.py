@@ -6,8 +6,11 @@ of the Hugging Face Hub.
 
 import hashlib
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -31,6 +34,7 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def load(
     """
     if len(set(labels)) < len(labels):
         raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
-    source = _open(data)
+    source = _open(data, label_column)
     ids, names = _label_ids(source, labels, label_column)
     splits = {}
     for name, rows in source.splits.items():
@@ -117,19 +121,42 @@ def load(
     return Dataset(data, names, train, validation, test, digest, tuple(source.notes))
 
 
-def _open(data: str) -> _Source:
+def _open(data: str, label_column: str | None) -> _Source:
     if data == SAMPLE:
         with resources.as_file(resources.files("newsbert") / "sample.csv") as path:
             return _Source({"": row_files.read(path)}, AG_NEWS_LABELS)
-    path = Path(data).expanduser()
-    if path.is_file():
-        return _from_files({"": path})
-    if path.is_dir():
-        named = {_split_of(file): file for file in sorted(path.iterdir()) if file.is_file() and _split_of(file)}
-        return _from_files(named) if "train" in named else _from_hub(str(path))
+    path = Path(data)
+    try:
+        with suppress(RuntimeError):  # no such user's home: then there is no such file either
+            path = path.expanduser()
+        if path.is_file():
+            return _from_files({"": path})
+        if path.is_dir():
+            named = _named_splits(path)
+            return _from_files(named) if "train" in named else _from_hub(str(path), label_column)
+    except OSError as error:
+        raise UsageError(
+            f"{data!r} cannot be read: {error.strerror or error}", "check the path and its rights"
+        ) from error
     if path.suffix or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise UsageError(f"no such file: {data!r}", "check the path; `--data sample` trains on the bundled rows")
-    return _from_hub(data)
+    return _from_hub(data, label_column)
+
+
+def _named_splits(directory: Path) -> dict[str, Path]:
+    """The files of a directory that are named after splits.
+
+    Raises:
+        UsageError: If two files are of the same split.
+    """
+    named: dict[str, Path] = {}
+    for file in sorted(directory.iterdir()):
+        split = _split_of(file) if file.is_file() else ""
+        if split in named:
+            raise UsageError(f"two files hold {split} rows: {named[split]} and {file}", "keep one, or join them")
+        if split:
+            named[split] = file
+    return named
 
 
 def _split_of(file: Path) -> str:
@@ -159,42 +186,43 @@ def _by_split_column(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
     return divided if "train" in divided else splits
 
 
-def _from_hub(name: str) -> _Source:
+def _from_hub(name: str, label_column: str | None) -> _Source:
     """Load a data set through `datasets`: a Hub name, or a local directory in the Hub's layout."""
     try:
         import datasets
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it uses
     except ImportError as error:
         raise MissingExtraError("datasets", "train") from error
     try:
         loaded = datasets.load_dataset(name)
-    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
             f"no data set {name!r} could be loaded: {reason}",
             "check the name and the network, or give a file: newsbert train --data rows.csv",
         ) from error
+    if not any(len(rows) for rows in loaded.values()):
+        raise DataError(f"the data set {name!r} has no rows", "give a few labelled rows for every class")
     splits: dict[str, list[Row]] = {}
     for split, rows in loaded.items():
         splits.setdefault(_SPLIT_NAMES.get(str(split), str(split)), []).extend(rows.to_list())
-    features = next(iter(loaded.values())).features.values()
-    names = next((tuple(feature.names) for feature in features if isinstance(feature, datasets.ClassLabel)), None)
+    feature = next(iter(loaded.values())).features.get(label_column or "label")
+    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
     kept = {split: splits[split] for split in ("train", "validation", "test") if splits.get(split)}
     return _Source(kept if "train" in kept else {"": [row for part in splits.values() for row in part]}, names)
 
 
 def _texts(rows: Sequence[Row], column: str | None) -> list[str]:
     """Clean every row's text, with its title where it has one."""
-    first = rows[0]
+    columns = row_files.columns(rows)
     if column is None:
-        column = next((name for name in ("text", "description") if name in first), None)
-        title = "title" if "title" in first else None
+        column = next((name for name in ("text", "description") if name in columns), None)
+        title = "title" if "title" in columns else None
     else:
         title = None
-    if column is None or column not in first:
-        wanted = column or "text"
+    if column is None or column not in columns:
         raise DataError(
-            f"no column {wanted!r}; the columns are: {', '.join(map(str, first))}", "name it with --text-column"
+            f"no column {column or 'text'!r}; the columns are: {', '.join(columns)}", "name it with --text-column"
         )
     texts = []
     for number, row in enumerate(rows, 1):
@@ -210,26 +238,23 @@ def _label_ids(
     source: _Source, labels: Sequence[str], column: str | None
 ) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Map every row's label to an id, -1 where the Hub says that a row has none; return the names in order too."""
-    first = next(iter(source.splits.values()))[0]
+    columns = row_files.columns(row for rows in source.splits.values() for row in rows)
     default = AG_NEWS_COLUMNS[0] if source.first_id and column is None else "label"
     column = column or default
-    if column not in first:
-        raise DataError(
-            f"no column {column!r}; the columns are: {', '.join(map(str, first))}", "name it with --label-column"
-        )
+    if column not in columns:
+        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
     names = tuple(labels) or source.label_names
     values = {split: [_label_value(row.get(column)) for row in rows] for split, rows in source.splits.items()}
     distinct = Counter(value for column_values in values.values() for value in column_values)
     if names is None:
-        names = tuple(
-            str(value) for value in sorted(set(distinct) - {""}, key=lambda value: (isinstance(value, str), value))
-        )
+        ordered = sorted(set(distinct) - {""}, key=lambda value: (isinstance(value, str), value))
+        names = tuple(map(str, ordered))
         known: dict[int | str, int] = {value: names.index(str(value)) for value in distinct if value != ""}
     else:
         known = {name: index for index, name in enumerate(names)}
         known |= {index + source.first_id: index for index in range(len(names))}
         # Names that are numbers themselves ("--labels 10,20") are still names.
-        known |= {int(name): index for index, name in enumerate(names) if name.isdecimal()}
+        known |= {int(name): index for index, name in enumerate(names) if _ID.fullmatch(name)}
     if source.label_names and source.first_id == 0:
         known.setdefault(-1, -1)
     for split, column_values in values.items():
@@ -247,15 +272,20 @@ def _label_ids(
 
 
 def _label_value(value: Any) -> int | str:
-    """A label as it stands in a file: an id, also one written as text or as a whole float, or a name."""
-    if isinstance(value, bool) or value is None:
-        return "" if value is None else str(value).lower()
+    """A label as it stands in a file: an id, also one written as text or as a whole float, or a name.
+
+    Only what an id looks like when it is written is one: `007` is a name.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: an empty cell to pandas
+        return ""
+    if isinstance(value, list | dict):
+        raise DataError(f"a label must be a text or a number, got {value!r:.80}", "name its column with --label-column")
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, int):
-        return value
+        value = int(value)
     text = clean(str(value), ("unicode", "whitespace"))
-    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 10 else text
+    return int(text) if _ID.fullmatch(text) else text
 
 
 def _three_splits(
@@ -313,12 +343,18 @@ def _check_classes(split: Split, names: tuple[str, ...], least: int = 1) -> None
 
 
 def _draw(split: Split, wanted: int, num_labels: int, rng: np.random.Generator) -> tuple[Split, Split]:
-    """Draw about `wanted` rows, every class in its share and at least one of each; return them and the rest."""
+    """Draw `wanted` rows, every class in its share and at least one of each; return them and the rest."""
     labels = np.asarray(split.labels)
+    shares = wanted * np.bincount(labels, minlength=num_labels) / len(labels)
+    quotas = np.maximum(1, np.floor(shares)).astype(int)
+    while quotas.sum() < wanted:
+        quotas[np.argmax(shares - quotas)] += 1
+    while quotas.sum() > max(wanted, num_labels):
+        quotas[np.argmax(np.where(quotas > 1, quotas - shares, -np.inf))] -= 1
     chosen: list[int] = []
-    for label in range(num_labels):
+    for label, quota in enumerate(quotas):
         members = rng.permutation(np.flatnonzero(labels == label))
-        chosen.extend(members[: max(1, round(wanted * len(members) / len(labels)))].tolist())
+        chosen.extend(members[:quota].tolist())
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     return _take(split, sorted(chosen)), _take(split, rest.tolist())
 

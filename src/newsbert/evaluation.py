@@ -48,11 +48,13 @@ def score(probabilities: FloatArray, labels: Sequence[int], label_names: Sequenc
         label_names: Names in the order of the ids.
 
     Raises:
-        ValueError: If there are no rows, or the arrays do not fit each other.
+        ValueError: If there are no rows, the arrays do not fit each other, or an id is of no label.
     """
     true = np.asarray(labels, dtype=np.int64)
     if len(true) == 0 or probabilities.shape != (len(true), len(label_names)):
         raise ValueError(f"cannot score {probabilities.shape} probabilities against {len(true)} labels")
+    if true.min() < 0 or true.max() >= len(label_names):
+        raise ValueError(f"cannot score label ids from {true.min()} to {true.max()} of {len(label_names)} labels")
     confusion = np.zeros((len(label_names), len(label_names)), dtype=np.int64)
     np.add.at(confusion, (true, probabilities.argmax(axis=1)), 1)
     hits = np.diagonal(confusion)

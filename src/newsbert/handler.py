@@ -62,7 +62,7 @@ class Handler:
         bundle.verify(only=SERVING_FILES if runtime == runtimes.DEFAULT else ())
         self._labels = bundle.contract.labels
         self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, config.cpu_count() // workers))
-        self._name = urllib.parse.quote(name, safe="/@ .-_+")
+        self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
         # A worker that cannot answer must not count as ready, and the first request should not pay for warming up.
         self._runtime.predict(GOLDEN_ITEMS)
 
@@ -129,15 +129,17 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
     """
     if "body" not in request:
         return _parse_form(request), False
-    kind, _, parameters = str(headers.get("content-type") or _TEXT).partition(";")
-    kind = kind.strip().lower()
-    charset = parameters.lower().partition("charset=")[2].strip("\"' ;") or "utf-8"
+    kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
+    kind = kind or _TEXT
+    named = dict(parameter.partition("=")[::2] for parameter in parameters)
+    charset = named.get("charset", "").strip("\"' ") or "utf-8"
     if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
         raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     if kind == _TEXT:
         return [_text(request["body"])], False
     if kind == _JSON or kind.endswith("+json"):
-        return _items(request["body"] if isinstance(request["body"], (dict, list)) else _json(request["body"]))
+        body = request["body"]
+        return _items(_json(body) if isinstance(body, (bytes, bytearray, str)) else body)
     raise RequestError(
         f"the content type {kind!r} is not read; send {_TEXT}, {_JSON} or form data with data=TEXT",
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -183,8 +185,10 @@ def _items(value: Any) -> tuple[list[Any], bool]:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
+    if not isinstance(value, (bytes, bytearray)):
+        raise RequestError(f"expected text, got {type(value).__name__}")
     try:
-        return bytes(value).decode("utf-8-sig")
+        return value.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
 

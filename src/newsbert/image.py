@@ -15,7 +15,11 @@ from newsbert.config import ImageSettings, ServeSettings
 from newsbert.errors import UsageError
 
 BASE_NAME, SERVING_NAME = "newsbert-base", "torchserve"
+_TAG_LENGTH = 128
 _PIP_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\r\n]+)")
+_CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
+_QUERY = re.compile(r"\?\S+")
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:[/ ][A-Za-z0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,12 @@ def render_serving(bundle: Bundle, name: str, base_tag: str, settings: ImageSett
 
 
 def serving_tag(name: str, settings: ImageSettings) -> str:
-    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
+    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix.
+
+    A name that a tag cannot tell from others ends in its hash: no two models have the same image.
+    """
+    if not _PLAIN_TAG.fullmatch(name) or len(name) > _TAG_LENGTH:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
     return _name(settings.repository, SERVING_NAME, name)
 
 
@@ -131,19 +140,20 @@ def pip_conf(options: Sequence[str]) -> bytes:
         match = _PIP_OPTION.fullmatch(option)
         if match is None:
             raise UsageError(
-                f"the pip option {option!r} is not NAME=VALUE", "such as --pip-option index-url=https://pypi.org/simple"
+                f"the pip option {_blotted(option)!r} is not NAME=VALUE",
+                "such as --pip-option index-url=https://pypi.org/simple",
             )
         values.setdefault(match["name"], []).append(match["value"])
     return _lines(["[global]", *(f"{name} = {' '.join(each)}" for name, each in values.items())])
 
 
 def without_secrets(context: Context) -> Mapping[str, str]:
-    """What `--dry-run` shows of a context: the files as text, where they are text, credentials in URLs blotted out."""
+    """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
     conf = context.files["pip.conf"]
     assert isinstance(conf, bytes)
     return {
         "Dockerfile": context.dockerfile,
-        "pip.conf": re.sub(r"//[^/@\s]+@", "//***@", conf.decode()),
+        "pip.conf": _blotted(conf.decode()),
     }
 
 
@@ -166,7 +176,12 @@ def _lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
+def _blotted(text: str) -> str:
+    """`text` without what may be a credential: what stands before an @, and the query of a URL."""
+    return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<kept>***@", text))
+
+
 def _name(repository: str, image: str, tag: str) -> str:
     """An image reference; characters that a tag may not have become `-`."""
-    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).lstrip(".-")[:128]
+    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).lstrip(".-")[:_TAG_LENGTH]
     return f"{repository.rstrip('/')}/{image}:{clean}" if repository else f"{image}:{clean}"

@@ -43,8 +43,8 @@ def find() -> Path:
 def _version(java: Path) -> int | None:
     """The major version of a `java`, or `None` if it does not run."""
     try:
-        result = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
+        result = subprocess.run([str(java), "-version"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr)
+    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr.decode("utf-8", "replace"))
     return int(match[1]) if match else None

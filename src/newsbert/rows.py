@@ -8,7 +8,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +43,9 @@ def read(path: Path) -> list[Row]:
         DataError: If the file is empty or broken; the message has the line.
     """
     kind = format_of(path)
-    if not path.is_file():
-        raise UsageError(f"no such file: {str(path)!r}", "check the path")
     try:
+        if not path.is_file():
+            raise UsageError(f"no such file: {str(path)!r}", "check the path")
         if kind == "parquet":
             rows = _read_parquet(path)
         else:
@@ -59,6 +59,11 @@ def read(path: Path) -> list[Row]:
     if not rows:
         raise DataError(f"{path} has no rows", "give a file with at least a few labelled rows for every class")
     return rows
+
+
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The columns that any of the rows has, in the order in which they first appear."""
+    return list(dict.fromkeys(str(name) for row in rows for name in row))
 
 
 def _open(path: Path) -> BinaryIO:
@@ -115,7 +120,7 @@ def _read_jsonl(path: Path, stream: BinaryIO) -> list[Row]:
     rows = []
     for number, line in enumerate(_lines(path, stream), 1):
         if line.strip():
-            rows.append(_object(path, f"line {number}", _parse(path, line, number)))
+            rows.append(_object(path, f"line {number}", _parse(path, line.strip(), number)))
     return rows
 
 
@@ -134,6 +139,8 @@ def _parse(path: Path, content: str, line: int) -> Any:
         return json.loads(content)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {line + error.lineno - 1}: not valid JSON: {error.msg}", "mend it") from error
+    except ValueError as error:  # a number of more digits than Python turns into an int
+        raise DataError(f"{path}, line {line}: not readable JSON: {error}", "mend it") from error
     except RecursionError as error:
         raise DataError(f"{path}, line {line}: JSON nested too deep", "write flat objects") from error
 
@@ -153,6 +160,6 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         with _open(path) as stream:
             return list(pq.read_table(stream).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter: no text, no date
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{path}: not a readable parquet file: {reason}", "write the file again") from error

@@ -16,7 +16,7 @@ NewsItem = str | Mapping[str, object]
 _BROKEN_ENTITY = re.compile(r"(?:^| )(#\d{1,7}|quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo);")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _TAG = re.compile(r"<[a-zA-Z/!][^<>]*>")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but those that are white space
 
 
 def _unicode(text: str) -> str:
@@ -32,7 +32,7 @@ def _backslashes(text: str) -> str:
 def _entities(text: str) -> str:
     """Decode HTML entities, AG News's broken ones too."""
     text = _BROKEN_ENTITY.sub(r"&\1;", text)
-    return _ENTITY.sub(lambda match: html.unescape(match.group()), text)
+    return _ENTITY.sub(lambda match: _CONTROL.sub(" ", html.unescape(match.group())), text)
 
 
 def _tags(text: str) -> str:

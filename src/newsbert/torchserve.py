@@ -27,7 +27,7 @@ from pathlib import Path
 from newsbert import config, java, runtimes
 from newsbert.archive import SERVED_NAME, served
 from newsbert.config import ServeSettings
-from newsbert.errors import MissingExtraError, ServingError
+from newsbert.errors import MissingExtraError, ServingError, UsageError
 
 MAX_REQUEST_BYTES = 1024 * 1024
 STOP_TIMEOUT_S = 10
@@ -205,15 +205,20 @@ def claim_port(host: str, port: int) -> int:
     """Return `port` if it is free on `host`, or a free one for 0.
 
     Raises:
+        UsageError: If it is no port, or the host no name.
         ServingError: If it is in use, or the host is none of this machine's.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"--port {port} cannot be", "give a number from 1 to 65535, or 0 for a free one")
+    if not host:
+        raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, UnicodeError) as error:  # the latter: no name that DNS could have
+            reason = getattr(error, "strerror", None) or str(error)
             raise ServingError(
                 f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
             ) from error

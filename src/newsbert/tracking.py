@@ -4,6 +4,7 @@ With `mlflow_model.py` the only importer of mlflow.
 """
 
 import contextlib
+import http.client
 import logging
 import re
 import shutil
@@ -72,7 +73,7 @@ class Tracker:
         import mlflow
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri or settings.tracking_uri)
         with self._errors():
@@ -398,7 +399,7 @@ def _check_reachable(uri: str) -> None:
             return
     except urllib.error.HTTPError:
         return  # it answers; MLflow itself will say what it refuses
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise TrackingError(
             f"the tracking server {uri} cannot be reached: {reason}",

@@ -6,6 +6,7 @@ are tokenized by the same class that serves them (`runtimes.tokenization`).
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ def fit(
     best.load_state_dict({name: tensor.to("cpu", torch.float32) for name, tensor in model.state_dict().items()})
     best_step = int(state.best_global_step or state.global_step)
     seconds = time.perf_counter() - started
+    shutil.rmtree(work_dir, ignore_errors=True)  # the best is in memory, and what comes next needs the room
     return Trained(best, state.global_step, total_steps, best_step, reporter.stopped, seconds, precision)
 
 

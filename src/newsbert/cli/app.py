@@ -1,9 +1,10 @@
 """The app, `main()`, and the only error boundary."""
 
+import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from newsbert.cli import build_image, predict, register, serve, train
@@ -11,12 +12,14 @@ from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
 EXIT_INTERRUPTED = 130
+_CALL_ERROR: Any = typer.BadParameter.__bases__[0]
+"""What a call that cannot be parsed raises: Click's `UsageError`, of which typer since 0.26 has a copy of its own."""
 
 app = typer.Typer(
     name="newsbert",
     help="Train, register, package and serve a news classifier.",
     epilog="Exit codes: 0 done, 1 it could not be done, 2 the call or the configuration is wrong, 130 interrupted.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -38,34 +41,41 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        Output().help(context)
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
     # Asked of the arguments themselves, since a call that cannot be parsed must be answered in the wanted form too.
     output = Output(as_json="--json" in sys.argv[1:])
+    code: Any = 0
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a label or text that the terminal's encoding lacks
         code = app(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except NewsbertError as error:
         output.error(error, debug="--debug" in sys.argv[1:])
         code = error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        output.out.print(error.ctx.get_help() if error.ctx else "")
-        code = 0
-    except click.ClickException as error:
-        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "newsbert"
+    except _CALL_ERROR as error:
+        path = error.ctx.command_path if error.ctx else "newsbert"
         output.error(UsageError(error.format_message(), f"{path} --help"))
         code = UsageError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        output.error(NewsbertError("interrupted"))
+    except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:  # typer and rich turn the first into the second
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         # Whoever read our output has read enough; nothing more can be written, also not on the way out.
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
+    if code == EXIT_INTERRUPTED:
+        output.error(NewsbertError("interrupted"))
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -36,6 +37,12 @@ class Output:
     def result(self, text: str) -> None:
         """Write a line of the result."""
         print(text)  # noqa: T201
+
+    def help(self, context: typer.Context) -> None:
+        """Write a command's help."""
+        text = context.get_help()
+        if text:  # typer prints it by itself where it draws it with rich
+            self.result(text)
 
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
@@ -66,9 +73,10 @@ class Output:
             traceback.print_exception(error)
         if self.as_json:
             self.document({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
-        self.err.print(f"[bold red]Error:[/bold red] {escape(error.message)}")
+        # One line each, also where a library's words or a path hold line breaks.
+        self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(error.message.splitlines()))}")
         if error.hint:
-            self.err.print(f"[bold]Hint:[/bold] {escape(error.hint)}")
+            self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(error.hint.splitlines()))}")
 
     @contextmanager
     def progress(self) -> "Iterator[Progress]":

@@ -49,7 +49,7 @@ def predict(
 ) -> None:
     """Classify texts: given as arguments, on standard input a line each, or the rows of a file."""
     screen = Output(as_json)
-    if url and model:
+    if url is not None and model is not None:
         raise UsageError("--url and --model exclude each other", "a server has one model: leave --model out")
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
@@ -62,7 +62,7 @@ def predict(
         bulk.check(file, output)
     items = [] if file is not None else _texts(texts)
     predictor: bulk.Predictor
-    if url:
+    if url is not None:
         predictor = Client(url)
     else:
         from newsbert import api
@@ -93,7 +93,7 @@ def _texts(texts: list[str] | None) -> list[str]:
     """
     if texts and texts != ["-"]:
         return texts
-    if sys.stdin.isatty() and texts != ["-"]:
+    if sys.stdin is None or (sys.stdin.isatty() and texts != ["-"]):
         raise UsageError("no text", 'newsbert predict "Stocks fall as oil rises"')
     try:
         lines = [line.decode("utf-8-sig").strip() for line in sys.stdin.buffer.read().splitlines()]

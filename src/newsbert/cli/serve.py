@@ -39,12 +39,18 @@ Examples:
     newsbert serve stop --port 8080
 """
 
-app = typer.Typer(help="Serve a model over HTTP.", no_args_is_help=True)
+app = typer.Typer(help="Serve a model over HTTP.", invoke_without_command=True)
 
 Host = Annotated[str | None, setting(ServeSettings, "host")]
 Port = Annotated[int | None, setting(ServeSettings, "port")]
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]
+
+
+@app.callback()
+def _serve(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        Output().help(context)
 
 
 @app.command("locally", epilog=LOCAL_EXAMPLES)

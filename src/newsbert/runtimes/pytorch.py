@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from newsbert.errors import ModelError
@@ -29,7 +30,7 @@ class TorchGraph:
                 source = AutoModelForSequenceClassification.from_pretrained(
                     str(source), use_safetensors=True, dtype=torch.float32
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, SafetensorError) as error:
                 raise ModelError(f"{source} cannot be loaded: {error}", "train or fetch the model again") from error
         self._model = source.eval()
 

@@ -1,0 +1,107 @@
+"""How long a user waits: `newsbert --help`, and `serve locally` until the first answer.
+
+Prints each median next to a peer or a limit, alternating with it in one run. Trains a model from the bundled sample
+in a temporary directory first.
+
+    python benchmarks/startup.py
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert import archive, torchserve
+from newsbert.bundle import Bundle
+from newsbert.client import Client
+from newsbert.config import ServeSettings
+
+RUNS, SERVE_RUNS = 10, 5
+
+
+def seconds(command: list[str], cwd: Path | None = None) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def until_first_answer(reference: str, cwd: Path) -> float:
+    """Seconds from typing `newsbert serve locally` to the answer of a first request."""
+    port = torchserve.claim_port("127.0.0.1", 0)
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "newsbert", "serve", "locally", reference, "--port", str(port)]
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it says that it is ready
+    Client(f"http://127.0.0.1:{port}").predict(["Stocks fall as oil rises"])
+    took = time.perf_counter() - started
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    return took
+
+
+def bare_torchserve(store: Path) -> float:
+    """Seconds TorchServe takes to answer with a handler that does nothing: the limit."""
+    shutil.rmtree(store, ignore_errors=True)
+    store.mkdir()
+    handler = store / "nothing.py"
+    handler.write_text("def handle(data, context):\n    return None if data is None else ['x'] * len(data)\n")
+    config = store / "model-config.yaml"
+    config.write_text(json.dumps({"newsbert": {"model": "nothing", "runtime": "onnxruntime", "workers": 1}}))
+    subprocess.run(
+        ["torch-model-archiver", "--model-name", archive.SERVED_NAME, "--version", "1", "--handler", str(handler),
+         "--config-file", str(config), "--export-path", str(store)],
+        check=True, capture_output=True,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    started = time.perf_counter()
+    with torchserve.serving(store / archive.ARCHIVE_NAME, ServeSettings(port=0), lambda line: None) as server:
+        assert server.wait_ready(60, threading.Event())
+        return time.perf_counter() - started
+
+
+def row(name: str, measure: Callable[[], float], runs: int) -> float:
+    values = [measure() for _ in range(runs)]
+    median = statistics.median(values)
+    print(f"| {name} | {median:.2f} | {min(values):.2f} to {max(values):.2f} | {runs} |", flush=True)
+    return median
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
+        directory = Path(name)
+        newsbert = [sys.executable, "-m", "newsbert"]
+        trained = json.loads(
+            subprocess.run(
+                [*newsbert, "train", "--epochs", "1", "--model-name", "BertModel", "--json"],
+                cwd=directory, check=True, capture_output=True, text=True,
+            ).stdout
+        )  # fmt: skip
+        bundle = Bundle.read(directory / trained["bundle"])
+        print("| what | median s | range | runs |\n|---|---|---|---|")
+        row("`newsbert --help`", lambda: seconds([*newsbert, "--help"]), RUNS)
+        row("`mlflow --help` (peer)", lambda: seconds([sys.executable, "-m", "mlflow", "--help"]), RUNS)
+        row("`python -c 'import typer'` (limit)", lambda: seconds([sys.executable, "-c", "import typer"]), RUNS)
+        row(
+            "`serve locally BertModel/1` to first answer",
+            lambda: until_first_answer("BertModel/1", directory),
+            SERVE_RUNS,
+        )
+        row(
+            "`serve locally BUNDLE` to first answer",
+            lambda: until_first_answer(str(bundle.path), directory),
+            SERVE_RUNS,
+        )
+        row("TorchServe with an empty handler (limit)", lambda: bare_torchserve(directory / "store"), SERVE_RUNS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The built wheel in an environment of its own: train, register, serve, predict, build the image, serve that."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from newsbert.engine import Engine
+from newsbert.errors import EngineError
+
+REPOSITORY = Path(__file__).parents[2]
+Run = Callable[..., str]
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def empty_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("user")
+
+
+@pytest.fixture(scope="module")
+def newsbert_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`newsbert` from the wheel, installed with all extras into a new environment."""
+    directory = tmp_path_factory.mktemp("wheel")
+    environment = directory / "venv"
+    python = environment / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(REPOSITORY / "constraints.txt")]
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(REPOSITORY)]
+    for command in (
+        build,
+        # torch as the Makefile gets it
+        ["make", "-C", str(REPOSITORY), f"VENV={environment}", f"{environment}/.torch"],
+    ):
+        subprocess.run(command, check=True, capture_output=True, timeout=900)
+    (wheel,) = directory.glob("*.whl")
+    subprocess.run([*pip, f"newsbert[all] @ {wheel.as_uri()}"], check=True, capture_output=True, timeout=900)
+    return environment / "bin" / "newsbert"
+
+
+@pytest.fixture(scope="module")
+def run(newsbert_command: Path, empty_directory: Path) -> Iterator[Run]:
+    """Run `newsbert ARGUMENTS` in the empty directory and return what it printed; it must succeed."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NEWSBERT_", "MLFLOW_", "PYTHON", "VIRTUAL_ENV"))
+    }
+    environment |= {"NEWSBERT_STATE_DIR": str(empty_directory / ".state"), "NO_COLOR": "1"}
+
+    def run(*arguments: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [str(newsbert_command), *arguments],
+            cwd=empty_directory,
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    yield run
+    subprocess.run([str(newsbert_command), "serve", "stop"], env=environment, capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def version(run: Run) -> str:
+    """The sample's model, trained and registered."""
+    trained = json.loads(run("train", "--epochs", "2", "--json"))
+    assert trained["metrics"]["accuracy"] > 0.5  # four classes: chance is 0.25
+    registered = json.loads(run("register", "--model-name", "BertModel", "--json"))
+    assert registered["run_id"] == trained["run_id"]
+    return str(registered["model"])
+
+
+def _answers(printed: str) -> list[dict[str, float]]:
+    return [each["probabilities"] for each in json.loads(printed)["predictions"]]
+
+
+TEXTS = ("Stocks fall as oil rises", "Striker scores twice in cup final", "New chip doubles battery life of phones")
+
+
+def test_trains_registers_serves_and_predicts(run: Run, version: str, empty_directory: Path) -> None:
+    assert version == "BertModel/1"
+    here = _answers(run("predict", "--json", *TEXTS))
+    served = json.loads(run("serve", "locally", "--detach", "--port", "0", "--json"))
+    assert served["model"] == version
+    there = _answers(run("predict", "--json", "--url", served["url"], stdin="\n".join(TEXTS)))
+    for mine, its in zip(here, there, strict=True):
+        assert its == pytest.approx(mine, abs=1e-3)
+    (empty_directory / "in.csv").write_text('id,text\n7,"Stocks fall, oil rises"\n8,Cup final\n', encoding="utf-8")
+    run("predict", "--model", version, "--file", "in.csv", "--output", "out.csv")
+    lines = (empty_directory / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "id,text,label,score,probabilities"
+    assert [line.split(",")[0] for line in lines[1:]] == ["7", "8"]
+    run("serve", "stop")
+
+
+@pytest.mark.engine
+def test_builds_the_image_and_serves_it(run: Run, version: str) -> None:
+    try:
+        engine = Engine()
+    except EngineError as error:
+        if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
+            pytest.fail(f"NEWSBERT_REQUIRE_ENGINE is set: {error.message}")
+        pytest.skip(f"{error.message} (start an engine to run this)")
+    prefix = f"newsbert-e2e-{os.getpid()}"
+    built = json.loads(run("build-image", version, "--repository", prefix, "--json"))
+    tags = [image["tag"] for image in built["images"]]
+    assert tags[1] == f"{prefix}/torchserve:BertModel-1"
+    try:
+        served = json.loads(
+            run("serve", "container", version, "--repository", prefix, "--detach", "--port", "0", "--json")
+        )
+        here = _answers(run("predict", "--json", *TEXTS))
+        there = _answers(run("predict", "--json", "--url", served["url"], *TEXTS))
+        for mine, its in zip(here, there, strict=True):
+            assert its == pytest.approx(mine, abs=1e-3)
+    finally:
+        run("serve", "stop")
+        for tag in reversed(tags):
+            engine.remove_image(tag)

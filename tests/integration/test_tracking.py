@@ -1,0 +1,171 @@
+"""Runs, versions and bundles on a real MLflow server."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import newsbert
+from newsbert.bundle import Bundle
+from newsbert.errors import NewsbertError, NotFoundError, TrackingError
+from newsbert.tracking import Tracker
+from tests.conftest import Cli
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking server that keeps artifacts itself: clients see neither its database nor its disk."""
+    directory = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{directory / 'server.db'}",
+        "--artifacts-destination", str(directory / "files"),
+    ]  # fmt: skip
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (directory / "log").read_text()
+                time.sleep(0.2)
+        yield url
+    finally:
+        import os
+        import signal
+
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+
+    result, uri = trained
+    client = mlflow.MlflowClient(uri)
+    run = client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "15.0"
+    assert run.data.params["max_length"] == "48"
+    assert run.data.metrics["test_accuracy"] == result.metrics["accuracy"]
+    assert len(client.get_metric_history(result.run_id, "train_loss")) > 3
+    assert len(client.get_metric_history(result.run_id, "validation_f1_macro")) > 3
+    digest = Bundle.read(result.bundle).contract.data["sha256"]
+    assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
+        (split, digest[:32]) for split in ("train", "validation", "test")
+    }
+    names = {file.path for file in client.list_artifacts(result.run_id)}
+    assert names >= {"confusion_matrix.png", "learning_curves.png", "classification_report.json", "model_summary.txt"}
+
+
+def test_the_logged_model_has_both_flavors_pins_and_no_pickle(trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+
+    result, uri = trained
+    mlflow.set_tracking_uri(uri)
+    info = mlflow.models.get_model_info(f"models:/{result.version}")
+    assert {"pytorch", "python_function"} <= set(info.flavors)
+    where = Path(mlflow.artifacts.download_artifacts(f"models:/{result.version}"))
+    files = {str(file.relative_to(where)) for file in where.rglob("*") if file.is_file()}
+    assert {"data/model.pt2", "extra_files/newsbert.json", "extra_files/model.pth"} <= files
+    assert not any(name.endswith((".pkl", ".pickle", "pickle_module_info.txt")) for name in files)
+    assert all("==" in line for line in (where / "requirements.txt").read_text().splitlines() if line.strip())
+    import torch
+
+    torch.load(where / "extra_files" / "model.pth", weights_only=True)
+
+
+def test_registering_twice_gives_the_same_version(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
+    result, uri = trained
+    again = cli("register", "--model-name", "TinyModel", "--tracking-uri", uri)
+    assert (again.returncode, again.stdout.strip()) == (0, "TinyModel/1"), again.stderr
+    other = cli("register", f"runs:/{result.run_id}/model", "--model-name", "Other", "--tracking-uri", uri, "--json")
+    assert json.loads(other.stdout) == {
+        "model": "Other/1", "run_id": result.run_id, "created": True, "alias": None,
+    }  # fmt: skip
+
+
+def test_a_version_tells_where_it_comes_from(trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+
+    result, uri = trained
+    version = mlflow.MlflowClient(uri).get_model_version("TinyModel", "1")
+    bundle = Bundle.read(result.bundle)
+    assert version.tags["newsbert.data_digest"] == bundle.contract.data["sha256"]
+    assert version.tags["newsbert.bundle_digest"] == bundle.digest
+    assert f"accuracy {result.metrics['accuracy']:.4f}" in version.description
+
+
+def test_registering_what_is_no_newsbert_model_says_what_is_missing(
+    trained: tuple[newsbert.TrainResult, str], cli: Cli
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(trained[1])
+    run = client.create_run(client.create_experiment("others"))
+    client.set_terminated(run.info.run_id)
+    refused = cli("register", run.info.run_id, "--model-name", "TinyModel", "--tracking-uri", trained[1])
+    assert refused.returncode == 1
+    assert "newsbert.json" in refused.stderr
+
+
+@pytest.mark.parametrize("reference", ["Nobody/1", "Nobody", "TinyModel/99", "TinyModel@nobody", "0" * 32])
+def test_unknown_models_are_not_found(trained: tuple[newsbert.TrainResult, str], reference: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        newsbert.load(reference, tracking_uri=trained[1])
+    assert caught.value.hint
+
+
+def test_every_way_to_name_a_model_finds_it(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
+    result, uri = trained
+    cli("register", "--model-name", "TinyModel", "--alias", "champion", "--tracking-uri", uri)
+    for reference in (
+        "TinyModel/1", "TinyModel", "TinyModel@champion", "models:/TinyModel/1", "models:/TinyModel@champion",
+        result.run_id, f"runs:/{result.run_id}/model", result.bundle,
+    ):  # fmt: skip
+        assert newsbert.load(reference, tracking_uri=uri).bundle.digest == Bundle.read(result.bundle).digest
+
+
+def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no finished training run"):
+        newsbert.load(tracking_uri=f"sqlite:///{tmp_path / 'empty.db'}")
+
+
+def test_a_server_elsewhere_keeps_and_gives_back_the_model(
+    mlflow_server: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli
+) -> None:
+    train = cli(
+        "train", "--data", labelled_file, "--base-model", tiny_encoder, "--epochs", 1, "--max-length", 48,
+        "--model-name", "Remote", "--json", MLFLOW_TRACKING_URI=mlflow_server,
+    )  # fmt: skip
+    assert train.returncode == 0, train.stderr
+    document = json.loads(train.stdout)
+    assert document["model"] == "Remote/1"
+    assert not (tmp_path / "mlflow.db").exists()
+    model = newsbert.load("Remote/1", tracking_uri=mlflow_server)
+    assert (tmp_path / ".cache") in model.bundle.path.parents
+    assert model.bundle.digest == Bundle.read(tmp_path / document["bundle"]).digest
+    # The second time it comes from the cache; a file altered there is noticed.
+    (model.bundle.path / "model.onnx").write_bytes(b"altered")
+    with pytest.raises(NewsbertError, match=r"model\.onnx was altered"):
+        newsbert.load("Remote/1", tracking_uri=mlflow_server)
+
+
+def test_a_tracking_uri_that_means_nothing_is_an_error() -> None:
+    from newsbert.config import TrackingSettings
+
+    with pytest.raises(TrackingError, match="nonsense"):
+        Tracker(TrackingSettings(tracking_uri="nonsense://host"))
