@@ -22,7 +22,9 @@ from newsbert.config import cpu_count
 
 
 def main() -> None:
-    rows, samples, epochs = Path(sys.argv[1]).resolve(), int((sys.argv + ["15000"] * 2)[2]), float((*sys.argv, 2, 2)[3])
+    rows = Path(sys.argv[1]).resolve()
+    samples = int(sys.argv[2]) if len(sys.argv) > 2 else 15_000
+    epochs = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
     labels = data.AG_NEWS_LABELS
     dataset = data.load(str(rows), labels=labels, samples=samples)
     print(f"{len(dataset.train)} training, {len(dataset.test)} test rows, {cpu_count()} threads\n")

@@ -33,8 +33,8 @@ _HTML = (
 
 def sample_rows() -> list[dict[str, str]]:
     """The bundled sample."""
-    with (resources.files("newsbert") / "sample.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
+    content = (resources.files("newsbert") / "sample.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(content.splitlines()))
 
 
 def held_out() -> list[NewsItem]:

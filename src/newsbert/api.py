@@ -22,8 +22,9 @@ from newsbert.model import Model
 from newsbert.text import CLEANING_RULES, prepare
 
 if TYPE_CHECKING:
+    from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
-    from newsbert.tracking import RunLog, Tracker, Version
+    from newsbert.tracking import Tracker, Version
     from newsbert.training import Event, Trained
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -308,7 +309,8 @@ def _write_bundle(
         "temperature": 1.0,
         "base_model": {"name": base.name, "sha256": base.sha256},
         "data": {
-            "name": rows.name,
+            # A file's name without its path: the bundle goes where the path means nothing to anybody.
+            "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
             "sha256": rows.digest,
             "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
         },

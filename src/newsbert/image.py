@@ -19,7 +19,7 @@ _TAG_LENGTH = 128
 _PIP_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\r\n]+)")
 _CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
 _QUERY = re.compile(r"\?\S+")
-_PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:[/ ][A-Za-z0-9]+)?")
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 
 
 @dataclass(frozen=True)

@@ -83,18 +83,11 @@ def start_detached(arguments: list[str], port: int, timeout_s: float) -> Detache
             stderr=stream,
             start_new_session=True,
         )
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        server = next((each for each in running() if each.port == port and each.pid == process.pid), None)
-        if server is not None:
-            return server
-        if process.poll() is not None:
-            lines = log.read_text(encoding="utf-8").splitlines()
-            reason = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
-            raise ServingError(reason or "the server ended while starting", f"see {log}")
-        time.sleep(0.1)
-    process.terminate()
-    raise ServingError(f"no answer on port {port} after {timeout_s:g} s", f"see {log}")
+    try:
+        return _wait_noted(process, port, timeout_s, log)
+    except BaseException:  # Ctrl+C too: what nobody waits for is not to run on in the background
+        _end(process)
+        raise
 
 
 def stop(port: int | None) -> list[Detached]:
@@ -117,6 +110,29 @@ def stop(port: int | None) -> list[Detached]:
             _stop_process(server)
         forget(server.port)
     return servers
+
+
+def _wait_noted(process: "subprocess.Popen[bytes]", port: int, timeout_s: float, log: Path) -> Detached:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        server = next((each for each in running() if each.port == port and each.pid == process.pid), None)
+        if server is not None:
+            return server
+        if process.poll() is not None:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            reason = next((line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")), None)
+            raise ServingError(reason or "the server ended while starting", f"see {log}")
+        time.sleep(0.1)
+    raise ServingError(f"no answer on port {port} after {timeout_s:g} s", f"see {log}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _stop_process(server: Detached) -> None:

