@@ -98,7 +98,6 @@ def train(
     if unknown:
         raise TypeError(f"train() has no argument {unknown.pop()!r}")
     resolved = config.resolve(TrainSettings, **settings)
-    _check_settings(resolved)
     output = Path(resolved.output).expanduser() if resolved.output else None
     if output is not None:
         _check_output(output)
@@ -186,21 +185,6 @@ def _missing(error: ModuleNotFoundError) -> NewsbertError:
     if module == "newsbert":
         raise error
     return MissingExtraError(module, "train")
-
-
-def _check_settings(settings: TrainSettings) -> None:
-    limits: tuple[tuple[str, bool, str], ...] = (
-        ("epochs", 0 < settings.epochs <= 10_000, "more than 0"),
-        ("samples", settings.samples is None or settings.samples > 0, "1 or more"),
-        ("batch_size", settings.batch_size > 0, "1 or more"),
-        ("learning_rate", 0 < settings.learning_rate <= 1, "between 0 and 1, such as 1.5e-4"),
-        ("max_length", settings.max_length >= 8, "8 or more"),
-        ("seed", 0 <= settings.seed < 2**32, "from 0 to 4294967295"),
-    )
-    for name, fits, wanted in limits:
-        if not fits:
-            value = getattr(settings, name)
-            raise UsageError(f"--{name.replace('_', '-')} {value} cannot be", f"give a number that is {wanted}")
 
 
 def _check_output(output: Path) -> None:

@@ -19,9 +19,19 @@ CONFIG_FILE = "newsbert.toml"
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
-def _setting(default: Any, help: str, env: str | None = None) -> Any:
-    """A setting with its default, what it means, and the ecosystem's own variable for it where there is one."""
-    return field(default=default, metadata={"help": help, "env": env})
+def _setting(
+    default: Any, help: str, env: str | None = None, least: float | None = None, most: float | None = None
+) -> Any:
+    """A setting.
+
+    Args:
+        default: Its default.
+        help: What it means.
+        env: The ecosystem's own variable for it, where there is one.
+        least: The least number it may be.
+        most: The largest number it may be.
+    """
+    return field(default=default, metadata={"help": help, "env": env, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,12 @@ class TrainSettings:
     text_column: str | None = _setting(None, "Column of the text")
     label_column: str | None = _setting(None, "Column of the label")
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
-    epochs: float = _setting(5.0, "Passes over the training rows")
-    samples: int | None = _setting(None, "Training rows to use at most")
-    batch_size: int = _setting(32, "Rows in a training step")
-    learning_rate: float = _setting(1.5e-4, "Peak learning rate")
-    max_length: int = _setting(128, "Tokens read of a text, in training and in serving")
-    seed: int = _setting(42, "Seed of splits, order and initialization")
+    epochs: float = _setting(5.0, "Passes over the training rows", least=1e-6, most=10_000)
+    samples: int | None = _setting(None, "Training rows to use at most", least=1)
+    batch_size: int = _setting(32, "Rows in a training step", least=1)
+    learning_rate: float = _setting(1.5e-4, "Peak learning rate", least=1e-12, most=1)
+    max_length: int = _setting(128, "Tokens read of a text, in training and in serving", least=8)
+    seed: int = _setting(42, "Seed of splits, order and initialization", least=0, most=2**32 - 1)
     output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
 
 
@@ -56,11 +66,11 @@ class ServeSettings:
     """`newsbert serve`: table `[serve]`."""
 
     host: str = _setting("127.0.0.1", "Address the model answers on")
-    port: int = _setting(8080, "Port the model answers on; 0 takes a free one")
-    workers: int = _setting(1, "Worker processes")
-    batch_size: int = _setting(32, "Requests answered together at most")
-    batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill")
-    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers")
+    port: int = _setting(8080, "Port the model answers on; 0 takes a free one", least=0, most=65_535)
+    workers: int = _setting(1, "Worker processes", least=1)
+    batch_size: int = _setting(32, "Requests answered together at most", least=1)
+    batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill", least=0)
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
             origin, value = f"{CONFIG_FILE}, key {name!r}", from_file[name]
         if value is not None:
             values[name] = _convert(value, hints[name], origin)
+            _check_range(values[name], setting.metadata["least"], setting.metadata["most"], origin)
     return section(**values)
 
 
@@ -222,6 +233,18 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
         return hint(value)
     except (TypeError, ValueError):
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind") from None
+
+
+def _check_range(value: Any, least: float | None, most: float | None, origin: str) -> None:
+    """Refuse a number that is out of its setting's range, or is none (NaN).
+
+    Raises:
+        UsageError: With the range.
+    """
+    if least is None or (value >= least and (most is None or value <= most)):
+        return
+    wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:.10g}"
+    raise UsageError(f"{origin}: {value} cannot be", f"give a number that is {wanted}")
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text"}

@@ -1,6 +1,7 @@
 """Model archives: what is in them, what they say of themselves, and what is no archive."""
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -120,8 +121,6 @@ def test_any_directory_name_can_be_packed(bundle: Bundle, tmp_path: Path, name: 
 
 
 def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
-    import os
-
     path = Path(shutil.copytree(bundle.path, tmp_path / "old"))
     for file in path.iterdir():
         os.utime(file, (0, 0))  # as reproducible builds set it; before what a zip file can say

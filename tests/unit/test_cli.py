@@ -98,18 +98,10 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
         (["serve", "stop", "one", "two"], "one", "newsbert serve stop --help"),
     ],
 )
-@pytest.mark.parametrize("as_json", [False, True])
-def test_a_call_that_cannot_be_parsed_is_a_usage_error(
-    cli: Cli, arguments: list[str], said: str, hint: str, as_json: bool
-) -> None:
-    result = cli(*arguments, *(["--json"] if as_json and arguments != ["--nope"] else []))
-    if as_json and arguments != ["--nope"]:
-        error = json.loads(result.stdout)["error"]
-        assert (result.returncode, error["code"], error["hint"]) == (2, "usage", hint)
-        assert said in error["message"]
-    else:
-        _failed(result, 2, said)
-        assert result.stderr.splitlines()[-1] == f"Hint: {hint}"
+def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list[str], said: str, hint: str) -> None:
+    result = cli(*arguments)
+    _failed(result, 2, said)
+    assert result.stderr.splitlines()[-1] == f"Hint: {hint}"
 
 
 # Errors
@@ -123,6 +115,13 @@ def test_a_failure_is_one_json_document_on_stdout_where_json_is_asked_for(cli: C
     assert set(document["error"]) == {"code", "message", "hint"}
     assert document["error"]["code"] == "model"
     assert "newsbert.json" in document["error"]["message"]
+
+
+def test_a_call_that_cannot_be_parsed_is_answered_in_json_where_json_is_asked_for(cli: Cli) -> None:
+    result = cli("predict", "--json", "--modle", "x")
+    error = json.loads(result.stdout)["error"]
+    assert (result.returncode, error["code"], error["hint"]) == (2, "usage", "newsbert predict --help")
+    assert "--modle" in error["message"]
 
 
 def test_a_usage_error_is_one_json_document_too(cli: Cli) -> None:
@@ -248,8 +247,9 @@ def test_a_table_has_text_label_and_probabilities_and_stands_alone_on_stdout(cli
         assert prediction.label in row
 
 
-@pytest.mark.parametrize("arguments", [[], ["-"]])
-@pytest.mark.parametrize("stdin", ["goal\n\nbank profit", "\ufeffgoal\r\n  bank profit  \r\n\t\n"])
+@pytest.mark.parametrize(
+    ("arguments", "stdin"), [([], "goal\n\nbank profit"), (["-"], "\ufeffgoal\r\n  bank profit  \r\n\t\n")]
+)
 def test_lines_of_standard_input_are_classified(cli: Cli, bundle: Bundle, arguments: list[str], stdin: str) -> None:
     result = cli("predict", "--model", bundle.path, "--json", *arguments, stdin=stdin)
     assert result.returncode == 0, result.stderr

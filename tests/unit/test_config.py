@@ -70,12 +70,28 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
     for setting in dataclasses.fields(section):
         default: Any = setting.default
         value: Any = default + 1 if type(default) in {int, float} else "7"
+        value = min(value, setting.metadata["most"]) if setting.metadata["most"] else value
         value = ("a b", "c") if isinstance(default, tuple) else value
         expected[setting.name] = 7 if setting.name == "samples" else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
         )
     assert resolve(section) == section(**expected)
+
+
+@pytest.mark.parametrize(
+    ("section", "flag"),
+    [
+        (TrainSettings, {"epochs": 0}), (TrainSettings, {"epochs": float("nan")}), (TrainSettings, {"batch_size": 0}),
+        (TrainSettings, {"seed": -1}), (TrainSettings, {"learning_rate": 2}), (ServeSettings, {"port": 65_536}),
+        (ServeSettings, {"workers": 0}), (ServeSettings, {"batch_delay_ms": -1}), (ServeSettings, {"timeout_s": 0}),
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(section, **flag)
+    assert next(iter(flag)).replace("_", "-") in caught.value.message
+    assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
 
 
 def test_tables_of_the_file_do_not_mix() -> None:
