@@ -141,7 +141,7 @@ def pip_conf(options: Sequence[str]) -> bytes:
         if match is None:
             raise UsageError(
                 f"the pip option {_blotted(option)!r} is not NAME=VALUE",
-                "such as --pip-option index-url=https://pypi.org/simple",
+                "such as --pip-option index-url=https://packages.example/simple",
             )
         values.setdefault(match["name"], []).append(match["value"])
     return _lines(["[global]", *(f"{name} = {' '.join(each)}" for name, each in values.items())])

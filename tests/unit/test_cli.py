@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -233,10 +234,14 @@ def test_texts_are_classified_with_a_bundles_directory(cli: Cli, bundle: Bundle)
     assert document == {"model": bundle.path.name, "predictions": _expected(bundle, texts)}
 
 
-def test_a_table_has_text_label_and_probabilities_and_stands_alone_on_stdout(cli: Cli, bundle: Bundle) -> None:
+def test_a_table_has_name_texts_labels_and_probabilities_and_stands_alone_on_stdout(
+    cli: Cli, bundle: Bundle, tmp_path: Path
+) -> None:
     long = "goal " * 50
-    result = cli("predict", "--model", bundle.path, "stocks market [bold]bank", long)
+    path = shutil.copytree(bundle.path, tmp_path / "a [bold]name")
+    result = cli("predict", "--model", path, "stocks market [bold]bank", long)
     assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[0].strip() == "a [bold]name"
     first, second = Model.from_directory(bundle.path, runtime="torch").predict(["stocks market [bold]bank", long])
     assert "stocks market [bold]bank" in result.stdout
     assert long.strip() not in result.stdout

@@ -48,7 +48,7 @@ class Output:
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
     ) -> None:
         """Write a table of the result; its first `words` columns hold words, the others numbers."""
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        table = Table(title=title and escape(title), title_justify="left", title_style="bold", header_style="bold")
         for index, header in enumerate(headers):
             table.add_column(escape(header), justify="right" if index >= words else "left", overflow="fold")
         for row in rows:
@@ -101,13 +101,12 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
         if output.err.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
-                MofNCompleteColumn(),
                 TextColumn("{task.fields[detail]}"),
                 console=output.err,
                 transient=True,
@@ -123,7 +122,8 @@ class Progress:
     def update(self, name: str, done: int, total: int, details: Mapping[str, str]) -> None:
         """Say how much of a part is done, with what there is to say of it."""
         if self._bar is not None:
-            self._show(name, done, total, "  ".join(f"{key} {value}" for key, value in details.items()))
+            said = "  ".join([f"{done}/{total}", *(f"{key} {value}" for key, value in details.items())])
+            self._show(name, done, total, said)
         elif done == total or time.monotonic() - self._last >= LOG_INTERVAL_S:
             self._last = time.monotonic()
             said = ", ".join(f"{key} {value}" for key, value in details.items())
