@@ -8,7 +8,6 @@ from pathlib import Path
 from newsbert import api, archive, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
-from newsbert.errors import UsageError
 
 _CHECK_INTERVAL_S = 0.5
 
@@ -35,7 +34,6 @@ def serve_locally(
     Raises:
         NewsbertError: If it cannot be served, or the server stops by itself.
     """
-    _check_settings(settings)
     # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
     torchserve.claim_port(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
@@ -51,15 +49,3 @@ def serve_locally(
             on_ready(name, server.address)
             while not stop.wait(_CHECK_INTERVAL_S):
                 server.check()
-
-
-def _check_settings(settings: ServeSettings) -> None:
-    limits = (
-        ("workers", settings.workers, settings.workers >= 1, "1 or more"),
-        ("batch-size", settings.batch_size, settings.batch_size >= 1, "1 or more"),
-        ("batch-delay-ms", settings.batch_delay_ms, settings.batch_delay_ms >= 0, "0 or more"),
-        ("timeout", settings.timeout_s, settings.timeout_s > 0, "more than 0"),
-    )
-    for name, value, fits, wanted in limits:
-        if not fits:
-            raise UsageError(f"--{name} {value:g} cannot be", f"give a number that is {wanted}")

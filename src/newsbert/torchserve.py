@@ -205,11 +205,9 @@ def claim_port(host: str, port: int) -> int:
     """Return `port` if it is free on `host`, or a free one for 0.
 
     Raises:
-        UsageError: If it is no port, or the host no name.
-        ServingError: If it is in use, or the host is none of this machine's.
+        UsageError: If the host is empty.
+        ServingError: If it is in use or no port, or the host is none of this machine's.
     """
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port {port} cannot be", "give a number from 1 to 65535, or 0 for a free one")
     if not host:
         raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -217,7 +215,7 @@ def claim_port(host: str, port: int) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except (OSError, UnicodeError) as error:  # the latter: no name that DNS could have
+        except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
             reason = getattr(error, "strerror", None) or str(error)
             raise ServingError(
                 f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
