@@ -205,13 +205,14 @@ def claim_port(host: str, port: int) -> int:
     """Return `port` if it is free on `host`, or a free one for 0.
 
     Raises:
-        UsageError: If the host is empty.
+        UsageError: If the host is empty or an IPv6 address.
         ServingError: If it is in use or no port, or the host is none of this machine's.
     """
     if not host:
         raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    if ":" in host:
+        raise UsageError(f"--host {host}: TorchServe listens on IPv4 addresses only", "give one, such as 127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _REACH_TIMEOUT_S = 5
-_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
+_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:%'\"]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from newsbert import image
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: newsbert\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-_METADATA_FILES = ("METADATA", "entry_points.txt")
+_METADATA_FILES = ("METADATA", "entry_points.txt", "licenses/LICENSE")
 
 
 def write(directory: Path) -> Path:

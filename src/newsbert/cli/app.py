@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -76,6 +77,12 @@ def main() -> None:
         # Whoever read our output has read enough; nothing more can be written, also not on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
+    except Exception as error:
+        # A bug of ours: its traceback is the message, and whoever reads JSON gets their one document all the same.
+        traceback.print_exc()
+        if output.as_json:
+            output.unexpected(error)
+        code = NewsbertError.exit_code
     if code == EXIT_INTERRUPTED:
         output.error(NewsbertError("interrupted"))
     sys.exit(code if isinstance(code, int) else 0)

@@ -78,6 +78,12 @@ class Output:
         if error.hint:
             self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(error.hint.splitlines()))}")
 
+    def unexpected(self, error: Exception) -> None:
+        """Write the document of an error that nobody foresaw."""
+        message = f"{type(error).__name__}: {error}"
+        hint = "report it, with the traceback on standard error"
+        self.document({"error": {"code": "unexpected", "message": message, "hint": hint}})
+
     @contextmanager
     def progress(self) -> "Iterator[Progress]":
         """Show a bar on a terminal, a line every few seconds elsewhere."""
