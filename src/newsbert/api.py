@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import newsbert
-from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes
+from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes, tracking
 from newsbert.bundle import Bundle
 from newsbert.config import TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, NewsbertError, UsageError
@@ -98,6 +98,8 @@ def train(
     if unknown:
         raise TypeError(f"train() has no argument {unknown.pop()!r}")
     resolved = config.resolve(TrainSettings, **settings)
+    if model_name is not None:
+        tracking.check_names(model_name)
     output = Path(resolved.output).expanduser() if resolved.output else None
     if output is not None:
         _check_output(output)

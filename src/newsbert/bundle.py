@@ -168,6 +168,9 @@ class Bundle:
         Raises:
             ModelError: If a file is missing or differs; the message names it.
         """
+        for name in SERVING_FILES:
+            if name != CONTRACT_FILE and name not in self.contract.files:
+                raise ModelError(f"the contract of {self.path} does not name {name}", _RETRAIN)
         for name, expected in self.contract.files.items():
             if only and name not in only:
                 continue

@@ -8,13 +8,16 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from newsbert import loopback
 from newsbert.archive import SERVED_NAME
 from newsbert.errors import BadRequestError, ServingError
 from newsbert.handler import MODEL_HEADER
 from newsbert.model import Prediction
 from newsbert.text import NewsItem
 
-CHUNK_ITEMS = 64
+CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
+"""Bounds of a request; the server takes bodies of up to 1 MiB."""
+
 TIMEOUT_S = 120
 
 
@@ -45,7 +48,7 @@ class Client:
             request = urllib.request.Request(
                 self.url, body.encode(), {"Content-Type": "application/json", "Accept": "application/json"}
             )
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            with loopback.urlopen(request, timeout=TIMEOUT_S) as response:
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
             predictions = [_prediction(answer) for answer in answers]
@@ -76,8 +79,17 @@ class Client:
 
 
 def _chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
-    for start in range(0, len(items), CHUNK_ITEMS):
-        yield items[start : start + CHUNK_ITEMS]
+    chunk: list[NewsItem] = []
+    room = CHUNK_BYTES
+    for item in items:
+        size = len(json.dumps(item if isinstance(item, str) else dict(item)))
+        if chunk and (len(chunk) == CHUNK_ITEMS or size > room):
+            yield chunk
+            chunk, room = [], CHUNK_BYTES
+        chunk.append(item)
+        room -= size
+    if chunk:
+        yield chunk
 
 
 def _prediction(answer: dict[str, Any]) -> Prediction:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert import api, image, torchserve
+from newsbert import api, image, loopback, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
@@ -162,7 +162,7 @@ def _wait_ready(container: Container, address: Address, timeout_s: float, stop: 
         code = container.exit_code()
         if code is not None:
             raise ServingError(f"the container stopped while starting (exit code {code})", "see its log above")
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10):
+        with contextlib.suppress(OSError), loopback.urlopen(request, timeout=10):
             return True
         if time.monotonic() > deadline:
             raise ServingError(f"no answer on {address.url} after {timeout_s:g} s", "see its log above")

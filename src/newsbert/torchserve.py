@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, java, runtimes
+from newsbert import config, java, loopback, runtimes
 from newsbert.archive import SERVED_NAME, served
 from newsbert.config import ServeSettings
 from newsbert.errors import MissingExtraError, ServingError, UsageError
@@ -86,7 +86,7 @@ class Server:
             self.check()
             if self._failed:
                 raise ServingError(f"the model cannot be loaded: {self._reason()}", "see its log above")
-            with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10):
+            with contextlib.suppress(OSError), loopback.urlopen(request, timeout=10):
                 return True
             if time.monotonic() > deadline:
                 raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", "see its log above")
@@ -161,7 +161,7 @@ def serving(archive: Path, settings: ServeSettings, on_log: Callable[[str], None
         if archive_runtime == runtimes.DEFAULT:
             (work / "lib").mkdir()
             shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
-        (work / "config.properties").write_text(_properties(address, archive), encoding="utf-8")
+        (work / "config.properties").write_text(_properties(address, archive, work), encoding="utf-8")
         with resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config:
             process = subprocess.Popen(
                 [
@@ -224,19 +224,22 @@ def claim_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _properties(address: Address, archive: Path) -> str:
-    """TorchServe's configuration: the model on the given address, everything else on loopback and free ports."""
+def _properties(address: Address, archive: Path, work: Path) -> str:
+    """TorchServe's configuration: the model on the given address, metrics and gRPC on loopback.
+
+    Management is a socket in a directory of ours alone: on a port, any user of this machine could stop the workers.
+    """
     with contextlib.ExitStack() as stack:
         ports = []
-        for _ in range(5):
+        for _ in range(4):
             # Held until all are chosen, so that no two are the same.
             probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
             probe.bind((_LOOPBACK, 0))
             ports.append(probe.getsockname()[1])
-    management, metrics, grpc_inference, grpc_management, workers = ports
+    metrics, grpc_inference, grpc_management, workers = ports
     values = {
         "inference_address": f"http://{address.host}:{address.port}",
-        "management_address": f"http://{_LOOPBACK}:{management}",
+        "management_address": f"unix:{work / 'management.sock'}",
         "metrics_address": f"http://{_LOOPBACK}:{metrics}",
         "grpc_inference_address": _LOOPBACK,
         "grpc_management_address": _LOOPBACK,

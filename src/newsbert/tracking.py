@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import config, mlflow_model
+from newsbert import config, loopback, mlflow_model
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
 from newsbert.errors import NotFoundError, TrackingError, UsageError
@@ -115,13 +115,13 @@ class Tracker:
             alias: An alias to point at the version.
 
         Raises:
+            UsageError: If the name or the alias cannot be one.
             NotFoundError: If there is no such run.
             TrackingError: If the run holds no newsbert model, or the registry refuses.
         """
         from mlflow.exceptions import MlflowException
 
-        if not re.fullmatch(r"[^/:@%'\"]+", name):
-            raise UsageError(f"{name!r} cannot name a registered model", "use a name without / : @ % and quotes")
+        check_names(name, alias)
         run = self._run(source)
         bundle = Bundle.read(self._fetch_run(run).path)
         model_id = run.data.tags[MODEL_ID_TAG]
@@ -136,8 +136,11 @@ class Tracker:
             )
             created = version is None
             if version is None:
-                with contextlib.suppress(MlflowException):
+                try:
                     self._client.create_registered_model(name)
+                except MlflowException as error:
+                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                        raise
                 version = self._client.create_model_version(
                     name,
                     source=f"models:/{model_id}",
@@ -184,7 +187,7 @@ class Tracker:
         if not known:
             names = sorted({each.name for each in self._versions()})
             raise NotFoundError(
-                f"there is no registered model {name!r} on {self.settings.tracking_uri}",
+                f"there is no registered model {name!r} on {shown(self.settings.tracking_uri)}",
                 f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {name}",
             )
         if alias is not None:
@@ -229,7 +232,7 @@ class Tracker:
             if not runs:
                 raise NotFoundError(
                     f"there is no finished training run in the experiment {self.settings.experiment!r} "
-                    f"on {self.settings.tracking_uri}",
+                    f"on {shown(self.settings.tracking_uri)}",
                     "newsbert train",
                 )
             run: Run = runs[0]
@@ -241,7 +244,7 @@ class Tracker:
             run = self._client.get_run(match["run"])
         except MlflowException as error:
             raise NotFoundError(
-                f"there is no run {match['run']!r} on {self.settings.tracking_uri}",
+                f"there is no run {match['run']!r} on {shown(self.settings.tracking_uri)}",
                 "give another run, or none for the latest finished one",
             ) from error
         if MODEL_ID_TAG not in run.data.tags or match["path"] not in {None, "", "model"}:
@@ -298,8 +301,33 @@ class Tracker:
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            what = what or f"the tracking server {self.settings.tracking_uri} refused"
-            raise TrackingError(f"{what}: {_first_line(error)}", "check MLFLOW_TRACKING_URI and the server") from error
+            what = what or f"the tracking server {shown(self.settings.tracking_uri)} refused"
+            raise TrackingError(
+                f"{what}: {shown(_first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
+            ) from error
+
+
+def check_names(name: str, alias: str | None = None) -> None:
+    """Refuse names that the registry would not take, before any work is done for them.
+
+    Raises:
+        UsageError: Naming what is wrong.
+    """
+    if not re.fullmatch(r"[^/:@%'\"\x00-\x1f]{1,250}", name) or not name.strip():
+        raise UsageError(f"{name!r} cannot name a registered model", "use a name without / : @ % and quotes")
+    if alias is not None and (
+        not re.fullmatch(r"[A-Za-z0-9_-]{1,250}", alias) or re.fullmatch(r"latest|[vV][0-9]+", alias)
+    ):
+        raise UsageError(f"{alias!r} cannot be an alias", "use letters, digits, - and _; not 'latest' nor 'v1'")
+
+
+def shown(uri: str) -> str:
+    """A URI as it may be printed: without a password."""
+    return re.sub(r"//[^/@\s]*@", "//***@", uri)
+
+
+def _without_user(uri: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def _check_reachable(uri: str) -> None:
@@ -311,14 +339,14 @@ def _check_reachable(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):
+        with loopback.urlopen(f"{_without_user(uri).rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):
             return
-    except urllib.error.HTTPError:
-        return  # it answers; MLflow itself will say what it refuses
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code < 500:
+            return  # it answers; MLflow itself will say what it refuses
         reason = getattr(error, "reason", error)
         raise TrackingError(
-            f"the tracking server {uri} cannot be reached: {reason}",
+            f"the tracking server {shown(uri)} cannot be reached: {reason}",
             f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
         ) from error
 

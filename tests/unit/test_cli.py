@@ -163,6 +163,8 @@ def test_ctrl_c_exits_as_interrupted() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell starts what runs in its background, such as a whole test run, with Ctrl+C ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         connection, _ = listener.accept()
         with connection:  # it waits for an answer now

@@ -1,0 +1,51 @@
+"""What of a served model can be reached, and by whom."""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import psutil
+
+from newsbert import torchserve
+
+
+def _listening() -> list[Any]:
+    """The listening sockets of the frontend that this process started."""
+    (java,) = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "org.pytorch.serve.ModelServer" in child.cmdline()
+    ]
+    return [each for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+
+
+def _status(port: int, path: str, method: str = "GET") -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, http.client.HTTPException):
+        return 0  # no HTTP there
+
+
+def test_everything_listens_on_loopback(server: torchserve.Server) -> None:
+    addresses = {each.laddr.ip for each in _listening()}
+    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert server.address.port in {each.laddr.port for each in _listening()}
+
+
+def test_no_port_lets_anybody_manage_models(server: torchserve.Server) -> None:
+    scale = "/models/news_classification?min_worker=0&max_worker=0"
+    register = "/models?url=http://127.0.0.1:9/evil.mar"
+    for port in (each.laddr.port for each in _listening()):
+        assert _status(port, scale, "PUT") not in {200, 202}
+        assert _status(port, register, "POST") not in {200, 202}
+        assert _status(port, "/models/news_classification", "DELETE") not in {200, 202}
+    request = urllib.request.Request(server.address.predictions_url, b"goal", {"Content-Type": "text/plain"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        assert json.load(response)["label"]
