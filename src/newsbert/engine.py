@@ -105,7 +105,7 @@ class Engine:
                 raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
 
     def run(self, image: str, *, host: str, port: int, container_port: int) -> "Container":
-        """Start a container of `image` with `container_port` published on `host:port`; it is removed when it ends.
+        """Start a container of `image` with `container_port` published on `host:port`; `stop` removes it.
 
         Raises:
             NotFoundError: If the engine has no such image.
