@@ -20,6 +20,7 @@ from newsbert.evaluation import Scores, score
 from newsbert.golden import GOLDEN_ITEMS
 from newsbert.model import Model
 from newsbert.text import CLEANING_RULES, prepare
+from newsbert.tracking import Located
 
 if TYPE_CHECKING:
     from newsbert.run_log import RunLog
@@ -148,20 +149,23 @@ def load(
     Raises:
         NewsbertError: If there is no such model, or it is not what training wrote.
     """
-    name, path = locate(reference, tracking_uri=tracking_uri)
-    return Model.from_directory(path, name, runtime)
+    located = locate(reference, tracking_uri=tracking_uri)
+    return Model.from_directory(located.path, located.name, runtime)
 
 
-def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> tuple[str, Path]:
-    """Return the name and the bundle directory of what `reference` means; see `load`."""
+def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> Located:
+    """Find the model that `reference` means and its bundle's directory; see `load`.
+
+    Raises:
+        NewsbertError: If there is no such model.
+    """
     if reference is not None and (Path(reference) / bundle.CONTRACT_FILE).is_file():
-        return Path(reference).name, Path(reference)
+        return Located(Path(reference).name, Path(reference))
     text = None if reference is None else str(reference)
     if text is not None and (text.startswith((".", "/", "~")) or Path(text).is_dir()):
         Bundle.read(Path(text).expanduser())  # raises what is missing
-        return Path(text).name, Path(text).expanduser()
-    located = connect(tracking_uri).locate(text)
-    return located.name, located.path
+        return Located(Path(text).name, Path(text).expanduser())
+    return connect(tracking_uri).locate(text)
 
 
 def connect(tracking_uri: str | None = None, experiment: str | None = None) -> "Tracker":

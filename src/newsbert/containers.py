@@ -62,11 +62,11 @@ def contexts(
     Raises:
         NewsbertError: If there is no such model, or it was altered after training.
     """
-    name, path = api.locate(reference, tracking_uri=tracking_uri)
-    bundle = Bundle.read(path)
+    located = api.locate(reference, tracking_uri=tracking_uri)
+    bundle = Bundle.read(located.path)
     with tempfile.TemporaryDirectory(prefix="newsbert-image-") as directory:
         base = image.render_base(settings, Path(directory))
-        yield base, image.render_serving(bundle, name, base.tag, settings, Path(directory))
+        yield base, image.render_serving(bundle, located.name, base.tag, settings, Path(directory))
 
 
 def build(context: Context, settings: ImageSettings, on_line: Callable[[str], None], *, reuse: bool) -> Built:

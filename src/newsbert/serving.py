@@ -41,8 +41,9 @@ def serve_locally(
             model_archive = Path(reference)
             name = archive.served(model_archive).model
         else:
-            name, path = api.locate(reference, tracking_uri=tracking_uri)
-            model_archive = archive.write(Bundle.read(path), Path(directory), name, settings)
+            located = api.locate(reference, tracking_uri=tracking_uri)
+            name = located.name
+            model_archive = archive.write(Bundle.read(located.path), Path(directory), name, settings)
         with torchserve.serving(model_archive, settings, on_log) as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return

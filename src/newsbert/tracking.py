@@ -26,6 +26,8 @@ from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
+REVISION_TAG = "newsbert.revision"
 _REACH_TIMEOUT_S = 5
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:%'\"]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
@@ -46,11 +48,23 @@ class Version:
 
 @dataclass(frozen=True)
 class Located:
-    """A model's bundle on this machine: `BertModel/2` (or `run 0a1b…` if it has no version), and its directory."""
+    """A model whose bundle is on this machine.
+
+    Attributes:
+        name: What to call it: `BertModel/2`, `run 0a1b…` if it has no version, or its directory's name.
+        path: Directory of the bundle.
+        run_id: The MLflow run that made it, where that is known.
+        revision: The git commit that was recorded with the run or the version, where one was.
+        version: Its version, such as `2`, if it was found as one.
+        model_name: The registered model that it is a version of.
+    """
 
     name: str
     path: Path
     run_id: str | None = None
+    revision: str | None = None
+    version: str | None = None
+    model_name: str | None = None
 
 
 class Tracker:
@@ -173,7 +187,47 @@ class Tracker:
         if reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference):
             return self._fetch_run(self._run(reference))
         version = self._version(reference)
-        return self._fetch(f"{version.name}/{version.version}", _model_id(version), version.source, version.run_id)
+        name, number, run_id = version.name, str(version.version), version.run_id or None
+        path = self._fetch(f"{name}/{number}", _model_id(version), version.source)
+        revision = version.tags.get(REVISION_TAG) or self._revision(run_id)
+        return Located(f"{name}/{number}", path, run_id, revision, number, name)
+
+    def tag_version(self, name: str, version: str, key: str, value: str) -> None:
+        """Set a tag of a version.
+
+        Raises:
+            NotFoundError: If there is no such version.
+            TrackingError: If the registry refuses.
+        """
+        number = str(self._version(f"{name}/{version}").version)
+        with self.errors():
+            self._client.set_model_version_tag(name, number, key, value)
+
+    def add_artifact(self, name: str, version: str, file: Path) -> None:
+        """Put a file beside those that a version's logged model has; one of the same name is replaced.
+
+        Raises:
+            NotFoundError: If there is no such version.
+            TrackingError: If its files cannot be added to.
+        """
+        found = self._version(f"{name}/{version}")
+        model_id = _model_id(found)
+        if model_id is None:
+            raise TrackingError(
+                f"{name}/{version} was not registered from a logged model: {found.source}",
+                f"newsbert register RUN_ID --model-name {name}",
+            )
+        with self.errors(f"{file.name} cannot be put beside {name}/{version}"):
+            self._client.log_model_artifact(model_id, str(file))
+
+    def _revision(self, run_id: str | None) -> str | None:
+        """The git commit that MLflow recorded with a run; `None` if it did not, or the run is on another server."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_run(run_id).data.tags.get(MLFLOW_GIT_COMMIT) if run_id else None
+        except MlflowException:
+            return None
 
     def _version(self, reference: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -258,10 +312,12 @@ class Tracker:
 
     def _fetch_run(self, run: "Run") -> Located:
         model_id = run.data.tags[MODEL_ID_TAG]
-        return self._fetch(f"run {run.info.run_id}", model_id, f"models:/{model_id}", run.info.run_id)
+        name = f"run {run.info.run_id}"
+        path = self._fetch(name, model_id, f"models:/{model_id}")
+        return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT))
 
-    def _fetch(self, name: str, model_id: str | None, source: str, run_id: str | None) -> Located:
-        """Return the bundle of a logged model, from where it is or through the cache."""
+    def _fetch(self, name: str, model_id: str | None, source: str) -> Path:
+        """Return the bundle's directory of a logged model, from where it is or through the cache."""
         import mlflow
 
         with self.errors():
@@ -271,7 +327,7 @@ class Tracker:
             bundle = local / mlflow_model.BUNDLE_SUBPATH
             if not (bundle / CONTRACT_FILE).is_file():
                 raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
-            return Located(name, bundle, run_id)
+            return bundle
         cached = config.cache_dir() / "models" / (model_id or urllib.parse.quote(location, safe=""))
         if not cached.is_dir():
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +343,7 @@ class Tracker:
                     Path(fetched).rename(cached)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        return Located(name, cached, run_id)
+        return cached
 
     @contextlib.contextmanager
     def errors(self, what: str = "") -> Iterator[None]:
@@ -374,8 +430,8 @@ def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
         "newsbert.base_model": bundle.contract.base_model["name"],
         DIGEST_TAG: bundle.digest,
     }
-    revision = run.data.tags.get("mlflow.source.git.commit")
-    return {**tags, "newsbert.revision": revision} if revision else tags
+    revision = run.data.tags.get(MLFLOW_GIT_COMMIT)
+    return {**tags, REVISION_TAG: revision} if revision else tags
 
 
 def _describe(bundle: Bundle) -> str:

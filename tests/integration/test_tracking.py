@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import newsbert
+from newsbert import api
 from newsbert.bundle import Bundle
 from newsbert.errors import NewsbertError, NotFoundError, TrackingError
 from newsbert.tracking import Tracker
@@ -140,6 +141,46 @@ def test_every_way_to_name_a_model_finds_it(trained: tuple[newsbert.TrainResult,
         assert newsbert.load(reference, tracking_uri=uri).bundle.digest == Bundle.read(result.bundle).digest
 
 
+def test_a_located_model_tells_its_version_run_and_revision(trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+
+    result, uri = trained
+    client = mlflow.MlflowClient(uri)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    client.set_tag(result.run_id, "mlflow.source.git.commit", commit)
+    version = api.connect(uri).register(result.run_id, "Located")
+    by_version = api.locate("Located", tracking_uri=uri)
+    by_run = api.locate(result.run_id, tracking_uri=uri)
+    assert (by_version.name, by_version.model_name, by_version.version) == (str(version), "Located", "1")
+    assert (by_run.name, by_run.model_name, by_run.version) == (f"run {result.run_id}", None, None)
+    assert by_version.path == by_run.path
+    assert {(each.run_id, each.revision) for each in (by_version, by_run)} == {(result.run_id, commit)}
+    by_directory = api.locate(result.bundle, tracking_uri=uri)
+    assert (by_directory.name, by_directory.path) == (result.bundle.name, result.bundle)
+    assert (by_directory.run_id, by_directory.revision, by_directory.version) == (None, None, None)
+
+
+def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str], tmp_path: Path) -> None:
+    import mlflow
+
+    uri = trained[1]
+    tracker = api.connect(uri)
+    tracker.tag_version("TinyModel", "1", "newsbert.image", "torchserve:TinyModel-1")
+    assert (
+        mlflow.MlflowClient(uri).get_model_version("TinyModel", "1").tags["newsbert.image"] == "torchserve:TinyModel-1"
+    )
+    (tmp_path / "sbom.json").write_text("{}")
+    tracker.add_artifact("TinyModel", "1", tmp_path / "sbom.json")
+    mlflow.set_tracking_uri(uri)
+    where = Path(mlflow.artifacts.download_artifacts("models:/TinyModel/1"))
+    assert (where / "sbom.json").read_text() == "{}"
+    assert newsbert.load("TinyModel/1", tracking_uri=uri).bundle.digest == Bundle.read(trained[0].bundle).digest
+    with pytest.raises(NotFoundError, match="no version 99"):
+        tracker.tag_version("TinyModel", "99", "key", "value")
+    with pytest.raises(NotFoundError, match="no version 99"):
+        tracker.add_artifact("TinyModel", "99", tmp_path / "sbom.json")
+
+
 def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no finished training run"):
         newsbert.load(tracking_uri=f"sqlite:///{tmp_path / 'empty.db'}")
@@ -159,6 +200,11 @@ def test_a_server_elsewhere_keeps_and_gives_back_the_model(
     model = newsbert.load("Remote/1", tracking_uri=mlflow_server)
     assert (tmp_path / ".cache") in model.bundle.path.parents
     assert model.bundle.digest == Bundle.read(tmp_path / document["bundle"]).digest
+    (tmp_path / "sbom.json").write_text("{}")
+    api.connect(mlflow_server).add_artifact("Remote", "1", tmp_path / "sbom.json")
+    import mlflow
+
+    assert Path(mlflow.artifacts.download_artifacts("models:/Remote/1/sbom.json")).read_text() == "{}"
     # The second time it comes from the cache; a file altered there is noticed.
     (model.bundle.path / "model.onnx").write_bytes(b"altered")
     with pytest.raises(NewsbertError, match=r"model\.onnx was altered"):
