@@ -22,6 +22,9 @@ FORMAT_VERSION = 1
 SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 """What the default runtime reads of a bundle, and so what its archive holds."""
 
+FP32_TOLERANCE = 1e-3
+"""How far from PyTorch's a probability may be that fp32 arithmetic gives."""
+
 _RETRAIN = "train or fetch the model again"
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "labels": list,

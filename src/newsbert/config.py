@@ -79,6 +79,11 @@ class ImageSettings:
 
     repository: str = _setting("", "Prefix of the image names, such as registry.example/team")
     root_image: str = _setting("python:3.11-slim-bookworm", "Python image the base image starts from")
+    torch_index: str = _setting(
+        "https://download.pytorch.org/whl/cpu", "Package index of the trainer's torch; empty for pip's own"
+    )
+    gpu: bool = _setting(False, "Base image for NVIDIA GPUs (its build has not been run)")
+    runtime: str = _setting("onnxruntime", "What answers in the serving image: onnxruntime, or torch")
     pip_options: tuple[str, ...] = _setting((), "NAME=VALUE for pip in the build, such as index-url=https://…")
     build_network: str | None = _setting(None, "Engine network for the build's steps")
     extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")
@@ -91,6 +96,20 @@ _SECTIONS: dict[type, str] = {
     ImageSettings: "image",
 }
 _MODEL_NAME_KEY = "model_name"
+_CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
+_CONTAINER_NAMES = (
+    "NEWSBERT_EXPERIMENT",
+    "NEWSBERT_MODEL_NAME",
+    "NEWSBERT_REGISTRY_URI",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "NO_COLOR",
+)
+_CONTAINER_FILES = ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE", "HF_HOME")
 Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
 
 
@@ -184,6 +203,20 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
+def for_container() -> tuple[dict[str, str], list[Path]]:
+    """What a trainer container gets of this environment, and the files named there that it must see.
+
+    It is given when the container runs and is in no image: the settings of newsbert, MLflow and the Hub, and the
+    credentials of the tracking server and its bucket.
+    """
+    given = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
+    given |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
+    files = [Path(given[name]) for name in _CONTAINER_FILES if name in given and Path(given[name]).exists()]
+    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+    # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
+    return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108
+
+
 def child_environment(**extra: str) -> dict[str, str]:
     """The environment for a program that newsbert starts: this one's, and what `extra` adds or replaces."""
     return {**os.environ, **extra}
@@ -230,6 +263,11 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
         if not isinstance(parts, list | tuple):
             raise UsageError(f"{origin}: {value!r} is not a list of texts", "give a value of that kind")
         return tuple(str(part).strip() for part in parts if str(part).strip())
+    if hint is bool:
+        known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if str(value).lower() not in known:
+            raise UsageError(f"{origin}: {value!r} is neither true nor false", "give true or false")
+        return known[str(value).lower()]
     if isinstance(value, bool | list | dict) or (hint is int and isinstance(value, float) and not value.is_integer()):
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind")
     try:

@@ -1,33 +1,19 @@
-"""From a registered model to its image, and from the image to a running container."""
+"""From an image to a running container."""
 
 import contextlib
-import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from newsbert import api, image, loopback, torchserve
-from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
-from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
-from newsbert.image import Context
+from newsbert.errors import NotFoundError, ServingError
 from newsbert.torchserve import Address
 
 CONTAINER_PORT = 8080
-
-
-@dataclass(frozen=True)
-class Built:
-    """An image that is there now; `cached` if it was before."""
-
-    tag: str
-    id: str
-    size_bytes: int
-    cached: bool
 
 
 @dataclass(frozen=True)
@@ -51,58 +37,6 @@ class Running:
         code = self.container.exit_code()
         if code is not None:
             raise ServingError(f"the container stopped by itself (exit code {code})", "start it again")
-
-
-@contextlib.contextmanager
-def contexts(
-    reference: str | None, settings: ImageSettings, tracking_uri: str | None = None
-) -> Iterator[tuple[Context, Context]]:
-    """Render the contexts of the base and the serving image of a model; their files last as long as the block.
-
-    Raises:
-        NewsbertError: If there is no such model, or it was altered after training.
-    """
-    located = api.locate(reference, tracking_uri=tracking_uri)
-    bundle = Bundle.read(located.path)
-    with tempfile.TemporaryDirectory(prefix="newsbert-image-") as directory:
-        base = image.render_base(settings, Path(directory))
-        yield base, image.render_serving(bundle, located.name, base.tag, settings, Path(directory))
-
-
-def build(context: Context, settings: ImageSettings, on_line: Callable[[str], None], *, reuse: bool) -> Built:
-    """Build a context.
-
-    Args:
-        context: What to build.
-        settings: Network and hosts of the build.
-        on_line: Called with what the engine says.
-        reuse: Whether an image of that name is as good: true where the name holds a hash of the content.
-
-    Raises:
-        EngineError: If there is no engine, or the build fails.
-        UsageError: If an extra host is not HOST:IP.
-    """
-    engine = Engine()
-    hosts = dict(_host(each) for each in settings.extra_hosts)
-    cached = reuse and engine.has_image(context.tag)
-    if not cached:
-        try:
-            with tempfile.TemporaryDirectory(prefix="newsbert-context-") as directory:
-                context.write(Path(directory))
-                engine.build(
-                    Path(directory),
-                    context.tag,
-                    build_args=context.build_args,
-                    labels=context.labels,
-                    network=settings.build_network,
-                    extra_hosts=hosts,
-                    on_line=on_line,
-                )
-        except OSError as error:
-            raise NewsbertError(
-                f"the build context cannot be written: {error}", "check the disk: df -h /tmp"
-            ) from error
-    return Built(context.tag, engine.image_id(context.tag), engine.image_size(context.tag), cached)
 
 
 def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str | None = None) -> str:
@@ -167,10 +101,3 @@ def _wait_ready(container: Container, address: Address, timeout_s: float, stop: 
         if time.monotonic() > deadline:
             raise ServingError(f"no answer on {address.url} after {timeout_s:g} s", "see its log above")
     return False
-
-
-def _host(entry: str) -> tuple[str, str]:
-    host, _, address = entry.partition(":")
-    if not host or not address:
-        raise UsageError(f"the extra host {entry!r} is not HOST:IP", "such as --extra-host pypi.local:10.0.0.5")
-    return host, address

@@ -1,7 +1,11 @@
 """The container engine, through the Docker SDK; the only importer of docker."""
 
 import contextlib
+import io
+import re
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,14 @@ from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 BUILD_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an image: the Dockerfile's step that made it, and its size."""
+
+    step: str
+    size_bytes: int
 
 
 class Engine:
@@ -35,10 +47,80 @@ class Engine:
         """Tell whether the engine has an image of that name."""
         return self._image(tag) is not None
 
-    def image_size(self, tag: str) -> int:
-        """Size of an image over all its layers, in bytes."""
+    def layers(self, tag: str) -> list[Layer]:
+        """The layers of an image that take room, the lowest first."""
         image = self._image(tag)
-        return int(image.attrs["Size"]) if image is not None else 0
+        with self._errors(f"looking at {tag} failed"):
+            steps = image.history() if image is not None else []
+        return [Layer(_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
+
+    def labels(self, tag: str) -> dict[str, str]:
+        """An image's labels.
+
+        Raises:
+            NotFoundError: If the engine has no such image.
+        """
+        return dict(self._found(tag).labels)
+
+    def read_file(self, tag: str, path: str) -> bytes | None:
+        """A file of an image; `None` if it has none there.
+
+        Raises:
+            NotFoundError: If the engine has no such image.
+        """
+        from docker.errors import NotFound
+
+        self._found(tag)
+        with self._errors(f"looking into {tag} failed"):
+            container = self._client.containers.create(tag, command=["true"])
+            try:
+                stream, _ = container.get_archive(path)
+                with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                    content = archive.extractfile(archive.next() or path)
+                    return content.read() if content is not None else None
+            except NotFound:
+                return None
+            finally:
+                container.remove(force=True)
+
+    def tag_image(self, tag: str, alias: str) -> None:
+        """Give an image another name."""
+        with self._errors(f"calling {tag} {alias} failed"):
+            self._found(tag).tag(*_split(alias))
+
+    def remove_stages(self, label: str) -> None:
+        """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
+        with self._errors(f"removing the build stages {label} failed"):
+            self._client.images.prune({"dangling": True, "label": label})
+
+    def push(self, tag: str, on_progress: Callable[[str, int, int], None]) -> str:
+        """Push an image to its registry, with the credentials that Docker's own configuration has for it.
+
+        Args:
+            tag: The image, its registry's name in front.
+            on_progress: Called with a layer's id, its bytes that are there, and all of them.
+
+        Returns:
+            The digest by which the registry knows it: `sha256:…`.
+
+        Raises:
+            EngineError: If the registry cannot be reached, or refuses.
+        """
+        self._found(tag)
+        digest = ""
+        with self._errors(f"pushing {tag} failed"):
+            for event in self._client.api.push(*_split(tag), stream=True, decode=True):
+                if "error" in event:
+                    raise EngineError(
+                        f"pushing {tag} failed: {event['error'].strip()}", _push_hint(tag, event["error"])
+                    )
+                digest = (event.get("aux") or {}).get("Digest", digest)
+                detail = event.get("progressDetail") or {}
+                if event.get("id") and detail.get("total"):
+                    on_progress(event["id"], min(detail["current"], detail["total"]), detail["total"])
+        if not digest:
+            raise EngineError(f"pushing {tag} ended early: the registry gave no digest", "push it again")
+        return str(digest)
 
     def image_id(self, tag: str) -> str:
         """The engine's id of an image; empty if there is none of that name."""
@@ -60,6 +142,7 @@ class Engine:
         network: str | None,
         extra_hosts: Mapping[str, str],
         on_line: Callable[[str], None],
+        fresh: bool = False,
     ) -> None:
         """Build the directory `context` and name the image `tag`.
 
@@ -71,6 +154,7 @@ class Engine:
             network: Network of the build's steps; the engine's default if `None`.
             extra_hosts: Addresses by host name, known to the build's steps.
             on_line: Called with what the engine says.
+            fresh: Use nothing of earlier builds.
 
         Raises:
             EngineError: If the build fails; the message is the engine's, after what the failing step printed.
@@ -85,6 +169,7 @@ class Engine:
                     tag=tag,
                     rm=True,
                     forcerm=True,
+                    nocache=fresh,
                     decode=True,
                     buildargs=dict(build_args),
                     labels=dict(labels),
@@ -125,12 +210,59 @@ class Engine:
             )
         return Container(container)
 
+    def start(
+        self,
+        image: str,
+        command: list[str],
+        *,
+        user: str,
+        directory: Path,
+        mounts: Mapping[Path, bool],
+        environment: Mapping[str, str],
+        network: str | None,
+    ) -> "Container":
+        """Start a command in a container that sees files of this machine.
+
+        Args:
+            image: The image.
+            command: What runs in it.
+            user: `UID:GID` as whom.
+            directory: Its working directory.
+            mounts: Files and directories it sees under the same path; true where it may write.
+            environment: Its variables.
+            network: The engine's default if `None`.
+
+        Raises:
+            EngineError: If it cannot be started.
+        """
+        with self._errors(f"starting {image} failed"):
+            container = self._client.containers.run(
+                image,
+                command,
+                detach=True,
+                user=user,
+                working_dir=str(directory),
+                volumes=[f"{each}:{each}:{'rw' if write else 'ro'}" for each, write in mounts.items()],
+                environment=dict(environment),
+                network_mode=network,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                labels={"newsbert.train": image},
+            )
+        return Container(container)
+
     def stop(self, container_id: str) -> None:
         """Stop and remove a container; one that is gone already is fine."""
         from docker.errors import NotFound
 
         with self._errors("stopping the container failed"), contextlib.suppress(NotFound):
             Container(self._client.containers.get(container_id)).stop()
+
+    def _found(self, tag: str) -> Any:
+        image = self._image(tag)
+        if image is None:
+            raise NotFoundError(f"the engine has no image {tag!r}", "newsbert build-image MODEL")
+        return image
 
     def _image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
@@ -184,6 +316,48 @@ class Container:
         except DockerException:
             return ""
 
+    def follow(self) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """What it writes to standard output and to standard error, from the beginning until it ends.
+
+        Raises:
+            EngineError: If the engine goes away.
+        """
+        import requests
+        from docker.errors import DockerException
+
+        try:
+            yield from self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
+        except (DockerException, requests.RequestException) as error:
+            raise EngineError(f"the container was lost: {_reason(error)}", _START_HINT) from error
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; one that has ended is fine."""
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException):
+            self._container.kill(number)
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit code.
+
+        Raises:
+            EngineError: If the engine goes away.
+        """
+        import requests
+        from docker.errors import DockerException
+
+        try:
+            return int(self._container.wait()["StatusCode"])
+        except (DockerException, requests.RequestException) as error:
+            raise EngineError(f"the container was lost: {_reason(error)}", _START_HINT) from error
+
+    def remove(self) -> None:
+        """Remove it, running or not."""
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException):
+            self._container.remove(force=True)
+
     def stop(self) -> None:
         """Stop and remove it."""
         from docker.errors import DockerException
@@ -192,6 +366,25 @@ class Container:
             self._container.stop(timeout=15)
         with contextlib.suppress(DockerException):
             self._container.remove(force=True)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """An image's name as repository and tag; a port in the registry's name is no tag."""
+    repository, _, tag = name.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name, "latest")
+
+
+def _step(created_by: str) -> str:
+    """A Dockerfile's step as history has it, without the shell that ran it."""
+    step = re.sub(r"^(/bin/sh -c )?(#\(nop\) +)?", "", created_by).strip()
+    return re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step) or "root image"
+
+
+def _push_hint(tag: str, error: str) -> str:
+    registry = tag.partition("/")[0] if "/" in tag else ""
+    if any(sign in error.lower() for sign in ("denied", "unauthorized", "authentication", "no basic auth")):
+        return f"docker login {registry}".strip()
+    return f"is {registry} a registry that answers? push again with --push" if registry else "name one: --repository"
 
 
 def _reason(error: Exception) -> str:

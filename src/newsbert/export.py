@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from newsbert.bundle import Graph
+from newsbert.bundle import FP32_TOLERANCE, Graph
 from newsbert.errors import ModelError
 from newsbert.evaluation import FloatArray, softmax
 from newsbert.runtimes import Graph as RuntimeGraph
@@ -17,7 +17,6 @@ from newsbert.runtimes.onnx import OnnxGraph
 from newsbert.runtimes.pytorch import TorchGraph
 from newsbert.runtimes.tokenization import SequenceTokenizer, pad
 
-TOLERANCE = 1e-3
 CHECKED_ROWS = 64
 
 
@@ -102,12 +101,12 @@ def check_onnx(
         softmax(graph.logits(*pad(ids, tokenizer.pad_id))),
     )
     difference = max(float(np.abs(probabilities - expected).max()) for probabilities in seen)
-    if not difference <= TOLERANCE:
+    if not difference <= FP32_TOLERANCE:
         raise ModelError(
-            f"the ONNX graph differs from PyTorch by {difference:.2g} in probability, more than {TOLERANCE}",
+            f"the ONNX graph differs from PyTorch by {difference:.2g} in probability, more than {FP32_TOLERANCE}",
             "choose another base model, or report it with the base model's name",
         )
-    return Graph("onnxruntime", TOLERANCE, difference), expected
+    return Graph("onnxruntime", FP32_TOLERANCE, difference), expected
 
 
 def _alone(graph: RuntimeGraph, ids: Sequence[Sequence[int]], pad_id: int) -> FloatArray:

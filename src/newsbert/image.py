@@ -1,25 +1,34 @@
-"""What an image is built from: Dockerfile and files, rendered apart from any engine."""
+"""What images are built from: Dockerfile and files, rendered apart from any engine.
+
+There are three: the base, which training and serving share; the trainer; and the one that serves a model.
+"""
 
 import hashlib
+import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import newsbert
-from newsbert import archive, requirements, wheel
-from newsbert.bundle import Bundle
-from newsbert.config import ImageSettings, ServeSettings
-from newsbert.errors import UsageError
+from newsbert import requirements, runtimes, shipped, wheel
+from newsbert.bundle import CONTRACT_FILE, SERVING_FILES, Bundle
+from newsbert.config import ImageSettings
+from newsbert.errors import ModelError
+from newsbert.pip_options import blotted, pip_conf
+from newsbert.tracking import Located
 
-BASE_NAME, SERVING_NAME = "newsbert-base", "torchserve"
+BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
+TRAINER_EXTRAS = ("train", "minilm")
+REQUIREMENTS_FILE = "requirements.txt"
+_LICENCES = "Apache-2.0 AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
 _TAG_LENGTH = 128
-_PIP_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\r\n]+)")
-_CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
-_QUERY = re.compile(r"\?\S+")
+_HASH_LENGTH = 12
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
+_OCI = "org.opencontainers.image"
+_GPU_LINE = "# GPU\n"
+_GPU_STEP = "RUN python3 -m pip --python /opt/packages/bin/python install -r /build/gpu.txt\n"
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class Context:
     """A build context.
 
     Attributes:
-        tag: What the image is to be called.
+        tag: The image's name. It ends in a hash of all that goes in: same input, same image.
+        aliases: Other names it gets.
         dockerfile: Text of the Dockerfile.
         build_args: Values of its ARGs.
         labels: The image's labels.
@@ -35,16 +45,22 @@ class Context:
     """
 
     tag: str
+    aliases: tuple[str, ...]
     dockerfile: str
     build_args: dict[str, str]
     labels: dict[str, str]
-    files: dict[str, bytes | Path]
+    files: dict[str, bytes | Path] = field(repr=False)
 
     def write(self, directory: Path) -> None:
         """Write Dockerfile and files into an empty directory."""
         (directory / "Dockerfile").write_text(self.dockerfile, encoding="utf-8")
         for name, content in self.files.items():
-            (directory / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            target = directory / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                target.write_bytes(content)
+            else:
+                shutil.copyfile(content, target)
 
     def sizes(self) -> dict[str, int]:
         """Bytes by name, the Dockerfile among them."""
@@ -54,97 +70,128 @@ class Context:
         return {"Dockerfile": len(self.dockerfile.encode()), **sizes}
 
 
-def render_base(settings: ImageSettings, directory: Path) -> Context:
-    """Render the context of the base image, which training and serving share.
-
-    The tag ends in a hash of all that goes in but pip's options: the same input is the same image.
+def render_base(settings: ImageSettings, pins: Mapping[str, str], directory: Path) -> Context:
+    """Render the context of the base image.
 
     Args:
-        settings: Root image and pip options.
+        settings: Root image, repository and pip options.
+        pins: Versions by name, see `requirements.pins`.
         directory: Where the newsbert wheel may be written.
 
     Raises:
         UsageError: If a pip option is none.
     """
-    dockerfile = _dockerfile("base")
     package = wheel.write(directory)
-    pins = _lines(requirements.pinned())
-    build_args = {"ROOT_IMAGE": settings.root_image}
-    digest = hashlib.sha256()
-    for part in (dockerfile.encode(), pins, package.read_bytes(), settings.root_image.encode()):
-        digest.update(hashlib.sha256(part).digest())
-    return Context(
-        tag=_name(settings.repository, BASE_NAME, f"{newsbert.__version__}-{digest.hexdigest()[:12]}"),
-        dockerfile=dockerfile,
-        build_args=build_args,
-        labels={"org.opencontainers.image.title": BASE_NAME, "org.opencontainers.image.version": newsbert.__version__},
-        files={"pip.conf": pip_conf(settings.pip_options), "requirements.txt": pins, package.name: package},
+    needed = requirements.base(pins)
+    dockerfile = _dockerfile("base")
+    files: dict[str, bytes | Path] = {package.name: package}
+    if settings.gpu:
+        dockerfile, needed, files["gpu.txt"] = _for_gpu(dockerfile, needed)
+    return _context(
+        BASE_NAME,
+        newsbert.__version__,
+        settings,
+        dockerfile.replace(_GPU_LINE, ""),
+        {"ROOT_IMAGE": settings.root_image},
+        _newsbert_labels(BASE_NAME),
+        {**files, REQUIREMENTS_FILE: _lines(needed)},
     )
 
 
-def render_serving(bundle: Bundle, name: str, base_tag: str, settings: ImageSettings, directory: Path) -> Context:
-    """Render the context of the image that serves a verified bundle.
+def render_trainer(base: Context, settings: ImageSettings, pins: Mapping[str, str]) -> Context:
+    """Render the context of the image that trains; the other arguments are those of `render_base`, which gave `base`.
+
+    Raises:
+        UsageError: If a pip option is none.
+    """
+    return _context(
+        TRAINER_NAME,
+        newsbert.__version__,
+        settings,
+        _dockerfile("trainer"),
+        {
+            "BASE_IMAGE": base.tag,
+            "ROOT_IMAGE": settings.root_image,
+            "TORCH": requirements.select(pins, "torch")[0],
+            "TORCH_INDEX": "" if settings.gpu else settings.torch_index,
+        },
+        _newsbert_labels(TRAINER_NAME),
+        {
+            shipped.CONSTRAINTS: _lines(requirements.lines(pins)),
+            REQUIREMENTS_FILE: _lines(requirements.declared(*TRAINER_EXTRAS)),
+        },
+    )
+
+
+def render_serving(
+    bundle: Bundle,
+    located: Located,
+    base: Context,
+    trainer: Context,
+    settings: ImageSettings,
+    pins: Mapping[str, str],
+) -> Context:
+    """Render the context of the image that serves a bundle.
 
     Args:
         bundle: What it serves.
-        name: The model's name, such as `BertModel/2`.
-        base_tag: The base image.
-        settings: Root image, repository and pip options.
-        directory: Where the model archive may be written.
+        located: Where that comes from.
+        base: The base image.
+        trainer: The trainer image, in which the archive is made.
+        settings: Runtime, root image, repository and pip options.
+        pins: As of `base`.
 
     Raises:
         ModelError: If the bundle was altered after training.
         UsageError: If a pip option is none.
     """
-    model_archive = archive.write(bundle, directory, name, ServeSettings())
-    base = set(requirements.pinned())
-    pins = [line for line in requirements.pinned(requirements.SERVING_EXTRA) if line not in base]
-    return Context(
-        tag=serving_tag(name, settings),
-        dockerfile=_dockerfile("torchserve"),
-        build_args={"BASE_IMAGE": base_tag, "ROOT_IMAGE": settings.root_image},
-        labels={
-            "org.opencontainers.image.title": name,
-            "org.opencontainers.image.version": newsbert.__version__,
-            "newsbert.model": name,
+    if settings.runtime not in runtimes.NAMES:
+        raise ModelError(f"no runtime {settings.runtime!r}", f"choose one of {', '.join(runtimes.NAMES)}")
+    bundle.verify()
+    slim = settings.runtime == runtimes.DEFAULT
+    names = SERVING_FILES if slim else (*bundle.contract.files, CONTRACT_FILE)
+    told = {
+        "newsbert.model_name": located.model_name,
+        "newsbert.model_version": located.version,
+        "newsbert.run_id": located.run_id,
+        f"{_OCI}.revision": located.revision,
+    }
+    return _context(
+        SERVING_NAME,
+        _tag_of(located.name),
+        settings,
+        _dockerfile("torchserve"),
+        {
+            "BASE_IMAGE": base.tag,
+            "TRAINER_IMAGE": trainer.tag,
+            "SHIPPED_IMAGE": base.tag if slim else trainer.tag,
+            "ROOT_IMAGE": settings.root_image,
+            "MODEL": located.name,
+            "RUNTIME": settings.runtime,
+        },
+        {
+            f"{_OCI}.title": located.name,
+            f"{_OCI}.version": located.version or newsbert.__version__,
+            f"{_OCI}.licenses": _LICENCES,
+            "newsbert.version": newsbert.__version__,
+            "newsbert.model": located.name,
+            "newsbert.runtime": settings.runtime,
             "newsbert.bundle_digest": bundle.digest,
             "newsbert.data_digest": str(bundle.contract.data["sha256"]),
+            **{label: value for label, value in told.items() if value},
         },
-        files={
-            "pip.conf": pip_conf(settings.pip_options),
-            "requirements.txt": _lines(pins),
-            "torch_standin.py": torch_standin(),
-            archive.ARCHIVE_NAME: model_archive,
+        {
+            "serving.txt": _lines(requirements.select(pins, *requirements.SERVING)),
+            "packing.txt": _lines(requirements.select(pins, *requirements.PACKING)),
+            "bill.txt": _lines(requirements.select(pins, *requirements.BILL)),
+            **{f"model/{name}": bundle.path / name for name in names},
         },
     )
 
 
 def serving_tag(name: str, settings: ImageSettings) -> str:
-    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix.
-
-    A name that a tag cannot tell from others ends in its hash: no two models have the same image.
-    """
-    if not _PLAIN_TAG.fullmatch(name) or len(name) > _TAG_LENGTH:
-        name = f"{name[:100]}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-    return _name(settings.repository, SERVING_NAME, name)
-
-
-def pip_conf(options: Sequence[str]) -> bytes:
-    """Pip's configuration of `NAME=VALUE` options; a name given several times has several values.
-
-    Raises:
-        UsageError: If an option is not of that form.
-    """
-    values: dict[str, list[str]] = {}
-    for option in options:
-        match = _PIP_OPTION.fullmatch(option)
-        if match is None:
-            raise UsageError(
-                f"the pip option {_blotted(option)!r} is not NAME=VALUE",
-                "such as --pip-option index-url=https://packages.example/simple",
-            )
-        values.setdefault(match["name"], []).append(match["value"])
-    return _lines(["[global]", *(f"{name} = {' '.join(each)}" for name, each in values.items())])
+    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
+    return _name(settings.repository, SERVING_NAME, _tag_of(name))
 
 
 def without_secrets(context: Context) -> Mapping[str, str]:
@@ -153,35 +200,84 @@ def without_secrets(context: Context) -> Mapping[str, str]:
     assert isinstance(conf, bytes)
     return {
         "Dockerfile": context.dockerfile,
-        "pip.conf": _blotted(conf.decode()),
+        "pip.conf": blotted(conf.decode()),
     }
 
 
-def docker_directory() -> Traversable:
-    """Where the Dockerfiles are: in the installed package, or at the top of the checkout it is installed from."""
-    installed = resources.files("newsbert") / "docker"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "docker"
+def _context(
+    image: str,
+    version: str,
+    settings: ImageSettings,
+    dockerfile: str,
+    build_args: dict[str, str],
+    labels: dict[str, str],
+    files: dict[str, bytes | Path],
+) -> Context:
+    """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
+    content = {name: _sha256(each) for name, each in files.items()}
+    # Where packages come from is no content: their versions are pinned.
+    arguments = {name: value for name, value in build_args.items() if name != "TORCH_INDEX"}
+    everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
+    digest = hashlib.sha256(everything.encode()).hexdigest()[:_HASH_LENGTH]
+    return Context(
+        _name(settings.repository, image, f"{version[: _TAG_LENGTH - _HASH_LENGTH - 1]}-{digest}"),
+        (_name(settings.repository, image, version),),
+        dockerfile,
+        build_args,
+        labels,
+        {"pip.conf": pip_conf(settings.pip_options), **files},
+    )
 
 
-def torch_standin() -> bytes:
-    """The module that stands where torch would in a server that needs none."""
-    return (resources.files("newsbert") / "torch_standin.py").read_bytes()
+def _for_gpu(dockerfile: str, needed: Sequence[str]) -> tuple[str, list[str], bytes]:
+    """The base for NVIDIA GPUs: ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares."""
+    (version,) = (line.partition("==")[2] for line in needed if line.startswith("onnxruntime=="))
+    return (
+        dockerfile.replace("requirements.txt /build/", "requirements.txt gpu.txt /build/").replace(
+            _GPU_LINE, _GPU_STEP
+        ),
+        [line for line in needed if not line.startswith("onnxruntime==")],
+        _lines([f"onnxruntime-gpu[cuda,cudnn]=={version}"]),
+    )
+
+
+def _newsbert_labels(title: str) -> dict[str, str]:
+    return {
+        f"{_OCI}.title": title,
+        f"{_OCI}.version": newsbert.__version__,
+        f"{_OCI}.licenses": _LICENCES,
+        "newsbert.version": newsbert.__version__,
+    }
+
+
+def _tag_of(name: str) -> str:
+    """A model's name as a tag; one that a tag cannot tell from others ends in its hash: no two models share one."""
+    if not _PLAIN_TAG.fullmatch(name) or len(name) > _TAG_LENGTH - _HASH_LENGTH - 1:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+        name = f"{name[:80]}-{digest}"
+    return _tag(name)
+
+
+def _tag(text: str) -> str:
+    """`text` with characters that a tag may not have as `-`."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip(".-")[:_TAG_LENGTH]
+
+
+def _name(repository: str, image: str, tag: str) -> str:
+    """An image reference."""
+    return f"{repository.rstrip('/')}/{image}:{_tag(tag)}" if repository else f"{image}:{_tag(tag)}"
 
 
 def _dockerfile(name: str) -> str:
-    return (docker_directory() / f"{name}.Dockerfile").read_text(encoding="utf-8")
+    return (shipped.find(shipped.DOCKER) / f"{name}.Dockerfile").read_text(encoding="utf-8")
+
+
+def _sha256(content: bytes | Path) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _blotted(text: str) -> str:
-    """`text` without what may be a credential: what stands before an @, and the query of a URL."""
-    return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<kept>***@", text))
-
-
-def _name(repository: str, image: str, tag: str) -> str:
-    """An image reference; characters that a tag may not have become `-`."""
-    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", tag).lstrip(".-")[:_TAG_LENGTH]
-    return f"{repository.rstrip('/')}/{image}:{clean}" if repository else f"{image}:{clean}"

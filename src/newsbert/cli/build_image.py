@@ -1,6 +1,7 @@
 """`newsbert build-image`."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,13 +9,20 @@ from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, size
 from newsbert.config import ImageSettings
+from newsbert.errors import UsageError
+
+if TYPE_CHECKING:
+    from newsbert.building import Built, Kind
+    from newsbert.image import Context
 
 EXAMPLES = """
 Examples:
 
     newsbert build-image BertModel/2
 
-    newsbert build-image BertModel@champion --repository registry.example/team
+    newsbert build-image BertModel@champion --repository registry.example/team --push
+
+    newsbert build-image --trainer
 
     newsbert build-image BertModel/2 --dry-run
 """
@@ -31,57 +39,121 @@ def build_image(
             show_default="the version registered last",
         ),
     ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Build the base image only.")] = False,
+    trainer: Annotated[bool, typer.Option("--trainer", help="Build the trainer, and write its MLproject.")] = False,
+    project: Annotated[
+        str, typer.Option(help="Where --trainer writes the MLproject that names the image.", metavar="DIR")
+    ] = "docker/trainer",
+    push: Annotated[bool, typer.Option("--push", help="Push the image to the registry in --repository.")] = False,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
+    runtime: Annotated[str | None, setting(ImageSettings, "runtime", metavar="NAME")] = None,
     root_image: Annotated[str | None, setting(ImageSettings, "root_image", metavar="IMAGE")] = None,
+    gpu: Annotated[bool | None, setting(ImageSettings, "gpu", "--gpu")] = None,
+    torch_index: Annotated[str | None, setting(ImageSettings, "torch_index", metavar="URL")] = None,
     pip_option: PipOptions = None,
     build_network: Annotated[str | None, setting(ImageSettings, "build_network", metavar="NETWORK")] = None,
     extra_host: ExtraHosts = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build also what is there: the root image or its packages have changed.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print Dockerfiles and files; build nothing.")] = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Build the base image and the image that serves a model.
+    """Build the image that serves a model, and the base and the trainer image that it is made with.
 
-    The model comes from the registry on this machine; no credential enters an image.
+    The model comes from the registry on this machine; no credential enters an image. What is there with the same
+    content is not built again.
     """
     screen = Output(as_json)
+    if base + trainer + (model is not None) > 1:
+        raise UsageError("MODEL, --base and --trainer are three images", "newsbert build-image --help")
     settings = config.resolve(
         ImageSettings,
         repository=repository,
+        runtime=runtime,
         root_image=root_image,
+        gpu=gpu,
+        torch_index=torch_index,
         pip_options=pip_option or None,
         build_network=build_network,
         extra_hosts=extra_host or None,
     )
-    from newsbert import containers, image
+    if push and not settings.repository:
+        raise UsageError("--push needs a registry to push to", "name it: --repository registry.example/team")
+    from newsbert import building, mlproject
 
-    with containers.contexts(model, settings, tracking_uri) as (base, serving):
+    kind: Kind = "base" if base else "trainer" if trainer else "serving"
+    with building.contexts(model, kind, settings, tracking_uri) as plan:
         if dry_run:
-            shown = [{"tag": each.tag, "build_args": each.build_args, "files": each.sizes(),
-                      **image.without_secrets(each)} for each in (base, serving)]  # fmt: skip
-            if screen.as_json:
-                screen.document({"images": shown})
-                return
-            for context in (base, serving):
-                screen.result(f"# {context.tag}")
-                for name, size_bytes in context.sizes().items():
-                    screen.result(f"#   {name}  {size(size_bytes)}")
-                for name, value in context.build_args.items():
-                    screen.result(f"#   --build-arg {name}={value}")
-                screen.result(context.dockerfile)
+            _render_dry(screen, plan.contexts)
             return
         built = []
         with screen.progress() as progress:
-            for context, reuse in ((base, True), (serving, False)):
+            for context in building.needed(plan, rebuild=rebuild):
                 progress.phase(f"building {context.tag}")
-                built.append(containers.build(context, settings, screen.log, reuse=reuse))
+                built.append(building.build(context, settings, screen.log, rebuild=rebuild))
+        if plan.located is not None:
+            for note in building.record(plan.located, built[-1], tracking_uri):
+                screen.note(note)
+        written = mlproject.write(project, built[-1].tag) if trainer else None
+        digests: dict[str, str] = {}
+        if push:
+            with screen.progress() as progress:
+                digests = building.push(
+                    built[-1],
+                    plan.located,
+                    tracking_uri,
+                    lambda layer, done, total: progress.update(
+                        f"pushing {layer}", done, total, {"size": f"{size(done)} of {size(total)}"}
+                    ),
+                )
     if screen.as_json:
-        screen.document(
-            {"images": [{"tag": each.tag, "id": each.id, "size_bytes": each.size_bytes, "cached": each.cached}
-                        for each in built]}
-        )  # fmt: skip
+        screen.document({"images": [_document(each, digests) for each in built], "project": written})
         return
     for each in built:
-        screen.result(f"{each.tag}  {size(each.size_bytes)}{'  (was there)' if each.cached else ''}")
-    screen.next_command(f"newsbert serve container {serving.labels['newsbert.model']}")
+        screen.result(f"{each.aliases[0]}  {size(each.size_bytes)}{'  (was there)' if each.cached else ''}")
+        screen.result(f"{each.tag}")
+    screen.table(
+        ["layer", "size"],
+        [*([layer.step, size(layer.size_bytes)] for layer in built[-1].layers), ["all", size(built[-1].size_bytes)]],
+    )
+    for digest in dict.fromkeys(digests.values()):
+        screen.result(f"pushed  {digest}")
+    if plan.located is not None:
+        screen.next_command(f"newsbert serve container {plan.located.name}")
+    elif written is not None:
+        screen.result(f"wrote {written}")
+        screen.next_command(f"mlflow run {project} -A network=host -P max_epochs=1")
+
+
+def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
+    from newsbert import image
+
+    if screen.as_json:
+        shown = [{"tag": each.tag, "aliases": each.aliases, "build_args": each.build_args, "labels": each.labels,
+                  "files": each.sizes(), **image.without_secrets(each)} for each in contexts]  # fmt: skip
+        screen.document({"images": shown})
+        return
+    for context in contexts:
+        screen.result(f"# {context.tag}")
+        for name, size_bytes in context.sizes().items():
+            screen.result(f"#   {name}  {size(size_bytes)}")
+        for name, value in context.build_args.items():
+            screen.result(f"#   --build-arg {name}={value}")
+        for name, value in context.labels.items():
+            screen.result(f"#   --label {name}={value}")
+        screen.result(context.dockerfile)
+
+
+def _document(built: "Built", digests: dict[str, str]) -> dict[str, Any]:
+    return {
+        "tag": built.aliases[0],
+        "content_tag": built.tag,
+        "id": built.id,
+        "size_bytes": built.size_bytes,
+        "cached": built.cached,
+        "layers": [{"step": layer.step, "size_bytes": layer.size_bytes} for layer in built.layers],
+        **({"digest": digests[built.tag]} if built.tag in digests else {}),
+    }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +55,16 @@ class Output:
         for row in rows:
             table.add_row(*map(escape, row))
         Console(highlight=False).print(table)
+
+    def raw(self, output: bytes) -> None:
+        """Pass on what another newsbert wrote as its result."""
+        sys.stdout.buffer.write(output)
+        sys.stdout.buffer.flush()
+
+    def raw_log(self, log: bytes) -> None:
+        """Pass on what another newsbert said of how things go."""
+        sys.stderr.buffer.write(log)
+        sys.stderr.buffer.flush()
 
     def log(self, text: str) -> None:
         """Say how things go."""

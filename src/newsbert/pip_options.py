@@ -1,0 +1,41 @@
+"""Pip's options for a build: as its configuration file, and as they may be shown."""
+
+import re
+from collections.abc import Sequence
+
+from newsbert.errors import UsageError
+
+_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\r\n]+)")
+_CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
+_QUERY = re.compile(r"\?\S+")
+
+
+def pip_conf(options: Sequence[str]) -> bytes:
+    """Pip's configuration of `NAME=VALUE` options; a name given several times has several values.
+
+    Raises:
+        UsageError: If an option is not of that form.
+    """
+    values: dict[str, list[str]] = {}
+    for option in options:
+        match = _OPTION.fullmatch(option)
+        if match is None:
+            raise UsageError(
+                f"the pip option {blotted(option)!r} is not NAME=VALUE",
+                "such as --pip-option index-url=https://packages.example/simple",
+            )
+        values.setdefault(match["name"], []).append(match["value"])
+    settings = [f"{name} = {' '.join(each)}\n" for name, each in values.items()]
+    return "".join(["[global]\n", *settings]).encode()
+
+
+def holds_secret(options: Sequence[str]) -> bool:
+    """Tell whether there may be a credential in pip's options; an index's URL may be one as a whole."""
+    return any(
+        option.partition("=")[0].endswith(("url", "proxy", "cert")) or blotted(option) != option for option in options
+    )
+
+
+def blotted(text: str) -> str:
+    """`text` without what may be a credential: what stands before an @, and the query of a URL."""
+    return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<kept>***@", text))

@@ -1,0 +1,109 @@
+"""`python -m newsbert.proof COMMAND…`: start a server as it will be started, and have it answer the golden texts.
+
+The last step of the serving image's build: what does not give the model's own answers does not become an image.
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from newsbert import archive
+from newsbert.bundle import CONTRACT_FILE, FP32_TOLERANCE, Contract, Golden
+from newsbert.client import Client
+from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
+from newsbert.model import Prediction
+
+STOP_TIMEOUT_S = 60
+
+
+def prove(command: Sequence[str]) -> str:
+    """Run a server, compare its answers with the contract's, stop it, and return what was proved.
+
+    Args:
+        command: A `newsbert serve locally ARCHIVE.mar …`.
+
+    Raises:
+        UsageError: If the command names no model archive.
+        ModelError: If a label differs, or a probability by more than the contract's tolerance.
+        ServingError: If the server does not answer or stop.
+    """
+    model_archive = next((Path(word) for word in command if word.endswith(".mar")), None)
+    if model_archive is None:
+        raise UsageError(f"{' '.join(command)!r} names no model archive", "newsbert serve locally ARCHIVE.mar")
+    contract, tolerance = _promise(model_archive)
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    try:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline() or "{}")
+        if "url" not in ready:
+            reason = (ready.get("error") or {}).get("message", "it ended")
+            raise ServingError(f"the server did not start: {reason}", "see what it printed above")
+        client = Client(ready["url"])
+        answers = [(golden, client.predict([golden.item])[0]) for golden in contract.golden]
+        answers += list(zip(contract.golden, client.predict([each.item for each in contract.golden]), strict=True))
+    finally:
+        code = _stop(process)
+    if code != 0:
+        raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
+    largest = max(_difference(golden, answer, contract.labels, tolerance) for golden, answer in answers)
+    return f"{len(contract.golden)} golden texts, alone and together: at most {largest:.1e} off ({tolerance:g} allowed)"
+
+
+def _promise(model_archive: Path) -> tuple[Contract, float]:
+    """The contract in an archive, and how far the answers of its runtime may be off."""
+    runtime = archive.served(model_archive).runtime
+    with zipfile.ZipFile(model_archive) as content:
+        contract = Contract.from_json(content.read(CONTRACT_FILE).decode("utf-8"))
+    tolerances = [graph.tolerance for graph in contract.graphs.values() if graph.runtime == runtime]
+    return contract, tolerances[0] if tolerances else FP32_TOLERANCE
+
+
+def _difference(golden: Golden, answer: Prediction, labels: list[str], tolerance: float) -> float:
+    """The largest difference in probability.
+
+    Raises:
+        ModelError: If it is too large, or the label is another one; the text is named.
+    """
+    expected = dict(zip(labels, golden.probabilities, strict=True))
+    label = max(expected, key=expected.__getitem__)
+    if answer.label != label:
+        raise ModelError(f"{golden.item!r:.200} is answered {answer.label!r}, and {label!r} in training", _HINT)
+    off = max(abs(answer.probabilities.get(name, 0.0) - value) for name, value in expected.items())
+    if off > tolerance:
+        raise ModelError(f"{golden.item!r:.200} is off by {off:.4f} in probability; {tolerance:g} is allowed", _HINT)
+    return off
+
+
+_HINT = "the image would not answer as the model did in training: is its handler or a library another one?"
+
+
+def _stop(process: "subprocess.Popen[str]") -> int:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    return process.returncode
+
+
+def main() -> None:
+    """Prove the command given as arguments; exit 1 if that fails."""
+    parser = argparse.ArgumentParser(
+        prog="newsbert.proof", description="Prove that a server gives the model's answers."
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    try:
+        print(f"proved: {prove(parser.parse_args().command)}")  # noqa: T201
+    except NewsbertError as error:
+        print(f"ERROR: not proved: {error.message}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
