@@ -377,7 +377,8 @@ def _split(name: str) -> tuple[str, str]:
 def _step(created_by: str) -> str:
     """A Dockerfile's step as history has it, without the shell that ran it."""
     step = re.sub(r"^(/bin/sh -c )?(#\(nop\) +)?", "", created_by).strip()
-    return re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step) or "root image"
+    step = re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step)
+    return " ".join(step.split()) or "root image"
 
 
 def _push_hint(tag: str, error: str) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output, size
+from newsbert.cli.output import Output, layer_rows, size
 from newsbert.config import ImageSettings
 from newsbert.errors import UsageError
 
@@ -115,10 +115,7 @@ def build_image(
     for each in built:
         screen.result(f"{each.aliases[0]}  {size(each.size_bytes)}{'  (was there)' if each.cached else ''}")
         screen.result(f"{each.tag}")
-    screen.table(
-        ["layer", "size"],
-        [*([layer.step, size(layer.size_bytes)] for layer in built[-1].layers), ["all", size(built[-1].size_bytes)]],
-    )
+    screen.table(["layer", "size"], layer_rows(built[-1].layers))
     for digest in dict.fromkeys(digests.values()):
         screen.result(f"pushed  {digest}")
     if plan.located is not None:

@@ -7,7 +7,7 @@ import typer
 
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output, size
+from newsbert.cli.output import Output, layer_rows
 from newsbert.config import ImageSettings
 
 EXAMPLES = """
@@ -54,8 +54,7 @@ def inspect(
         return
     screen.result(tag)
     screen.table(["label", "value"], [[name, value] for name, value in sorted(content.labels.items())], words=2)
-    total = size(sum(layer.size_bytes for layer in content.layers))
-    screen.table(["layer", "size"], [*([each.step, size(each.size_bytes)] for each in content.layers), ["all", total]])
+    screen.table(["layer", "size"], layer_rows(content.layers))
     if content.bill is None:
         screen.note("it has no bill of materials")
         return

@@ -7,7 +7,8 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from newsbert.errors import NewsbertError
+
+if TYPE_CHECKING:
+    from newsbert.engine import Layer
 
 LOG_INTERVAL_S = 3.0
 
@@ -168,6 +172,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def layer_rows(layers: "Sequence[Layer]") -> list[list[str]]:
+    """Rows of a table of an image's layers and their sizes, their sum below."""
+    rows = [[shorten(layer.step, 60, placeholder=" …"), size(layer.size_bytes)] for layer in layers]
+    return [*rows, ["all", size(sum(layer.size_bytes for layer in layers))]]
 
 
 def size(size_bytes: int) -> str:

@@ -16,13 +16,14 @@ FROM ${ROOT_IMAGE}
 RUN groupadd --gid 10001 newsbert \
  && useradd --uid 10001 --gid newsbert --create-home --home-dir /home/newsbert newsbert
 COPY --from=build /opt/packages /opt/packages
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
 # An environment of its own, which sees the packages: they are a layer that stays when newsbert changes.
 COPY *.whl /opt/newsbert/
 RUN python3 -m venv --without-pip /opt/newsbert \
  && echo /opt/packages/lib/python*/site-packages > "$(echo /opt/newsbert/lib/python*/site-packages)/packages.pth" \
  && python3 -m pip --isolated --python /opt/newsbert/bin/python install --no-cache-dir --disable-pip-version-check \
       --root-user-action ignore --no-index --no-deps /opt/newsbert/*.whl
-ENV PATH=/opt/newsbert/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8
+ENV PATH=/opt/newsbert/bin:$PATH
 WORKDIR /home/newsbert
 USER newsbert
 ENTRYPOINT ["newsbert"]
