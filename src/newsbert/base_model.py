@@ -103,6 +103,9 @@ def _from_hub(name: str) -> Path:
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")):
-        with file.open("rb") as stream:
-            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+        try:
+            with file.open("rb") as stream:
+                digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise ModelError(f"{file} cannot be read: {error.strerror}", f"check its rights: ls -l {path}") from error
     return digest.hexdigest()

@@ -27,6 +27,7 @@ _TAG_LENGTH = 128
 _HASH_LENGTH = 12
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 _OCI = "org.opencontainers.image"
+_IMAGE_ARGUMENTS = {"BASE_IMAGE", "TRAINER_IMAGE", "SHIPPED_IMAGE"}
 _GPU_LINE = "# GPU\n"
 _GPU_STEP = "RUN python3 -m pip --python /opt/packages/bin/python install -r /build/gpu.txt\n"
 
@@ -215,8 +216,12 @@ def _context(
 ) -> Context:
     """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
     content = {name: _sha256(each) for name, each in files.items()}
-    # Where packages come from is no content: their versions are pinned.
-    arguments = {name: value for name, value in build_args.items() if name != "TORCH_INDEX"}
+    # Where packages and images come from is no content: versions are pinned, and our images' tags are of their content.
+    arguments = {
+        name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value
+        for name, value in build_args.items()
+        if name != "TORCH_INDEX"
+    }
     everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
     digest = hashlib.sha256(everything.encode()).hexdigest()[:_HASH_LENGTH]
     return Context(

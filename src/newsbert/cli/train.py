@@ -53,7 +53,6 @@ def train(
     Ctrl+C once stops after the current step and keeps the best model so far; twice aborts.
     """
     screen = Output(as_json)
-    screen.log("loading …")
     flags: dict[str, Any] = {
         "data": data,
         "labels": labels,
@@ -76,6 +75,7 @@ def train(
 
         options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
+    screen.log("loading …")
     from newsbert import api
 
     with screen.progress() as progress, _Interrupts(screen) as interrupts:
