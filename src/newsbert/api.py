@@ -2,34 +2,30 @@
 
 import contextlib
 import dataclasses
-import errno
-import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import newsbert
-from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes, tracking
+from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes, tracking, work_dir
 from newsbert.bundle import Bundle
 from newsbert.config import TrackingSettings, TrainSettings
-from newsbert.errors import MissingExtraError, NewsbertError, UsageError
+from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 from newsbert.evaluation import Scores, score
 from newsbert.golden import GOLDEN_ITEMS
 from newsbert.model import Model
 from newsbert.text import CLEANING_RULES, prepare
-from newsbert.tracking import Located
+from newsbert.tracking import Located, Tracker
 
 if TYPE_CHECKING:
     from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
-    from newsbert.tracking import Tracker, Version
+    from newsbert.tracking import Version
     from newsbert.training import Event, Trained
 
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_FULL_BYTES = 1_000_000
+_BUNDLES = Path("bundles")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 
@@ -101,9 +97,7 @@ def train(
     resolved = config.resolve(TrainSettings, **settings)
     if model_name is not None:
         tracking.check_names(model_name)
-    output = Path(resolved.output).expanduser() if resolved.output else None
-    if output is not None:
-        _check_output(output)
+    output = work_dir.output_directory(resolved.output) if resolved.output else None
     rows = data.load(
         resolved.data,
         labels=resolved.labels,
@@ -115,8 +109,14 @@ def train(
     for note in rows.notes:
         on_event(Note(note))
     base = base_model.find(resolved.base_model)
-    tracker = connect(tracking_uri, experiment)
-    with tracker.run() as run, _work_dir(output, run.run_id) as (final, work):
+    tracker = connect(tracking_uri, experiment, create=True)
+    for run_id in work_dir.remove_stale(output.parent if output else _BUNDLES):
+        tracker.end_killed(run_id)
+        on_event(Note(f"run {run_id} was killed while training: what it left is removed"))
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(tracker.run())
+        final = output or _BUNDLES / run.run_id
+        work = stack.enter_context(work_dir.beside(final, run.run_id))
         run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
         run.params(_params(resolved, base, rows))
         splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
@@ -159,29 +159,38 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
     Raises:
         NewsbertError: If there is no such model.
     """
-    if reference is not None and (Path(reference) / bundle.CONTRACT_FILE).is_file():
-        return Located(Path(reference).name, Path(reference))
-    text = None if reference is None else str(reference)
-    if text is not None and (text.startswith((".", "/", "~")) or Path(text).is_dir()):
-        Bundle.read(Path(text).expanduser())  # raises what is missing
-        return Located(Path(text).name, Path(text).expanduser())
+    if reference is None:
+        return connect(tracking_uri).locate()
+    text, path = str(reference), Path(reference)
+    with contextlib.suppress(RuntimeError):  # no such user's home: then there is no such directory either
+        path = path.expanduser()
+    try:
+        is_directory = (path / bundle.CONTRACT_FILE).is_file() or path.is_dir()
+    except OSError as error:
+        raise ModelError(
+            f"{text!r} cannot be read: {error.strerror}", "check the path and its rights, or give Name/2"
+        ) from error
+    if is_directory or text.startswith((".", "/", "~")):
+        Bundle.read(path)  # raises what is missing
+        return Located(path.name or path.resolve().name, path)
     return connect(tracking_uri).locate(text)
 
 
-def connect(tracking_uri: str | None = None, experiment: str | None = None) -> "Tracker":
+def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> Tracker:
     """Reach the tracking server, as configured where an argument is not given.
 
+    Args:
+        tracking_uri: MLflow's.
+        experiment: MLflow's.
+        create: Whether to make the database where it is a file that is not there.
+
     Raises:
+        NotFoundError: If it is a database file that is not there.
         TrackingError: If it cannot be reached.
     """
-    return _tracker(config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment))
-
-
-def _tracker(settings: TrackingSettings) -> "Tracker":
+    settings = config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment)
     try:
-        from newsbert.tracking import Tracker
-
-        return Tracker(settings)
+        return Tracker(settings, create=create)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
 
@@ -191,41 +200,6 @@ def _missing(error: ModuleNotFoundError) -> NewsbertError:
     if module == "newsbert":
         raise error
     return MissingExtraError(module, "train")
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"--output {output} exists and is not an empty directory", "name another, or remove it")
-
-
-@contextlib.contextmanager
-def _work_dir(output: Path | None, run_id: str) -> Iterator[tuple[Path, Path]]:
-    """Yield where the bundle goes and a directory beside it to make it in, which is gone afterwards."""
-    final = output or Path("bundles") / run_id
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        work = final.parent / f".{final.name}.partial-{run_id[:8]}"
-        work.mkdir()
-    except OSError as error:
-        raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
-    try:
-        yield final, work
-    except Exception as error:
-        if not _is_disk_error(error, work):
-            raise
-        raise NewsbertError(f"the disk of {final.parent.resolve()} cannot hold it: {error}", "df -h .") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _is_disk_error(error: Exception, directory: Path) -> bool:
-    """Tell whether writing failed for want of room; torch and safetensors say so in exceptions of their own."""
-    if isinstance(error, NewsbertError):
-        return False
-    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
-        return True
-    in_rust = re.search(r"os error (\d+)", str(error))
-    return (in_rust is not None and int(in_rust[1]) in _DISK_ERRNOS) or shutil.disk_usage(directory).free < _FULL_BYTES
 
 
 @dataclass

@@ -49,9 +49,14 @@ def check(file: Path, output: Path) -> None:
         "pq", "parquet"
     ):
         raise UsageError(f"{str(output)!r} cannot be written", "name it .csv, .tsv, .json, .jsonl or .parquet, plain")
-    if not output.resolve().parent.is_dir():
+    try:
+        has_parent, is_directory = output.resolve().parent.is_dir(), output.is_dir()
+    except (OSError, RuntimeError) as error:  # the latter of a loop of links
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{str(output)!r} cannot be written: {reason}", "name another file") from error
+    if not has_parent:
         raise UsageError(f"no such directory: {str(output.parent)!r}", f"mkdir -p {output.parent}")
-    if output.is_dir():
+    if is_directory:
         raise UsageError(f"{str(output)!r} is a directory", "name a file")
 
 

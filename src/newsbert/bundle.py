@@ -8,6 +8,7 @@ bundle's.
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,14 +163,15 @@ class Bundle:
             raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN)
         return cls(path, contract, hashlib.sha256(content).hexdigest())
 
-    def verify(self, only: tuple[str, ...] = ()) -> None:
+    def verify(self, only: tuple[str, ...] | None = None) -> None:
         """Check that the files are those that training wrote.
 
         Args:
-            only: Names to check instead of all: an archive holds only some of the files.
+            only: Where the files lie among others, as in an archive: names to check, or none for all of them. If
+                not given, all are checked and nothing else may be there.
 
         Raises:
-            ModelError: If a file is missing or differs; the message names it.
+            ModelError: If a file is missing, differs or was added; the message names it.
         """
         for name in SERVING_FILES:
             if name != CONTRACT_FILE and name not in self.contract.files:
@@ -186,6 +188,19 @@ class Bundle:
                 raise ModelError(f"{file} cannot be read: {error.strerror or error}", "check its rights") from error
             if found != expected:
                 raise ModelError(f"{file} was altered after training: its SHA-256 is not the contract's", _RETRAIN)
+        if only is None:
+            self._check_nothing_added()
+
+    def _check_nothing_added(self) -> None:
+        try:
+            added = sorted({file.name for file in self.path.iterdir()} - {CONTRACT_FILE, *self.contract.files})
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror or error}", "check its rights") from error
+        if added:
+            raise ModelError(
+                f"{self.path / added[0]} was added after training: the contract does not name it",
+                f"rm -r {shlex.quote(str(self.path / added[0]))}",
+            )
 
 
 def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:

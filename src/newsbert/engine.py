@@ -39,7 +39,7 @@ class Engine:
         try:
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S)
             self._client.ping()
-        except DockerException as error:
+        except (DockerException, ValueError) as error:  # the latter of an address that is none
             reason = _reason(error)
             raise EngineError(f"no container engine answers: {reason}", _START_HINT) from error
 

@@ -4,9 +4,11 @@ With `run_log.py` and `mlflow_model.py` the only importers of mlflow.
 """
 
 import contextlib
+import functools
 import http.client
 import logging
 import re
+import shlex
 import shutil
 import tempfile
 import urllib.parse
@@ -17,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import config, loopback, mlflow_model
-from newsbert.bundle import CONTRACT_FILE, Bundle
+from newsbert import config, loopback, mlflow_model, tracking_file
+from newsbert.bundle import CONTRACT_FILE, Bundle, sha256_of
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
-from newsbert.errors import NotFoundError, TrackingError, UsageError
+from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
 from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
 
 if TYPE_CHECKING:
@@ -72,12 +74,14 @@ class Tracker:
 
     Args:
         settings: Where it is and which experiment is ours.
+        create: Whether to make the database where it is a file that is not there: training does, readers do not.
 
     Raises:
+        NotFoundError: If it is a database file that is not there.
         TrackingError: If it cannot be reached or used.
     """
 
-    def __init__(self, settings: TrackingSettings) -> None:
+    def __init__(self, settings: TrackingSettings, *, create: bool = False) -> None:
         self.settings = settings
         _check_reachable(settings.tracking_uri)
         config.quiet_mlflow()
@@ -87,9 +91,23 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri or settings.tracking_uri)
+        with contextlib.ExitStack() as files:
+            for uri in dict.fromkeys((settings.tracking_uri, settings.registry_uri or settings.tracking_uri)):
+                file = tracking_file.path_of(uri)
+                if file is not None:
+                    make = functools.partial(self._make_database, uri) if create else None
+                    files.enter_context(tracking_file.ready(file, make))
+            with self.errors():
+                self._client = mlflow.MlflowClient()
+                self._client.search_experiments(max_results=1)
+
+    def _make_database(self, uri: str, file: Path) -> None:
+        """Let MLflow make its tables in `file` as it would in the database of `uri`."""
+        import mlflow
+        from sqlalchemy.engine import make_url
+
         with self.errors():
-            self._client = mlflow.MlflowClient()
-            self._client.search_experiments(max_results=1)
+            mlflow.MlflowClient(str(make_url(uri).set(database=str(file)))).search_experiments(max_results=1)
 
     @contextlib.contextmanager
     def run(self) -> Iterator[RunLog]:
@@ -109,6 +127,7 @@ class Tracker:
             active = mlflow.start_run(log_system_metrics=True)
         status = "FAILED"
         try:
+            self._check_artifacts(active.info.artifact_uri)
             yield RunLog(active.info.run_id, self.errors)
             status = "FINISHED"
         except KeyboardInterrupt:
@@ -117,6 +136,26 @@ class Tracker:
         finally:
             with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
                 mlflow.end_run(status)
+
+    def _check_artifacts(self, uri: str) -> None:
+        """Find out before any work whether artifacts can be written, where they go to this machine.
+
+        Raises:
+            TrackingError: If not.
+        """
+        directory = _local_path(uri)
+        if directory is not None:
+            with self.errors("the run's artifacts cannot be written"):
+                directory.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=directory).close()
+
+    def end_killed(self, run_id: str) -> None:
+        """End a run whose process is gone; one that has ended, or is not on this server, stays as it is."""
+        from mlflow.exceptions import MlflowException
+
+        with self.errors(), contextlib.suppress(MlflowException):
+            if self._client.get_run(run_id).info.status == "RUNNING":
+                self._client.set_terminated(run_id, "KILLED")
 
     def register(self, source: str | None, name: str, alias: str | None = None) -> Version:
         """Make a run's model a version of the registered model `name`.
@@ -188,7 +227,7 @@ class Tracker:
             return self._fetch_run(self._run(reference))
         version = self._version(reference)
         name, number, run_id = version.name, str(version.version), version.run_id or None
-        path = self._fetch(f"{name}/{number}", _model_id(version), version.source)
+        path = self._fetch(f"{name}/{number}", _model_id(version), version.source, version.tags.get(DIGEST_TAG))
         revision = version.tags.get(REVISION_TAG) or self._revision(run_id)
         return Located(f"{name}/{number}", path, run_id, revision, number, name)
 
@@ -319,30 +358,57 @@ class Tracker:
     def _fetch_run(self, run: "Run") -> Located:
         model_id = run.data.tags[MODEL_ID_TAG]
         name = f"run {run.info.run_id}"
-        path = self._fetch(name, model_id, f"models:/{model_id}")
+        path = self._fetch(name, model_id, f"models:/{model_id}", run.data.tags.get(DIGEST_TAG))
         return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT))
 
-    def _fetch(self, name: str, model_id: str | None, source: str) -> Path:
-        """Return the bundle's directory of a logged model, from where it is or through the cache."""
+    def _fetch(self, name: str, model_id: str | None, source: str, digest: str | None) -> Path:
+        """Return the bundle's directory of a logged model, from where it is or through the cache.
+
+        Args:
+            name: What to call it in errors.
+            model_id: The logged model.
+            source: Where its files are, if it has no id.
+            digest: The bundle's digest that was recorded with the version or the run, if one was.
+
+        Raises:
+            ModelError: If its digest is not the recorded one.
+            TrackingError: If there are no files, or not a bundle's.
+        """
+        digests = {digest} if digest else set()
+        with self.errors():
+            model = self._client.get_logged_model(model_id) if model_id else None
+        if model is not None and DIGEST_TAG in model.tags:
+            digests.add(model.tags[DIGEST_TAG])
+        location = model.artifact_location if model is not None else source
+        with self.errors(f"the files of {name} cannot be fetched"):
+            path = self._local_or_cached(name, location, model_id or urllib.parse.quote(location, safe=""))
+            found = sha256_of(path / CONTRACT_FILE)
+        for recorded in digests - {found}:
+            in_cache = config.cache_dir() in path.parents
+            raise ModelError(
+                f"{name} was altered after it was registered: its digest is {found[:12]}… and the registry says "
+                f"{recorded[:12]}… ({path})",
+                f"rm -r {shlex.quote(str(path))}" if in_cache else "train again, or put back what was trained",
+            )
+        return path
+
+    def _local_or_cached(self, name: str, location: str, cache_key: str) -> Path:
         import mlflow
 
-        with self.errors():
-            location = self._client.get_logged_model(model_id).artifact_location if model_id else source
         local = _local_path(location)
         if local is not None and local.is_dir():
             bundle = local / mlflow_model.BUNDLE_SUBPATH
             if not (bundle / CONTRACT_FILE).is_file():
                 raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
             return bundle
-        cached = config.cache_dir() / "models" / (model_id or urllib.parse.quote(location, safe=""))
+        cached = config.cache_dir() / "models" / cache_key
         if not cached.is_dir():
             cached.parent.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
             try:
-                with self.errors(f"the files of {name} cannot be fetched"):
-                    fetched = mlflow.artifacts.download_artifacts(
-                        artifact_uri=f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(partial)
-                    )
+                fetched = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(partial)
+                )
                 if not (Path(fetched) / CONTRACT_FILE).is_file():
                     raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
                 with contextlib.suppress(FileExistsError, OSError) if cached.is_dir() else contextlib.nullcontext():
@@ -353,7 +419,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def errors(self, what: str = "") -> Iterator[None]:
-        """Turn MLflow's, the network's and the database's errors into ours."""
+        """Turn MLflow's, the network's, the database's and the disk's errors into ours."""
         import requests
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -363,9 +429,13 @@ class Tracker:
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            what = what or f"the tracking server {shown(self.settings.tracking_uri)} refused"
+            refused = f"the tracking server {shown(self.settings.tracking_uri)} refused"
             raise TrackingError(
-                f"{what}: {shown(_first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
+                f"{what or refused}: {shown(_first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
+            ) from error
+        except OSError as error:  # artifacts, where they are on this machine's disk
+            raise TrackingError(
+                f"{what or 'the tracking files cannot be used'}: {error}", "check the disk and its rights: df -h ."
             ) from error
 
 

@@ -70,6 +70,54 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(tiny_encoder: Path, labelled_fil
     assert run.info.status == "KILLED"
 
 
+def test_what_a_killed_training_leaves_is_removed_by_the_next_and_a_living_one_is_let_alone(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json")) for _ in range(2))
+    for process in (killed, living):
+        _wait_for(process, "step ")
+    killed.kill()
+    killed.communicate(timeout=30)
+    assert len(set(_left_behind(tmp_path))) == 2
+    third = subprocess.run(
+        _arguments(tiny_encoder, labelled_file, "--epochs", "1", "--json"),
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert third.returncode == 0, third.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    status = {run.info.run_id: run.info.status for run in client.search_runs(experiments)}
+    assert sorted(status.values()) == ["FINISHED", "KILLED", "RUNNING"]
+    (killed_id,) = (run_id for run_id in status if status[run_id] == "KILLED")
+    assert killed_id in third.stderr
+    living.send_signal(signal.SIGINT)
+    stdout, stderr = living.communicate(timeout=120)
+    assert living.returncode == 0, stderr
+    assert set(_left_behind(tmp_path)) == {json.loads(each)["run_id"] for each in (stdout, third.stdout)}
+
+
+def test_artifacts_that_cannot_be_written_are_told_before_any_training(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    (tmp_path / "mlruns").write_text("no directory")
+    run = subprocess.run(
+        _arguments(tiny_encoder, labelled_file), capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 1
+    assert "artifacts cannot be written" in run.stderr
+    assert str(tmp_path / "mlruns") in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "tokenizing" not in run.stderr
+    assert _left_behind(tmp_path) == []
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (logged,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert logged.info.status == "FAILED"
+
+
 def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(
     tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 """Runs, versions and bundles on a real MLflow server."""
 
+import hashlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 import newsbert
 from newsbert import api
 from newsbert.bundle import Bundle
-from newsbert.errors import NewsbertError, NotFoundError, TrackingError
+from newsbert.errors import ModelError, NewsbertError, NotFoundError, TrackingError
 from newsbert.tracking import Tracker
 from tests.conftest import Cli
 
@@ -182,8 +184,10 @@ def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str
 
 
 def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'empty.db'}"
+    api.connect(uri, create=True)
     with pytest.raises(NotFoundError, match="no finished training run"):
-        newsbert.load(tracking_uri=f"sqlite:///{tmp_path / 'empty.db'}")
+        newsbert.load(tracking_uri=uri)
 
 
 def test_a_server_elsewhere_keeps_and_gives_back_the_model(
@@ -206,9 +210,49 @@ def test_a_server_elsewhere_keeps_and_gives_back_the_model(
 
     assert Path(mlflow.artifacts.download_artifacts("models:/Remote/1/sbom.json")).read_text() == "{}"
     # The second time it comes from the cache; a file altered there is noticed.
+    onnx = (model.bundle.path / "model.onnx").read_bytes()
     (model.bundle.path / "model.onnx").write_bytes(b"altered")
     with pytest.raises(NewsbertError, match=r"model\.onnx was altered"):
         newsbert.load("Remote/1", tracking_uri=mlflow_server)
+    # So is one whose contract was rewritten with it, and the hint puts it right.
+    (model.bundle.path / "model.onnx").write_bytes(onnx)
+    _rewrite(model.bundle.path)
+    with pytest.raises(ModelError, match="the registry says") as caught:
+        newsbert.load("Remote/1", tracking_uri=mlflow_server)
+    assert caught.value.hint is not None
+    subprocess.run(caught.value.hint, shell=True, check=True)
+    assert newsbert.load("Remote/1", tracking_uri=mlflow_server).bundle.digest == model.bundle.digest
+
+
+def _rewrite(path: Path) -> None:
+    """Change a file of a bundle and its contract so that both agree."""
+    contract = json.loads((path / "newsbert.json").read_text(encoding="utf-8"))
+    (path / "README.md").write_text("rewritten")
+    contract["files"]["README.md"] = hashlib.sha256(b"rewritten").hexdigest()
+    (path / "newsbert.json").write_text(json.dumps(contract), encoding="utf-8")
+    Bundle.read(path).verify()
+
+
+def test_a_bundle_rewritten_after_it_was_registered_is_refused(
+    trained: tuple[newsbert.TrainResult, str], tmp_path: Path
+) -> None:
+    result, uri = trained
+    stored = api.locate("TinyModel/1", tracking_uri=uri).path
+    kept = shutil.copytree(stored, tmp_path / "kept")
+    try:
+        _rewrite(stored)
+        altered = Bundle.read(stored).digest
+        for reference in ("TinyModel/1", "TinyModel", result.run_id, None):
+            with pytest.raises(ModelError, match="was altered after it was registered") as caught:
+                newsbert.load(reference, tracking_uri=uri)
+            assert altered[:12] in caught.value.message
+            assert Bundle.read(result.bundle).digest[:12] in caught.value.message
+        with pytest.raises(ModelError, match="was altered"):
+            api.connect(uri).register(result.run_id, "Rewritten")
+    finally:
+        shutil.rmtree(stored)
+        kept.rename(stored)
+    newsbert.load("TinyModel/1", tracking_uri=uri)
 
 
 def test_a_tracking_uri_that_means_nothing_is_an_error() -> None:

@@ -77,6 +77,17 @@ def test_any_altered_file_is_named(bundle: Bundle, copy: Path) -> None:
     Bundle.read(copy).verify()
 
 
+@pytest.mark.parametrize("name", ["extra.bin", ".hidden"])
+def test_a_file_that_was_added_is_named_unless_only_some_are_checked(copy: Path, name: str) -> None:
+    (copy / name).write_text("added")
+    for only in (SERVING_FILES, ()):
+        Bundle.read(copy).verify(only)
+    with pytest.raises(ModelError, match="was added after training") as caught:
+        Bundle.read(copy).verify()
+    assert str(copy / name) in caught.value.message
+    assert caught.value.hint == f"rm -r {copy / name}"
+
+
 def test_labels_altered_in_form_only_are_named(copy: Path) -> None:
     file = copy / LABELS_FILE
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -187,6 +187,63 @@ def test_a_reader_that_has_read_enough_is_no_failure(bundle: Bundle) -> None:
     assert (process.returncode, stderr) == (0, "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["predict", "the team"], 1), (["predict", "the team", "--json"], 1), (["frobnicate", "--json"], 1),
+     (["predict", "--help"], 1), (["--version"], 1)],
+)  # fmt: skip
+def test_a_standard_output_that_is_full_is_an_error(
+    bundle: Bundle, arguments: list[str], code: int, unbuffered: str
+) -> None:
+    model = ["--model", str(bundle.path)] if "the team" in arguments else []
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "newsbert", *arguments, *model],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert result.returncode == code
+    assert "Error: standard output cannot be written: No space left on device\nHint: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["predict", "--model", LONG, "the team"], 1),
+        (["build-image", LONG], 1),
+        (["predict", "--model", f"./{LONG}", "the team"], 1),
+        (["train", "--output", LONG], 2),
+        (["predict", "--file", "in.csv", "--output", f"{LONG}.csv"], 2),
+    ],
+)
+def test_a_path_that_is_too_long_is_an_error(cli: Cli, arguments: list[str], code: int) -> None:
+    _failed(cli(*arguments), code, LONG, "File name too long")
+
+
+def test_a_file_whose_path_is_too_long_is_an_error(cli: Cli, bundle: Bundle) -> None:
+    rows = cli("predict", "--model", bundle.path, "--file", f"{LONG}.csv", "--output", "out.csv")
+    _failed(rows, 1, LONG, "File name too long")
+
+
+def test_a_home_that_nobody_has_is_no_bundle(cli: Cli) -> None:
+    _failed(cli("predict", "--model", "~nobody-of-this-name/bundle", "the team"), 1, "~nobody-of-this-name/bundle")
+
+
+@pytest.mark.parametrize("host", ["tcp://engine:port", "tcp://[::1", "tcp://engine:99999"])
+def test_an_engine_address_that_is_none_is_an_error(cli: Cli, host: str) -> None:
+    _failed(cli("serve", "container", "some:image", DOCKER_HOST=host), 1, "no container engine answers")
+
+
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = ("torch", "mlflow", "docker", "transformers", "onnxruntime", "numpy")
     script = f"import sys, newsbert.cli.app; print([name for name in {heavy!r} if name in sys.modules])"

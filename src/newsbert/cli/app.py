@@ -52,38 +52,82 @@ def _root(
         Output().help(context)
 
 
+class _Stdout(io.FileIO):
+    """Standard output that says in our own way why it cannot be written."""
+
+    def write(self, data: Any, /) -> int:
+        """Write bytes.
+
+        Raises:
+            BrokenPipeError: If whoever read has read enough.
+            NewsbertError: If it cannot be written; what comes after goes nowhere.
+        """
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _give_up_stdout()
+            raise NewsbertError(
+                f"standard output cannot be written: {error.strerror}", "send it elsewhere, or make room: df -h"
+            ) from error
+
+
+def _give_up_stdout() -> None:
+    """Send what is still to be written nowhere: Python would try again on the way out, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main() -> None:
     """Run the command line and exit with the documented code."""
     # Asked of the arguments themselves, since a call that cannot be parsed must be answered in the wanted form too.
     output = Output(as_json="--json" in sys.argv[1:])
-    code: Any = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Stdout(sys.stdout.fileno(), "w", closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors="replace",  # a label or text that the terminal's encoding lacks
+            line_buffering=True,
+        )
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a label or text that the terminal's encoding lacks
-        code = app(prog_name="newsbert", standalone_mode=False)
+        code = _run(output)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except NewsbertError as error:
-        output.error(error, debug="--debug" in sys.argv[1:])
+    except NewsbertError as error:  # standard output's own, also where it was to take an error's document
+        output.error(error)
         code = error.exit_code
+    except BrokenPipeError:
+        _give_up_stdout()
+        code = 0
+    sys.exit(code)
+
+
+def _run(output: Output) -> int:
+    """Run the command and return its exit code, its errors reported."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code: Any = app(prog_name="newsbert", standalone_mode=False)
+    except NewsbertError as error:
+        output.error(error, debug)
+        return error.exit_code
     except _CALL_ERROR as error:
         path = error.ctx.command_path if error.ctx else "newsbert"
         output.error(UsageError(error.format_message(), f"{path} --help"))
-        code = UsageError.exit_code
+        return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except (BrokenPipeError, SystemExit) as error:  # typer and rich turn the first into the second
-        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
-            raise
-        # Whoever read our output has read enough; nothing more can be written, also not on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 0
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:  # typer and rich turn a broken pipe into it
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        raise
     except Exception as error:
         # A bug of ours: its traceback is the message, and whoever reads JSON gets their one document all the same.
         traceback.print_exc()
         if output.as_json:
             output.unexpected(error)
-        code = NewsbertError.exit_code
+        return NewsbertError.exit_code
     if code == EXIT_INTERRUPTED:
         output.error(NewsbertError("interrupted"))
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
