@@ -1,20 +1,32 @@
 """A served tiny model, and a container engine where there is one."""
 
+import contextlib
 import os
+import shutil
+import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 import newsbert
-from newsbert import archive, torchserve
+from newsbert import archive, building, torchserve
+from newsbert.building import Built
 from newsbert.bundle import Bundle
-from newsbert.config import ServeSettings
+from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
 
-PLANTED_SECRET = "planted-secret-7f3a.invalid"
-"""Stands in pip's options of the test image's build; must not be found in the image."""
+PLANTED_SECRET = "planted7f3aSecret"
+"""Stands in pip's options and in the environment of the images' build; must not be found in an image."""
+
+SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +43,39 @@ def server(
 
 
 @pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking server that keeps artifacts itself: clients see neither its database nor its disk."""
+    directory = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{directory / 'server.db'}",
+        "--artifacts-destination", str(directory / "files"),
+    ]  # fmt: skip
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=2).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (directory / "log").read_text()
+                time.sleep(0.2)
+        yield url
+    finally:
+        import os
+        import signal
+
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
 def engine() -> Engine:
     """The container engine; without one the test is skipped, or fails where one is required."""
     try:
@@ -42,19 +87,106 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def tiny_image(
-    engine: Engine, trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The tiny model's serving image, built once a session."""
-    from newsbert import containers
-    from newsbert.config import ImageSettings
+def image_settings() -> ImageSettings:
+    """Settings for builds under names of this session's own, packages from where this machine has them.
 
+    The names are those of a registry on loopback, so that what is built can be pushed there.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
+    hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
+    planted = f"extra-index-url=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/simple"
+    return ImageSettings(
+        repository=f"127.0.0.1:{port}/newsbert-test",
+        pip_options=(*filter(None, options.split(",")), planted, "retries=0"),
+        extra_hosts=tuple(filter(None, hosts.split(","))),
+        torch_index="" if options else ImageSettings.torch_index,
+    )
+
+
+@dataclass(frozen=True)
+class Images:
+    """The three images of the tiny model, in the order they are built."""
+
+    base: Built
+    trainer: Built
+    serving: Built
+
+
+@pytest.fixture(scope="session")
+def images(
+    engine: Engine, trained: tuple[newsbert.TrainResult, str], image_settings: ImageSettings
+) -> Iterator[Images]:
+    """The tiny model's images, built once a session in an environment full of credentials."""
     result, uri = trained
     assert result.version is not None
-    settings = ImageSettings(repository=f"newsbert-test-{os.getpid()}", pip_options=(f"trusted-host={PLANTED_SECRET}",))
-    with containers.contexts(str(result.version), settings, uri) as rendered:
-        for context, reuse in zip(rendered, (True, False), strict=True):
-            containers.build(context, settings, print, reuse=reuse)
-        yield rendered[1].tag
-    for context in reversed(rendered):
-        engine.remove_image(context.tag)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRET_VARIABLES:
+            patch.setenv(name, PLANTED_SECRET)
+        with building.contexts(str(result.version), "serving", image_settings, uri) as plan:
+            built = [building.build(context, image_settings, print) for context in plan.contexts]
+        assert plan.located is not None
+        assert building.record(plan.located, built[-1], uri) == []
+    yield Images(*built)
+    for each in reversed(built):
+        for name in {each.tag, *each.aliases}:
+            engine.remove_image(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_image(images: Images) -> str:
+    """The tiny model's serving image."""
+    return images.serving.tag
+
+
+@pytest.fixture(scope="session")
+def registry(image_settings: ImageSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Registry"]:
+    """A registry on the loopback address that the images are named after."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None:
+        if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
+            pytest.fail("NEWSBERT_REQUIRE_ENGINE is set, and there is no docker-registry")
+        pytest.skip("there is no docker-registry on this machine (Debian's package of that name)")
+    running = Registry(program, image_settings.repository.partition("/")[0], tmp_path_factory.mktemp("registry"))
+    running.start()
+    yield running
+    running.stop()
+
+
+class Registry:
+    """A container registry that can be stopped and started.
+
+    Args:
+        program: The registry's.
+        address: `HOST:PORT`.
+        directory: Where it keeps what is pushed.
+    """
+
+    def __init__(self, program: str, address: str, directory: Path) -> None:
+        self.address = address
+        self._program = program
+        self._config = directory / "config.yml"
+        self._config.write_text(
+            f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}}}}}\n"
+            f"http: {{addr: '{address}'}}\n",
+            encoding="utf-8",
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = subprocess.Popen([self._program, "serve", str(self._config)], stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.address}/v2/", timeout=5):
+                return
+            time.sleep(0.05)
+        pytest.fail(f"no registry answers on {self.address}")
+
+    def stop(self) -> None:
+        """Kill it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

@@ -3,12 +3,7 @@
 import hashlib
 import json
 import shutil
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,39 +14,6 @@ from newsbert.bundle import Bundle
 from newsbert.errors import ModelError, NewsbertError, NotFoundError, TrackingError
 from newsbert.tracking import Tracker
 from tests.conftest import Cli
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A tracking server that keeps artifacts itself: clients see neither its database nor its disk."""
-    directory = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{directory / 'server.db'}",
-        "--artifacts-destination", str(directory / "files"),
-    ]  # fmt: skip
-    with (directory / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=2).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, (directory / "log").read_text()
-                time.sleep(0.2)
-        yield url
-    finally:
-        import os
-        import signal
-
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
 
 
 def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None:
