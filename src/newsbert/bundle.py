@@ -22,6 +22,12 @@ FORMAT_VERSION = 1
 SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 """What the default runtime reads of a bundle, and so what its archive holds."""
 
+RUNTIME_FILES = {
+    "onnxruntime": SERVING_FILES,
+    "torch": ("config.json", "model.safetensors", "tokenizer.json", LABELS_FILE, CONTRACT_FILE),
+}
+"""The same for every runtime."""
+
 _RETRAIN = "train or fetch the model again"
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "labels": list,
