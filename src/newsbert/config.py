@@ -91,6 +91,8 @@ _SECTIONS: dict[type, str] = {
     ImageSettings: "image",
 }
 _MODEL_NAME_KEY = "model_name"
+TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
+"""The environment variables of TorchServe's tokens, by interface."""
 Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
 
 
@@ -155,6 +157,17 @@ def python_path() -> str:
 def java_home() -> str | None:
     """`JAVA_HOME`, where it is set."""
     return os.environ.get("JAVA_HOME") or None
+
+
+def token(interface: str) -> str | None:
+    """The token for TorchServe's `management` or `inference` interface, from its variable, where that is set."""
+    return os.environ.get(TOKEN_VARIABLES[interface], "").strip() or None
+
+
+def key_file() -> Path | None:
+    """The file in which a TorchServe wrote its tokens: `NEWSBERT_KEY_FILE`, where it is set."""
+    value = os.environ.get("NEWSBERT_KEY_FILE")
+    return Path(value).expanduser() if value else None
 
 
 def cache_dir() -> Path:
