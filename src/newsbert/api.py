@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import newsbert
-from newsbert import base_model, bundle, config, data, model_card, requirements, runtimes, tracking, work_dir
+from newsbert import archive, base_model, bundle, config, data, model_card, requirements, runtimes, tracking, work_dir
 from newsbert.bundle import Bundle
-from newsbert.config import TrackingSettings, TrainSettings
+from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 from newsbert.evaluation import Scores, score
 from newsbert.golden import GOLDEN_ITEMS
@@ -151,6 +151,41 @@ def load(
     """
     located = locate(reference, tracking_uri=tracking_uri)
     return Model.from_directory(located.path, located.name, runtime)
+
+
+def write_archive(
+    reference: str | Path | None,
+    directory: Path,
+    settings: ServeSettings,
+    *,
+    runtime: str = runtimes.DEFAULT,
+    name: str | None = None,
+    tracking_uri: str | None = None,
+) -> tuple[str, Path]:
+    """Write a model's TorchServe archive into `directory` and return what its answers say, and its path.
+
+    Args:
+        reference: As `load` takes it.
+        directory: Made if it is not there.
+        settings: Workers and batching, which the archive carries.
+        runtime: `onnxruntime` or `torch`.
+        name: What the answers say of the model. If not given, the name that the registry knows, or for a directory,
+            whose own name may be another elsewhere, `bundle` and the beginning of its digest.
+        tracking_uri: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: If there is no such model, it was altered, or the archive cannot be written.
+    """
+    located = locate(reference, tracking_uri=tracking_uri)
+    bundle = Bundle.read(located.path)
+    bundle.verify()
+    name = name or (located.name if located.run_id else nameless(bundle))
+    return name, archive.write(bundle, directory, name, settings, runtime)
+
+
+def nameless(bundle: Bundle) -> str:
+    """What answers say of a bundle that no registry named: its digest, which is the same wherever it lies."""
+    return f"bundle {bundle.digest[:12]}"
 
 
 def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> Located:

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
+import secrets
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -12,16 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from newsbert import runtimes
-from newsbert.bundle import CONTRACT_FILE, SERVING_FILES, Bundle
+from newsbert import runtimes, stable_zip
+from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.config import ServeSettings
-from newsbert.errors import MissingExtraError, ModelError, NewsbertError
+from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
 
 SERVED_NAME = "news_classification"
 """What the model is called in URLs: `/predictions/news_classification`."""
 
 ARCHIVE_NAME = f"{SERVED_NAME}.mar"
 CONFIG_NAME = "model-config.yaml"
+_HANDLER_NAME = "handler.py"
 RESPONSE_TIMEOUT_S = 60
 STARTUP_TIMEOUT_S = 120
 
@@ -45,48 +44,70 @@ def model_config(name: str, settings: ServeSettings, runtime: str = runtimes.DEF
     }
 
 
-def write(bundle: Bundle, directory: Path, name: str, settings: ServeSettings, runtime: str = runtimes.DEFAULT) -> Path:
+def write(
+    bundle: Bundle,
+    directory: Path,
+    name: str,
+    settings: ServeSettings,
+    runtime: str = runtimes.DEFAULT,
+    *,
+    served_name: str = SERVED_NAME,
+    version: str = "1.0",
+    file_name: str = ARCHIVE_NAME,
+) -> Path:
     """Write the archive of a verified bundle into `directory` and return its path.
 
+    The same bundle with the same arguments gives the same bytes, anywhere and at any time.
+
+    Args:
+        bundle: What is to answer.
+        directory: Made if it is not there.
+        name: What the answers say of the model, such as `BertModel/7`.
+        settings: Workers and batching.
+        runtime: One of `runtimes.NAMES`.
+        served_name: What the model is called in URLs.
+        version: TorchServe's version of the served model.
+        file_name: The archive's.
+
     Raises:
+        UsageError: If there is no such runtime.
         ModelError: If the bundle was altered after training.
         NewsbertError: If the archive cannot be written.
     """
+    if runtime not in RUNTIME_FILES:
+        raise UsageError(f"no runtime {runtime!r}", f"choose one of {', '.join(RUNTIME_FILES)}")
+    bundle.verify(only=RUNTIME_FILES[runtime])
+    content: dict[str, bytes | Path] = {each: bundle.path / each for each in RUNTIME_FILES[runtime]}
+    # JSON is YAML, and the serving side need not install a YAML writer for it.
+    content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
+    content["MAR-INF/MANIFEST.json"] = _manifest(served_name, version)
+    content[_HANDLER_NAME] = (resources.files("newsbert") / _HANDLER_NAME).read_bytes()
+    partial = directory / f".{file_name}.partial-{secrets.token_hex(4)}"
     try:
-        from model_archiver.model_archiver_config import ModelArchiverConfig
-        from model_archiver.model_archiver_error import ModelArchiverError
-        from model_archiver.model_packaging_utils import ModelExportUtils
-    except ImportError as error:
-        raise MissingExtraError("model_archiver", "serve") from error
-    bundle.verify()
-    names = SERVING_FILES if runtime == runtimes.DEFAULT else (*bundle.contract.files, CONTRACT_FILE)
-    partial = directory / f".{ARCHIVE_NAME}.partial-{os.getpid()}"
-    try:
-        with tempfile.TemporaryDirectory(prefix="newsbert-archive-") as work, _handler_file() as handler:
-            # The archiver's own command gathers the files in one directory for the whole machine, and takes commas,
-            # brackets and stars in a path for something else; its parts do not.
-            gathered = Path(work) / "content"
-            gathered.mkdir()
-            for file in (handler, *(bundle.path / each for each in names)):
-                shutil.copyfile(file, gathered / file.name)
-            # JSON is YAML, and the serving side need not install a YAML writer for it.
-            config_text = json.dumps(model_config(name, settings, runtime), indent=2)
-            (gathered / CONFIG_NAME).write_text(config_text, encoding="utf-8")
-            manifest = ModelExportUtils.generate_manifest_json(
-                ModelArchiverConfig(
-                    model_name=SERVED_NAME, handler=handler.name, version="1.0", config_file=CONFIG_NAME
-                )
-            )
-            # Stored, not compressed: weights do not get smaller, and unpacking them delays the start.
-            ModelExportUtils.archive(work, SERVED_NAME, str(gathered), manifest, "zip-store")
-            directory.mkdir(parents=True, exist_ok=True)
-            shutil.move(Path(work) / ARCHIVE_NAME, partial)
-            return partial.replace(directory / ARCHIVE_NAME)
-    except (OSError, ModelArchiverError) as error:
-        raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h /tmp .") from error
+        directory.mkdir(parents=True, exist_ok=True)
+        # Stored, not compressed: weights do not get smaller, and unpacking them delays the start.
+        stable_zip.write(partial, content)
+        return partial.replace(directory / file_name)
+    except OSError as error:
+        raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h .") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def _manifest(served_name: str, version: str) -> bytes:
+    """What TorchServe reads of an archive first; as the archiver writes it, but for the time."""
+    try:
+        from model_archiver.model_archiver_config import ModelArchiverConfig
+        from model_archiver.model_packaging_utils import ModelExportUtils
+    except ImportError as error:
+        raise MissingExtraError("model_archiver", "serve") from error
+    options = ModelArchiverConfig(
+        model_name=served_name, handler=_HANDLER_NAME, version=version, config_file=CONFIG_NAME
+    )
+    manifest = json.loads(ModelExportUtils.generate_manifest_json(options))
+    del manifest["createdOn"]  # TorchServe does not ask for it
+    return json.dumps(manifest, indent=2).encode()
 
 
 @dataclass(frozen=True)
@@ -118,8 +139,3 @@ def served(archive: Path) -> Served:
         zipfile.BadZipFile,
     ) as error:
         raise ModelError(f"{archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL") from error
-
-
-def _handler_file() -> Any:
-    """The handler's source, as a file for the archiver to copy."""
-    return resources.as_file(resources.files("newsbert") / "handler.py")

@@ -23,6 +23,12 @@ FORMAT_VERSION = 1
 SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 """What the default runtime reads of a bundle, and so what its archive holds."""
 
+RUNTIME_FILES = {
+    "onnxruntime": SERVING_FILES,
+    "torch": ("config.json", "model.safetensors", "tokenizer.json", LABELS_FILE, CONTRACT_FILE),
+}
+"""The same for every runtime."""
+
 FP32_TOLERANCE = 1e-3
 """How far from PyTorch's a probability may be that fp32 arithmetic gives."""
 

@@ -40,7 +40,7 @@ class Client:
             BadRequestError: If the server refuses an item; the message is the server's.
             ServingError: If there is no server, or it cannot answer.
         """
-        return [prediction for chunk in _chunks(items) for prediction in self._ask(chunk)]
+        return [prediction for chunk in chunks(items) for prediction in self._ask(chunk)]
 
     def _ask(self, items: Sequence[NewsItem]) -> list[Prediction]:
         body = json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]})
@@ -78,7 +78,8 @@ class Client:
         return ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
 
 
-def _chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
+def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
+    """Cut items into what one request may hold, in their order."""
     chunk: list[NewsItem] = []
     room = CHUNK_BYTES
     for item in items:

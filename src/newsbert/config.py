@@ -110,6 +110,8 @@ _CONTAINER_NAMES = (
     "NO_COLOR",
 )
 _CONTAINER_FILES = ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE", "HF_HOME")
+TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
+"""The environment variables of TorchServe's tokens, by interface."""
 Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
 
 
@@ -174,6 +176,17 @@ def python_path() -> str:
 def java_home() -> str | None:
     """`JAVA_HOME`, where it is set."""
     return os.environ.get("JAVA_HOME") or None
+
+
+def token(interface: str) -> str | None:
+    """The token for TorchServe's `management` or `inference` interface, from its variable, where that is set."""
+    return os.environ.get(TOKEN_VARIABLES[interface], "").strip() or None
+
+
+def key_file() -> Path | None:
+    """The file in which a TorchServe wrote its tokens: `NEWSBERT_KEY_FILE`, where it is set."""
+    value = os.environ.get("NEWSBERT_KEY_FILE")
+    return Path(value).expanduser() if value else None
 
 
 def cache_dir() -> Path:

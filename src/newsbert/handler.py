@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import config, runtimes
-from newsbert.bundle import SERVING_FILES, Bundle
+from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.golden import GOLDEN_ITEMS
 from newsbert.model import Prediction
 from newsbert.runtimes import Runtime
@@ -59,7 +59,7 @@ class Handler:
 
     def __init__(self, directory: Path, name: str = "", runtime: str = runtimes.DEFAULT, workers: int = 1) -> None:
         bundle = Bundle.read(directory)
-        bundle.verify(only=SERVING_FILES if runtime == runtimes.DEFAULT else ())
+        bundle.verify(only=RUNTIME_FILES.get(runtime, ()))
         self._labels = bundle.contract.labels
         self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, config.cpu_count() // workers))
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")

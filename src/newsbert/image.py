@@ -13,9 +13,9 @@ from pathlib import Path
 
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
-from newsbert.bundle import CONTRACT_FILE, SERVING_FILES, Bundle
+from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.config import ImageSettings
-from newsbert.errors import ModelError
+from newsbert.errors import UsageError
 from newsbert.pip_options import blotted, pip_conf
 from newsbert.tracking import Located
 
@@ -144,13 +144,12 @@ def render_serving(
 
     Raises:
         ModelError: If the bundle was altered after training.
-        UsageError: If a pip option is none.
+        UsageError: If a pip option is none, or there is no such runtime.
     """
-    if settings.runtime not in runtimes.NAMES:
-        raise ModelError(f"no runtime {settings.runtime!r}", f"choose one of {', '.join(runtimes.NAMES)}")
+    if settings.runtime not in RUNTIME_FILES:
+        raise UsageError(f"no runtime {settings.runtime!r}", f"choose one of {', '.join(RUNTIME_FILES)}")
     bundle.verify()
     slim = settings.runtime == runtimes.DEFAULT
-    names = SERVING_FILES if slim else (*bundle.contract.files, CONTRACT_FILE)
     told = {
         "newsbert.model_name": located.model_name,
         "newsbert.model_version": located.version,
@@ -185,7 +184,7 @@ def render_serving(
             "serving.txt": _lines(requirements.select(pins, *requirements.SERVING)),
             "packing.txt": _lines(requirements.select(pins, *requirements.PACKING)),
             "bill.txt": _lines(requirements.select(pins, *requirements.BILL)),
-            **{f"model/{name}": bundle.path / name for name in names},
+            **{f"model/{name}": bundle.path / name for name in RUNTIME_FILES[settings.runtime]},
         },
     )
 

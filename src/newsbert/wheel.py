@@ -6,9 +6,8 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from newsbert import shipped
+from newsbert import shipped, stable_zip
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _WHEEL = "Wheel-Version: 1.0\nGenerator: newsbert\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _METADATA_FILES = ("METADATA", "entry_points.txt", "licenses/LICENSE")
 
@@ -35,11 +34,7 @@ def write(directory: Path) -> Path:
     record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items()))
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     file = directory / f"newsbert-{distribution.version}-py3-none-any.whl"
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(content.items()):
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data)
+    stable_zip.write(file, content, zipfile.ZIP_DEFLATED)
     return file
 
 

@@ -1,8 +1,11 @@
 """Model archives: what is in them, what they say of themselves, and what is no archive."""
 
+import hashlib
 import json
 import os
 import shutil
+import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import archive
+from newsbert import archive, stable_zip
 from newsbert.archive import ARCHIVE_NAME, Served, served
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
+from newsbert.handler import Handler
+from tests.conftest import Cli
 
 SERVING = {"model.onnx", "tokenizer.json", "class_mapping.json", "newsbert.json"}
 OWN = {"handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json"}
@@ -46,10 +51,23 @@ def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: 
     assert made.name == "news_classification.mar"
 
 
-def test_an_archive_for_torch_holds_the_whole_bundle(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
     contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch"))
-    assert set(contents) == {file.name for file in bundle.path.iterdir()} | OWN
+    assert set(contents) == (SERVING - {"model.onnx"} | {"config.json", "model.safetensors"}) | OWN
     assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
+
+
+def test_what_an_archive_for_torch_holds_can_be_served(bundle: Bundle, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch")) as content:
+        content.extractall(tmp_path / "unpacked")
+    Handler(tmp_path / "unpacked", "TinyModel/1", "torch")  # checks the files and predicts with them
+
+
+def test_an_unknown_runtime_is_refused(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
+    refused = cli("archive", bundle.path, "--runtime", "tensorrt", "--output", "store")
+    assert refused.returncode == 2
+    assert "'tensorrt'" in refused.stderr
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
@@ -70,6 +88,61 @@ def test_the_configuration_says_how_to_serve(made: Path) -> None:
 def test_weights_are_stored_as_they_are(made: Path) -> None:
     with zipfile.ZipFile(made) as content:
         assert {info.compress_type for info in content.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_two_archives_of_a_model_are_the_same_bytes(
+    trained: tuple[newsbert.TrainResult, str], tmp_path: Path, cli: Cli, runtime: str
+) -> None:
+    """Of another copy, at another time, with other dates and rights of the files, by another user's settings."""
+    options = ("--name", "TinyModel/1", "--runtime", runtime, "--workers", 2, "--batch-size", 7, "--json")
+    first = json.loads(cli("archive", "TinyModel/1", *options, "--output", "a", "--tracking-uri", trained[1]).stdout)
+    copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "another place"))
+    for file in copy.iterdir():
+        os.utime(file, (0, 0))
+        file.chmod(0o600)
+    time.sleep(2)  # the smallest step of a time in a zip file
+    before = os.umask(0o077)
+    try:
+        second = json.loads(cli("archive", copy, *options, "--output", "b", TZ="Asia/Tokyo").stdout)
+    finally:
+        os.umask(before)
+    assert first["model"] == second["model"] == "TinyModel/1"
+    contents = [Path(each["archive"]).read_bytes() for each in (first, second)]
+    assert contents[0] == contents[1]
+    assert [each["sha256"] for each in (first, second)] == [hashlib.sha256(each).hexdigest() for each in contents]
+    assert [file.name for file in (tmp_path / "a").iterdir()] == [ARCHIVE_NAME]
+
+
+def test_a_directorys_archive_does_not_depend_on_its_name(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
+    copy = shutil.copytree(bundle.path, tmp_path / "copy")
+    made = [cli("archive", each, "--output", tmp_path / each.name) for each in (bundle.path, Path(copy))]
+    assert [each.returncode for each in made] == [0, 0]
+    files = [Path(each.stdout.strip()) for each in made]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert served(files[0]).model == f"bundle {bundle.digest[:12]}"
+
+
+def test_nothing_in_an_archive_tells_when_and_by_whom_it_was_made(made: Path) -> None:
+    with zipfile.ZipFile(made) as content:
+        assert content.namelist() == sorted(content.namelist())
+        assert {info.date_time for info in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.external_attr >> 16 for info in content.infolist()} == {0o644}
+    assert "createdOn" not in json.loads(_contents(made)["MAR-INF/MANIFEST.json"])
+
+
+def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(200_000_000)
+    tracemalloc.start()
+    try:
+        stable_zip.write(tmp_path / "zip", {"large": large, "small": b"x"})
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    with zipfile.ZipFile(tmp_path / "zip") as content:
+        assert [info.file_size for info in content.infolist()] == [200_000_000, 1]
 
 
 @pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])

@@ -28,6 +28,7 @@ from tests.conftest import LABELS, Cli
 COMMANDS = (
     ["train"],
     ["register"],
+    ["archive"],
     ["build-image"],
     ["predict"],
     ["serve", "locally"],
@@ -61,7 +62,7 @@ def _free_port() -> int:
 def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
     result = cli("--help")
     assert (result.returncode, result.stderr) == (0, "")
-    for command in ("train", "register", "build-image", "serve", "predict"):
+    for command in ("train", "register", "archive", "build-image", "serve", "predict"):
         assert re.search(rf"^\W*{command}\b", result.stdout, re.MULTILINE)
     assert "130 interrupted" in " ".join(result.stdout.split())
 

@@ -181,7 +181,7 @@ def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
     context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"), PINS)
     assert context.build_args["SHIPPED_IMAGE"] == trainer.tag
     assert {"model/model.safetensors", "model/config.json"} <= set(context.files)
-    with pytest.raises(ModelError, match="no runtime 'tensorrt'"):
+    with pytest.raises(UsageError, match="no runtime 'tensorrt'"):
         render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"), PINS)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from newsbert.cli import build_image, inspect, predict, register, serve, train
+from newsbert.cli import archive, build_image, inspect, predict, register, serve, train
 from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("register", epilog=register.EXAMPLES)(register.register)
+app.command("archive", epilog=archive.EXAMPLES)(archive.archive)
 app.command("build-image", epilog=build_image.EXAMPLES)(build_image.build_image)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.add_typer(serve.app, name="serve")

@@ -1,0 +1,58 @@
+"""`newsbert archive`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output, size
+from newsbert.config import ServeSettings
+
+EXAMPLES = """
+Examples:
+
+    newsbert archive BertModel/7 --output model-store
+
+    newsbert archive BertModel@champion --workers 2 --batch-size 16
+
+    newsbert archive bundles/my-model --name BertModel/7
+"""
+
+
+def archive(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="BertModel/7, BertModel@champion, models:/…, a run id or a bundle's directory.",
+            show_default="the version registered last",
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory to write news_classification.mar to.")] = Path(),
+    name: Annotated[
+        str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="What computes the answers: onnxruntime or torch.")] = "onnxruntime",
+    workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
+    batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
+    batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model's TorchServe archive (.mar), the same bytes every time."""
+    screen = Output(as_json)
+    settings = config.resolve(ServeSettings, workers=workers, batch_size=batch_size, batch_delay_ms=batch_delay_ms)
+    from newsbert import api, bundle
+
+    said, file = api.write_archive(
+        model, output.expanduser(), settings, runtime=runtime, name=name, tracking_uri=tracking_uri
+    )
+    size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
+    if screen.as_json:
+        screen.document({"model": said, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})
+        return
+    screen.result(str(file))
+    screen.log(f"{said}, {size(size_bytes)}, SHA-256 {sha256}")
+    screen.next_command(f"newsbert serve locally {file}")

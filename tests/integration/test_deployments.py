@@ -1,0 +1,468 @@
+"""`mlflow deployments` on TorchServes as users run them: our target, and the plugin's own."""
+
+import ast
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import newsbert
+from newsbert import archive, handler, java, torch_standin
+from newsbert.bundle import Bundle
+from newsbert.mlflow_deploy import DeploymentError, NewsbertTarget
+
+NAME = "news_classification"
+Mlflow = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A TorchServe: its working directory, and the URIs that our target knows it by."""
+
+    home: Path
+    target: str
+    by_socket: str = ""
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    def archives(self) -> list[str]:
+        return sorted(file.name for file in self.store.iterdir())
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+@contextlib.contextmanager
+def _torchserve(home: Path, *, tokens: bool, on_socket: bool = False, with_torch: bool = True) -> Iterator[Running]:
+    """A TorchServe with the settings it comes with, but for ports, the model store, and what is asked for."""
+    inference, management, metrics, grpc, grpc_management = _free_ports(5)
+    for name in ("store", "tmp", "lib"):
+        (home / name).mkdir()
+    if not with_torch:
+        (home / "lib" / "torch.py").write_bytes(Path(torch_standin.__file__).read_bytes())
+    address = f"unix:{home / 'm.sock'}" if on_socket else f"http://127.0.0.1:{management}"
+    (home / "config.properties").write_text(
+        f"inference_address=http://127.0.0.1:{inference}\nmanagement_address={address}\n"
+        f"metrics_address=http://127.0.0.1:{metrics}\n"
+        f"grpc_inference_port={grpc}\ngrpc_management_port={grpc_management}\n"
+        f"model_store={home / 'store'}\nenable_model_api=true\ndisable_system_metrics=true\n"
+        f"disable_token_authorization={str(not tokens).lower()}\n"
+    )
+    spec = util.find_spec("ts")
+    assert spec is not None
+    assert spec.origin is not None
+    installed = Path(spec.origin).parent
+    paths = [str(home / "lib"), str(Path(newsbert.__file__).parents[1])]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                java.find(), f"-Dmodel_server_home={installed.parent}", f"-Djava.io.tmpdir={home / 'tmp'}",
+                "-cp", str(installed / "frontend" / "*"), "org.pytorch.serve.ModelServer", "--python", sys.executable,
+                "-f", "config.properties", "-s", str(home / "store"), "-ncs",
+            ],
+            cwd=home, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, "TEMP": str(home / "tmp"), "PYTHONPATH": os.pathsep.join(paths)},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{inference}/ping", timeout=2).close()
+                break
+            except urllib.error.HTTPError as error:  # where tokens are asked for, for this too
+                error.close()
+                break
+            except OSError:
+                pass
+            assert process.poll() is None, (home / "log").read_text()
+            assert time.monotonic() < deadline, (home / "log").read_text()
+            time.sleep(0.1)
+        query = f"?inference_port={inference}"
+        yield Running(home, f"newsbert://127.0.0.1:{management}{query}", f"newsbert:{home / 'm.sock'}{query}")
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that asks nobody for a token."""
+    with _torchserve(tmp_path_factory.mktemp("open"), tokens=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that asks for tokens, as TorchServe does where it is not told otherwise."""
+    with _torchserve(tmp_path_factory.mktemp("guarded"), tokens=True) as running:
+        yield running
+
+
+@pytest.fixture
+def mlflow_command(trained: tuple[newsbert.TrainResult, str]) -> Mlflow:
+    """Run `mlflow deployments ARGUMENTS` with the registry that holds TinyModel/1."""
+    registered = {each.name for each in metadata.entry_points(group="mlflow.deployments")}
+    assert "newsbert" in registered, "the target is not registered; install newsbert again: pip install -e ."
+
+    def run(*arguments: object, **env: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "mlflow", "deployments", *map(str, arguments)],
+            capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, "MLFLOW_TRACKING_URI": trained[1], **env},
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def client(opened: Running, trained: tuple[newsbert.TrainResult, str]) -> Iterator[NewsbertTarget]:
+    """Our target for the open server, which has nothing deployed before and after a test."""
+    import mlflow
+
+    mlflow.set_tracking_uri(trained[1])
+    target = NewsbertTarget(opened.target)
+    yield target
+    for each in target.list_deployments():
+        target.delete_deployment(each["name"], {"EXPORT_PATH": opened.store})
+    assert opened.archives() == []
+
+
+def _succeeded(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _failed(result: "subprocess.CompletedProcess[str]", code: int, *said: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "\nHint: " in result.stderr
+    for words in said:
+        assert words in result.stderr
+
+
+def test_the_whole_cycle_with_tokens(
+    guarded: Running, mlflow_command: Mlflow, trained: tuple[newsbert.TrainResult, str], tmp_path: Path
+) -> None:
+    (tmp_path / "in.json").write_text(json.dumps({"instances": ["goal team cup", {"title": "bank", "text": "stocks"}]}))
+    keys = guarded.home / "key_file.json"
+    at = ("-t", guarded.target, "--name", NAME)
+
+    def run(*arguments: object) -> str:
+        return _succeeded(mlflow_command(*arguments, NEWSBERT_KEY_FILE=str(keys)))
+
+    def description() -> dict[str, str]:
+        lines = run("get", *at).splitlines()
+        return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+    created = run(
+        "create", *at, "-m", "models:/TinyModel/1", "-C", "WORKERS=1", "-C", "batch_size=16", "-C", "BATCH_DELAY_MS=7",
+        "-C", f"EXPORT_PATH={guarded.store}", "-C", f"HANDLER={handler.__file__}",
+    )  # fmt: skip
+    assert f"deployment {NAME}/1.0 is created" in created
+    (listed,) = ast.literal_eval(run("list", "-t", guarded.target).partition("\n")[2])
+    assert listed["name"] == NAME
+    found = description()
+    assert found["name"] == f"{NAME}/1.0"
+    assert (found["batchSize"], found["maxBatchDelay"], found["minWorkers"]) == ("16", "7", "1")
+
+    answers = json.loads(run("predict", *at, "-I", tmp_path / "in.json"))["predictions"]
+    expected = newsbert.load(trained[0].bundle).predict(["goal team cup", {"title": "bank", "text": "stocks"}])
+    for answer, prediction in zip(answers, expected, strict=True):
+        assert answer["label"] == prediction.label
+        assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
+
+    run("update", *at, "-C", "WORKERS=2")
+    assert description()["minWorkers"] == "2"
+    run("update", *at, "-m", "models:/TinyModel/1", "-C", "BATCH_SIZE=3", "-C", f"EXPORT_PATH={guarded.store}")
+    found = description()
+    assert (found["name"], found["batchSize"], found["maxBatchDelay"], found["minWorkers"]) == (
+        f"{NAME}/2.0", "3", "7", "2",
+    )  # fmt: skip
+    assert [name.startswith(f"{NAME}-2.0-") for name in guarded.archives()] == [True]
+    run("predict", *at, "-I", tmp_path / "in.json", "-O", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["predictions"][0]["label"] == "Sport & loisirs"
+
+    run("delete", *at, "-C", f"EXPORT_PATH={guarded.store}")
+    assert ast.literal_eval(run("list", "-t", guarded.target).partition("\n")[2]) == []
+    assert guarded.archives() == []
+    run("delete", *at)  # what is gone need not be deleted
+
+
+def test_without_the_right_token_nothing_is_done_and_it_is_said_which_is_wanted(
+    guarded: Running, mlflow_command: Mlflow
+) -> None:
+    keys = json.loads((guarded.home / "key_file.json").read_text())
+    management = keys["management"]["key"]
+    said = "Token Authorization failed"
+    _failed(mlflow_command("list", "-t", guarded.target), 1, said, "NEWSBERT_KEY_FILE", "NEWSBERT_MANAGEMENT_TOKEN")
+    wrong = mlflow_command("list", "-t", guarded.target, NEWSBERT_MANAGEMENT_TOKEN="wrong-one-19")
+    _failed(wrong, 1, said)
+    assert "wrong-one-19" not in wrong.stderr
+    create = ("create", "-t", guarded.target, "--name", NAME, "-m", "models:/TinyModel/1")
+    _failed(mlflow_command(*create, NEWSBERT_MANAGEMENT_TOKEN=management), 1, said, "NEWSBERT_TOKEN")
+    listed = mlflow_command("list", "-t", guarded.target, NEWSBERT_MANAGEMENT_TOKEN=management)
+    assert _succeeded(listed).endswith("[]\n")
+    assert guarded.archives() == []
+
+
+def test_management_on_a_socket(
+    tmp_path_factory: pytest.TempPathFactory, trained: tuple[newsbert.TrainResult, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _torchserve(tmp_path_factory.mktemp("socket"), tokens=True, on_socket=True) as running:
+        monkeypatch.setenv("NEWSBERT_KEY_FILE", str(running.home / "key_file.json"))
+        target = NewsbertTarget(running.by_socket)
+        target.create_deployment(NAME, str(trained[0].bundle))
+        assert [each["name"] for each in target.list_deployments()] == [NAME]
+        assert target.predict(NAME, ["goal team"])["predictions"][0]["label"] == "Sport & loisirs"
+        target.delete_deployment(NAME)
+        assert target.list_deployments() == []
+
+
+@pytest.mark.parametrize("form", ["models:/TinyModel/1", "runs:/", "logged model", "bundle", "fetched"])
+def test_a_model_is_found_in_every_place(
+    client: NewsbertTarget, trained: tuple[newsbert.TrainResult, str], form: str
+) -> None:
+    import mlflow
+
+    result, _ = trained
+    logged = Path(mlflow.artifacts.download_artifacts("models:/TinyModel/1"))
+    uri, said = {
+        "models:/TinyModel/1": ("models:/TinyModel/1", "TinyModel/1"),
+        "runs:/": (f"runs:/{result.run_id}/model", f"run {result.run_id}"),
+        "logged model": (str(logged), f"bundle {Bundle.read(result.bundle).digest[:12]}"),
+        "bundle": (str(result.bundle), f"bundle {Bundle.read(result.bundle).digest[:12]}"),
+        "fetched": (logged.as_uri(), f"bundle {Bundle.read(result.bundle).digest[:12]}"),
+    }[form]
+    client.create_deployment(NAME, uri)
+    assert _said(client) == said
+
+
+def _said(client: NewsbertTarget) -> str:
+    request = urllib.request.Request(
+        f"{client.inference_api}/predictions/{NAME}", b"goal", {"Content-Type": "text/plain"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return str(response.headers[handler.MODEL_HEADER])
+
+
+def test_what_is_packed_is_what_the_runtime_reads(client: NewsbertTarget, opened: Running) -> None:
+    import zipfile
+
+    options = {"EXPORT_PATH": opened.store, "RUNTIME": "torch", "MODEL": "My model/9"}
+    client.create_deployment("other.name", "models:/TinyModel/1", config=options)
+    (file,) = opened.archives()
+    assert archive.served(opened.store / file) == archive.Served("My model/9", "torch")
+    with zipfile.ZipFile(opened.store / file) as content:
+        assert not {"model.onnx", "model.pth"} & set(content.namelist())
+    assert client.predict("other.name", "stocks market")["predictions"][0]["label"] == "Économie"
+
+
+def test_versions_beside_each_other(client: NewsbertTarget) -> None:
+    assert client.create_deployment(NAME, "models:/TinyModel/1")["name"] == f"{NAME}/1.0"
+    with pytest.raises(DeploymentError, match=r"news_classification/1\.0 exists"):
+        client.create_deployment(NAME, "models:/TinyModel/1")
+    client.create_deployment(NAME, "models:/TinyModel/1", config={"version": "3.0", "model": "the third"})
+    assert _said(client) == "TinyModel/1"
+    client.update_deployment(f"{NAME}/3.0", config={"set-default": "true"})
+    assert _said(client) == "the third"
+    assert client.get_deployment(NAME)["name"] == f"{NAME}/3.0"
+    assert client.get_deployment(f"{NAME}/1.0")["name"] == f"{NAME}/1.0"
+    client.delete_deployment(f"{NAME}/1.0")
+    with pytest.raises(DeploymentError, match="does not exist"):
+        client.get_deployment(f"{NAME}/1.0")
+    assert client.update_deployment(NAME, "models:/TinyModel/1")["name"] == f"{NAME}/4.0"
+    client.create_deployment(NAME, "models:/TinyModel/1", config={"version": "9.0"})
+    client.delete_deployment(NAME)  # all of them, the default one too
+    assert client.list_deployments() == []
+
+
+def test_many_deployments_are_all_listed(
+    client: NewsbertTarget, monkeypatch: pytest.MonkeyPatch, trained: tuple[newsbert.TrainResult, str]
+) -> None:
+    from newsbert import management
+
+    monkeypatch.setattr(management, "PAGE_MODELS", 2)
+    for number in range(3):
+        client.create_deployment(f"model-{number}", str(trained[0].bundle))
+    assert sorted(each["name"] for each in client.list_deployments()) == ["model-0", "model-1", "model-2"]
+
+
+def test_a_bad_text_is_refused_in_the_servers_words(client: NewsbertTarget) -> None:
+    client.create_deployment(NAME, "models:/TinyModel/1")
+    with pytest.raises(DeploymentError, match="item 1"):
+        client.predict(NAME, ["goal", " "])
+    many = client.predict(NAME, ["goal team"] * 200)
+    assert len(many["predictions"]) == 200
+
+
+def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
+    client: NewsbertTarget, opened: Running, trained: tuple[newsbert.TrainResult, str], tmp_path: Path
+) -> None:
+    """A bundle that is sound in itself, whose remembered answers are not what its graph gives."""
+    import hashlib
+    import shutil
+
+    copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "copy"))
+    contract = json.loads((copy / "newsbert.json").read_text())
+    contract["golden"][0]["probabilities"] = [0.1, 0.1, 0.8]
+    (copy / "newsbert.json").write_text(json.dumps(contract))
+    with pytest.raises(DeploymentError, match="where training gave"):
+        client.create_deployment(NAME, str(copy), config={"EXPORT_PATH": opened.store})
+    assert (client.list_deployments(), opened.archives()) == ([], [])
+    (copy / "model.onnx").write_bytes(b"altered")
+    with pytest.raises(DeploymentError, match=r"model\.onnx was altered"):
+        client.create_deployment(NAME, str(copy))
+    contract["files"]["model.onnx"] = hashlib.sha256(b"altered").hexdigest()
+    (copy / "newsbert.json").write_text(json.dumps(contract))
+    with pytest.raises(DeploymentError, match="Failed to start workers"):
+        client.create_deployment(NAME, str(copy))
+    assert (client.list_deployments(), opened.archives()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("action", "options", "said"),
+    [
+        ("create", {"EXPORT_DIR": "x"}, "EXPORT_DIR"),
+        ("create", {"WORKERS": "two"}, "-C WORKERS"),
+        ("create", {"BATCH_SIZE": "0"}, "-C BATCH_SIZE"),
+        ("create", {"VERSION": "latest"}, "-C VERSION"),
+        ("create", {"RUNTIME": "tensorrt"}, "-C RUNTIME"),
+        ("create", {"HANDLER": "my_handler.py"}, "-C HANDLER"),
+        ("create", {"SET_DEFAULT": "true"}, "SET_DEFAULT"),
+        ("update", {}, "nothing to update"),
+        ("update", {"BATCH_SIZE": "8"}, "TorchServe sets batches"),
+        ("update", {"SET_DEFAULT": "maybe"}, "-C SET_DEFAULT"),
+        ("update", {"WORKERS": "2"}, "Model not found"),
+        ("delete", {"WORKERS": "2"}, "WORKERS"),
+    ],
+)
+def test_a_wrong_configuration_is_told(client: NewsbertTarget, action: str, options: dict[str, str], said: str) -> None:
+    with pytest.raises(DeploymentError, match=said) as caught:
+        if action == "create":
+            client.create_deployment(NAME, "models:/TinyModel/1", config=options)
+        elif action == "update":
+            client.update_deployment(NAME, config=options)
+        else:
+            client.delete_deployment(NAME, config=options)
+    assert "\nHint: " in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["models:/Nobody/1", "models:/TinyModel/9", "file:///nowhere", "runs:/" + "0" * 32])
+def test_a_model_that_is_not_there_is_told(client: NewsbertTarget, uri: str) -> None:
+    with pytest.raises(DeploymentError, match="Hint: "):
+        client.create_deployment(NAME, uri)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["newsbert://", "newsbert:relative", "newsbert://host:port", "newsbert://host/path", "newsbert:/s?port=1",
+     "newsbert://host:1?inference_port=x"],
+)  # fmt: skip
+def test_a_target_that_is_no_address_is_told(uri: str) -> None:
+    with pytest.raises(DeploymentError, match="the target"):
+        NewsbertTarget(uri)
+
+
+def test_names_flavors_and_endpoints_that_cannot_be_are_told(client: NewsbertTarget) -> None:
+    for call in (
+        lambda: client.create_deployment("a b", "models:/TinyModel/1"),
+        lambda: client.create_deployment(NAME, "models:/TinyModel/1", flavor="sklearn"),
+        lambda: client.list_deployments(endpoint="x"),
+        lambda: client.predict(inputs=["x"]),
+        lambda: client.get_deployment("../models"),
+    ):
+        with pytest.raises(DeploymentError):
+            call()
+
+
+def test_a_server_that_is_down_and_a_wrong_key_are_told_without_a_traceback(
+    mlflow_command: Mlflow, opened: Running
+) -> None:
+    (port,) = _free_ports(1)
+    _failed(mlflow_command("list", "-t", f"newsbert://127.0.0.1:{port}"), 1, f"127.0.0.1:{port}", "refused")
+    create = ("create", "-t", opened.target, "--name", NAME, "-m", "models:/TinyModel/1")
+    _failed(mlflow_command(*create, "-C", "WORKRES=1"), 2, "WORKRES", "BATCH_SIZE")
+    helped = _succeeded(mlflow_command("help", "-t", "newsbert"))
+    for word in ("NEWSBERT_KEY_FILE", "EXPORT_PATH", "newsbert:/path/management.sock"):
+        assert word in helped
+
+
+def test_the_defaults_are_torchserves_and_what_its_configuration_says(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DeploymentError, match=r"http://127\.0\.0\.1:8081|InvalidKey|Token"):
+        NewsbertTarget("newsbert").get_deployment("nobody-has-this-19")
+    monkeypatch.setenv("CONFIG_PROPERTIES", str(opened.home / "config.properties"))
+    assert NewsbertTarget("newsbert").list_deployments() == []
+
+
+def test_run_local_serves_until_it_is_interrupted(
+    mlflow_command: Mlflow, trained: tuple[newsbert.TrainResult, str]
+) -> None:
+    (port,) = _free_ports(1)
+    arguments = ["run-local", "-t", "newsbert", "--name", NAME, "-m", "models:/TinyModel/1", "-C", f"PORT={port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "deployments", *arguments],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "MLFLOW_TRACKING_URI": trained[1]},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"TinyModel/1 is ready on http://127.0.0.1:{port}; Ctrl+C stops it\n"
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/predictions/{NAME}", b"data=goal")
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert json.load(response)["label"] == "Sport & loisirs"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+
+
+@pytest.mark.parametrize("with_torch", [True, False], ids=["torch", "no torch"])
+def test_the_plugins_own_target_keeps_working(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_command: Mlflow, with_torch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the README says: without a word about workers it would start none."""
+    from mlflow.deployments import get_deploy_client
+
+    with _torchserve(tmp_path_factory.mktemp("stock"), tokens=False, with_torch=with_torch) as running:
+        properties = str(running.home / "config.properties")
+        created = mlflow_command(
+            "create", "-t", "torchserve", "-m", "models:/TinyModel/1", "--name", NAME,
+            "-C", f"HANDLER={handler.__file__}", "-C", f"EXPORT_PATH={running.store}",
+            "-C", "initial_workers=1", "-C", "synchronous=true", "-C", "batch_size=8",
+            CONFIG_PROPERTIES=properties,
+        )  # fmt: skip
+        assert f"deployment {NAME}/1.0 is created" in _succeeded(created)
+        described = mlflow_command("get", "-t", "torchserve", "--name", NAME, CONFIG_PROPERTIES=properties)
+        assert '"status": "READY"' in _succeeded(described)
+        monkeypatch.setenv("CONFIG_PROPERTIES", properties)
+        client: Any = get_deploy_client("torchserve")  # type: ignore[no-untyped-call]
+        answer = json.loads(client.predict(NAME, json.dumps({"data": "goal team"})))
+        assert answer["label"] == "Sport & loisirs"
+        # Ours sees what the plugin deployed, and answers for it where the plugin cannot parse what MLflow hands it.
+        ours = NewsbertTarget(running.target)
+        assert ours.predict(NAME, ["goal team"])["predictions"] == [answer]
+        _succeeded(mlflow_command("delete", "-t", "torchserve", "--name", NAME, CONFIG_PROPERTIES=properties))
+        assert ours.list_deployments() == []
