@@ -1,7 +1,8 @@
 """The container engine, through the Docker SDK; the only importer of docker."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 BUILD_TIMEOUT_S = 1800
+PIDS_LIMIT = 1024
+"""Processes and threads of a container that serves: the frontend has about 60, a worker one and its cores."""
 
 
 class Engine:
@@ -47,7 +50,7 @@ class Engine:
 
     def remove_image(self, tag: str) -> None:
         """Take a name from an image, and the image away if it was the last one."""
-        with self._errors(f"removing {tag} failed"):
+        with _errors(f"removing {tag} failed"):
             self._client.images.remove(tag, force=True)
 
     def build(
@@ -78,7 +81,7 @@ class Engine:
         from docker.errors import DockerException
 
         tail: list[str] = []
-        with self._errors(f"building {tag} failed"):
+        with _errors(f"building {tag} failed"):
             try:
                 for event in self._client.api.build(
                     path=str(context),
@@ -104,8 +107,16 @@ class Engine:
             except (OSError, DockerException) as error:
                 raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
 
-    def run(self, image: str, *, host: str, port: int, container_port: int) -> "Container":
-        """Start a container of `image` with `container_port` published on `host:port`; `stop` removes it.
+    def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> "Container":
+        """Start a container of `image` that can write to `/tmp` in memory only; `stop` removes it.
+
+        It gets no init process of the engine's: newsbert as process 1 handles signals and leaves no child behind.
+
+        Args:
+            image: Its name.
+            host: Address of this machine on which ports are published.
+            ports: Port of this machine by port of the container.
+            environment: Variables by name.
 
         Raises:
             NotFoundError: If the engine has no such image.
@@ -113,43 +124,36 @@ class Engine:
         """
         if not self.has_image(image):
             raise NotFoundError(f"the engine has no image {image!r}", "newsbert build-image MODEL")
-        with self._errors(f"starting {image} failed"):
+        with _errors(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 detach=True,
-                init=True,
+                read_only=True,
+                tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's, not this machine's
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                ports={f"{container_port}/tcp": (host, port)},
+                pids_limit=PIDS_LIMIT,
+                ports={f"{inside}/tcp": (host, outside) for inside, outside in ports.items()},
+                environment=dict(environment),
                 labels={"newsbert.serve": image},
             )
         return Container(container)
 
-    def stop(self, container_id: str) -> None:
+    def stop(self, container_id: str, timeout_s: float) -> None:
         """Stop and remove a container; one that is gone already is fine."""
         from docker.errors import NotFound
 
-        with self._errors("stopping the container failed"), contextlib.suppress(NotFound):
-            Container(self._client.containers.get(container_id)).stop()
+        with _errors(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
+            Container(self._client.containers.get(container_id)).stop(timeout_s)
 
     def _image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
 
-        with self._errors(f"looking for {tag} failed"):
+        with _errors(f"looking for {tag} failed"):
             try:
                 return self._client.images.get(tag)
             except ImageNotFound:
                 return None
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        import requests
-        from docker.errors import DockerException
-
-        try:
-            yield
-        except (DockerException, requests.RequestException) as error:
-            raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
 class Container:
@@ -164,16 +168,31 @@ class Container:
         return str(self._container.id)
 
     def exit_code(self) -> int | None:
-        """What it ended with, or `None` while it runs; -1 if somebody removed it."""
-        from docker.errors import DockerException
+        """What it ended with, or `None` while it runs; -1 if somebody removed it.
 
-        try:
-            self._container.reload()
-        except DockerException:
-            return -1
-        if self._container.status in {"created", "running", "restarting"}:
+        Raises:
+            EngineError: If the engine does not say.
+        """
+        from docker.errors import NotFound
+
+        with _errors(f"looking for container {self.id[:12]} failed"):
+            try:
+                self._container.reload()
+            except NotFound:
+                return -1
+        if self._container.status in {"created", "running", "restarting", "paused"}:
             return None
         return int(self._container.attrs["State"]["ExitCode"])
+
+    def succeeds(self, command: Sequence[str]) -> bool:
+        """Run a command in it and tell whether that ended with 0."""
+        from docker.errors import APIError
+
+        with _errors(f"running {command[0]} in container {self.id[:12]} failed"):
+            try:
+                return bool(self._container.exec_run(list(command)).exit_code == 0)
+            except APIError:  # it does not run
+                return False
 
     def logs(self) -> str:
         """What it has printed."""
@@ -184,14 +203,29 @@ class Container:
         except DockerException:
             return ""
 
-    def stop(self) -> None:
-        """Stop and remove it."""
-        from docker.errors import DockerException
+    def stop(self, timeout_s: float) -> None:
+        """Stop it, which it has `timeout_s` for, and remove it; one that is gone already is fine.
 
-        with contextlib.suppress(DockerException):
-            self._container.stop(timeout=15)
-        with contextlib.suppress(DockerException):
-            self._container.remove(force=True)
+        Raises:
+            EngineError: If the engine does not do it.
+        """
+        from docker.errors import APIError, NotFound
+
+        with _errors(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
+            self._container.stop(timeout=math.ceil(timeout_s))
+            with contextlib.suppress(APIError):  # somebody else is removing it
+                self._container.remove(force=True)
+
+
+@contextlib.contextmanager
+def _errors(what: str) -> Iterator[None]:
+    import requests
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
 def _reason(error: Exception) -> str:
