@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import archive, torchserve
+from newsbert import archive, run_directory, torchserve
 from newsbert.bundle import Bundle
 from newsbert.client import Client
 from newsbert.config import ServeSettings
@@ -53,7 +53,8 @@ def bare_torchserve(store: Path) -> float:
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir()
     handler = store / "nothing.py"
-    handler.write_text("def handle(data, context):\n    return None if data is None else ['x'] * len(data)\n")
+    answer = json.dumps({"label": "x", "probabilities": {"x": 1}})
+    handler.write_text(f"def handle(data, context):\n    return None if data is None else [{answer!r}] * len(data)\n")
     config = store / "model-config.yaml"
     config.write_text(json.dumps({"newsbert": {"model": "nothing", "runtime": "onnxruntime", "workers": 1}}))
     subprocess.run(
@@ -63,7 +64,11 @@ def bare_torchserve(store: Path) -> float:
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )  # fmt: skip
     started = time.perf_counter()
-    with torchserve.serving(store / archive.ARCHIVE_NAME, ServeSettings(port=0), lambda line: None) as server:
+    settings = ServeSettings(port=0)
+    with (
+        run_directory.make(None) as work,
+        torchserve.serving(store / archive.ARCHIVE_NAME, settings, work, lambda line: None) as server,
+    ):
         assert server.wait_ready(60, threading.Event())
         return time.perf_counter() - started
 

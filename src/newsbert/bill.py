@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    print(f"{write(arguments.archive, arguments.output)} components")  # noqa: T201
+    print(f"{write(arguments.archive, arguments.output)} components")
 
 
 if __name__ == "__main__":

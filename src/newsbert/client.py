@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from newsbert import loopback
+from newsbert import config, loopback, tokens
 from newsbert.archive import SERVED_NAME
 from newsbert.errors import BadRequestError, ServingError
 from newsbert.handler import MODEL_HEADER
@@ -19,10 +19,11 @@ CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 """Bounds of a request; the server takes bodies of up to 1 MiB."""
 
 TIMEOUT_S = 120
+_NO_TOKEN = "InvalidKeyException"  # noqa: S105 - what TorchServe calls a token that it does not take
 
 
 class Client:
-    """A served model.
+    """A served model; it is asked with the token that `NEWSBERT_TOKEN` or the file `NEWSBERT_KEY_FILE` holds.
 
     Args:
         url: The server's base URL, or the URL of the model's predictions.
@@ -44,10 +45,13 @@ class Client:
 
     def _ask(self, items: Sequence[NewsItem]) -> list[Prediction]:
         body = json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]})
+        token = _token()
         try:
             request = urllib.request.Request(
                 self.url, body.encode(), {"Content-Type": "application/json", "Accept": "application/json"}
             )
+            if token is not None:
+                request.add_unredirected_header(*tokens.header(token))
             with loopback.urlopen(request, timeout=TIMEOUT_S) as response:
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
@@ -69,13 +73,25 @@ class Client:
         return ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL")
 
     def _refused(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError:
+        kind = ""
         try:
-            message = str(json.loads(error.read())["message"])
-        except (OSError, ValueError, KeyError, TypeError):
+            answer = json.loads(error.read())
+            message, kind = str(answer["message"]), str(answer.get("type"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             message = error.reason or "no reason given"
+        if error.code in {401, 403} or kind == _NO_TOKEN:
+            return ServingError(
+                f"{self.url} wants a token, and that of this request is none or expired ({error.code})",
+                "export NEWSBERT_TOKEN=$(newsbert serve token), asked where it is served",
+            )
         if error.code in {400, 413, 415}:
             return BadRequestError(f"{self.url} refused the request ({error.code}): {message}", "mend the text")
         return ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
+
+
+def _token() -> str | None:
+    key_file = config.key_file()
+    return config.token() or (tokens.valid(key_file) if key_file else None)
 
 
 def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:

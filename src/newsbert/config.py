@@ -71,6 +71,14 @@ class ServeSettings:
     batch_size: int = _setting(32, "Requests answered together at most", least=1)
     batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill", least=0)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
+    drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)
+    lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=1)
+    grpc_port: int | None = _setting(None, "Answer gRPC on this port too; else it is on loopback", least=1, most=65_535)
+    token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
+    token_expiry_min: float = _setting(60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000)
+    run_dir: str | None = _setting(
+        None, "Private directory for sockets, keys and all it writes; made anew", "NEWSBERT_RUN_DIR"
+    )
 
 
 @dataclass(frozen=True)
@@ -153,6 +161,8 @@ def model_name(flag: str | None = None) -> str | None:
 def default_of(section: type, name: str) -> str:
     """The default of a setting as `--help` shows it."""
     default = next(setting.default for setting in dataclasses.fields(section) if setting.name == name)
+    if isinstance(default, bool):
+        return "on" if default else "off"
     if isinstance(default, float):
         return f"{default:g}"
     return ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
@@ -178,7 +188,7 @@ def java_home() -> str | None:
     return os.environ.get("JAVA_HOME") or None
 
 
-def token(interface: str) -> str | None:
+def token(interface: str = "inference") -> str | None:
     """The token for TorchServe's `management` or `inference` interface, from its variable, where that is set."""
     return os.environ.get(TOKEN_VARIABLES[interface], "").strip() or None
 
@@ -199,6 +209,28 @@ def state_dir() -> Path:
     """Where running servers are noted: `NEWSBERT_STATE_DIR`, else the user's state directory."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(os.environ.get("NEWSBERT_STATE_DIR") or Path(base) / "newsbert")
+
+
+def activity_dir() -> Path | None:
+    """Where a worker and its supervisor tell each other what they do; set by the supervisor."""
+    directory = os.environ.get("NEWSBERT_ACTIVITY_DIR")
+    return Path(directory) if directory else None
+
+
+def run_dir() -> Path | None:
+    """A server's directory, where one is set: `NEWSBERT_SERVE_RUN_DIR` or `NEWSBERT_RUN_DIR`."""
+    directory = os.environ.get("NEWSBERT_SERVE_RUN_DIR") or os.environ.get("NEWSBERT_RUN_DIR")
+    return Path(directory) if directory else None
+
+
+def served_port() -> int:
+    """The port that a probe asks: `NEWSBERT_SERVE_PORT`, else the default.
+
+    Raises:
+        UsageError: If it is no number.
+    """
+    port: int = _convert(os.environ.get("NEWSBERT_SERVE_PORT") or "8080", int, "NEWSBERT_SERVE_PORT")
+    return port
 
 
 def in_mlflow_run() -> bool:
@@ -277,10 +309,11 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
             raise UsageError(f"{origin}: {value!r} is not a list of texts", "give a value of that kind")
         return tuple(str(part).strip() for part in parts if str(part).strip())
     if hint is bool:
-        known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-        if str(value).lower() not in known:
-            raise UsageError(f"{origin}: {value!r} is neither true nor false", "give true or false")
-        return known[str(value).lower()]
+        known = {"1": True, "true": True, "0": False, "false": False}
+        found = value if isinstance(value, bool) else known.get(value.lower()) if isinstance(value, str) else None
+        if found is None:
+            raise UsageError(f"{origin}: {value!r} is neither yes nor no", "give 1 or true, 0 or false")
+        return found
     if isinstance(value, bool | list | dict) or (hint is int and isinstance(value, float) and not value.is_integer()):
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind")
     try:

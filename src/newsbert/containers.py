@@ -1,19 +1,21 @@
 """From an image to a running container."""
 
 import contextlib
+import http.client
 import threading
 import time
-import urllib.request
+import urllib.error
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from newsbert import api, image, loopback, torchserve
+from newsbert import api, image, loopback, probe, torchserve
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
 from newsbert.torchserve import Address
 
 CONTAINER_PORT = 8080
+PROBE = ("python", "-m", "newsbert.probe")
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,10 @@ class Running:
         """Do nothing while it runs.
 
         Raises:
-            ServingError: If it has stopped by itself.
+            ServingError: If it has stopped by itself, or somebody removed it.
+            EngineError: If the engine is gone.
         """
-        code = self.container.exit_code()
-        if code is not None:
-            raise ServingError(f"the container stopped by itself (exit code {code})", "start it again")
+        _check(self.container, "by itself")
 
 
 def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str | None = None) -> str:
@@ -65,7 +66,7 @@ def serving(
 
     Args:
         tag: The image.
-        settings: Host and port on this machine; port 0 takes a free one.
+        settings: Host and ports on this machine (port 0 takes a free one), tokens, and how it is stopped.
         stop: Set by somebody else to give up waiting.
         on_log: Called with the container's log if it fails.
         keep: Leave it running at the end of the block.
@@ -74,10 +75,21 @@ def serving(
         ServingError: If it ends or does not answer in time.
     """
     address = Address(settings.host, torchserve.claim_port(settings.host, settings.port))
-    container = Engine().run(tag, host=address.host, port=address.port, container_port=CONTAINER_PORT)
+    ports = {CONTAINER_PORT: address.port}
+    environment = {
+        "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
+        "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
+        "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
+        "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
+    }
+    if settings.grpc_port is not None:
+        ports[settings.grpc_port] = torchserve.claim_port(settings.host, settings.grpc_port)
+        environment["NEWSBERT_SERVE_GRPC_PORT"] = str(settings.grpc_port)
+        address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
+    container = Engine().run(tag, host=address.host, ports=ports, environment=environment)
     answered = False
     try:
-        answered = _wait_ready(container, address, settings.timeout_s, stop)
+        answered = _wait_ready(container, address, settings, stop)
         yield Running(container, address) if answered else None
     except ServingError:
         for line in container.logs().splitlines()[-20:]:
@@ -86,18 +98,46 @@ def serving(
         raise
     finally:
         if not (keep and answered):
-            container.stop()
+            container.stop(stop_timeout_s(settings))
 
 
-def _wait_ready(container: Container, address: Address, timeout_s: float, stop: threading.Event) -> bool:
-    request = urllib.request.Request(address.predictions_url, b"ready?", {"Content-Type": "text/plain"})
-    deadline = time.monotonic() + timeout_s
+def stop_timeout_s(settings: ServeSettings) -> float:
+    """How long a container has to stop, which it uses to answer what is in flight."""
+    return settings.drain_s + 5
+
+
+def _wait_ready(container: Container, address: Address, settings: ServeSettings, stop: threading.Event) -> bool:
+    deadline = time.monotonic() + settings.timeout_s
     while not stop.wait(0.1):
-        code = container.exit_code()
-        if code is not None:
-            raise ServingError(f"the container stopped while starting (exit code {code})", "see its log above")
-        with contextlib.suppress(OSError), loopback.urlopen(request, timeout=10):
-            return True
+        _check(container, "while starting")
+        with contextlib.suppress(ServingError):
+            if settings.token_auth:
+                # The keys are in there, and no business of this side.
+                if _reachable(address) and container.succeeds(PROBE):
+                    return True
+            else:
+                probe.ask(address.url, None, 10)
+                return True
         if time.monotonic() > deadline:
-            raise ServingError(f"no answer on {address.url} after {timeout_s:g} s", "see its log above")
+            raise ServingError(f"no answer on {address.url} after {settings.timeout_s:g} s", "see its log above")
     return False
+
+
+def _reachable(address: Address) -> bool:
+    """Tell whether a server is there, if only to say that it wants a token."""
+    try:
+        with loopback.urlopen(f"{address.url}/ping", timeout=10):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _check(container: Container, when: str) -> None:
+    code = container.exit_code()
+    if code == -1:
+        raise ServingError(f"somebody removed the container {container.id[:12]}", "newsbert serve container MODEL")
+    if code is not None:
+        raise ServingError(f"the container stopped {when} (exit code {code})", "see its log above")

@@ -2,9 +2,10 @@
 
 import contextlib
 import io
+import math
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 BUILD_TIMEOUT_S = 1800
+PIDS_LIMIT = 1024
+"""Processes and threads of a container that serves: the frontend has about 60, a worker one and its cores."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Engine:
     def layers(self, tag: str) -> list[Layer]:
         """The layers of an image that take room, the lowest first."""
         image = self._image(tag)
-        with self._errors(f"looking at {tag} failed"):
+        with _errors(f"looking at {tag} failed"):
             steps = image.history() if image is not None else []
         return [Layer(_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
 
@@ -71,7 +74,7 @@ class Engine:
         from docker.errors import NotFound
 
         self._found(tag)
-        with self._errors(f"looking into {tag} failed"):
+        with _errors(f"looking into {tag} failed"):
             container = self._client.containers.create(tag, command=["true"])
             try:
                 stream, _ = container.get_archive(path)
@@ -85,12 +88,12 @@ class Engine:
 
     def tag_image(self, tag: str, alias: str) -> None:
         """Give an image another name."""
-        with self._errors(f"calling {tag} {alias} failed"):
+        with _errors(f"calling {tag} {alias} failed"):
             self._found(tag).tag(*_split(alias))
 
     def remove_stages(self, label: str) -> None:
         """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
-        with self._errors(f"removing the build stages {label} failed"):
+        with _errors(f"removing the build stages {label} failed"):
             self._client.images.prune({"dangling": True, "label": label})
 
     def push(self, tag: str, on_progress: Callable[[str, int, int], None]) -> str:
@@ -108,7 +111,7 @@ class Engine:
         """
         self._found(tag)
         digest = ""
-        with self._errors(f"pushing {tag} failed"):
+        with _errors(f"pushing {tag} failed"):
             for event in self._client.api.push(*_split(tag), stream=True, decode=True):
                 if "error" in event:
                     raise EngineError(
@@ -129,7 +132,7 @@ class Engine:
 
     def remove_image(self, tag: str) -> None:
         """Take a name from an image, and the image away if it was the last one."""
-        with self._errors(f"removing {tag} failed"):
+        with _errors(f"removing {tag} failed"):
             self._client.images.remove(tag, force=True)
 
     def build(
@@ -162,7 +165,7 @@ class Engine:
         from docker.errors import DockerException
 
         tail: list[str] = []
-        with self._errors(f"building {tag} failed"):
+        with _errors(f"building {tag} failed"):
             try:
                 for event in self._client.api.build(
                     path=str(context),
@@ -189,8 +192,16 @@ class Engine:
             except (OSError, DockerException) as error:
                 raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
 
-    def run(self, image: str, *, host: str, port: int, container_port: int) -> "Container":
-        """Start a container of `image` with `container_port` published on `host:port`; `stop` removes it.
+    def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> "Container":
+        """Start a container of `image` that can write to `/tmp` in memory only; `stop` removes it.
+
+        It gets no init process of the engine's: newsbert as process 1 handles signals and leaves no child behind.
+
+        Args:
+            image: Its name.
+            host: Address of this machine on which ports are published.
+            ports: Port of this machine by port of the container.
+            environment: Variables by name.
 
         Raises:
             NotFoundError: If the engine has no such image.
@@ -198,14 +209,17 @@ class Engine:
         """
         if not self.has_image(image):
             raise NotFoundError(f"the engine has no image {image!r}", "newsbert build-image MODEL")
-        with self._errors(f"starting {image} failed"):
+        with _errors(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 detach=True,
-                init=True,
+                read_only=True,
+                tmpfs={"/tmp": "mode=1777"},  # noqa: S108 - the container's, not this machine's
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
-                ports={f"{container_port}/tcp": (host, port)},
+                pids_limit=PIDS_LIMIT,
+                ports={f"{inside}/tcp": (host, outside) for inside, outside in ports.items()},
+                environment=dict(environment),
                 labels={"newsbert.serve": image},
             )
         return Container(container)
@@ -235,7 +249,7 @@ class Engine:
         Raises:
             EngineError: If it cannot be started.
         """
-        with self._errors(f"starting {image} failed"):
+        with _errors(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 command,
@@ -251,12 +265,12 @@ class Engine:
             )
         return Container(container)
 
-    def stop(self, container_id: str) -> None:
+    def stop(self, container_id: str, timeout_s: float) -> None:
         """Stop and remove a container; one that is gone already is fine."""
         from docker.errors import NotFound
 
-        with self._errors("stopping the container failed"), contextlib.suppress(NotFound):
-            Container(self._client.containers.get(container_id)).stop()
+        with _errors(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
+            Container(self._client.containers.get(container_id)).stop(timeout_s)
 
     def _found(self, tag: str) -> Any:
         image = self._image(tag)
@@ -267,21 +281,11 @@ class Engine:
     def _image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
 
-        with self._errors(f"looking for {tag} failed"):
+        with _errors(f"looking for {tag} failed"):
             try:
                 return self._client.images.get(tag)
             except ImageNotFound:
                 return None
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        import requests
-        from docker.errors import DockerException
-
-        try:
-            yield
-        except (DockerException, requests.RequestException) as error:
-            raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
 class Container:
@@ -296,16 +300,31 @@ class Container:
         return str(self._container.id)
 
     def exit_code(self) -> int | None:
-        """What it ended with, or `None` while it runs; -1 if somebody removed it."""
-        from docker.errors import DockerException
+        """What it ended with, or `None` while it runs; -1 if somebody removed it.
 
-        try:
-            self._container.reload()
-        except DockerException:
-            return -1
-        if self._container.status in {"created", "running", "restarting"}:
+        Raises:
+            EngineError: If the engine does not say.
+        """
+        from docker.errors import NotFound
+
+        with _errors(f"looking for container {self.id[:12]} failed"):
+            try:
+                self._container.reload()
+            except NotFound:
+                return -1
+        if self._container.status in {"created", "running", "restarting", "paused"}:
             return None
         return int(self._container.attrs["State"]["ExitCode"])
+
+    def succeeds(self, command: Sequence[str]) -> bool:
+        """Run a command in it and tell whether that ended with 0."""
+        from docker.errors import APIError
+
+        with _errors(f"running {command[0]} in container {self.id[:12]} failed"):
+            try:
+                return bool(self._container.exec_run(list(command)).exit_code == 0)
+            except APIError:  # it does not run
+                return False
 
     def logs(self) -> str:
         """What it has printed."""
@@ -322,13 +341,8 @@ class Container:
         Raises:
             EngineError: If the engine goes away.
         """
-        import requests
-        from docker.errors import DockerException
-
-        try:
+        with _errors(f"container {self.id[:12]} was lost"):
             yield from self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
-        except (DockerException, requests.RequestException) as error:
-            raise EngineError(f"the container was lost: {_reason(error)}", _START_HINT) from error
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; one that has ended is fine."""
@@ -343,13 +357,8 @@ class Container:
         Raises:
             EngineError: If the engine goes away.
         """
-        import requests
-        from docker.errors import DockerException
-
-        try:
+        with _errors(f"container {self.id[:12]} was lost"):
             return int(self._container.wait()["StatusCode"])
-        except (DockerException, requests.RequestException) as error:
-            raise EngineError(f"the container was lost: {_reason(error)}", _START_HINT) from error
 
     def remove(self) -> None:
         """Remove it, running or not."""
@@ -358,14 +367,29 @@ class Container:
         with contextlib.suppress(DockerException):
             self._container.remove(force=True)
 
-    def stop(self) -> None:
-        """Stop and remove it."""
-        from docker.errors import DockerException
+    def stop(self, timeout_s: float) -> None:
+        """Stop it, which it has `timeout_s` for, and remove it; one that is gone already is fine.
 
-        with contextlib.suppress(DockerException):
-            self._container.stop(timeout=15)
-        with contextlib.suppress(DockerException):
-            self._container.remove(force=True)
+        Raises:
+            EngineError: If the engine does not do it.
+        """
+        from docker.errors import APIError, NotFound
+
+        with _errors(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
+            self._container.stop(timeout=math.ceil(timeout_s))
+            with contextlib.suppress(APIError):  # somebody else is removing it
+                self._container.remove(force=True)
+
+
+@contextlib.contextmanager
+def _errors(what: str) -> Iterator[None]:
+    import requests
+    from docker.errors import DockerException
+
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
 def _split(name: str) -> tuple[str, str]:

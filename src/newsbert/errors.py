@@ -72,3 +72,12 @@ class MissingExtraError(NewsbertError):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")
+
+
+def from_document(document: dict[str, str | None]) -> NewsbertError:
+    """The error that another newsbert has written with `--json`: its kind, message and hint."""
+    kinds: dict[str, type[NewsbertError]] = {kind("", "").code: kind for kind in NewsbertError.__subclasses__()}
+    kind = kinds.get(str(document["code"]), NewsbertError)
+    error = kind.__new__(kind)
+    NewsbertError.__init__(error, str(document["message"]), document["hint"])  # not all kinds are made from these two
+    return error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import config, runtimes
+from newsbert.activity import Activity
 from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.golden import GOLDEN_ITEMS
 from newsbert.model import Prediction
@@ -34,6 +35,9 @@ class RequestError(Exception):
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(message)
         self.status = status
+
+
+_CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Handler:
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
         # A worker that cannot answer must not count as ready, and the first request should not pay for warming up.
         self._runtime.predict(GOLDEN_ITEMS)
+        self._activity = Activity(config.activity_dir())
 
     def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch.
@@ -76,6 +81,12 @@ class Handler:
         Returns:
             A body for each request.
         """
+        if self._activity.closing:
+            return [_refuse(context, index, _CLOSING) for index in range(len(requests))]
+        with self._activity.answering():
+            return self._answer(requests, context)
+
+    def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         parsed: list[Parsed | RequestError] = []
         accepts = []
         for index, request in enumerate(requests):
@@ -91,9 +102,7 @@ class Handler:
         for index, each in enumerate(parsed):
             context.set_response_header(index, MODEL_HEADER, self._name)
             if isinstance(each, RequestError):
-                context.set_response_status(each.status.value, each.status.phrase, index)
-                context.set_response_content_type(index, _JSON)
-                bodies.append(_error_body(each))
+                bodies.append(_refuse(context, index, each))
             else:
                 predictions = [Prediction.of(self._labels, next(answers)) for _ in each.sequences]
                 content_type, body = _render(predictions, each.many, accepts[index])
@@ -193,8 +202,10 @@ def _text(value: Any) -> str:
         raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
 
 
-def _error_body(error: RequestError) -> bytes:
-    """The message in the form that TorchServe's own errors have."""
+def _refuse(context: Any, index: int, error: RequestError) -> bytes:
+    """Set a request's status and return the message, in the form that TorchServe's own errors have."""
+    context.set_response_status(error.status.value, error.status.phrase, index)
+    context.set_response_content_type(index, _JSON)
     name = error.status.phrase.title().replace(" ", "")
     return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
 

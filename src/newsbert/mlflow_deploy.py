@@ -281,7 +281,7 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
             settings,
             tracking_uri=None,
             stop=threading.Event(),
-            on_ready=lambda model, address: click.echo(f"{model} is ready on {address.url}; Ctrl+C stops it"),
+            on_ready=lambda model, server: click.echo(f"{model} is ready on {server.address.url}; Ctrl+C stops it"),
             on_log=lambda line: None,
         )
 

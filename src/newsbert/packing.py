@@ -7,12 +7,15 @@ create` with our target of the TorchServe plugin, and the archive that this has 
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from newsbert import torchserve
-from newsbert.archive import SERVED_NAME
+from newsbert import run_directory, torchserve
+from newsbert.archive import ARCHIVE_NAME, SERVED_NAME
 from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
+
+START_TIMEOUT_S = 60
 
 
 def pack(model: Path, output: Path, name: str, runtime: str) -> None:
@@ -28,16 +31,31 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
         ServingError: If the deployment cannot be made, or does not answer.
     """
     output.mkdir(parents=True)
-    with torchserve.empty(output, ServeSettings(port=0), print) as server:
+    with (
+        run_directory.make(None) as work,
+        torchserve.empty(output, ServeSettings(port=0), work, lambda line: print(line, flush=True)) as server,
+    ):
+        _wait_for(server)
         target = f"newsbert:{server.management}?inference_port={server.address.port}"
         settings = {"EXPORT_PATH": output, "MODEL": name, "RUNTIME": runtime}
         command = ["mlflow", "deployments", "create", "-t", target, "-m", str(model), "--name", SERVED_NAME]
         for key, value in settings.items():
             command += ["-C", f"{key}={value}"]
-        print("$", *command, flush=True)  # noqa: T201
+        print("$", *command, flush=True)
         code = subprocess.run(command, check=False).returncode
-    if code != 0:
+    made = list(output.glob("*.mar"))
+    if code == 0 and len(made) == 1:
+        made[0].rename(output / ARCHIVE_NAME)
+    else:
         raise ServingError(f"mlflow deployments create ended with exit code {code}", "see what it printed above")
+
+
+def _wait_for(server: torchserve.Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not server.management.exists():
+        if time.monotonic() > deadline:
+            raise ServingError(f"TorchServe did not start within {START_TIMEOUT_S} s", "see what it printed above")
+        time.sleep(0.1)
 
 
 def main() -> None:
@@ -51,7 +69,7 @@ def main() -> None:
     try:
         pack(Path(given.model), Path(given.output), given.name, given.runtime)
     except NewsbertError as error:
-        print(f"ERROR: {error.message}", file=sys.stderr)  # noqa: T201
+        print(f"ERROR: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -99,9 +99,9 @@ def main() -> None:
     )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     try:
-        print(f"proved: {prove(parser.parse_args().command)}")  # noqa: T201
+        print(f"proved: {prove(parser.parse_args().command)}")
     except NewsbertError as error:
-        print(f"ERROR: not proved: {error.message}", file=sys.stderr)  # noqa: T201
+        print(f"ERROR: not proved: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

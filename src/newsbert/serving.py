@@ -1,11 +1,10 @@
 """Serving a model until told to stop: on this machine with TorchServe, or in a container."""
 
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import api, archive, torchserve
+from newsbert import api, archive, run_directory, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
 
@@ -18,7 +17,7 @@ def serve_locally(
     *,
     tracking_uri: str | None,
     stop: threading.Event,
-    on_ready: Callable[[str, torchserve.Address], None],
+    on_ready: Callable[[str, torchserve.Server], None],
     on_log: Callable[[str], None],
 ) -> None:
     """Serve a model with TorchServe until `stop` is set.
@@ -28,7 +27,7 @@ def serve_locally(
         settings: Host, port, workers and batching; an archive brings its own workers and batching.
         tracking_uri: MLflow's; as configured if not given.
         stop: Set by somebody else to end it.
-        on_ready: Called with the model's name and its address when it has answered for the first time.
+        on_ready: Called with the model's name and the server when it has answered for the first time.
         on_log: Called with the lines that TorchServe logs.
 
     Raises:
@@ -36,17 +35,17 @@ def serve_locally(
     """
     # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
     torchserve.claim_port(settings.host, settings.port)
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+    with run_directory.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
             model_archive = Path(reference)
             name = archive.served(model_archive).model
         else:
             located = api.locate(reference, tracking_uri=tracking_uri)
             name = located.name
-            model_archive = archive.write(Bundle.read(located.path), Path(directory), name, settings)
-        with torchserve.serving(model_archive, settings, on_log) as server:
+            model_archive = archive.write(Bundle.read(located.path), work, name, settings)
+        with torchserve.serving(model_archive, settings, work, on_log) as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return
-            on_ready(name, server.address)
+            on_ready(name, server)
             while not stop.wait(_CHECK_INTERVAL_S):
                 server.check()

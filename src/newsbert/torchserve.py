@@ -8,45 +8,58 @@ run side by side.
 import collections
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, java, loopback, runtimes
-from newsbert.archive import SERVED_NAME, served
+from newsbert import config, java, listeners, netty, probe, runtimes, tokens
+from newsbert.activity import Activity
+from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
 from newsbert.config import ServeSettings
+from newsbert.drain import drain
 from newsbert.errors import MissingExtraError, ServingError, UsageError
 
 MAX_REQUEST_BYTES = 1024 * 1024
-STOP_TIMEOUT_S = 10
 _LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
+_ACTIVITY = "activity"
+_ASK_AFTER_S = 10
+_QUIET_S = 0.15
 _FATAL = ("Failed to load model", "Backend worker process died")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server's model answers."""
+    """Where a server listens: HTTP, gRPC, gRPC's management and metrics."""
 
     host: str
     port: int
+    grpc_host: str = _LOOPBACK
+    grpc_port: int = 0
+    grpc_management_port: int = 0
+    metrics_port: int = 0
+
+    @property
+    def connect_host(self) -> str:
+        """The address to reach it by from this machine."""
+        return _LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
     @property
     def url(self) -> str:
         """The base URL to reach it by from this machine."""
-        return f"http://{_LOOPBACK if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104
+        return f"http://{self.connect_host}:{self.port}"
 
     @property
     def predictions_url(self) -> str:
@@ -60,15 +73,36 @@ class Server:
     Args:
         process: The Java frontend, in a session of its own.
         address: Where it answers.
+        work: Its directory.
+        settings: How it is watched and stopped.
+        batch_delay_s: How long its batches wait to fill.
         on_log: Called with every line that it logs.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", address: Address, on_log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[str]",
+        address: Address,
+        work: Path,
+        settings: ServeSettings,
+        batch_delay_s: float,
+        on_log: Callable[[str], None],
+    ) -> None:
         self.address = address
+        self.management = work / tokens.MANAGEMENT_SOCKET
+        self.key_file = work / tokens.KEY_FILE if settings.token_auth else None
         self._process = process
+        self._settings = settings
+        self._batch_delay_s = batch_delay_s
+        self._activity = Activity(work / _ACTIVITY)
         self._on_log = on_log
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
         self._failed = False
+        self._ready = False
+        self._last_answer = 0
+        self._silent_s = 0.0
+        self._checked = time.monotonic()
+        self._probe: threading.Thread | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -79,39 +113,53 @@ class Server:
             ServingError: If the server stops, the model cannot be loaded, or it takes longer than `timeout_s`.
         """
         deadline = time.monotonic() + timeout_s
-        request = urllib.request.Request(
-            self.address.predictions_url, b"ready?", {"Content-Type": "text/plain", "Accept": "text/plain"}
-        )
         while not stop.wait(0.05):
-            self.check()
+            self._check_process()
             if self._failed:
                 raise ServingError(f"the model cannot be loaded: {self._reason()}", "see its log above")
-            with contextlib.suppress(OSError), loopback.urlopen(request, timeout=10):
+            with contextlib.suppress(ServingError):
+                probe.ask(self.address.url, self.key_file, 10)
+                self._ready = True
+                self._answered()
+                # Nobody has business there, and any user of this machine could stop the workers.
+                listeners.close(self._process.pid, [self.address.grpc_management_port])
                 return True
             if time.monotonic() > deadline:
                 raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", "see its log above")
         return False
 
     def check(self) -> None:
-        """Do nothing while the server runs.
+        """Do nothing while the server runs and its model answers; to be called every second or oftener.
+
+        A model that nobody has asked for a while is asked whether it answers.
 
         Raises:
-            ServingError: If it has stopped by itself.
+            ServingError: If it has stopped by itself, or its workers are lost.
         """
-        code = self._process.poll()
-        if code is not None:
-            self._reader.join(2)
-            raise ServingError(f"TorchServe stopped by itself (exit code {code}): {self._reason()}", "start it again")
+        self._check_process()
+        now = time.monotonic()
+        # At most a second at a time: who has been stopped for an hour himself knows nothing of that hour.
+        self._silent_s += min(now - self._checked, 1.0)
+        self._checked = now
+        last = self._activity.last()
+        if last != self._last_answer:
+            self._last_answer = last
+            self._answered()
+        elif self._silent_s > self._settings.lost_s:
+            self._ready = False  # nobody is left who could answer what is in flight
+            raise ServingError(
+                f"the model has not answered for {self._settings.lost_s:g} s: {self._reason()}", "start it again"
+            )
+        elif self._silent_s > _ASK_AFTER_S and (self._probe is None or not self._probe.is_alive()):
+            self._probe = threading.Thread(target=self._ask, daemon=True)
+            self._probe.start()
 
     def stop(self) -> None:
-        """Stop the frontend and its workers; returns when none is left."""
+        """Answer what has been asked, then stop the frontend and its workers; returns when none is left."""
         group = self._process.pid
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
         try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            pass
+            if self._ready and self._settings.drain_s and self._process.poll() is None:
+                self._drain()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
@@ -119,6 +167,39 @@ class Server:
             self._reader.join(2)
             assert self._process.stdout is not None
             self._process.stdout.close()
+
+    def _drain(self) -> None:
+        headers: dict[str, str] = {}
+        if self.key_file is not None:
+            with contextlib.suppress(ServingError):
+                headers = dict([tokens.header(tokens.valid(self.key_file))])
+        drain(
+            self._process.pid,
+            self.address.connect_host,
+            self.address.port,
+            other_ports=(self.address.grpc_port,),
+            activity=self._activity,
+            headers=headers,
+            path=urllib.parse.urlsplit(self.address.predictions_url).path,
+            quiet_s=self._batch_delay_s + _QUIET_S,
+            limit_s=self._settings.drain_s,
+            on=lambda: self._process.poll() is None,
+        )
+
+    def _answered(self) -> None:
+        self._silent_s = 0.0
+        self._tail.clear()  # whatever it complained of, it got over it
+
+    def _ask(self) -> None:
+        with contextlib.suppress(ServingError):
+            probe.ask(self.address.url, self.key_file, _ASK_AFTER_S)
+            self._answered()
+
+    def _check_process(self) -> None:
+        code = self._process.poll()
+        if code is not None:
+            self._reader.join(2)
+            raise ServingError(f"TorchServe stopped by itself (exit code {code}): {self._reason()}", "start it again")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -129,76 +210,108 @@ class Server:
             self._on_log(line.rstrip())
 
     def _reason(self) -> str:
-        """The last thing it logged that looks like a reason."""
+        """What looks most like a reason of what it logged since it last answered."""
         lines = list(self._tail)
         telling = [line for line in lines if "Error" in line or "Exception" in line]
         return (telling or lines or ["it logged nothing"])[-1].strip()
 
 
 @contextlib.contextmanager
-def serving(archive: Path, settings: ServeSettings, on_log: Callable[[str], None]) -> Iterator[Server]:
-    """Run TorchServe with an archive; it is stopped and its directory removed on the way out.
+def serving(archive: Path, settings: ServeSettings, work: Path, on_log: Callable[[str], None]) -> Iterator[Server]:
+    """Run TorchServe with an archive until the block ends.
 
     Args:
         archive: The model archive.
-        settings: Host, port (0 takes a free one) and workers.
+        settings: Host, ports (0 takes a free one), tokens, and how it is watched and stopped.
+        work: A private directory, for all that it writes.
         on_log: Called with every line that it logs.
 
     Raises:
         ServingError: If it cannot be started, a port in use among the reasons.
     """
+    if served(archive).runtime == runtimes.DEFAULT:
+        (work / "lib").mkdir()
+        shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
+    archive = archive.resolve()
+    with _started(archive.parent, archive.name, settings, work, on_log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def empty(model_store: Path, settings: ServeSettings, work: Path, on_log: Callable[[str], None]) -> Iterator[Server]:
+    """Run TorchServe without a model until the block ends; models are registered over its management socket.
+
+    Args:
+        model_store: Where the archives are that it may register.
+        settings: As of `serving`.
+        work: As of `serving`.
+        on_log: As of `serving`.
+
+    Raises:
+        ServingError: If it cannot be started.
+    """
+    with _started(model_store.resolve(), None, settings, work, on_log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _started(
+    model_store: Path, model: str | None, settings: ServeSettings, work: Path, on_log: Callable[[str], None]
+) -> Iterator[Server]:
     frontend = util.find_spec("ts")
     if frontend is None or frontend.origin is None:
         raise MissingExtraError("torchserve", "serve")
     ts_home = Path(frontend.origin).parent
-    java_binary, archive_runtime = java.find(), served(archive).runtime
-    archive = archive.resolve()
-    address = Address(settings.host, claim_port(settings.host, settings.port))
-    # A short path, since the sockets between frontend and workers are in it, and ours alone.
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
-        work = Path(directory)
-        (work / "tmp").mkdir()
-        if archive_runtime == runtimes.DEFAULT:
-            (work / "lib").mkdir()
-            shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
-        (work / "config.properties").write_text(_properties(address, archive, work), encoding="utf-8")
-        with resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config:
-            process = subprocess.Popen(
-                [
-                    str(java_binary),
-                    f"-Dmodel_server_home={ts_home.parent}",
-                    f"-Djava.io.tmpdir={work / 'tmp'}",
-                    f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
-                    "-Dlog4j2.disableJmx=true",
-                    "-cp",
-                    str(ts_home / "frontend" / "*"),
-                    "org.pytorch.serve.ModelServer",
-                    "--python",
-                    sys.executable,
-                    "-f",
-                    str(work / "config.properties"),
-                    "-s",
-                    str(archive.parent),
-                    "-ncs",
-                    "-m",
-                    f"{SERVED_NAME}={archive.name}",
-                ],
-                cwd=work,
-                env=_environment(work),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls prctl and nothing else
-            )
-            server = Server(process, address, on_log)
-            try:
-                yield server
-            finally:
-                server.stop()
+    java_binary = java.find()
+    address = _claim_address(settings)
+    for name in ("tmp", "logs", _ACTIVITY):
+        (work / name).mkdir()
+    properties = _properties(address, model_store, model, work, settings)
+    (work / "config.properties").write_text(properties, encoding="utf-8")
+    with resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config:
+        process = subprocess.Popen(
+            [
+                str(java_binary),
+                f"-Dmodel_server_home={ts_home.parent}",
+                f"-Djava.io.tmpdir={work / 'tmp'}",
+                f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
+                f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
+                "-Dlog4j2.disableJmx=true",
+                "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
+                "-cp",
+                str(ts_home / "frontend" / "*"),
+                "org.pytorch.serve.ModelServer",
+                "--python",
+                sys.executable,
+                "-f",
+                str(work / "config.properties"),
+                "-s",
+                str(model_store),
+                "-ncs",
+                *(["-m", f"{SERVED_NAME}={model}"] if model else []),
+            ],
+            cwd=work,  # where it writes its key file
+            env=_environment(work),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            umask=0o077,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls prctl and nothing else
+        )
+        server = Server(process, address, work, settings, _batch_delay_s(model_store / model) if model else 0.0, on_log)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _batch_delay_s(archive: Path) -> float:
+    with zipfile.ZipFile(archive) as content:
+        return float(json.loads(content.read(CONFIG_NAME)).get("maxBatchDelay", 0)) / 1000
 
 
 def claim_port(host: str, port: int) -> int:
@@ -224,34 +337,48 @@ def claim_port(host: str, port: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _properties(address: Address, archive: Path, work: Path) -> str:
-    """TorchServe's configuration: the model on the given address, metrics and gRPC on loopback.
+def _claim_address(settings: ServeSettings) -> Address:
+    """The ports that the server is to have.
+
+    Raises:
+        ServingError: If one is in use.
+    """
+    port = claim_port(settings.host, settings.port)
+    grpc_host, grpc_port = (_LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
+    if grpc_port == port:
+        raise UsageError(f"port {port} cannot be both for HTTP and gRPC", "give another --grpc-port")
+    if grpc_port:
+        claim_port(grpc_host, grpc_port)
+    with contextlib.ExitStack() as stack:
+        free = []
+        for _ in range(3):
+            # Held until all are chosen, so that no two are the same.
+            taken = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            taken.bind((_LOOPBACK, 0))
+            free.append(taken.getsockname()[1])
+    return Address(settings.host, port, grpc_host, grpc_port or free[0], *free[1:])
+
+
+def _properties(address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings) -> str:
+    """TorchServe's configuration: the model on the given address, what else there is on loopback.
 
     Management is a socket in a directory of ours alone: on a port, any user of this machine could stop the workers.
     """
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(4):
-            # Held until all are chosen, so that no two are the same.
-            probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            probe.bind((_LOOPBACK, 0))
-            ports.append(probe.getsockname()[1])
-    metrics, grpc_inference, grpc_management, workers = ports
     values = {
         "inference_address": f"http://{address.host}:{address.port}",
-        "management_address": f"unix:{work / 'management.sock'}",
-        "metrics_address": f"http://{_LOOPBACK}:{metrics}",
-        "grpc_inference_address": _LOOPBACK,
+        "management_address": f"unix:{work / tokens.MANAGEMENT_SOCKET}",
+        "metrics_address": f"http://{_LOOPBACK}:{address.metrics_port}",
+        "grpc_inference_address": address.grpc_host,
         "grpc_management_address": _LOOPBACK,
-        "grpc_inference_port": grpc_inference,
-        "grpc_management_port": grpc_management,
-        "initial_worker_port": workers,
-        "model_store": archive.parent,
-        "load_models": f"{SERVED_NAME}={archive.name}",
+        "grpc_inference_port": address.grpc_port,
+        "grpc_management_port": address.grpc_management_port,
+        "model_store": model_store,
+        "load_models": f"{SERVED_NAME}={model}" if model else "",
         "default_workers_per_model": 1,
         "allowed_urls": "file:///nowhere",
-        "enable_model_api": "false",
-        "disable_token_authorization": "true",
+        "enable_model_api": str(model is None).lower(),
+        "disable_token_authorization": str(not settings.token_auth).lower(),
+        "token_expiration_min": settings.token_expiry_min,
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",
         # Bodies go to the handler as bytes: decoded here, broken JSON would be passed on as if it were text.
@@ -272,6 +399,7 @@ def _environment(work: Path) -> dict[str, str]:
         METRICS_LOCATION=str(work / "logs"),
         TEMP=str(work / "tmp"),
         TMPDIR=str(work / "tmp"),
+        NEWSBERT_ACTIVITY_DIR=str(work / _ACTIVITY),
         PYTHONUNBUFFERED="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
     )

@@ -37,7 +37,7 @@ def server(
     settings = ServeSettings(port=0)
     store = tmp_path_factory.mktemp("store")
     made = archive.write(Bundle.read(trained[0].bundle), store, "TinyModel/1", settings)
-    with torchserve.serving(made, settings, print) as running:
+    with torchserve.serving(made, settings, tmp_path_factory.mktemp("run"), print) as running:
         assert running.wait_ready(60, threading.Event())
         yield running
 

@@ -69,10 +69,10 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
     expected: dict[str, Any] = {}
     for setting in dataclasses.fields(section):
         default: Any = setting.default
-        value: Any = default + 1 if type(default) in {int, float} else "7"
-        value = min(value, setting.metadata["most"]) if setting.metadata["most"] else value
+        value: Any = default + 1 if type(default) in {int, float} else not default if default is False else "7"
+        value = min(value, setting.metadata["most"]) if setting.metadata["most"] and default is not None else value
         value = ("a b", "c") if isinstance(default, tuple) else value
-        expected[setting.name] = 7 if setting.name == "samples" else value
+        expected[setting.name] = 7 if setting.name in {"samples", "grpc_port"} else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
         )
@@ -84,6 +84,7 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
     [
         (TrainSettings, {"epochs": 0}), (TrainSettings, {"epochs": float("nan")}), (TrainSettings, {"batch_size": 0}),
         (TrainSettings, {"seed": -1}), (TrainSettings, {"learning_rate": 2}), (ServeSettings, {"port": 65_536}),
+        (ServeSettings, {"token_expiry_min": 0}), (ServeSettings, {"drain_s": -1}), (ServeSettings, {"grpc_port": 0}),
         (ServeSettings, {"workers": 0}), (ServeSettings, {"batch_delay_ms": -1}), (ServeSettings, {"timeout_s": 0}),
     ],
 )  # fmt: skip
@@ -106,6 +107,25 @@ def test_false_looking_flags_are_flags() -> None:
     toml("[serve]\nport = 9000\n[train]\nseed = 5\n")
     assert resolve(ServeSettings, port=0).port == 0
     assert resolve(TrainSettings, seed=0).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("1", True), ("true", True), ("TRUE", True), (True, True), ("0", False), ("false", False), (False, False)],
+)
+def test_a_switch_is_on_or_off(given: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(ServeSettings, token_auth=given).token_auth is expected
+    toml(f"[serve]\ntoken_auth = {str(given).lower() if isinstance(given, bool) else repr(given)}\n")
+    assert resolve(ServeSettings).token_auth is expected
+    monkeypatch.setenv("NEWSBERT_TOKEN_AUTH", str(given))
+    assert resolve(ServeSettings).token_auth is expected
+    assert resolve(ServeSettings, token_auth=not expected).token_auth is not expected
+
+
+@pytest.mark.parametrize("given", ["yes please", "2", "on", " ", 1, 0, 1.0, [], ["true"], {}])
+def test_a_switch_that_is_neither_on_nor_off_is_refused(given: Any) -> None:
+    # Whoever means to have tokens must not find out later that there were none.
+    assert "neither yes nor no" in refused(ServeSettings, token_auth=given)
 
 
 @pytest.mark.parametrize(

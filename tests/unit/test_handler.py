@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import newsbert
 from newsbert import archive
+from newsbert.activity import Activity
 from newsbert.bundle import SERVING_FILES, Bundle
 from newsbert.config import ServeSettings
 from newsbert.errors import ModelError
@@ -471,3 +472,18 @@ def test_torchserve_loads_an_archives_own_handler_and_configuration(
     assert "JSON" in json.loads(bad)["message"]
     assert context.get_response_status(1)[0] == 400
     assert urllib.parse.unquote(context.get_response_headers(0)[MODEL_HEADER]) == "Modèle/3"
+
+
+def test_a_worker_that_is_told_to_close_turns_requests_away(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEWSBERT_ACTIVITY_DIR", str(tmp_path))
+    handler, activity = Handler(bundle.path), Activity(tmp_path)
+    assert _one(handler, {"body": b"goal"}, TEXT).status == 200
+    answered = activity.last()
+    assert answered
+    activity.close()
+    answers = _ask(handler, ({"body": b"goal"}, TEXT), ({"body": b"cup"}, TEXT))
+    assert [answer.status for answer in answers] == [503, 503]
+    assert answers[0].message == "this server is stopping"
+    assert activity.last() == answered

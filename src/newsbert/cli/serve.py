@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,11 @@ from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.config import ServeSettings
+from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from newsbert.torchserve import Address
+    from newsbert.servers import Detached
+    from newsbert.torchserve import Address, Server
 
 LOCAL_EXAMPLES = """
 Examples:
@@ -23,6 +26,8 @@ Examples:
     newsbert serve locally BertModel@champion --port 0
 
     newsbert serve locally bundles/my-model --detach
+
+    newsbert serve locally --token-auth
 """
 CONTAINER_EXAMPLES = """
 Examples:
@@ -38,12 +43,27 @@ Examples:
 
     newsbert serve stop --port 8080
 """
+TOKEN_EXAMPLES = """
+Examples:
+
+    export NEWSBERT_TOKEN=$(newsbert serve token)
+
+    newsbert serve token --renew --port 8080
+
+    docker exec CONTAINER newsbert serve token
+"""  # noqa: S105 - no password
+
+_STOP_MARGIN_S = 10
 
 app = typer.Typer(help="Serve a model over HTTP.", invoke_without_command=True)
 
 Host = Annotated[str | None, setting(ServeSettings, "host")]
 Port = Annotated[int | None, setting(ServeSettings, "port")]
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
+Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", metavar="SECONDS")]
+GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
+TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token-auth/--no-token-auth")]
+TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", "--token-expiry", metavar="MINUTES")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]
 
 
@@ -68,6 +88,11 @@ def locally(
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
     timeout: Timeout = None,
+    drain: Drain = None,
+    grpc_port: GrpcPort = None,
+    token_auth: TokenAuth = None,
+    token_expiry: TokenExpiry = None,
+    run_dir: Annotated[str | None, setting(ServeSettings, "run_dir", metavar="DIRECTORY")] = None,
     detach: Detach = False,
     note_detached: Annotated[bool, typer.Option(hidden=True)] = False,
     tracking_uri: TrackingUri = None,
@@ -76,7 +101,8 @@ def locally(
 ) -> None:
     """Serve a model with TorchServe on this machine until Ctrl+C.
 
-    It answers on loopback unless told otherwise; the management interface is never reachable from outside.
+    It answers on loopback unless told otherwise; the management interface is never reachable from outside. When it is
+    stopped, it answers what it has been asked first; a second Ctrl+C does not wait for that.
     """
     screen = Output(as_json)
     settings = config.resolve(
@@ -87,6 +113,11 @@ def locally(
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
         timeout_s=timeout,
+        drain_s=drain,
+        grpc_port=grpc_port,
+        token_auth=token_auth,
+        token_expiry_min=token_expiry,
+        run_dir=run_dir,
     )
     from newsbert import servers, serving
 
@@ -95,26 +126,32 @@ def locally(
 
         chosen = torchserve.claim_port(settings.host, settings.port)
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached", "--port", str(chosen)]
+        arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
         for flag, value in (
             ("--host", host),
             ("--workers", workers),
             ("--batch-size", batch_size),
             ("--batch-delay-ms", batch_delay_ms),
             ("--timeout", timeout),
+            ("--drain", drain),
+            ("--grpc-port", grpc_port),
+            ("--token-expiry", token_expiry),
+            ("--run-dir", run_dir),
             ("--tracking-uri", tracking_uri),
         ):
             arguments += [] if value is None else [flag, str(value)]
-        server = servers.start_detached(arguments, chosen, settings.timeout_s + 30)
-        _render_detached(screen, server)
+        _render_detached(screen, servers.start_detached(arguments, chosen, settings.timeout_s + 30))
         return
 
     port_noted: list[int] = []
 
-    def on_ready(name: str, address: "Address") -> None:
+    def on_ready(name: str, server: "Server") -> None:
+        address = server.address
         if note_detached:
-            servers.note(servers.Detached(address.port, address.url, name, pid=_pid()))
+            stop_s = settings.drain_s + _STOP_MARGIN_S
+            servers.note(servers.this_process(address.port, address.url, name, server.key_file, stop_s))
             port_noted.append(address.port)
-        _render_ready(screen, name, address)
+        _render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
     stop = _stop_on_signals()
     screen.log("starting …")
@@ -142,14 +179,30 @@ def container(
     port: Port = None,
     repository: Annotated[str | None, setting(config.ImageSettings, "repository", metavar="PREFIX")] = None,
     timeout: Timeout = None,
+    drain: Drain = None,
+    grpc_port: GrpcPort = None,
+    token_auth: TokenAuth = None,
+    token_expiry: TokenExpiry = None,
     detach: Detach = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a model's image in a container until Ctrl+C."""
+    """Serve a model's image in a container until Ctrl+C.
+
+    The container's root file system is read-only and it has no privilege; it can write to /tmp, which is in memory.
+    """
     screen = Output(as_json)
-    settings = config.resolve(ServeSettings, host=host, port=port, timeout_s=timeout)
+    settings = config.resolve(
+        ServeSettings,
+        host=host,
+        port=port,
+        timeout_s=timeout,
+        drain_s=drain,
+        grpc_port=grpc_port,
+        token_auth=token_auth,
+        token_expiry_min=token_expiry,
+    )
     images = config.resolve(config.ImageSettings, repository=repository)
     from newsbert import containers, servers
 
@@ -160,15 +213,46 @@ def container(
         if running is None:
             screen.log("stopped")
             return
+        if settings.token_auth:
+            screen.note(f"docker exec {running.id[:12]} newsbert serve token  prints the token")
         if detach:
-            server = servers.Detached(running.address.port, running.address.url, image, container=running.id)
+            stop_s = containers.stop_timeout_s(settings)
+            server = servers.Detached(
+                running.address.port, running.address.url, image, container=running.id, stop_s=stop_s
+            )
             servers.note(server)
             _render_detached(screen, server)
             return
-        _render_ready(screen, image, running.address)
+        _render_ready(screen, image, running.address, None, settings.grpc_port is not None)
         while not stop.wait(0.5):
             running.check()
     screen.log("stopped")
+
+
+@app.command("token", epilog=TOKEN_EXAMPLES)
+def token(
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new one; the one before is no longer taken.")] = False,
+    port: Annotated[int | None, typer.Option(help="Of the detached server on this port.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="Of the server whose key file this is.", show_default="NEWSBERT_KEY_FILE")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print the token that a server with --token-auth is asked with."""
+    screen = Output(as_json)
+    if port is not None and key_file is not None:
+        raise UsageError("--port and --key-file exclude each other", "give one of them")
+    from newsbert import servers, tokens
+
+    file = key_file or (servers.key_file(port) if port is not None else tokens.configured() or servers.key_file(None))
+    keys = tokens.read(file)
+    if renew or keys.expired:
+        keys = tokens.renew(file)
+    if screen.as_json:
+        screen.document({"token": keys.inference, "expires": keys.expires.isoformat(), "key_file": str(file)})
+        return
+    screen.result(keys.inference)
 
 
 @app.command("stop", epilog=STOP_EXAMPLES)
@@ -181,19 +265,25 @@ def stop_detached(
     screen = Output(as_json)
     from newsbert import servers
 
-    stopped = servers.stop(port)
+    stopped: list[dict[str, str]] = []
+
+    def on_stopped(server: "Detached") -> None:
+        stopped.append({"url": server.url, "model": server.model})
+        if not screen.as_json:
+            screen.result(f"stopped {server.model} on {server.url}")
+
+    servers.stop(port, on_stopped)
     if screen.as_json:
-        screen.document({"stopped": [{"url": server.url, "model": server.model} for server in stopped]})
-        return
-    for server in stopped:
-        screen.result(f"stopped {server.model} on {server.url}")
+        screen.document({"stopped": stopped})
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that Ctrl+C and SIGTERM set."""
+    """An event that Ctrl+C and SIGTERM set; a second of them ends what is being done meanwhile."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
         stop.set()
 
     signal.signal(signal.SIGINT, on_signal)
@@ -201,33 +291,43 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _pid() -> int:
-    import os
-
-    return os.getpid()
-
-
 def _is_problem(line: str) -> bool:
     """Tell the lines that an operator wants to see from TorchServe's talk of how it starts."""
     return any(word in line for word in (" WARN ", " ERROR ", " FATAL ", "Error", "Exception", "Traceback", "  File "))
 
 
-def _render_ready(screen: Output, name: str, address: "Address") -> None:
+def _render_ready(screen: Output, name: str, address: "Address", key_file: Path | None, grpc: bool) -> None:
+    grpc_address = f"{address.grpc_host}:{address.grpc_port}" if grpc else None
     if screen.as_json:
-        screen.document({"model": name, "url": address.url, "predictions": address.predictions_url})
+        screen.document(
+            {
+                "model": name,
+                "url": address.url,
+                "predictions": address.predictions_url,
+                "grpc": grpc_address,
+                "key_file": None if key_file is None else str(key_file),
+            }
+        )
         return
     screen.result(f"{name} is ready on {address.url}")
-    screen.result(f"  curl {address.predictions_url} -d 'data=Stocks fall as oil rises'")
+    if grpc_address:
+        screen.result(f"  gRPC on {grpc_address}")
+    bearer = ""
+    if key_file is not None:
+        screen.result(f"  tokens in {key_file}")
+        bearer = f' -H "Authorization: Bearer $(newsbert serve token --key-file {key_file})"'
+    screen.result(f"  curl {address.predictions_url} -d 'data=Stocks fall as oil rises'{bearer}")
     screen.log("Ctrl+C stops it")
 
 
-def _render_detached(screen: Output, server: "object") -> None:
-    from newsbert.servers import Detached
-
-    assert isinstance(server, Detached)
+def _render_detached(screen: Output, server: "Detached") -> None:
+    key_file = server.key_file or None
     if screen.as_json:
-        screen.document({"model": server.model, "url": server.url, "port": server.port})
+        screen.document({"model": server.model, "url": server.url, "port": server.port, "key_file": key_file})
         return
     screen.result(f"{server.model} is ready on {server.url}")
+    if key_file:
+        screen.result(f"  tokens in {key_file}")
+        screen.next_command(f"export NEWSBERT_KEY_FILE={key_file}")
     screen.next_command(f"newsbert predict --url {server.url} 'Stocks fall as oil rises'")
     screen.next_command(f"newsbert serve stop --port {server.port}")

@@ -1,0 +1,125 @@
+"""TorchServe's tokens: reading the file that it keeps them in, and having it make a new one.
+
+It writes the file into the directory that it runs in, for its own user alone: a token for inference, one for
+management, both of which expire, and the key that a new token is asked for with, which does not.
+"""
+
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from newsbert import config
+from newsbert.errors import ServingError
+
+KEY_FILE = "key_file.json"
+MANAGEMENT_SOCKET = "management.sock"
+_TIMEOUT_S = 10
+_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the file holds of use.
+
+    Attributes:
+        inference: The token that requests are sent with.
+        expires: When that one ends.
+        api: The key that a new token is asked for with.
+    """
+
+    inference: str
+    expires: datetime
+    api: str
+
+    @property
+    def expired(self) -> bool:
+        """Whether the token is no longer taken."""
+        return datetime.now(UTC) >= self.expires
+
+
+def header(token: str) -> tuple[str, str]:
+    """Name and value of the request header that carries a token."""
+    return "Authorization", f"Bearer {token}"
+
+
+def configured() -> Path | None:
+    """The key file that is named in the environment, or that of the server whose directory is."""
+    if named := config.key_file():
+        return named
+    directory = config.run_dir()
+    beside = directory / KEY_FILE if directory else None
+    return beside if beside is not None and beside.exists() else None
+
+
+def read(key_file: Path) -> Keys:
+    """Read the file.
+
+    Raises:
+        ServingError: If there is none, or it is of another form.
+    """
+    for attempt in range(_TRIES):
+        try:
+            content = json.loads(key_file.read_text(encoding="utf-8"))
+            inference = content["inference"]
+            return Keys(
+                str(inference["key"]),
+                datetime.fromisoformat(str(inference["expiration time"])).astimezone(UTC),
+                str(content["API"]["key"]),
+            )
+        except OSError as error:
+            hint = "newsbert serve locally --token-auth makes one and says where"
+            raise ServingError(f"the key file {key_file} cannot be read: {error.strerror}", hint) from error
+        except (ValueError, LookupError, TypeError) as error:
+            if attempt == _TRIES - 1:
+                raise ServingError(f"{key_file} is no key file of TorchServe's", "give another one") from error
+            time.sleep(0.02)  # TorchServe writes it in place: it may be half written
+    raise AssertionError
+
+
+def renew(key_file: Path) -> Keys:
+    """Have the server whose key file this is make a new token for inference; the one before is no longer taken.
+
+    Raises:
+        ServingError: If it does not answer, or refuses.
+    """
+    keys = read(key_file)
+    connection = _Unix(key_file.with_name(MANAGEMENT_SOCKET))
+    try:
+        connection.request("GET", "/token?type=inference", headers=dict([header(keys.api)]))
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise ServingError(
+            f"no server answers beside {key_file}: {error}", "newsbert serve locally --token-auth"
+        ) from error
+    finally:
+        connection.close()
+    if status != 200:
+        raise ServingError(f"the server beside {key_file} refuses to make a token ({status})", "start it again")
+    return read(key_file)
+
+
+def valid(key_file: Path) -> str:
+    """Return a token that is taken now: the one in the file, or a new one if that has expired.
+
+    Raises:
+        ServingError: If there is none to be had.
+    """
+    keys = read(key_file)
+    return (renew(key_file) if keys.expired else keys).inference
+
+
+class _Unix(http.client.HTTPConnection):
+    """HTTP over a socket in the file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,48 @@
+"""What workers and their supervisor tell each other."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from newsbert.activity import Activity
+
+
+def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None:
+    activity = Activity(tmp_path)
+    assert not activity.busy()
+    assert activity.last() == 0
+    with activity.answering():
+        assert activity.busy()
+        assert activity.last() == 0
+    assert not activity.busy()
+    first = activity.last()
+    assert first > 0
+    with activity.answering():
+        pass
+    assert activity.last() > first
+
+
+def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
+    activity = Activity(tmp_path)
+    with pytest.raises(ValueError, match="broken"), activity.answering():
+        raise ValueError("broken")
+    assert not activity.busy()
+    assert activity.last() == 0
+
+
+def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from newsbert.activity import Activity\n"
+        "with Activity(pathlib.Path(sys.argv[1])).answering(): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not Activity(tmp_path).busy()
+
+
+def test_under_somebody_elses_server_nothing_is_told() -> None:
+    activity = Activity(None)
+    with activity.answering():
+        assert not activity.closing
