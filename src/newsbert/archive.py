@@ -106,7 +106,7 @@ def _manifest(served_name: str, version: str) -> bytes:
         model_name=served_name, handler=_HANDLER_NAME, version=version, config_file=CONFIG_NAME
     )
     manifest = json.loads(ModelExportUtils.generate_manifest_json(options))
-    del manifest["createdOn"]  # TorchServe does not ask for it
+    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe complains if there is none
     return json.dumps(manifest, indent=2).encode()
 
 

@@ -248,6 +248,11 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
+def quiet_onnxruntime() -> None:
+    """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def for_container() -> tuple[dict[str, str], list[Path]]:
     """What a trainer container gets of this environment, and the files named there that it must see.
 

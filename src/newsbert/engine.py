@@ -13,6 +13,7 @@ from typing import Any
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 BUILD_TIMEOUT_S = 1800
 PIDS_LIMIT = 1024
 """Processes and threads of a container that serves: the frontend has about 60, a worker one and its cores."""
@@ -186,9 +187,10 @@ class Engine:
                             _build_hint(event["error"], tail),
                         )
                     for line in str(event.get("stream") or event.get("status") or "").splitlines():
-                        if line.strip():
-                            tail = [*tail[-20:], line.strip()]
-                            on_line(line.strip())
+                        plain = _ANSI.sub("", line).strip()
+                        if plain:
+                            tail = [*tail[-20:], plain]
+                            on_line(plain)
             except (OSError, DockerException) as error:
                 raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
 
@@ -417,6 +419,8 @@ def _reason(error: Exception) -> str:
 
 
 def _build_hint(error: str, tail: list[str]) -> str:
+    if any("not proved" in line for line in tail):
+        return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
     if any(
         sign in lowered for sign in ("pull access denied", "manifest", "lookup", "registry", "dial tcp", "not found:")

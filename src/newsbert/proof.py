@@ -4,6 +4,7 @@ The last step of the serving image's build: what does not give the model's own a
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from newsbert import archive
 from newsbert.bundle import CONTRACT_FILE, FP32_TOLERANCE, Contract, Golden
@@ -39,7 +41,7 @@ def prove(command: Sequence[str]) -> str:
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
-        ready = json.loads(process.stdout.readline() or "{}")
+        ready = _document(process.stdout)
         if "url" not in ready:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
@@ -52,6 +54,17 @@ def prove(command: Sequence[str]) -> str:
         raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
     largest = max(_difference(golden, answer, contract.labels, tolerance) for golden, answer in answers)
     return f"{len(contract.golden)} golden texts, alone and together: at most {largest:.1e} off ({tolerance:g} allowed)"
+
+
+def _document(stream: IO[str]) -> dict[str, Any]:
+    """The first JSON document of a stream; an empty one if there is none."""
+    text = ""
+    for line in stream:
+        text += line
+        with contextlib.suppress(ValueError):
+            document: dict[str, Any] = json.loads(text)
+            return document
+    return {}
 
 
 def _promise(model_archive: Path) -> tuple[Contract, float]:
@@ -79,7 +92,7 @@ def _difference(golden: Golden, answer: Prediction, labels: list[str], tolerance
     return off
 
 
-_HINT = "the image would not answer as the model did in training: is its handler or a library another one?"
+_HINT = "its handler or a library is another one than in training"
 
 
 def _stop(process: "subprocess.Popen[str]") -> int:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +243,13 @@ def test_a_prediction_keeps_label_order_and_rounds_what_it_sends() -> None:
     }
     with pytest.raises(ValueError, match="zip"):
         Prediction.of(["a", "b"], [1.0])
+
+
+def test_nothing_is_reported_to_the_makers_of_the_runtime(bundle: Bundle, tmp_path: Path) -> None:
+    # ONNX Runtime keeps a device id and its unsent reports below the home directory.
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / ".cache")}
+    script = "import sys, newsbert; print(newsbert.load(sys.argv[1]).predict(['stocks market'])[0].label)"
+    (tmp_path / "home").mkdir()
+    subprocess.run([sys.executable, "-c", script, str(bundle.path)], env=environment, check=True, timeout=120)
+    assert list((tmp_path / "home").rglob("*icrosoft*")) == []

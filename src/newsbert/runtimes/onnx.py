@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-import onnxruntime
-
+from newsbert import config
 from newsbert.errors import ModelError
 from newsbert.evaluation import FloatArray
 from newsbert.runtimes.tokenization import Ids
+
+config.quiet_onnxruntime()  # it reads the environment when it is imported
+import onnxruntime  # noqa: E402
 
 
 class OnnxGraph:
