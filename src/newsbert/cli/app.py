@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -90,6 +91,8 @@ def main() -> None:
             errors="replace",  # a label or text that the terminal's encoding lacks
             line_buffering=True,
         )
+    # As Ctrl+C, so that temporary files go; commands that serve or train have more to say about both.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _run(output)
         if sys.stdout is not None:

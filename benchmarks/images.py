@@ -1,0 +1,121 @@
+"""What the images weigh and how long they take: builds, the first answer of a container, memory at rest.
+
+Trains a model from the bundled sample in a temporary directory and builds its images anew, so it needs a container
+engine; what `[image]` in a newsbert.toml beside it or NEWSBERT_IMAGE_* say of package indexes is used. Each figure is
+printed with the command that it is of. Of times that are repeated the median is printed, with the range.
+
+    python benchmarks/images.py
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import docker
+
+from newsbert import torchserve
+from newsbert.client import Client
+
+RUNS = 5
+REST_S = 20
+
+
+def newsbert(*arguments: str, cwd: Path) -> tuple[str, float]:
+    """Run a command; what it printed, and the seconds it took."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "newsbert", *arguments], cwd=cwd, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout, time.perf_counter() - started
+
+
+def until_first_answer(image: str) -> tuple[float, float]:
+    """Seconds from typing `docker run` to a first answer, and the megabytes that are in use a while later."""
+    port = torchserve.claim_port("127.0.0.1", 0)
+    started = time.perf_counter()
+    container = subprocess.run(
+        ["docker", "run", "--detach", "--rm", "--read-only", "--tmpfs", "/tmp", "-p", f"127.0.0.1:{port}:8080", image],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping")
+        Client(f"http://127.0.0.1:{port}").predict(["Stocks fall as oil rises"])
+        took = time.perf_counter() - started
+        time.sleep(REST_S)
+        stats = docker.from_env().containers.get(container).stats(stream=False)["memory_stats"]
+        return took, (stats["usage"] - stats["stats"].get("total_inactive_file", 0)) / 1e6
+    finally:
+        subprocess.run(["docker", "stop", container], check=True, capture_output=True)
+
+
+def wait_for(url: str) -> None:
+    """Wait until a URL is answered with 200."""
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (OSError, urllib.error.HTTPError):
+            time.sleep(0.02)
+
+
+def do_nothing(image: str) -> float:
+    """Seconds of a container that does nothing: the limit."""
+    started = time.perf_counter()
+    subprocess.run(["docker", "run", "--rm", "--entrypoint", "true", image], check=True)
+    return time.perf_counter() - started
+
+
+def spread(values: list[float], unit: str) -> str:
+    return f"{statistics.median(values):.1f} {unit} ({min(values):.1f} to {max(values):.1f}, {len(values)} runs)"
+
+
+def main() -> None:
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as directory:
+        work = Path(directory)
+        if (here / "newsbert.toml").is_file():
+            (work / "newsbert.toml").write_bytes((here / "newsbert.toml").read_bytes())
+        newsbert("train", "--epochs", "1", "--model-name", "Bench", cwd=work)
+        rows: list[tuple[str, str, str]] = []
+        document, cold = newsbert("build-image", "Bench/1", "--rebuild", "--json", cwd=work)
+        images = json.loads(document)["images"]
+        root = images[0]["layers"][0]["size_bytes"]
+        rows.append(("root image", f"{root / 1e6:.0f} MB", "docker pull (here a stand-in)"))
+        for name, built in zip(("base", "trainer", "serving, with the model"), images, strict=True):
+            rows.append((f"size: {name}", f"{built['size_bytes'] / 1e6:.0f} MB", "newsbert build-image Bench/1"))
+        rows.append(("cold build of all three", f"{cold:.0f} s (once)", "newsbert build-image Bench/1 --rebuild"))
+        newsbert("register", "--model-name", "Another", cwd=work)
+        _, another = newsbert("build-image", "Another/1", "--json", cwd=work)
+        rows.append(("another model's image", f"{another:.0f} s (once)", "newsbert build-image Another/1"))
+        cached = [newsbert("build-image", "Bench/1", "--json", cwd=work)[1] for _ in range(RUNS)]
+        rows.append(("what is there already", spread(cached, "s"), "newsbert build-image Bench/1"))
+        tag = images[-1]["tag"]
+        answers, memory, limits = [], [], []
+        for _ in range(RUNS):
+            took, used = until_first_answer(tag)
+            answers.append(took)
+            memory.append(used)
+            limits.append(do_nothing(tag))
+        rows.append(("start to first answer", spread(answers, "s"), f"docker run --read-only --tmpfs /tmp {tag}"))
+        rows.append(
+            ("a container that does nothing (limit)", spread(limits, "s"), f"docker run --entrypoint true {tag}")
+        )
+        rows.append(("memory at rest, the model in /tmp included", spread(memory, "MB"), "docker stats"))
+        document, _ = newsbert("build-image", "Another/1", "--runtime", "torch", "--json", cwd=work)
+        full = json.loads(document)["images"][-1]["size_bytes"]
+        rows.insert(
+            4, ("size: the same with torch", f"{full / 1e6:.0f} MB", "newsbert build-image Another/1 --runtime torch")
+        )
+    print("| what | measured | command |\n|---|---|---|")
+    for what, value, command in rows:
+        print(f"| {what} | {value} | `{command}` |")
+
+
+if __name__ == "__main__":
+    main()
