@@ -72,7 +72,7 @@ class ServeSettings:
     batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill", least=0)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
     drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)
-    lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=1)
+    lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=5)
     grpc_port: int | None = _setting(None, "Answer gRPC on this port too; else it is on loopback", least=1, most=65_535)
     token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
     token_expiry_min: float = _setting(60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000)

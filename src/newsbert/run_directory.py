@@ -12,7 +12,7 @@ from pathlib import Path
 from newsbert.errors import ServingError, UsageError
 
 LOCK = "newsbert.lock"
-_MAX_PATH = 80
+_MAX_PATH = 86
 """The longest path that leaves room for the names of sockets, whose paths may have 107 bytes."""
 
 _TMPFS_HINT = "give it a writable directory: docker run --tmpfs /tmp, or --run-dir DIRECTORY"

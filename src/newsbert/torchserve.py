@@ -150,7 +150,9 @@ class Server:
             raise ServingError(
                 f"the model has not answered for {self._settings.lost_s:g} s: {self._reason()}", "start it again"
             )
-        elif self._silent_s > _ASK_AFTER_S and (self._probe is None or not self._probe.is_alive()):
+        elif self._silent_s > min(_ASK_AFTER_S, self._settings.lost_s / 3) and (
+            self._probe is None or not self._probe.is_alive()
+        ):
             self._probe = threading.Thread(target=self._ask, daemon=True)
             self._probe.start()
 
@@ -263,12 +265,14 @@ def _started(
         raise MissingExtraError("torchserve", "serve")
     ts_home = Path(frontend.origin).parent
     java_binary = java.find()
-    address = _claim_address(settings)
     for name in ("tmp", "logs", _ACTIVITY):
         (work / name).mkdir()
-    properties = _properties(address, model_store, model, work, settings)
-    (work / "config.properties").write_text(properties, encoding="utf-8")
-    with resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config:
+    with (
+        resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config,
+        _claimed(settings) as address,
+    ):
+        properties = _properties(address, model_store, model, work, settings)
+        (work / "config.properties").write_text(properties, encoding="utf-8")
         process = subprocess.Popen(
             [
                 str(java_binary),
@@ -321,42 +325,46 @@ def claim_port(host: str, port: int) -> int:
         UsageError: If the host is empty or an IPv6 address.
         ServingError: If it is in use or no port, or the host is none of this machine's.
     """
+    with _hold(host, port) as held:
+        return int(held.getsockname()[1])
+
+
+def _hold(host: str, port: int) -> socket.socket:
+    """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same."""
     if not host:
         raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
     if ":" in host:
         raise UsageError(f"--host {host}: TorchServe listens on IPv4 addresses only", "give one, such as 127.0.0.1")
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ServingError(
-                f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
-            ) from error
-        return int(probe.getsockname()[1])
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind((host, port))
+    except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
+        held.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServingError(
+            f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
+        ) from error
+    return held
 
 
-def _claim_address(settings: ServeSettings) -> Address:
-    """The ports that the server is to have.
+@contextlib.contextmanager
+def _claimed(settings: ServeSettings) -> Iterator[Address]:
+    """The ports that the server is to have, held as long as the block.
+
+    Otherwise any program that connects somewhere might get one for its own end, ours among them: whoever tries to
+    connect to a free port of his own machine often enough connects to himself.
 
     Raises:
         ServingError: If one is in use.
     """
-    port = claim_port(settings.host, settings.port)
     grpc_host, grpc_port = (_LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
-    if grpc_port == port:
-        raise UsageError(f"port {port} cannot be both for HTTP and gRPC", "give another --grpc-port")
-    if grpc_port:
-        claim_port(grpc_host, grpc_port)
+    if settings.port and grpc_port == settings.port:
+        raise UsageError(f"port {grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
+    wanted = [(settings.host, settings.port), (grpc_host, grpc_port), (_LOOPBACK, 0), (_LOOPBACK, 0)]
     with contextlib.ExitStack() as stack:
-        free = []
-        for _ in range(3):
-            # Held until all are chosen, so that no two are the same.
-            taken = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            taken.bind((_LOOPBACK, 0))
-            free.append(taken.getsockname()[1])
-    return Address(settings.host, port, grpc_host, grpc_port or free[0], *free[1:])
+        ports = [int(stack.enter_context(_hold(*each)).getsockname()[1]) for each in wanted]
+        yield Address(settings.host, ports[0], grpc_host, *ports[1:])
 
 
 def _properties(address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings) -> str:

@@ -1,0 +1,448 @@
+"""A server at work: how it stops, who may ask it, where it writes, and what happens when its model is lost."""
+
+import collections
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from newsbert.bundle import Bundle
+from tests.conftest import Cli
+
+PATH = "/predictions/news_classification"
+LONG_ITEMS = 1000
+
+
+@dataclass
+class Served:
+    """A `newsbert serve locally` that answers."""
+
+    process: "subprocess.Popen[str]"
+    ready: dict[str, Any]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return str(self.ready["url"])
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def ask(self, token: str | None = None) -> int:
+        """The status that a request gets."""
+        headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + PATH, b"goal", headers), timeout=20) as done:
+                return int(done.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def java(self) -> psutil.Process:
+        return next(each for each in self._children() if each.name() == "java")
+
+    def worker(self) -> psutil.Process:
+        return next(each for each in self._children() if "model_service_worker.py" in " ".join(each.cmdline()))
+
+    def _children(self) -> list[psutil.Process]:
+        return list(psutil.Process(self.process.pid).children(recursive=True))
+
+
+Start = Callable[..., Served]
+
+
+@pytest.fixture
+def start(bundle: Bundle, tmp_path: Path) -> Iterator[Start]:
+    """Serve the tiny model with further arguments and variables, and wait until it answers."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*arguments: object, **env: str) -> Served:
+            log = tmp_path / "server.log"
+            command = [
+                sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path),
+                "--port", "0", "--json", *map(str, arguments),
+            ]  # fmt: skip
+            with log.open("w") as stderr:
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **env}
+                )
+            stack.callback(_end, process)
+            assert process.stdout is not None
+            stack.enter_context(process.stdout)
+            document = ""
+            while not document.endswith("}\n"):
+                line = process.stdout.readline()
+                assert line, log.read_text()
+                document += line
+            return Served(process, json.loads(document), log)
+
+        yield run
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _send(port: int, items: int, receive_buffer: int | None = None) -> socket.socket:
+    """Send a request for as many long texts, all of it, and return the connection to read the answer from."""
+    body = json.dumps({"instances": ["goal team cup coach " * 20] * items}).encode()
+    connection = socket.socket()
+    if receive_buffer is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(60)
+    connection.connect(("127.0.0.1", port))
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+# How it stops
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["a connection each", "connections kept"])
+def test_a_stop_under_load_cuts_nobody_off(start: Start, keep: bool) -> None:
+    served = start()
+    outcomes: collections.Counter[object] = collections.Counter()
+    stopping = threading.Event()
+
+    def ask() -> None:
+        connection: http.client.HTTPConnection | None = None
+        while True:
+            step = "connecting"
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+                    connection.connect()
+                step, was_stopping = "asking", stopping.is_set()
+                connection.request("POST", PATH, b"goal", {"Content-Type": "text/plain"})
+                response = connection.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException) as error:
+                outcomes[f"{type(error).__name__} while {step}"] += 1
+                return
+            outcomes[response.status, was_stopping] += 1
+            if response.status != 200 or not keep:
+                connection.close()
+                connection = None
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    stopping.set()
+    assert served.stop() == 0
+    for thread in threads:
+        thread.join(60)
+    assert outcomes[200, False] > 16
+    assert outcomes.pop("ConnectionRefusedError while connecting") == 16
+    # What was sent before is answered; what comes later on a kept connection is answered, or turned away in good order.
+    assert set(outcomes) <= {(200, False), (200, True), (503, True)}
+
+
+def test_a_long_request_in_flight_is_answered(start: Start) -> None:
+    served = start()
+    with _send(served.port, LONG_ITEMS) as connection:
+        time.sleep(0.05)
+        served.process.send_signal(signal.SIGTERM)
+        response = http.client.HTTPResponse(connection, method="POST")
+        response.begin()
+        assert response.status == 200
+        assert len(json.load(response)) == LONG_ITEMS
+    assert served.process.wait(30) == 0
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(start: Start) -> None:
+    served = start()
+    with _send(served.port, LONG_ITEMS, receive_buffer=4096) as connection:
+        served.process.send_signal(signal.SIGTERM)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(1000)
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(next(line for line in head.splitlines() if line.lower().startswith(b"content-length")).split()[1])
+        for _ in range(20):  # a tenth of a second for each of the first parts
+            body += connection.recv(1000)
+            time.sleep(0.1)
+        while len(body) < length:
+            more = connection.recv(65_536)
+            assert more
+            body += more
+    assert len(json.loads(body)) == LONG_ITEMS
+    assert served.process.wait(30) == 0
+
+
+def test_what_takes_longer_than_the_limit_is_cut_off(start: Start) -> None:
+    served = start("--drain", "0.5")
+    connections = [_send(served.port, LONG_ITEMS) for _ in range(8)]
+    started = time.monotonic()
+    assert served.stop() == 0
+    assert time.monotonic() - started < 20
+    answers = [_received(connection) for connection in connections]
+    assert b"" in answers
+
+
+def test_a_second_signal_does_not_wait(start: Start) -> None:
+    served = start()
+    connections = [_send(served.port, LONG_ITEMS) for _ in range(8)]
+    java = served.java()
+    served.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(30) == 130
+    assert not java.is_running()
+    for connection in connections:
+        connection.close()
+
+
+def _received(connection: socket.socket) -> bytes:
+    with connection, contextlib.suppress(ConnectionResetError):
+        return connection.recv(100)
+    return b""
+
+
+# Who may ask it
+
+
+def test_with_tokens_only_whoever_has_one_is_answered(start: Start, cli: Cli) -> None:
+    served = start("--token-auth")
+    key_file = Path(served.ready["key_file"])
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
+    keys = json.loads(key_file.read_text())
+    first = keys["inference"]["key"]
+    assert served.ask() == 400
+    assert served.ask(keys["management"]["key"]) == 400
+    assert served.ask(first) == 200
+    shown = cli("serve", "token", "--key-file", key_file)
+    assert shown.stdout == f"{first}\n"
+    renewed = cli("serve", "token", "--renew", NEWSBERT_KEY_FILE=str(key_file)).stdout.strip()
+    assert renewed not in {"", first}
+    assert served.ask(first) == 400
+    assert served.ask(renewed) == 200
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    said = json.dumps(served.ready) + served.log.read_text()
+    for key in (first, renewed, keys["API"]["key"], keys["management"]["key"]):
+        assert key not in said
+    assert served.stop() == 0
+    assert not key_file.exists()
+
+
+def test_the_command_line_asks_with_a_token(start: Start, cli: Cli) -> None:
+    served = start(NEWSBERT_TOKEN_AUTH="1")
+    key_file = Path(served.ready["key_file"])
+    token = json.loads(key_file.read_text())["inference"]["key"]
+    assert cli("predict", "--url", served.url, "goal", NEWSBERT_TOKEN=token).returncode == 0
+    assert cli("predict", "--url", served.url, "goal", NEWSBERT_KEY_FILE=str(key_file)).returncode == 0
+    for env in ({}, {"NEWSBERT_TOKEN": "wrong"}):
+        refused = cli("predict", "--url", served.url, "goal", **env)
+        assert refused.returncode == 1
+        assert "wants a token" in refused.stderr
+        assert "newsbert serve token" in refused.stderr
+
+
+def test_a_token_expires_and_probes_go_on(start: Start, cli: Cli) -> None:
+    served = start("--token-auth", "--token-expiry", "0.05")
+    key_file = Path(served.ready["key_file"])
+    first = cli("serve", "token", "--key-file", key_file).stdout.strip()
+    deadline = time.monotonic() + 20
+    while served.ask(first) == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert served.ask(first) == 400
+    done = _probe(served, NEWSBERT_KEY_FILE=str(key_file))
+    assert done.returncode == 0, done.stdout
+    assert served.ask(cli("serve", "token", "--key-file", key_file).stdout.strip()) == 200
+
+
+def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> None:
+    started = cli("serve", "locally", bundle.path, "--detach", "--port", "0", "--token-auth", "--json")
+    assert started.returncode == 0, started.stderr
+    server = json.loads(started.stdout)
+    try:
+        by_port = cli("serve", "token", "--port", server["port"])
+        assert by_port.stdout == cli("serve", "token").stdout
+        assert cli("predict", "--url", server["url"], "goal", NEWSBERT_TOKEN=by_port.stdout.strip()).returncode == 0
+    finally:
+        assert cli("serve", "stop").returncode == 0
+    assert cli("serve", "token").returncode == 1
+
+
+def _probe(served: Served, **env: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "newsbert.probe"],
+        env={**os.environ, "NEWSBERT_SERVE_PORT": str(served.port), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# gRPC
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of a protobuf message, of at most 127 bytes."""
+    assert len(value) < 128
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def _ask_grpc(port: int, token: str | None = None) -> bytes:
+    import grpc
+
+    request = _field(1, b"news_classification") + _field(3, _field(1, b"data") + _field(2, b"goal"))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions")
+        return bytes(call(request, timeout=20, metadata=[("authorization", f"Bearer {token}")] if token else []))
+
+
+def test_grpc_answers_on_the_port_that_is_asked_for(start: Start) -> None:
+    import grpc
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    served = start("--grpc-port", port, "--token-auth")
+    assert served.ready["grpc"] == f"127.0.0.1:{port}"
+    token = json.loads(Path(served.ready["key_file"]).read_text())["inference"]["key"]
+    answer = _ask_grpc(port, token)
+    assert json.loads(answer[answer.index(b"{") :])["label"]
+    with pytest.raises(grpc.RpcError) as caught:
+        _ask_grpc(port)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert served.stop() == 0
+
+
+# Where it writes
+
+
+def test_all_that_it_writes_is_in_the_directory_that_it_is_given(start: Start, tmp_path: Path, cli: Cli) -> None:
+    wanted, temporary = tmp_path / "run", tmp_path / "tmp"
+    temporary.mkdir()
+    served = start("--run-dir", wanted, TMPDIR=str(temporary))
+    assert served.ask() == 200
+    assert (wanted / "management.sock").is_socket()
+    assert list(temporary.iterdir()) == []
+    opened = {Path(each.path) for process in (served.java(), served.worker()) for each in process.open_files()}
+    written = {path for path in opened if os.access(path, os.W_OK) and path.is_relative_to(tmp_path)}
+    assert all(path.is_relative_to(wanted) for path in written)
+    again = cli("serve", "locally", "--port", "0", NEWSBERT_RUN_DIR=str(wanted))
+    assert again.returncode == 1
+    assert f"Error: a server is running in {wanted}" in again.stderr
+    assert served.ask() == 200
+    assert served.stop() == 0
+    assert not wanted.exists()
+
+
+def test_what_a_killed_server_left_is_in_nobodys_way(start: Start, tmp_path: Path) -> None:
+    served = start("--run-dir", tmp_path / "run", "--token-auth")
+    first = (tmp_path / "run" / "key_file.json").read_text()
+    served.process.kill()
+    served.process.wait()
+    assert (tmp_path / "run" / "key_file.json").exists()
+    served = start("--run-dir", tmp_path / "run", "--token-auth")
+    assert (tmp_path / "run" / "key_file.json").read_text() != first
+    assert served.stop() == 0
+
+
+@pytest.fixture
+def noexec() -> Iterator[Path]:
+    """A file system in memory from which nothing can be run, as Docker's tmpfs is."""
+    mounted = Path(tempfile.mkdtemp())  # a short path, as for any server's directory
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "noexec,nosuid,nodev,mode=1777", "tmpfs", str(mounted)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        mounted.rmdir()
+        pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()} (run as root)")
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+        mounted.rmdir()
+
+
+def test_it_serves_from_a_directory_from_which_nothing_can_be_run(start: Start, noexec: Path, tmp_path: Path) -> None:
+    served = start(TMPDIR=str(noexec), NEWSBERT_CACHE_DIR=str(tmp_path / "cache"))
+    assert served.ask() == 200
+    assert served.stop() == 0
+    assert list(noexec.iterdir()) == []
+
+
+def test_where_nothing_can_be_run_at_all_it_says_so(bundle: Bundle, noexec: Path, cli: Cli) -> None:
+    done = cli("serve", "locally", bundle.path, "--port", "0", TMPDIR=str(noexec), NEWSBERT_CACHE_DIR=str(noexec))
+    assert done.returncode == 1
+    assert "from which programs may be run" in done.stderr
+    assert "--tmpfs /tmp:exec" in done.stderr
+    assert list(noexec.iterdir()) in ([], [noexec / "native"])
+
+
+# When its model is lost
+
+
+def test_a_server_that_nobody_asks_is_not_lost(start: Start) -> None:
+    served = start(NEWSBERT_SERVE_LOST_S="5")
+    time.sleep(8)
+    assert served.ask() == 200
+    assert served.stop() == 0
+
+
+def test_a_worker_that_dies_is_replaced(start: Start) -> None:
+    served = start(NEWSBERT_SERVE_LOST_S="30")
+    served.worker().kill()
+    deadline = time.monotonic() + 25
+    while _probe(served).returncode:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert served.process.poll() is None
+    assert served.stop() == 0
+
+
+def test_a_worker_that_hangs_fails_the_probe(start: Start) -> None:
+    served = start()
+    assert _probe(served).returncode == 0
+    worker = served.worker()
+    worker.suspend()
+    done = _probe(served)
+    assert done.returncode == 1
+    assert "does not answer" in done.stdout
+    worker.resume()
+
+
+def test_a_server_that_lost_its_workers_fails_the_probe_and_ends(start: Start, tmp_path: Path) -> None:
+    served = start("--run-dir", tmp_path / "run", NEWSBERT_SERVE_LOST_S="15")
+    shutil.rmtree(tmp_path / "run" / "tmp" / "models")  # so that no other worker can start
+    served.worker().kill()
+    time.sleep(1)
+    done = _probe(served)
+    assert done.returncode == 1
+    assert served.java().is_running()
+    assert served.process.wait(60) == 1
+    assert "Error: the model has not answered for 15 s" in served.log.read_text()
+    assert not (tmp_path / "run").exists()
