@@ -103,9 +103,10 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
     if not cached:
         try:
             with tempfile.TemporaryDirectory(prefix="newsbert-context-") as directory:
-                context.write(Path(directory))
+                file = Path(directory) / "context.tar"
+                context.write(file)
                 engine.build(
-                    Path(directory),
+                    file,
                     context.tag,
                     build_args={**context.build_args, STAGE_ARGUMENT: stage},
                     labels=context.labels,

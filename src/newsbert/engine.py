@@ -148,10 +148,10 @@ class Engine:
         on_line: Callable[[str], None],
         fresh: bool = False,
     ) -> None:
-        """Build the directory `context` and name the image `tag`.
+        """Build a context and name the image `tag`.
 
         Args:
-            context: Directory with a Dockerfile.
+            context: A tar archive with a Dockerfile.
             tag: The image's name.
             build_args: Values of the Dockerfile's ARGs.
             labels: The image's labels.
@@ -166,10 +166,12 @@ class Engine:
         from docker.errors import DockerException
 
         tail: list[str] = []
-        with _errors(f"building {tag} failed"):
+        with _errors(f"building {tag} failed"), contextlib.ExitStack() as stack:
             try:
+                stream = stack.enter_context(context.open("rb"))
                 for event in self._client.api.build(
-                    path=str(context),
+                    fileobj=stream,
+                    custom_context=True,
                     tag=tag,
                     rm=True,
                     forcerm=True,

@@ -4,9 +4,10 @@ There are three: the base, which training and serving share; the trainer; and th
 """
 
 import hashlib
+import io
 import json
 import re
-import shutil
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,16 +53,22 @@ class Context:
     labels: dict[str, str]
     files: dict[str, bytes | Path] = field(repr=False)
 
-    def write(self, directory: Path) -> None:
-        """Write Dockerfile and files into an empty directory."""
-        (directory / "Dockerfile").write_text(self.dockerfile, encoding="utf-8")
-        for name, content in self.files.items():
-            target = directory / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                target.write_bytes(content)
-            else:
-                shutil.copyfile(content, target)
+    def write(self, file: Path) -> None:
+        """Write Dockerfile and files as a tar archive, which is what engines take.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with tarfile.open(file, "w") as context:
+            for name, content in {"Dockerfile": self.dockerfile.encode(), **self.files}.items():
+                entry = tarfile.TarInfo(name)
+                if isinstance(content, bytes):
+                    entry.size = len(content)
+                    context.addfile(entry, io.BytesIO(content))
+                else:
+                    entry.size = content.stat().st_size
+                    with content.open("rb") as stream:
+                        context.addfile(entry, stream)
 
     def sizes(self) -> dict[str, int]:
         """Bytes by name, the Dockerfile among them."""

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,10 @@ def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytes
 @pytest.mark.parametrize("name", ["base", "trainer", "serving"])
 def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     context: Context = request.getfixturevalue(name)
+    context.write(tmp_path / "context.tar")
     directory = tmp_path / "context"
-    directory.mkdir()
-    context.write(directory)
+    with tarfile.open(tmp_path / "context.tar") as written:
+        written.extractall(directory, filter="data")
     files = {str(file.relative_to(directory)): file.stat().st_size for file in directory.rglob("*") if file.is_file()}
     assert files == context.sizes()
     assert (directory / "Dockerfile").read_text(encoding="utf-8") == context.dockerfile

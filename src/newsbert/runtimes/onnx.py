@@ -12,7 +12,7 @@ import onnxruntime  # noqa: E402
 
 
 class OnnxGraph:
-    """An ONNX graph on the CPU.
+    """An ONNX graph, on the CPU unless ONNX Runtime was built for CUDA.
 
     Args:
         file: `model.onnx`, inputs `input_ids` and `attention_mask` `(batch, sequence)`, output `logits`.
@@ -28,7 +28,7 @@ class OnnxGraph:
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=_providers())
         except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
             raise ModelError(f"{file} cannot be loaded: {error}", "train or fetch the model again") from error
 
@@ -36,3 +36,10 @@ class OnnxGraph:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
         (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
         return logits  # type: ignore[no-any-return]
+
+
+def _providers() -> list[str]:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return ["CPUExecutionProvider"]
+    onnxruntime.preload_dlls()  # CUDA's libraries come as Python packages
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]

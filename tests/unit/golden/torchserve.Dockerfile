@@ -21,10 +21,12 @@ COPY --from=build /opt/packing /opt/packing
 COPY model /opt/model
 ARG MODEL
 ARG RUNTIME
-RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.packing /opt/model /tmp/archive "$MODEL" "$RUNTIME"
+RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.packing /opt/model /tmp/archive "$MODEL" "$RUNTIME" \
+ && python -m newsbert.netty /opt/serving/ts/frontend /tmp/native
 
 FROM ${SHIPPED_IMAGE} AS shipped
 COPY --from=build /opt/serving /opt/serving
+COPY --from=archive /tmp/native /opt/serving/ts/frontend/native
 COPY --from=archive /tmp/archive /opt/model
 ENV PYTHONPATH=/opt/serving NEWSBERT_RUN_DIR=/tmp/newsbert
 
