@@ -163,8 +163,6 @@ class Engine:
         Raises:
             EngineError: If the build fails; the message is the engine's, after what the failing step printed.
         """
-        from docker.errors import DockerException
-
         tail: list[str] = []
         with _errors(f"building {tag} failed"), contextlib.ExitStack() as stack:
             try:
@@ -183,7 +181,7 @@ class Engine:
                     extra_hosts=dict(extra_hosts) or None,
                 ):
                     if "error" in event:
-                        said = "; ".join(line for line in tail[-3:] if line.startswith("ERROR")) or ""
+                        said = next((line for line in reversed(tail) if line.lower().startswith("error: ")), "")
                         raise EngineError(
                             f"building {tag} failed: {event['error'].strip()}{f' ({said})' if said else ''}",
                             _build_hint(event["error"], tail),
@@ -193,7 +191,7 @@ class Engine:
                         if plain:
                             tail = [*tail[-20:], plain]
                             on_line(plain)
-            except (OSError, DockerException) as error:
+            except OSError as error:
                 raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
 
     def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> "Container":
@@ -388,11 +386,13 @@ class Container:
 @contextlib.contextmanager
 def _errors(what: str) -> Iterator[None]:
     import requests
+    import urllib3
     from docker.errors import DockerException
 
     try:
         yield
-    except (DockerException, requests.RequestException) as error:
+    # The latter where the engine goes away while it tells of a build: the SDK reads that past requests.
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
@@ -421,7 +421,7 @@ def _reason(error: Exception) -> str:
 
 
 def _build_hint(error: str, tail: list[str]) -> str:
-    if any("not proved" in line for line in tail):
+    if any("not proved" in line or "where training gave" in line for line in tail):
         return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
     if any(

@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,11 @@ def image_settings() -> ImageSettings:
         extra_hosts=tuple(filter(None, hosts.split(","))),
         torch_index="" if options else ImageSettings.torch_index,
     )
+
+
+def without_secret(settings: ImageSettings) -> ImageSettings:
+    """The same without the planted pip option: a build that may use what the engine has kept of another."""
+    return replace(settings, pip_options=tuple(each for each in settings.pip_options if PLANTED_SECRET not in each))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
 from tests.conftest import Cli
-from tests.integration.conftest import PLANTED_SECRET, Images, Registry
+from tests.integration.conftest import PLANTED_SECRET, Images, Registry, without_secret
 
 Trained = tuple[newsbert.TrainResult, str]
 
@@ -232,8 +233,9 @@ def test_the_bill_of_materials_is_valid_and_with_the_version(images: Images, tra
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize("where", ["deployment", "shipped"])
 def test_a_model_that_answers_otherwise_gets_no_image(
-    images: Images, trained: Trained, image_settings: ImageSettings, tmp_path: Path
+    images: Images, trained: Trained, image_settings: ImageSettings, where: str
 ) -> None:
     with building.contexts("TinyModel/1", "serving", image_settings, trained[1]) as plan:
         context = plan.contexts[-1]
@@ -241,11 +243,23 @@ def test_a_model_that_answers_otherwise_gets_no_image(
         source = context.files[name]
         assert isinstance(source, Path)
         contract = json.loads(source.read_bytes())
-        contract["golden"][3]["probabilities"].reverse()
-        context.files[name] = json.dumps(contract).encode()
-        with pytest.raises(EngineError, match="not proved") as caught:
-            building.build(context, image_settings, print, rebuild=True)
-    assert str(contract["golden"][3]["item"])[:40] in caught.value.message
+        if where == "deployment":
+            contract["golden"][3]["probabilities"].reverse()
+            context.files[name] = json.dumps(contract).encode()
+        else:  # what ships has another newsbert than what the archive was made with
+            wrong = (
+                "USER root\n"
+                "RUN sed -i 's/zip(labels, map/zip(labels[::-1], map/' "
+                "/opt/newsbert/lib/python*/site-packages/newsbert/model.py\nUSER newsbert\n"
+            )
+            context = replace(context, dockerfile=context.dockerfile.replace("EXPOSE 8080\n", f"EXPOSE 8080\n{wrong}"))
+        context = replace(context, tag=f"{context.tag}-wrong", aliases=())
+        with pytest.raises(EngineError) as caught:
+            building.build(context, without_secret(image_settings), print)
+    assert not Engine().has_image(context.tag)
+    text = str(contract["golden"][3 if where == "deployment" else 0]["item"])
+    assert text[:30] in caught.value.message
+    assert "is its handler or a library another one" in str(caught.value.hint)
 
 
 def test_a_handler_that_answers_wrongly_is_refused(bundle: Bundle, tmp_path: Path) -> None:
@@ -282,7 +296,10 @@ def test_two_builds_at_once_are_one_image(images: Images, bundle: Bundle, image_
     def build() -> None:
         try:
             with building.contexts(str(bundle.path), "serving", image_settings) as plan:
-                tags.extend(building.build(each, image_settings, print).tag for each in building.needed(plan)[-1:])
+                tags.extend(
+                    building.build(each, without_secret(image_settings), print).tag
+                    for each in building.needed(plan)[-1:]
+                )
         except Exception as error:
             failures.append(error)
 
