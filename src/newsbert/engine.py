@@ -181,7 +181,7 @@ class Engine:
                     extra_hosts=dict(extra_hosts) or None,
                 ):
                     if "error" in event:
-                        said = next((line for line in reversed(tail) if line.lower().startswith("error: ")), "")
+                        said = "; ".join(line for line in tail if line.lower().startswith("error: "))
                         raise EngineError(
                             f"building {tag} failed: {event['error'].strip()}{f' ({said})' if said else ''}",
                             _build_hint(event["error"], tail),

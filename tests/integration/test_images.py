@@ -465,7 +465,7 @@ def test_training_in_the_container_is_training_here(
     }
     assert newsbert.load("Boxed/1").bundle.digest == bundle.digest
     refused = cli("train", "--in-container", "--data", "nowhere.csv", "--json")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "nowhere.csv" in json.loads(refused.stdout)["error"]["message"]
 
 
