@@ -33,6 +33,7 @@ COMMANDS = (
     ["serve", "locally"],
     ["serve", "container"],
     ["serve", "stop"],
+    ["serve", "token"],
 )
 Result = subprocess.CompletedProcess[str]
 
