@@ -32,6 +32,7 @@ def drain(
     Requests wait in TorchServe's queue, in order, where nobody can see them. So a request of our own is put behind
     them: once that is answered, they have all been taken from the queue, and what comes after is turned away with a
     503, which also closes the connection. So there is an end, also with clients that keep their connection and ask on.
+    New connections are refused from the beginning, or where that cannot be done get the 503 too, but for the last ones.
 
     Args:
         pid: The frontend.
@@ -57,9 +58,7 @@ def drain(
             with contextlib.suppress(OSError):
                 connection.connect()
                 last_requests.append(connection)
-        if not listeners.close(pid, (port, *other_ports)):
-            listeners.wait_accepted(pid, (port, *other_ports))
-            listeners.hold_back(pid)
+        refused = listeners.close(pid, (port, *other_ports))
         read_by = time.monotonic() + _READ_TIMEOUT_S
         while listeners.queued_bytes(pid, port) and on() and time.monotonic() < read_by:
             time.sleep(_POLL_S)
@@ -69,11 +68,21 @@ def drain(
             time.sleep(_FULL_QUEUE_S)
     time.sleep(_POLL_S)
     activity.close()
-    quiet_since = time.monotonic()
+    if not refused:
+        # Until here new connections got a 503. These last ones get nothing, but so they do not get half of an answer.
+        _wait(lambda: not activity.busy(), 0, on, deadline)
+        listeners.wait_accepted(pid, (port, *other_ports))
+        listeners.hold_back(pid)
+    return _wait(lambda: not activity.busy() and not listeners.queued_bytes(pid, port), quiet_s, on, deadline)
+
+
+def _wait(quiet: Callable[[], bool], quiet_s: float, on: Callable[[], bool], deadline: float) -> bool:
+    """Wait until it has been quiet for so long; tell whether it was."""
+    since = time.monotonic()
     while on():
-        if activity.busy():
-            quiet_since = time.monotonic()
-        elif time.monotonic() - quiet_since > quiet_s and not listeners.queued_bytes(pid, port):
+        if not quiet():
+            since = time.monotonic()
+        elif time.monotonic() - since >= quiet_s:
             return True
         if time.monotonic() > deadline:
             return False

@@ -20,6 +20,7 @@ from pathlib import Path
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _SO_ATTACH_FILTER = 26
 _LISTEN = "0A"
+_NOT_ACCEPTED = "0"
 _ACCEPT_TIMEOUT_S = 0.5
 # A packet filter that drops what opens a connection (SYN without ACK, in the TCP header's flags at byte 13).
 _NO_NEW_CONNECTIONS = b"".join(
@@ -67,6 +68,11 @@ def close(pid: int, ports: Collection[int]) -> bool:
     return True
 
 
+def listening(pid: int, ports: Collection[int]) -> bool:
+    """Tell whether somebody in the process's network listens on each of `ports`."""
+    return set(ports) <= {each.port for each in _sockets(pid) if each.state == _LISTEN}
+
+
 def hold_back(pid: int) -> None:
     """Keep a child from accepting connections and from opening anything else."""
     with contextlib.suppress(OSError, ValueError):
@@ -74,8 +80,9 @@ def hold_back(pid: int) -> None:
 
 
 def queued_bytes(pid: int, port: int) -> int:
-    """Bytes of connections on `port` that wait to be read, or to be taken by the other side."""
-    return sum(each.queued for each in _sockets(pid) if each.state != _LISTEN and each.port == port)
+    """Bytes of accepted connections on `port` that wait to be read, or to be taken by the other side."""
+    connections = (each for each in _sockets(pid) if each.port == port and each.state != _LISTEN)
+    return sum(each.queued for each in connections if each.inode != _NOT_ACCEPTED)
 
 
 def wait_accepted(pid: int, ports: Collection[int]) -> None:

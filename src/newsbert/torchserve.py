@@ -57,6 +57,11 @@ class Address:
         return _LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
 
     @property
+    def grpc_ports(self) -> tuple[int, int]:
+        """The ports of both gRPC interfaces."""
+        return self.grpc_port, self.grpc_management_port
+
+    @property
     def url(self) -> str:
         """The base URL to reach it by from this machine."""
         return f"http://{self.connect_host}:{self.port}"
@@ -120,6 +125,8 @@ class Server:
             with contextlib.suppress(ServingError):
                 probe.ask(self.address.url, self.key_file, 10)
                 self._ready = True
+            # gRPC comes last.
+            if self._ready and listeners.listening(self._process.pid, self.address.grpc_ports):
                 self._answered()
                 # Nobody has business there, and any user of this machine could stop the workers.
                 listeners.close(self._process.pid, [self.address.grpc_management_port])

@@ -176,6 +176,19 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
     assert served.process.wait(30) == 0
 
 
+def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
+    served = start("--batch-size", "1")
+    connections = [_send(served.port, LONG_ITEMS) for _ in range(6)]
+    served.process.send_signal(signal.SIGTERM)
+    for connection in connections:
+        with connection:
+            response = http.client.HTTPResponse(connection, method="POST")
+            response.begin()
+            assert response.status == 200
+            assert len(json.load(response)) == LONG_ITEMS
+    assert served.process.wait(30) == 0
+
+
 def test_a_client_that_reads_slowly_gets_all_of_its_answer(start: Start) -> None:
     served = start()
     with _send(served.port, LONG_ITEMS, receive_buffer=4096) as connection:

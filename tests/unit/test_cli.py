@@ -34,6 +34,7 @@ COMMANDS = (
     ["serve", "locally"],
     ["serve", "container"],
     ["serve", "stop"],
+    ["serve", "token"],
 )
 Result = subprocess.CompletedProcess[str]
 

@@ -1,0 +1,153 @@
+"""A serving container: what it may do, how it stops, and who may ask it."""
+
+import http.client
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from newsbert import containers
+from newsbert.config import ServeSettings
+from newsbert.errors import ServingError
+from tests.conftest import Cli
+
+pytestmark = pytest.mark.engine
+LONG_ITEMS = 500
+_WORKER = "next(p for p in os.listdir('/proc') if p.isdigit() and b'model_service_worker' in cmdline(p))"
+_SIGNAL_WORKER = (
+    "import os, pathlib, signal, sys; cmdline = lambda p: pathlib.Path('/proc', p, 'cmdline').read_bytes(); "
+    f"os.kill(int({_WORKER}), signal.Signals[sys.argv[1]])"
+)
+
+
+@pytest.fixture
+def served(tiny_image: str) -> Iterator[tuple[containers.Running, Any]]:
+    """The tiny model's container, as newsbert and as the engine see it."""
+    import docker
+
+    with containers.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
+        assert running is not None
+        client = docker.from_env()
+        yield running, client.containers.get(running.id)
+        client.close()
+
+
+def _ask(url: str, token: str | None = None) -> int:
+    headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, b"goal", headers), timeout=20) as done:
+            return int(done.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_it_has_no_privilege_and_cannot_write(served: tuple[containers.Running, Any]) -> None:
+    _, container = served
+    limits = container.attrs["HostConfig"]
+    assert limits["ReadonlyRootfs"] is True
+    assert limits["CapDrop"] == ["ALL"]
+    assert limits["SecurityOpt"] == ["no-new-privileges"]
+    assert limits["PidsLimit"] > 0
+    assert limits["Privileged"] is False
+    assert container.exec_run(["id", "-u"]).output.strip() == b"10001"
+    for directory in ("/", "/home/newsbert", "/opt/model", "/opt/newsbert"):
+        assert container.exec_run(["touch", f"{directory}/new"]).exit_code == 1
+    assert b"noexec" in next(
+        line for line in container.exec_run(["cat", "/proc/mounts"]).output.splitlines() if b" /tmp " in line
+    )
+
+
+def test_it_stops_as_process_1_with_its_request_answered(served: tuple[containers.Running, Any]) -> None:
+    running, container = served
+    answered: list[int] = []
+    sent = threading.Event()
+
+    def ask() -> None:
+        body = json.dumps({"instances": ["goal team cup coach " * 20] * LONG_ITEMS})
+        connection = http.client.HTTPConnection("127.0.0.1", running.address.port, timeout=60)
+        path = "/predictions/news_classification"
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        sent.set()
+        response = connection.getresponse()
+        answered.extend((response.status, len(json.load(response))))
+        connection.close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert sent.wait(20)
+    container.stop(timeout=30)
+    thread.join(60)
+    assert answered == [200, LONG_ITEMS]
+    container.reload()
+    assert container.attrs["State"]["ExitCode"] == 0
+    with pytest.raises(ServingError, match=r"stopped by itself \(exit code 0\)"):
+        running.check()
+
+
+def test_its_health_check_asks_the_model(served: tuple[containers.Running, Any]) -> None:
+    _, container = served
+    command = container.attrs["Config"]["Healthcheck"]["Test"]
+    assert command[0] == "CMD"
+    assert container.exec_run(command[1:]).exit_code == 0
+    assert container.exec_run(["python", "-c", _SIGNAL_WORKER, "SIGSTOP"]).exit_code == 0
+    failed = container.exec_run(command[1:])
+    assert failed.exit_code == 1
+    assert b"does not answer" in failed.output
+    assert container.exec_run(["python", "-c", _SIGNAL_WORKER, "SIGCONT"]).exit_code == 0
+
+
+def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image: str) -> None:
+    import docker
+
+    settings = ServeSettings(port=0, token_auth=True, token_expiry_min=30)
+    with containers.serving(tiny_image, settings, threading.Event(), print) as running:
+        assert running is not None
+        assert _ask(running.address.predictions_url) == 400
+        client = docker.from_env()
+        container = client.containers.get(running.id)
+        token = container.exec_run(["newsbert", "serve", "token"], stderr=False).output.decode().strip()
+        assert _ask(running.address.predictions_url, token) == 200
+        renewed = container.exec_run(["newsbert", "serve", "token", "--renew"], stderr=False).output.decode().strip()
+        assert _ask(running.address.predictions_url, token) == 400
+        assert _ask(running.address.predictions_url, renewed) == 200
+        assert container.exec_run(["python", "-m", "newsbert.probe"]).exit_code == 0
+        logs = container.logs().decode()
+        assert token not in logs
+        assert renewed not in logs
+        assert "/tmp/newsbert/key_file.json" in logs
+        client.close()
+
+
+def test_a_container_that_somebody_removed_is_told_of(served: tuple[containers.Running, Any]) -> None:
+    running, container = served
+    container.remove(force=True)
+    with pytest.raises(ServingError, match="somebody removed the container"):
+        running.check()
+
+
+def test_without_a_directory_to_write_to_it_says_what_it_needs(tiny_image: str) -> None:
+    import docker
+    from docker.errors import ContainerError
+
+    client = docker.from_env()
+    with pytest.raises(ContainerError) as caught:
+        client.containers.run(tiny_image, read_only=True, remove=True)
+    assert caught.value.exit_status == 1
+    assert b"--tmpfs /tmp" in caught.value.stderr
+    assert b"Traceback" not in caught.value.stderr
+    client.close()
+
+
+def test_a_detached_container_is_stopped_by_its_port(tiny_image: str, cli: Cli) -> None:
+    done = cli("serve", "container", tiny_image, "--port", "0", "--detach", "--token-auth", "--json")
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)
+    assert "newsbert serve token" in done.stderr
+    assert _ask(f"{server['url']}/predictions/news_classification") == 400
+    stopped = cli("serve", "stop", "--port", server["port"])
+    assert stopped.stdout == f"stopped {tiny_image} on {server['url']}\n"
