@@ -64,6 +64,7 @@ test: lint
 long: $(VENV)/.installed
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/images.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
