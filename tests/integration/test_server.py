@@ -251,7 +251,7 @@ def test_a_second_signal_does_not_wait(start: Start) -> None:
 def _alive(process: psutil.Process) -> bool:
     """Tell whether a process runs; one that was killed may wait to be buried."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
