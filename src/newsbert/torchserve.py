@@ -311,7 +311,7 @@ def _started(
             errors="replace",
             umask=0o077,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls prctl and nothing else
+            preexec_fn=_detach_from_signals,  # noqa: PLW1509 - it makes two system calls and nothing else
         )
         server = Server(process, address, work, settings, _batch_delay_s(model_store / model) if model else 0.0, on_log)
         try:
@@ -420,7 +420,11 @@ def _environment(work: Path) -> dict[str, str]:
     )
 
 
-def _die_with_parent() -> None:
-    """Have the kernel stop the frontend when we are killed and cannot (Linux)."""
+def _detach_from_signals() -> None:
+    """In the child: have the kernel end it when we are killed and cannot (Linux), and let it be our part to end it.
+
+    A service manager may send SIGTERM to all that it has started, and Java would cut off at once who is being answered.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -176,6 +176,22 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
     assert served.process.wait(30) == 0
 
 
+def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -> None:
+    # As systemd does it.
+    served = start()
+    processes = [served.java(), served.worker()]
+    with _send(served.port, LONG_ITEMS) as connection:
+        time.sleep(0.05)
+        for process in processes:
+            process.terminate()
+        served.process.send_signal(signal.SIGTERM)
+        response = http.client.HTTPResponse(connection, method="POST")
+        response.begin()
+        assert (response.status, len(json.load(response))) == (200, LONG_ITEMS)
+    assert served.process.wait(30) == 0
+    assert not any(map(_alive, processes))
+
+
 def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
     served = start("--batch-size", "1")
     connections = [_send(served.port, LONG_ITEMS) for _ in range(6)]
@@ -227,9 +243,17 @@ def test_a_second_signal_does_not_wait(start: Start) -> None:
     time.sleep(0.3)
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(30) == 130
-    assert not java.is_running()
+    assert not _alive(java)
     for connection in connections:
         connection.close()
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that was killed may wait to be buried."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _received(connection: socket.socket) -> bytes:
