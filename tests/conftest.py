@@ -10,6 +10,9 @@ import pytest
 
 import newsbert
 from newsbert.bundle import Bundle
+from tests.images import engine, image_settings, images
+
+__all__ = ["engine", "image_settings", "images"]
 
 # Labels and texts of our own; every class has words that tell it.
 LABELS = ("Sport & loisirs", "World", "Économie")

@@ -10,23 +10,15 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import newsbert
-from newsbert import archive, building, torchserve
-from newsbert.building import Built
+from newsbert import archive, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
-from newsbert.engine import Engine
-from newsbert.errors import EngineError
-
-PLANTED_SECRET = "planted7f3aSecret"
-"""Stands in pip's options and in the environment of the images' build; must not be found in an image."""
-
-SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
+from tests.images import Images
 
 
 @pytest.fixture(scope="module")
@@ -73,71 +65,6 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(20)
-
-
-@pytest.fixture(scope="session")
-def engine() -> Engine:
-    """The container engine; without one the test is skipped, or fails where one is required."""
-    try:
-        return Engine()
-    except EngineError as error:
-        if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
-            pytest.fail(f"NEWSBERT_REQUIRE_ENGINE is set: {error.message}")
-        pytest.skip(f"{error.message} (start an engine to run this)")
-
-
-@pytest.fixture(scope="session")
-def image_settings() -> ImageSettings:
-    """Settings for builds under names of this session's own, packages from where this machine has them.
-
-    The names are those of a registry on loopback, so that what is built can be pushed there.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
-    hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
-    planted = f"extra-index-url=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/simple"
-    return ImageSettings(
-        repository=f"127.0.0.1:{port}/newsbert-test",
-        pip_options=(*filter(None, options.split(",")), planted, "retries=0"),
-        extra_hosts=tuple(filter(None, hosts.split(","))),
-        torch_index="" if options else ImageSettings.torch_index,
-    )
-
-
-def without_secret(settings: ImageSettings) -> ImageSettings:
-    """The same without the planted pip option: a build that may use what the engine has kept of another."""
-    return replace(settings, pip_options=tuple(each for each in settings.pip_options if PLANTED_SECRET not in each))
-
-
-@dataclass(frozen=True)
-class Images:
-    """The three images of the tiny model, in the order they are built."""
-
-    base: Built
-    trainer: Built
-    serving: Built
-
-
-@pytest.fixture(scope="session")
-def images(
-    engine: Engine, trained: tuple[newsbert.TrainResult, str], image_settings: ImageSettings
-) -> Iterator[Images]:
-    """The tiny model's images, built once a session in an environment full of credentials."""
-    result, uri = trained
-    assert result.version is not None
-    with pytest.MonkeyPatch.context() as patch:
-        for name in SECRET_VARIABLES:
-            patch.setenv(name, PLANTED_SECRET)
-        with building.contexts(str(result.version), "serving", image_settings, uri) as plan:
-            built = [building.build(context, image_settings, print) for context in plan.contexts]
-        assert plan.located is not None
-        assert building.record(plan.located, built[-1], uri) == []
-    yield Images(*built)
-    for each in reversed(built):
-        for name in {each.tag, *each.aliases}:
-            engine.remove_image(name)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
 from tests.conftest import Cli
-from tests.integration.conftest import PLANTED_SECRET, Images, Registry, without_secret
+from tests.images import PLANTED_SECRET, Images, image_toml, without_secret
+from tests.integration.conftest import Registry
 
 Trained = tuple[newsbert.TrainResult, str]
 
@@ -407,7 +408,7 @@ def test_a_push_gives_a_digest_and_notes_it(
     import docker
     import mlflow
 
-    (tmp_path / "newsbert.toml").write_text(_toml(image_settings), encoding="utf-8")
+    (tmp_path / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
     done = cli("build-image", "TinyModel/1", "--push", "--json", "--tracking-uri", trained[1])
     assert done.returncode == 0, done.stderr
     (built,) = json.loads(done.stdout)["images"]
@@ -440,19 +441,11 @@ def test_a_registry_that_goes_away_in_the_middle_is_told_and_can_be_pushed_to_ag
     assert "@sha256:" in building.push(images.base, None, None, lambda *_: None)[images.base.tag]
 
 
-def _toml(settings: ImageSettings) -> str:
-    """Image settings as a user keeps them."""
-    return (
-        f'[image]\nrepository = "{settings.repository}"\npip_options = {json.dumps(settings.pip_options)}\n'
-        f'extra_hosts = {json.dumps(settings.extra_hosts)}\ntorch_index = "{settings.torch_index}"\n'
-    )
-
-
 @pytest.mark.engine
 def test_training_in_the_container_is_training_here(
     images: Images, image_settings: ImageSettings, tiny_encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    (tmp_path / "newsbert.toml").write_text(_toml(image_settings), encoding="utf-8")
+    (tmp_path / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
     arguments = ["--data", labelled_file, "--base-model", tiny_encoder, "--max-length", 48, "--epochs", 2,
                  "--model-name", "Boxed", "--json"]  # fmt: skip
     done = cli("train", "--in-container", *arguments)
@@ -473,7 +466,7 @@ def test_training_in_the_container_is_training_here(
 def test_mlflow_run_trains_in_the_trainer_image(
     images: Images, image_settings: ImageSettings, mlflow_server: str, cli: Cli, tmp_path: Path
 ) -> None:
-    (tmp_path / "newsbert.toml").write_text(_toml(image_settings), encoding="utf-8")
+    (tmp_path / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
     built = cli("build-image", "--trainer", "--project", "project")
     assert built.returncode == 0, built.stderr
     assert images.trainer.tag in (tmp_path / "project" / "MLproject").read_text(encoding="utf-8")

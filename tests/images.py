@@ -1,0 +1,94 @@
+"""The three images of the tiny model, built once a session on a real engine: fixtures, which `conftest.py` takes."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+
+import newsbert
+from newsbert import building
+from newsbert.building import Built
+from newsbert.config import ImageSettings
+from newsbert.engine import Engine
+from newsbert.errors import EngineError
+
+PLANTED_SECRET = "planted7f3aSecret"
+"""Stands in pip's options and in the environment of the images' build; must not be found in an image."""
+
+SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The container engine; without one the test is skipped, or fails where one is required."""
+    try:
+        return Engine()
+    except EngineError as error:
+        if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
+            pytest.fail(f"NEWSBERT_REQUIRE_ENGINE is set: {error.message}")
+        pytest.skip(f"{error.message} (start an engine to run this)")
+
+
+@pytest.fixture(scope="session")
+def image_settings() -> ImageSettings:
+    """Settings for builds under names of this session's own, packages from where this machine has them.
+
+    The names are those of a registry on loopback, so that what is built can be pushed there.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
+    hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
+    planted = f"extra-index-url=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/simple"
+    return ImageSettings(
+        repository=f"127.0.0.1:{port}/newsbert-test",
+        pip_options=(*filter(None, options.split(",")), planted, "retries=0"),
+        extra_hosts=tuple(filter(None, hosts.split(","))),
+        torch_index="" if options else ImageSettings.torch_index,
+    )
+
+
+def without_secret(settings: ImageSettings) -> ImageSettings:
+    """The same without the planted pip option: a build that may use what the engine has kept of another."""
+    return replace(settings, pip_options=tuple(each for each in settings.pip_options if PLANTED_SECRET not in each))
+
+
+@dataclass(frozen=True)
+class Images:
+    """The three images of the tiny model, in the order they are built."""
+
+    base: Built
+    trainer: Built
+    serving: Built
+
+
+@pytest.fixture(scope="session")
+def images(
+    engine: Engine, trained: tuple[newsbert.TrainResult, str], image_settings: ImageSettings
+) -> Iterator[Images]:
+    """The tiny model's images, built once a session in an environment full of credentials."""
+    result, uri = trained
+    assert result.version is not None
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRET_VARIABLES:
+            patch.setenv(name, PLANTED_SECRET)
+        with building.contexts(str(result.version), "serving", image_settings, uri) as plan:
+            built = [building.build(context, image_settings, print) for context in plan.contexts]
+        assert plan.located is not None
+        assert building.record(plan.located, built[-1], uri) == []
+    yield Images(*built)
+    for each in reversed(built):
+        for name in {each.tag, *each.aliases}:
+            engine.remove_image(name)
+
+
+def image_toml(settings: ImageSettings) -> str:
+    """Image settings as a user keeps them."""
+    return (
+        f'[image]\nrepository = "{settings.repository}"\npip_options = {json.dumps(settings.pip_options)}\n'
+        f'extra_hosts = {json.dumps(settings.extra_hosts)}\ntorch_index = "{settings.torch_index}"\n'
+    )
