@@ -7,6 +7,7 @@ Source: https://cyclonedx.org/specification/overview/, written with CycloneDX's 
 import argparse
 import email
 import json
+import platform
 import sys
 import uuid
 import zipfile
@@ -127,11 +128,12 @@ def _debian() -> "Iterator[Component]":
 
     if not DPKG_STATUS.is_file():
         return
+    system = platform.freedesktop_os_release().get("ID", "debian")
     for paragraph in DPKG_STATUS.read_text(encoding="utf-8").split("\n\n"):
         told = email.message_from_string(paragraph)
         if not told["Package"] or "installed" not in (told["Status"] or "").split():
             continue
-        url = PackageURL("deb", "debian", told["Package"], told["Version"], {"arch": told["Architecture"]})
+        url = PackageURL("deb", system, told["Package"], told["Version"], {"arch": told["Architecture"]})
         yield Component(
             name=told["Package"], version=told["Version"], type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
         )

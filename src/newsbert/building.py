@@ -19,6 +19,7 @@ from newsbert.pip_options import holds_secret
 from newsbert.tracking import Located
 
 BILL_PATH = "/opt/model/bom.cdx.json"
+IMAGE_TAG = "newsbert.image"
 STAGE_ARGUMENT = "STAGE"
 """Names the build stages that pip's options are in."""
 
@@ -99,7 +100,12 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
     hosts = dict(_host(each) for each in settings.extra_hosts)
     cached = engine.has_image(context.tag) and not rebuild
     # What pip's options are copied into is known by this label afterwards; other builds at work have labels of theirs.
-    stage = f"build-{uuid.uuid4().hex}" if holds_secret(settings.pip_options) else "build"
+    stage = f"build-{uuid.uuid4().hex}" if holds_secret(settings.pip_options, settings.torch_index) else "build"
+    if rebuild and "BASE_IMAGE" not in context.build_args:
+        try:
+            engine.pull(settings.root_image)
+        except EngineError as error:
+            on_line(f"Note: the root image stays as it is: {error.message}")
     if not cached:
         try:
             with tempfile.TemporaryDirectory(prefix="newsbert-context-") as directory:
@@ -121,7 +127,10 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
             ) from error
         finally:
             if stage != "build":
-                engine.remove_stages(f"newsbert.stage={stage}")
+                try:
+                    engine.remove_stages(f"newsbert.stage={stage}")
+                except EngineError as error:  # whatever ended the build is to be told, not this
+                    on_line(f"Note: pip's options are still in the build stage newsbert.stage={stage}: {error.message}")
     for alias in context.aliases:
         engine.tag_image(context.tag, alias)
     return Built(context.tag, context.aliases, engine.image_id(context.tag), cached, tuple(engine.layers(context.tag)))
@@ -138,18 +147,20 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
     Returns:
         What the user should know, if that could not be done: the image is there all the same.
     """
-    if located.model_name is None or located.version is None or built.cached:
+    if located.model_name is None or located.version is None:
         return []
-    bill = Engine().read_file(built.tag, BILL_PATH)
     try:
+        tracker = api.connect(tracking_uri)
+        if tracker.version_tags(located.model_name, located.version).get(IMAGE_TAG) == built.tag:
+            return []
+        bill = Engine().read_file(built.tag, BILL_PATH)
         if bill is None:
             return [f"{built.tag} has no {BILL_PATH}"]
         with tempfile.TemporaryDirectory(prefix="newsbert-bill-") as directory:
             file = Path(directory) / Path(BILL_PATH).name
             file.write_bytes(bill)
-            tracker = api.connect(tracking_uri)
             tracker.add_artifact(located.model_name, located.version, file)
-            tracker.tag_version(located.model_name, located.version, "newsbert.image", built.tag)
+            tracker.tag_version(located.model_name, located.version, IMAGE_TAG, built.tag)
     except TrackingError as error:
         return [f"the bill of materials is not with {located.name}: {error.message}"]
     return []

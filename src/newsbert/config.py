@@ -117,7 +117,18 @@ _CONTAINER_NAMES = (
     "NO_PROXY",
     "NO_COLOR",
 )
-_CONTAINER_FILES = ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE", "HF_HOME")
+_CONTAINER_FILES = {
+    "GOOGLE_APPLICATION_CREDENTIALS": False,
+    "AWS_SHARED_CREDENTIALS_FILE": False,
+    "AWS_CONFIG_FILE": False,
+    "AWS_WEB_IDENTITY_TOKEN_FILE": False,
+    "AWS_CA_BUNDLE": False,
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": False,
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH": False,
+    "HF_HOME": True,
+}
+"""Variables that name files, and whether those are written to."""
+
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
 Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
@@ -253,15 +264,19 @@ def quiet_onnxruntime() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def for_container() -> tuple[dict[str, str], list[Path]]:
-    """What a trainer container gets of this environment, and the files named there that it must see.
+def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
+    """What a trainer container gets of this environment, and the files named there that it must see (true: to write).
 
     It is given when the container runs and is in no image: the settings of newsbert, MLflow and the Hub, and the
     credentials of the tracking server and its bucket.
     """
     given = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
     given |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
-    files = [Path(given[name]) for name in _CONTAINER_FILES if name in given and Path(given[name]).exists()]
+    files = {}
+    for name, write in _CONTAINER_FILES.items():
+        if name in given and Path(given[name]).exists():
+            given[name] = str(Path(given[name]).resolve())
+            files[Path(given[name])] = write
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
     return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108

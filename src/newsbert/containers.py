@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from newsbert import api, image, loopback, probe, torchserve
+from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
@@ -51,10 +52,10 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
         if not engine.has_image(reference):
             raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference
-    located = api.connect(tracking_uri).locate(reference)
-    tag = image.serving_tag(located.name, settings)
+    located = api.locate(reference, tracking_uri=tracking_uri)
+    tag = image.serving_tag(located, Bundle.read(located.path).digest, settings)
     if not engine.has_image(tag):
-        raise NotFoundError(f"the engine has no image {tag!r}", f"newsbert build-image {located.name}")
+        raise NotFoundError(f"the engine has no image {tag!r}", f"newsbert build-image {reference or located.name}")
     return tag
 
 

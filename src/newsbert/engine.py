@@ -5,8 +5,10 @@ import io
 import math
 import re
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PRUNE_TRIES = 20
 BUILD_TIMEOUT_S = 1800
 PIDS_LIMIT = 1024
 """Processes and threads of a container that serves: the frontend has about 60, a worker one and its cores."""
@@ -87,6 +90,15 @@ class Engine:
             finally:
                 container.remove(force=True)
 
+    def pull(self, tag: str) -> None:
+        """Fetch an image anew.
+
+        Raises:
+            EngineError: If its registry cannot be reached, or has none of that name.
+        """
+        with _errors(f"pulling {tag} failed"):
+            self._client.images.pull(*_split(tag))
+
     def tag_image(self, tag: str, alias: str) -> None:
         """Give an image another name."""
         with _errors(f"calling {tag} {alias} failed"):
@@ -94,8 +106,17 @@ class Engine:
 
     def remove_stages(self, label: str) -> None:
         """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
+        from docker.errors import APIError
+
         with _errors(f"removing the build stages {label} failed"):
-            self._client.images.prune({"dangling": True, "label": label})
+            for attempt in range(_PRUNE_TRIES):
+                try:
+                    self._client.images.prune({"dangling": True, "label": label})
+                    return
+                except APIError as error:
+                    if error.status_code != HTTPStatus.CONFLICT or attempt == _PRUNE_TRIES - 1:
+                        raise
+                time.sleep(1)  # another build is at it; the engine does one at a time
 
     def push(self, tag: str, on_progress: Callable[[str, int, int], None]) -> str:
         """Push an image to its registry, with the credentials that Docker's own configuration has for it.
@@ -121,7 +142,7 @@ class Engine:
                 digest = (event.get("aux") or {}).get("Digest", digest)
                 detail = event.get("progressDetail") or {}
                 if event.get("id") and detail.get("total"):
-                    on_progress(event["id"], min(detail["current"], detail["total"]), detail["total"])
+                    on_progress(event["id"], min(detail.get("current", 0), detail["total"]), detail["total"])
         if not digest:
             raise EngineError(f"pushing {tag} ended early: the registry gave no digest", "push it again")
         return str(digest)
@@ -421,7 +442,7 @@ def _reason(error: Exception) -> str:
 
 
 def _build_hint(error: str, tail: list[str]) -> str:
-    if any("not proved" in line or "where training gave" in line for line in tail):
+    if any(sign in line for line in tail for sign in ("is answered", "is off by", "where training gave")):
         return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
     if any(
@@ -430,4 +451,6 @@ def _build_hint(error: str, tail: list[str]) -> str:
         return "the root image cannot be had: name another with --root-image, or load it into the engine first"
     if "no space left" in lowered or any("no space left" in line.lower() for line in tail):
         return "the engine's disk is full: docker system df; docker system prune"
+    if any("torch==" in line for line in tail if line.startswith("ERROR")):
+        return "name an index that has it: --torch-index URL; empty for pip's own"
     return "pip's index can be set with --pip-option index-url=URL, the network with --build-network host"

@@ -23,6 +23,7 @@ from newsbert.tracking import Located
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
 TRAINER_EXTRAS = ("train", "minilm")
 REQUIREMENTS_FILE = "requirements.txt"
+PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 _LICENCES = "Apache-2.0 AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
 _TAG_LENGTH = 128
 _HASH_LENGTH = 12
@@ -112,6 +113,7 @@ def render_trainer(base: Context, settings: ImageSettings, pins: Mapping[str, st
     Raises:
         UsageError: If a pip option is none.
     """
+    index = "" if settings.gpu else settings.torch_index
     return _context(
         TRAINER_NAME,
         newsbert.__version__,
@@ -121,13 +123,14 @@ def render_trainer(base: Context, settings: ImageSettings, pins: Mapping[str, st
             "BASE_IMAGE": base.tag,
             "ROOT_IMAGE": settings.root_image,
             "TORCH": requirements.select(pins, "torch")[0],
-            "TORCH_INDEX": "" if settings.gpu else settings.torch_index,
         },
-        _newsbert_labels(TRAINER_NAME),
+        # Pip's own index and another may have builds of one version that differ: for CUDA, for the CPU.
+        {**_newsbert_labels(TRAINER_NAME), "newsbert.torch_index": "another" if index else "pip"},
         {
             shipped.CONSTRAINTS: _lines(requirements.lines(pins)),
             REQUIREMENTS_FILE: _lines(requirements.declared(*TRAINER_EXTRAS)),
         },
+        {TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index))},
     )
 
 
@@ -165,7 +168,7 @@ def render_serving(
     }
     return _context(
         SERVING_NAME,
-        _tag_of(located.name),
+        _version_of(located, bundle.digest),
         settings,
         _dockerfile("torchserve"),
         {
@@ -196,18 +199,17 @@ def render_serving(
     )
 
 
-def serving_tag(name: str, settings: ImageSettings) -> str:
+def serving_tag(located: Located, digest: str, settings: ImageSettings) -> str:
     """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
-    return _name(settings.repository, SERVING_NAME, _tag_of(name))
+    return _name(settings.repository, SERVING_NAME, _version_of(located, digest))
 
 
 def without_secrets(context: Context) -> Mapping[str, str]:
     """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
-    conf = context.files["pip.conf"]
-    assert isinstance(conf, bytes)
+    options = {name: content for name, content in context.files.items() if name in {PIP_CONF, TORCH_CONF}}
     return {
         "Dockerfile": context.dockerfile,
-        "pip.conf": blotted(conf.decode()),
+        **{name: blotted(content.decode()) for name, content in options.items() if isinstance(content, bytes)},
     }
 
 
@@ -219,14 +221,13 @@ def _context(
     build_args: dict[str, str],
     labels: dict[str, str],
     files: dict[str, bytes | Path],
+    more_options: Mapping[str, bytes] | None = None,
 ) -> Context:
     """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
     content = {name: _sha256(each) for name, each in files.items()}
-    # Where packages and images come from is no content: versions are pinned, and our images' tags are of their content.
+    # Where an image comes from is no content: the tags of ours are of theirs.
     arguments = {
-        name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value
-        for name, value in build_args.items()
-        if name != "TORCH_INDEX"
+        name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value for name, value in build_args.items()
     }
     everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
     digest = hashlib.sha256(everything.encode()).hexdigest()[:_HASH_LENGTH]
@@ -236,8 +237,16 @@ def _context(
         dockerfile,
         build_args,
         labels,
-        {"pip.conf": pip_conf(settings.pip_options), **files},
+        {PIP_CONF: pip_conf(settings.pip_options), **(more_options or {}), **files},
     )
+
+
+def _instead_of_index(options: Sequence[str], index: str) -> list[str]:
+    """Pip's options with another index, if one is given."""
+    if not index:
+        return list(options)
+    kept = [option for option in options if not option.startswith(("index-url=", "extra-index-url="))]
+    return [*kept, f"index-url={index}"]
 
 
 def _for_gpu(dockerfile: str, needed: Sequence[str]) -> tuple[str, list[str], bytes]:
@@ -259,6 +268,11 @@ def _newsbert_labels(title: str) -> dict[str, str]:
         f"{_OCI}.licenses": _LICENCES,
         "newsbert.version": newsbert.__version__,
     }
+
+
+def _version_of(located: Located, digest: str) -> str:
+    """What tells a model's image from others; a directory's name does not, so the bundle's digest is added."""
+    return _tag_of(located.name) if located.run_id else f"{_tag_of(located.name)[:80]}-{digest[:_HASH_LENGTH]}"
 
 
 def _tag_of(name: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from newsbert import api, building, config
+from newsbert import api, building, config, tracking_file
 from newsbert.config import ImageSettings, TrackingSettings, TrainSettings
-from newsbert.engine import Engine
-from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError
+from newsbert.engine import Container, Engine
+from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError, UsageError
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _KILLED = 137
@@ -26,11 +26,13 @@ class Place:
         mounts: Directories and files of this machine that it sees under the same path; true where it may write.
         environment: Its variables, credentials for the tracking server and its bucket among them.
         network: `host` where the tracking server is on this machine; the engine's default otherwise.
+        given: Options that are to be given in place of the caller's.
     """
 
     mounts: dict[Path, bool]
     environment: dict[str, str]
     network: str | None
+    given: dict[str, Any]
 
 
 def train(
@@ -63,22 +65,28 @@ def train(
             "newsbert build-image --trainer, with [image] in newsbert.toml as here",
         )
     place = _place(flags)
-    given = {name: value for name, value in flags.items() if value is not None}
-    container = engine.start(
-        image,
-        ["newsbert", "train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), *options],
-        user=f"{os.getuid()}:{os.getgid()}",
-        directory=Path.cwd(),
-        mounts=place.mounts,
-        environment=place.environment,
-        network=place.network,
-    )
+    given = {name: value for name, value in {**flags, **place.given}.items() if value is not None}
+    signals: list[int] = []
+    container: Container | None = None
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        container.send_signal(number)
+        signals.append(number)
+        if container is not None:
+            container.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        container = engine.start(
+            image,
+            ["newsbert", "train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), *options],
+            user=f"{os.getuid()}:{os.getgid()}",
+            directory=Path.cwd(),
+            mounts=place.mounts,
+            environment=place.environment,
+            network=place.network,
+        )
+        for number in signals:  # those that came before there was anybody to pass them on to
+            container.send_signal(number)
         for output, log in container.follow():
             if output:
                 on_output(output)
@@ -88,35 +96,55 @@ def train(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        container.remove()
+        if container is not None:
+            container.remove()
     if code == _KILLED:
         raise EngineError(f"the engine killed the training (exit code {code})", "was it short of memory? docker events")
     return code
 
 
 def _place(flags: Mapping[str, Any]) -> Place:
-    """What the container must see and know for `flags` to mean what they mean here."""
+    """What the container must see and know for `flags` to mean what they mean here.
+
+    Raises:
+        UsageError: If a path cannot be what it is given for.
+    """
+    try:
+        return _find_place(flags)
+    except (OSError, RuntimeError) as error:  # the latter: no such user's home
+        raise UsageError(f"a path cannot be used: {error}", "check --data, --base-model and --output") from error
+
+
+def _find_place(flags: Mapping[str, Any]) -> Place:
     tracking = config.resolve(
         TrackingSettings, tracking_uri=flags.get("tracking_uri"), experiment=flags.get("experiment")
     )
     training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
     environment, files = config.for_container()
-    mounts = {Path.cwd(): True, **dict.fromkeys(files, False)}
-    for name in (training.data, training.base_model):
-        if Path(name).expanduser().exists():
-            mounts.setdefault(Path(name).expanduser().resolve(), False)
+    mounts = {Path.cwd(): True, **files}
+    # Paths as they are without links and ~, which mean something else in there.
+    given: dict[str, Any] = {"tracking_uri": tracking.tracking_uri}
+    for name in ("data", "base_model"):
+        value = getattr(training, name)
+        if value != getattr(TrainSettings, name) and Path(value).expanduser().exists():
+            path = Path(value).expanduser().resolve()
+            mounts.setdefault(path, False)
+            given[name] = str(path)
     if training.output is not None:
-        parent = Path(training.output).expanduser().resolve().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        mounts[parent] = True
-    uri = urllib.parse.urlsplit(tracking.tracking_uri)
-    if uri.scheme == "sqlite":
-        mounts[Path(uri.path.removeprefix("/")).resolve().parent] = True
+        output = Path(training.output).expanduser().resolve()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        mounts[output.parent] = True
+        given["output"] = str(output)
+    file = tracking_file.path_of(tracking.tracking_uri)
+    if file is not None:
+        file = file.expanduser().resolve()
+        mounts[file.parent] = True
+        given["tracking_uri"] = f"sqlite:///{file}"
         root = _artifact_root(tracking)
         if root is not None:
             mounts[root] = True
-    network = "host" if uri.hostname in _LOOPBACK else None
-    return Place(mounts, {**environment, "MLFLOW_TRACKING_URI": tracking.tracking_uri}, network)
+    host = urllib.parse.urlsplit(tracking.tracking_uri).hostname
+    return Place(mounts, environment, "host" if host in _LOOPBACK else None, given)
 
 
 def _artifact_root(tracking: TrackingSettings) -> Path | None:

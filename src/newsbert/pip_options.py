@@ -29,9 +29,9 @@ def pip_conf(options: Sequence[str]) -> bytes:
     return "".join(["[global]\n", *settings]).encode()
 
 
-def holds_secret(options: Sequence[str]) -> bool:
+def holds_secret(options: Sequence[str], torch_index: str = "") -> bool:
     """Tell whether there may be a credential in pip's options; an index's URL may be one as a whole."""
-    return any(
+    return blotted(torch_index) != torch_index or any(
         option.partition("=")[0].endswith(("url", "proxy", "cert")) or blotted(option) != option for option in options
     )
 

@@ -23,8 +23,11 @@ BILL = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-s
         "boolean-py", "defusedxml")  # fmt: skip
 """What the bill of materials is written with, in a build stage."""
 
-_UNUSED = {"huggingface-hub"}
-"""Declared, but not needed to answer: tokenizers imports it only to download from the Hub. Trainers have it."""
+BASE = ("annotated-doc", "annotated-types", "flatbuffers", "markdown-it-py", "mdurl", "numpy", "onnxruntime",
+        "packaging", "protobuf", "pydantic", "pydantic-core", "pygments", "rich", "shellingham", "tokenizers", "typer",
+        "typing-extensions", "typing-inspection")  # fmt: skip
+"""What the base image has: newsbert's own requirements and theirs. But for the Hub's client and what that needs, which
+tokenizers declares and imports only to download; trainers have it."""
 
 
 def pinned(*extras: str) -> list[str]:
@@ -33,7 +36,7 @@ def pinned(*extras: str) -> list[str]:
     Requirements of an extra that are not installed here are left out as well: who trains need not serve.
     """
     # A local version ("2.13.0+cpu") names a build that an index may not have.
-    return lines({name: version.partition("+")[0] for name, version in _installed(extras, set()).items()})
+    return lines({name: version.partition("+")[0] for name, version in _installed(extras).items()})
 
 
 def pins(over: str = "") -> dict[str, str]:
@@ -58,7 +61,7 @@ def base(versions: Mapping[str, str]) -> list[str]:
     Raises:
         LookupError: If a version is not given.
     """
-    return select(versions, *_installed((), _UNUSED))
+    return select(versions, *BASE)
 
 
 def select(versions: Mapping[str, str], *names: str) -> list[str]:
@@ -95,14 +98,14 @@ def _read(text: str) -> dict[str, str]:
     return found
 
 
-def _installed(extras: tuple[str, ...], without: set[str]) -> dict[str, str]:
+def _installed(extras: tuple[str, ...]) -> dict[str, str]:
     """Versions by name of everything installed that newsbert with these extras needs, itself left out."""
     found: dict[str, str] = {}
     pending = [("newsbert", frozenset(extras))]
     seen = set()
     while pending:
         name, wanted = pending.pop()
-        if (name, wanted) in seen or canonicalize_name(name) in without:
+        if (name, wanted) in seen:
             continue
         seen.add((name, wanted))
         try:

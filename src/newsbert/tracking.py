@@ -237,6 +237,14 @@ class Tracker:
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
         return None if experiment is None else _local_path(experiment.artifact_location)
 
+    def version_tags(self, name: str, version: str) -> dict[str, str]:
+        """A version's tags.
+
+        Raises:
+            NotFoundError: If there is no such version.
+        """
+        return dict(self._version(f"{name}/{version}").tags)
+
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version.
 

@@ -159,7 +159,9 @@ def test_a_model_is_served_with_the_versions_that_it_was_trained_with(bundle: Bu
 
 def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_path: Path) -> None:
     first = _contexts(bundle, tmp_path, ImageSettings())
-    again = _contexts(bundle, tmp_path, ImageSettings(pip_options=("timeout=3",), torch_index=""))
+    again = _contexts(
+        bundle, tmp_path, ImageSettings(pip_options=("timeout=3",), torch_index="https://other.example/simple")
+    )
     other = _contexts(bundle, tmp_path, ImageSettings(root_image="python:3.12-slim"))
     assert [each.tag for each in again] == [each.tag for each in first]
     assert not {each.tag for each in other} & {each.tag for each in first}
@@ -174,7 +176,7 @@ def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: 
     without = [line for line in _requirements(base) if not line.startswith("onnxruntime==")]
     assert _requirements(gpu) == without
     assert gpu.tag != base.tag
-    assert render_trainer(gpu, settings, PINS).build_args["TORCH_INDEX"] == ""
+    assert render_trainer(gpu, settings, PINS).labels["newsbert.torch_index"] == "pip"
 
 
 def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
@@ -292,16 +294,18 @@ def test_a_token_in_a_query_is_not_shown_either() -> None:
 
 
 def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bundle, tmp_path: Path) -> None:
-    settings = ImageSettings(pip_options=("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1"))
+    options = ("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1")
+    settings = ImageSettings(pip_options=options, torch_index="https://user:S3cret@torch/simple")
     for context in _contexts(bundle, tmp_path, settings):
         assert "S3cret" not in repr((context.tag, context.build_args, context.labels, context.dockerfile))
         files = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in context.files.items()}
-        assert [name for name, content in files.items() if b"S3cret" in content] == ["pip.conf"]
+        assert {name for name, content in files.items() if b"S3cret" in content} <= {"pip.conf", "torch.conf"}
 
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_dry_run_shows_all_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
     secret = ["--pip-option", "index-url=https://user:S3c/r@et@host/simple", "--pip-option", "proxy=user:S3cret@host:1"]
+    secret += ["--torch-index", "https://user:S3c/r@et@torch/simple"]
     result = cli("build-image", bundle.path, "--dry-run", *secret, *(["--json"] if as_json else []))
     assert result.returncode == 0, result.stderr
     assert "S3c" not in result.stdout + result.stderr
@@ -311,7 +315,7 @@ def test_a_dry_run_shows_all_images_and_no_credential(bundle: Bundle, cli: Cli, 
         assert (json.dumps(content)[1:-1] if as_json else content) in result.stdout
     if as_json:
         base, trainer, serving = json.loads(result.stdout)["images"]
-        assert serving["aliases"] == [f"torchserve:{bundle.path.name}"]
+        assert serving["aliases"] == [f"torchserve:{bundle.path.name}-{bundle.digest[:12]}"]
         assert serving["build_args"]["TRAINER_IMAGE"] == trainer["tag"]
         assert serving["build_args"]["BASE_IMAGE"] == base["tag"]
         assert set(serving["files"]) == {"Dockerfile", *json.loads((GOLDEN / "torchserve.json").read_text())["files"]}
@@ -329,13 +333,27 @@ def test_a_wrong_pip_option_is_told_without_its_credential(bundle: Bundle, cli: 
     [
         ("BertModel/2", "torchserve:BertModel-2"),
         ("my.model_x-1/12", "torchserve:my.model_x-1-12"),
-        ("bundle", "torchserve:bundle"),
         ("run 0123456789abcdef0123456789abcdef", "torchserve:run-0123456789abcdef0123456789abcdef"),
     ],
 )
 def test_a_models_image_is_called_like_the_model(name: str, tag: str) -> None:
-    assert serving_tag(name, ImageSettings()) == tag
-    assert serving_tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
+    assert _tag(name) == tag
+    assert _tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
+
+
+def _tag(name: str, settings: ImageSettings | None = None) -> str:
+    return serving_tag(Located(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
+
+
+def test_a_bundle_that_no_registry_names_has_its_digest_in_the_images_name() -> None:
+    tags = [serving_tag(Located("BertModel-2", Path()), digest * 64, ImageSettings()) for digest in "ab"]
+    assert tags == ["torchserve:BertModel-2-aaaaaaaaaaaa", "torchserve:BertModel-2-bbbbbbbbbbbb"]
+
+
+def test_the_base_has_what_answering_needs() -> None:
+    needed = {line.partition("==")[0] for line in requirements.pinned()}
+    assert set(requirements.BASE) <= needed
+    assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(requirements.BASE)
 
 
 ODD_NAMES = (
@@ -345,7 +363,7 @@ ODD_NAMES = (
 
 
 def test_odd_names_have_a_valid_image_each_its_own() -> None:
-    tags = [serving_tag(name, ImageSettings()) for name in ODD_NAMES]
+    tags = [_tag(name) for name in ODD_NAMES]
     assert [tag for tag in tags if not REFERENCE.fullmatch(tag)] == []
     assert len(set(tags)) == len(ODD_NAMES)
 
@@ -360,7 +378,7 @@ def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: 
     # A registered model's name has no slash.
     first, second = (f"{name.replace('/', '')}/{version}" for name, version in zip(names, versions, strict=True))
     assume(first != second)
-    tags = [serving_tag(each, ImageSettings()) for each in (first, second)]
+    tags = [_tag(each) for each in (first, second)]
     assert all(REFERENCE.fullmatch(tag) for tag in tags)
     assert tags[0] != tags[1]
 

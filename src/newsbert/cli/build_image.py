@@ -119,7 +119,7 @@ def build_image(
     for digest in dict.fromkeys(digests.values()):
         screen.result(f"pushed  {digest}")
     if plan.located is not None:
-        screen.next_command(f"newsbert serve container {plan.located.name}")
+        screen.next_command(f"newsbert serve container {built[-1].aliases[0]}")
     elif written is not None:
         screen.result(f"wrote {written}")
         screen.next_command(f"mlflow run {project} -A network=host -P max_epochs=1")
