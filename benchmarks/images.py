@@ -23,7 +23,7 @@ from newsbert import torchserve
 from newsbert.client import Client
 
 RUNS = 5
-REST_S = 20
+REST_S = 10
 
 
 def newsbert(*arguments: str, cwd: Path) -> tuple[str, float]:

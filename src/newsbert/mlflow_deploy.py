@@ -215,7 +215,8 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
                 try:
                     self._try(name, version, bundle, said)
                 except BaseException:
-                    self._server.unregister(name, version)
+                    with contextlib.suppress(NewsbertError):  # what is wrong with the model is to be told, not this
+                        self._server.unregister(name, version)
                     raise
             except BaseException:
                 file.unlink(missing_ok=True)

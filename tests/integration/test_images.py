@@ -446,7 +446,10 @@ def test_training_in_the_container_is_training_here(
     images: Images, image_settings: ImageSettings, tiny_encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
-    arguments = ["--data", labelled_file, "--base-model", tiny_encoder, "--max-length", 48, "--epochs", 2,
+    # A link to what lies elsewhere: the container sees the file under another path.
+    linked = tmp_path / "linked.csv"
+    linked.symlink_to(labelled_file)
+    arguments = ["--data", linked, "--base-model", tiny_encoder, "--max-length", 48, "--epochs", 2,
                  "--model-name", "Boxed", "--json"]  # fmt: skip
     done = cli("train", "--in-container", *arguments)
     assert done.returncode == 0, done.stderr
@@ -457,6 +460,10 @@ def test_training_in_the_container_is_training_here(
         (tmp_path.stat().st_uid, tmp_path.stat().st_gid)
     }
     assert newsbert.load("Boxed/1").bundle.digest == bundle.digest
+    for output in ("/proc/nowhere/x", labelled_file / "x"):
+        impossible = cli("train", "--in-container", "--output", output)
+        assert impossible.returncode == 2
+        assert "Traceback" not in impossible.stderr
     refused = cli("train", "--in-container", "--data", "nowhere.csv", "--json")
     assert refused.returncode == 2
     assert "nowhere.csv" in json.loads(refused.stdout)["error"]["message"]
