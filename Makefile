@@ -35,7 +35,7 @@ quickstart: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# torch by itself first: from an index of CPU builds it is a tenth of the download that pip's own index would give.
+# torch by itself first: from an index of CPU builds, where pip's own would give one for CUDA, of gigabytes.
 $(VENV)/.torch: constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	printf '\n$$ pip install %s\n' "$(TORCH)"

@@ -75,7 +75,6 @@ def contexts(
             return
         located = api.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
-        bundle.verify()
         pins = requirements.pins((located.path / image.REQUIREMENTS_FILE).read_text(encoding="utf-8"))
         base = image.render_base(settings, pins, work)
         trainer_image = image.render_trainer(base, settings, pins)

@@ -12,14 +12,20 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from newsbert.errors import NotFoundError, TrackingError
+from newsbert.errors import MissingExtraError, NotFoundError, TrackingError
 
 
 def path_of(uri: str) -> Path | None:
-    """The file of a tracking URI such as `sqlite:///mlflow.db`; `None` if it has none."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
+    """The file of a tracking URI such as `sqlite:///mlflow.db`; `None` if it has none.
 
+    Raises:
+        MissingExtraError: If MLflow, which knows such URIs, is not installed.
+    """
+    try:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+    except ImportError as error:
+        raise MissingExtraError("mlflow", "train") from error
     try:
         url = make_url(uri)
     except (ArgumentError, ValueError):

@@ -13,7 +13,7 @@ COPY pip.conf torch.conf constraints.txt requirements.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/trainer \
  && echo /opt/packages/lib/python*/site-packages > "$(echo /opt/trainer/lib/python*/site-packages)/packages.pth"
-# torch by itself first: its CPU build, where there is an index of them, is a tenth of what pip would take.
+# torch by itself first: from an index of CPU builds, where pip's own would give one for CUDA.
 ARG TORCH
 RUN PIP_CONFIG_FILE=/build/torch.conf python3 -m pip --python /opt/trainer/bin/python install --no-deps "$TORCH"
 RUN python3 -m pip --python /opt/trainer/bin/python install -c /build/constraints.txt -r /build/requirements.txt
