@@ -90,7 +90,7 @@ class Tracker:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
         mlflow.set_tracking_uri(settings.tracking_uri)
-        mlflow.set_registry_uri(settings.registry_uri or settings.tracking_uri)
+        mlflow.set_registry_uri(settings.registry_uri or "")  # empty: the tracking server, whichever is set later
         with contextlib.ExitStack() as files:
             for uri in dict.fromkeys((settings.tracking_uri, settings.registry_uri or settings.tracking_uri)):
                 file = tracking_file.path_of(uri)

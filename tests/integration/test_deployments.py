@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -123,12 +124,14 @@ def mlflow_command(trained: tuple[newsbert.TrainResult, str]) -> Mlflow:
     """Run `mlflow deployments ARGUMENTS` with the registry that holds TinyModel/1."""
     registered = {each.name for each in metadata.entry_points(group="mlflow.deployments")}
     assert "newsbert" in registered, "the target is not registered; install newsbert again: pip install -e ."
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
 
     def run(*arguments: object, **env: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "mlflow", "deployments", *map(str, arguments)],
             capture_output=True, text=True, timeout=300, check=False,
-            env={**os.environ, "MLFLOW_TRACKING_URI": trained[1], **env},
+            # The plugin looks for torch-model-archiver as a shell does: the environment need not be activated here.
+            env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": trained[1], **env},
         )  # fmt: skip
 
     return run
