@@ -6,7 +6,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from newsbert import config, loopback, tokens
 from newsbert.archive import SERVED_NAME
@@ -55,7 +54,7 @@ class Client:
             with loopback.urlopen(request, timeout=TIMEOUT_S) as response:
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
-            predictions = [_prediction(answer) for answer in answers]
+            predictions = [Prediction.from_dict(answer) for answer in answers]
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -107,7 +106,3 @@ def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
         room -= size
     if chunk:
         yield chunk
-
-
-def _prediction(answer: dict[str, Any]) -> Prediction:
-    return Prediction(str(answer["label"]), float(answer["score"]), dict(answer["probabilities"]))

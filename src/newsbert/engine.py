@@ -12,6 +12,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from newsbert import agreement
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
 _START_HINT = "start Docker, or point DOCKER_HOST at an engine"
@@ -442,7 +443,7 @@ def _reason(error: Exception) -> str:
 
 
 def _build_hint(error: str, tail: list[str]) -> str:
-    if any(sign in line for line in tail for sign in ("is answered", "is off by", "where training gave")):
+    if any(agreement.OTHERWISE in line for line in tail):
         return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
     if any(

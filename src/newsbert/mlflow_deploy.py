@@ -21,11 +21,12 @@ import mlflow
 from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
-from newsbert import api, archive, mlflow_model, payload, runtimes
+from newsbert import agreement, api, archive, mlflow_model, payload, runtimes
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.deployment import CREATE_KEYS, HELP, LOCAL_SETTINGS, VERSION, Options, addresses, split_name
-from newsbert.errors import ModelError, NewsbertError, NotFoundError, ServingError, UsageError
+from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
 from newsbert.management import ModelServer
+from newsbert.model import Prediction
 
 try:
     import mlflow_torchserve
@@ -35,7 +36,6 @@ except ImportError as _error:
 FIRST_VERSION = "1.0"
 FLAVORS = ("python_function", "pytorch")
 _REGISTERED = re.compile(r"models:/(?!m-)|runs:/")
-_LEAST_DIFFERENCE = 1e-5  # answers are rounded to six digits
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -213,7 +213,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
             try:
                 self._server.register(file, name, settings)
                 try:
-                    self._try(name, version, bundle, said)
+                    self._try(name, version, bundle, runtime, said)
                 except BaseException:
                     with contextlib.suppress(NewsbertError):  # what is wrong with the model is to be told, not this
                         self._server.unregister(name, version)
@@ -222,25 +222,18 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
                 file.unlink(missing_ok=True)
                 raise
 
-    def _try(self, name: str, version: str, bundle: Bundle, said: str) -> None:
+    def _try(self, name: str, version: str, bundle: Bundle, runtime: str, said: str) -> None:
         """Ask for the texts whose answers the bundle remembers.
 
         Raises:
-            ServingError: If other answers come: another archive was loaded, or the server's libraries are at odds.
+            ServingError: If another archive was loaded.
+            ModelError: If other answers come: the server's libraries are at odds.
         """
-        golden = bundle.contract.golden
-        found, answers = self._server.predict(name, version, [each.item for each in golden])
+        contract = bundle.contract
+        found, answers = self._server.predict(name, version, [golden.item for golden in contract.golden])
         if found != said:
             raise ServingError(f"the server answers as {found!r} instead of {said!r}", "clear its model store")
-        tolerance = max(graph.tolerance for graph in bundle.contract.graphs.values()) + _LEAST_DIFFERENCE
-        for expected, answer in zip(golden, answers, strict=True):
-            values = list(answer["probabilities"].values())
-            if any(abs(a - b) > tolerance for a, b in zip(values, expected.probabilities, strict=True)):
-                raise ModelError(
-                    f"{name} answers {values} for {str(expected.item)[:40]!r}, where training gave "
-                    f"{expected.probabilities}",
-                    "install the versions of the bundle's requirements.txt where the server runs",
-                )
+        agreement.check(contract, runtime, [Prediction.from_dict(each) for each in answers])
 
     def _change(self, name: str, version: str | None, options: Options) -> None:
         others = {*options.settings} - {"workers"}

@@ -1,8 +1,9 @@
 """A trained model in this process: texts in, labels with probabilities out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from newsbert import runtimes
 from newsbert.bundle import Bundle
@@ -29,6 +30,17 @@ class Prediction:
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
         return cls(best, by_label[best], by_label)
+
+    @classmethod
+    def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":
+        """Read an answer that came over HTTP.
+
+        Raises:
+            KeyError: If it lacks something.
+            TypeError: If it has another form.
+            ValueError: If its score is no number.
+        """
+        return cls(str(answer["label"]), float(answer["score"]), dict(answer["probabilities"]))
 
     def to_dict(self) -> dict[str, object]:
         """The answer as it goes over HTTP and into files, with six decimals."""

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from newsbert import archive
-from newsbert.bundle import CONTRACT_FILE, FP32_TOLERANCE, Contract, Golden
+from newsbert import agreement, archive
+from newsbert.bundle import CONTRACT_FILE, Contract
 from newsbert.client import Client
-from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
-from newsbert.model import Prediction
+from newsbert.errors import NewsbertError, ServingError, UsageError
 
 STOP_TIMEOUT_S = 60
 
@@ -37,7 +36,8 @@ def prove(command: Sequence[str]) -> str:
     model_archive = next((Path(word) for word in command if word.endswith(".mar")), None)
     if model_archive is None:
         raise UsageError(f"{' '.join(command)!r} names no model archive", "newsbert serve locally ARCHIVE.mar")
-    contract, tolerance = _promise(model_archive)
+    contract, runtime = _promise(model_archive)
+    items = [golden.item for golden in contract.golden]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
@@ -46,14 +46,15 @@ def prove(command: Sequence[str]) -> str:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
         client = Client(ready["url"])
-        answers = [(golden, client.predict([golden.item])[0]) for golden in contract.golden]
-        answers += list(zip(contract.golden, client.predict([each.item for each in contract.golden]), strict=True))
+        alone = [client.predict([item])[0] for item in items]
+        together = client.predict(items)
     finally:
         code = _stop(process)
     if code != 0:
         raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
-    largest = max(_difference(golden, answer, contract.labels, tolerance) for golden, answer in answers)
-    return f"{len(contract.golden)} golden texts, alone and together: at most {largest:.1e} off ({tolerance:g} allowed)"
+    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, together))
+    allowed = agreement.tolerance(contract, runtime)
+    return f"{len(items)} golden texts, alone and together: at most {largest:.1e} off ({allowed:g} allowed)"
 
 
 def _document(stream: IO[str]) -> dict[str, Any]:
@@ -67,32 +68,12 @@ def _document(stream: IO[str]) -> dict[str, Any]:
     return {}
 
 
-def _promise(model_archive: Path) -> tuple[Contract, float]:
-    """The contract in an archive, and how far the answers of its runtime may be off."""
+def _promise(model_archive: Path) -> tuple[Contract, str]:
+    """The contract in an archive, and the runtime that is to keep it."""
     runtime = archive.served(model_archive).runtime
     with zipfile.ZipFile(model_archive) as content:
         contract = Contract.from_json(content.read(CONTRACT_FILE).decode("utf-8"))
-    tolerances = [graph.tolerance for graph in contract.graphs.values() if graph.runtime == runtime]
-    return contract, tolerances[0] if tolerances else FP32_TOLERANCE
-
-
-def _difference(golden: Golden, answer: Prediction, labels: list[str], tolerance: float) -> float:
-    """The largest difference in probability.
-
-    Raises:
-        ModelError: If it is too large, or the label is another one; the text is named.
-    """
-    expected = dict(zip(labels, golden.probabilities, strict=True))
-    label = max(expected, key=expected.__getitem__)
-    if answer.label != label:
-        raise ModelError(f"{golden.item!r:.200} is answered {answer.label!r}, and {label!r} in training", _HINT)
-    off = max(abs(answer.probabilities.get(name, 0.0) - value) for name, value in expected.items())
-    if off > tolerance:
-        raise ModelError(f"{golden.item!r:.200} is off by {off:.4f} in probability; {tolerance:g} is allowed", _HINT)
-    return off
-
-
-_HINT = "its handler or a library is another one than in training"
+    return contract, runtime
 
 
 def _stop(process: "subprocess.Popen[str]") -> int:

@@ -329,7 +329,7 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
     contract = json.loads((copy / "newsbert.json").read_text())
     contract["golden"][0]["probabilities"] = [0.1, 0.1, 0.8]
     (copy / "newsbert.json").write_text(json.dumps(contract))
-    with pytest.raises(DeploymentError, match="where training gave"):
+    with pytest.raises(DeploymentError, match="is answered otherwise than in training"):
         client.create_deployment(NAME, str(copy), config={"EXPORT_PATH": opened.store})
     assert (client.list_deployments(), opened.archives()) == ([], [])
     (copy / "model.onnx").write_bytes(b"altered")

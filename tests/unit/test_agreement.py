@@ -1,0 +1,65 @@
+"""Answers to the golden texts against those that training gave."""
+
+import dataclasses
+import math
+
+import pytest
+
+from newsbert import agreement
+from newsbert.bundle import FP32_TOLERANCE, Bundle, Contract, Graph
+from newsbert.errors import ModelError
+from newsbert.model import Model, Prediction
+
+RUNTIME = "onnxruntime"
+
+
+@pytest.fixture
+def answers(bundle: Bundle) -> list[Prediction]:
+    """What a server sends."""
+    predictions = Model(bundle).predict([golden.item for golden in bundle.contract.golden])
+    return [Prediction.from_dict(each.to_dict()) for each in predictions]
+
+
+def _shifted(answer: Prediction, by: float) -> Prediction:
+    """The same answer, its best label's probability another one."""
+    return dataclasses.replace(answer, probabilities={**answer.probabilities, answer.label: answer.score + by})
+
+
+def _allowing(contract: Contract, **tolerances: float) -> Contract:
+    return dataclasses.replace(
+        contract, graphs={f"model.{name}": Graph(name, each, 0.0) for name, each in tolerances.items()}
+    )
+
+
+def test_the_models_own_answers_agree(bundle: Bundle, answers: list[Prediction]) -> None:
+    assert agreement.check(bundle.contract, RUNTIME, answers) < FP32_TOLERANCE
+
+
+def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
+    contract = _allowing(bundle.contract, onnxruntime=0.002, int8=0.05)
+    answers[2] = _shifted(answers[2], 0.04)
+    assert agreement.check(contract, "int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
+    for runtime in (RUNTIME, "torch"):  # the latter has no graph: the contract allows it what fp32 gives
+        with pytest.raises(ModelError, match=agreement.OTHERWISE):
+            agreement.check(contract, runtime, answers)
+    assert agreement.tolerance(contract, "torch") == FP32_TOLERANCE
+
+
+def test_rounding_is_no_difference(bundle: Bundle) -> None:
+    contract = _allowing(bundle.contract, onnxruntime=0.0)
+    exact = [Prediction.of(contract.labels, golden.probabilities) for golden in contract.golden]
+    assert agreement.check(contract, RUNTIME, [Prediction.from_dict(each.to_dict()) for each in exact]) > 0
+
+
+@pytest.mark.parametrize("by", [0.1, -0.1, math.nan])
+def test_a_probability_that_is_off_names_the_text(bundle: Bundle, answers: list[Prediction], by: float) -> None:
+    answers[3] = _shifted(answers[3], by)
+    with pytest.raises(ModelError, match=f"'Ministers sign border treaty' {agreement.OTHERWISE}: .* off"):
+        agreement.check(bundle.contract, RUNTIME, answers)
+
+
+def test_another_label_is_refused_whatever_the_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
+    other = next(label for label in bundle.contract.labels if label != answers[0].label)
+    answers[0] = dataclasses.replace(answers[0], label=other)
+    with pytest.raises(ModelError, match=f"{agreement.OTHERWISE}: '{other}' instead of"):
+        agreement.check(_allowing(bundle.contract, onnxruntime=1.0), RUNTIME, answers)
