@@ -18,7 +18,6 @@ CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 """Bounds of a request; the server takes bodies of up to 1 MiB."""
 
 TIMEOUT_S = 120
-_NO_TOKEN = "InvalidKeyException"  # noqa: S105 - what TorchServe calls a token that it does not take
 
 
 class Client:
@@ -78,7 +77,7 @@ class Client:
             message, kind = str(answer["message"]), str(answer.get("type"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             message = error.reason or "no reason given"
-        if error.code in {401, 403} or kind == _NO_TOKEN:
+        if error.code in {401, 403} or kind == tokens.NOT_TAKEN:
             return ServingError(
                 f"{self.url} wants a token, and that of this request is none or expired ({error.code})",
                 "export NEWSBERT_TOKEN=$(newsbert serve token), asked where it is served",

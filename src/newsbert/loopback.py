@@ -1,5 +1,8 @@
 """Requests to servers that may be on this machine: those go there directly, whatever proxy the environment names."""
 
+import functools
+import http.client
+import socket
 import urllib.parse
 import urllib.request
 from typing import Any
@@ -13,3 +16,30 @@ def urlopen(request: str | urllib.request.Request, timeout: float) -> Any:
     host = urllib.parse.urlsplit(url).hostname or ""
     here = host == "localhost" or host.startswith("127.")
     return _DIRECT.open(request, timeout=timeout) if here else urllib.request.urlopen(request, timeout=timeout)
+
+
+def unix_urlopen(path: str, request: urllib.request.Request, timeout: float) -> Any:
+    """`urllib.request.urlopen` of whoever listens at a socket in the file system, whatever host the URL names."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _UnixHandler(path)).open(
+        request, timeout=timeout
+    )
+
+
+class _UnixHandler(urllib.request.HTTPHandler):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(functools.partial(_UnixConnection, self._path), req)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, host: str, timeout: float) -> None:
+        super().__init__(host, timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)

@@ -3,7 +3,6 @@
 import functools
 import http.client
 import json
-import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert import client, config, loopback
+from newsbert import client, config, loopback, tokens
 from newsbert.config import ServeSettings
-from newsbert.errors import BadRequestError, NotFoundError, ServingError, UsageError
+from newsbert.errors import BadRequestError, NotFoundError, ServingError
 from newsbert.handler import MODEL_HEADER
 from newsbert.text import NewsItem
 
@@ -135,7 +134,8 @@ class _Interface:
         self._address, self._kind = address.rstrip("/"), kind
         self._base, self._open = self._address, loopback.urlopen
         if address.startswith("unix:"):
-            self._base, self._open = "http://localhost", _unix_opener(address.removeprefix("unix:"))
+            self._base = "http://localhost"
+            self._open = functools.partial(loopback.unix_urlopen, address.removeprefix("unix:"))
 
     def ask(self, method: str, path: str, query: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
         """Send a request without a body and return the JSON of its answer."""
@@ -159,10 +159,10 @@ class _Interface:
         url = f"{self._base}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
         # TorchServe reads a registration from the body, and not from the query, where this type is named.
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
-        token = _token(self._kind)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
         request = urllib.request.Request(url, body.encode() if body else None, headers, method=method)
+        token = _token(self._kind)
+        if token is not None:
+            request.add_unredirected_header(*tokens.header(token))
         try:
             with self._open(request, timeout=timeout_s) as response:
                 return json.load(response), response.headers
@@ -182,7 +182,7 @@ class _Interface:
         except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
             message, kind = error.reason or "no reason given", ""
         said = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
-        if kind == "InvalidKeyException":
+        if kind == tokens.NOT_TAKEN:
             variable = config.TOKEN_VARIABLES[self._kind]
             return ServingError(said, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
         if error.code == 404:
@@ -198,38 +198,14 @@ def _token(kind: str) -> str | None:
     Source: https://github.com/pytorch/serve/blob/master/docs/token_authorization_api.md
 
     Raises:
-        UsageError: If the file is none of TorchServe's.
+        ServingError: If the file is none of TorchServe's.
     """
     token, file = config.token(kind), config.key_file()
-    if token is None and file is not None:
-        try:
-            token = str(json.loads(file.read_text(encoding="utf-8"))[kind]["key"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            reason = f"no {kind} key" if isinstance(error, LookupError | TypeError) else error
-            raise UsageError(f"NEWSBERT_KEY_FILE={file}: {reason}", "name the key_file.json of a TorchServe") from error
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise UsageError(f"the {kind} token holds what no HTTP header can", "copy it again from key_file.json")
-    return token
+    if token is not None or file is None:
+        return token
+    keys = tokens.read(file)
+    return keys.management if kind == "management" else keys.inference
 
 
 def _path(*parts: str) -> str:
     return "".join(f"/{urllib.parse.quote(part, safe='')}" for part in parts if part)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, host: str, timeout: float) -> None:
-        super().__init__(host, timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _unix_opener(path: str) -> Any:
-    class Handler(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> Any:
-            return self.do_open(functools.partial(_UnixConnection, path), req)
-
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), Handler).open

@@ -6,17 +6,21 @@ management, both of which expire, and the key that a new token is asked for with
 
 import http.client
 import json
-import socket
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from newsbert import config
-from newsbert.errors import ServingError
+from newsbert import config, loopback
+from newsbert.errors import ServingError, UsageError
 
 KEY_FILE = "key_file.json"
 MANAGEMENT_SOCKET = "management.sock"
+NOT_TAKEN = "InvalidKeyException"
+"""What TorchServe calls a token that it does not take."""
+
 _TIMEOUT_S = 10
 _TRIES = 5
 
@@ -27,11 +31,13 @@ class Keys:
 
     Attributes:
         inference: The token that requests are sent with.
-        expires: When that one ends.
+        management: The token for its management interface.
+        expires: When the one for inference ends.
         api: The key that a new token is asked for with.
     """
 
     inference: str
+    management: str
     expires: datetime
     api: str
 
@@ -42,7 +48,13 @@ class Keys:
 
 
 def header(token: str) -> tuple[str, str]:
-    """Name and value of the request header that carries a token."""
+    """Name and value of the request header that carries a token.
+
+    Raises:
+        UsageError: If no header can.
+    """
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError("the token holds what no HTTP header can", f"copy it again from {KEY_FILE}")
     return "Authorization", f"Bearer {token}"
 
 
@@ -67,6 +79,7 @@ def read(key_file: Path) -> Keys:
             inference = content["inference"]
             return Keys(
                 str(inference["key"]),
+                str(content["management"]["key"]),
                 datetime.fromisoformat(str(inference["expiration time"])).astimezone(UTC),
                 str(content["API"]["key"]),
             )
@@ -87,18 +100,19 @@ def renew(key_file: Path) -> Keys:
         ServingError: If it does not answer, or refuses.
     """
     keys = read(key_file)
-    connection = _Unix(key_file.with_name(MANAGEMENT_SOCKET))
+    request = urllib.request.Request("http://localhost/token?type=inference", headers=dict([header(keys.api)]))
     try:
-        connection.request("GET", "/token?type=inference", headers=dict([header(keys.api)]))
-        status = connection.getresponse().status
+        loopback.unix_urlopen(str(key_file.with_name(MANAGEMENT_SOCKET)), request, _TIMEOUT_S).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise ServingError(
+            f"the server beside {key_file} refuses to make a token ({error.code})", "start it again"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(
-            f"no server answers beside {key_file}: {error}", "newsbert serve locally --token-auth"
+            f"no server answers beside {key_file}: {getattr(error, 'reason', error)}",
+            "newsbert serve locally --token-auth",
         ) from error
-    finally:
-        connection.close()
-    if status != 200:
-        raise ServingError(f"the server beside {key_file} refuses to make a token ({status})", "start it again")
     return read(key_file)
 
 
@@ -110,16 +124,3 @@ def valid(key_file: Path) -> str:
     """
     keys = read(key_file)
     return (renew(key_file) if keys.expired else keys).inference
-
-
-class _Unix(http.client.HTTPConnection):
-    """HTTP over a socket in the file system."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(str(self._path))

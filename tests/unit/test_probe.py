@@ -133,6 +133,12 @@ def test_a_key_file_that_is_not_there_is_told(tmp_path: os.PathLike[str]) -> Non
     assert "key_file.json cannot be read" in done.stdout
 
 
+def test_a_token_that_no_header_can_hold_is_told() -> None:
+    done = _run(9, NEWSBERT_TOKEN="tökén")
+    assert done.returncode == 1
+    assert "the token holds what no HTTP header can" in done.stdout
+
+
 def test_it_imports_no_more_than_it_must() -> None:
     code = (
         "import sys, newsbert.probe; print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich') if m in sys.modules))"
