@@ -1,5 +1,6 @@
 """The three images of the tiny model, built once a session on a real engine: fixtures, which `conftest.py` takes."""
 
+import contextlib
 import json
 import os
 import socket
@@ -83,7 +84,15 @@ def images(
     yield Images(*built)
     for each in reversed(built):
         for name in {each.tag, *each.aliases}:
-            engine.remove_image(name)
+            remove_image(name)
+
+
+def remove_image(tag: str) -> None:
+    """Take a name from an image, and the image away if it was the last one."""
+    import docker
+
+    with contextlib.closing(docker.from_env()) as client:
+        client.images.remove(tag, force=True)
 
 
 def image_toml(settings: ImageSettings) -> str:

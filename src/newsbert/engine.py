@@ -153,11 +153,6 @@ class Engine:
         image = self._image(tag)
         return str(image.id) if image is not None else ""
 
-    def remove_image(self, tag: str) -> None:
-        """Take a name from an image, and the image away if it was the last one."""
-        with _errors(f"removing {tag} failed"):
-            self._client.images.remove(tag, force=True)
-
     def build(
         self,
         context: Path,

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.config import ImageSettings
-from newsbert.engine import Engine
-from tests.images import Images, image_toml
+from tests.images import Images, image_toml, remove_image
 
 REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., str]
@@ -105,7 +104,7 @@ def test_trains_registers_serves_and_predicts(run: Run, version: str, empty_dire
 
 @pytest.mark.engine
 def test_builds_the_image_and_serves_it(
-    run: Run, version: str, empty_directory: Path, engine: Engine, images: Images, image_settings: ImageSettings
+    run: Run, version: str, empty_directory: Path, images: Images, image_settings: ImageSettings
 ) -> None:
     (empty_directory / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
     built = json.loads(run("build-image", version, "--json"))
@@ -125,4 +124,4 @@ def test_builds_the_image_and_serves_it(
     finally:
         run("serve", "stop")
         for tag in (serving["tag"], serving["content_tag"]):
-            engine.remove_image(tag)
+            remove_image(tag)

@@ -26,7 +26,7 @@ from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
 from tests.conftest import Cli
-from tests.images import PLANTED_SECRET, Images, image_toml, without_secret
+from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, without_secret
 from tests.integration.conftest import Registry
 
 Trained = tuple[newsbert.TrainResult, str]
@@ -312,7 +312,7 @@ def test_two_builds_at_once_are_one_image(images: Images, bundle: Bundle, image_
     assert failures == []
     assert len(tags) == 2
     assert len(set(tags)) == 1
-    Engine().remove_image(tags[0])
+    remove_image(tags[0])
 
 
 @pytest.mark.engine
