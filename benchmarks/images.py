@@ -1,4 +1,4 @@
-"""What the images weigh and how long they take: builds, the first answer of a container, memory at rest.
+"""What the images weigh and how long they take: builds, the first answer of a container, its end, memory at rest.
 
 Trains a model from the bundled sample in a temporary directory and builds its images anew, so it needs a container
 engine; what `[image]` in a newsbert.toml beside it or NEWSBERT_IMAGE_* say of package indexes is used. Each figure is
@@ -7,23 +7,29 @@ printed with the command that it is of. Of times that are repeated the median is
     python benchmarks/images.py
 """
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 
 from newsbert import torchserve
 from newsbert.client import Client
+from newsbert.errors import ServingError
 
 RUNS = 5
 REST_S = 10
+CLIENTS = 4
+TEXT = "Stocks fall as oil rises"
 
 
 def newsbert(*arguments: str, cwd: Path) -> tuple[str, float]:
@@ -35,23 +41,62 @@ def newsbert(*arguments: str, cwd: Path) -> tuple[str, float]:
     return done.stdout, time.perf_counter() - started
 
 
-def until_first_answer(image: str) -> tuple[float, float]:
-    """Seconds from typing `docker run` to a first answer, and the megabytes that are in use a while later."""
+@contextlib.contextmanager
+def running(image: str) -> Iterator[tuple[str, str]]:
+    """A container of an image whose model has answered: its id and its URL."""
     port = torchserve.claim_port("127.0.0.1", 0)
-    started = time.perf_counter()
     container = subprocess.run(
-        ["docker", "run", "--detach", "--rm", "--read-only", "--tmpfs", "/tmp", "-p", f"127.0.0.1:{port}:8080", image],
+        ["docker", "run", "--detach", "--read-only", "--tmpfs", "/tmp", "-p", f"127.0.0.1:{port}:8080", image],
         check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
     try:
-        wait_for(f"http://127.0.0.1:{port}/ping")
-        Client(f"http://127.0.0.1:{port}").predict(["Stocks fall as oil rises"])
+        wait_for(f"{url}/ping")
+        Client(url).predict([TEXT])
+        yield container, url
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
+
+
+def until_first_answer(image: str) -> tuple[float, float]:
+    """Seconds from typing `docker run` to a first answer, and the megabytes that are in use a while later."""
+    started = time.perf_counter()
+    with running(image) as (container, _):
         took = time.perf_counter() - started
         time.sleep(REST_S)
         stats = docker.from_env().containers.get(container).stats(stream=False)["memory_stats"]
         return took, (stats["usage"] - stats["stats"].get("total_inactive_file", 0)) / 1e6
-    finally:
-        subprocess.run(["docker", "stop", container], check=True, capture_output=True)
+
+
+def until_stopped(image: str, clients: int) -> float:
+    """Seconds that `docker stop` takes while so many clients ask one short text after the other.
+
+    Raises:
+        RuntimeError: If the container does not end with exit code 0.
+    """
+    with running(image) as (container, url):
+        asking = [threading.Thread(target=ask_on, args=(url,)) for _ in range(clients)]
+        for each in asking:
+            each.start()
+        time.sleep(1)
+        assert all(each.is_alive() for each in asking)
+        started = time.perf_counter()
+        subprocess.run(["docker", "stop", "-t", "30", container], check=True, capture_output=True)
+        took = time.perf_counter() - started
+        for each in asking:
+            each.join()
+        code = subprocess.run(["docker", "wait", container], check=True, capture_output=True, text=True).stdout.strip()
+        if code != "0":
+            raise RuntimeError(f"the container ended with exit code {code}")
+        return took
+
+
+def ask_on(url: str) -> None:
+    """Ask one short text after the other until the server takes no more."""
+    client = Client(url)
+    with contextlib.suppress(ServingError):
+        while True:
+            client.predict([TEXT])
 
 
 def wait_for(url: str) -> None:
@@ -106,6 +151,9 @@ def main() -> None:
         rows.append(
             ("a container that does nothing (limit)", spread(limits, "s"), f"docker run --entrypoint true {tag}")
         )
+        stops = f"docker stop, idle / with short requests of {CLIENTS} clients in flight"
+        idle, busy = ([until_stopped(tag, clients) for _ in range(RUNS)] for clients in (0, CLIENTS))
+        rows.append((stops, f"{spread(idle, 's')} / {spread(busy, 's')}", "docker stop -t 30"))
         rows.append(("memory at rest, the model in /tmp included", spread(memory, "MB"), "docker stats"))
         document, _ = newsbert("build-image", "Another/1", "--runtime", "torch", "--json", cwd=work)
         full = json.loads(document)["images"][-1]["size_bytes"]
