@@ -9,15 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import newsbert
-from newsbert import archive, base_model, bundle, config, data, model_card, requirements, runtimes, tracking, work_dir
+from newsbert import (
+    archive,
+    base_model,
+    bundle,
+    config,
+    data,
+    model_card,
+    model_store,
+    requirements,
+    runtimes,
+    tracking,
+    work_dir,
+)
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 from newsbert.evaluation import Scores, score
 from newsbert.golden import GOLDEN_ITEMS
 from newsbert.model import Model
+from newsbert.model_store import Located
 from newsbert.text import CLEANING_RULES, prepare
-from newsbert.tracking import Located, Tracker
+from newsbert.tracking import Tracker
 
 if TYPE_CHECKING:
     from newsbert.run_log import RunLog
@@ -195,7 +208,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
         NewsbertError: If there is no such model.
     """
     if reference is None:
-        return connect(tracking_uri).locate()
+        return model_store.locate(connect(tracking_uri))
     text, path = str(reference), Path(reference)
     with contextlib.suppress(RuntimeError):  # no such user's home: then there is no such directory either
         path = path.expanduser()
@@ -208,7 +221,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
     if is_directory or text.startswith((".", "/", "~")):
         Bundle.read(path)  # raises what is missing
         return Located(path.name or path.resolve().name, path)
-    return connect(tracking_uri).locate(text)
+    return model_store.locate(connect(tracking_uri), text)
 
 
 def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> Tracker:

@@ -17,8 +17,8 @@ from newsbert import requirements, runtimes, shipped, wheel
 from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.config import ImageSettings
 from newsbert.errors import UsageError
+from newsbert.model_store import Located
 from newsbert.pip_options import blotted, pip_conf
-from newsbert.tracking import Located
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
 TRAINER_EXTRAS = ("train", "minilm")

@@ -1,6 +1,6 @@
-"""MLflow runs and the model registry: what is logged, what becomes a version, and where its bundle is.
+"""MLflow runs and the model registry: reaching them, what becomes a version, and what they know of it.
 
-With `run_log.py` and `mlflow_model.py` the only importers of mlflow.
+With `run_log.py`, `mlflow_model.py` and `mlflow_deploy.py` the only importers of mlflow.
 """
 
 import contextlib
@@ -8,30 +8,26 @@ import functools
 import http.client
 import logging
 import re
-import shlex
-import shutil
 import tempfile
-import urllib.parse
-import urllib.request
+import urllib.error
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from newsbert import config, loopback, mlflow_model, tracking_file
-from newsbert.bundle import CONTRACT_FILE, Bundle, sha256_of
+from newsbert import config, loopback, model_store, tracking_file
+from newsbert.bundle import Bundle
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
-from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
+from newsbert.errors import TrackingError, UsageError
+from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
 
-MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
-REVISION_TAG = "newsbert.revision"
 _REACH_TIMEOUT_S = 5
-_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:%'\"]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
 @dataclass(frozen=True)
@@ -46,27 +42,6 @@ class Version:
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
-
-
-@dataclass(frozen=True)
-class Located:
-    """A model whose bundle is on this machine.
-
-    Attributes:
-        name: What to call it: `BertModel/2`, `run 0a1b…` if it has no version, or its directory's name.
-        path: Directory of the bundle.
-        run_id: The MLflow run that made it, where that is known.
-        revision: The git commit that was recorded with the run or the version, where one was.
-        version: Its version, such as `2`, if it was found as one.
-        model_name: The registered model that it is a version of.
-    """
-
-    name: str
-    path: Path
-    run_id: str | None = None
-    revision: str | None = None
-    version: str | None = None
-    model_name: str | None = None
 
 
 class Tracker:
@@ -143,7 +118,7 @@ class Tracker:
         Raises:
             TrackingError: If not.
         """
-        directory = _local_path(uri)
+        directory = model_store.local_path(uri)
         if directory is not None:
             with self.errors("the run's artifacts cannot be written"):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -175,15 +150,15 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         check_names(name, alias)
-        run = self._run(source)
-        bundle = Bundle.read(self._fetch_run(run).path)
+        run = model_store.find_run(self, source)
+        bundle = Bundle.read(model_store.fetch_run(self, run).path)
         model_id = run.data.tags[MODEL_ID_TAG]
         with self.errors():
             version = next(
                 (
                     each
-                    for each in self._versions(name)
-                    if each.run_id == run.info.run_id and _model_id(each) == model_id
+                    for each in self.versions(name)
+                    if each.run_id == run.info.run_id and model_store.model_id(each) == model_id
                 ),
                 None,
             )
@@ -206,36 +181,11 @@ class Tracker:
                 self._client.set_registered_model_alias(name, alias, version.version)
         return Version(name, str(version.version), run.info.run_id, created, alias)
 
-    def locate(self, reference: str | None = None) -> Located:
-        """Find a model's bundle, fetching it into the cache if the artifacts are not on this machine.
-
-        Args:
-            reference: `Name/2`, `Name@alias`, `Name` (its latest version), the same with `models:/` before it, a run
-                id or `runs:/…`; nothing for the version that was registered last, or else the latest finished run.
-
-        Raises:
-            NotFoundError: If there is no such model, version, alias or run.
-            TrackingError: If its artifacts cannot be had.
-        """
-        if reference is None:
-            with self.errors():
-                newest = max(self._versions(), key=lambda version: int(version.creation_timestamp), default=None)
-            if newest is None:
-                return self._fetch_run(self._run(None))
-            reference = f"{newest.name}/{newest.version}"
-        if reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference):
-            return self._fetch_run(self._run(reference))
-        version = self._version(reference)
-        name, number, run_id = version.name, str(version.version), version.run_id or None
-        path = self._fetch(f"{name}/{number}", _model_id(version), version.source, version.tags.get(DIGEST_TAG))
-        revision = version.tags.get(REVISION_TAG) or self._revision(run_id)
-        return Located(f"{name}/{number}", path, run_id, revision, number, name)
-
     def artifact_root(self) -> Path | None:
         """Where our experiment keeps its artifacts, if there is one and that is on this machine."""
         with self.errors():
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
-        return None if experiment is None else _local_path(experiment.artifact_location)
+        return None if experiment is None else model_store.local_path(experiment.artifact_location)
 
     def version_tags(self, name: str, version: str) -> dict[str, str]:
         """A version's tags.
@@ -243,7 +193,7 @@ class Tracker:
         Raises:
             NotFoundError: If there is no such version.
         """
-        return dict(self._version(f"{name}/{version}").tags)
+        return dict(model_store.find_version(self, f"{name}/{version}").tags)
 
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version.
@@ -252,7 +202,7 @@ class Tracker:
             NotFoundError: If there is no such version.
             TrackingError: If the registry refuses.
         """
-        number = str(self._version(f"{name}/{version}").version)
+        number = str(model_store.find_version(self, f"{name}/{version}").version)
         with self.errors():
             self._client.set_model_version_tag(name, number, key, value)
 
@@ -263,8 +213,8 @@ class Tracker:
             NotFoundError: If there is no such version.
             TrackingError: If its files cannot be added to.
         """
-        found = self._version(f"{name}/{version}")
-        model_id = _model_id(found)
+        found = model_store.find_version(self, f"{name}/{version}")
+        model_id = model_store.model_id(found)
         if model_id is None:
             raise TrackingError(
                 f"{name}/{version} was not registered from a logged model: {found.source}",
@@ -273,157 +223,67 @@ class Tracker:
         with self.errors(f"{file.name} cannot be put beside {name}/{version}"):
             self._client.log_model_artifact(model_id, str(file))
 
-    def _revision(self, run_id: str | None) -> str | None:
-        """The git commit that MLflow recorded with a run; `None` if it did not, or the run is on another server."""
+    @property
+    def where(self) -> str:
+        """The tracking server, as it may be printed."""
+        return shown(self.settings.tracking_uri)
+
+    def latest_run(self) -> "Run | None":
+        """The latest finished run of our experiment that holds a newsbert model."""
+        with self.errors():
+            experiment = self._client.get_experiment_by_name(self.settings.experiment)
+            runs = experiment and self._client.search_runs(
+                [experiment.experiment_id],
+                f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'",
+                order_by=["attributes.end_time DESC"],
+                max_results=1,
+            )
+        return runs[0] if runs else None
+
+    def get_run(self, run_id: str) -> "Run | None":
+        """A run, if this server has it."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._client.get_run(run_id).data.tags.get(MLFLOW_GIT_COMMIT) if run_id else None
+            return self._client.get_run(run_id)
         except MlflowException:
             return None
 
-    def _version(self, reference: str) -> Any:
-        from mlflow.exceptions import MlflowException
-
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise UsageError(f"{reference!r} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory")
-        name, version, alias = match["name"], match["version"], match["alias"]
-        with self.errors():
-            known = self._versions(name)
-        if not known:
-            names = sorted({each.name for each in self._versions()})
-            raise NotFoundError(
-                f"there is no registered model {name!r} on {shown(self.settings.tracking_uri)}",
-                f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {name}",
-            )
-        if alias is not None:
-            try:
-                return self._client.get_model_version_by_alias(name, alias)
-            except MlflowException as error:
-                raise NotFoundError(
-                    f"{name!r} has no alias {alias!r}", f"newsbert register --model-name {name} --alias {alias}"
-                ) from error
-        if version is None:
-            return max(known, key=lambda each: int(each.version))
-        found = next((each for each in known if str(each.version) == str(int(version))), None)
-        if found is None:
-            latest = max(int(each.version) for each in known)
-            raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest}")
-        return found
-
-    def _versions(self, name: str | None = None) -> list[Any]:
+    def versions(self, name: str | None = None) -> "list[ModelVersion]":
         """All versions of a registered model, or of all of them."""
-        found: list[Any] = []
+        found: list[ModelVersion] = []
         token = None
-        while True:
-            page = self._client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
+        with self.errors():
+            while True:
+                page = self._client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
+                found.extend(page)
+                token = page.token
+                if not token:
+                    return found
 
-    def _run(self, source: str | None) -> "Run":
-        """The run that is meant, which must hold a newsbert model."""
+    def aliased(self, name: str, alias: str) -> "ModelVersion | None":
+        """The version of a registered model that an alias points at, if there is such an alias."""
         from mlflow.exceptions import MlflowException
 
-        if source is None:
-            with self.errors():
-                experiment = self._client.get_experiment_by_name(self.settings.experiment)
-                runs = experiment and self._client.search_runs(
-                    [experiment.experiment_id],
-                    f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'",
-                    order_by=["attributes.end_time DESC"],
-                    max_results=1,
-                )
-            if not runs:
-                raise NotFoundError(
-                    f"there is no finished training run in the experiment {self.settings.experiment!r} "
-                    f"on {shown(self.settings.tracking_uri)}",
-                    "newsbert train",
-                )
-            run: Run = runs[0]
-            return run
-        match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
-        if match is None:
-            raise UsageError(f"{source!r} is no run", "give a run id of 32 hexadecimal digits, or runs:/RUN_ID/model")
         try:
-            run = self._client.get_run(match["run"])
-        except MlflowException as error:
-            raise NotFoundError(
-                f"there is no run {match['run']!r} on {shown(self.settings.tracking_uri)}",
-                "give another run, or none for the latest finished one",
-            ) from error
-        if MODEL_ID_TAG not in run.data.tags or match["path"] not in {None, "", "model"}:
-            artifact = f"{match['path'] or 'model'}"
-            raise TrackingError(
-                f"run {match['run']} is no newsbert model: its {artifact!r} has no {CONTRACT_FILE} "
-                f"(the run's status is {run.info.status})",
-                "register a run that `newsbert train` finished",
-            )
-        return run
+            return self._client.get_model_version_by_alias(name, alias)
+        except MlflowException:
+            return None
 
-    def _fetch_run(self, run: "Run") -> Located:
-        model_id = run.data.tags[MODEL_ID_TAG]
-        name = f"run {run.info.run_id}"
-        path = self._fetch(name, model_id, f"models:/{model_id}", run.data.tags.get(DIGEST_TAG))
-        return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT))
-
-    def _fetch(self, name: str, model_id: str | None, source: str, digest: str | None) -> Path:
-        """Return the bundle's directory of a logged model, from where it is or through the cache.
-
-        Args:
-            name: What to call it in errors.
-            model_id: The logged model.
-            source: Where its files are, if it has no id.
-            digest: The bundle's digest that was recorded with the version or the run, if one was.
+    def logged_model(self, model_id: str) -> "LoggedModel":
+        """A logged model.
 
         Raises:
-            ModelError: If its digest is not the recorded one.
-            TrackingError: If there are no files, or not a bundle's.
+            TrackingError: If there is none.
         """
-        digests = {digest} if digest else set()
         with self.errors():
-            model = self._client.get_logged_model(model_id) if model_id else None
-        if model is not None and DIGEST_TAG in model.tags:
-            digests.add(model.tags[DIGEST_TAG])
-        location = model.artifact_location if model is not None else source
-        with self.errors(f"the files of {name} cannot be fetched"):
-            path = self._local_or_cached(name, location, model_id or urllib.parse.quote(location, safe=""))
-            found = sha256_of(path / CONTRACT_FILE)
-        for recorded in digests - {found}:
-            in_cache = config.cache_dir() in path.parents
-            raise ModelError(
-                f"{name} was altered after it was registered: its digest is {found[:12]}… and the registry says "
-                f"{recorded[:12]}… ({path})",
-                f"rm -r {shlex.quote(str(path))}" if in_cache else "train again, or put back what was trained",
-            )
-        return path
+            return self._client.get_logged_model(model_id)
 
-    def _local_or_cached(self, name: str, location: str, cache_key: str) -> Path:
+    def download(self, uri: str, directory: Path) -> Path:
+        """Fetch artifacts into a directory and return their path; MLflow's errors are its own."""
         import mlflow
 
-        local = _local_path(location)
-        if local is not None and local.is_dir():
-            bundle = local / mlflow_model.BUNDLE_SUBPATH
-            if not (bundle / CONTRACT_FILE).is_file():
-                raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
-            return bundle
-        cached = config.cache_dir() / "models" / cache_key
-        if not cached.is_dir():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
-            try:
-                fetched = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(partial)
-                )
-                if not (Path(fetched) / CONTRACT_FILE).is_file():
-                    raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
-                with contextlib.suppress(FileExistsError, OSError) if cached.is_dir() else contextlib.nullcontext():
-                    Path(fetched).rename(cached)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-        return cached
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(directory)))
 
     @contextlib.contextmanager
     def errors(self, what: str = "") -> Iterator[None]:
@@ -437,7 +297,7 @@ class Tracker:
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            refused = f"the tracking server {shown(self.settings.tracking_uri)} refused"
+            refused = f"the tracking server {self.where} refused"
             raise TrackingError(
                 f"{what or refused}: {shown(_first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
             ) from error
@@ -489,20 +349,6 @@ def _check_reachable(uri: str) -> None:
             f"the tracking server {shown(uri)} cannot be reached: {reason}",
             f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
         ) from error
-
-
-def _local_path(uri: str) -> Path | None:
-    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
-        return None
-    return Path(urllib.parse.unquote(parts.path))
-
-
-def _model_id(version: Any) -> str | None:
-    """The logged model behind a version; some stores tell it in the source only."""
-    match = re.fullmatch(r"models:/(m-[0-9a-f]+)/?", version.source or "")
-    return version.model_id or (match[1] if match else None)
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
