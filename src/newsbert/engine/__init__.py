@@ -1,21 +1,22 @@
-"""The container engine, through the Docker SDK; the only importer of docker."""
+"""The container engine, through the Docker SDK; nothing outside of this package imports docker."""
 
 import contextlib
 import io
-import math
 import re
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from newsbert import agreement
+from newsbert.engine.container import Container
+from newsbert.engine.errors import START_HINT, build_hint, push_hint, reason, told_as
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError
 
-_START_HINT = "start Docker, or point DOCKER_HOST at an engine"
+__all__ = ["Container", "Engine", "Layer"]
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PRUNE_TRIES = 20
 BUILD_TIMEOUT_S = 1800
@@ -48,8 +49,7 @@ class Engine:
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S)
             self._client.ping()
         except (DockerException, ValueError) as error:  # the latter of an address that is none
-            reason = _reason(error)
-            raise EngineError(f"no container engine answers: {reason}", _START_HINT) from error
+            raise EngineError(f"no container engine answers: {reason(error)}", START_HINT) from error
 
     def has_image(self, tag: str) -> bool:
         """Tell whether the engine has an image of that name."""
@@ -58,7 +58,7 @@ class Engine:
     def layers(self, tag: str) -> list[Layer]:
         """The layers of an image that take room, the lowest first."""
         image = self._image(tag)
-        with _errors(f"looking at {tag} failed"):
+        with told_as(f"looking at {tag} failed"):
             steps = image.history() if image is not None else []
         return [Layer(_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
 
@@ -79,7 +79,7 @@ class Engine:
         from docker.errors import NotFound
 
         self._found(tag)
-        with _errors(f"looking into {tag} failed"):
+        with told_as(f"looking into {tag} failed"):
             container = self._client.containers.create(tag, command=["true"])
             try:
                 stream, _ = container.get_archive(path)
@@ -97,19 +97,19 @@ class Engine:
         Raises:
             EngineError: If its registry cannot be reached, or has none of that name.
         """
-        with _errors(f"pulling {tag} failed"):
+        with told_as(f"pulling {tag} failed"):
             self._client.images.pull(*_split(tag))
 
     def tag_image(self, tag: str, alias: str) -> None:
         """Give an image another name."""
-        with _errors(f"calling {tag} {alias} failed"):
+        with told_as(f"calling {tag} {alias} failed"):
             self._found(tag).tag(*_split(alias))
 
     def remove_stages(self, label: str) -> None:
         """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
         from docker.errors import APIError
 
-        with _errors(f"removing the build stages {label} failed"):
+        with told_as(f"removing the build stages {label} failed"):
             for attempt in range(_PRUNE_TRIES):
                 try:
                     self._client.images.prune({"dangling": True, "label": label})
@@ -134,12 +134,10 @@ class Engine:
         """
         self._found(tag)
         digest = ""
-        with _errors(f"pushing {tag} failed"):
+        with told_as(f"pushing {tag} failed"):
             for event in self._client.api.push(*_split(tag), stream=True, decode=True):
                 if "error" in event:
-                    raise EngineError(
-                        f"pushing {tag} failed: {event['error'].strip()}", _push_hint(tag, event["error"])
-                    )
+                    raise EngineError(f"pushing {tag} failed: {event['error'].strip()}", push_hint(tag, event["error"]))
                 digest = (event.get("aux") or {}).get("Digest", digest)
                 detail = event.get("progressDetail") or {}
                 if event.get("id") and detail.get("total"):
@@ -181,7 +179,7 @@ class Engine:
             EngineError: If the build fails; the message is the engine's, after what the failing step printed.
         """
         tail: list[str] = []
-        with _errors(f"building {tag} failed"), contextlib.ExitStack() as stack:
+        with told_as(f"building {tag} failed"), contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(context.open("rb"))
                 for event in self._client.api.build(
@@ -201,7 +199,7 @@ class Engine:
                         said = "; ".join(line for line in tail if line.lower().startswith("error: "))
                         raise EngineError(
                             f"building {tag} failed: {event['error'].strip()}{f' ({said})' if said else ''}",
-                            _build_hint(event["error"], tail),
+                            build_hint(event["error"], tail),
                         )
                     for line in str(event.get("stream") or event.get("status") or "").splitlines():
                         plain = _ANSI.sub("", line).strip()
@@ -209,9 +207,9 @@ class Engine:
                             tail = [*tail[-20:], plain]
                             on_line(plain)
             except OSError as error:
-                raise EngineError(f"building {tag} failed: {_reason(error)}", _START_HINT) from error
+                raise EngineError(f"building {tag} failed: {reason(error)}", START_HINT) from error
 
-    def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> "Container":
+    def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> Container:
         """Start a container of `image` that can write to `/tmp` in memory only; `stop` removes it.
 
         It gets no init process of the engine's: newsbert as process 1 handles signals and leaves no child behind.
@@ -228,7 +226,7 @@ class Engine:
         """
         if not self.has_image(image):
             raise NotFoundError(f"the engine has no image {image!r}", "newsbert build-image MODEL")
-        with _errors(f"starting {image} failed"):
+        with told_as(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 detach=True,
@@ -253,7 +251,7 @@ class Engine:
         mounts: Mapping[Path, bool],
         environment: Mapping[str, str],
         network: str | None,
-    ) -> "Container":
+    ) -> Container:
         """Start a command in a container that sees files of this machine.
 
         Args:
@@ -268,7 +266,7 @@ class Engine:
         Raises:
             EngineError: If it cannot be started.
         """
-        with _errors(f"starting {image} failed"):
+        with told_as(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 command,
@@ -288,7 +286,7 @@ class Engine:
         """Stop and remove a container; one that is gone already is fine."""
         from docker.errors import NotFound
 
-        with _errors(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
+        with told_as(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
             Container(self._client.containers.get(container_id)).stop(timeout_s)
 
     def _found(self, tag: str) -> Any:
@@ -300,117 +298,11 @@ class Engine:
     def _image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
 
-        with _errors(f"looking for {tag} failed"):
+        with told_as(f"looking for {tag} failed"):
             try:
                 return self._client.images.get(tag)
             except ImageNotFound:
                 return None
-
-
-class Container:
-    """A container that was started."""
-
-    def __init__(self, container: Any) -> None:
-        self._container = container
-
-    @property
-    def id(self) -> str:
-        """The engine's id of it."""
-        return str(self._container.id)
-
-    def exit_code(self) -> int | None:
-        """What it ended with, or `None` while it runs; -1 if somebody removed it.
-
-        Raises:
-            EngineError: If the engine does not say.
-        """
-        from docker.errors import NotFound
-
-        with _errors(f"looking for container {self.id[:12]} failed"):
-            try:
-                self._container.reload()
-            except NotFound:
-                return -1
-        if self._container.status in {"created", "running", "restarting", "paused"}:
-            return None
-        return int(self._container.attrs["State"]["ExitCode"])
-
-    def succeeds(self, command: Sequence[str]) -> bool:
-        """Run a command in it and tell whether that ended with 0."""
-        from docker.errors import APIError
-
-        with _errors(f"running {command[0]} in container {self.id[:12]} failed"):
-            try:
-                return bool(self._container.exec_run(list(command)).exit_code == 0)
-            except APIError:  # it does not run
-                return False
-
-    def logs(self) -> str:
-        """What it has printed."""
-        from docker.errors import DockerException
-
-        try:
-            return str(self._container.logs().decode("utf-8", "replace"))
-        except DockerException:
-            return ""
-
-    def follow(self) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """What it writes to standard output and to standard error, from the beginning until it ends.
-
-        Raises:
-            EngineError: If the engine goes away.
-        """
-        with _errors(f"container {self.id[:12]} was lost"):
-            yield from self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal; one that has ended is fine."""
-        from docker.errors import DockerException
-
-        with contextlib.suppress(DockerException):
-            self._container.kill(number)
-
-    def wait(self) -> int:
-        """Wait for its end and return its exit code.
-
-        Raises:
-            EngineError: If the engine goes away.
-        """
-        with _errors(f"container {self.id[:12]} was lost"):
-            return int(self._container.wait()["StatusCode"])
-
-    def remove(self) -> None:
-        """Remove it, running or not."""
-        from docker.errors import DockerException
-
-        with contextlib.suppress(DockerException):
-            self._container.remove(force=True)
-
-    def stop(self, timeout_s: float) -> None:
-        """Stop it, which it has `timeout_s` for, and remove it; one that is gone already is fine.
-
-        Raises:
-            EngineError: If the engine does not do it.
-        """
-        from docker.errors import APIError, NotFound
-
-        with _errors(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
-            self._container.stop(timeout=math.ceil(timeout_s))
-            with contextlib.suppress(APIError):  # somebody else is removing it
-                self._container.remove(force=True)
-
-
-@contextlib.contextmanager
-def _errors(what: str) -> Iterator[None]:
-    import requests
-    import urllib3
-    from docker.errors import DockerException
-
-    try:
-        yield
-    # The latter where the engine goes away while it tells of a build: the SDK reads that past requests.
-    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise EngineError(f"{what}: {_reason(error)}", _START_HINT) from error
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -424,29 +316,3 @@ def _step(created_by: str) -> str:
     step = re.sub(r"^(/bin/sh -c )?(#\(nop\) +)?", "", created_by).strip()
     step = re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step)
     return " ".join(step.split()) or "root image"
-
-
-def _push_hint(tag: str, error: str) -> str:
-    registry = tag.partition("/")[0] if "/" in tag else ""
-    if any(sign in error.lower() for sign in ("denied", "unauthorized", "authentication", "no basic auth")):
-        return f"docker login {registry}".strip()
-    return f"is {registry} a registry that answers? push again with --push" if registry else "name one: --repository"
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "explanation", None) or error).strip().splitlines()[-1][:500]
-
-
-def _build_hint(error: str, tail: list[str]) -> str:
-    if any(agreement.OTHERWISE in line for line in tail):
-        return "the image would not answer as the model did in training: is its handler or a library another one?"
-    lowered = error.lower()
-    if any(
-        sign in lowered for sign in ("pull access denied", "manifest", "lookup", "registry", "dial tcp", "not found:")
-    ):
-        return "the root image cannot be had: name another with --root-image, or load it into the engine first"
-    if "no space left" in lowered or any("no space left" in line.lower() for line in tail):
-        return "the engine's disk is full: docker system df; docker system prune"
-    if any("torch==" in line for line in tail if line.startswith("ERROR")):
-        return "name an index that has it: --torch-index URL; empty for pip's own"
-    return "pip's index can be set with --pip-option index-url=URL, the network with --build-network host"
