@@ -213,7 +213,9 @@ def inspect(tag: str) -> Content:
     try:
         parsed = None if bill is None else json.loads(bill)
     except ValueError as error:
-        raise EngineError(f"{BILL_PATH} in {tag} is no JSON: {error}", "newsbert build-image --rebuild") from error
+        raise EngineError(
+            f"{BILL_PATH} in {tag} is no JSON: {error}", "newsbert build-image MODEL --rebuild"
+        ) from error
     return Content(tag, engine.image_id(tag), engine.labels(tag), tuple(engine.layers(tag)), parsed)
 
 

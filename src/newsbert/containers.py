@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import shlex
 import threading
 import time
 import urllib.error
@@ -55,7 +56,8 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
     located = api.locate(reference, tracking_uri=tracking_uri)
     tag = image.serving_tag(located, Bundle.read(located.path).digest, settings)
     if not engine.has_image(tag):
-        raise NotFoundError(f"the engine has no image {tag!r}", f"newsbert build-image {reference or located.name}")
+        command = shlex.join(["newsbert", "build-image", *([reference] if reference else [])])
+        raise NotFoundError(f"the engine has no image {tag!r}", command)
     return tag
 
 

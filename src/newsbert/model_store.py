@@ -92,13 +92,14 @@ def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
         names = sorted({each.name for each in tracker.versions()})
         raise NotFoundError(
             f"there is no registered model {name!r} on {tracker.where}",
-            f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {name}",
+            f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {shlex.quote(name)}",
         )
     if alias is not None:
         found = tracker.aliased(name, alias)
         if found is None:
             raise NotFoundError(
-                f"{name!r} has no alias {alias!r}", f"newsbert register --model-name {name} --alias {alias}"
+                f"{name!r} has no alias {alias!r}",
+                f"newsbert register --model-name {shlex.quote(name)} --alias {shlex.quote(alias)}",
             )
         return found
     latest = max(known, key=lambda each: int(each.version))

@@ -1,5 +1,6 @@
 """`newsbert archive`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -55,4 +56,4 @@ def archive(
         return
     screen.result(str(file))
     screen.log(f"{said}, {size(size_bytes)}, SHA-256 {sha256}")
-    screen.next_command(f"newsbert serve locally {file}")
+    screen.next_command(shlex.join(["newsbert", "serve", "locally", str(file)]))

@@ -1,5 +1,6 @@
 """`newsbert register`."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -48,4 +49,4 @@ def register(
     if not version.created:
         screen.note(f"run {version.run_id} was registered before")
     screen.result(str(version))
-    screen.next_command(f"newsbert serve locally {version}")
+    screen.next_command(shlex.join(["newsbert", "serve", "locally", str(version)]))

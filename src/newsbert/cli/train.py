@@ -1,6 +1,7 @@
 """`newsbert train`."""
 
 import dataclasses
+import shlex
 import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,7 +149,9 @@ class _Reporter:
 
 def _render(screen: Output, result: "TrainResult") -> None:
     version = str(result.version) if result.version else None
-    command = f"newsbert serve locally {version}" if version else "newsbert register --model-name BertModel"
+    command = (
+        shlex.join(["newsbert", "serve", "locally", version]) if version else "newsbert register --model-name BertModel"
+    )
     if screen.as_json:
         screen.document(
             {
