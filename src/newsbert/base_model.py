@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 
-from newsbert.errors import MissingExtraError, ModelError
+from newsbert.errors import MissingExtraError, ModelError, first_line
 
 BUNDLED = "minilm"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -93,9 +93,8 @@ def _from_hub(name: str) -> Path:
             "go online, or train from the bundled encoder: newsbert train --base-model minilm",
         ) from error
     except (HTTPError, HFValidationError, JSONDecodeError, OSError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"the base model {name!r} could not be fetched from the Hub: {reason}",
+            f"the base model {name!r} could not be fetched from the Hub: {first_line(error)}",
             "check the name and the network, or train from the bundled encoder: newsbert train --base-model minilm",
         ) from error
 

@@ -42,11 +42,10 @@ class Client:
         return [prediction for chunk in chunks(items) for prediction in self._ask(chunk)]
 
     def _ask(self, items: Sequence[NewsItem]) -> list[Prediction]:
-        body = json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]})
         token = _token()
         try:
             request = urllib.request.Request(
-                self.url, body.encode(), {"Content-Type": "application/json", "Accept": "application/json"}
+                self.url, body(items), {"Content-Type": "application/json", "Accept": "application/json"}
             )
             if token is not None:
                 request.add_unredirected_header(*tokens.header(token))
@@ -92,12 +91,17 @@ def _token() -> str | None:
     return config.token() or (tokens.valid(key_file) if key_file else None)
 
 
+def body(items: Sequence[NewsItem]) -> bytes:
+    """What asks for the classes of items."""
+    return json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]}).encode()
+
+
 def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
     """Cut items into what one request may hold, in their order."""
     chunk: list[NewsItem] = []
     room = CHUNK_BYTES
     for item in items:
-        size = len(json.dumps(item if isinstance(item, str) else dict(item)))
+        size = len(body([item]))
         if chunk and (len(chunk) == CHUNK_ITEMS or size > room):
             yield chunk
             chunk, room = [], CHUNK_BYTES

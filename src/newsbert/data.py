@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from newsbert import rows as row_files
-from newsbert.errors import DataError, MissingExtraError, UsageError
+from newsbert.errors import DataError, MissingExtraError, UsageError, first_line
 from newsbert.rows import AG_NEWS_COLUMNS, Row
 from newsbert.text import CLEANING_RULES, clean, join
 
@@ -196,9 +196,8 @@ def _from_hub(name: str, label_column: str | None) -> _Source:
     try:
         loaded = datasets.load_dataset(name)
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
-            f"no data set {name!r} could be loaded: {reason}",
+            f"no data set {name!r} could be loaded: {first_line(error)}",
             "check the name and the network, or give a file: newsbert train --data rows.csv",
         ) from error
     if not any(len(rows) for rows in loaded.values()):

@@ -74,6 +74,11 @@ class MissingExtraError(NewsbertError):
         super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what somebody else's error says; its kind, if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def from_document(document: dict[str, str | None]) -> NewsbertError:
     """The error that another newsbert has written with `--json`: its kind, message and hint."""
     kinds: dict[str, type[NewsbertError]] = {kind("", "").code: kind for kind in NewsbertError.__subclasses__()}

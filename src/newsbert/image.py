@@ -14,7 +14,7 @@ from pathlib import Path
 
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
-from newsbert.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle import RUNTIME_FILES, Bundle, sha256_of
 from newsbert.config import ImageSettings
 from newsbert.errors import UsageError
 from newsbert.model_store import Located
@@ -91,7 +91,7 @@ def render_base(settings: ImageSettings, pins: Mapping[str, str], directory: Pat
         UsageError: If a pip option is none.
     """
     package = wheel.write(directory)
-    needed = requirements.base(pins)
+    needed = requirements.select(pins, *requirements.BASE)
     dockerfile = _dockerfile("base")
     files: dict[str, bytes | Path] = {package.name: package}
     if settings.gpu:
@@ -224,7 +224,10 @@ def _context(
     more_options: Mapping[str, bytes] | None = None,
 ) -> Context:
     """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
-    content = {name: _sha256(each) for name, each in files.items()}
+    content = {
+        name: hashlib.sha256(each).hexdigest() if isinstance(each, bytes) else sha256_of(each)
+        for name, each in files.items()
+    }
     # Where an image comes from is no content: the tags of ours are of theirs.
     arguments = {
         name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value for name, value in build_args.items()
@@ -295,13 +298,6 @@ def _name(repository: str, image: str, tag: str) -> str:
 
 def _dockerfile(name: str) -> str:
     return (shipped.find(shipped.DOCKER) / f"{name}.Dockerfile").read_text(encoding="utf-8")
-
-
-def _sha256(content: bytes | Path) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _lines(lines: Sequence[str]) -> bytes:

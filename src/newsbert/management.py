@@ -113,8 +113,8 @@ class ModelServer:
         """
         said, answers = "", []
         for chunk in client.chunks(items):
-            body = json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in chunk]})
-            response, headers = self._inference.exchange("POST", _path("predictions", name, version), body=body)
+            path = _path("predictions", name, version)
+            response, headers = self._inference.exchange("POST", path, body=client.body(chunk))
             said = urllib.parse.unquote(headers.get(MODEL_HEADER) or "")
             if not isinstance(response, list) or len(response) != len(chunk):
                 raise ServingError(f"{name} answers in another form than a newsbert model", "check the deployment")
@@ -146,7 +146,7 @@ class _Interface:
         method: str,
         path: str,
         query: dict[str, Any] | None = None,
-        body: str | None = None,
+        body: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> tuple[Any, Any]:
         """Send a request and return the JSON and the headers of its answer.
@@ -159,7 +159,7 @@ class _Interface:
         url = f"{self._base}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
         # TorchServe reads a registration from the body, and not from the query, where this type is named.
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
-        request = urllib.request.Request(url, body.encode() if body else None, headers, method=method)
+        request = urllib.request.Request(url, body, headers, method=method)
         token = _token(self._kind)
         if token is not None:
             request.add_unredirected_header(*tokens.header(token))

@@ -74,8 +74,8 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
 
 def requirements() -> list[str]:
     """What both flavors need, pinned: newsbert, what it serves with, and what the graph is loaded with."""
-    both = {**versions("newsbert", "mlflow", "torch")}
-    return sorted({*pinned(), *(f"{name}=={version.partition('+')[0]}" for name, version in both.items())})
+    more = versions("newsbert", "mlflow", "torch")
+    return sorted({*pinned(), *(f"{name}=={version.partition('+')[0]}" for name, version in more.items())})
 
 
 def _load_pyfunc(data_path: str) -> "_TextModel":

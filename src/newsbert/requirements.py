@@ -55,15 +55,6 @@ def declared(*extras: str) -> list[str]:
     return sorted(f"{each.name}{each.specifier}" for each in wanted)
 
 
-def base(versions: Mapping[str, str]) -> list[str]:
-    """Return `name==version` of what the base image needs.
-
-    Raises:
-        LookupError: If a version is not given.
-    """
-    return select(versions, *BASE)
-
-
 def select(versions: Mapping[str, str], *names: str) -> list[str]:
     """Return `name==version` of `names`, sorted.
 

@@ -8,6 +8,7 @@ import functools
 import http.client
 import logging
 import re
+import shlex
 import tempfile
 import urllib.error
 import warnings
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from newsbert import config, loopback, model_store, tracking_file
 from newsbert.bundle import Bundle
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
-from newsbert.errors import TrackingError, UsageError
+from newsbert.errors import TrackingError, UsageError, first_line
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
 
@@ -218,7 +219,7 @@ class Tracker:
         if model_id is None:
             raise TrackingError(
                 f"{name}/{version} was not registered from a logged model: {found.source}",
-                f"newsbert register RUN_ID --model-name {name}",
+                f"newsbert register RUN_ID --model-name {shlex.quote(name)}",
             )
         with self.errors(f"{file.name} cannot be put beside {name}/{version}"):
             self._client.log_model_artifact(model_id, str(file))
@@ -299,7 +300,7 @@ class Tracker:
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             refused = f"the tracking server {self.where} refused"
             raise TrackingError(
-                f"{what or refused}: {shown(_first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
+                f"{what or refused}: {shown(first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
             ) from error
         except OSError as error:  # artifacts, where they are on this machine's disk
             raise TrackingError(
@@ -372,7 +373,3 @@ def _describe(bundle: Bundle) -> str:
         f"On {contract.data['rows']['test']} test rows: accuracy {contract.metrics['accuracy']:.4f}, "
         f"macro F1 {contract.metrics['f1_macro']:.4f}."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

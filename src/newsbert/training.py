@@ -76,7 +76,6 @@ class Trained:
 
     Attributes:
         model: In evaluation mode, fp32, on the CPU.
-        steps: Steps made, of `total_steps`.
         best_step: The step of the best checkpoint.
         stopped_early: Whether it was asked to stop.
         seconds: Training time, evaluations included.
@@ -84,8 +83,6 @@ class Trained:
     """
 
     model: PreTrainedModel
-    steps: int
-    total_steps: int
     best_step: int
     stopped_early: bool
     seconds: float
@@ -200,7 +197,7 @@ def fit(
     best_step = int(state.best_global_step or state.global_step)
     seconds = time.perf_counter() - started
     shutil.rmtree(work_dir, ignore_errors=True)  # the best is in memory, and what comes next needs the room
-    return Trained(best, state.global_step, total_steps, best_step, reporter.stopped, seconds, precision)
+    return Trained(best, best_step, reporter.stopped, seconds, precision)
 
 
 def _classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:

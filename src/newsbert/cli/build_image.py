@@ -1,5 +1,6 @@
 """`newsbert build-image`."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,6 +152,6 @@ def _document(built: "Built", digests: dict[str, str]) -> dict[str, Any]:
         "id": built.id,
         "size_bytes": built.size_bytes,
         "cached": built.cached,
-        "layers": [{"step": layer.step, "size_bytes": layer.size_bytes} for layer in built.layers],
+        "layers": [dataclasses.asdict(layer) for layer in built.layers],
         **({"digest": digests[built.tag]} if built.tag in digests else {}),
     }

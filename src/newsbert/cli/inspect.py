@@ -1,5 +1,6 @@
 """`newsbert inspect`."""
 
+import dataclasses
 import json
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def inspect(
                 "id": content.id,
                 "labels": content.labels,
                 "size_bytes": sum(layer.size_bytes for layer in content.layers),
-                "layers": [{"step": layer.step, "size_bytes": layer.size_bytes} for layer in content.layers],
+                "layers": [dataclasses.asdict(layer) for layer in content.layers],
                 "bill": content.bill,
             }
         )
