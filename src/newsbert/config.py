@@ -20,7 +20,12 @@ DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
 def _setting(
-    default: Any, help: str, env: str | None = None, least: float | None = None, most: float | None = None
+    default: Any,
+    help: str,
+    env: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """A setting.
 
@@ -30,8 +35,10 @@ def _setting(
         env: The ecosystem's own variable for it, where there is one.
         least: The least number it may be.
         most: The largest number it may be.
+        choices: The texts it may be.
     """
-    return field(default=default, metadata={"help": help, "env": env, "least": least, "most": most})
+    metadata = {"help": help, "env": env, "least": least, "most": most, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ class ServeSettings:
     drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)
     lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=5)
     grpc_port: int | None = _setting(None, "Answer gRPC on this port too; else it is on loopback", least=1, most=65_535)
+    metrics_port: int | None = _setting(
+        None, "Show metrics on this port of the address too; else they are on loopback", least=1, most=65_535
+    )
+    log_format: str = _setting("text", "How problems are logged: text, or json", choices=("text", "json"))
     token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
     token_expiry_min: float = _setting(60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000)
     run_dir: str | None = _setting(
@@ -160,6 +171,9 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
         if value is not None:
             values[name] = _convert(value, hints[name], origin)
             _check_range(values[name], setting.metadata["least"], setting.metadata["most"], origin)
+            choices = setting.metadata["choices"]
+            if choices and values[name] not in choices:
+                raise UsageError(f"{origin}: {values[name]!r} cannot be", f"give one of {', '.join(choices)}")
     return section(**values)
 
 
@@ -225,6 +239,12 @@ def state_dir() -> Path:
 def activity_dir() -> Path | None:
     """Where a worker and its supervisor tell each other what they do; set by the supervisor."""
     directory = os.environ.get("NEWSBERT_ACTIVITY_DIR")
+    return Path(directory) if directory else None
+
+
+def metrics_dir() -> Path | None:
+    """Where a worker counts for its server's metrics; set by the supervisor."""
+    directory = os.environ.get("NEWSBERT_METRICS_DIR")
     return Path(directory) if directory else None
 
 

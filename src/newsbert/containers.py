@@ -82,6 +82,7 @@ def serving(
     environment = {
         "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
         "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
+        "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
         "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
@@ -89,6 +90,10 @@ def serving(
         ports[settings.grpc_port] = torchserve.claim_port(settings.host, settings.grpc_port)
         environment["NEWSBERT_SERVE_GRPC_PORT"] = str(settings.grpc_port)
         address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
+    if settings.metrics_port is not None:
+        ports[settings.metrics_port] = torchserve.claim_port(settings.host, settings.metrics_port)
+        environment["NEWSBERT_SERVE_METRICS_PORT"] = str(settings.metrics_port)
+        address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
     container = Engine().run(tag, host=address.host, ports=ports, environment=environment)
     answered = False
     try:

@@ -7,6 +7,7 @@ as if it were text. A server of somebody else's may still do that, so a decoded 
 """
 
 import json
+import traceback
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from newsbert import config, runtimes
 from newsbert.activity import Activity
 from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.golden import GOLDEN_ITEMS
+from newsbert.metrics import Metrics
 from newsbert.model import Prediction
-from newsbert.runtimes import Runtime
+from newsbert.problems import tell
+from newsbert.runtimes import Measured, Runtime
 
 MAX_ITEMS = 1000
 """Texts in one request; the server bounds the bytes of a body."""
@@ -38,6 +43,7 @@ class RequestError(Exception):
 
 
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
+_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Handler:
         # A worker that cannot answer must not count as ready, and the first request should not pay for warming up.
         self._runtime.predict(GOLDEN_ITEMS)
         self._activity = Activity(config.activity_dir())
+        self._metrics = Metrics(config.metrics_dir(), name, self._labels)
 
     def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch.
@@ -82,9 +89,17 @@ class Handler:
             A body for each request.
         """
         if self._activity.closing:
-            return [_refuse(context, index, _CLOSING) for index in range(len(requests))]
-        with self._activity.answering():
-            return self._answer(requests, context)
+            return self._refuse_all(requests, context, _CLOSING)
+        try:
+            with self._activity.answering():
+                return self._answer(requests, context)
+        except Exception as error:  # whatever it is, those who asked are told, and the operator is in one line
+            tell("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
+            return self._refuse_all(requests, context, _FAILED)
+
+    def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
+        self._metrics.batch([error.status] * len(requests), np.empty((0, len(self._labels)), np.float32), Measured())
+        return [_refuse(context, index, error) for index in range(len(requests))]
 
     def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         parsed: list[Parsed | RequestError] = []
@@ -97,7 +112,9 @@ class Handler:
             except RequestError as error:
                 parsed.append(error)
         sequences = [text for each in parsed if isinstance(each, Parsed) for text in each.sequences]
-        answers = iter(self._runtime.predict_prepared(sequences).tolist())
+        measured = Measured()
+        probabilities = self._runtime.predict_prepared(sequences, measured)
+        answers = iter(probabilities.tolist())
         bodies = []
         for index, each in enumerate(parsed):
             context.set_response_header(index, MODEL_HEADER, self._name)
@@ -108,6 +125,8 @@ class Handler:
                 content_type, body = _render(predictions, each.many, accepts[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
+        statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in parsed]
+        self._metrics.batch(statuses, probabilities, measured)
         return bodies
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:

@@ -277,6 +277,7 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
             stop=threading.Event(),
             on_ready=lambda model, server: click.echo(f"{model} is ready on {server.address.url}; Ctrl+C stops it"),
             on_log=lambda line: None,
+            on_problem=lambda problem: click.echo(problem.text(), err=True),
         )
 
 

@@ -31,6 +31,7 @@ class Detached:
         started: When that process started, in the kernel's ticks; a pid may have gone to another one.
         key_file: Where its tokens are, if it wants any.
         stop_s: How long it may take to stop.
+        metrics: The URL of its metrics, if it can be reached.
     """
 
     port: int
@@ -41,6 +42,7 @@ class Detached:
     started: int = 0
     key_file: str = ""
     stop_s: float = 20.0
+    metrics: str = ""
 
 
 def log_file(port: int) -> Path:
@@ -63,10 +65,10 @@ def note(server: Detached) -> None:
         raise _unwritable(file, error) from error
 
 
-def this_process(port: int, url: str, model: str, key_file: Path | None, stop_s: float) -> Detached:
+def this_process(port: int, url: str, model: str, key_file: Path | None, stop_s: float, metrics: str = "") -> Detached:
     """This process as a server."""
     pid = os.getpid()
-    return Detached(port, url, model, pid, "", _started(pid) or 0, str(key_file or ""), stop_s)
+    return Detached(port, url, model, pid, "", _started(pid) or 0, str(key_file or ""), stop_s, metrics)
 
 
 def forget(port: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from newsbert import api, archive, run_directory, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
+from newsbert.problems import Problem
 
 _CHECK_INTERVAL_S = 0.5
 
@@ -19,6 +20,7 @@ def serve_locally(
     stop: threading.Event,
     on_ready: Callable[[str, torchserve.Server], None],
     on_log: Callable[[str], None],
+    on_problem: Callable[[Problem], None],
 ) -> None:
     """Serve a model with TorchServe until `stop` is set.
 
@@ -29,6 +31,7 @@ def serve_locally(
         stop: Set by somebody else to end it.
         on_ready: Called with the model's name and the server when it has answered for the first time.
         on_log: Called with the lines that TorchServe logs.
+        on_problem: Called with what goes wrong.
 
     Raises:
         NewsbertError: If it cannot be served, or the server stops by itself.
@@ -43,7 +46,7 @@ def serve_locally(
             located = api.locate(reference, tracking_uri=tracking_uri)
             name = located.name
             model_archive = archive.write(Bundle.read(located.path), work, name, settings)
-        with torchserve.serving(model_archive, settings, work, on_log) as server:
+        with torchserve.serving(model_archive, settings, work, on_log, on_problem) as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return
             on_ready(name, server)

@@ -24,37 +24,41 @@ from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, java, listeners, netty, probe, runtimes, tokens
+from newsbert import config, exposition, java, listeners, netty, probe, runtimes, scraping, tokens
 from newsbert.activity import Activity
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
 from newsbert.config import ServeSettings
 from newsbert.drain import drain
 from newsbert.errors import MissingExtraError, ServingError, UsageError
+from newsbert.problems import Problem, Problems, Record
 
 MAX_REQUEST_BYTES = 1024 * 1024
 _LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
-_ACTIVITY = "activity"
+_ACTIVITY, _METRICS = "activity", "metrics"
 _ASK_AFTER_S = 10
 _QUIET_S = 0.15
+_LOG_HINT = "see all of its log: newsbert serve locally --debug"
 _FATAL = ("Failed to load model", "Backend worker process died")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens: HTTP, gRPC, gRPC's management and metrics."""
+    """Where a server listens: HTTP, gRPC, metrics; and on loopback gRPC's management and TorchServe's own metrics."""
 
     host: str
     port: int
     grpc_host: str = _LOOPBACK
     grpc_port: int = 0
-    grpc_management_port: int = 0
+    metrics_host: str = _LOOPBACK
     metrics_port: int = 0
+    grpc_management_port: int = 0
+    frontend_metrics_port: int = 0
 
     @property
     def connect_host(self) -> str:
         """The address to reach it by from this machine."""
-        return _LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104
+        return _connect_host(self.host)
 
     @property
     def grpc_ports(self) -> tuple[int, int]:
@@ -67,9 +71,23 @@ class Address:
         return f"http://{self.connect_host}:{self.port}"
 
     @property
+    def metrics_url(self) -> str | None:
+        """The URL that Prometheus is to scrape, seen from this machine; `None` where it cannot be reached."""
+        port = self.metrics_port
+        return f"http://{_connect_host(self.metrics_host)}:{port}{scraping.PATH}" if port else None
+
+    @property
     def predictions_url(self) -> str:
         """The URL that takes texts."""
         return f"{self.url}/predictions/{SERVED_NAME}"
+
+
+def _connect_host(host: str) -> str:
+    return _LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
+
+
+def _ignore(_problem: Problem) -> None:
+    pass
 
 
 class Server:
@@ -82,6 +100,7 @@ class Server:
         settings: How it is watched and stopped.
         batch_delay_s: How long its batches wait to fill.
         on_log: Called with every line that it logs.
+        on_problem: Called with every problem that it has.
     """
 
     def __init__(
@@ -92,6 +111,7 @@ class Server:
         settings: ServeSettings,
         batch_delay_s: float,
         on_log: Callable[[str], None],
+        on_problem: Callable[[Problem], None],
     ) -> None:
         self.address = address
         self.management = work / tokens.MANAGEMENT_SOCKET
@@ -101,6 +121,7 @@ class Server:
         self._batch_delay_s = batch_delay_s
         self._activity = Activity(work / _ACTIVITY)
         self._on_log = on_log
+        self._problems = Problems(on_problem)
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
         self._failed = False
         self._ready = False
@@ -121,18 +142,19 @@ class Server:
         while not stop.wait(0.05):
             self._check_process()
             if self._failed:
-                raise ServingError(f"the model cannot be loaded: {self._reason()}", "see its log above")
+                raise ServingError(f"the model cannot be loaded: {self._reason()}", _LOG_HINT)
             with contextlib.suppress(ServingError):
                 probe.ask(self.address.url, self.key_file, 10)
                 self._ready = True
             # gRPC comes last.
             if self._ready and listeners.listening(self._process.pid, self.address.grpc_ports):
                 self._answered()
+                self._problems.started = True
                 # Nobody has business there, and any user of this machine could stop the workers.
                 listeners.close(self._process.pid, [self.address.grpc_management_port])
                 return True
             if time.monotonic() > deadline:
-                raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", "see its log above")
+                raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", _LOG_HINT)
         return False
 
     def check(self) -> None:
@@ -144,6 +166,7 @@ class Server:
             ServingError: If it has stopped by itself, or its workers are lost.
         """
         self._check_process()
+        self._problems.flush()
         now = time.monotonic()
         # At most a second at a time: who has been stopped for an hour himself knows nothing of that hour.
         self._silent_s += min(now - self._checked, 1.0)
@@ -213,10 +236,14 @@ class Server:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._tail.append(line.rstrip())
-            if any(sign in line for sign in _FATAL):
+            record = Record.parse(line.rstrip())
+            text = record.text
+            self._tail.extend(filter(None, [record.message, record.exception.partition("\n")[0]]))
+            if any(sign in text for sign in _FATAL):
                 self._failed = True
-            self._on_log(line.rstrip())
+            self._on_log(text)
+            self._problems.read(record)
+        self._problems.flush(at_once=True)
 
     def _reason(self) -> str:
         """What looks most like a reason of what it logged since it last answered."""
@@ -226,7 +253,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(archive: Path, settings: ServeSettings, work: Path, on_log: Callable[[str], None]) -> Iterator[Server]:
+def serving(
+    archive: Path,
+    settings: ServeSettings,
+    work: Path,
+    on_log: Callable[[str], None],
+    on_problem: Callable[[Problem], None] = _ignore,
+) -> Iterator[Server]:
     """Run TorchServe with an archive until the block ends.
 
     Args:
@@ -234,6 +267,7 @@ def serving(archive: Path, settings: ServeSettings, work: Path, on_log: Callable
         settings: Host, ports (0 takes a free one), tokens, and how it is watched and stopped.
         work: A private directory, for all that it writes.
         on_log: Called with every line that it logs.
+        on_problem: Called with every problem that it has.
 
     Raises:
         ServingError: If it cannot be started, a port in use among the reasons.
@@ -242,7 +276,7 @@ def serving(archive: Path, settings: ServeSettings, work: Path, on_log: Callable
         (work / "lib").mkdir()
         shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
     archive = archive.resolve()
-    with _started(archive.parent, archive.name, settings, work, on_log) as server:
+    with _started(archive.parent, archive.name, settings, work, on_log, on_problem) as server:
         yield server
 
 
@@ -259,26 +293,39 @@ def empty(model_store: Path, settings: ServeSettings, work: Path, on_log: Callab
     Raises:
         ServingError: If it cannot be started.
     """
-    with _started(model_store.resolve(), None, settings, work, on_log) as server:
+    with _started(model_store.resolve(), None, settings, work, on_log, _ignore) as server:
         yield server
 
 
 @contextlib.contextmanager
 def _started(
-    model_store: Path, model: str | None, settings: ServeSettings, work: Path, on_log: Callable[[str], None]
+    model_store: Path,
+    model: str | None,
+    settings: ServeSettings,
+    work: Path,
+    on_log: Callable[[str], None],
+    on_problem: Callable[[Problem], None],
 ) -> Iterator[Server]:
     frontend = util.find_spec("ts")
     if frontend is None or frontend.origin is None:
         raise MissingExtraError("torchserve", "serve")
     ts_home = Path(frontend.origin).parent
     java_binary = java.find()
-    for name in ("tmp", "logs", _ACTIVITY):
+    for name in ("tmp", "logs", _ACTIVITY, _METRICS):
         (work / name).mkdir()
     with (
         resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config,
+        resources.as_file(resources.files("newsbert") / "metrics.yaml") as metrics_config,
         _claimed(settings) as address,
+        scraping.answering(
+            address.metrics_host,
+            address.metrics_port,
+            address.frontend_metrics_port,
+            lambda: exposition.page(work / _METRICS),
+        ),
     ):
         properties = _properties(address, model_store, model, work, settings)
+        properties += f"metrics_config={metrics_config.resolve()}\n"
         (work / "config.properties").write_text(properties, encoding="utf-8")
         process = subprocess.Popen(
             [
@@ -313,7 +360,8 @@ def _started(
             start_new_session=True,
             preexec_fn=_detach_from_signals,  # noqa: PLW1509 - it makes two system calls and nothing else
         )
-        server = Server(process, address, work, settings, _batch_delay_s(model_store / model) if model else 0.0, on_log)
+        batch_delay_s = _batch_delay_s(model_store / model) if model else 0.0
+        server = Server(process, address, work, settings, batch_delay_s, on_log, on_problem)
         try:
             yield server
         finally:
@@ -366,12 +414,23 @@ def _claimed(settings: ServeSettings) -> Iterator[Address]:
         ServingError: If one is in use.
     """
     grpc_host, grpc_port = (_LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
+    metrics_host, metrics_port = (
+        (_LOOPBACK, 0) if settings.metrics_port is None else (settings.host, settings.metrics_port)
+    )
     if settings.port and grpc_port == settings.port:
         raise UsageError(f"port {grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
-    wanted = [(settings.host, settings.port), (grpc_host, grpc_port), (_LOOPBACK, 0), (_LOOPBACK, 0)]
+    if metrics_port and metrics_port in {settings.port, grpc_port}:
+        raise UsageError(f"port {metrics_port} cannot be for metrics too", "give another --metrics-port")
+    wanted = [
+        (settings.host, settings.port),
+        (grpc_host, grpc_port),
+        (metrics_host, metrics_port),
+        (_LOOPBACK, 0),
+        (_LOOPBACK, 0),
+    ]
     with contextlib.ExitStack() as stack:
         ports = [int(stack.enter_context(_hold(*each)).getsockname()[1]) for each in wanted]
-        yield Address(settings.host, ports[0], grpc_host, *ports[1:])
+        yield Address(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])
 
 
 def _properties(address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings) -> str:
@@ -382,7 +441,8 @@ def _properties(address: Address, model_store: Path, model: str | None, work: Pa
     values = {
         "inference_address": f"http://{address.host}:{address.port}",
         "management_address": f"unix:{work / tokens.MANAGEMENT_SOCKET}",
-        "metrics_address": f"http://{_LOOPBACK}:{address.metrics_port}",
+        "metrics_address": f"http://{_LOOPBACK}:{address.frontend_metrics_port}",
+        "metrics_mode": "prometheus",
         "grpc_inference_address": address.grpc_host,
         "grpc_management_address": _LOOPBACK,
         "grpc_inference_port": address.grpc_port,
@@ -415,6 +475,7 @@ def _environment(work: Path) -> dict[str, str]:
         TEMP=str(work / "tmp"),
         TMPDIR=str(work / "tmp"),
         NEWSBERT_ACTIVITY_DIR=str(work / _ACTIVITY),
+        NEWSBERT_METRICS_DIR=str(work / _METRICS),
         PYTHONUNBUFFERED="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
     )

@@ -79,10 +79,10 @@ def start(bundle: Bundle, tmp_path: Path) -> Iterator[Start]:
     """Serve the tiny model with further arguments and variables, and wait until it answers."""
     with contextlib.ExitStack() as stack:
 
-        def run(*arguments: object, **env: str) -> Served:
+        def run(*arguments: object, model: Path | None = None, **env: str) -> Served:
             log = tmp_path / "server.log"
             command = [
-                sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path),
+                sys.executable, "-m", "newsbert", "serve", "locally", str(model or bundle.path),
                 "--port", "0", "--json", *map(str, arguments),
             ]  # fmt: skip
             with log.open("w") as stderr:

@@ -72,7 +72,8 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         value: Any = default + 1 if type(default) in {int, float} else not default if default is False else "7"
         value = min(value, setting.metadata["most"]) if setting.metadata["most"] and default is not None else value
         value = ("a b", "c") if isinstance(default, tuple) else value
-        expected[setting.name] = 7 if setting.name in {"samples", "grpc_port"} else value
+        value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
+        expected[setting.name] = 7 if setting.name in {"samples", "grpc_port", "metrics_port"} else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
         )
@@ -93,6 +94,13 @@ def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dic
         resolve(section, **flag)
     assert next(iter(flag)).replace("_", "-") in caught.value.message
     assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
+
+
+def test_a_text_that_is_no_choice_is_refused_with_the_choices() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(ServeSettings, log_format="xml")
+    assert "--log-format: 'xml'" in caught.value.message
+    assert "text, json" in str(caught.value.hint)
 
 
 def test_tables_of_the_file_do_not_mix() -> None:

@@ -52,7 +52,15 @@ def test_it_holds_the_package_and_the_dockerfiles(made: Path) -> None:
     assert len(set(names)) == len(names)
     modules = {f"newsbert/{file.relative_to(SOURCE).as_posix()}" for file in SOURCE.rglob("*.py")}
     assert modules <= set(names)
-    others = {"sample.csv", "log4j2.xml", "py.typed", "docker/base.Dockerfile", "docker/torchserve.Dockerfile"}
+    others = {
+        "grafana.json",
+        "metrics.yaml",
+        "sample.csv",
+        "log4j2.xml",
+        "py.typed",
+        "docker/base.Dockerfile",
+        "docker/torchserve.Dockerfile",
+    }
     assert {f"newsbert/{name}" for name in others} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
@@ -78,7 +86,7 @@ sys.path.insert(0, sys.argv[1])
 from importlib import metadata, resources
 import newsbert, newsbert.cli.app
 files = resources.files("newsbert")
-names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "sample.csv", "log4j2.xml", "py.typed")
+names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "grafana.json", "metrics.yaml", "sample.csv")
 from newsbert import shipped
 print(json.dumps({
     "home": newsbert.__file__,

@@ -19,6 +19,7 @@ from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
     from newsbert.engine import Layer
+    from newsbert.problems import Problem
 
 LOG_INTERVAL_S = 3.0
 
@@ -28,10 +29,12 @@ class Output:
 
     Args:
         as_json: One JSON document on stdout instead of text and tables.
+        log_format: `json` for a JSON object a line on stderr instead of text.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
+    def __init__(self, as_json: bool = False, log_format: str = "text") -> None:
         self.as_json = as_json
+        self.log_format = log_format
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def document(self, document: Any) -> None:
@@ -71,7 +74,23 @@ class Output:
 
     def log(self, text: str) -> None:
         """Say how things go."""
-        self.err.print(escape(text))
+        if self.log_format == "json":
+            self.event("log", text)
+        else:
+            self.err.print(escape(text))
+
+    def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
+        """Log a JSON object in one line."""
+        from newsbert.problems import Problem
+
+        self._line(Problem(event, message, level, details=details).json())
+
+    def problem(self, problem: "Problem") -> None:
+        """Log what goes wrong in a server, in one line."""
+        self._line(problem.json() if self.log_format == "json" else problem.text())
+
+    def _line(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def note(self, text: str) -> None:
         """Say what the user should know."""
@@ -87,6 +106,9 @@ class Output:
             traceback.print_exception(error)
         if self.as_json:
             self.document({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        if self.log_format == "json":
+            self.event(error.code, error.message, "ERROR", hint=error.hint)
+            return
         # One line each, also where a library's words or a path hold line breaks.
         self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(error.message.splitlines()))}")
         if error.hint:

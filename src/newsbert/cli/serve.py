@@ -4,7 +4,7 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.config import ServeSettings
-from newsbert.errors import UsageError
+from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
     from newsbert.servers import Detached
@@ -28,6 +28,8 @@ Examples:
     newsbert serve locally bundles/my-model --detach
 
     newsbert serve locally --token-auth
+
+    newsbert serve locally --metrics-port 8082 --log-format json
 """
 CONTAINER_EXAMPLES = """
 Examples:
@@ -42,6 +44,11 @@ Examples:
     newsbert serve stop
 
     newsbert serve stop --port 8080
+"""
+DASHBOARD_EXAMPLES = """
+Examples:
+
+    newsbert serve dashboard > newsbert.json
 """
 TOKEN_EXAMPLES = """
 Examples:
@@ -62,6 +69,8 @@ Port = Annotated[int | None, setting(ServeSettings, "port")]
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
 Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", metavar="SECONDS")]
 GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
+MetricsPort = Annotated[int | None, setting(ServeSettings, "metrics_port")]
+LogFormat = Annotated[str | None, setting(ServeSettings, "log_format", metavar="text|json")]
 TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token-auth/--no-token-auth")]
 TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", "--token-expiry", metavar="MINUTES")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]
@@ -90,6 +99,8 @@ def locally(
     timeout: Timeout = None,
     drain: Drain = None,
     grpc_port: GrpcPort = None,
+    metrics_port: MetricsPort = None,
+    log_format: LogFormat = None,
     token_auth: TokenAuth = None,
     token_expiry: TokenExpiry = None,
     run_dir: Annotated[str | None, setting(ServeSettings, "run_dir", metavar="DIRECTORY")] = None,
@@ -115,10 +126,13 @@ def locally(
         timeout_s=timeout,
         drain_s=drain,
         grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        log_format=log_format,
         token_auth=token_auth,
         token_expiry_min=token_expiry,
         run_dir=run_dir,
     )
+    screen.log_format = settings.log_format
     from newsbert import servers, serving
 
     if detach:
@@ -135,6 +149,8 @@ def locally(
             ("--timeout", timeout),
             ("--drain", drain),
             ("--grpc-port", grpc_port),
+            ("--metrics-port", metrics_port),
+            ("--log-format", log_format),
             ("--token-expiry", token_expiry),
             ("--run-dir", run_dir),
             ("--tracking-uri", tracking_uri),
@@ -149,7 +165,11 @@ def locally(
         address = server.address
         if note_detached:
             stop_s = settings.drain_s + _STOP_MARGIN_S
-            servers.note(servers.this_process(address.port, address.url, name, server.key_file, stop_s))
+            servers.note(
+                servers.this_process(
+                    address.port, address.url, name, server.key_file, stop_s, address.metrics_url or ""
+                )
+            )
             port_noted.append(address.port)
         _render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
@@ -162,8 +182,14 @@ def locally(
             tracking_uri=tracking_uri,
             stop=stop,
             on_ready=on_ready,
-            on_log=lambda line: screen.log(line) if debug or _is_problem(line) else None,
+            on_log=lambda text: screen.log(text) if debug else None,
+            on_problem=screen.problem,
         )
+    except NewsbertError as error:
+        if screen.log_format != "json":
+            raise
+        screen.error(error, debug)
+        raise typer.Exit(error.exit_code) from error
     finally:
         for noted in port_noted:
             servers.forget(noted)
@@ -181,6 +207,8 @@ def container(
     timeout: Timeout = None,
     drain: Drain = None,
     grpc_port: GrpcPort = None,
+    metrics_port: MetricsPort = None,
+    log_format: LogFormat = None,
     token_auth: TokenAuth = None,
     token_expiry: TokenExpiry = None,
     detach: Detach = False,
@@ -200,6 +228,8 @@ def container(
         timeout_s=timeout,
         drain_s=drain,
         grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        log_format=log_format,
         token_auth=token_auth,
         token_expiry_min=token_expiry,
     )
@@ -218,7 +248,12 @@ def container(
         if detach:
             stop_s = containers.stop_timeout_s(settings)
             server = servers.Detached(
-                running.address.port, running.address.url, image, container=running.id, stop_s=stop_s
+                running.address.port,
+                running.address.url,
+                image,
+                container=running.id,
+                stop_s=stop_s,
+                metrics=running.address.metrics_url or "",
             )
             servers.note(server)
             _render_detached(screen, server)
@@ -227,6 +262,14 @@ def container(
         while not stop.wait(0.5):
             running.check()
     screen.log("stopped")
+
+
+@app.command("dashboard", epilog=DASHBOARD_EXAMPLES)
+def dashboard(as_json: Json = False, debug: Debug = False) -> None:
+    """Print a Grafana dashboard of a server's metrics, to import there; it is JSON with or without --json."""
+    from importlib import resources
+
+    Output(as_json).result((resources.files("newsbert") / "grafana.json").read_text(encoding="utf-8").rstrip())
 
 
 @app.command("token", epilog=TOKEN_EXAMPLES)
@@ -291,27 +334,27 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
-def _is_problem(line: str) -> bool:
-    """Tell the lines that an operator wants to see from TorchServe's talk of how it starts."""
-    return any(word in line for word in (" WARN ", " ERROR ", " FATAL ", "Error", "Exception", "Traceback", "  File "))
-
-
 def _render_ready(screen: Output, name: str, address: "Address", key_file: Path | None, grpc: bool) -> None:
     grpc_address = f"{address.grpc_host}:{address.grpc_port}" if grpc else None
+    said: dict[str, Any] = {
+        "model": name,
+        "url": address.url,
+        "predictions": address.predictions_url,
+        "grpc": grpc_address,
+        "metrics": address.metrics_url,
+        "key_file": None if key_file is None else str(key_file),
+    }
     if screen.as_json:
-        screen.document(
-            {
-                "model": name,
-                "url": address.url,
-                "predictions": address.predictions_url,
-                "grpc": grpc_address,
-                "key_file": None if key_file is None else str(key_file),
-            }
-        )
+        screen.document(said)
+        return
+    if screen.log_format == "json":
+        screen.event("ready", f"{name} is ready on {address.url}", **said)
         return
     screen.result(f"{name} is ready on {address.url}")
     if grpc_address:
         screen.result(f"  gRPC on {grpc_address}")
+    if address.metrics_url:
+        screen.result(f"  metrics on {address.metrics_url}")
     bearer = ""
     if key_file is not None:
         screen.result(f"  tokens in {key_file}")
@@ -323,9 +366,12 @@ def _render_ready(screen: Output, name: str, address: "Address", key_file: Path 
 def _render_detached(screen: Output, server: "Detached") -> None:
     key_file = server.key_file or None
     if screen.as_json:
-        screen.document({"model": server.model, "url": server.url, "port": server.port, "key_file": key_file})
+        said = {"model": server.model, "url": server.url, "port": server.port}
+        screen.document({**said, "metrics": server.metrics or None, "key_file": key_file})
         return
     screen.result(f"{server.model} is ready on {server.url}")
+    if server.metrics:
+        screen.result(f"  metrics on {server.metrics}")
     if key_file:
         screen.result(f"  tokens in {key_file}")
         screen.next_command(f"export NEWSBERT_KEY_FILE={key_file}")
