@@ -1,6 +1,6 @@
 """An HTTP server that does nothing: what the load generator could ask at most, and what it adds to a latency.
 
-    python benchmarks/echo.py PORT
+python benchmarks/echo.py PORT
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """A runtime by itself, without a server: the limit of what one could serve with it.
 
-One text at a time, and all texts at once, sorted by length; tokenizing included. A process of its own, so that its memory
-is its own.
+One text at a time, and all texts at once, sorted by length; tokenizing included. A process of its own, so that its
+memory is its own.
 
     python benchmarks/offline.py BUNDLE RUNTIME THREADS SECONDS < texts.json > result.json
 """

@@ -32,14 +32,12 @@ class Setting:
     Attributes:
         bundle: The model.
         threads: For the computation of one batch.
-        graph: The file in the bundle that the peers answer with where they use our graph.
         peers_bin: Programs of the peers' environment.
         mlflow_model: The bundle as MLflow logs it.
     """
 
     bundle: Bundle
     threads: int
-    graph: str
     peers_bin: Path
     mlflow_model: Path
 
@@ -63,7 +61,7 @@ class Server:
 
     key: str
     name: str
-    command: Callable[[int, Path], list[str]]
+    command: Callable[[Setting, int, Path], list[str]]
     path: str
     ask: Callable[[str], str]
     read: Callable[[Any], Any]
@@ -117,22 +115,27 @@ def runtimes_of(bundle: Bundle) -> list[str]:
     return [name for name, files in RUNTIME_FILES.items() if all((bundle.path / file).is_file() for file in files)]
 
 
-def all_servers(setting: Setting, runtimes: list[str]) -> list[Server]:
-    """Every server there is, in the order of the tables."""
-    on_graph = {"NEWSBERT_BENCH_GRAPH": setting.graph}
+def all_servers(runtimes: list[str], graph: str) -> list[Server]:
+    """Every server there is, in the order of the tables.
+
+    Args:
+        runtimes: Those of ours.
+        graph: The file in the bundle that the peers answer with where they use our graph.
+    """
+    on_graph = {"NEWSBERT_BENCH_GRAPH": graph}
     text = {"path": "/predict", "ask": partial(_json_of, "text"), "read": _itself}
-    fastapi = {"command": partial(_fastapi, setting), **text}
-    litserve = {"command": partial(_litserve, setting, ()), **text}
-    batched = {"command": partial(_litserve, setting, LIT_BATCH), **text}
+    fastapi = {"command": _fastapi, **text}
+    litserve = {"command": partial(_litserve, ()), **text}
+    batched = {"command": partial(_litserve, LIT_BATCH), **text}
     bentoml = {
-        "command": partial(_bentoml, setting),
+        "command": _bentoml,
         "path": "/predict",
         "ask": partial(_json_of_list, "texts"),
         "read": _first,
     }
     return [
         Server(
-            "a", "reference handler, TorchServe", partial(_reference, setting), "/predictions/news",
+            "a", "reference handler, TorchServe", _reference, "/predictions/news",
             _form, _itself, content_type=_FORM, default=True,
         ),
         Server("b", "FastAPI, pipeline", default=True, **fastapi),  # type: ignore[arg-type]
@@ -143,12 +146,12 @@ def all_servers(setting: Setting, runtimes: list[str]) -> list[Server]:
         Server("d", "BentoML, adaptive batches", default=True, **bentoml),  # type: ignore[arg-type]
         Server("d-onnx", "BentoML, adaptive batches, our graph", environment=on_graph, **bentoml),  # type: ignore[arg-type]
         Server(
-            "e", "mlflow models serve", partial(_mlflow, setting), "/invocations",
+            "e", "mlflow models serve", _mlflow, "/invocations",
             partial(_json_of_list, "inputs"), _mlflow_probabilities, default=True,
         ),
         *(
             Server(
-                f"f-{runtime}", f"newsbert, {runtime}", partial(_newsbert, setting, runtime),
+                f"f-{runtime}", f"newsbert, {runtime}", partial(_newsbert, runtime),
                 "/predictions/news_classification", partial(_json_of, "text"), _probabilities, runtime=runtime,
             )
             for runtime in runtimes
@@ -204,7 +207,7 @@ def _fastapi(setting: Setting, port: int, work: Path) -> list[str]:
     return [str(setting.peers_bin / "uvicorn"), "--app-dir", str(APPS), "--port", str(port), "fastapi_app:app"]
 
 
-def _litserve(setting: Setting, batching: tuple[str, ...], port: int, work: Path) -> list[str]:
+def _litserve(batching: tuple[str, ...], setting: Setting, port: int, work: Path) -> list[str]:
     return [str(setting.peers_bin / "python"), str(APPS / "litserve_app.py"), str(port), *batching]
 
 
@@ -223,7 +226,7 @@ def _mlflow(setting: Setting, port: int, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _newsbert(setting: Setting, runtime: str, port: int, work: Path) -> list[str]:
+def _newsbert(runtime: str, setting: Setting, port: int, work: Path) -> list[str]:
     newsbert = [sys.executable, "-m", "newsbert"]
     subprocess.run(
         [*newsbert, "archive", str(setting.bundle.path.resolve()), "--runtime", runtime, "--output", str(work)],

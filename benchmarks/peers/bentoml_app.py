@@ -7,7 +7,7 @@ import bentoml
 import classify
 
 
-@bentoml.service  # type: ignore[untyped-decorator]
+@bentoml.service
 class News:
     """Classifies texts."""
 

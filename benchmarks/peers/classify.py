@@ -42,9 +42,7 @@ class TorchClassifier:
 
     def __call__(self, texts: Sequence[str]) -> list[Probabilities]:
         """Return the probabilities of every text, computed as one batch."""
-        inputs = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-        )
+        inputs = self._tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
         with self._torch.inference_mode():
             logits = self._model(**inputs).logits
         return [by_label(row) for row in (logits / CONTRACT["temperature"]).softmax(-1).tolist()]

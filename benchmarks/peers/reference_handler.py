@@ -1,7 +1,7 @@
 """A TorchServe handler as the system had it that newsbert replaces, written afresh from the description of it.
 
 Eager fp32; the tokenizer is built again for every request; every text is padded to 160 tokens; one request at a time;
-form data in, the bare label out. Only its neglect of all but the first request of a batch does not show at batch size 1.
+form data in, the bare label out. That it neglected all but the first request of a batch does not show at batch size 1.
 """
 
 import json
