@@ -176,7 +176,14 @@ def offline(runtime: str, setting: Setting, texts: list[str], seconds: float, li
 
 def ceiling(texts: list[str], seconds: float) -> list[Run]:
     """What the load generator asks of a server that does nothing."""
-    nothing = Server("", "", lambda setting, port, work: [], "/predict", lambda text: json.dumps({"text": text}), dict)
+    nothing = Server(
+        key="",
+        name="",
+        command=lambda setting, port, work: [],
+        path="/predict",
+        ask=lambda text: json.dumps({"text": text}),
+        read=lambda document: document["probabilities"],
+    )
     port = torchserve.claim_port("127.0.0.1", 0)
     plan = Plan(port=port, requests=[nothing.request(text) for text in texts], seconds=seconds, warmup_s=0.5)
     runs = []

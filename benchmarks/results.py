@@ -235,29 +235,35 @@ def limit_table(limits: dict[str, Limit]) -> str:
 
 def target_table(servers: Sequence[Measured], limits: dict[str, Limit]) -> str:
     """How ours compare with the best peer at its defaults and with the limit; empty if nothing can be compared."""
-    most = str(CLIENTS[-1])
-    peers = [each for each in servers if each.default and each.values(most, per_s)]
-    rows = []
-    for ours in (each for each in servers if each.runtime and each.values(most, per_s)):
+    most, last = str(CLIENTS[-1]), open_load(SHARES[-1])
+    peers = [each for each in servers if each.default and not math.isnan(each.median("1", p50_ms))]
+    rows: list[list[str]] = []
+
+    def add(key: str, what: str, wanted: str, ours: float, other: float) -> None:
+        if other and not math.isnan(ours / other):
+            rows.append([key, what, wanted, f"{ours / other:.2f}"])
+
+    for ours in (each for each in servers if each.runtime):
         rate = ours.median(most, per_s)
-        limit = limits.get(ours.runtime)
         if peers:
             best = max(peers, key=lambda each: each.median(most, per_s))
-            ratio = rate / best.median(most, per_s)
-            rows.append([ours.key, f"texts/s at {most} clients, to {best.name}'s ({best.key})", "4, better 6", ratio])
-        if limit and limit.many_per_s:
-            rows.append([ours.key, "the same, to its runtime alone (g)", "0.7", rate / median(limit.many_per_s)])
+            what = f"texts/s at {most} clients, to {best.name}'s ({best.key})"
+            add(ours.key, what, "4, better 6", rate, best.median(most, per_s))
+        if ours.runtime in limits:
+            add(ours.key, "the same, to its runtime alone (g)", "0.7", rate, median(limits[ours.runtime].many_per_s))
         if peers:
-            fastest = min(peers, key=lambda each: each.median("1", p50_ms))
-            ratio = ours.median("1", p50_ms) / fastest.median("1", p50_ms)
-            rows.append([ours.key, f"p50 at 1 client, to {fastest.name}'s ({fastest.key})", "at most 0.5", ratio])
-            ratio = ours.median("1", p99_ms) / fastest.median("1", p99_ms)
-            rows.append([ours.key, f"p99 at 1 client, to {fastest.name}'s ({fastest.key})", "at most 1", ratio])
-        last = open_load(SHARES[-1])
-        if ours.values(last, p50_ms):
-            ratio = median(ours.values(last, lambda run: run.p99_ms / run.p50_ms))
-            rows.append([ours.key, f"p99 to p50 at {last} of capacity", "below 3", ratio])
-    return _table(["", "ratio", "wanted", "measured"], [[*row[:3], f"{row[3]:.2f}"] for row in rows]) if rows else ""
+            best = min(peers, key=lambda each: each.median("1", p50_ms))
+            to = f"to {best.name}'s ({best.key})"
+            add(ours.key, f"p50 at 1 client, {to}", "at most 0.5", ours.median("1", p50_ms), best.median("1", p50_ms))
+            add(ours.key, f"p99 at 1 client, {to}", "at most 1", ours.median("1", p99_ms), best.median("1", p99_ms))
+        add(
+            ours.key,
+            f"p99 to p50 at {last} of capacity",
+            "below 3",
+            ours.median(last, p99_ms),
+            ours.median(last, p50_ms),
+        )
+    return _table(["", "ratio", "wanted", "measured"], rows) if rows else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -88,11 +88,10 @@ class Server:
         text = body.encode("latin-1").decode()
         try:
             content = self.read(json.loads(text) if text.startswith(("{", "[")) else text)
+            label = content if isinstance(content, str) else max(content, key=content.__getitem__)
         except (LookupError, TypeError) as error:
             raise ValueError(f"unreadable: {text[:80]}") from error
-        if isinstance(content, str):
-            return content, None
-        return max(content, key=content.__getitem__), content
+        return label, None if isinstance(content, str) else content
 
 
 def environment(setting: Setting) -> dict[str, str]:

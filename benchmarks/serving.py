@@ -147,11 +147,12 @@ def report(
     by_clients = ", ".join(f"{run.per_s:.0f}/s with {run.load}" for run in echo if run.load.isdigit())
     (opened,) = (run for run in echo if run.load == "open")
     print(
-        f"{described['cpu']}, {asked.threads} cores for server and load generator together; {asked.threads} threads for\n"
-        f"torch, OpenMP and ONNX Runtime in every server; {asked.count} texts; medians (range) of {asked.rounds} rounds, "
-        f"{asked.seconds:g} s for each load.\nThe load generator's processor time is not subtracted. Of a server that does "
-        f"nothing it gets {by_clients} clients;\nasking it {opened.offered_per_s:.0f}/s at random times, p50 is "
-        f"{opened.p50_ms:.2f} ms and p99 {opened.p99_ms:.2f} ms.\n"
+        f"{described['cpu']}, {asked.threads} cores for server and load generator together, {asked.threads} threads\n"
+        f"for torch, OpenMP and ONNX Runtime in every server; {asked.count} texts;\n"
+        f"medians (range) of {asked.rounds} rounds, {asked.seconds:g} s for each load.\n"
+        f"Of a server that does nothing the load generator gets {by_clients} clients;\n"
+        f"asking it {opened.offered_per_s:.0f}/s at random times, p50 is {opened.p50_ms:.2f} ms, "
+        f"p99 {opened.p99_ms:.2f} ms. Nothing of it is subtracted.\n"
     )
     tables = [results.throughput_table(measured), results.latency_table(measured)] if measured else []
     tables += [results.limit_table(limits)] if limits else []
