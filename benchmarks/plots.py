@@ -49,6 +49,8 @@ def _throughput(servers: Sequence[Measured], limits: dict[str, Limit], file: Pat
     axes.set_xlabel("texts answered in a second (more is better)")
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="x", labelsize=8)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     axes.set_title(f"Throughput in closed loops; {note}", fontsize=9, loc="left")
     figure.savefig(file, dpi=140)
@@ -77,7 +79,7 @@ def _latency(servers: Sequence[Measured], file: Path, note: str) -> Path:
             axes.plot(middle, place, "o", color=color, markersize=6)
             axes.plot(late, place, "|", color=color, markersize=11, markeredgewidth=2)
             axes.annotate(
-                f"{middle:.3g} · {late:.3g}", (late, place), (6, 0), textcoords="offset points",
+                f"{_ms(middle)} · {_ms(late)}", (late, place), (6, 0), textcoords="offset points",
                 va="center", fontsize=7,
             )  # fmt: skip
         axes.set_xscale("log")
@@ -87,8 +89,10 @@ def _latency(servers: Sequence[Measured], file: Path, note: str) -> Path:
         axes.set_axisbelow(True)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
     left, right = row[0].get_xlim()
-    row[0].set_xlim(left, right * (right / left) ** 0.3)  # room for the numbers
+    row[0].set_xlim(left, right * (right / left) ** 0.5)  # room for the numbers
     _servers_axis(row[0], servers)
     marks = [
         Line2D([], [], marker="o", color="black", linestyle="none", label="median"),
@@ -101,9 +105,13 @@ def _latency(servers: Sequence[Measured], file: Path, note: str) -> Path:
     return file
 
 
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.5 else f"{value:.1f}"
+
+
 def _servers_axis(axes: Any, servers: Sequence[Measured]) -> None:
     """Name the rows, the first on top; ours bold."""
-    axes.set_yticks(range(len(servers)), [f"{each.name} ({each.key.partition('-')[0]})" for each in servers])
+    axes.set_yticks(range(len(servers)), [f"{each.name} ({each.key[0]})" for each in servers])
     for label, server in zip(axes.get_yticklabels(), servers, strict=True):
         label.set_fontweight("bold" if server.runtime else "normal")
     axes.tick_params(labelsize=8)

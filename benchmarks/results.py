@@ -194,24 +194,35 @@ def throughput_table(servers: Iterable[Measured]) -> str:
     return _table(head, rows)
 
 
-def latency_table(servers: Iterable[Measured]) -> str:
-    """Milliseconds until an answer: one client, many, and arrivals at random times."""
-    loads = [str(CLIENTS[0]), str(CLIENTS[-1])]
+def closed_table(servers: Iterable[Measured]) -> str:
+    """Milliseconds until an answer in the closed loops."""
+    loads = [str(clients) for clients in CLIENTS]
+    rows = []
+    for server in servers:
+        if any(visit.runs for visit in server.visits):
+            cells = [_spread(server.values(load, value), "ms") for load in loads for value in (p50_ms, p99_ms)]
+            rows.append([server.key, server.name, *cells])
+    head = ["", "server"]
+    for clients in CLIENTS:
+        head += [f"{clients} client{'s' if clients > 1 else ''}: p50 ms", "p99 ms"]
+    return _table(head, rows)
+
+
+def open_table(servers: Iterable[Measured]) -> str:
+    """Milliseconds until an answer where requests arrive at random times."""
     rows = []
     for server in servers:
         if not any(visit.runs for visit in server.visits):
             continue
         row = [server.key, server.name]
-        for load in loads:
-            row += [_spread(server.values(load, value), ".1f") for value in (p50_ms, p99_ms)]
-        for share in SHARES:
-            load = open_load(share)
+        for load in map(open_load, SHARES):
             row.append(_number(server.median(load, lambda run: run.offered_per_s), ".0f"))
-            row += [_spread(server.values(load, value), ".1f") for value in (p50_ms, p99_ms)]
+            row += [_spread(server.values(load, value), "ms") for value in (p50_ms, p99_ms)]
+            row.append(_number(median(server.values(load, lambda run: run.p99_ms / run.p50_ms)), ".1f"))
         rows.append(row)
-    head = ["", "server", "1 client: p50 ms", "p99", f"{CLIENTS[-1]} clients: p50", "p99"]
+    head = ["", "server"]
     for share in SHARES:
-        head += [f"open, {share:.0%}: requests/s", "p50", "p99"]
+        head += [f"{open_load(share)} of its capacity: requests/s", "p50 ms", "p99 ms", "p99 to p50"]
     return _table(head, rows)
 
 
@@ -272,14 +283,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else f"{value:{form}}"
+    """A figure; `form` is a format, or "ms" for one decimal of what is short and none of what is long."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:{form if form != 'ms' else '.1f' if value < 99.5 else '.0f'}}"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
     """The median, and the range where there are several values."""
-    middle = median(values)
-    if math.isnan(middle):
-        return "–"
-    if len(values) < 2:
-        return f"{middle:{form}}"
-    return f"{middle:{form}} ({min(values):{form}}–{max(values):{form}})"
+    known = [value for value in values if not math.isnan(value)]
+    middle = _number(median(known), form)
+    return middle if len(known) < 2 else f"{middle} ({_number(min(known), form)}–{_number(max(known), form)})"

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from newsbert import java, torchserve
+from newsbert import config, java, torchserve
 from newsbert.bundle import RUNTIME_FILES, Bundle
 
 APPS = Path(__file__).parent / "peers"
@@ -160,6 +160,7 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
 
 def save_mlflow_model(bundle: Bundle, path: Path) -> None:
     """Write the model that newsbert logs for a bundle, in both its flavors."""
+    config.quiet_mlflow()
     from mlflow.models import Model
     from transformers import AutoModelForSequenceClassification
 
@@ -191,14 +192,14 @@ def _reference(setting: Setting, port: int, work: Path) -> list[str]:
         "grpc_management_port": others[3],
         "disable_token_authorization": "true",
     }
-    config = work / "config.properties"
-    config.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+    properties_file = work / "config.properties"
+    properties_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
     return [
         # It keeps its process's number in the temporary directory: one for the whole machine, were there but one.
         "env", f"JAVA_HOME={java.find().parent.parent}", f"TMPDIR={work}", f"TEMP={work}", f"LOG_LOCATION={work}",
         f"METRICS_LOCATION={work}", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}",
         _program("torchserve"), "--start", "--foreground", "--ncs", "--model-store", str(work),
-        "--models", "news=news.mar", "--ts-config", str(config),
+        "--models", "news=news.mar", "--ts-config", str(properties_file),
     ]  # fmt: skip
 
 

@@ -154,7 +154,9 @@ def report(
         f"asking it {opened.offered_per_s:.0f}/s at random times, p50 is {opened.p50_ms:.2f} ms, "
         f"p99 {opened.p99_ms:.2f} ms. Nothing of it is subtracted.\n"
     )
-    tables = [results.throughput_table(measured), results.latency_table(measured)] if measured else []
+    tables = [
+        make(measured) for make in (results.throughput_table, results.closed_table, results.open_table) if measured
+    ]
     tables += [results.limit_table(limits)] if limits else []
     print("\n\n".join(filter(None, [*tables, results.target_table(measured, limits)])))
 
@@ -178,9 +180,8 @@ def write(
     file.write_text(json.dumps(finite(document), indent=1) + "\n", encoding="utf-8")
     log(f"wrote {file}")
     if measured:
-        options = described["options"]
-        assert isinstance(options, dict)
-        note = f"{described['cores']} cores, {options['threads']} threads, medians of {options['rounds']} rounds"
+        rounds = max(len(each.visits) for each in measured)
+        note = f"{described['cores']} cores; {'once' if rounds == 1 else f'median of {rounds} rounds'}"
         for plot in plots.draw(measured, limits, directory, note):
             log(f"wrote {plot}")
 
