@@ -22,9 +22,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-MAX_CONNECTIONS = 900
-"""Open loop. Nobody is refused above it: who comes then waits here, and his latency counts on."""
-
 _RECEIVE_BYTES = 65536
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
@@ -45,6 +42,7 @@ class Plan:
         least: Closed loop: go on until so many answers are measured, for at most three times `seconds`.
         timeout_s: How long an answer is waited for at the end.
         seed: Of the arrival times.
+        connections: Open loop: at most. Who comes when all are busy waits here, and his latency counts on.
     """
 
     port: int
@@ -56,6 +54,7 @@ class Plan:
     least: int = 0
     timeout_s: float = 60.0
     seed: int = 1
+    connections: int = 900
 
 
 @dataclass
@@ -313,7 +312,7 @@ def opened(plan: Plan) -> Result:
     """
     load, now = Load(plan), time.perf_counter
     result = load.result
-    idle = [load.connect() for _ in range(8)]
+    idle = [load.connect() for _ in range(min(8, plan.connections))]
     draw = random.Random(plan.seed)
     times = arrivals(plan.rate, plan.warmup_s, draw) if plan.warmup_s else []
     times += [plan.warmup_s + each for each in arrivals(plan.rate, plan.seconds, draw)]
@@ -331,7 +330,7 @@ def opened(plan: Plan) -> Result:
         while turn < len(times) and begin + times[turn] <= at:
             waiting.append((turn % len(load.requests), begin + times[turn]))
             turn += 1
-        while waiting and (idle or len(load.by_descriptor) < MAX_CONNECTIONS):
+        while waiting and (idle or len(load.by_descriptor) < plan.connections):
             index, meant_s = waiting.popleft()
             connection = idle.pop() if idle else load.connect()
             late_s.append(now() - meant_s)

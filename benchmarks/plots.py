@@ -46,7 +46,7 @@ def _throughput(servers: Sequence[Measured], limits: dict[str, Limit], file: Pat
             rate = median(limit.many_per_s)
             axes.axvline(rate, color="black", linestyle=style, linewidth=1.2, label=f"limit: {name} alone, {rate:.0f}")
     _servers_axis(axes, servers)
-    axes.set_xlabel("texts answered in a second (more is better)")
+    axes.set_xlabel("texts answered in a second (more is better)", fontsize=8)
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
     axes.tick_params(axis="x", labelsize=8)

@@ -145,7 +145,7 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
         Server("d", "BentoML, adaptive batches", default=True, **bentoml),  # type: ignore[arg-type]
         Server("d-onnx", "BentoML, adaptive batches, our graph", environment=on_graph, **bentoml),  # type: ignore[arg-type]
         Server(
-            "e", "mlflow models serve", _mlflow, "/invocations",
+            "e", "mlflow models serve, our graph", _mlflow, "/invocations",
             partial(_json_of_list, "inputs"), _mlflow_probabilities, default=True,
         ),
         *(

@@ -118,7 +118,7 @@ def peers_environment(torch_index: str) -> Path:
         pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
         if torch_index:
             (torch,) = [line for line in requirements.read_text().splitlines() if line.startswith("torch==")]
-            subprocess.run([*pip, "--no-deps", "--index-url", torch_index, torch], check=True)
+            subprocess.run([*pip, "--no-deps", "--retries", "1", "--index-url", torch_index, torch], check=True)
         subprocess.run([*pip, "-r", str(requirements)], check=True)
         (directory / "installed").touch()
     return directory / "bin"
