@@ -60,11 +60,12 @@ lint: $(VENV)/.dev
 test: lint
 	$(BIN)/python -m pytest
 
-# What takes longer than a test may: the figures of the README.
+# What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.installed
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/images.py
+	$(BIN)/python benchmarks/serving.py --torch-index '$(TORCH_INDEX)' --output benchmarks/results $(BUNDLE) $(AG_NEWS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
