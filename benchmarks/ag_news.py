@@ -17,8 +17,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 import newsbert
-from newsbert import data, evaluation
-from newsbert.config import cpu_count
+from newsbert import cpu, data, evaluation
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     epochs = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
     labels = data.AG_NEWS_LABELS
     dataset = data.load(str(rows), labels=labels, samples=samples)
-    print(f"{len(dataset.train)} training, {len(dataset.test)} test rows, {cpu_count()} threads\n")
+    print(f"{len(dataset.train)} training, {len(dataset.test)} test rows, {cpu.cores()} threads\n")
     print("| model | test accuracy | macro F1 | training s | rows/s in training |\n|---|---|---|---|---|")
 
     started = time.perf_counter()

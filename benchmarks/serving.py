@@ -34,7 +34,7 @@ import plots
 import results
 import servers
 from measure import SEED, Length, ceiling, log, offline, visit
-from newsbert import __version__, config
+from newsbert import __version__, config, cpu
 from newsbert.bundle import Bundle
 from newsbert.text import prepare
 from results import Limit, Measured, Run
@@ -72,7 +72,7 @@ def options() -> Options:
     parser.add_argument("--count", type=int, default=1000, help="texts, drawn by a fixed seed")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is started and measured")
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
-    parser.add_argument("--threads", type=int, default=min(2, config.cpu_count()), help="and cores, for everything")
+    parser.add_argument("--threads", type=int, default=min(2, cpu.cores()), help="and cores, for everything")
     parser.add_argument("--torch-index", default="", help="package index of the peers' torch, if not pip's own")
     parser.add_argument("--output", type=Path, help="directory for serving.json and the plots")
     parser.add_argument("--quick", action="store_true", help="one round of 2 s: to see that it works, not for figures")

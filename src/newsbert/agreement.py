@@ -1,8 +1,9 @@
 """Whether a server answers as the model did in training: its answers to the golden texts of a contract."""
 
+import math
 from collections.abc import Sequence
 
-from newsbert.bundle import FP32_TOLERANCE, Contract
+from newsbert.bundle import BF16_TOLERANCE, FP32_TOLERANCE, Contract, files_of
 from newsbert.errors import ModelError
 from newsbert.model import Prediction
 
@@ -14,25 +15,35 @@ _HINT = "pip install -r requirements.txt, the bundle's, where it is served"
 
 
 def tolerance(contract: Contract, runtime: str) -> float:
-    """How far a runtime's probabilities may be from those that PyTorch gave."""
-    return next((graph.tolerance for graph in contract.graphs.values() if graph.runtime == runtime), FP32_TOLERANCE)
+    """How far a runtime's probabilities may be from those that are expected of it for the golden texts.
+
+    Raises:
+        UsageError: If there is no such runtime.
+    """
+    graph = contract.graphs.get(files_of(runtime)[0])
+    allowed = graph.tolerance if graph else FP32_TOLERANCE
+    return max(allowed, BF16_TOLERANCE) if runtime.endswith("-bf16") else allowed
+
+
+def expected(contract: Contract, runtime: str) -> list[Prediction]:
+    """What a runtime is to answer to the golden texts: as PyTorch did, or a quantized graph when it was made."""
+    graph = contract.graphs.get(files_of(runtime)[0])
+    golden = (graph.golden if graph else None) or [each.probabilities for each in contract.golden]
+    return [Prediction.of(contract.labels, probabilities) for probabilities in golden]
 
 
 def check(contract: Contract, runtime: str, answers: Sequence[Prediction]) -> float:
     """Return the largest difference in probability of a runtime's answers to the golden texts, in their order.
 
     Raises:
-        ModelError: If it is too large, or a label is another one; the message names the text.
+        ModelError: If it is too large; the message names the text.
     """
     allowed, largest = tolerance(contract, runtime), 0.0
-    for golden, answer in zip(contract.golden, answers, strict=True):
-        expected = Prediction.of(contract.labels, golden.probabilities)
-        said = f"{golden.item!r:.200} {OTHERWISE}"
-        if answer.label != expected.label:
-            raise ModelError(f"{said}: {answer.label!r} instead of {expected.label!r}", _HINT)
-        for label, probability in expected.probabilities.items():
-            off = abs(answer.probabilities.get(label, 0.0) - probability)
-            if not off <= allowed + _ROUNDING:  # NaN is not
-                raise ModelError(f"{said}: {label!r} is {off:.4f} off in probability, {allowed:g} allowed", _HINT)
-            largest = max(largest, off)
+    for golden, right, answer in zip(contract.golden, expected(contract, runtime), answers, strict=True):
+        off = [abs(answer.probabilities.get(label, 0.0) - value) for label, value in right.probabilities.items()]
+        if not max(off) <= allowed + _ROUNDING or any(map(math.isnan, off)):
+            label = f"{answer.label!r} instead of {right.label!r}, " if answer.label != right.label else ""
+            said = f"{golden.item!r:.200} {OTHERWISE}"
+            raise ModelError(f"{said}: {label}{max(off):.4f} off in probability, {allowed:g} allowed", _HINT)
+        largest = max(largest, *off)
     return largest

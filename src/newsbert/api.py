@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from newsbert import (
     base_model,
     bundle,
     config,
+    cpu,
     data,
     model_card,
     model_store,
@@ -22,7 +23,7 @@ from newsbert import (
     tracking,
     work_dir,
 )
-from newsbert.bundle import Bundle
+from newsbert.bundle import AUTO, Bundle
 from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 from newsbert.evaluation import Scores, score
@@ -33,6 +34,8 @@ from newsbert.text import CLEANING_RULES, prepare
 from newsbert.tracking import Tracker
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
     from newsbert.tracking import Version
@@ -148,15 +151,13 @@ def train(
     return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
 
 
-def load(
-    reference: str | Path | None = None, *, runtime: str = runtimes.DEFAULT, tracking_uri: str | None = None
-) -> Model:
+def load(reference: str | Path | None = None, *, runtime: str = AUTO, tracking_uri: str | None = None) -> Model:
     """Load a model to predict with in this process.
 
     Args:
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
             nothing for the version that was registered last, or else the latest finished run.
-        runtime: `onnxruntime` or `torch`.
+        runtime: `auto`, or one of `newsbert runtimes`.
         tracking_uri: MLflow's; as configured if not given.
 
     Raises:
@@ -171,7 +172,6 @@ def write_archive(
     directory: Path,
     settings: ServeSettings,
     *,
-    runtime: str = runtimes.DEFAULT,
     name: str | None = None,
     tracking_uri: str | None = None,
 ) -> tuple[str, Path]:
@@ -180,8 +180,7 @@ def write_archive(
     Args:
         reference: As `load` takes it.
         directory: Made if it is not there.
-        settings: Workers and batching, which the archive carries.
-        runtime: `onnxruntime` or `torch`.
+        settings: Workers, batching and runtime, which the archive carries.
         name: What the answers say of the model. If not given, the name that the registry knows, or for a directory,
             whose own name may be another elsewhere, `bundle` and the beginning of its digest.
         tracking_uri: MLflow's; as configured if not given.
@@ -193,7 +192,7 @@ def write_archive(
     bundle = Bundle.read(located.path)
     bundle.verify()
     name = name or (located.name if located.run_id else nameless(bundle))
-    return name, archive.write(bundle, directory, name, settings, runtime)
+    return name, archive.write(bundle, directory, name, settings)
 
 
 def nameless(bundle: Bundle) -> str:
@@ -307,11 +306,7 @@ def _write_bundle(
     from newsbert import export, plots
 
     export.write_weights(trained.model, part)
-    export.write_onnx(trained.model, part / "model.onnx")
-    golden = [prepare(item) for item in GOLDEN_ITEMS]
-    graph, expected = export.check_onnx(
-        trained.model, part / "model.onnx", tokenizer, [*golden, *rows.validation.texts[: export.CHECKED_ROWS]]
-    )
+    graphs, golden = _write_graphs(part, trained.model, tokenizer, rows, on_event)
     contract: dict[str, Any] = {
         "newsbert_version": newsbert.__version__,
         "labels": list(rows.label_names),
@@ -327,10 +322,10 @@ def _write_bundle(
             "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
         },
         "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
-        "graphs": {"model.onnx": graph},
+        "graphs": graphs,
         "golden": [
             bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
-            for item, row in zip(GOLDEN_ITEMS, expected.tolist(), strict=False)
+            for item, row in zip(GOLDEN_ITEMS, golden, strict=True)
         ],
         "metrics": {},
     }
@@ -347,6 +342,48 @@ def _write_bundle(
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
     return scores, bundle.seal(part, contract)
+
+
+def _write_graphs(
+    part: Path,
+    model: "PreTrainedModel",
+    tokenizer: "SequenceTokenizer",
+    rows: data.Dataset,
+    on_event: "Callable[[Event | Phase | Note], None]",
+) -> tuple[dict[str, bundle.Graph], list[list[float]]]:
+    """Write the serving graphs, checked, and return what the contract says of them and of the golden texts."""
+    from newsbert import export, fidelity, quantization
+
+    fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
+    validation = rows.validation
+    golden = [prepare(item) for item in GOLDEN_ITEMS]
+    export.write_onnx(model, fp32)
+    reference = fidelity.Reference(model, tokenizer, golden, validation.texts, validation.labels)
+    graphs = {fp32.name: reference.fp32(fp32)}
+    if not cpu.multiplies_int8():
+        on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
+        return graphs, reference.golden
+    on_event(Phase("quantizing"))
+    quantization.write(fp32, int8, tokenizer.encode(_spread(rows.train.texts)), tokenizer.pad_id)
+    graph = reference.int8(int8)
+    if fidelity.ships(graph):
+        graphs[int8.name] = graph
+    else:
+        int8.unlink()
+        on_event(
+            Note(
+                f"no quantized graph: it would cost {graph.accuracy_loss:.2f} points of accuracy on {graph.rows} "
+                f"validation rows, {fidelity.MOST_ACCURACY_LOSS} at most may it cost"
+            )
+        )
+    return graphs, reference.golden
+
+
+def _spread(texts: Sequence[str]) -> Sequence[str]:
+    """As many of the texts as calibrate a graph, from all over: files are often sorted by label."""
+    from newsbert.quantization import CALIBRATION_ROWS
+
+    return texts[:: max(1, len(texts) // CALIBRATION_ROWS)][:CALIBRATION_ROWS]
 
 
 def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import runtimes, stable_zip
-from newsbert.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle import Bundle, files_of
 from newsbert.config import ServeSettings
-from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
+from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 
 SERVED_NAME = "news_classification"
 """What the model is called in URLs: `/predictions/news_classification`."""
@@ -25,7 +25,7 @@ RESPONSE_TIMEOUT_S = 60
 STARTUP_TIMEOUT_S = 120
 
 
-def model_config(name: str, settings: ServeSettings, runtime: str = runtimes.DEFAULT) -> dict[str, Any]:
+def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, Any]:
     """The archive's `model-config.yaml`: TorchServe's batching and workers, and what the handler is to know.
 
     Args:
@@ -49,7 +49,7 @@ def write(
     directory: Path,
     name: str,
     settings: ServeSettings,
-    runtime: str = runtimes.DEFAULT,
+    runtime: str | None = None,
     *,
     served_name: str = SERVED_NAME,
     version: str = "1.0",
@@ -63,21 +63,20 @@ def write(
         bundle: What is to answer.
         directory: Made if it is not there.
         name: What the answers say of the model, such as `BertModel/7`.
-        settings: Workers and batching.
-        runtime: One of `runtimes.NAMES`.
+        settings: Workers and batching, and the runtime.
+        runtime: Another runtime than the settings'.
         served_name: What the model is called in URLs.
         version: TorchServe's version of the served model.
         file_name: The archive's.
 
     Raises:
         UsageError: If there is no such runtime.
-        ModelError: If the bundle was altered after training.
+        ModelError: If the bundle was altered after training, or has no graph for the runtime.
         NewsbertError: If the archive cannot be written.
     """
-    if runtime not in RUNTIME_FILES:
-        raise UsageError(f"no runtime {runtime!r}", f"choose one of {', '.join(RUNTIME_FILES)}")
-    bundle.verify(only=RUNTIME_FILES[runtime])
-    content: dict[str, bytes | Path] = {each: bundle.path / each for each in RUNTIME_FILES[runtime]}
+    runtime = runtimes.chosen(bundle, runtime or settings.runtime)
+    bundle.verify(only=files_of(runtime))
+    content: dict[str, bytes | Path] = {each: bundle.path / each for each in files_of(runtime)}
     # JSON is YAML, and the serving side need not install a YAML writer for it.
     content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
     content["MAR-INF/MANIFEST.json"] = _manifest(served_name, version)

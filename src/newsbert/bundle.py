@@ -14,23 +14,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert.errors import ModelError
+from newsbert.errors import ModelError, UsageError
 from newsbert.text import unknown_rules
 
 CONTRACT_FILE = "newsbert.json"
 LABELS_FILE = "class_mapping.json"
 FORMAT_VERSION = 1
-SERVING_FILES = ("model.onnx", "tokenizer.json", LABELS_FILE, CONTRACT_FILE)
-"""What the default runtime reads of a bundle, and so what its archive holds."""
+FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
+_ALWAYS = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
+_TORCH = ("model.safetensors", "config.json")
+
+AUTO = "auto"
+"""Stands for the runtime that `runtimes.chosen` chooses."""
 
 RUNTIME_FILES = {
-    "onnxruntime": SERVING_FILES,
-    "torch": ("config.json", "model.safetensors", "tokenizer.json", LABELS_FILE, CONTRACT_FILE),
+    "onnxruntime": (FP32_GRAPH, *_ALWAYS),
+    "onnxruntime-int8": (INT8_GRAPH, *_ALWAYS),
+    "openvino": (FP32_GRAPH, *_ALWAYS),
+    "openvino-bf16": (FP32_GRAPH, *_ALWAYS),
+    "openvino-int8": (INT8_GRAPH, *_ALWAYS),
+    "torch": (*_TORCH, *_ALWAYS),
+    "torch-bf16": (*_TORCH, *_ALWAYS),
+    "torch-compiled": (*_TORCH, *_ALWAYS),
 }
-"""The same for every runtime."""
+"""All runtimes, and what each reads of a bundle, the graph or the weights first; so this is what its archive holds."""
 
 FP32_TOLERANCE = 1e-3
 """How far from PyTorch's a probability may be that fp32 arithmetic gives."""
+
+BF16_TOLERANCE = 2e-2
+"""The same of bfloat16."""
+
+INT8_TOLERANCE = 2e-2
+"""How far the answers of a quantized graph may be from those it gave when it was made: what differs between processors
+in the last digit of an fp32 number may round to another 8-bit one."""
 
 _RETRAIN = "train or fetch the model again"
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -48,17 +65,27 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Graph:
-    """A serving graph and how it agrees with PyTorch.
+    """A serving graph and how it agrees with PyTorch, on validation rows when it was made.
 
     Attributes:
-        runtime: The runtime that reads it.
-        tolerance: Largest difference in probability that is accepted of it.
-        max_difference: Largest one seen when it was made, alone or in a batch.
+        runtime: The runtime that it was checked with.
+        tolerance: Largest difference in probability that is accepted of its answers to the golden texts.
+        max_difference: Largest one to PyTorch's that was seen, on any row.
+        rows: How many rows it was checked on.
+        agreement: Share of rows that got the same label.
+        accuracy_loss: Accuracy of PyTorch's answers less that of its own, in points of a hundred.
+        batch_difference: Largest difference in probability between a text alone and the same in a batch.
+        golden: Its own answers to the golden texts; none if they are to be PyTorch's.
     """
 
     runtime: str
     tolerance: float
     max_difference: float
+    rows: int = 0
+    agreement: float = 1.0
+    accuracy_loss: float = 0.0
+    batch_difference: float = 0.0
+    golden: list[list[float]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -179,7 +206,7 @@ class Bundle:
         Raises:
             ModelError: If a file is missing, differs or was added; the message names it.
         """
-        for name in SERVING_FILES:
+        for name in RUNTIME_FILES["onnxruntime"]:
             if name != CONTRACT_FILE and name not in self.contract.files:
                 raise ModelError(f"the contract of {self.path} does not name {name}", _RETRAIN)
         for name, expected in self.contract.files.items():
@@ -207,6 +234,18 @@ class Bundle:
                 f"{self.path / added[0]} was added after training: the contract does not name it",
                 f"rm -r {shlex.quote(str(self.path / added[0]))}",
             )
+
+
+def files_of(runtime: str) -> tuple[str, ...]:
+    """What a runtime reads of a bundle, the graph or the weights first.
+
+    Raises:
+        UsageError: If there is no such runtime.
+    """
+    try:
+        return RUNTIME_FILES[runtime]
+    except KeyError as error:
+        raise UsageError(f"no runtime {runtime!r}", f"choose one of {', '.join(RUNTIME_FILES)}") from error
 
 
 def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:

@@ -74,6 +74,7 @@ class ServeSettings:
 
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", least=0, most=65_535)
+    runtime: str = _setting("auto", "What computes the answers; newsbert runtimes shows all and compares them")
     workers: int = _setting(1, "Worker processes", least=1)
     batch_size: int = _setting(32, "Requests answered together at most", least=1)
     batch_delay_ms: int = _setting(5, "Milliseconds to wait for a batch to fill", least=0)
@@ -102,7 +103,7 @@ class ImageSettings:
         "https://download.pytorch.org/whl/cpu", "Package index of the trainer's torch; empty for pip's own"
     )
     gpu: bool = _setting(False, "Base image for NVIDIA GPUs (its build has not been run)")
-    runtime: str = _setting("onnxruntime", "What answers in the serving image: onnxruntime, or torch")
+    runtime: str = _setting("auto", "What answers in the serving image: auto, onnxruntime, onnxruntime-int8, torch, …")
     pip_options: tuple[str, ...] = _setting((), "NAME=VALUE for pip in the build, such as index-url=https://…")
     build_network: str | None = _setting(None, "Engine network for the build's steps")
     extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")
@@ -196,11 +197,6 @@ def default_of(section: type, name: str) -> str:
 def help_of(section: type, name: str) -> str:
     """What a setting means, as `--help` shows it."""
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
-
-
-def cpu_count() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def python_path() -> str:

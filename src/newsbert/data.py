@@ -121,6 +121,19 @@ def load(
     return Dataset(data, names, train, validation, test, digest, tuple(source.notes))
 
 
+def texts(file: Path | None = None) -> list[str]:
+    """Read, clean and join the texts of a file, with labels or without, or of the bundled sample.
+
+    Raises:
+        DataError: If the file cannot be read, or has no texts.
+    """
+    with resources.as_file(resources.files("newsbert") / "sample.csv") as sample:
+        found = [text for text in _texts(row_files.read(file or sample), None) if text]
+    if not found:
+        raise DataError(f"{file} has no texts", "give a file with a column `text`")
+    return found
+
+
 def _open(data: str, label_column: str | None) -> _Source:
     if data == SAMPLE:
         with resources.as_file(resources.files("newsbert") / "sample.csv") as path:

@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from newsbert import config, runtimes
+from newsbert import config
+from newsbert.bundle import AUTO, RUNTIME_FILES
 from newsbert.config import ServeSettings
 from newsbert.errors import UsageError
 
@@ -56,8 +57,9 @@ class Options:
             raise UsageError(f"-C HANDLER={handler} is not newsbert's handler", "leave it out: the archive brings it")
         if version is not None and not VERSION.fullmatch(version):
             raise UsageError(f"-C VERSION={version} is no version of TorchServe's", "give a number, such as 2.0")
-        if values.get("RUNTIME", runtimes.DEFAULT) not in runtimes.NAMES:
-            raise UsageError(f"-C RUNTIME={values['RUNTIME']}: no such runtime", f"one of {', '.join(runtimes.NAMES)}")
+        if values.get("RUNTIME", AUTO) not in {AUTO, *RUNTIME_FILES}:
+            there = ", ".join((AUTO, *RUNTIME_FILES))
+            raise UsageError(f"-C RUNTIME={values['RUNTIME']}: no such runtime", f"one of {there}")
         set_default = values.get("SET_DEFAULT", "false").lower()
         if set_default not in {"true", "false"}:
             raise UsageError(f"-C SET_DEFAULT={set_default} is neither true nor false", "give true")
@@ -146,7 +148,7 @@ TOKENS
 CREATE, UPDATE: -C NAME=VALUE
   WORKERS=1 BATCH_SIZE=32 BATCH_DELAY_MS=5        as of `newsbert serve locally`
   EXPORT_PATH=DIR                                 the server's model store; else it copies the archive from here
-  RUNTIME=onnxruntime                             or torch
+  RUNTIME=auto                                    or one of newsbert runtimes
   MODEL=BertModel/1                               what the answers say of the model
   VERSION=2.0                                     of the deployment; the first is 1.0, updates count up
   SET_DEFAULT=true (update)                       --name NAME/2.0 answers where no version is named

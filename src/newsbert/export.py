@@ -1,23 +1,16 @@
-"""From a trained model to the files of a bundle, every serving graph checked against PyTorch."""
+"""From a trained model to its files in a bundle."""
 
 import logging
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from newsbert.bundle import FP32_TOLERANCE, Graph
-from newsbert.errors import ModelError
-from newsbert.evaluation import FloatArray, softmax
-from newsbert.runtimes import Graph as RuntimeGraph
-from newsbert.runtimes.onnx import OnnxGraph
-from newsbert.runtimes.pytorch import TorchGraph
-from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+from newsbert import bert_graph
+from newsbert.bert_graph import BertGraph
 
-CHECKED_ROWS = 64
+_OPSET = 20  # the first that has Gelu as one operation
 
 
 class LogitsOnly(torch.nn.Module):
@@ -59,56 +52,18 @@ def write_onnx(model: PreTrainedModel, file: Path) -> None:
     exporter_log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own workings; the graph is checked below
+            warnings.simplefilter("ignore")  # of torch's own workings; the graph is checked afterwards
             program = torch.onnx.export(
-                LogitsOnly(model),
+                BertGraph(model).eval() if bert_graph.fits(model) else LogitsOnly(model),
                 example_inputs(model),
                 dynamo=True,
                 dynamic_shapes=(axes, axes),
                 input_names=["input_ids", "attention_mask"],
                 output_names=["logits"],
+                opset_version=_OPSET,
                 verbose=False,
             )
             assert program is not None
             program.save(str(file), external_data=False)
     finally:
         exporter_log.setLevel(level)
-
-
-def check_onnx(
-    model: PreTrainedModel, file: Path, tokenizer: SequenceTokenizer, sequences: Sequence[str]
-) -> tuple[Graph, FloatArray]:
-    """Compare an ONNX graph with PyTorch, each sequence alone and all in one padded batch.
-
-    Args:
-        model: The trained model.
-        file: Its graph.
-        tokenizer: The bundle's.
-        sequences: Prepared texts, the golden ones first.
-
-    Returns:
-        What the contract says of the graph, and PyTorch's probabilities `(len(sequences), num_labels)`.
-
-    Raises:
-        ModelError: If a probability differs by more than the tolerance.
-    """
-    reference, graph = TorchGraph(model), OnnxGraph(file)
-    ids = tokenizer.encode(sequences)
-    expected = _alone(reference, ids, tokenizer.pad_id)
-    seen = (
-        softmax(reference.logits(*pad(ids, tokenizer.pad_id))),
-        _alone(graph, ids, tokenizer.pad_id),
-        softmax(graph.logits(*pad(ids, tokenizer.pad_id))),
-    )
-    difference = max(float(np.abs(probabilities - expected).max()) for probabilities in seen)
-    if not difference <= FP32_TOLERANCE:
-        raise ModelError(
-            f"the ONNX graph differs from PyTorch by {difference:.2g} in probability, more than {FP32_TOLERANCE}",
-            "choose another base model, or report it with the base model's name",
-        )
-    return Graph("onnxruntime", FP32_TOLERANCE, difference), expected
-
-
-def _alone(graph: RuntimeGraph, ids: Sequence[Sequence[int]], pad_id: int) -> FloatArray:
-    """Probabilities of every sequence run by itself: `(len(ids), num_labels)`."""
-    return np.concatenate([softmax(graph.logits(*pad([sequence], pad_id))) for sequence in ids])

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from newsbert import config, runtimes
+from newsbert import agreement, config, cpu, runtimes
 from newsbert.activity import Activity
-from newsbert.bundle import RUNTIME_FILES, Bundle
-from newsbert.golden import GOLDEN_ITEMS
+from newsbert.bundle import Bundle, files_of
 from newsbert.metrics import Metrics
 from newsbert.model import Prediction
 from newsbert.problems import tell
@@ -64,17 +63,20 @@ class Handler:
         workers: How many workers share this machine's cores.
 
     Raises:
-        ModelError: If the archive was altered.
+        ModelError: If the archive was altered, or does not answer as the model did in training.
     """
 
-    def __init__(self, directory: Path, name: str = "", runtime: str = runtimes.DEFAULT, workers: int = 1) -> None:
+    def __init__(self, directory: Path, name: str = "", runtime: str = "onnxruntime", workers: int = 1) -> None:
         bundle = Bundle.read(directory)
-        bundle.verify(only=RUNTIME_FILES.get(runtime, ()))
+        bundle.verify(only=files_of(runtime))
         self._labels = bundle.contract.labels
-        self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, config.cpu_count() // workers))
+        self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, cpu.cores() // workers))
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
-        # A worker that cannot answer must not count as ready, and the first request should not pay for warming up.
-        self._runtime.predict(GOLDEN_ITEMS)
+        # A worker that answers otherwise than the model did in training, on a processor of another kind for one, must
+        # not count as ready, nor one that cannot answer; and the first request should not pay for warming up.
+        golden = bundle.contract.golden
+        answers = self._runtime.predict([each.item for each in golden])
+        agreement.check(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
         self._activity = Activity(config.activity_dir())
         self._metrics = Metrics(config.metrics_dir(), name, self._labels)
 
@@ -247,6 +249,6 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
         options = (context.model_yaml_config or {}).get("newsbert", {})
         directory = Path(context.system_properties["model_dir"])
         _handler = Handler(
-            directory, options.get("model", ""), options.get("runtime", runtimes.DEFAULT), options.get("workers", 1)
+            directory, options.get("model", ""), options.get("runtime", "onnxruntime"), options.get("workers", 1)
         )
     return None if requests is None else _handler.handle(requests, context)

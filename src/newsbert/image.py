@@ -14,9 +14,8 @@ from pathlib import Path
 
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
-from newsbert.bundle import RUNTIME_FILES, Bundle, sha256_of
+from newsbert.bundle import Bundle, files_of, sha256_of
 from newsbert.config import ImageSettings
-from newsbert.errors import UsageError
 from newsbert.model_store import Located
 from newsbert.pip_options import blotted, pip_conf
 
@@ -156,10 +155,9 @@ def render_serving(
         ModelError: If the bundle was altered after training.
         UsageError: If a pip option is none, or there is no such runtime.
     """
-    if settings.runtime not in RUNTIME_FILES:
-        raise UsageError(f"no runtime {settings.runtime!r}", f"choose one of {', '.join(RUNTIME_FILES)}")
+    runtime = runtimes.chosen(bundle, settings.runtime)
     bundle.verify()
-    slim = settings.runtime == runtimes.DEFAULT
+    serving = [*requirements.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])]
     told = {
         "newsbert.model_name": located.model_name,
         "newsbert.model_version": located.version,
@@ -174,10 +172,10 @@ def render_serving(
         {
             "BASE_IMAGE": base.tag,
             "TRAINER_IMAGE": trainer.tag,
-            "SHIPPED_IMAGE": base.tag if slim else trainer.tag,
+            "SHIPPED_IMAGE": trainer.tag if runtime.startswith("torch") else base.tag,
             "ROOT_IMAGE": settings.root_image,
             "MODEL": located.name,
-            "RUNTIME": settings.runtime,
+            "RUNTIME": runtime,
         },
         {
             f"{_OCI}.title": located.name,
@@ -185,16 +183,16 @@ def render_serving(
             f"{_OCI}.licenses": _LICENCES,
             "newsbert.version": newsbert.__version__,
             "newsbert.model": located.name,
-            "newsbert.runtime": settings.runtime,
+            "newsbert.runtime": runtime,
             "newsbert.bundle_digest": bundle.digest,
             "newsbert.data_digest": str(bundle.contract.data["sha256"]),
             **{label: value for label, value in told.items() if value},
         },
         {
-            "serving.txt": _lines(requirements.select(pins, *requirements.SERVING)),
+            "serving.txt": _lines(requirements.select(pins, *serving)),
             "packing.txt": _lines(requirements.select(pins, *requirements.PACKING)),
             "bill.txt": _lines(requirements.select(pins, *requirements.BILL)),
-            **{f"model/{name}": bundle.path / name for name in RUNTIME_FILES[settings.runtime]},
+            **{f"model/{name}": bundle.path / name for name in files_of(runtime)},
         },
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import runtimes
-from newsbert.bundle import Bundle
+from newsbert.bundle import AUTO, Bundle
 from newsbert.text import NewsItem
 
 
@@ -54,19 +54,17 @@ class Model:
     Args:
         bundle: The bundle.
         name: What to call it, such as `BertModel/2`.
-        runtime: Name of the runtime.
+        runtime: Name of the runtime, or `auto`.
         threads: Threads for a batch; the runtime's own choice if not given.
     """
 
-    def __init__(
-        self, bundle: Bundle, name: str = "", runtime: str = runtimes.DEFAULT, threads: int | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, name: str = "", runtime: str = AUTO, threads: int | None = None) -> None:
         self.bundle = bundle
         self.name = name or bundle.path.name
         self._runtime = runtimes.load(bundle, runtime, threads)
 
     @classmethod
-    def from_directory(cls, path: Path, name: str = "", runtime: str = runtimes.DEFAULT) -> "Model":
+    def from_directory(cls, path: Path, name: str = "", runtime: str = AUTO) -> "Model":
         """Load the bundle in `path`, its files verified.
 
         Raises:

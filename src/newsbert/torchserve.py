@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, exposition, java, listeners, netty, probe, runtimes, scraping, tokens
+from newsbert import config, exposition, java, listeners, netty, probe, scraping, tokens
 from newsbert.activity import Activity
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
 from newsbert.config import ServeSettings
@@ -272,7 +272,7 @@ def serving(
     Raises:
         ServingError: If it cannot be started, a port in use among the reasons.
     """
-    if served(archive).runtime == runtimes.DEFAULT:
+    if not served(archive).runtime.startswith("torch"):
         (work / "lib").mkdir()
         shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
     archive = archive.resolve()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import newsbert
 from newsbert import containers, runtimes, torchserve
-from newsbert.bundle import Bundle
+from newsbert.bundle import AUTO, Bundle
 from newsbert.client import Client
 from newsbert.config import ServeSettings
 from newsbert.text import NewsItem
@@ -47,9 +47,9 @@ def _model(reply: "list[newsbert.Prediction]") -> NDArray[Any]:
     return np.array([list(each.probabilities.values()) for each in reply])
 
 
-def _expected(bundle: Bundle) -> NDArray[Any]:
-    """What the trained PyTorch model says of every text by itself."""
-    reference = runtimes.load(bundle, "torch")
+def _expected(bundle: Bundle, runtime: str = "torch") -> NDArray[Any]:
+    """What the trained model says of every text by itself: in PyTorch, or in another runtime."""
+    reference = runtimes.load(bundle, runtime)
     return np.concatenate([reference.predict([item]) for item in ITEMS])
 
 
@@ -70,6 +70,7 @@ def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle
     expected = _expected(bundle)
     _check(expected, runtimes.load(bundle, "torch").predict)
     _check(expected, runtimes.load(bundle, "onnxruntime").predict)
+    assert float(np.abs(_expected(bundle, AUTO) - expected).max()) <= 0.05  # quantized, if this processor can
     # A test that compares answers must not compare one answer with itself.
     assert float(expected.std(axis=0).min()) > 0.05
 
@@ -87,7 +88,7 @@ def test_the_logged_mlflow_model_agrees(bundle: Bundle, trained: tuple[newsbert.
     assert run.returncode == 0, run.stderr
     seen = json.loads(run.stdout)
     plain = [index for index, item in enumerate(ITEMS) if isinstance(item, str)]
-    expected = _expected(bundle)[plain]
+    expected = _expected(bundle, AUTO)[plain]
     assert np.abs(np.array(seen["batch"]) - expected).max() <= TOLERANCE
     assert np.abs(np.array(seen["alone"]) - expected).max() <= TOLERANCE
 
@@ -117,7 +118,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
 
 def test_torchserve_agrees(bundle: Bundle, server: torchserve.Server) -> None:
     client = Client(server.address.url)
-    expected = _expected(bundle)
+    expected = _expected(bundle, AUTO)
     _check(expected, lambda items: _model(client.predict(items)))
     assert client.name == "TinyModel/1"
     # Requests at once are put into one batch by TorchServe: neighbours of all kinds and lengths.
@@ -131,5 +132,5 @@ def test_the_container_agrees(bundle: Bundle, tiny_image: str) -> None:
     with containers.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
         assert running is not None
         client = Client(running.address.url)
-        _check(_expected(bundle), lambda items: _model(client.predict(items)))
+        _check(_expected(bundle, AUTO), lambda items: _model(client.predict(items)))
         assert client.name == "TinyModel/1"

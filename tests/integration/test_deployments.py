@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import archive, handler, java, torch_standin
-from newsbert.bundle import Bundle
+from newsbert import archive, handler, java, runtimes, torch_standin
+from newsbert.bundle import Bundle, files_of
 from newsbert.mlflow_deploy import DeploymentError, NewsbertTarget
 
 NAME = "news_classification"
@@ -276,7 +276,7 @@ def test_what_is_packed_is_what_the_runtime_reads(client: NewsbertTarget, opened
     (file,) = opened.archives()
     assert archive.served(opened.store / file) == archive.Served("My model/9", "torch")
     with zipfile.ZipFile(opened.store / file) as content:
-        assert not {"model.onnx", "model.pth"} & set(content.namelist())
+        assert not {"model.onnx", "model.int8.onnx", "model.pth"} & set(content.namelist())
     assert client.predict("other.name", "stocks market")["predictions"][0]["label"] == "Économie"
 
 
@@ -328,14 +328,17 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
     copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "copy"))
     contract = json.loads((copy / "newsbert.json").read_text())
     contract["golden"][0]["probabilities"] = [0.1, 0.1, 0.8]
+    for each in contract["graphs"].values():
+        each["golden"] = []
     (copy / "newsbert.json").write_text(json.dumps(contract))
     with pytest.raises(DeploymentError, match="is answered otherwise than in training"):
         client.create_deployment(NAME, str(copy), config={"EXPORT_PATH": opened.store})
     assert (client.list_deployments(), opened.archives()) == ([], [])
-    (copy / "model.onnx").write_bytes(b"altered")
-    with pytest.raises(DeploymentError, match=r"model\.onnx was altered"):
+    graph = files_of(runtimes.chosen(Bundle.read(copy)))[0]
+    (copy / graph).write_bytes(b"altered")
+    with pytest.raises(DeploymentError, match=r"model.*\.onnx was altered"):
         client.create_deployment(NAME, str(copy))
-    contract["files"]["model.onnx"] = hashlib.sha256(b"altered").hexdigest()
+    contract["files"][graph] = hashlib.sha256(b"altered").hexdigest()
     (copy / "newsbert.json").write_text(json.dumps(contract))
     with pytest.raises(DeploymentError, match="Failed to start workers"):
         client.create_deployment(NAME, str(copy))

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from newsbert import archive, exposition
-from newsbert.bundle import Bundle
+from newsbert import archive, exposition, runtimes
+from newsbert.bundle import Bundle, files_of
 from newsbert.config import ServeSettings
 from newsbert.metrics import FAMILIES
 from tests.conftest import LABELS, Cli
@@ -336,7 +336,8 @@ def test_a_model_that_does_not_load_is_told_in_one_line_and_the_error(bundle: Bu
     made = archive.write(bundle, tmp_path / "store", "Broken/1", ServeSettings())
     with zipfile.ZipFile(made) as content:
         files = {name: content.read(name) for name in content.namelist()}
-    files["model.onnx"] = b"no graph"
+    graph = files_of(runtimes.chosen(bundle))[0]
+    files[graph] = b"no graph"
     with zipfile.ZipFile(made, "w") as content:
         for name, held in files.items():
             content.writestr(name, held)
@@ -345,7 +346,7 @@ def test_a_model_that_does_not_load_is_told_in_one_line_and_the_error(bundle: Bu
     assert done.stdout == ""
     told = [json.loads(line) for line in done.stderr.splitlines()]
     assert [each["event"] for each in told] == ["log", "worker-failed", "serving"]
-    assert "altered" in told[1]["message"] or "model.onnx" in told[1]["message"]
+    assert "altered" in told[1]["message"] or graph in told[1]["message"]
     assert told[2]["message"].startswith("the model cannot be loaded")
     people = cli("serve", "locally", made, "--port", "0")
     assert len(people.stderr.splitlines()) == 4, people.stderr  # starting, the problem, the error, the hint

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from newsbert import agreement
-from newsbert.bundle import FP32_TOLERANCE, Bundle, Contract, Graph
+from newsbert.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, Contract, Graph, files_of
 from newsbert.errors import ModelError
 from newsbert.model import Model, Prediction
 
@@ -16,7 +16,7 @@ RUNTIME = "onnxruntime"
 @pytest.fixture
 def answers(bundle: Bundle) -> list[Prediction]:
     """What a server sends."""
-    predictions = Model(bundle).predict([golden.item for golden in bundle.contract.golden])
+    predictions = Model(bundle, runtime=RUNTIME).predict([golden.item for golden in bundle.contract.golden])
     return [Prediction.from_dict(each.to_dict()) for each in predictions]
 
 
@@ -25,9 +25,9 @@ def _shifted(answer: Prediction, by: float) -> Prediction:
     return dataclasses.replace(answer, probabilities={**answer.probabilities, answer.label: answer.score + by})
 
 
-def _allowing(contract: Contract, **tolerances: float) -> Contract:
+def _allowing(contract: Contract, tolerances: dict[str, float]) -> Contract:
     return dataclasses.replace(
-        contract, graphs={f"model.{name}": Graph(name, each, 0.0) for name, each in tolerances.items()}
+        contract, graphs={files_of(name)[0]: Graph(name, each, 0.0) for name, each in tolerances.items()}
     )
 
 
@@ -36,9 +36,9 @@ def test_the_models_own_answers_agree(bundle: Bundle, answers: list[Prediction])
 
 
 def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
-    contract = _allowing(bundle.contract, onnxruntime=0.002, int8=0.05)
+    contract = _allowing(bundle.contract, {"onnxruntime": 0.002, "onnxruntime-int8": 0.05})
     answers[2] = _shifted(answers[2], 0.04)
-    assert agreement.check(contract, "int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
+    assert agreement.check(contract, "onnxruntime-int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
     for runtime in (RUNTIME, "torch"):  # the latter has no graph: the contract allows it what fp32 gives
         with pytest.raises(ModelError, match=agreement.OTHERWISE):
             agreement.check(contract, runtime, answers)
@@ -46,7 +46,7 @@ def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Predic
 
 
 def test_rounding_is_no_difference(bundle: Bundle) -> None:
-    contract = _allowing(bundle.contract, onnxruntime=0.0)
+    contract = _allowing(bundle.contract, {"onnxruntime": 0.0})
     exact = [Prediction.of(contract.labels, golden.probabilities) for golden in contract.golden]
     assert agreement.check(contract, RUNTIME, [Prediction.from_dict(each.to_dict()) for each in exact]) > 0
 
@@ -58,8 +58,21 @@ def test_a_probability_that_is_off_names_the_text(bundle: Bundle, answers: list[
         agreement.check(bundle.contract, RUNTIME, answers)
 
 
-def test_another_label_is_refused_whatever_the_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
-    other = next(label for label in bundle.contract.labels if label != answers[0].label)
-    answers[0] = dataclasses.replace(answers[0], label=other)
-    with pytest.raises(ModelError, match=f"{agreement.OTHERWISE}: '{other}' instead of"):
-        agreement.check(_allowing(bundle.contract, onnxruntime=1.0), RUNTIME, answers)
+def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> None:
+    right = answers[0]
+    other = next(label for label in bundle.contract.labels if label != right.label)
+    swapped = {**right.probabilities, right.label: right.probabilities[other], other: right.score}
+    answers[0] = Prediction(other, right.score, swapped)
+    with pytest.raises(ModelError, match=f"{agreement.OTHERWISE}: '{other}' instead of '{right.label}'"):
+        agreement.check(bundle.contract, RUNTIME, answers)
+
+
+def test_a_quantized_graph_is_to_answer_as_it_did_when_it_was_made(bundle: Bundle, answers: list[Prediction]) -> None:
+    own = [_shifted(each, -0.3) for each in answers]
+    golden = [list(each.probabilities.values()) for each in own]
+    graphs = {**bundle.contract.graphs, INT8_GRAPH: Graph("onnxruntime-int8", 0.02, 0.3, golden=golden)}
+    contract = dataclasses.replace(bundle.contract, graphs=graphs)
+    assert agreement.check(contract, "onnxruntime-int8", own) < 1e-5
+    with pytest.raises(ModelError, match=agreement.OTHERWISE):
+        agreement.check(contract, "onnxruntime-int8", answers)
+    agreement.check(contract, RUNTIME, answers)

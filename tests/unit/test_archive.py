@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import archive, stable_zip
+from newsbert import archive, runtimes, stable_zip
 from newsbert.archive import ARCHIVE_NAME, Served, served
-from newsbert.bundle import Bundle
+from newsbert.bundle import Bundle, files_of
 from newsbert.config import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.handler import Handler
 from tests.conftest import Cli
 
-SERVING = {"model.onnx", "tokenizer.json", "class_mapping.json", "newsbert.json"}
+SERVING = {"tokenizer.json", "class_mapping.json", "newsbert.json"}
 OWN = {"handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json"}
 
 
@@ -36,6 +36,11 @@ def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.Tem
     return archive.write(Bundle.read(trained[0].bundle), directory, "TinyModel/1", settings)
 
 
+def _names(bundle: Bundle) -> set[str]:
+    """Of all files in an archive of the bundle."""
+    return {files_of(runtimes.chosen(bundle))[0], *SERVING} | OWN
+
+
 def _contents(file: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as content:
         assert content.testzip() is None
@@ -44,8 +49,8 @@ def _contents(file: Path) -> dict[str, bytes]:
 
 def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: Path, bundle: Bundle) -> None:
     contents = _contents(made)
-    assert set(contents) == SERVING | OWN
-    for name in SERVING:
+    assert set(contents) == _names(bundle)
+    for name in _names(bundle) - OWN:
         assert contents[name] == (bundle.path / name).read_bytes()
     assert b"def handle(" in contents["handler.py"]
     assert made.name == "news_classification.mar"
@@ -53,7 +58,7 @@ def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: 
 
 def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
     contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch"))
-    assert set(contents) == (SERVING - {"model.onnx"} | {"config.json", "model.safetensors"}) | OWN
+    assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN
     assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
 
 
@@ -78,11 +83,11 @@ def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
     assert "serializedFile" not in manifest["model"]
 
 
-def test_the_configuration_says_how_to_serve(made: Path) -> None:
+def test_the_configuration_says_how_to_serve(made: Path, bundle: Bundle) -> None:
     config = json.loads(_contents(made)["model-config.yaml"])
     assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
     assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
-    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": "onnxruntime", "workers": 3}
+    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": runtimes.chosen(bundle), "workers": 3}
 
 
 def test_weights_are_stored_as_they_are(made: Path) -> None:
@@ -161,7 +166,7 @@ def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_pat
 
 def _altered(bundle: Bundle, directory: Path) -> Bundle:
     path = Path(shutil.copytree(bundle.path, directory / "altered"))
-    with (path / "model.onnx").open("r+b") as stream:
+    with (path / files_of(runtimes.chosen(bundle))[0]).open("r+b") as stream:
         stream.seek(1000)
         byte = stream.read(1)
         stream.seek(1000)
@@ -170,7 +175,7 @@ def _altered(bundle: Bundle, directory: Path) -> Bundle:
 
 
 def test_an_altered_bundle_is_refused_and_nothing_written(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.onnx was altered"):
+    with pytest.raises(ModelError, match=r"model.*\.onnx was altered"):
         archive.write(_altered(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
     assert not (tmp_path / "store").exists()
 
@@ -190,14 +195,14 @@ def test_what_cannot_be_written_is_an_error_and_leaves_no_partial_file(
 def test_any_directory_name_can_be_packed(bundle: Bundle, tmp_path: Path, name: str) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / name))
     made = archive.write(Bundle.read(path), tmp_path, name, ServeSettings())
-    assert set(_contents(made)) == SERVING | OWN
+    assert set(_contents(made)) == _names(bundle)
 
 
 def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "old"))
     for file in path.iterdir():
         os.utime(file, (0, 0))  # as reproducible builds set it; before what a zip file can say
-    assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == SERVING | OWN
+    assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == _names(bundle)
 
 
 def test_archives_can_be_made_at_the_same_time(bundle: Bundle, tmp_path: Path) -> None:
@@ -207,7 +212,7 @@ def test_archives_can_be_made_at_the_same_time(bundle: Bundle, tmp_path: Path) -
     with ThreadPoolExecutor(4) as pool:
         for number, made in enumerate(pool.map(make, range(8))):
             assert served(made).model == f"TinyModel/{number}"
-            assert set(_contents(made)) == SERVING | OWN
+            assert set(_contents(made)) == _names(bundle)
 
 
 def _zip(file: Path, **entries: str) -> None:
@@ -245,7 +250,7 @@ def compressed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     file = tmp_path_factory.mktemp("compressed") / ARCHIVE_NAME
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as content:
         content.writestr("model-config.yaml", _contents(made)["model-config.yaml"])
-    assert served(file) == Served("TinyModel/1", "onnxruntime")
+    assert served(file) == served(made)
     return file.read_bytes()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, SERVING_FILES, Bundle, Contract, seal
+from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, RUNTIME_FILES, Bundle, Contract, seal
 from newsbert.errors import ModelError
 from tests.conftest import LABELS
 
@@ -80,7 +80,7 @@ def test_any_altered_file_is_named(bundle: Bundle, copy: Path) -> None:
 @pytest.mark.parametrize("name", ["extra.bin", ".hidden"])
 def test_a_file_that_was_added_is_named_unless_only_some_are_checked(copy: Path, name: str) -> None:
     (copy / name).write_text("added")
-    for only in (SERVING_FILES, ()):
+    for only in (RUNTIME_FILES["onnxruntime"], ()):
         Bundle.read(copy).verify(only)
     with pytest.raises(ModelError, match="was added after training") as caught:
         Bundle.read(copy).verify()
@@ -113,10 +113,10 @@ def test_a_directory_in_a_files_place_is_a_missing_file(copy: Path) -> None:
 
 def test_only_the_named_files_are_verified_when_asked(copy: Path) -> None:
     _damage(copy / "README.md")
-    Bundle.read(copy).verify(only=SERVING_FILES)
+    Bundle.read(copy).verify(only=RUNTIME_FILES["onnxruntime"])
     _damage(copy / "tokenizer.json")
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
-        Bundle.read(copy).verify(only=SERVING_FILES)
+        Bundle.read(copy).verify(only=RUNTIME_FILES["onnxruntime"])
 
 
 @pytest.mark.parametrize("version", [2, 0, None, "1", [1], {"major": 1}])

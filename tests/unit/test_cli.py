@@ -275,7 +275,7 @@ def test_an_unknown_key_of_the_configuration_file_is_named_with_its_place(cli: C
 
 
 def _expected(bundle: Bundle, texts: Sequence[str]) -> list[dict[str, object]]:
-    predictions = Model.from_directory(bundle.path, runtime="torch").predict(texts)
+    predictions = Model.from_directory(bundle.path).predict(texts)
     return [
         {
             "text": text,
@@ -303,7 +303,7 @@ def test_a_table_has_name_texts_labels_and_probabilities_and_stands_alone_on_std
     result = cli("predict", "--model", path, "stocks market [bold]bank", long)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines()[0].strip() == "a [bold]name"
-    first, second = Model.from_directory(bundle.path, runtime="torch").predict(["stocks market [bold]bank", long])
+    first, second = Model.from_directory(bundle.path).predict(["stocks market [bold]bank", long])
     assert "stocks market [bold]bank" in result.stdout
     assert long.strip() not in result.stdout
     for label in LABELS:
@@ -464,7 +464,7 @@ def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Ser
     client = Client(served.url.removeprefix("http://"))
     predictions = client.predict([*texts[:-1], {"title": "goal", "text": texts[-1].partition(" ")[2]}])
     assert [len(value["instances"]) for _, value in served.asked] == [CHUNK_ITEMS, CHUNK_ITEMS, 1]
-    expected = Model.from_directory(bundle.path, runtime="torch").predict(texts)
+    expected = Model.from_directory(bundle.path).predict(texts)
     for one, other in zip(predictions, expected, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
     assert client.name == "Modèle/3"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import newsbert
 from newsbert import archive
 from newsbert.activity import Activity
-from newsbert.bundle import SERVING_FILES, Bundle
+from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.config import ServeSettings
 from newsbert.errors import ModelError
 from newsbert.handler import MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
@@ -437,7 +437,7 @@ def test_a_request_is_parsed_into_its_items_and_whether_they_came_as_a_list() ->
 
 
 def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, str], tmp_path: Path) -> None:
-    for name in SERVING_FILES:
+    for name in RUNTIME_FILES["onnxruntime"]:
         (tmp_path / name).write_bytes((trained[0].bundle / name).read_bytes())
     Handler(tmp_path)
     with (tmp_path / "tokenizer.json").open("a") as stream:

@@ -56,7 +56,8 @@ def trainer(base: Context) -> Context:
 
 @pytest.fixture
 def serving(bundle: Bundle, base: Context, trainer: Context) -> Context:
-    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(), PINS)
+    # Named, since what is chosen otherwise depends on this machine's processor.
+    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), PINS)
 
 
 def _without_versions(context: Context) -> dict[str, Any]:
@@ -306,7 +307,9 @@ def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bun
 def test_a_dry_run_shows_all_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
     secret = ["--pip-option", "index-url=https://user:S3c/r@et@host/simple", "--pip-option", "proxy=user:S3cret@host:1"]
     secret += ["--torch-index", "https://user:S3c/r@et@torch/simple"]
-    result = cli("build-image", bundle.path, "--dry-run", *secret, *(["--json"] if as_json else []))
+    result = cli(
+        "build-image", bundle.path, "--dry-run", "--runtime", "onnxruntime", *secret, *(["--json"] if as_json else [])
+    )
     assert result.returncode == 0, result.stderr
     assert "S3c" not in result.stdout + result.stderr
     assert "et@" not in result.stdout + result.stderr

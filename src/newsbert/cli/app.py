@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from newsbert.cli import archive, build_image, inspect, predict, register, serve, train
+from newsbert.cli import archive, build_image, inspect, predict, register, runtimes, serve, train
 from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("register", epilog=register.EXAMPLES)(register.register)
+app.command("runtimes", epilog=runtimes.EXAMPLES)(runtimes.runtimes)
 app.command("archive", epilog=archive.EXAMPLES)(archive.archive)
 app.command("build-image", epilog=build_image.EXAMPLES)(build_image.build_image)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)

@@ -34,7 +34,7 @@ def archive(
     name: Annotated[
         str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="What computes the answers: onnxruntime or torch.")] = "onnxruntime",
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -44,12 +44,12 @@ def archive(
 ) -> None:
     """Write a model's TorchServe archive (.mar), the same bytes every time."""
     screen = Output(as_json)
-    settings = config.resolve(ServeSettings, workers=workers, batch_size=batch_size, batch_delay_ms=batch_delay_ms)
+    settings = config.resolve(
+        ServeSettings, runtime=runtime, workers=workers, batch_size=batch_size, batch_delay_ms=batch_delay_ms
+    )
     from newsbert import api, bundle
 
-    said, file = api.write_archive(
-        model, output.expanduser(), settings, runtime=runtime, name=name, tracking_uri=tracking_uri
-    )
+    said, file = api.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
     size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
     if screen.as_json:
         screen.document({"model": said, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})

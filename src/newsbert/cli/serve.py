@@ -93,6 +93,7 @@ def locally(
     ] = None,
     host: Host = None,
     port: Port = None,
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -120,6 +121,7 @@ def locally(
         ServeSettings,
         host=host,
         port=port,
+        runtime=runtime,
         workers=workers,
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
@@ -143,6 +145,7 @@ def locally(
         arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
         for flag, value in (
             ("--host", host),
+            ("--runtime", runtime),
             ("--workers", workers),
             ("--batch-size", batch_size),
             ("--batch-delay-ms", batch_delay_ms),

@@ -1,21 +1,21 @@
 """From a bundle to `predict(texts) -> probabilities (batch, num_labels)`; one module a runtime."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from newsbert.bundle import Bundle
+from newsbert import cpu
+from newsbert.bundle import AUTO, INT8_GRAPH, Bundle, files_of
 from newsbert.errors import ModelError
 from newsbert.evaluation import FloatArray, softmax
 from newsbert.runtimes.tokenization import Ids, SequenceTokenizer, pad
 from newsbert.text import NewsItem, prepare
 
-DEFAULT = "onnxruntime"
-NAMES = ("onnxruntime", "torch")
-SUB_BATCH_ROWS = 16
+SUB_BATCH_TOKENS = 512
+"""Tokens computed together, padding included: more do not fit the caches of a core, fewer do not keep it busy."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Runtime:
     def predict_prepared(self, sequences: Sequence[str], measured: Measured | None = None) -> FloatArray:
         """Return the probabilities of sequences that `prepare` gave: `(batch, num_labels)`, in the given order.
 
-        Rows are sorted by length and run in small batches, so that little is computed on padding.
+        Rows are sorted by length and run in batches of few tokens, so that little is computed on padding.
 
         Args:
             sequences: The texts.
@@ -74,36 +74,79 @@ class Runtime:
         started = time.perf_counter()
         ids = self._tokenizer.encode(sequences)
         tokenized = time.perf_counter()
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
         logits = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
-        for start in range(0, len(order), SUB_BATCH_ROWS):
-            rows = order[start : start + SUB_BATCH_ROWS]
+        for rows in sub_batches([len(each) for each in ids]):
             logits[rows] = self._graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
         measured.tokens = [len(each) for each in ids]
         measured.tokenizer_s, measured.model_s = tokenized - started, time.perf_counter() - tokenized
         return softmax(logits, self._contract.temperature) if len(ids) else logits
 
 
-def load(bundle: Bundle, name: str = DEFAULT, threads: int | None = None) -> Runtime:
-    """Load a bundle's graph into the runtime `name`.
+def sub_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Cut rows of these lengths into batches of rows of about the same length: their indices, the shortest first.
+
+    A batch has at most `SUB_BATCH_TOKENS` tokens, padding included, or one row.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > SUB_BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def chosen(bundle: Bundle, name: str = AUTO) -> str:
+    """The name of the runtime that is to answer.
+
+    Args:
+        bundle: The bundle.
+        name: A runtime; or `auto`: the quantized graph, where training found it good enough to ship and this
+            processor multiplies 8-bit integers, else the fp32 graph.
+
+    Raises:
+        UsageError: If there is no such runtime.
+        ModelError: If the bundle has no graph for it.
+    """
+    if name == AUTO:
+        return "onnxruntime-int8" if INT8_GRAPH in bundle.contract.graphs and cpu.multiplies_int8() else "onnxruntime"
+    needed = files_of(name)[0]
+    if needed not in bundle.contract.files and not (bundle.path / needed).is_file():
+        raise ModelError(
+            f"{bundle.path} has no {needed}, which the runtime {name!r} reads",
+            "choose onnxruntime; a quantized graph is left out where it would cost accuracy",
+        )
+    return name
+
+
+def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtime:
+    """Load a bundle's graph into a runtime.
 
     Args:
         bundle: A verified bundle.
-        name: One of `NAMES`.
+        name: As `chosen` takes it.
         threads: Threads for a batch; the runtime's own choice if not given.
 
     Raises:
-        ModelError: If there is no such runtime, or the bundle has no graph for it.
+        UsageError: If there is no such runtime.
+        ModelError: If the bundle has no graph for it.
+        MissingExtraError: If it is not installed.
     """
+    name = chosen(bundle, name)
+    kind, _, variant = name.partition("-")
+    file = bundle.path / files_of(name)[0]
     graph: Graph
-    if name == "onnxruntime":
+    if kind == "onnxruntime":
         from newsbert.runtimes.onnx import OnnxGraph
 
-        graph = OnnxGraph(bundle.path / "model.onnx", threads)
-    elif name == "torch":
+        graph = OnnxGraph(file, threads)
+    elif kind == "openvino":
+        from newsbert.runtimes.openvino import OpenVinoGraph
+
+        graph = OpenVinoGraph(file, threads, "bf16" if variant == "bf16" else "f32")
+    else:
         from newsbert.runtimes.pytorch import TorchGraph
 
-        graph = TorchGraph(bundle.path, threads)
-    else:
-        raise ModelError(f"no runtime {name!r}", f"choose one of {', '.join(NAMES)}")
+        graph = TorchGraph(bundle.path, threads, bf16=variant == "bf16", compiled=variant == "compiled")
     return Runtime(bundle, graph)

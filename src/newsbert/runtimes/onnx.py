@@ -1,6 +1,7 @@
 """ONNX Runtime: the default where a model answers, since it needs neither torch nor transformers."""
 
 from pathlib import Path
+from typing import Any
 
 from newsbert import config
 from newsbert.errors import ModelError
@@ -11,26 +12,48 @@ config.quiet_onnxruntime()  # it reads the environment when it is imported
 import onnxruntime  # noqa: E402
 
 
-class OnnxGraph:
-    """An ONNX graph, on the CPU unless ONNX Runtime was built for CUDA.
+def session(graph: Path | bytes, threads: int | None = None) -> Any:
+    """Load a graph, on the CPU unless ONNX Runtime was built for CUDA.
 
     Args:
-        file: `model.onnx`, inputs `input_ids` and `attention_mask` `(batch, sequence)`, output `logits`.
+        graph: A file, or its content.
         threads: Threads for one batch; ONNX Runtime's own choice if not given.
+
+    Raises:
+        ModelError: If it is missing or no graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Threads that wait in a loop take the cores from the server in front, and half the speed where others compute.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph),
+            options,
+            providers=_providers(),
+            # What it fuses sum and normalization into takes ten times as long on a CPU as both by themselves.
+            disabled_optimizers=["SkipLayerNormFusion"],
+        )
+    except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
+        name = "the graph" if isinstance(graph, bytes) else graph
+        raise ModelError(f"{name} cannot be loaded: {error}", "train or fetch the model again") from error
+
+
+class OnnxGraph:
+    """An ONNX graph, fp32 or quantized.
+
+    Args:
+        file: Inputs `input_ids` and `attention_mask` `(batch, sequence)`, output `logits`.
+        threads: As of `session`.
 
     Raises:
         ModelError: If the file is missing or no graph.
     """
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=_providers())
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
-            raise ModelError(f"{file} cannot be loaded: {error}", "train or fetch the model again") from error
+        self._session = session(file, threads)
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""

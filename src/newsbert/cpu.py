@@ -1,0 +1,46 @@
+"""What of the processor this process may use."""
+
+import math
+import os
+import platform
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def cores() -> int:
+    """How many cores may be busy at once: those that it is bound to, and what a container's limit leaves of them.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max); cgroup v1 has two files for it.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _limit(_CGROUP)
+    return max(1, min(bound, math.ceil(limit))) if limit else bound
+
+
+def _limit(cgroup: Path) -> float | None:
+    """The limit of the control group at `cgroup` in cores, if there is one."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            if float(quota) > 0 and float(period) > 0:
+                return float(quota) / float(period)
+        except (OSError, ValueError):  # no such file; "max" is no limit
+            continue
+    return None
+
+
+def multiplies_int8() -> bool:
+    """Whether there are instructions that multiply 8-bit integers without overflow, and with them a gain.
+
+    x86 without VNNI adds pairs of products in 16 bits, which saturate: a quantized graph would answer otherwise there.
+    """
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    return bool(flags & _VNNI)

@@ -1,0 +1,119 @@
+"""How a serving graph's answers agree with PyTorch's; what decides whether it ships."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from newsbert.bundle import FP32_TOLERANCE, INT8_TOLERANCE, Graph
+from newsbert.errors import ModelError
+from newsbert.evaluation import FloatArray, softmax
+from newsbert.runtimes import Graph as RuntimeGraph
+from newsbert.runtimes import sub_batches
+from newsbert.runtimes.onnx import OnnxGraph
+from newsbert.runtimes.pytorch import TorchGraph
+from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+
+CHECKED_ROWS = 2000
+"""Validation rows that a graph is checked on at most."""
+
+ALONE_ROWS = 64
+"""Rows that run alone as well, and all of these in one batch."""
+
+MOST_ACCURACY_LOSS = 0.3
+"""In points of a hundred."""
+
+
+class Reference:
+    """PyTorch's answers to the rows that graphs are checked on.
+
+    Args:
+        model: The trained model.
+        tokenizer: The bundle's.
+        golden: The golden texts, prepared.
+        texts: Validation rows, prepared; the first `CHECKED_ROWS` count.
+        labels: Their label ids.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: SequenceTokenizer,
+        golden: Sequence[str],
+        texts: Sequence[str],
+        labels: Sequence[int],
+    ) -> None:
+        self._golden, self._labels = len(golden), np.asarray(labels[:CHECKED_ROWS])
+        self._ids = tokenizer.encode([*golden, *texts[:CHECKED_ROWS]])
+        self._pad_id = tokenizer.pad_id
+        graph = TorchGraph(model)
+        self._probabilities = self._answers(graph)
+        # The golden ones are remembered as they come when each is by itself.
+        self._probabilities[: self._golden] = self._alone(graph)[: self._golden]
+
+    @property
+    def golden(self) -> list[list[float]]:
+        """Probabilities of the golden texts, each by itself, in label order."""
+        golden: list[list[float]] = self._probabilities[: self._golden].tolist()
+        return golden
+
+    def fp32(self, file: Path) -> Graph:
+        """Check an fp32 graph.
+
+        Raises:
+            ModelError: If a probability differs by more than the tolerance.
+        """
+        graph = self._compare(file, "onnxruntime", FP32_TOLERANCE)
+        if not max(graph.max_difference, graph.batch_difference) <= FP32_TOLERANCE:
+            raise ModelError(
+                f"the ONNX graph differs from PyTorch by {graph.max_difference:.2g} in probability, "
+                f"more than {FP32_TOLERANCE}",
+                "choose another base model, or report it with the base model's name",
+            )
+        return graph
+
+    def int8(self, file: Path) -> Graph:
+        """Check a quantized graph; `ships` tells what to make of it."""
+        return self._compare(file, "onnxruntime-int8", INT8_TOLERANCE, own=True)
+
+    def _compare(self, file: Path, runtime: str, tolerance: float, *, own: bool = False) -> Graph:
+        graph = OnnxGraph(file)
+        answers, alone = self._answers(graph), self._alone(graph)
+        together = softmax(graph.logits(*pad(self._ids[: len(alone)], self._pad_id)))
+        rows, right = answers[self._golden :].argmax(axis=1), self._probabilities[self._golden :].argmax(axis=1)
+        loss = float((right == self._labels).mean() - (rows == self._labels).mean()) if len(rows) else 0.0
+        return Graph(
+            runtime=runtime,
+            tolerance=tolerance,
+            max_difference=max(_largest(answers, self._probabilities), _largest(alone, self._probabilities)),
+            rows=len(rows),
+            agreement=float((rows == right).mean()) if len(rows) else 1.0,
+            accuracy_loss=100 * loss,
+            batch_difference=max(_largest(alone, answers), _largest(alone, together)),
+            golden=alone[: self._golden].tolist() if own else [],
+        )
+
+    def _answers(self, graph: RuntimeGraph) -> FloatArray:
+        """Probabilities of all rows, run as they are served: `(rows, num_labels)`."""
+        found: dict[int, FloatArray] = {}
+        for batch in sub_batches([len(each) for each in self._ids]):
+            logits = graph.logits(*pad([self._ids[row] for row in batch], self._pad_id))
+            found.update(zip(batch, softmax(logits), strict=True))
+        return np.stack([found[row] for row in range(len(self._ids))])
+
+    def _alone(self, graph: RuntimeGraph) -> FloatArray:
+        """Probabilities of the golden texts and the first rows, each by itself."""
+        first = self._ids[: self._golden + ALONE_ROWS]
+        return np.concatenate([softmax(graph.logits(*pad([sequence], self._pad_id))) for sequence in first])
+
+
+def ships(graph: Graph) -> bool:
+    """Whether a quantized graph is good enough: about as accurate, and every text has one answer in any batch."""
+    return graph.accuracy_loss <= MOST_ACCURACY_LOSS and graph.batch_difference <= FP32_TOLERANCE
+
+
+def _largest(some: FloatArray, others: FloatArray) -> float:
+    """The largest difference in the rows that both have; not a number if there is one among them."""
+    rows = min(len(some), len(others))
+    return float(np.abs(some[:rows] - others[:rows]).max())
