@@ -124,7 +124,10 @@ class _Quantized:
         output = node.output[0]
         self._add(f"{output}_weights", quantized)
         self._add(f"{output}_scales", scales)
-        self._node("DequantizeLinear", [f"{output}_weights", f"{output}_scales"], f"{output}_dequantized", axis=axis)
+        # Without a zero point, if only of zeros, ONNX Runtime does not see an integer product.
+        self._add(f"{output}_zeros", np.zeros(len(scales), np.int8))
+        inputs = [f"{output}_weights", f"{output}_scales", f"{output}_zeros"]
+        self._node("DequantizeLinear", inputs, f"{output}_dequantized", axis=axis)
         node.input[0], node.input[1] = f"{name}_dequantized", f"{output}_dequantized"
         if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in self._constants:
             restored = quantized.astype(np.float32) * spread

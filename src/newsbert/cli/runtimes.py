@@ -72,7 +72,7 @@ def runtimes(
         )
         return
     screen.table(
-        ["runtime", "texts/s", "p50 ms", "p99 ms", "size", "same label", "off by", "in batches"],
+        ["name", "texts/s", "p50 ms", "p99 ms", "size", "same label", "off by", "in batches"],
         [
             [
                 each.name,
@@ -100,6 +100,6 @@ def runtimes(
     for name, graph in bundle.contract.graphs.items():
         if graph.rows:
             screen.note(
-                f"{name} in training: {100 * graph.agreement:.1f}% of {graph.rows} validation rows have PyTorch's label, "
-                f"{-graph.accuracy_loss:+.2f} points of accuracy"
+                f"{name} in training: {100 * graph.agreement:.1f}% of {graph.rows} validation rows got PyTorch's "
+                f"label, {-graph.accuracy_loss:+.2f} points of accuracy"
             )
