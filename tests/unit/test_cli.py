@@ -388,7 +388,9 @@ def test_rows_of_a_file_are_classified_into_another(cli: Cli, bundle: Bundle, tm
     result = cli("predict", "--model", bundle.path, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
-    assert document == {"model": bundle.path.name, "rows": 2, "skipped": 1, "output": "out.jsonl"}
+    rejected = "out.jsonl.rejected.jsonl"
+    counts = {"rows": 2, "skipped": 1, "unreadable": 0}
+    assert document == {"model": bundle.path.name, **counts, "output": "out.jsonl", "rejected": rejected}
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
     (expected,) = _expected(bundle, ["goal"])
     assert first == expected | {"id": 1}
