@@ -401,24 +401,18 @@ print(re.search("VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
-@pytest.mark.parametrize(
-    ("source_kind", "kind"), [("jsonl", "parquet"), ("csv", "csv"), ("parquet", "parquet"), ("parquet", "json")]
-)
+@pytest.mark.parametrize(("source_kind", "kind"), [("jsonl", "parquet"), ("parquet", "csv")])
 def test_memory_does_not_grow_with_the_file(source_kind: str, kind: str, tmp_path: Path) -> None:
     peaks = []
-    for count in (20_000, 160_000):
+    for count in (40_000, 110_000):
+        table = [{"id": number, "text": f"Stocks fall, says number {number} {'x' * 400}"} for number in range(count)]
         file = tmp_path / f"{count}.{source_kind}"
-        table = {"id": range(count), "text": [f"Stocks fall, says number {n} " + "x" * 400 for n in range(count)]}
         if source_kind == "parquet":
-            pq.write_table(pa.table({**table, "id": list(table["id"])}), file)
-        elif source_kind == "csv":
-            file.write_text("id,text\n" + "".join(f'{n},"{t}"\n' for n, t in zip(*table.values(), strict=True)))
+            pq.write_table(pa.Table.from_pylist(table), file)
         else:
-            with file.open("w") as stream:
-                for number, text in zip(*table.values(), strict=True):
-                    stream.write(json.dumps({"id": number, "text": text}) + "\n")
+            write_jsonl(file, table)
         command = [sys.executable, "-c", PEAK, str(file), str(tmp_path / f"out.{kind}")]
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
         peaks.append(int(result.stdout) / 1024)
-    print(peaks)
-    assert peaks[1] - peaks[0] < 40, f"{peaks} MiB; the rows that were added are 60 MB of text"
+    # The rows that were added are 31 MB of text, and more than 60 MiB as Python objects.
+    assert peaks[1] - peaks[0] < 30, f"{peaks} MiB"
