@@ -383,6 +383,20 @@ def test_requests_are_under_way_together(tmp_path: Path) -> None:
     assert answers(output) == [answer_of(row["text"].strip()) for row in table]
 
 
+def test_texts_of_like_length_are_answered_together(tmp_path: Path) -> None:
+    class Listening(LengthModel):
+        lengths: list[int] = []  # noqa: RUF012
+
+        def predict(self, items: Any) -> Any:
+            self.lengths += map(len, items)
+            return super().predict(items)
+
+    table = [{"text": "x" * (1 + number * 7919 % 101)} for number in range(5000)]
+    classify(write_jsonl(tmp_path / "in.jsonl", table), tmp_path / "out.csv", model=Listening())
+    assert Listening.lengths == sorted((len(row["text"]) for row in table), reverse=True)
+    assert answers(tmp_path / "out.csv") == [answer_of(row["text"]) for row in table]
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 PEAK = """

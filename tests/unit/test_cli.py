@@ -473,6 +473,21 @@ def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Ser
     assert client.predict([]) == []
 
 
+def test_rows_of_a_file_are_classified_by_a_server(cli: Cli, bundle: Bundle, served: _Server, tmp_path: Path) -> None:
+    texts = [f"goal {'bank ' * (number % 7)}{number}" for number in range(300)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    result = cli("predict", "--url", served.url, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == "Modèle/3"
+    expected = Model.from_directory(bundle.path, runtime="torch").predict(texts)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in found] == texts
+    for row, prediction in zip(found, expected, strict=True):
+        assert row["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
+    sizes = [len(value["instances"]) for _, value in served.asked]
+    assert (sizes[0], sum(sizes), max(sizes)) == (1, 301, 64)  # it is asked for its name first
+
+
 def test_a_predictions_url_is_taken_as_it_is(served: _Server) -> None:
     Client(f"{served.url}/predictions/other/1.0").predict(["goal"])
     assert served.asked == [("/predictions/other/1.0", {"instances": ["goal"]})]

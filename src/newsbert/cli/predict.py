@@ -112,15 +112,17 @@ def _predict_file(
 ) -> None:
     from newsbert import bulk
 
+    pace: _Pace | None = None
     try:
         with screen.progress() as progress:
+            pace = _Pace(progress)
             progress.phase(f"reading {file.name}")
             done = bulk.predict_file(
                 predictor,
                 file,
                 output,
                 text_column,
-                _Pace(progress),
+                pace,
                 model=identity,
                 requests=requests,
                 restart=restart,
@@ -128,7 +130,7 @@ def _predict_file(
             )
     except (KeyboardInterrupt, NewsbertError):
         kept = bulk.kept(output)
-        if kept is not None:
+        if kept is not None and pace is not None and pace.has_begun:
             screen.note(f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there")
         raise
     if done.skipped:
@@ -160,6 +162,11 @@ class _Pace:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._begun: tuple[int, float] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was said."""
+        return self._begun is not None
 
     def __call__(self, done: int, total: int) -> None:
         """Say how many of the rows are done."""
