@@ -388,7 +388,9 @@ def test_rows_of_a_file_are_classified_into_another(cli: Cli, bundle: Bundle, tm
     result = cli("predict", "--model", bundle.path, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
-    assert document == {"model": bundle.path.name, "rows": 2, "skipped": 1, "output": "out.jsonl"}
+    rejected = "out.jsonl.rejected.jsonl"
+    counts = {"rows": 2, "skipped": 1, "unreadable": 0}
+    assert document == {"model": bundle.path.name, **counts, "output": "out.jsonl", "rejected": rejected}
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
     (expected,) = _expected(bundle, ["goal"])
     assert first == expected | {"id": 1}
@@ -469,6 +471,21 @@ def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Ser
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
     assert client.name == "Modèle/3"
     assert client.predict([]) == []
+
+
+def test_rows_of_a_file_are_classified_by_a_server(cli: Cli, bundle: Bundle, served: _Server, tmp_path: Path) -> None:
+    texts = [f"goal {'bank ' * (number % 7)}{number}" for number in range(300)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    result = cli("predict", "--url", served.url, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == "Modèle/3"
+    expected = Model.from_directory(bundle.path, runtime="torch").predict(texts)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in found] == texts
+    for row, prediction in zip(found, expected, strict=True):
+        assert row["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
+    sizes = [len(value["instances"]) for _, value in served.asked]
+    assert (sizes[0], sum(sizes), max(sizes)) == (1, 301, 64)  # it is asked for its name first
 
 
 def test_a_predictions_url_is_taken_as_it_is(served: _Server) -> None:

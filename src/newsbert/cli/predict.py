@@ -1,24 +1,29 @@
 """`newsbert predict`."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from newsbert.cli.options import Debug, Json, TrackingUri
-from newsbert.cli.output import Output
-from newsbert.errors import UsageError
+from newsbert.cli.output import Output, Progress, duration
+from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
+    from newsbert.bulk import Predictor
     from newsbert.model import Prediction
+
+REQUESTS = 8
+"""Requests that are under way at a server at the same time for a file."""
 
 EXAMPLES = """
 Examples:
 
     newsbert predict "Stocks fall as oil rises"
 
-    newsbert predict --model BertModel/2 --file in.csv --output out.csv
+    newsbert predict --model BertModel/2 --file in.jsonl.gz --output out.parquet
 
     newsbert predict --url http://127.0.0.1:8080 "Cup final ends in a draw"
 
@@ -39,10 +44,23 @@ def predict(
     ] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Classify the rows of a csv, tsv, json, jsonl or parquet file.")
+        Path | None,
+        typer.Option(
+            help="Classify the rows of a csv, tsv, json, jsonl or parquet file, also .gz. It may be of any size;"
+            " only json is held in memory."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the rows of --file go, with the answers.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where the rows of --file go, with the answers; those that got none go to OUTPUT.rejected.jsonl too,"
+            " with the reason."
+        ),
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text in --file.", metavar="NAME")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Do all of --file again, not only what a run that was ended has left.")
+    ] = False,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -55,6 +73,8 @@ def predict(
         raise UsageError("texts and --file exclude each other", "give one of them")
     if (file is None) != (output is None):
         raise UsageError("--file and --output go together", "newsbert predict --file in.csv --output out.csv")
+    if restart and file is None:
+        raise UsageError("--restart is for --file", "newsbert predict --file in.csv --output out.csv --restart")
     from newsbert import bulk
     from newsbert.client import Client
 
@@ -64,26 +84,99 @@ def predict(
     predictor: bulk.Predictor
     if url is not None:
         predictor = Client(url)
+        if file is not None:
+            predictor.predict(["newsbert"])  # it has to answer, and to tell its name, before a long file is read
+        identity = predictor.name or url
     else:
         from newsbert import api
 
-        predictor = api.load(model, tracking_uri=tracking_uri)
+        predictor = loaded = api.load(model, tracking_uri=tracking_uri)
+        identity = f"bundle {loaded.bundle.digest}"
     if file is not None and output is not None:
-        with screen.progress() as progress:
-            done = bulk.predict_file(
-                predictor, file, output, text_column, lambda count, total: progress.update("rows", count, total, {})
-            )
-        if done.skipped:
-            screen.note(f"{done.skipped} rows without text got no answer")
-        if screen.as_json:
-            screen.document(
-                {"model": predictor.name, "rows": done.rows, "skipped": done.skipped, "output": str(output)}
-            )
-        else:
-            screen.result(f"{done.rows} rows, answers in the columns {', '.join(done.columns)}: {output}")
+        requests = 1 if url is None else REQUESTS
+        _predict_file(screen, predictor, file, output, text_column, identity, requests, restart)
         return
     predictions = bulk.predict_items(predictor, items)
     _render(screen, predictor.name, items, predictions)  # a server has told its name only now
+
+
+def _predict_file(
+    screen: Output,
+    predictor: "Predictor",
+    file: Path,
+    output: Path,
+    text_column: str | None,
+    identity: str,
+    requests: int,
+    restart: bool,
+) -> None:
+    from newsbert import bulk
+
+    pace: _Pace | None = None
+    try:
+        with screen.progress() as progress:
+            pace = _Pace(progress)
+            progress.phase(f"reading {file.name}")
+            done = bulk.predict_file(
+                predictor,
+                file,
+                output,
+                text_column,
+                pace,
+                model=identity,
+                requests=requests,
+                restart=restart,
+                on_note=screen.note,
+            )
+    except (KeyboardInterrupt, NewsbertError):
+        kept = bulk.kept(output)
+        if kept is not None and pace is not None and pace.has_begun:
+            screen.note(f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there")
+        raise
+    if done.skipped:
+        screen.note(f"{done.skipped} rows got no answer; {done.rejected} says why")
+    if done.unreadable:
+        screen.note(f"{done.unreadable} rows cannot be read and were left out; {done.rejected} says why")
+    if screen.as_json:
+        screen.document(
+            {
+                "model": predictor.name,
+                "rows": done.rows,
+                "skipped": done.skipped,
+                "unreadable": done.unreadable,
+                "output": str(output),
+                "rejected": done.rejected and str(done.rejected),
+            }
+        )
+    else:
+        screen.result(f"{done.rows} rows, answers in the columns {', '.join(done.columns)}: {output}")
+
+
+class _Pace:
+    """Progress of rows, with their number per second and the time that is left.
+
+    Args:
+        progress: Where it is shown.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._begun: tuple[int, float] | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was said."""
+        return self._begun is not None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how many of the rows are done."""
+        now = time.monotonic()
+        first, begun = self._begun = self._begun or (done, now)
+        details = {}
+        if done > first:
+            rate = (done - first) / (now - begun)
+            details = {"per second": f"{rate:.0f}", "left": duration((total - done) / rate)}
+        self._progress.update("rows", done, total, details)
 
 
 def _texts(texts: list[str] | None) -> list[str]:

@@ -1,0 +1,230 @@
+"""A run over a file: read a window, answer it, keep it, until the output is whole."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import newsbert
+from newsbert import rows as row_files
+from newsbert.bulk import columnar, encoding, partial
+from newsbert.bulk.columnar import ParquetSource
+from newsbert.bulk.partial import Kept
+from newsbert.bulk.scoring import Answer, Predictor, score
+from newsbert.bulk.source import WINDOW_CHARS, WINDOW_ROWS, Source, TextSource, Window
+from newsbert.bundle import sha256_of
+from newsbert.errors import DataError, ServingError
+from newsbert.model import Prediction
+from newsbert.rows import Fault, Row
+from newsbert.text import NewsItem, prepare
+
+ANSWER_COLUMNS = ("label", "score", "probabilities")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was written.
+
+    Attributes:
+        rows: Rows of the output.
+        skipped: Those of them without an answer.
+        columns: Names of the columns added.
+        unreadable: Rows of the input that are none, and so are not in the output.
+        rejected: The file with the rows that got no answer, and why; if there are any.
+    """
+
+    rows: int
+    skipped: int
+    columns: tuple[str, ...]
+    unreadable: int = 0
+    rejected: Path | None = None
+
+
+def predict_file(
+    predictor: Predictor,
+    file: Path,
+    output: Path,
+    text_column: str | None,
+    on_progress: Callable[[int, int], None],
+    *,
+    model: str | None = None,
+    requests: int = 1,
+    restart: bool = False,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> Done:
+    """Classify every row of `file` and write it, all its columns kept, with the answer to `output`.
+
+    Rows without text get an empty answer; they, and what cannot be read as a row, go to a file of rejected rows too.
+    Memory does not grow with the file, unless it is json. The output appears whole or not at all. What is done when
+    the process ends is kept beside it, and the same call goes on from there.
+
+    Args:
+        predictor: The model.
+        file: Rows in a format of `rows.FORMATS`.
+        output: A file in one of these formats.
+        text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
+        on_progress: Called with rows done and rows in all.
+        model: What tells the model from others, so that no output is of two; its name if not given.
+        requests: How many to have under way at the same time, for a model on a server.
+        restart: Whether to begin anew where something is kept.
+        on_note: Called with what the user should know.
+
+    Raises:
+        DataError: If the file cannot be read, has no such column, or is changed meanwhile.
+        NewsbertError: If the output cannot be written.
+    """
+    kind = row_files.format_of(output)
+    before = _look(file)
+    source, schema = _open(file, kind)
+    with row_files.reading(file):
+        digest = sha256_of(file)
+    text_columns = _text_columns(source.columns, text_column)
+    if isinstance(source, ParquetSource):
+        source.text_columns = [name for name in text_columns if name is not None]
+    names = _answer_columns(source.columns)
+    encoded = encoding.make(kind, source.columns, schema, names)
+    job = {
+        "input": [row_files.format_of(file), digest],
+        "model": predictor.name if model is None else model,
+        "text column": list(text_columns),
+        "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS],
+    }
+    name = predictor.name
+    with partial.opened(output, job, source.total, encoded.header, restart) as part:
+        if part.note:
+            on_note(part.note)
+        on_progress(part.kept.records, source.total)
+        for window in source.windows(part.kept.records):
+            done = part.kept.records
+
+            def report(answered: int, start: int = done, size: int = len(window.records)) -> None:
+                if answered < size:  # the end of a window is told when it is kept
+                    on_progress(start + answered, source.total)
+
+            answers = _answers(predictor, window, text_columns, requests, report)
+            if name != predictor.name and name:
+                raise ServingError(
+                    f"the server's model was {name} and now is {predictor.name}",
+                    "newsbert predict --restart begins anew",
+                )
+            rows = encoded.encode(window, _columns(answers), first=part.kept.rows == 0)
+            part.append(rows, _rejected(window, answers, done), _further(part.kept, window, answers))
+            on_progress(part.kept.records, source.total)
+        if _look(file) != before or part.kept.records != source.total:
+            raise DataError(f"{file} was changed while it was read", "newsbert predict --restart begins anew")
+        rejected = part.publish(encoded.finish)
+        return Done(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
+
+
+def _open(file: Path, kind: str) -> tuple[Source, Any]:
+    """Look through the input; also return the Arrow schema of its columns if the output's `kind` is parquet."""
+    given = row_files.format_of(file)
+    if given == "parquet":
+        table = ParquetSource(file, as_table=kind == "parquet")
+        return table, table.schema
+    if kind == "parquet":
+        columnar.pyarrow()  # it is missing before a long file is read, not after
+    text = TextSource(file)
+    return text, columnar.schema_of(text, given) if kind == "parquet" else None
+
+
+def _look(file: Path) -> tuple[int, ...]:
+    """What changes when a file does."""
+    with row_files.reading(file):
+        found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _answer_columns(given: Sequence[str]) -> tuple[str, ...]:
+    """Names for the answer's columns under which none of the given columns is lost."""
+    columns: tuple[str, ...] = ANSWER_COLUMNS
+    while set(columns) & set(given):
+        columns = tuple(f"predicted_{name}" for name in columns)
+    return columns
+
+
+def _text_columns(given: Sequence[str], wanted: str | None) -> tuple[str | None, str]:
+    """The columns of title (if any) and text.
+
+    Raises:
+        DataError: If there is no such column.
+    """
+    column = wanted or next((name for name in ("text", "description") if name in given), None)
+    if column is None or column not in given:
+        raise DataError(
+            f"no column {wanted or 'text'!r}; the columns are: {', '.join(given)}", "name it with --text-column"
+        )
+    return ("title" if wanted is None and "title" in given else None), column
+
+
+def _item(row: Row, columns: tuple[str | None, str]) -> NewsItem:
+    """A row as the model takes it.
+
+    Raises:
+        ValueError: If it has no text.
+    """
+    title, column = columns
+    given: dict[str, Any] = {"title": row.get(title) if title else None, "text": row.get(column)}
+    item = {name: "" if value is None else value for name, value in given.items()}
+    accepted: NewsItem = item["text"] if title is None else item
+    prepare(accepted)
+    return accepted
+
+
+def _answers(
+    predictor: Predictor,
+    window: Window,
+    text_columns: tuple[str | None, str],
+    requests: int,
+    on_progress: Callable[[int], None],
+) -> list[Answer]:
+    """Answer the readable rows of a window."""
+    rows = window.rows
+    answers: list[Answer] = [""] * len(rows)
+    items: list[NewsItem] = []
+    places = []
+    for place, row in enumerate(rows):
+        try:
+            items.append(_item(row, text_columns))
+            places.append(place)
+        except ValueError as error:
+            answers[place] = str(error)
+    for place, answer in zip(places, score(predictor, items, requests, on_progress) if items else [], strict=True):
+        answers[place] = answer
+    return answers
+
+
+def _columns(answers: Sequence[Answer]) -> list[list[object]]:
+    """Labels, scores and probabilities of answers."""
+    given = [answer.to_dict() if isinstance(answer, Prediction) else {} for answer in answers]
+    return [[answer.get(name) for answer in given] for name in ANSWER_COLUMNS]
+
+
+def _rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:
+    """The lines of the rows that got no answer: number in the input, reason, and the row as it is."""
+    lines = []
+    place = 0
+    for number, record in enumerate(window.records, done + 1):
+        if isinstance(record, Fault):
+            where = {"at": record.where} if record.where else {}
+            line = {"row": number, **where, "reason": record.reason, "in_output": False, "content": record.content}
+            lines.append(line)
+            continue
+        answer = answers[place]
+        if isinstance(answer, str):
+            content = record if window.table is None else columnar.row(window.table, place, record)
+            lines.append({"row": number, "reason": answer, "in_output": True, "content": content})
+        place += 1
+    return encoding.to_bytes("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
+
+
+def _further(kept: Kept, window: Window, answers: Sequence[Answer]) -> Kept:
+    """How far a run is after a window."""
+    return replace(
+        kept,
+        records=kept.records + len(window.records),
+        rows=kept.rows + len(answers),
+        skipped=kept.skipped + sum(1 for answer in answers if isinstance(answer, str)),
+        unreadable=kept.unreadable + len(window.records) - len(answers),
+    )
