@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from newsbert import rows
-from newsbert.config import cpu_count
+from newsbert.cpu import cores
 
 LIMIT = """
 import json, sys, time
@@ -95,7 +95,7 @@ def rates(bundle: Path, file: Path, output: Path, count: int, runs: int) -> None
         steady.append(float(json.loads(run(COMMAND, bundle, file, output))["steady"]))
         overall.append(count / (time.perf_counter() - started))
         print(f"limit {limits[-1]:.0f}, steady {steady[-1]:.0f}, over all {overall[-1]:.0f}", file=sys.stderr)
-    print(f"{count} rows, {cpu_count()} threads\n\n| what | documents/s, median | range | runs |\n|---|---|---|---|")
+    print(f"{count} rows, {cores()} threads\n\n| what | documents/s, median | range | runs |\n|---|---|---|---|")
     print(f"| bare runtime, sorted over the whole file (limit) | {spread(limits)}")
     print(f"| `newsbert predict --file`, steady | {spread(steady)}")
     print(f"| `newsbert predict --file`, from start to end | {spread(overall)}")

@@ -1,7 +1,9 @@
 """From a bundle to `predict(texts) -> probabilities (batch, num_labels)`; one module a runtime."""
 
+import functools
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +17,10 @@ from newsbert.runtimes.tokenization import Ids, SequenceTokenizer, pad
 from newsbert.text import NewsItem, prepare
 
 SUB_BATCH_TOKENS = 512
-"""Tokens computed together, padding included: more do not fit the caches of a core, fewer do not keep it busy."""
+"""Tokens computed together, padding included: more do not fit the caches of a core."""
+
+LEAST_TOKENS = 128
+"""Fewer do not keep a core busy: a batch is not cut into smaller ones to occupy all cores."""
 
 
 @dataclass
@@ -36,11 +41,22 @@ class Graph(Protocol):
 
 
 class Runtime:
-    """A bundle's preprocessing in front of one of its graphs, and its temperature behind it."""
+    """A bundle's preprocessing in front of one of its graphs, and its temperature behind it.
 
-    def __init__(self, bundle: Bundle, graph: Graph) -> None:
+    Args:
+        bundle: The bundle.
+        graph: Computes a batch with all threads.
+        single: The same with one thread, and can be called from several at once. Cores that compute a batch each waste
+            nothing on waiting for one another, as they do when they share one.
+        threads: How many of these.
+    """
+
+    def __init__(self, bundle: Bundle, graph: Graph, single: Graph | None = None, threads: int = 1) -> None:
         self._contract = bundle.contract
         self._graph = graph
+        self._single = single
+        self._threads = threads if single else 1
+        self._pool = ThreadPoolExecutor(threads) if single else None
         self._tokenizer = SequenceTokenizer.load(
             bundle.path / "tokenizer.json", bundle.contract.max_length, bundle.contract.pad_id
         )
@@ -75,21 +91,31 @@ class Runtime:
         ids = self._tokenizer.encode(sequences)
         tokenized = time.perf_counter()
         logits = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
-        for rows in sub_batches([len(each) for each in ids]):
-            logits[rows] = self._graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
         measured.tokens = [len(each) for each in ids]
+        share = -(-sum(measured.tokens) // self._threads)
+        batches = list(sub_batches(measured.tokens, min(SUB_BATCH_TOKENS, max(LEAST_TOKENS, share))))
+
+        def run(graph: Graph, rows: list[int]) -> None:
+            logits[rows] = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
+
+        if self._pool is not None and self._single is not None and len(batches) > 1:
+            # The longest first: no core should begin it when the others are done.
+            list(self._pool.map(functools.partial(run, self._single), reversed(batches)))
+        else:
+            for rows in batches:
+                run(self._graph, rows)
         measured.tokenizer_s, measured.model_s = tokenized - started, time.perf_counter() - tokenized
         return softmax(logits, self._contract.temperature) if len(ids) else logits
 
 
-def sub_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def sub_batches(lengths: Sequence[int], most: int = SUB_BATCH_TOKENS) -> Iterator[list[int]]:
     """Cut rows of these lengths into batches of rows of about the same length: their indices, the shortest first.
 
-    A batch has at most `SUB_BATCH_TOKENS` tokens, padding included, or one row.
+    A batch has at most `most` tokens, padding included, or one row.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[row] > SUB_BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[row] > most:
             yield batch
             batch = []
         batch.append(row)
@@ -141,6 +167,8 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
         from newsbert.runtimes.onnx import OnnxGraph
 
         graph = OnnxGraph(file, threads)
+        if variant == "int8" and threads is not None and threads > 1:  # of fp32, two would take too much memory
+            return Runtime(bundle, graph, OnnxGraph(file, 1), threads)
     elif kind == "openvino":
         from newsbert.runtimes.openvino import OpenVinoGraph
 
