@@ -479,7 +479,7 @@ def test_rows_of_a_file_are_classified_by_a_server(cli: Cli, bundle: Bundle, ser
     result = cli("predict", "--url", served.url, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["model"] == "Modèle/3"
-    expected = Model.from_directory(bundle.path, runtime="torch").predict(texts)
+    expected = Model.from_directory(bundle.path).predict(texts)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["text"] for row in found] == texts
     for row, prediction in zip(found, expected, strict=True):

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import runtimes
-from newsbert.bundle import CONTRACT_FILE, RUNTIME_FILES, Bundle
+from newsbert import cpu, runtimes
+from newsbert.bundle import BF16_TOLERANCE, CONTRACT_FILE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
 from newsbert.errors import ModelError, UsageError
 from newsbert.evaluation import FloatArray
 from newsbert.model import Model, Prediction
@@ -52,6 +52,61 @@ def torch(read: Bundle) -> Runtime:
 @pytest.fixture(params=FP32)
 def runtime(request: pytest.FixtureRequest, onnx: Runtime, torch: Runtime) -> Runtime:
     return {"onnxruntime": onnx, "torch": torch}[request.param]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when it compiles
+@pytest.mark.parametrize(
+    ("name", "against", "tolerance"),
+    [
+        ("openvino", "torch", 1e-3),
+        ("torch-compiled", "torch", 1e-3),
+        ("torch-bf16", "torch", BF16_TOLERANCE),
+        ("openvino-bf16", "torch", BF16_TOLERANCE),
+        ("onnxruntime-int8", "torch", 0.05),
+        ("openvino-int8", "onnxruntime-int8", INT8_TOLERANCE),
+    ],
+)
+def test_every_other_runtime_gives_about_the_same_answers_alone_and_among_others(
+    read: Bundle, name: str, against: str, tolerance: float
+) -> None:
+    if name.endswith("int8") and not cpu.multiplies_int8():
+        pytest.skip("this processor does not multiply 8-bit integers")
+    if name == "torch-compiled" and shutil.which("g++") is None:
+        pytest.skip("there is no C++ compiler")
+    texts = [" ".join(_words(count)) for count in (1, 3, 30, 7, 60, 2, 15, 33)]
+    texts += [
+        golden.item if isinstance(golden.item, str) else golden.item["text"] or "x" for golden in read.contract.golden
+    ]
+    found = runtimes.load(read, name, threads=2)
+    together = found.predict(texts)
+    alone = np.concatenate([found.predict([text]) for text in texts])
+    # A random encoder makes of bfloat16's rounding more than a trained one.
+    assert _largest_difference(together, alone) <= (5 * TOLERANCE if name.endswith("bf16") else TOLERANCE)
+    assert _largest_difference(together, runtimes.load(read, against).predict(texts)) <= tolerance
+
+
+def test_a_runtime_whose_graph_the_bundle_lacks_is_refused(read: Bundle, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(read.path, tmp_path / "copy"))
+    (path / INT8_GRAPH).unlink(missing_ok=True)
+    values = json.loads((path / CONTRACT_FILE).read_text(encoding="utf-8"))
+    for names in (values["files"], values["graphs"]):
+        names.pop(INT8_GRAPH, None)
+    (path / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
+    without = Bundle.read(path)
+    assert runtimes.chosen(without) == "onnxruntime"
+    for name in ("onnxruntime-int8", "openvino-int8"):
+        with pytest.raises(ModelError, match=f"{INT8_GRAPH}, which the runtime '{name}' reads"):
+            runtimes.load(without, name)
+
+
+def test_openvino_does_not_report_its_import(read: Bundle) -> None:
+    script = (
+        "import sys; from pathlib import Path; from newsbert import runtimes; from newsbert.bundle import Bundle\n"
+        "runtimes.load(Bundle.read(Path(sys.argv[1])), 'openvino')\n"
+        "print(sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, read.path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "True"]
 
 
 def _with_contract(read: Bundle, directory: Path, **changes: object) -> Bundle:
