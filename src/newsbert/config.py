@@ -76,7 +76,7 @@ class ServeSettings:
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", least=0, most=65_535)
     runtime: str = _setting("auto", "What computes the answers; newsbert runtimes shows all and compares them")
     workers: int = _setting(1, "Worker processes", least=1)
-    batch_size: int = _setting(32, "Requests answered together at most", least=1)
+    batch_size: int = _setting(64, "Requests answered together at most", least=1)
     batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill", least=0)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
     drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)

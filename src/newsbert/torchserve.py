@@ -335,6 +335,9 @@ def _started(
                 f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
                 f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
                 "-Dlog4j2.disableJmx=true",
+                # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
                 "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
                 "-cp",
                 str(ts_home / "frontend" / "*"),

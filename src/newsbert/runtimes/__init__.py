@@ -16,8 +16,8 @@ from newsbert.evaluation import FloatArray, softmax
 from newsbert.runtimes.tokenization import Ids, SequenceTokenizer, pad
 from newsbert.text import NewsItem, prepare
 
-SUB_BATCH_TOKENS = 512
-"""Tokens computed together, padding included: more do not fit the caches of a core."""
+SUB_BATCH_TOKENS = 256
+"""Tokens that a core computes at once, padding included: more take more padding, and do not fit its caches."""
 
 LEAST_TOKENS = 128
 """Fewer do not keep a core busy: a batch is not cut into smaller ones to occupy all cores."""
@@ -46,16 +46,16 @@ class Runtime:
     Args:
         bundle: The bundle.
         graph: Computes a batch with all threads.
+        threads: How many these are.
         single: The same with one thread, and can be called from several at once. Cores that compute a batch each waste
             nothing on waiting for one another, as they do when they share one.
-        threads: How many of these.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, single: Graph | None = None, threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, graph: Graph, threads: int = 1, single: Graph | None = None) -> None:
         self._contract = bundle.contract
         self._graph = graph
         self._single = single
-        self._threads = threads if single else 1
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if single else None
         self._tokenizer = SequenceTokenizer.load(
             bundle.path / "tokenizer.json", bundle.contract.max_length, bundle.contract.pad_id
@@ -92,8 +92,10 @@ class Runtime:
         tokenized = time.perf_counter()
         logits = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
         measured.tokens = [len(each) for each in ids]
-        share = -(-sum(measured.tokens) // self._threads)
-        batches = list(sub_batches(measured.tokens, min(SUB_BATCH_TOKENS, max(LEAST_TOKENS, share))))
+        most = SUB_BATCH_TOKENS * self._threads
+        if self._pool is not None:
+            most = min(SUB_BATCH_TOKENS, max(LEAST_TOKENS, -(-sum(measured.tokens) // self._threads)))
+        batches = list(sub_batches(measured.tokens, most))
 
         def run(graph: Graph, rows: list[int]) -> None:
             logits[rows] = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
@@ -168,7 +170,7 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
 
         graph = OnnxGraph(file, threads)
         if variant == "int8" and threads is not None and threads > 1:  # of fp32, two would take too much memory
-            return Runtime(bundle, graph, OnnxGraph(file, 1), threads)
+            return Runtime(bundle, graph, threads, OnnxGraph(file, 1))
     elif kind == "openvino":
         from newsbert.runtimes.openvino import OpenVinoGraph
 
@@ -177,4 +179,4 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
         from newsbert.runtimes.pytorch import TorchGraph
 
         graph = TorchGraph(bundle.path, threads, bf16=variant == "bf16", compiled=variant == "compiled")
-    return Runtime(bundle, graph)
+    return Runtime(bundle, graph, threads or 1)
