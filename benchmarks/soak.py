@@ -223,7 +223,7 @@ def main() -> int:
             str(port),
         ]
         with started(command, {"NEWSBERT_STATE_DIR": work}, Path(work)) as root:
-            wait_until(lambda: _answers(port), root, Path(work), 120)
+            wait_until(lambda: answers_at(port), root, Path(work), 120)
             report = asyncio.run(
                 soak(port, root, arguments.minutes, arguments.requests, arguments.connections, arguments.seed)
             )
@@ -242,7 +242,8 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def _answers(port: int) -> bool:
+def answers_at(port: int) -> bool:
+    """Tell whether the model on a port answers."""
     try:
         probe.ask(f"http://127.0.0.1:{port}", None, 10)
     except ServingError:

@@ -21,7 +21,9 @@ from newsbert.text import NewsItem
 CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 """Bounds of a request; the server takes bodies of up to 1 MiB."""
 
-TIMEOUT_S = 120
+FIRST_TIMEOUT_S, TIMEOUT_S = 30.0, 120.0
+"""How long an answer is waited for, at first and at most: of a worker that dies, TorchServe forgets some requests."""
+
 RETRY_S = 30.0
 """How long a request is sent again after it first failed; longer than a worker takes to start."""
 
@@ -75,7 +77,7 @@ class Client:
         while True:
             tries += 1
             try:
-                return self._ask_once(items)
+                return self._ask_once(items, min(FIRST_TIMEOUT_S * 2.0 ** (tries - 1), TIMEOUT_S))
             except _PassingError as failure:
                 now = time.monotonic()
                 failed_s = failed_s or now
@@ -86,7 +88,7 @@ class Client:
                     raise ServingError(said, failure.error.hint) from failure
             time.sleep(wait_s)
 
-    def _ask_once(self, items: Sequence[NewsItem]) -> list[Prediction]:
+    def _ask_once(self, items: Sequence[NewsItem], timeout_s: float) -> list[Prediction]:
         token = _token()
         try:
             request = urllib.request.Request(
@@ -94,7 +96,7 @@ class Client:
             )
             if token is not None:
                 request.add_unredirected_header(*tokens.header(token))
-            with loopback.urlopen(request, timeout=TIMEOUT_S) as response:
+            with loopback.urlopen(request, timeout=timeout_s) as response:
                 self._reached = True
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
@@ -117,7 +119,7 @@ class Client:
 
     def _is_passing(self, error: Exception, reason: object) -> bool:
         """Tell whether a connection was lost, and not just never made."""
-        if isinstance(error, ConnectionResetError | http.client.IncompleteRead) or isinstance(
+        if isinstance(error, ConnectionResetError | TimeoutError | http.client.IncompleteRead) or isinstance(
             reason, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
         ):
             self._reached = True
