@@ -105,7 +105,7 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
     served = start("--queue-size", "20", "--batch-size", "4")
 
     async def run() -> tuple[Any, float]:
-        clients = faults.Clients(served.port)
+        clients = faults.Clients(served.port, items=100)
         await clients.learn()
         calm = faults.Outcome()
         begin = time.monotonic()
