@@ -20,7 +20,8 @@ SERVED_NAME = "news_classification"
 
 ARCHIVE_NAME = f"{SERVED_NAME}.mar"
 CONFIG_NAME = "model-config.yaml"
-_HANDLER_NAME = "handler.py"
+HANDLER_NAME = "handler.py"
+MANIFEST_NAME = "MAR-INF/MANIFEST.json"
 RESPONSE_TIMEOUT_S = 60
 STARTUP_TIMEOUT_S = 120
 
@@ -38,6 +39,7 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, 
         "maxWorkers": settings.workers,
         "batchSize": settings.batch_size,
         "maxBatchDelay": settings.batch_delay_ms,
+        "jobQueueSize": settings.queue_size,
         "responseTimeout": RESPONSE_TIMEOUT_S,
         "startupTimeout": STARTUP_TIMEOUT_S,
         "newsbert": {"model": name, "runtime": runtime, "workers": settings.workers},
@@ -79,8 +81,8 @@ def write(
     content: dict[str, bytes | Path] = {each: bundle.path / each for each in files_of(runtime)}
     # JSON is YAML, and the serving side need not install a YAML writer for it.
     content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
-    content["MAR-INF/MANIFEST.json"] = _manifest(served_name, version)
-    content[_HANDLER_NAME] = (resources.files("newsbert") / _HANDLER_NAME).read_bytes()
+    content[MANIFEST_NAME] = _manifest(served_name, version)
+    content[HANDLER_NAME] = (resources.files("newsbert") / HANDLER_NAME).read_bytes()
     partial = directory / f".{file_name}.partial-{secrets.token_hex(4)}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,7 @@ def _manifest(served_name: str, version: str) -> bytes:
     except ImportError as error:
         raise MissingExtraError("model_archiver", "serve") from error
     options = ModelArchiverConfig(
-        model_name=served_name, handler=_HANDLER_NAME, version=version, config_file=CONFIG_NAME
+        model_name=served_name, handler=HANDLER_NAME, version=version, config_file=CONFIG_NAME
     )
     manifest = json.loads(ModelExportUtils.generate_manifest_json(options))
     manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe complains if there is none

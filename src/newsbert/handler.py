@@ -157,6 +157,10 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
     Raises:
         RequestError: If the form of the request is none that is answered.
     """
+    encoding = str(headers.get("content-encoding") or "identity").strip().lower()
+    if encoding != "identity":  # whatever it would unpack to, it is bounded and read as it comes
+        message = f"the content encoding {encoding!r} is not read; send the body as it is"
+        raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     if "body" not in request:
         return _parse_form(request), False
     kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))

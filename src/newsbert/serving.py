@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import api, archive, run_directory, torchserve
+from newsbert import api, archive, archive_check, run_directory, torchserve
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
 from newsbert.problems import Problem
@@ -41,6 +41,7 @@ def serve_locally(
     with run_directory.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
             model_archive = Path(reference)
+            archive_check.check(model_archive)
             name = archive.served(model_archive).model
         else:
             located = api.locate(reference, tracking_uri=tracking_uri)

@@ -263,17 +263,15 @@ def test_a_model_that_answers_otherwise_gets_no_image(
     assert "is its handler or a library another one" in str(caught.value.hint)
 
 
-def test_a_handler_that_answers_wrongly_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_that_answers_wrongly_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     good = archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings())
     bad = tmp_path / "bad.mar"
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
         for name in source.namelist():
             content = source.read(name)
-            if name == "handler.py":
-                content = content.replace(
-                    b"self._labels = bundle.contract.labels", b"self._labels = bundle.contract.labels[::-1]"
-                )
-                assert content != source.read(name)
+            if name == "newsbert.json":
+                contract = json.loads(content)
+                content = json.dumps({**contract, "temperature": 9 * contract["temperature"]}).encode()
             target.writestr(name, content)
     proved, refused = (
         subprocess.run(

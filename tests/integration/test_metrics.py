@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
@@ -81,32 +82,30 @@ def _connected(served: Served) -> Iterator[http.client.HTTPConnection]:
 
 
 @pytest.fixture
-def broken(bundle: Bundle, tmp_path: Path) -> Path:
-    """The tiny model's archive, with a handler that fails at `fail`, and ends its worker at `end`."""
-    made = archive.write(bundle, tmp_path / "broken", "Broken/1", ServeSettings(batch_size=4))
-    with zipfile.ZipFile(made) as content:
-        files = {name: content.read(name) for name in content.namelist()}
-    files["handler.py"] += b"""
+def broken(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny model's archive, in an environment where its model fails at `fail`, and ends its worker at `end`."""
+    patch = tmp_path / "patch"
+    patch.mkdir()
+    (patch / "sitecustomize.py").write_text("""
+import os
 
-_answer = Handler._answer
+from newsbert.runtimes import Runtime
 
-
-def _fail(self, requests, context):
-    for request in requests:
-        if request.get("body") == b"end":
-            import os
-            os._exit(3)
-        if request.get("body") == b"fail":
-            raise RuntimeError("no\\nanswer")
-    return _answer(self, requests, context)
+_predict = Runtime.predict_prepared
 
 
-Handler._answer = _fail
-"""
-    with zipfile.ZipFile(made, "w") as content:
-        for name, held in files.items():
-            content.writestr(name, held)
-    return made
+def _fail(self, sequences, *others):
+    if "end" in sequences:
+        os._exit(3)
+    if "fail" in sequences:
+        raise RuntimeError("no\\nanswer")
+    return _predict(self, sequences, *others)
+
+
+Runtime.predict_prepared = _fail
+""")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(patch), os.environ.get("PYTHONPATH")])))
+    return archive.write(bundle, tmp_path / "broken", "Broken/1", ServeSettings(batch_size=4))
 
 
 # Metrics

@@ -505,7 +505,7 @@ def test_a_refused_request_is_told_in_the_servers_words(cli: Cli, status: int) -
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (503, b"{}"), (404, b"[]"), (507, b'{"message": "full"}')])
 def test_a_servers_failure_is_told_with_its_code(status: int, body: bytes) -> None:
     with _serving(status=status, body=body) as server, pytest.raises(ServingError, match=f"answered {status}"):
-        Client(server.url).predict(["goal"])
+        Client(server.url, retry_s=0).predict(["goal"])
 
 
 _ANSWER = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
@@ -541,7 +541,7 @@ def test_what_does_not_speak_http_is_an_error(said: bytes) -> None:
         thread.start()
         port = listener.getsockname()[1]
         with pytest.raises(ServingError, match=f"127.0.0.1:{port}"):
-            Client(f"127.0.0.1:{port}").predict(["goal"])
+            Client(f"127.0.0.1:{port}", retry_s=0).predict(["goal"])
         thread.join()
 
 

@@ -330,6 +330,17 @@ def test_what_is_not_read_is_an_unsupported_media_type(handler: Handler, content
     assert repr(named) in answer.message
 
 
+@pytest.mark.parametrize("request_", [{"body": b"goal"}, {"data": b"goal"}], ids=["body", "form"])
+@pytest.mark.parametrize("encoding", ["gzip", "BR", "deflate, gzip", "nonsense"])
+def test_an_encoded_body_is_not_unpacked_but_refused(
+    handler: Handler, request_: dict[str, bytes], encoding: str
+) -> None:
+    answer = _one(handler, request_, {"content-encoding": encoding})
+    assert answer.status == 415
+    assert repr(encoding.lower()) in answer.message
+    assert _one(handler, request_, {"content-encoding": "identity"}).status == 200
+
+
 def test_a_bad_request_is_alone_with_its_fault(handler: Handler, expect: Callable[[NewsItem], Any]) -> None:
     answers = _ask(
         handler,

@@ -50,6 +50,11 @@ Examples:
 
     newsbert serve dashboard > newsbert.json
 """
+OPENAPI_EXAMPLES = """
+Examples:
+
+    newsbert serve openapi > openapi.json
+"""
 TOKEN_EXAMPLES = """
 Examples:
 
@@ -97,6 +102,7 @@ def locally(
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
+    queue_size: Annotated[int | None, setting(ServeSettings, "queue_size")] = None,
     timeout: Timeout = None,
     drain: Drain = None,
     grpc_port: GrpcPort = None,
@@ -125,6 +131,7 @@ def locally(
         workers=workers,
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
+        queue_size=queue_size,
         timeout_s=timeout,
         drain_s=drain,
         grpc_port=grpc_port,
@@ -149,6 +156,7 @@ def locally(
             ("--workers", workers),
             ("--batch-size", batch_size),
             ("--batch-delay-ms", batch_delay_ms),
+            ("--queue-size", queue_size),
             ("--timeout", timeout),
             ("--drain", drain),
             ("--grpc-port", grpc_port),
@@ -273,6 +281,14 @@ def dashboard(as_json: Json = False, debug: Debug = False) -> None:
     from importlib import resources
 
     Output(as_json).result((resources.files("newsbert") / "grafana.json").read_text(encoding="utf-8").rstrip())
+
+
+@app.command("openapi", epilog=OPENAPI_EXAMPLES)
+def openapi(as_json: Json = False, debug: Debug = False) -> None:
+    """Print the OpenAPI description of a served model: requests, answers, limits; JSON with or without --json."""
+    from importlib import resources
+
+    Output(as_json).result((resources.files("newsbert") / "openapi.json").read_text(encoding="utf-8").rstrip())
 
 
 @app.command("token", epilog=TOKEN_EXAMPLES)

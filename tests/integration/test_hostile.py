@@ -1,0 +1,228 @@
+"""Requests that mean harm, to a real server: of every shape, from its OpenAPI description, and known attacks."""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import stat
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import psutil
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from newsbert import torchserve
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in a source distribution")
+sys.path.append(str(BENCHMARKS))
+hostile: Any = pytest.importorskip("hostile")
+
+SCHEMA = schemathesis.openapi.from_dict(
+    json.loads((resources.files("newsbert") / "openapi.json").read_text(encoding="utf-8"))
+)
+PREDICT = SCHEMA["/predictions/news_classification"]["POST"]
+CONFORMS = (
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+)
+GOOD = "goal team cup"
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def _ask(server: torchserve.Server) -> dict[str, float]:
+    request = urllib.request.Request(server.address.predictions_url, GOOD.encode(), {"Content-Type": "text/plain"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return dict(json.load(response)["probabilities"])
+
+
+# Every shape
+
+
+@pytest.mark.parametrize("shape", hostile.SHAPES, ids=lambda shape: shape.name)
+def test_every_shape_gets_its_status(server: torchserve.Server, shape: Any) -> None:
+    answer = asyncio.run(hostile.send(server.address.port, shape, random.Random(1)))
+    assert answer.status in shape.statuses, answer.body[:300]
+    if answer.status == 500:
+        # What only the frontend says, and by the exceptions that are known of it: anything else is ours.
+        assert json.loads(answer.body)["type"] in {
+            "ErrorDataDecoderException",
+            "StringIndexOutOfBoundsException",
+            "ArrayIndexOutOfBoundsException",
+        }
+
+
+def test_a_good_request_is_answered_alike_whatever_goes_on_beside_it(server: torchserve.Server) -> None:
+    alone = _ask(server)
+
+    async def all_at_once() -> list[Any]:
+        rng = random.Random(3)
+        good = hostile.Shape("good", {200}, lambda _: hostile.post(GOOD.encode(), "text/plain"))
+        gate = asyncio.Semaphore(12)
+
+        async def one(shape: Any) -> Any:
+            async with gate:
+                return shape is good, await hostile.send(server.address.port, shape, rng)
+
+        shapes = [*hostile.SHAPES, *[good] * 200]
+        rng.shuffle(shapes)
+        return await asyncio.gather(*map(one, shapes))
+
+    answers = [answer for is_good, answer in asyncio.run(all_at_once()) if is_good]
+    assert {answer.status for answer in answers} == {200}
+    for answer in answers:
+        assert json.loads(answer.body)["probabilities"] == pytest.approx(alone, abs=1e-3)
+
+
+# From the description
+
+
+def _given(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
+    def decorate(test: Test) -> Test:
+        strategy = PREDICT.as_strategy(generation_mode=mode)
+        limits = settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+        )
+        return cast(Test, limits(given(case=strategy)(test)))
+
+    return decorate
+
+
+@_given(GenerationMode.POSITIVE, 300)
+def test_what_the_description_allows_is_answered_as_it_says(server: torchserve.Server, case: Any) -> None:
+    _check(server, case)
+
+
+@_given(GenerationMode.NEGATIVE, 300)
+def test_what_the_description_forbids_is_refused_as_it_says(server: torchserve.Server, case: Any) -> None:
+    _check(server, case)
+
+
+def _check(server: torchserve.Server, case: Any) -> None:
+    response = case.call(base_url=server.address.url)
+    if response.status_code == 500 and case.media_type not in {"application/json", "text/plain"}:
+        assert json.loads(response.content)["type"] == "ErrorDataDecoderException"
+        return
+    case.validate_response(response, checks=CONFORMS)
+
+
+# Known attacks on TorchServe
+
+
+@pytest.fixture
+def bait() -> Iterator[tuple[str, list[str]]]:
+    """The URL of a web server that offers an archive, and what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}", asked
+        http.shutdown()
+        thread.join()
+
+
+def _listening() -> set[int]:
+    (java,) = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "org.pytorch.serve.ModelServer" in child.cmdline()
+    ]
+    return {each.laddr.port for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_is_registered_from_a_url(server: torchserve.Server, bait: tuple[str, list[str]]) -> None:
+    url, asked = bait
+    body = json.dumps({"url": f"{url}/evil.mar", "model_name": "evil", "initial_workers": 1}).encode()
+    form = f"url={url}/evil.mar".encode()
+    for port in _listening():
+        for path in ("/models", "/workflows"):
+            for request in (
+                hostile.post(b"", None, path=f"{path}?url={url}/evil.mar"),
+                hostile.post(body, path=path),
+                hostile.post(form, "application/x-www-form-urlencoded", path=path),
+            ):
+                shape = hostile.Shape("attack", set(), lambda _, request=request: request)
+                answer = asyncio.run(hostile.send(port, shape, random.Random(1)))
+                assert answer.status not in {200, 202}
+    assert asked == []
+
+
+def test_management_over_its_socket_registers_nothing_either(
+    server: torchserve.Server, bait: tuple[str, list[str]]
+) -> None:
+    """Not even the server's own user: the interface is switched off, and no URL is allowed."""
+    url, asked = bait
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(server.management))
+        connection.sendall(hostile.post(b"", None, path=f"/models?url={url}/evil.mar"))
+        status = int(connection.recv(65536).split()[1])
+    assert status in {403, 404, 405}
+    assert asked == []
+
+
+def test_grpc_management_answers_nobody(server: torchserve.Server, bait: tuple[str, list[str]]) -> None:
+    import grpc
+
+    url, asked = bait
+    archive_url = f"{url}/evil.mar".encode()
+    request = bytes([7 << 3 | 2, len(archive_url)]) + archive_url
+    for port in _listening():
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/org.pytorch.serve.grpc.management.ManagementAPIsService/RegisterModel")
+            with pytest.raises(grpc.RpcError):
+                call(request, timeout=5)
+    assert asked == []
+
+
+def test_only_the_servers_user_can_open_its_management(server: torchserve.Server) -> None:
+    assert stat.S_ISSOCK(server.management.stat().st_mode)
+    assert stat.S_IMODE(server.management.stat().st_mode) & 0o077 == 0
+    assert stat.S_IMODE(server.management.parent.stat().st_mode) & 0o077 == 0
+    if os.geteuid() != 0:
+        pytest.skip("only root can try it as another user")
+    pid = os.fork()
+    if pid == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(server.management))
+            except PermissionError:
+                os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
