@@ -26,7 +26,7 @@ def good(bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> Path
 
 @pytest.fixture
 def files(bundle: Bundle, tmp_path: Path) -> Files:
-    made = archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings())
+    made = archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings(), "onnxruntime")
     with zipfile.ZipFile(made) as content:
         return {name: content.read(name) for name in content.namelist()}
 
