@@ -110,8 +110,12 @@ def environment(setting: Setting) -> dict[str, str]:
 
 
 def runtimes_of(bundle: Bundle) -> list[str]:
-    """Runtimes that a bundle has the files of."""
-    return [name for name, files in RUNTIME_FILES.items() if all((bundle.path / file).is_file() for file in files)]
+    """ONNX Runtime's variants that a bundle has the graphs of."""
+    return [
+        name
+        for name, files in RUNTIME_FILES.items()
+        if name.startswith("onnxruntime") and all((bundle.path / file).is_file() for file in files)
+    ]
 
 
 def all_servers(runtimes: list[str], graph: str) -> list[Server]:

@@ -34,8 +34,8 @@ import plots
 import results
 import servers
 from measure import SEED, Length, ceiling, log, offline, visit
-from newsbert import __version__, config, cpu
-from newsbert.bundle import Bundle
+from newsbert import __version__, config, cpu, runtimes
+from newsbert.bundle import Bundle, files_of
 from newsbert.text import prepare
 from results import Limit, Measured, Run
 from servers import Setting
@@ -67,8 +67,10 @@ def options() -> Options:
     parser.add_argument("bundle", type=Path, help="a trained bundle's directory")
     parser.add_argument("texts", type=Path, help='rows with a "text", .jsonl or .jsonl.gz')
     parser.add_argument("--only", default="", help="letters or keys of servers, such as a,c-onnx,f,g (default: all)")
-    parser.add_argument("--runtimes", default="", help="of ours and of the limit (default: all that the bundle has)")
-    parser.add_argument("--graph", default="model.onnx", help="what the peers answer with where they use our graph")
+    parser.add_argument("--runtimes", default="", help="of ours and of the limit (default: ONNX Runtime's)")
+    parser.add_argument(
+        "--graph", default="", help="what the peers answer with where they use our graph (default: ours)"
+    )
     parser.add_argument("--count", type=int, default=1000, help="texts, drawn by a fixed seed")
     parser.add_argument("--rounds", type=int, default=3, help="how often each server is started and measured")
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
@@ -83,7 +85,7 @@ def options() -> Options:
         texts=given.texts,
         only=[each for each in given.only.split(",") if each],
         runtimes=given.runtimes.split(",") if given.runtimes else servers.runtimes_of(bundle),
-        graph=given.graph,
+        graph=given.graph or files_of(runtimes.chosen(bundle))[0],
         count=min(given.count, 100) if given.quick else given.count,
         rounds=1 if given.quick else given.rounds,
         seconds=2 if given.quick else given.seconds,
