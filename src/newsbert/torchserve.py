@@ -338,6 +338,10 @@ def _started(
                 # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
+                # Otherwise it grows to a quarter of the machine before it collects. This holds a full queue of the
+                # largest bodies several times over.
+                "-Xmx512m",
+                "-XX:+ExitOnOutOfMemoryError",
                 "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
                 "-cp",
                 str(ts_home / "frontend" / "*"),
