@@ -55,7 +55,7 @@ class Model:
         bundle: The bundle.
         name: What to call it, such as `BertModel/2`.
         runtime: Name of the runtime, or `auto`.
-        threads: Threads for a batch; the runtime's own choice if not given.
+        threads: Cores to use; as many as this process may, if not given.
     """
 
     def __init__(self, bundle: Bundle, name: str = "", runtime: str = AUTO, threads: int | None = None) -> None:

@@ -76,3 +76,11 @@ def test_what_costs_accuracy_or_depends_on_its_neighbours_does_not_ship(
     changes: dict[str, float], expected: bool
 ) -> None:
     assert fidelity.ships(Graph("onnxruntime-int8", 0.02, 0.1, **changes)) is expected  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not cpu.multiplies_int8(), reason="this processor does not multiply 8-bit integers")
+def test_cores_that_share_the_work_give_the_answers_of_one_in_the_same_order(bundle: Bundle) -> None:
+    texts = [f"{'stocks ' * (number % 23)}goal {'team ' * (number % 5)}" for number in range(200)]
+    one, three = (runtimes.load(bundle, "onnxruntime-int8", threads).predict(texts) for threads in (1, 3))
+    assert float(np.abs(one - three).max()) <= 1e-6
+    assert float(one.std(axis=0).min()) > 0.01

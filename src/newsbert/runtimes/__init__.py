@@ -154,7 +154,7 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
     Args:
         bundle: A verified bundle.
         name: As `chosen` takes it.
-        threads: Threads for a batch; the runtime's own choice if not given.
+        threads: Cores to use; as many as this process may, if not given.
 
     Raises:
         UsageError: If there is no such runtime.
@@ -162,6 +162,7 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
         MissingExtraError: If it is not installed.
     """
     name = chosen(bundle, name)
+    threads = threads or cpu.cores()
     kind, _, variant = name.partition("-")
     file = bundle.path / files_of(name)[0]
     graph: Graph
@@ -169,7 +170,7 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
         from newsbert.runtimes.onnx import OnnxGraph
 
         graph = OnnxGraph(file, threads)
-        if variant == "int8" and threads is not None and threads > 1:  # of fp32, two would take too much memory
+        if variant == "int8" and threads > 1:  # of fp32, two would take too much memory
             return Runtime(bundle, graph, threads, OnnxGraph(file, 1))
     elif kind == "openvino":
         from newsbert.runtimes.openvino import OpenVinoGraph
@@ -179,4 +180,4 @@ def load(bundle: Bundle, name: str = AUTO, threads: int | None = None) -> Runtim
         from newsbert.runtimes.pytorch import TorchGraph
 
         graph = TorchGraph(bundle.path, threads, bf16=variant == "bf16", compiled=variant == "compiled")
-    return Runtime(bundle, graph, threads or 1)
+    return Runtime(bundle, graph, threads)
