@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from newsbert import run_directory, torchserve
+from newsbert import agreement, run_directory, torchserve
 from newsbert.archive import ARCHIVE_NAME, SERVED_NAME
 from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
@@ -31,9 +31,16 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
         ServingError: If the deployment cannot be made, or does not answer.
     """
     output.mkdir(parents=True)
+    otherwise: list[str] = []
+
+    def on_log(text: str) -> None:
+        print(text, flush=True)
+        # The worker knows which text it is; what TorchServe tells MLflow is that it did not start.
+        otherwise.extend(line.strip() for line in text.splitlines() if agreement.OTHERWISE in line)
+
     with (
         run_directory.make(None) as work,
-        torchserve.empty(output, ServeSettings(port=0), work, lambda line: print(line, flush=True)) as server,
+        torchserve.empty(output, ServeSettings(port=0), work, on_log) as server,
     ):
         _wait_for(server)
         target = f"newsbert:{server.management}?inference_port={server.address.port}"
@@ -47,7 +54,8 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
     if code == 0 and len(made) == 1:
         made[0].rename(output / ARCHIVE_NAME)
     else:
-        raise ServingError(f"mlflow deployments create ended with exit code {code}", "see what it printed above")
+        why = f": {otherwise[-1]}" if otherwise else ""
+        raise ServingError(f"mlflow deployments create ended with exit code {code}{why}", "see what it printed above")
 
 
 def _wait_for(server: torchserve.Server) -> None:
