@@ -79,7 +79,7 @@ class ServeSettings:
     batch_size: int = _setting(64, "Requests answered together at most", least=1)
     # Short: what TorchServe has taken for a batch that is not full yet is lost, without an answer, if its worker dies.
     batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill", least=0)
-    # Less than a second of work for a small encoder on two cores: who comes later is told at once to come again.
+    # Who comes when it is full is told at once to come again, instead of after a time without an answer.
     queue_size: int = _setting(100, "Requests that may wait; those above it get a 503 at once", least=1, most=100_000)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
     drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)

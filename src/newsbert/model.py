@@ -61,7 +61,8 @@ class Model:
     def __init__(self, bundle: Bundle, name: str = "", runtime: str = AUTO, threads: int | None = None) -> None:
         self.bundle = bundle
         self.name = name or bundle.path.name
-        self._runtime = runtimes.load(bundle, runtime, threads)
+        self.runtime = runtimes.chosen(bundle, runtime)
+        self._runtime = runtimes.load(bundle, self.runtime, threads)
 
     @classmethod
     def from_directory(cls, path: Path, name: str = "", runtime: str = AUTO) -> "Model":

@@ -473,6 +473,18 @@ def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Ser
     assert client.predict([]) == []
 
 
+def test_a_runtime_can_be_named(cli: Cli, bundle: Bundle) -> None:
+    told = cli("predict", "--model", bundle.path, "--runtime", "onnxruntime", "stocks market", "--json")
+    expected = Model.from_directory(bundle.path, runtime="torch").predict(["stocks market"])
+    assert json.loads(told.stdout)["predictions"][0]["probabilities"] == pytest.approx(
+        expected[0].probabilities, abs=1e-3
+    )
+    refused = cli("predict", "--model", bundle.path, "--runtime", "tensorrt", "stocks market")
+    assert refused.returncode == 2
+    assert "no runtime 'tensorrt'" in refused.stderr
+    assert cli("predict", "--url", "http://127.0.0.1:1", "--runtime", "torch", "stocks").returncode == 2
+
+
 def test_rows_of_a_file_are_classified_by_a_server(cli: Cli, bundle: Bundle, served: _Server, tmp_path: Path) -> None:
     texts = [f"goal {'bank ' * (number % 7)}{number}" for number in range(300)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

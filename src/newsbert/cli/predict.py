@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert.cli.options import Debug, Json, TrackingUri
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, Progress, duration
+from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def predict(
             show_default="the version registered last",
         ),
     ] = None,
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
         Path | None,
@@ -69,6 +72,8 @@ def predict(
     screen = Output(as_json)
     if url is not None and model is not None:
         raise UsageError("--url and --model exclude each other", "a server has one model: leave --model out")
+    if url is not None and runtime is not None:
+        raise UsageError("--url and --runtime exclude each other", "a server has one runtime: leave --runtime out")
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
     if (file is None) != (output is None):
@@ -90,8 +95,9 @@ def predict(
     else:
         from newsbert import api
 
-        predictor = loaded = api.load(model, tracking_uri=tracking_uri)
-        identity = f"bundle {loaded.bundle.digest}"
+        settings = config.resolve(ServeSettings, runtime=runtime)
+        predictor = loaded = api.load(model, runtime=settings.runtime, tracking_uri=tracking_uri)
+        identity = f"bundle {loaded.bundle.digest} in {loaded.runtime}"
     if file is not None and output is not None:
         requests = 1 if url is None else REQUESTS
         _predict_file(screen, predictor, file, output, text_column, identity, requests, restart)
