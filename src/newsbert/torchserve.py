@@ -37,6 +37,7 @@ _LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _ACTIVITY, _METRICS = "activity", "metrics"
 _ASK_AFTER_S = 10
+_HEAP_MB, _MOST_HEAP_MB = 256, 4096
 _QUIET_S = 0.15
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
 _FATAL = ("Failed to load model", "Backend worker process died")
@@ -324,6 +325,10 @@ def _started(
             lambda: exposition.page(work / _METRICS),
         ),
     ):
+        configured = _configured(model_store / model) if model else {}
+        # A full queue of the largest bodies, each held more than once.
+        queue_mb = configured.get("jobQueueSize", settings.queue_size) * MAX_REQUEST_BYTES // 2**20
+        heap_mb = min(_HEAP_MB + 3 * queue_mb, _MOST_HEAP_MB)
         properties = _properties(address, model_store, model, work, settings)
         properties += f"metrics_config={metrics_config.resolve()}\n"
         (work / "config.properties").write_text(properties, encoding="utf-8")
@@ -338,9 +343,7 @@ def _started(
                 # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
-                # Otherwise it grows to a quarter of the machine before it collects. This holds a full queue of the
-                # largest bodies several times over.
-                "-Xmx512m",
+                f"-Xmx{heap_mb}m",  # otherwise it grows to a quarter of the machine before it collects
                 "-XX:+ExitOnOutOfMemoryError",
                 "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
                 "-cp",
@@ -367,7 +370,7 @@ def _started(
             start_new_session=True,
             preexec_fn=_detach_from_signals,  # noqa: PLW1509 - it makes two system calls and nothing else
         )
-        batch_delay_s = _batch_delay_s(model_store / model) if model else 0.0
+        batch_delay_s = configured.get("maxBatchDelay", 0) / 1000
         server = Server(process, address, work, settings, batch_delay_s, on_log, on_problem)
         try:
             yield server
@@ -375,9 +378,10 @@ def _started(
             server.stop()
 
 
-def _batch_delay_s(archive: Path) -> float:
+def _configured(archive: Path) -> dict[str, int]:
+    """The settings that an archive brings."""
     with zipfile.ZipFile(archive) as content:
-        return float(json.loads(content.read(CONFIG_NAME)).get("maxBatchDelay", 0)) / 1000
+        return dict(json.loads(content.read(CONFIG_NAME)))
 
 
 def claim_port(host: str, port: int) -> int:
