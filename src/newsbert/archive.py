@@ -51,7 +51,6 @@ def write(
     directory: Path,
     name: str,
     settings: ServeSettings,
-    runtime: str | None = None,
     *,
     served_name: str = SERVED_NAME,
     version: str = "1.0",
@@ -66,7 +65,6 @@ def write(
         directory: Made if it is not there.
         name: What the answers say of the model, such as `BertModel/7`.
         settings: Workers and batching, and the runtime.
-        runtime: Another runtime than the settings'.
         served_name: What the model is called in URLs.
         version: TorchServe's version of the served model.
         file_name: The archive's.
@@ -76,7 +74,7 @@ def write(
         ModelError: If the bundle was altered after training, or has no graph for the runtime.
         NewsbertError: If the archive cannot be written.
     """
-    runtime = runtimes.chosen(bundle, runtime or settings.runtime)
+    runtime = runtimes.chosen(bundle, settings.runtime)
     bundle.verify(only=files_of(runtime))
     content: dict[str, bytes | Path] = {each: bundle.path / each for each in files_of(runtime)}
     # JSON is YAML, and the serving side need not install a YAML writer for it.

@@ -22,7 +22,7 @@ from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
 from newsbert import agreement, api, archive, mlflow_model, payload, runtimes
-from newsbert.bundle import AUTO, CONTRACT_FILE, Bundle
+from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.deployment import CREATE_KEYS, HELP, LOCAL_SETTINGS, VERSION, Options, addresses, split_name
 from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
 from newsbert.management import ModelServer
@@ -204,11 +204,12 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         """Pack, register and try a model; nothing of it is left if one of these fails."""
         settings = options.serve_settings()
         with _fetched(model_uri) as (found, bundle), _directory(options.export_path) as directory:
-            runtime = runtimes.chosen(bundle, options.runtime or AUTO)
+            runtime = runtimes.chosen(bundle, options.runtime or settings.runtime)
+            settings = dataclasses.replace(settings, runtime=runtime)
             said = options.model or found
             file_name = _file_name(name, version, bundle)
             file = archive.write(
-                bundle, directory, said, settings, runtime, served_name=name, version=version, file_name=file_name
+                bundle, directory, said, settings, served_name=name, version=version, file_name=file_name
             )
             try:
                 self._server.register(file, name, settings)

@@ -57,13 +57,13 @@ def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: 
 
 
 def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
-    contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch"))
+    contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
     assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN
     assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
 
 
 def test_what_an_archive_for_torch_holds_can_be_served(bundle: Bundle, tmp_path: Path) -> None:
-    with zipfile.ZipFile(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(), "torch")) as content:
+    with zipfile.ZipFile(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch"))) as content:
         content.extractall(tmp_path / "unpacked")
     Handler(tmp_path / "unpacked", "TinyModel/1", "torch")  # checks the files and predicts with them
 
@@ -153,7 +153,7 @@ def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_an_archive_tells_whose_it_is(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
-    assert served(archive.write(bundle, tmp_path, name, ServeSettings(), runtime)) == Served(name, runtime)
+    assert served(archive.write(bundle, tmp_path, name, ServeSettings(runtime=runtime))) == Served(name, runtime)
 
 
 def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_path: Path) -> None:

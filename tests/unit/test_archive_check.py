@@ -21,12 +21,12 @@ CONFIG, MANIFEST = "model-config.yaml", "MAR-INF/MANIFEST.json"
 
 @pytest.fixture(params=["onnxruntime", "torch"])
 def good(bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    return archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings(), request.param)
+    return archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings(runtime=request.param))
 
 
 @pytest.fixture
 def files(bundle: Bundle, tmp_path: Path) -> Files:
-    made = archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings(), "onnxruntime")
+    made = archive.write(bundle, tmp_path / "good", "TinyModel/1", ServeSettings(runtime="onnxruntime"))
     with zipfile.ZipFile(made) as content:
         return {name: content.read(name) for name in content.namelist()}
 

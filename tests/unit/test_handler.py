@@ -461,7 +461,7 @@ def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, s
 def test_torchserve_loads_an_archives_own_handler_and_configuration(
     bundle: Bundle, tmp_path: Path, expect: Callable[[NewsItem], Any], runtime: str
 ) -> None:
-    made = archive.write(bundle, tmp_path, "Modèle/3", ServeSettings(workers=2), runtime)
+    made = archive.write(bundle, tmp_path, "Modèle/3", ServeSettings(workers=2, runtime=runtime))
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(made) as content:
         content.extractall(unpacked)
