@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 import hostile
-from newsbert import torchserve
+from newsbert.address import claim_port
 from processes import started, tree, wait_until
 from soak import answers_at
 
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--options", default="", help="further ones of newsbert serve locally")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        port = torchserve.claim_port("127.0.0.1", 0)
+        port = claim_port("127.0.0.1", 0)
         command = [sys.executable, "-m", "newsbert", "serve", "locally", str(arguments.bundle.resolve())]
         command += ["--port", str(port), *arguments.options.split()]
         with started(command, {"NEWSBERT_STATE_DIR": work}, Path(work)) as root:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import docker
 
-from newsbert import torchserve
+from newsbert.address import claim_port
 from newsbert.client import Client
 from newsbert.errors import ServingError
 
@@ -44,7 +44,7 @@ def newsbert(*arguments: str, cwd: Path) -> tuple[str, float]:
 @contextlib.contextmanager
 def running(image: str) -> Iterator[tuple[str, str]]:
     """A container of an image whose model has answered: its id and its URL."""
-    port = torchserve.claim_port("127.0.0.1", 0)
+    port = claim_port("127.0.0.1", 0)
     container = subprocess.run(
         ["docker", "run", "--detach", "--read-only", "--tmpfs", "/tmp", "-p", f"127.0.0.1:{port}:8080", image],
         check=True, capture_output=True, text=True,

@@ -15,7 +15,7 @@ import processes
 import results
 import servers
 from load import Plan, Result
-from newsbert import torchserve
+from newsbert.address import claim_port
 from results import CLIENTS, SHARES, Agreement, Limit, Run, Visit
 from servers import Server, Setting
 
@@ -105,7 +105,7 @@ def visit(server: Server, setting: Setting, texts: list[str], expected: Expected
     requests = [server.request(text) for text in texts]
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-", ignore_cleanup_errors=True) as name:
         work = Path(name)
-        port = torchserve.claim_port("127.0.0.1", 0)
+        port = claim_port("127.0.0.1", 0)
         command = server.command(setting, port, work)
         given = {**servers.environment(setting), **server.environment}
         with processes.started(command, given, work) as root:
@@ -184,7 +184,7 @@ def ceiling(texts: list[str], seconds: float) -> list[Run]:
         ask=lambda text: json.dumps({"text": text}),
         read=lambda document: document["probabilities"],
     )
-    port = torchserve.claim_port("127.0.0.1", 0)
+    port = claim_port("127.0.0.1", 0)
     plan = Plan(port=port, requests=[nothing.request(text) for text in texts], seconds=seconds, warmup_s=0.5)
     runs = []
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from newsbert import config, java, torchserve
+from newsbert import config, java
+from newsbert.address import claim_port
 from newsbert.bundle import RUNTIME_FILES, Bundle
 
 APPS = Path(__file__).parent / "peers"
@@ -187,7 +188,7 @@ def _reference(setting: Setting, port: int, work: Path) -> list[str]:
         ],
         check=True, capture_output=True,
     )  # fmt: skip
-    others = [torchserve.claim_port("127.0.0.1", 0) for _ in range(4)]
+    others = [claim_port("127.0.0.1", 0) for _ in range(4)]
     properties = {
         "inference_address": f"http://127.0.0.1:{port}",
         "management_address": f"http://127.0.0.1:{others[0]}",

@@ -26,7 +26,8 @@ from pathlib import Path
 import psutil
 
 import hostile
-from newsbert import probe, torchserve
+from newsbert import probe
+from newsbert.address import claim_port
 from newsbert.errors import ServingError
 from processes import memory_bytes, started, tree, wait_until
 
@@ -211,7 +212,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        port = torchserve.claim_port("127.0.0.1", 0)
+        port = claim_port("127.0.0.1", 0)
         command = [
             sys.executable,
             "-m",

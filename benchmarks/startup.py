@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from newsbert import archive, run_directory, torchserve
+from newsbert.address import claim_port
 from newsbert.bundle import Bundle
 from newsbert.client import Client
 from newsbert.config import ServeSettings
@@ -35,7 +36,7 @@ def seconds(command: list[str], cwd: Path | None = None) -> float:
 
 def until_first_answer(reference: str, cwd: Path) -> float:
     """Seconds from typing `newsbert serve locally` to the answer of a first request."""
-    port = torchserve.claim_port("127.0.0.1", 0)
+    port = claim_port("127.0.0.1", 0)
     started = time.perf_counter()
     command = [sys.executable, "-m", "newsbert", "serve", "locally", reference, "--port", str(port)]
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

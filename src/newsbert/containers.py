@@ -9,12 +9,12 @@ import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from newsbert import api, image, loopback, probe, torchserve
+from newsbert import api, image, loopback, probe
+from newsbert.address import Address, claim_port
 from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
-from newsbert.torchserve import Address
 
 CONTAINER_PORT = 8080
 PROBE = ("python", "-m", "newsbert.probe")
@@ -77,7 +77,7 @@ def serving(
     Raises:
         ServingError: If it ends or does not answer in time.
     """
-    address = Address(settings.host, torchserve.claim_port(settings.host, settings.port))
+    address = Address(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
     environment = {
         "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
@@ -87,11 +87,11 @@ def serving(
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
     if settings.grpc_port is not None:
-        ports[settings.grpc_port] = torchserve.claim_port(settings.host, settings.grpc_port)
+        ports[settings.grpc_port] = claim_port(settings.host, settings.grpc_port)
         environment["NEWSBERT_SERVE_GRPC_PORT"] = str(settings.grpc_port)
         address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
     if settings.metrics_port is not None:
-        ports[settings.metrics_port] = torchserve.claim_port(settings.host, settings.metrics_port)
+        ports[settings.metrics_port] = claim_port(settings.host, settings.metrics_port)
         environment["NEWSBERT_SERVE_METRICS_PORT"] = str(settings.metrics_port)
         address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
     container = Engine().run(tag, host=address.host, ports=ports, environment=environment)

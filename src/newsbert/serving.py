@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from newsbert import api, archive, archive_check, run_directory, torchserve
+from newsbert.address import claim_port
 from newsbert.bundle import Bundle
 from newsbert.config import ServeSettings
 from newsbert.problems import Problem
@@ -37,7 +38,7 @@ def serve_locally(
         NewsbertError: If it cannot be served, or the server stops by itself.
     """
     # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
-    torchserve.claim_port(settings.host, settings.port)
+    claim_port(settings.host, settings.port)
     with run_directory.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
             model_archive = Path(reference)

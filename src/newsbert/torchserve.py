@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,20 +19,19 @@ import time
 import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import resources, util
 from pathlib import Path
 
 from newsbert import config, exposition, java, listeners, netty, probe, scraping, tokens
 from newsbert.activity import Activity
+from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
 from newsbert.config import ServeSettings
 from newsbert.drain import drain
-from newsbert.errors import MissingExtraError, ServingError, UsageError
+from newsbert.errors import MissingExtraError, ServingError
 from newsbert.problems import Problem, Problems, Record
 
 MAX_REQUEST_BYTES = 1024 * 1024
-_LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _ACTIVITY, _METRICS = "activity", "metrics"
 _ASK_AFTER_S = 10
@@ -41,50 +39,6 @@ _HEAP_MB, _MOST_HEAP_MB = 256, 4096
 _QUIET_S = 0.15
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
 _FATAL = ("Failed to load model", "Backend worker process died")
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens: HTTP, gRPC, metrics; and on loopback gRPC's management and TorchServe's own metrics."""
-
-    host: str
-    port: int
-    grpc_host: str = _LOOPBACK
-    grpc_port: int = 0
-    metrics_host: str = _LOOPBACK
-    metrics_port: int = 0
-    grpc_management_port: int = 0
-    frontend_metrics_port: int = 0
-
-    @property
-    def connect_host(self) -> str:
-        """The address to reach it by from this machine."""
-        return _connect_host(self.host)
-
-    @property
-    def grpc_ports(self) -> tuple[int, int]:
-        """The ports of both gRPC interfaces."""
-        return self.grpc_port, self.grpc_management_port
-
-    @property
-    def url(self) -> str:
-        """The base URL to reach it by from this machine."""
-        return f"http://{self.connect_host}:{self.port}"
-
-    @property
-    def metrics_url(self) -> str | None:
-        """The URL that Prometheus is to scrape, seen from this machine; `None` where it cannot be reached."""
-        port = self.metrics_port
-        return f"http://{_connect_host(self.metrics_host)}:{port}{scraping.PATH}" if port else None
-
-    @property
-    def predictions_url(self) -> str:
-        """The URL that takes texts."""
-        return f"{self.url}/predictions/{SERVED_NAME}"
-
-
-def _connect_host(host: str) -> str:
-    return _LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
 
 
 def _ignore(_problem: Problem) -> None:
@@ -317,7 +271,7 @@ def _started(
     with (
         resources.as_file(resources.files("newsbert") / "log4j2.xml") as log_config,
         resources.as_file(resources.files("newsbert") / "metrics.yaml") as metrics_config,
-        _claimed(settings) as address,
+        claimed(settings) as address,
         scraping.answering(
             address.metrics_host,
             address.metrics_port,
@@ -384,66 +338,6 @@ def _configured(archive: Path) -> dict[str, int]:
         return dict(json.loads(content.read(CONFIG_NAME)))
 
 
-def claim_port(host: str, port: int) -> int:
-    """Return `port` if it is free on `host`, or a free one for 0.
-
-    Raises:
-        UsageError: If the host is empty or an IPv6 address.
-        ServingError: If it is in use or no port, or the host is none of this machine's.
-    """
-    with _hold(host, port) as held:
-        return int(held.getsockname()[1])
-
-
-def _hold(host: str, port: int) -> socket.socket:
-    """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same."""
-    if not host:
-        raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
-    if ":" in host:
-        raise UsageError(f"--host {host}: TorchServe listens on IPv4 addresses only", "give one, such as 127.0.0.1")
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        held.bind((host, port))
-    except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
-        held.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ServingError(
-            f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
-        ) from error
-    return held
-
-
-@contextlib.contextmanager
-def _claimed(settings: ServeSettings) -> Iterator[Address]:
-    """The ports that the server is to have, held as long as the block.
-
-    Otherwise any program that connects somewhere might get one for its own end, ours among them: whoever tries to
-    connect to a free port of his own machine often enough connects to himself.
-
-    Raises:
-        ServingError: If one is in use.
-    """
-    grpc_host, grpc_port = (_LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
-    metrics_host, metrics_port = (
-        (_LOOPBACK, 0) if settings.metrics_port is None else (settings.host, settings.metrics_port)
-    )
-    if settings.port and grpc_port == settings.port:
-        raise UsageError(f"port {grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
-    if metrics_port and metrics_port in {settings.port, grpc_port}:
-        raise UsageError(f"port {metrics_port} cannot be for metrics too", "give another --metrics-port")
-    wanted = [
-        (settings.host, settings.port),
-        (grpc_host, grpc_port),
-        (metrics_host, metrics_port),
-        (_LOOPBACK, 0),
-        (_LOOPBACK, 0),
-    ]
-    with contextlib.ExitStack() as stack:
-        ports = [int(stack.enter_context(_hold(*each)).getsockname()[1]) for each in wanted]
-        yield Address(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])
-
-
 def _properties(address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings) -> str:
     """TorchServe's configuration: the model on the given address, what else there is on loopback.
 
@@ -452,10 +346,10 @@ def _properties(address: Address, model_store: Path, model: str | None, work: Pa
     values = {
         "inference_address": f"http://{address.host}:{address.port}",
         "management_address": f"unix:{work / tokens.MANAGEMENT_SOCKET}",
-        "metrics_address": f"http://{_LOOPBACK}:{address.frontend_metrics_port}",
+        "metrics_address": f"http://{LOOPBACK}:{address.frontend_metrics_port}",
         "metrics_mode": "prometheus",
         "grpc_inference_address": address.grpc_host,
-        "grpc_management_address": _LOOPBACK,
+        "grpc_management_address": LOOPBACK,
         "grpc_inference_port": address.grpc_port,
         "grpc_management_port": address.grpc_management_port,
         "model_store": model_store,

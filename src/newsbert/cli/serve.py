@@ -15,8 +15,9 @@ from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
+    from newsbert.address import Address
     from newsbert.servers import Detached
-    from newsbert.torchserve import Address, Server
+    from newsbert.torchserve import Server
 
 LOCAL_EXAMPLES = """
 Examples:
@@ -145,9 +146,9 @@ def locally(
     from newsbert import servers, serving
 
     if detach:
-        from newsbert import torchserve
+        from newsbert.address import claim_port
 
-        chosen = torchserve.claim_port(settings.host, settings.port)
+        chosen = claim_port(settings.host, settings.port)
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached", "--port", str(chosen)]
         arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
         for flag, value in (
