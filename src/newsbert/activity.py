@@ -1,14 +1,19 @@
 """What the workers of a server let their supervisor know, and it them: files in a directory that they share.
 
 TorchServe tells nobody from outside whether a request is being answered, nor can it be told to take no more of them.
+A worker's file is two numbers, mapped into its memory, so that telling costs it no system call.
 """
 
 import contextlib
+import mmap
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_BUSY, _ANSWERED, _CLOSING = "busy-", "answered", "closing"
+_SUFFIX, _CLOSING = ".mark", "closing"
+_BUSY, _ANSWERED_NS = range(2)
+_MARK_BYTES = 16
 
 
 class Activity:
@@ -20,6 +25,7 @@ class Activity:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
+        self._mark: memoryview[int] | None = None
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
@@ -27,14 +33,14 @@ class Activity:
         if self._directory is None:
             yield
             return
-        mark = self._directory / f"{_BUSY}{os.getpid()}"
-        mark.touch()
+        if self._mark is None:
+            self._mark = _create(self._directory)
+        self._mark[_BUSY] = 1
         try:
             yield
-            os.utime(mark)
-            mark.replace(self._directory / _ANSWERED)
+            self._mark[_ANSWERED_NS] = time.time_ns()
         finally:
-            mark.unlink(missing_ok=True)
+            self._mark[_BUSY] = 0
 
     @property
     def closing(self) -> bool:
@@ -48,14 +54,24 @@ class Activity:
 
     def busy(self) -> bool:
         """Tell whether a worker that lives is answering a batch."""
-        assert self._directory is not None
-        pids = [each.name.removeprefix(_BUSY) for each in self._directory.glob(f"{_BUSY}*")]
-        return any(Path(f"/proc/{pid}").exists() for pid in pids)
+        return any(mark[_BUSY] and Path(f"/proc/{pid}").exists() for pid, mark in self._marks())
 
     def last(self) -> int:
         """When a batch was last answered, as a number that grows; 0 before the first."""
+        return max((mark[_ANSWERED_NS] for _, mark in self._marks()), default=0)
+
+    def _marks(self) -> "Iterator[tuple[str, memoryview[int]]]":
         assert self._directory is not None
-        try:
-            return (self._directory / _ANSWERED).stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
+        for file in self._directory.glob(f"*{_SUFFIX}"):
+            yield file.stem, memoryview(file.read_bytes()).cast("Q")
+
+
+def _create(directory: Path) -> "memoryview[int]":
+    """Make this worker's file."""
+    file = directory / f"{os.getpid()}{_SUFFIX}"
+    partial = file.with_suffix(".partial")
+    partial.write_bytes(bytes(_MARK_BYTES))
+    with partial.open("r+b") as opened:
+        mark = memoryview(mmap.mmap(opened.fileno(), 0)).cast("Q")
+    partial.rename(file)
+    return mark

@@ -7,6 +7,7 @@ as if it were text. A server of somebody else's may still do that, so a decoded 
 """
 
 import json
+import logging
 import traceback
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -250,6 +251,8 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
     """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
     global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
     if _handler is None:
+        if config.activity_dir() is not None:  # our own server: TorchServe's two lines for every batch tell it nothing
+            logging.getLogger().setLevel(logging.WARNING)
         options = (context.model_yaml_config or {}).get("newsbert", {})
         directory = Path(context.system_properties["model_dir"])
         _handler = Handler(

@@ -294,6 +294,8 @@ def _started(
                 f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
                 f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
                 "-Dlog4j2.disableJmx=true",
+                # On two cores it would be 1, and with 1 a thread is started for every batch that goes to a worker.
+                "-Djava.util.concurrent.ForkJoinPool.common.parallelism=2",
                 # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
