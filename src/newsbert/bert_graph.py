@@ -4,6 +4,7 @@ The same weights and the same function as transformers' own, but for the order o
 
 - Every matrix of weights is applied to all tokens of a batch as one `Gemm` with its bias, which quantizes as a whole.
 - Query, key and value are one such matrix, with the query's scale in it.
+- Attention is one operation.
 - Of the last layer only the first token is computed: the classifier looks at no other. With six layers this is a
   seventh of all the work.
 
@@ -15,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.onnx.ops import attention
 from transformers import PreTrainedModel
 
 _MASKED = -1e9
@@ -41,7 +43,10 @@ class BertGraph(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.embeddings = model.bert.embeddings
-        self.layers = nn.ModuleList([_Layer(layer, model.config) for layer in model.bert.encoder.layer])
+        *layers, last = model.bert.encoder.layer
+        self.layers = nn.ModuleList(
+            [*(_Layer(layer, model.config) for layer in layers), _LastLayer(last, model.config)]
+        )
         self.pooler = model.bert.pooler.dense
         self.classifier = model.classifier
 
@@ -51,11 +56,9 @@ class BertGraph(nn.Module):
         bias = (1.0 - attention_mask[:, None, None, :].float()) * _MASKED  # (batch, 1, 1, sequence)
         hidden = self.embeddings(input_ids=input_ids)
         hidden = hidden.reshape(-1, hidden.shape[-1])  # (batch * sequence, hidden)
-        *layers, last = self.layers
-        for layer in layers:
+        for layer in self.layers:
             hidden = layer(hidden, bias, length)
-        first = cast("_Layer", last).first(hidden, bias, length)
-        return cast(Tensor, self.classifier(torch.tanh(self.pooler(first))))
+        return cast(Tensor, self.classifier(torch.tanh(self.pooler(hidden))))
 
 
 class _Layer(nn.Module):
@@ -77,26 +80,34 @@ class _Layer(nn.Module):
         attended = self._attend(query, key, value, bias, length, length)
         return self._feed(attended, hidden)
 
-    def first(self, hidden: Tensor, bias: Tensor, length: int) -> Tensor:
-        """The first token of every sequence: `(batch, hidden)` of `(batch * sequence, hidden)`."""
-        size = self.size
-        # The export keeps a slice of weights as a node of its own; a copy is a matrix by itself.
-        key_value = functional.linear(hidden, self.weight[size:].clone(), self.bias[size:].clone())
-        key, value = torch.split(key_value, size, -1)
-        hidden = hidden.reshape(-1, length, size)[:, 0]
-        query = functional.linear(hidden, self.weight[:size].clone(), self.bias[:size].clone())
-        return self._feed(self._attend(query, key, value, bias, 1, length), hidden)
-
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, queries: int, length: int) -> Tensor:
         """Attention of `queries` tokens of a sequence to all its `length` tokens."""
         query, key, value = (
-            each.reshape(-1, count, self.heads, self.size // self.heads).transpose(1, 2)
-            for each, count in ((query, queries), (key, length), (value, length))
+            each.reshape(-1, count, self.size) for each, count in ((query, queries), (key, length), (value, length))
         )
-        weights = torch.softmax(torch.matmul(query, key.transpose(-1, -2)) + bias, -1)
-        return torch.matmul(weights, value).transpose(1, 2).reshape(-1, self.size)
+        mask = bias.expand(-1, 1, queries, -1)
+        attended, *_ = attention(query, key, value, mask, q_num_heads=self.heads, kv_num_heads=self.heads, scale=1.0)
+        return attended.reshape(-1, self.size)
 
     def _feed(self, attended: Tensor, hidden: Tensor) -> Tensor:
         attended = self.attention_output.LayerNorm(self.attention_output.dense(attended) + hidden)
         fed = self.output.dense(self.intermediate(attended))
         return cast(Tensor, self.output.LayerNorm(fed + attended))
+
+
+class _LastLayer(_Layer):
+    def __init__(self, layer: Any, config: Any) -> None:
+        super().__init__(layer, config)
+        size = self.size
+        # Matrices by themselves: slices would be computed in the graph, and would not be found by who quantizes it.
+        self.query, self.key_value = nn.Linear(size, size), nn.Linear(size, 2 * size)
+        for linear, part in ((self.query, slice(0, size)), (self.key_value, slice(size, None))):
+            linear.weight = nn.Parameter(self.weight[part].detach().clone())
+            linear.bias = nn.Parameter(self.bias[part].detach().clone())
+        del self.weight, self.bias
+
+    def forward(self, hidden: Tensor, bias: Tensor, length: int) -> Tensor:
+        """The first token of every sequence: `(batch, hidden)` of `(batch * sequence, hidden)`."""
+        key, value = torch.split(self.key_value(hidden), self.size, -1)
+        hidden = hidden.reshape(-1, length, self.size)[:, 0]
+        return self._feed(self._attend(self.query(hidden), key, value, bias, 1, length), hidden)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from newsbert import bert_graph
 from newsbert.bert_graph import BertGraph
 
-_OPSET = 20  # the first that has Gelu as one operation
+_OPSET = 23  # the first that has attention as one operation
 
 
 class LogitsOnly(torch.nn.Module):
