@@ -247,6 +247,11 @@ def metrics_dir() -> Path | None:
     return Path(directory) if directory else None
 
 
+def share_counts(directory: Path) -> None:
+    """Have Prometheus's library keep the counts of this process there; it knows no other way to be told where."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+
+
 def run_dir() -> Path | None:
     """A server's directory, where one is set: `NEWSBERT_SERVE_RUN_DIR` or `NEWSBERT_RUN_DIR`."""
     directory = os.environ.get("NEWSBERT_SERVE_RUN_DIR") or os.environ.get("NEWSBERT_RUN_DIR")

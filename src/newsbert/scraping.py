@@ -10,9 +10,11 @@ from http import HTTPStatus
 from typing import Any
 
 from newsbert import loopback
-from newsbert.exposition import CONTENT_TYPE
 
 PATH = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The format of TorchServe's own metrics and of the workers'."""
+
 _TIMEOUT_S = 5.0
 _MOST_AT_ONCE = 8
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, exposition, java, listeners, netty, probe, scraping, tokens
+from newsbert import config, java, listeners, metrics, netty, probe, scraping, tokens
 from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
@@ -264,6 +264,8 @@ def _started(
     frontend = util.find_spec("ts")
     if frontend is None or frontend.origin is None:
         raise MissingExtraError("torchserve", "serve")
+    if util.find_spec("prometheus_client") is None:
+        raise MissingExtraError("prometheus_client", "serve")
     ts_home = Path(frontend.origin).parent
     java_binary = java.find()
     for name in ("tmp", "logs", _ACTIVITY, _METRICS):
@@ -276,7 +278,7 @@ def _started(
             address.metrics_host,
             address.metrics_port,
             address.frontend_metrics_port,
-            lambda: exposition.page(work / _METRICS),
+            lambda: metrics.page(work / _METRICS),
         ),
     ):
         configured = _configured(model_store / model) if model else {}

