@@ -34,13 +34,13 @@ class Setting:
         bundle: The model.
         threads: For the computation of one batch.
         peers_bin: Programs of the peers' environment.
-        mlflow_model: The bundle as MLflow logs it.
+        mlflow_models: What MLflow serves: `transformers`, in its own flavor; `newsbert`, what newsbert logs.
     """
 
     bundle: Bundle
     threads: int
     peers_bin: Path
-    mlflow_model: Path
+    mlflow_models: Path
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,12 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
         Server("d", "BentoML, adaptive batches", default=True, **bentoml),  # type: ignore[arg-type]
         Server("d-onnx", "BentoML, adaptive batches, our graph", environment=on_graph, **bentoml),  # type: ignore[arg-type]
         Server(
-            "e", "mlflow models serve, our graph", _mlflow, "/invocations",
-            partial(_json_of_list, "inputs"), _mlflow_probabilities, default=True,
+            "e", "mlflow models serve", partial(_mlflow, "transformers"), "/invocations",
+            partial(_json_of_list, "inputs"), _mlflow_label, default=True,
+        ),
+        Server(
+            "e-onnx", "mlflow models serve, our graph", partial(_mlflow, "newsbert"), "/invocations",
+            partial(_json_of_list, "inputs"), _mlflow_probabilities,
         ),
         *(
             Server(
@@ -163,16 +167,23 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
     ]  # fmt: skip
 
 
-def save_mlflow_model(bundle: Bundle, path: Path) -> None:
-    """Write the model that newsbert logs for a bundle, in both its flavors."""
+def save_mlflow_models(bundle: Bundle, path: Path) -> None:
+    """Write a bundle as MLflow's own flavor for transformers has it, and as newsbert logs it, into `path`."""
     config.quiet_mlflow()
+    import mlflow.transformers
     from mlflow.models import Model
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from newsbert import mlflow_model
 
     model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path)).eval()
-    mlflow_model.save_model(str(path), Model(), bundle=bundle, model=model)
+    mlflow_model.save_model(str(path / "newsbert"), Model(), bundle=bundle, model=model)
+    components = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(str(bundle.path))}
+    # Named, as it would look for torchvision to pin it; it is served in this environment anyway.
+    pins = ["torch", "transformers"]
+    mlflow.transformers.save_model(
+        components, str(path / "transformers"), task="text-classification", pip_requirements=pins
+    )
 
 
 def _reference(setting: Setting, port: int, work: Path) -> list[str]:
@@ -223,11 +234,11 @@ def _bentoml(setting: Setting, port: int, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _mlflow(setting: Setting, port: int, work: Path) -> list[str]:
+def _mlflow(model: str, setting: Setting, port: int, work: Path) -> list[str]:
     # It starts uvicorn by name.
     return [
         "env", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}", sys.executable, "-m", "mlflow", "models",
-        "serve", "--model-uri", str(setting.mlflow_model), "--env-manager", "local", "--port", str(port),
+        "serve", "--model-uri", str(setting.mlflow_models / model), "--env-manager", "local", "--port", str(port),
     ]  # fmt: skip
 
 
@@ -266,6 +277,10 @@ def _first(document: Any) -> Any:
 
 def _probabilities(document: Any) -> Any:
     return document["probabilities"]
+
+
+def _mlflow_label(document: Any) -> Any:
+    return document["predictions"][0]["label"]
 
 
 def _mlflow_probabilities(document: Any) -> Any:

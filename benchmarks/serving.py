@@ -213,10 +213,10 @@ def main() -> None:
     log("the load generator alone …")
     echo = ceiling(texts, min(asked.seconds, 3))
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
-        setting = Setting(bundle, asked.threads, peers, Path(name) / "model")
-        if any(each.key == "e" for each in chosen):
-            log("writing the model as MLflow logs it …")
-            servers.save_mlflow_model(bundle, setting.mlflow_model)
+        setting = Setting(bundle, asked.threads, peers, Path(name) / "models")
+        if any(each.key.startswith("e") for each in chosen):
+            log("writing the model for MLflow …")
+            servers.save_mlflow_models(bundle, setting.mlflow_models)
         log("PyTorch, for the answers to expect …")
         expected = offline("torch", setting, texts, 0.1, Limit())
         for turn in range(1, asked.rounds + 1):
