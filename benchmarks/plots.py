@@ -87,12 +87,14 @@ def _latency(servers: Sequence[Measured], file: Path, note: str) -> Path:
         axes.set_xlabel("ms (less is better)", fontsize=8)
         axes.grid(axis="x", which="major", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else f"{value / 1000:g} s")
+        )
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     left, right = row[0].get_xlim()
-    row[0].set_xlim(left, right * (right / left) ** 0.5)  # room for the numbers
+    row[0].set_xlim(left, right * (right / left) ** 0.4)  # room for the numbers
     _servers_axis(row[0], servers)
     marks = [
         Line2D([], [], marker="o", color="black", linestyle="none", label="median"),
