@@ -38,7 +38,7 @@ class Activity:
         self._mark[_BUSY] = 1
         try:
             yield
-            self._mark[_ANSWERED_NS] = time.time_ns()
+            self._mark[_ANSWERED_NS] = time.monotonic_ns()
         finally:
             self._mark[_BUSY] = 0
 

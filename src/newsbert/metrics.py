@@ -125,7 +125,9 @@ class _Workers:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        yield from MultiProcessCollector(None, self._directory).collect()  # type: ignore[no-untyped-call]
+        # Not by its own search for files, which would take a `[` in the path for a pattern.
+        files = [str(file) for file in self._directory.glob("*.db")]
+        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
         last = f"{_KINDS[-1]}_"
         pids = [file.name.removeprefix(last).partition("-")[0] for file in self._directory.glob(f"{last}*.db")]
         alive = sum(Path("/proc", pid).exists() for pid in pids)

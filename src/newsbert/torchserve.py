@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, java, listeners, metrics, netty, probe, scraping, tokens
+from newsbert import config, cpu, java, listeners, metrics, netty, probe, scraping, tokens
 from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
@@ -297,7 +297,7 @@ def _started(
                 f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
                 "-Dlog4j2.disableJmx=true",
                 # On two cores it would be 1, and with 1 a thread is started for every batch that goes to a worker.
-                "-Djava.util.concurrent.ForkJoinPool.common.parallelism=2",
+                f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, cpu.cores() - 1)}",
                 # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",

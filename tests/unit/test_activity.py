@@ -42,6 +42,28 @@ def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
     assert not Activity(tmp_path).busy()
 
 
+def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys; from newsbert.activity import Activity\n"
+        "with Activity(pathlib.Path(sys.argv[1])).answering(): print(flush=True); sys.stdin.readline()\n"
+        "print(flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    supervisor = Activity(tmp_path)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        assert supervisor.busy()
+        assert supervisor.last() == 0
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+        worker.stdout.readline()
+        assert not supervisor.busy()
+        assert supervisor.last() > 0
+        worker.stdin.close()
+
+
 def test_under_somebody_elses_server_nothing_is_told() -> None:
     activity = Activity(None)
     with activity.answering():

@@ -36,8 +36,10 @@ def _count(directory: Path, model: str = "M/1") -> None:
 
 
 def test_a_batch_is_counted(tmp_path: Path) -> None:
-    _count(tmp_path)
-    page = metrics.page(tmp_path)
+    directory = tmp_path / "[a] *"  # whatever the library would take for a pattern
+    directory.mkdir()
+    _count(directory)
+    page = metrics.page(directory)
     assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 2
     assert _value(page, 'newsbert_requests_total{model="M/1",status="503"}') == 1
     assert _value(page, 'newsbert_requests_total{model="M/1",status="413"}') == 0

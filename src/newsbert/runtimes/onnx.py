@@ -29,7 +29,7 @@ def session(graph: Path | bytes, threads: int | None = None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     # Threads that wait in a loop take the cores from the server in front, and half the speed where others compute; but
-    # from one operator to the next, a short wait costs less than to sleep and be woken.
+    # from one operator to the next, a short wait costs less than to sleep and be woken. (Known since 1.26.)
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     try:
         return onnxruntime.InferenceSession(
