@@ -2,8 +2,7 @@
 
 import contextlib
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,49 +13,27 @@ from newsbert import (
     base_model,
     bundle,
     config,
-    cpu,
     data,
-    model_card,
     model_store,
-    requirements,
-    runtimes,
     tracking,
     work_dir,
 )
 from newsbert.bundle import AUTO, Bundle
 from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
-from newsbert.evaluation import Scores, score
-from newsbert.golden import GOLDEN_ITEMS
+from newsbert.evaluation import Scores
+from newsbert.events import Evaluation, Event, History, Note, Phase, Step
 from newsbert.model import Model
 from newsbert.model_store import Located
-from newsbert.text import CLEANING_RULES, prepare
 from newsbert.tracking import Tracker
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
     from newsbert.tracking import Version
-    from newsbert.training import Event, Trained
+    from newsbert.training import Trained
 
 _BUNDLES = Path("bundles")
-_LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Training went on to another part of its work, such as `exporting`."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something the user should know, such as rows that were left out."""
-
-    message: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +59,7 @@ class TrainResult:
     @property
     def metrics(self) -> dict[str, float]:
         """Scores on the test rows by name."""
-        return {"accuracy": self.scores.accuracy, "f1_macro": self.scores.f1_macro, "loss": self.scores.loss}
+        return self.scores.metrics
 
 
 def train(
@@ -90,7 +67,7 @@ def train(
     model_name: str | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
-    on_event: "Callable[[Event | Phase | Note], None]" = lambda event: None,
+    on_event: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> TrainResult:
@@ -140,8 +117,10 @@ def train(
         part = work / "bundle"
         part.mkdir()
         trained, tokenizer, history = _fit(base, rows, resolved, work, run, on_event, stop)
+        from newsbert import assembly
+
         on_event(Phase("exporting"))
-        scores, finished = _write_bundle(part, trained, tokenizer, rows, base, history, on_event)
+        scores, finished = assembly.write(part, trained, tokenizer, rows, base, history, on_event)
         on_event(Phase("logging"))
         _log(run, finished, scores, trained)
         part.replace(final)
@@ -249,30 +228,22 @@ def _missing(error: ModuleNotFoundError) -> NewsbertError:
     return MissingExtraError(module, "train")
 
 
-@dataclass
-class _History:
-    """What was reported while training, for the learning curves."""
-
-    steps: list[Any] = dataclasses.field(default_factory=list)
-    evaluations: list[Any] = dataclasses.field(default_factory=list)
-
-
 def _fit(
     base: base_model.BaseModel,
     rows: data.Dataset,
     settings: TrainSettings,
     work: Path,
     run: "RunLog",
-    on_event: "Callable[[Event | Phase | Note], None]",
+    on_event: Callable[[Event], None],
     stop: Callable[[], bool],
-) -> "tuple[Trained, SequenceTokenizer, _History]":
+) -> "tuple[Trained, SequenceTokenizer, History]":
     """Train, logging what is reported to the run as well."""
     from newsbert import training
 
-    history = _History()
+    history = History()
 
-    def report(event: "Event") -> None:
-        if isinstance(event, training.Evaluation):
+    def report(event: Step | Evaluation) -> None:
+        if isinstance(event, Evaluation):
             history.evaluations.append(event)
             run.metrics(
                 {
@@ -293,99 +264,6 @@ def _fit(
     return trained, tokenizer, history
 
 
-def _write_bundle(
-    part: Path,
-    trained: "Trained",
-    tokenizer: "SequenceTokenizer",
-    rows: data.Dataset,
-    base: base_model.BaseModel,
-    history: _History,
-    on_event: "Callable[[Event | Phase | Note], None]",
-) -> tuple[Scores, Bundle]:
-    """Export, check against PyTorch, score the test rows with the graph that ships, and seal the bundle."""
-    from newsbert import export, plots
-
-    export.write_weights(trained.model, part)
-    graphs, golden = _write_graphs(part, trained.model, tokenizer, rows, on_event)
-    contract: dict[str, Any] = {
-        "newsbert_version": newsbert.__version__,
-        "labels": list(rows.label_names),
-        "max_length": tokenizer.max_length,
-        "pad_id": tokenizer.pad_id,
-        "cleaning": list(CLEANING_RULES),
-        "temperature": 1.0,
-        "base_model": {"name": base.name, "sha256": base.sha256},
-        "data": {
-            # A file's name without its path: the bundle goes where the path means nothing to anybody.
-            "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
-            "sha256": rows.digest,
-            "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
-        },
-        "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
-        "graphs": graphs,
-        "golden": [
-            bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
-            for item, row in zip(GOLDEN_ITEMS, golden, strict=True)
-        ],
-        "metrics": {},
-    }
-    on_event(Phase("testing"))
-    # The graph that ships is the graph that is scored.
-    (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
-    bundle.write_class_mapping(part, contract["labels"])
-    probabilities = runtimes.load(Bundle.read(part)).predict_prepared(rows.test.texts)
-    scores = score(probabilities, rows.test.labels, rows.label_names)
-    contract["metrics"] = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro, "loss": scores.loss}
-    plots.confusion_matrix(scores, part / "confusion_matrix.png")
-    plots.learning_curves(history.steps, history.evaluations, part / "learning_curves.png")
-    lines = requirements.pinned(requirements.SERVING_EXTRA)
-    (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
-    return scores, bundle.seal(part, contract)
-
-
-def _write_graphs(
-    part: Path,
-    model: "PreTrainedModel",
-    tokenizer: "SequenceTokenizer",
-    rows: data.Dataset,
-    on_event: "Callable[[Event | Phase | Note], None]",
-) -> tuple[dict[str, bundle.Graph], list[list[float]]]:
-    """Write the serving graphs, checked, and return what the contract says of them and of the golden texts."""
-    from newsbert import export, fidelity, quantization
-
-    fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
-    validation = rows.validation
-    golden = [prepare(item) for item in GOLDEN_ITEMS]
-    export.write_onnx(model, fp32)
-    reference = fidelity.Reference(model, tokenizer, golden, validation.texts, validation.labels)
-    graphs = {fp32.name: reference.fp32(fp32)}
-    if not cpu.multiplies_int8():
-        on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
-        return graphs, reference.golden
-    on_event(Phase("quantizing"))
-    quantization.write(fp32, int8, tokenizer.encode(_spread(rows.train.texts)), tokenizer.pad_id)
-    graph = reference.int8(int8)
-    if fidelity.ships(graph):
-        graphs[int8.name] = graph
-    else:
-        int8.unlink()
-        on_event(
-            Note(
-                f"no quantized graph: it would cost {graph.accuracy_loss:.2f} points of accuracy on {graph.rows} "
-                f"validation rows, {fidelity.MOST_ACCURACY_LOSS} at most may it cost"
-            )
-        )
-    return graphs, reference.golden
-
-
-def _spread(texts: Sequence[str]) -> Sequence[str]:
-    """As many of the texts as calibrate a graph, from all over: files are often sorted by label."""
-    from newsbert.quantization import CALIBRATION_ROWS
-
-    return texts[:: max(1, len(texts) // CALIBRATION_ROWS)][:CALIBRATION_ROWS]
-
-
 def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") -> None:
     """Log the final metrics, the pictures and reports, and the model."""
     import json
@@ -393,9 +271,8 @@ def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") ->
 
     run.metrics(
         {
-            "test_accuracy": scores.accuracy,
-            "test_f1_macro": scores.f1_macro,
-            "test_loss": scores.loss,
+            **{f"test_{name}": value for name, value in finished.contract.metrics.items()},
+            "temperature": finished.contract.temperature,
             "training_seconds": trained.seconds,
             "best_step": trained.best_step,
         }
@@ -409,8 +286,7 @@ def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") ->
         parameters = sum(parameter.numel() for parameter in trained.model.parameters())
         tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
         summary.write_text(f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n")
-        pictures = [finished.path / "confusion_matrix.png", finished.path / "learning_curves.png"]
-        run.artifacts([report, summary, *pictures])
+        run.artifacts([report, summary, *finished.path.glob("*.png")])
     run.model(finished, trained.model)
 
 

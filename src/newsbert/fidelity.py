@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from newsbert.bundle import FP32_TOLERANCE, INT8_TOLERANCE, Graph
 from newsbert.errors import ModelError
-from newsbert.evaluation import FloatArray, softmax
+from newsbert.evaluation import FloatArray, fit_temperature, softmax
 from newsbert.runtimes import Graph as RuntimeGraph
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.onnx import OnnxGraph
@@ -26,7 +26,7 @@ MOST_ACCURACY_LOSS = 0.3
 
 
 class Reference:
-    """PyTorch's answers to the rows that graphs are checked on.
+    """PyTorch's answers to the rows that graphs are checked on, and the temperature that calibrates them.
 
     Args:
         model: The trained model.
@@ -34,6 +34,9 @@ class Reference:
         golden: The golden texts, prepared.
         texts: Validation rows, prepared; the first `CHECKED_ROWS` count.
         labels: Their label ids.
+
+    Attributes:
+        temperature: Fitted on the validation rows.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Reference:
         self._ids = tokenizer.encode([*golden, *texts[:CHECKED_ROWS]])
         self._pad_id = tokenizer.pad_id
         graph = TorchGraph(model)
-        self._probabilities = self._answers(graph)
+        logits = self._logits(graph)
+        self.temperature = fit_temperature(logits[self._golden :], self._labels.tolist())
+        self._probabilities = softmax(logits, self.temperature)
         # The golden ones are remembered as they come when each is by itself.
         self._probabilities[: self._golden] = self._alone(graph)[: self._golden]
 
@@ -79,8 +84,8 @@ class Reference:
 
     def _compare(self, file: Path, runtime: str, tolerance: float, *, own: bool = False) -> Graph:
         graph = OnnxGraph(file)
-        answers, alone = self._answers(graph), self._alone(graph)
-        together = softmax(graph.logits(*pad(self._ids[: len(alone)], self._pad_id)))
+        answers, alone = softmax(self._logits(graph), self.temperature), self._alone(graph)
+        together = softmax(graph.logits(*pad(self._ids[: len(alone)], self._pad_id)), self.temperature)
         rows, right = answers[self._golden :].argmax(axis=1), self._probabilities[self._golden :].argmax(axis=1)
         loss = float((right == self._labels).mean() - (rows == self._labels).mean()) if len(rows) else 0.0
         return Graph(
@@ -94,18 +99,19 @@ class Reference:
             golden=alone[: self._golden].tolist() if own else [],
         )
 
-    def _answers(self, graph: RuntimeGraph) -> FloatArray:
-        """Probabilities of all rows, run as they are served: `(rows, num_labels)`."""
+    def _logits(self, graph: RuntimeGraph) -> FloatArray:
+        """Logits of all rows, run as they are served: `(rows, num_labels)`."""
         found: dict[int, FloatArray] = {}
         for batch in sub_batches([len(each) for each in self._ids]):
             logits = graph.logits(*pad([self._ids[row] for row in batch], self._pad_id))
-            found.update(zip(batch, softmax(logits), strict=True))
+            found.update(zip(batch, logits, strict=True))
         return np.stack([found[row] for row in range(len(self._ids))])
 
     def _alone(self, graph: RuntimeGraph) -> FloatArray:
         """Probabilities of the golden texts and the first rows, each by itself."""
         first = self._ids[: self._golden + ALONE_ROWS]
-        return np.concatenate([softmax(graph.logits(*pad([sequence], self._pad_id))) for sequence in first])
+        logits = [graph.logits(*pad([sequence], self._pad_id)) for sequence in first]
+        return softmax(np.concatenate(logits), self.temperature)
 
 
 def ships(graph: Graph) -> bool:

@@ -1,12 +1,12 @@
-"""Pictures of a run: learning curves and the confusion matrix."""
+"""Pictures of a run: learning curves, the confusion matrix and the reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from newsbert.evaluation import Scores
-from newsbert.training import Evaluation, Step
+from newsbert.evaluation import Bin, Scores, calibration_error
+from newsbert.events import Evaluation, Step
 
 LOSS, SCORE = "#0b6e99", "#c2410c"
 
@@ -48,4 +48,24 @@ def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], fi
                        xytext=(0, 8), ha="center", color=SCORE)  # fmt: skip
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(handles=lines, loc="center right")
+    figure.savefig(file, dpi=110)
+
+
+def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path) -> None:
+    """Draw how often predicted labels are right over their probability, without the temperature and with it.
+
+    The area of a point is the share of rows that it stands for.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="gray")
+    for bins, color, name in ((before, SCORE, "without temperature"), (after, LOSS, "calibrated")):
+        confidence, accuracy = [each.confidence for each in bins], [each.accuracy for each in bins]
+        axes.plot(confidence, accuracy, color=color, label=f"{name}: error {calibration_error(bins):.3f}")
+        axes.scatter(confidence, accuracy, [10 + 400 * each.share for each in bins], color=color, alpha=0.5)
+    axes.set(
+        xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1),
+        title="Test rows: reliability",
+    )  # fmt: skip
+    axes.legend(loc="upper left")
     figure.savefig(file, dpi=110)

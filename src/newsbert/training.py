@@ -33,6 +33,7 @@ from newsbert.base_model import BaseModel
 from newsbert.config import TrainSettings
 from newsbert.data import Dataset, Split
 from newsbert.errors import ModelError, UsageError
+from newsbert.events import Evaluation, Step
 from newsbert.runtimes.tokenization import SequenceTokenizer
 
 # What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.
@@ -41,33 +42,6 @@ transformers.utils.logging.disable_progress_bar()
 
 WARMUP_SHARE = 0.06
 EVALUATIONS_PER_EPOCH = 2
-
-
-@dataclass(frozen=True)
-class Step:
-    """An optimizer step was made; `loss` is the mean since the last report, `None` before the first."""
-
-    step: int
-    total_steps: int
-    epoch: float
-    loss: float | None
-    learning_rate: float | None
-    seconds_left: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The validation rows were scored at a step; `best` tells whether this is the best checkpoint so far."""
-
-    step: int
-    epoch: float
-    accuracy: float
-    f1_macro: float
-    loss: float
-    best: bool
-
-
-Event = Step | Evaluation
 
 
 @dataclass(frozen=True)
@@ -124,7 +98,7 @@ def fit(
     tokenizer: SequenceTokenizer,
     settings: TrainSettings,
     work_dir: Path,
-    on_event: Callable[[Event], None],
+    on_event: Callable[[Step | Evaluation], None],
     stop: Callable[[], bool],
 ) -> Trained:
     """Fine-tune `base` on the training rows and return the best checkpoint by macro F1 on the validation rows.
@@ -297,7 +271,7 @@ class _Metrics:
 class _Reporter(TrainerCallback):  # type: ignore[misc]
     """Turns the Trainer's callbacks into our events, and a wish to stop into its controls."""
 
-    def __init__(self, on_event: Callable[[Event], None], stop: Callable[[], bool]) -> None:
+    def __init__(self, on_event: Callable[[Step | Evaluation], None], stop: Callable[[], bool]) -> None:
         self._on_event = on_event
         self._stop = stop
         self._loss: float | None = None

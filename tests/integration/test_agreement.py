@@ -114,7 +114,8 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
         ids = tokenizer.encode([prepare(item, contract.cleaning) for item in items])
         input_ids, attention_mask = pad(ids, contract.pad_id)
         with torch.no_grad():
-            return softmax(graph(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy())
+            logits = graph(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
+            return softmax(logits, bundle.contract.temperature)
 
     _check(_expected(bundle), answer)
 

@@ -25,16 +25,25 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "15.0"
     assert run.data.params["max_length"] == "48"
-    assert run.data.metrics["test_accuracy"] == result.metrics["accuracy"]
+    assert {name: run.data.metrics[f"test_{name}"] for name in result.metrics} == result.metrics
     assert len(client.get_metric_history(result.run_id, "train_loss")) > 3
     assert len(client.get_metric_history(result.run_id, "validation_f1_macro")) > 3
-    digest = Bundle.read(result.bundle).contract.data["sha256"]
+    contract = Bundle.read(result.bundle).contract
+    assert run.data.metrics["temperature"] == contract.temperature
+    assert run.data.metrics["test_uncalibrated_error"] == contract.metrics["uncalibrated_error"]
+    digest = contract.data["sha256"]
     assert run.inputs is not None
     assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
         (split, digest[:32]) for split in ("train", "validation", "test")
     }
     names = {file.path for file in client.list_artifacts(result.run_id)}
-    assert names >= {"confusion_matrix.png", "learning_curves.png", "classification_report.json", "model_summary.txt"}
+    assert names >= {
+        "confusion_matrix.png",
+        "learning_curves.png",
+        "reliability_diagram.png",
+        "classification_report.json",
+        "model_summary.txt",
+    }
 
 
 def test_the_logged_model_has_both_flavors_pins_and_no_pickle(trained: tuple[newsbert.TrainResult, str]) -> None:

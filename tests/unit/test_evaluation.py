@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from newsbert.evaluation import FloatArray, score, softmax
+from newsbert.evaluation import FloatArray, calibration_error, fit_temperature, reliability, score, softmax
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 
@@ -125,3 +125,55 @@ def test_a_temperature_never_changes_the_answer_only_its_certainty(logits: Float
 
 def test_softmax_of_huge_logits_does_not_overflow() -> None:
     assert softmax(np.array([[3e38, 0.0], [-3e38, -3e38]], dtype=np.float32)).tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def _drawn(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, list[int]]:
+    """Logits, and labels that come up as often as these say at a temperature."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (rows, 4)).astype(np.float32)
+    return logits, [int(rng.choice(4, p=row / row.sum())) for row in softmax(logits, temperature).astype(np.float64)]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
+    logits, labels = _drawn(20_000, temperature)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    assert calibration_error(reliability(softmax(logits, found), labels)) < 0.02
+
+
+def test_no_rows_leave_probabilities_as_they_are() -> None:
+    assert fit_temperature(np.empty((0, 4), np.float32), []) == 1.0
+
+
+def test_rows_that_are_all_right_give_the_more_certainty_the_more_they_are() -> None:
+    def certainty(rows: int) -> float:
+        logits = np.tile(np.array([[1.0, 0.0]], np.float32), (rows, 1))
+        return float(softmax(logits, fit_temperature(logits, [0] * rows))[0, 0])
+
+    assert [certainty(rows) for rows in (1, 8, 98)] == pytest.approx([2 / 3, 0.9, 0.99], abs=1e-3)
+
+
+def test_answers_worse_than_chance_become_uncertain() -> None:
+    logits = np.tile(np.array([[5.0, 0.0]], np.float32), (50, 1))
+    assert softmax(logits, fit_temperature(logits, [1] * 50))[0].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+
+
+@relaxed
+@given(logits_arrays, st.data())
+def test_a_fitted_temperature_is_one_that_a_contract_may_have(logits: FloatArray, data: st.DataObject) -> None:
+    labels = data.draw(st.lists(st.integers(0, logits.shape[1] - 1), min_size=len(logits), max_size=len(logits)))
+    assert 0.005 < fit_temperature(logits, labels) < 200
+
+
+def test_reliability_is_what_one_counts() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55], [0.41, 0.59], [1.0, 0.0]], np.float32)
+    labels = [0, 1, 1, 0, 0]
+    low, high = reliability(probabilities, labels, bins=5)  # from 0.4 to 0.6, and from 0.8 to 1
+    assert (low.share, low.accuracy) == (pytest.approx(2 / 5), pytest.approx(1 / 2))
+    assert low.confidence == pytest.approx((0.55 + 0.59) / 2)
+    assert (high.share, high.accuracy) == (pytest.approx(3 / 5), pytest.approx(2 / 3))
+    assert high.confidence == pytest.approx((0.95 + 0.93 + 1) / 3)
+    assert calibration_error([low, high]) == pytest.approx(2 / 5 * 0.07 + 3 / 5 * (0.96 - 2 / 3))
+    scores = score(probabilities, labels, ["a", "b"])
+    assert scores.calibration_error == calibration_error(reliability(probabilities, labels))

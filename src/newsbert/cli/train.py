@@ -13,8 +13,8 @@ from newsbert.cli.output import Output, Progress, duration
 from newsbert.config import TrainSettings
 
 if TYPE_CHECKING:
-    from newsbert.api import Note, Phase, TrainResult
-    from newsbert.training import Event
+    from newsbert.api import TrainResult
+    from newsbert.events import Event
 
 EXAMPLES = """
 Examples:
@@ -124,9 +124,8 @@ class _Reporter:
         self._progress = progress
         self._score: float | None = None
 
-    def __call__(self, event: "Event | Phase | Note") -> None:
-        from newsbert.api import Note, Phase
-        from newsbert.training import Evaluation
+    def __call__(self, event: "Event") -> None:
+        from newsbert.events import Evaluation, Note, Phase
 
         if isinstance(event, Note):
             self._screen.note(event.message)

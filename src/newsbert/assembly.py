@@ -1,0 +1,126 @@
+"""From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+import newsbert
+from newsbert import bundle, cpu, data, export, fidelity, model_card, plots, quantization, requirements, runtimes
+from newsbert.base_model import BaseModel
+from newsbert.bundle import Bundle
+from newsbert.evaluation import Scores, calibration_error, reliability, score, softmax
+from newsbert.events import Event, History, Note, Phase
+from newsbert.fidelity import Reference
+from newsbert.golden import GOLDEN_ITEMS
+from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.text import CLEANING_RULES, prepare
+from newsbert.training import Trained
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
+
+
+def write(
+    part: Path,
+    trained: Trained,
+    tokenizer: SequenceTokenizer,
+    rows: data.Dataset,
+    base: BaseModel,
+    history: History,
+    on_event: Callable[[Event], None],
+) -> tuple[Scores, Bundle]:
+    """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
+
+    Args:
+        part: The bundle's directory, which holds the tokenizer.
+        trained: The model.
+        tokenizer: From `training.prepare_tokenizer`.
+        rows: What it was trained on, and is tested on.
+        base: The encoder that it was made of.
+        history: For the learning curves.
+        on_event: Called with what happens.
+
+    Raises:
+        ModelError: If a graph does not answer as the model does.
+    """
+    export.write_weights(trained.model, part)
+    graphs, reference = _write_graphs(part, trained.model, tokenizer, rows, on_event)
+    contract: dict[str, Any] = {
+        "newsbert_version": newsbert.__version__,
+        "labels": list(rows.label_names),
+        "max_length": tokenizer.max_length,
+        "pad_id": tokenizer.pad_id,
+        "cleaning": list(CLEANING_RULES),
+        "temperature": reference.temperature,
+        "base_model": {"name": base.name, "sha256": base.sha256},
+        "data": {
+            # A file's name without its path: the bundle goes where the path means nothing to anybody.
+            "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
+            "sha256": rows.digest,
+            "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
+        },
+        "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
+        "graphs": graphs,
+        "golden": [
+            bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
+            for item, row in zip(GOLDEN_ITEMS, reference.golden, strict=True)
+        ],
+        "metrics": {},
+    }
+    on_event(Phase("testing"))
+    # The graph that ships is the graph that is scored.
+    (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
+    bundle.write_class_mapping(part, contract["labels"])
+    probabilities = runtimes.load(Bundle.read(part)).predict_prepared(rows.test.texts)
+    scores = score(probabilities, rows.test.labels, rows.label_names)
+    uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
+    before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
+    contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
+    plots.confusion_matrix(scores, part / "confusion_matrix.png")
+    plots.learning_curves(history.steps, history.evaluations, part / "learning_curves.png")
+    plots.reliability_diagram(before, after, part / "reliability_diagram.png")
+    lines = requirements.pinned(requirements.SERVING_EXTRA)
+    (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
+    return scores, bundle.seal(part, contract)
+
+
+def _write_graphs(
+    part: Path,
+    model: PreTrainedModel,
+    tokenizer: SequenceTokenizer,
+    rows: data.Dataset,
+    on_event: Callable[[Event], None],
+) -> tuple[dict[str, bundle.Graph], Reference]:
+    """Write the serving graphs, checked, and return what the contract says of them, and what they were checked with."""
+    fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
+    validation = rows.validation
+    golden = [prepare(item) for item in GOLDEN_ITEMS]
+    export.write_onnx(model, fp32)
+    reference = Reference(model, tokenizer, golden, validation.texts, validation.labels)
+    graphs = {fp32.name: reference.fp32(fp32)}
+    if not cpu.multiplies_int8():
+        on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
+        return graphs, reference
+    on_event(Phase("quantizing"))
+    quantization.write(fp32, int8, tokenizer.encode(_spread(rows.train.texts)), tokenizer.pad_id)
+    graph = reference.int8(int8)
+    if fidelity.ships(graph):
+        graphs[int8.name] = graph
+    else:
+        int8.unlink()
+        on_event(
+            Note(
+                f"no quantized graph: it would cost {graph.accuracy_loss:.2f} points of accuracy on {graph.rows} "
+                f"validation rows, {fidelity.MOST_ACCURACY_LOSS} at most may it cost"
+            )
+        )
+    return graphs, reference
+
+
+def _spread(texts: Sequence[str]) -> Sequence[str]:
+    """As many of the texts as calibrate a graph, from all over: files are often sorted by label."""
+    return texts[:: max(1, len(texts) // quantization.CALIBRATION_ROWS)][: quantization.CALIBRATION_ROWS]
