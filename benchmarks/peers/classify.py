@@ -80,15 +80,23 @@ def load() -> Classifier:
     return GraphClassifier() if GRAPH else TorchClassifier()
 
 
-def pipeline() -> Any:
-    """The transformers pipeline of the bundle, answering with the scores of all labels."""
+def pipeline() -> Classifier:
+    """The transformers pipeline of the bundle, its logits divided by the bundle's temperature."""
     import torch
     import transformers
 
     torch.set_num_threads(THREADS)
-    return transformers.pipeline(
-        "text-classification", model=str(BUNDLE), top_k=None, truncation=True, max_length=MAX_LENGTH
-    )
+    pipe: Any = transformers.pipeline(
+        "text-classification", model=str(BUNDLE), top_k=None, truncation=True, max_length=MAX_LENGTH,
+        function_to_apply="none",
+    )  # fmt: skip
+
+    def classify(texts: Sequence[str]) -> list[Probabilities]:
+        found = [{each["label"]: each["score"] / CONTRACT["temperature"] for each in answer} for answer in pipe(texts)]
+        logits = torch.tensor([[answer[label] for label in LABELS] for answer in found])
+        return [by_label(row) for row in logits.softmax(-1).tolist()]
+
+    return classify
 
 
 def by_label(row: Sequence[float]) -> Probabilities:

@@ -15,14 +15,10 @@ class News(BaseModel):
 
 
 app = FastAPI()
-graph = classify.load() if classify.GRAPH else None
-pipe = None if graph else classify.pipeline()
+classifier = classify.load() if classify.GRAPH else classify.pipeline()
 
 
 @app.post("/predict")
 def predict(news: News) -> dict[str, float]:
     """Classify one text."""
-    if graph:
-        return graph([news.text])[0]
-    assert pipe
-    return {each["label"]: each["score"] for each in pipe([news.text])[0]}
+    return classifier([news.text])[0]

@@ -238,11 +238,11 @@ def _fit(
     stop: Callable[[], bool],
 ) -> "tuple[Trained, SequenceTokenizer, History]":
     """Train, logging what is reported to the run as well."""
-    from newsbert import training
+    from newsbert import head, training
 
     history = History()
 
-    def report(event: Step | Evaluation) -> None:
+    def report(event: Event) -> None:
         if isinstance(event, Evaluation):
             history.evaluations.append(event)
             run.metrics(
@@ -253,14 +253,21 @@ def _fit(
                 },
                 event.step,
             )
-        elif event.loss is not None and (not history.steps or history.steps[-1].loss != event.loss):
+        elif (
+            isinstance(event, Step)
+            and event.loss is not None
+            and (not history.steps or history.steps[-1].loss != event.loss)
+        ):
             history.steps.append(event)
             run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
         on_event(event)
 
     on_event(Phase("tokenizing"))
     tokenizer = training.prepare_tokenizer(base, work / "bundle", settings.max_length)
-    trained = training.fit(base, rows, tokenizer, settings, work / "checkpoints", report, stop)
+    if settings.tune == "head":
+        trained = head.fit(base, rows, tokenizer, settings, report, stop)
+    else:
+        trained = training.fit(base, rows, tokenizer, settings, work / "checkpoints", report, stop)
     return trained, tokenizer, history
 
 
@@ -294,4 +301,5 @@ def _params(settings: TrainSettings, base: base_model.BaseModel, rows: data.Data
     """The resolved configuration as MLflow's parameters."""
     values = dataclasses.asdict(settings)
     values["labels"] = ",".join(rows.label_names)
+    values["learning_rate"] = settings.peak_learning_rate
     return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -21,6 +21,8 @@ from newsbert.text import CLEANING_RULES, prepare
 from newsbert.training import Trained
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
+
+T = TypeVar("T")
 
 
 def write(
@@ -100,13 +102,15 @@ def _write_graphs(
     validation = rows.validation
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     export.write_onnx(model, fp32)
-    reference = Reference(model, tokenizer, golden, validation.texts, validation.labels)
+    texts = _spread(validation.texts, fidelity.CHECKED_ROWS)
+    reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels, fidelity.CHECKED_ROWS))
     graphs = {fp32.name: reference.fp32(fp32)}
     if not cpu.multiplies_int8():
         on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
         return graphs, reference
     on_event(Phase("quantizing"))
-    quantization.write(fp32, int8, tokenizer.encode(_spread(rows.train.texts)), tokenizer.pad_id)
+    calibration = tokenizer.encode(_spread(rows.train.texts, quantization.CALIBRATION_ROWS))
+    quantization.write(fp32, int8, calibration, tokenizer.pad_id)
     graph = reference.int8(int8)
     if fidelity.ships(graph):
         graphs[int8.name] = graph
@@ -114,13 +118,16 @@ def _write_graphs(
         int8.unlink()
         on_event(
             Note(
-                f"no quantized graph: it would cost {graph.accuracy_loss:.2f} points of accuracy on {graph.rows} "
-                f"validation rows, {fidelity.MOST_ACCURACY_LOSS} at most may it cost"
+                f"no quantized graph: on {graph.rows} validation rows it would cost {graph.accuracy_loss:.2f} points "
+                f"of accuracy (at most {fidelity.MOST_ACCURACY_LOSS}), and answer a text alone and among others up to "
+                f"{graph.batch_difference:.2g} differently (at most {bundle.FP32_TOLERANCE})"
             )
         )
     return graphs, reference
 
 
-def _spread(texts: Sequence[str]) -> Sequence[str]:
-    """As many of the texts as calibrate a graph, from all over: files are often sorted by label."""
-    return texts[:: max(1, len(texts) // quantization.CALIBRATION_ROWS)][: quantization.CALIBRATION_ROWS]
+def _spread(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of the values, from all over: files are often sorted by label."""
+    if len(values) <= most:
+        return list(values)
+    return [values[place] for place in np.linspace(0, len(values) - 1, most).astype(int)]

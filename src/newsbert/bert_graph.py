@@ -52,13 +52,17 @@ class BertGraph(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        return cast(Tensor, self.classifier(torch.tanh(self.pooler(self.encode(input_ids, attention_mask)))))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return what the last layer makes of the first token, `(batch, hidden)`."""
         length = input_ids.shape[1]
         bias = (1.0 - attention_mask[:, None, None, :].float()) * _MASKED  # (batch, 1, 1, sequence)
         hidden = self.embeddings(input_ids=input_ids)
         hidden = hidden.reshape(-1, hidden.shape[-1])  # (batch * sequence, hidden)
         for layer in self.layers:
             hidden = layer(hidden, bias, length)
-        return cast(Tensor, self.classifier(torch.tanh(self.pooler(hidden))))
+        return cast(Tensor, hidden)
 
 
 class _Layer(nn.Module):

@@ -41,6 +41,10 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+LEARNING_RATES = {"full": 1.5e-4, "head": 3e-3}
+"""Defaults, by what is tuned."""
+
+
 @dataclass(frozen=True)
 class TrackingSettings:
     """Where runs and models are kept: top-level keys of `newsbert.toml`."""
@@ -62,10 +66,23 @@ class TrainSettings:
     epochs: float = _setting(5.0, "Passes over the training rows", least=1e-6, most=10_000)
     samples: int | None = _setting(None, "Training rows to use at most", least=1)
     batch_size: int = _setting(32, "Rows in a training step", least=1)
-    learning_rate: float = _setting(1.5e-4, "Peak learning rate", least=1e-12, most=1)
+    tune: str = _setting(
+        "full", "What is tuned: full, the encoder too; or head, only what follows it", choices=tuple(LEARNING_RATES)
+    )
+    learning_rate: float | None = _setting(
+        None,
+        f"Peak learning rate (default: {', '.join(f'{rate:g} for {part}' for part, rate in LEARNING_RATES.items())})",
+        least=1e-12,
+        most=1,
+    )
     max_length: int = _setting(128, "Tokens read of a text, in training and in serving", least=8)
     seed: int = _setting(42, "Seed of splits, order and initialization", least=0, most=2**32 - 1)
     output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate, or what it is where none is given."""
+        return self.learning_rate or LEARNING_RATES[self.tune]
 
 
 @dataclass(frozen=True)

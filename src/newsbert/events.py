@@ -18,6 +18,15 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """So many of all rows are done in the phase of this name."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Step:
     """An optimizer step was made; `loss` is the mean since the last report, `None` before the first."""
 
@@ -41,7 +50,7 @@ class Evaluation:
     best: bool
 
 
-Event = Phase | Note | Step | Evaluation
+Event = Phase | Note | Progress | Step | Evaluation
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Reference:
         model: The trained model.
         tokenizer: The bundle's.
         golden: The golden texts, prepared.
-        texts: Validation rows, prepared; the first `CHECKED_ROWS` count.
+        texts: Validation rows, prepared, `CHECKED_ROWS` at most.
         labels: Their label ids.
 
     Attributes:
@@ -47,8 +47,8 @@ class Reference:
         texts: Sequence[str],
         labels: Sequence[int],
     ) -> None:
-        self._golden, self._labels = len(golden), np.asarray(labels[:CHECKED_ROWS])
-        self._ids = tokenizer.encode([*golden, *texts[:CHECKED_ROWS]])
+        self._golden, self._labels = len(golden), np.asarray(labels)
+        self._ids = tokenizer.encode([*golden, *texts])
         self._pad_id = tokenizer.pad_id
         graph = TorchGraph(model)
         logits = self._logits(graph)

@@ -116,18 +116,18 @@ def fit(
         ModelError: If the base model cannot be loaded as a classifier.
     """
     transformers.set_seed(settings.seed)
-    model = _classifier(base, dataset.label_names)
+    model = classifier(base, dataset.label_names)
     precision = _precision(model)
     train, validation = _Encoded(dataset.train, tokenizer), _Encoded(dataset.validation, tokenizer, by_length=True)
     steps_per_epoch = math.ceil(len(train) / settings.batch_size)
     total_steps = max(1, math.ceil(settings.epochs * steps_per_epoch))
-    interval = math.ceil(total_steps / max(1, round(settings.epochs * EVALUATIONS_PER_EPOCH)))
+    interval = evaluation_interval(total_steps, settings.epochs)
     arguments = TrainingArguments(
         output_dir=str(work_dir),
         max_steps=total_steps,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=64,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.peak_learning_rate,
         warmup_steps=math.ceil(WARMUP_SHARE * total_steps),
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
@@ -166,7 +166,7 @@ def fit(
     trainer.train()
     state = trainer.state
     # The Trainer has wrapped the model's forward in autocast: its weights go into a model of their own.
-    best = _classifier(base, dataset.label_names).eval()
+    best = classifier(base, dataset.label_names).eval()
     best.load_state_dict({name: tensor.to("cpu", torch.float32) for name, tensor in model.state_dict().items()})
     best_step = int(state.best_global_step or state.global_step)
     seconds = time.perf_counter() - started
@@ -174,7 +174,17 @@ def fit(
     return Trained(best, best_step, reporter.stopped, seconds, precision)
 
 
-def _classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
+def evaluation_interval(total_steps: int, epochs: float) -> int:
+    """After how many steps the validation rows are scored."""
+    return math.ceil(total_steps / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
+
+
+def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
+    """Load the encoder with a new classifier's head, the table of word vectors frozen.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
     names = dict(enumerate(label_names))
     try:
         model = AutoModelForSequenceClassification.from_pretrained(

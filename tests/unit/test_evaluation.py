@@ -161,19 +161,32 @@ def test_answers_worse_than_chance_become_uncertain() -> None:
 
 @relaxed
 @given(logits_arrays, st.data())
-def test_a_fitted_temperature_is_one_that_a_contract_may_have(logits: FloatArray, data: st.DataObject) -> None:
-    labels = data.draw(st.lists(st.integers(0, logits.shape[1] - 1), min_size=len(logits), max_size=len(logits)))
-    assert 0.005 < fit_temperature(logits, labels) < 200
+def test_no_other_temperature_fits_better(logits: FloatArray, data: st.DataObject) -> None:
+    rows, classes = logits.shape
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=rows, max_size=rows))
+    doubt = 1 / (rows + 2)
+
+    def loss(temperature: float) -> float:
+        total = 0.0
+        for row, label in zip(logits.astype(np.float64) / temperature, labels, strict=True):
+            logs = row - row.max() - math.log(np.exp(row - row.max()).sum())
+            others = (logs.sum() - logs[label]) / max(1, classes - 1)
+            total -= (1 - doubt) * logs[label] + doubt * others
+        return float(total)
+
+    found = fit_temperature(logits, labels)
+    assert 0.01 <= found <= 100
+    for other in (0.9 * found, 1.1 * found):
+        if 0.01 <= other <= 100:
+            assert loss(found) <= loss(other) + 1e-3 * (1 + abs(loss(other)))
 
 
 def test_reliability_is_what_one_counts() -> None:
     probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55], [0.41, 0.59], [1.0, 0.0]], np.float32)
     labels = [0, 1, 1, 0, 0]
     low, high = reliability(probabilities, labels, bins=5)  # from 0.4 to 0.6, and from 0.8 to 1
-    assert (low.share, low.accuracy) == (pytest.approx(2 / 5), pytest.approx(1 / 2))
-    assert low.confidence == pytest.approx((0.55 + 0.59) / 2)
-    assert (high.share, high.accuracy) == (pytest.approx(3 / 5), pytest.approx(2 / 3))
-    assert high.confidence == pytest.approx((0.95 + 0.93 + 1) / 3)
+    assert [low.share, low.confidence, low.accuracy] == pytest.approx([2 / 5, (0.55 + 0.59) / 2, 1 / 2])
+    assert [high.share, high.confidence, high.accuracy] == pytest.approx([3 / 5, (0.95 + 0.93 + 1) / 3, 2 / 3])
     assert calibration_error([low, high]) == pytest.approx(2 / 5 * 0.07 + 3 / 5 * (0.96 - 2 / 3))
     scores = score(probabilities, labels, ["a", "b"])
     assert scores.calibration_error == calibration_error(reliability(probabilities, labels))

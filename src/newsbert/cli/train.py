@@ -23,6 +23,8 @@ Examples:
 
     newsbert train --data news.csv --epochs 2 --model-name BertModel
 
+    newsbert train --data news.csv --tune head --epochs 20
+
     newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
 """
 
@@ -36,6 +38,7 @@ def train(
     epochs: Annotated[float | None, setting(TrainSettings, "epochs")] = None,
     samples: Annotated[int | None, setting(TrainSettings, "samples")] = None,
     batch_size: Annotated[int | None, setting(TrainSettings, "batch_size")] = None,
+    tune: Annotated[str | None, setting(TrainSettings, "tune", metavar="PART")] = None,
     learning_rate: Annotated[float | None, setting(TrainSettings, "learning_rate")] = None,
     max_length: Annotated[int | None, setting(TrainSettings, "max_length")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
@@ -63,6 +66,7 @@ def train(
         "epochs": epochs,
         "samples": samples,
         "batch_size": batch_size,
+        "tune": tune,
         "learning_rate": learning_rate,
         "max_length": max_length,
         "seed": seed,
@@ -125,12 +129,14 @@ class _Reporter:
         self._score: float | None = None
 
     def __call__(self, event: "Event") -> None:
-        from newsbert.events import Evaluation, Note, Phase
+        from newsbert.events import Evaluation, Note, Phase, Progress
 
         if isinstance(event, Note):
             self._screen.note(event.message)
         elif isinstance(event, Phase):
             self._progress.phase(event.name)
+        elif isinstance(event, Progress):
+            self._progress.update(event.name, event.done, event.total, {})
         elif isinstance(event, Evaluation):
             self._score = event.f1_macro
             best = ", best so far" if event.best else ""

@@ -1,0 +1,144 @@
+"""Tuning the head alone: what it changes, and what it computes again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+import newsbert
+from newsbert import base_model, config, features, training
+from newsbert.bert_graph import BertGraph
+from newsbert.errors import NewsbertError, UsageError
+from newsbert.events import Evaluation, Event, Progress, Step
+
+ARGUMENTS: dict[str, Any] = {"tune": "head", "max_length": 48, "epochs": 20, "batch_size": 16}
+
+
+@pytest.fixture
+def train(tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def run(**changes: Any) -> newsbert.TrainResult:
+        given = {**ARGUMENTS, "data": str(labelled_file), "base_model": str(tiny_encoder), **changes}
+        return newsbert.train(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", **given)
+
+    return run
+
+
+def _cached() -> list[Path]:
+    return sorted((config.cache_dir() / "features").iterdir())
+
+
+def test_only_the_head_is_changed(train: Any, tiny_encoder: Path) -> None:
+    result = train()
+    tuned, before = load_file(result.bundle / "model.safetensors"), AutoModel.from_pretrained(tiny_encoder).state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tuned[f"bert.{name}"], tensor) != name.startswith("pooler"), name
+    assert len(newsbert.load(result.bundle).predict(["stocks fall"])) == 1
+
+
+def test_the_head_of_a_real_encoder_learns(train: Any) -> None:
+    result = train(data="sample", base_model="minilm")
+    assert result.metrics["accuracy"] > 0.75  # of four classes
+
+
+def test_vectors_are_computed_once(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train()
+    kept = _cached()
+    assert len(kept) == 2  # of training and validation rows
+
+    def encode(*_: object) -> None:
+        raise AssertionError("the encoder was run again")
+
+    monkeypatch.setattr(features, "_write", encode)
+    again = train(learning_rate=3e-3)
+    assert _cached() == kept
+    assert again.metrics == first.metrics  # the same seed, the same order, the same result
+    with pytest.raises(AssertionError, match="run again"):
+        train(max_length=8)
+
+
+def test_a_broken_cache_is_made_anew(train: Any) -> None:
+    first = train()
+    for file in _cached():
+        file.write_bytes(file.read_bytes()[:100])
+    assert train().metrics == first.metrics
+
+
+def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(NewsbertError, match="cannot be used") as caught:
+        train()
+    assert "NEWSBERT_CACHE_DIR" in str(caught.value.hint)
+
+
+def test_what_is_told_and_when_it_stops(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    events: list[Event] = []
+
+    def stop() -> bool:
+        return any(isinstance(event, Step) for event in events)
+
+    result = train(on_event=events.append, stop=stop)
+    encoded = [event for event in events if isinstance(event, Progress)]
+    assert encoded
+    assert {event.name for event in encoded} == {"encoding"}
+    assert all(0 < event.done <= event.total for event in encoded)
+    assert result.stopped_early
+    assert sum(isinstance(event, Evaluation) for event in events) == 1
+
+
+def test_who_stops_before_anything_is_learned_gets_no_model(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(stop=lambda: True, output=str(tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
+    assert not list((config.cache_dir() / "features").iterdir())
+
+
+def test_the_learning_rate_that_was_used_is_logged(train: Any, tmp_path: Path) -> None:
+    import mlflow
+
+    result = train(epochs=1)
+    run = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(result.run_id)
+    assert (run.data.params["tune"], run.data.params["learning_rate"]) == ("head", "0.003")
+
+
+def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> None:
+    base = base_model.find(str(tiny_encoder))
+    tokenizer = training.prepare_tokenizer(base, tmp_path, 48)
+    rows = tokenizer.encode(["stocks fall as bank profit rises", "goal", "treaty vote border " * 9])
+    found = features.of(BertGraph(training.classifier(base, ("a", "b"))).eval(), base.sha256, rows, tokenizer.pad_id)
+    model = AutoModel.from_pretrained(tiny_encoder).eval()
+    for row, vector in zip(rows, found, strict=True):
+        with torch.inference_mode():
+            expected = model(input_ids=torch.tensor([row])).last_hidden_state[0, 0].numpy()
+        assert np.abs(vector - expected).max() < 1e-4
+    assert isinstance(found, np.memmap)
+
+
+def test_other_weights_and_other_rows_have_vectors_of_their_own() -> None:
+    keys = {features._key(*each) for each in (("a", [[1, 2]]), ("b", [[1, 2]]), ("a", [[1], [2]]), ("a", [[1, 2], []]))}
+    assert len(keys) == 4
+
+
+def test_an_encoder_of_another_architecture_is_refused(train: Any, tmp_path: Path, tiny_encoder: Path) -> None:
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    size = json.loads((tiny_encoder / "config.json").read_text())["vocab_size"]
+    other = tmp_path / "distil"
+    DistilBertModel(DistilBertConfig(vocab_size=size, dim=32, n_layers=1, n_heads=2, hidden_dim=32)).save_pretrained(
+        other
+    )
+    tokenizer.save_pretrained(other)
+    with pytest.raises(UsageError, match="distilbert"):
+        train(base_model=str(other))
