@@ -62,7 +62,9 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
     for bins, color, name in ((before, SCORE, "without temperature"), (after, LOSS, "calibrated")):
         confidence, accuracy = [each.confidence for each in bins], [each.accuracy for each in bins]
         axes.plot(confidence, accuracy, color=color, label=f"{name}: error {calibration_error(bins):.3f}")
-        axes.scatter(confidence, accuracy, [10 + 400 * each.share for each in bins], color=color, alpha=0.5)
+        axes.scatter(
+            confidence, accuracy, [10 + 400 * each.share for each in bins], color=color, alpha=0.5, clip_on=False
+        )
     axes.set(
         xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1),
         title="Test rows: reliability",
