@@ -1,6 +1,7 @@
 """What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from newsbert.bundle import Bundle
 from tests.images import engine, image_settings, images
 
 __all__ = ["engine", "image_settings", "images"]
+
+# A suite that a shell runs in the background has Ctrl+C ignored, and so would all that it starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Labels and texts of our own; every class has words that tell it.
 LABELS = ("Sport & loisirs", "World", "Économie")

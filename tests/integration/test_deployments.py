@@ -439,7 +439,10 @@ def test_run_local_serves_until_it_is_interrupted(
             assert json.load(response)["label"] == "Sport & loisirs"
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        try:
+            process.communicate(timeout=60)
+        finally:
+            process.kill()  # whatever became of it, it is not to be in the next tests' way
     assert process.returncode == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
