@@ -27,6 +27,12 @@ _WORDS = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache for what is made once for all tests, instead of the user's."""
+    os.environ["NEWSBERT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory, cache and state of the test's own, and no settings from outside."""

@@ -11,15 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newsbert.api import TrainResult, load, train
+    from newsbert.api import load, train
     from newsbert.model import Model, Prediction
+    from newsbert.training_run import TrainResult
 
     __version__: str
 
 __all__ = ["Model", "Prediction", "TrainResult", "__version__", "load", "train"]
 
 _HOMES = {
-    "TrainResult": "newsbert.api",
+    "TrainResult": "newsbert.training_run",
     "load": "newsbert.api",
     "train": "newsbert.api",
     "Model": "newsbert.model",

@@ -2,64 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import newsbert
-from newsbert import (
-    archive,
-    base_model,
-    bundle,
-    config,
-    data,
-    model_store,
-    tracking,
-    work_dir,
-)
+from newsbert import archive, bundle, config, delivery, model_store, tracking, training_run
 from newsbert.bundle import AUTO, Bundle
 from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
-from newsbert.errors import MissingExtraError, ModelError, NewsbertError
-from newsbert.evaluation import Scores
-from newsbert.events import Evaluation, Event, History, Note, Phase, Step
+from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
+from newsbert.events import Event
 from newsbert.model import Model
 from newsbert.model_store import Located
-from newsbert.tracking import Tracker
-
-if TYPE_CHECKING:
-    from newsbert.run_log import RunLog
-    from newsbert.runtimes.tokenization import SequenceTokenizer
-    from newsbert.tracking import Version
-    from newsbert.training import Trained
-
-_BUNDLES = Path("bundles")
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished training.
-
-    Attributes:
-        bundle: Directory of the bundle.
-        run_id: The MLflow run.
-        scores: On the test rows.
-        seconds: Time spent training, evaluations included.
-        stopped_early: Whether it was asked to stop before the last step.
-        version: The registered version, if one was asked for.
-    """
-
-    bundle: Path
-    run_id: str
-    scores: Scores
-    seconds: float
-    stopped_early: bool
-    version: "Version | None"
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Scores on the test rows by name."""
-        return self.scores.metrics
+from newsbert.tracking import Tracker, Version
+from newsbert.training_run import TrainResult
 
 
 def train(
@@ -67,6 +23,7 @@ def train(
     model_name: str | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
+    resume: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     **settings: Any,
@@ -77,6 +34,8 @@ def train(
         model_name: Registers the model under this name when done.
         tracking_uri: MLflow's; as configured if not given.
         experiment: MLflow's; as configured if not given.
+        resume: The id of a run that was killed or failed after it had a checkpoint, or the beginning of the id, or the
+            directory in which it worked: it goes on from there, with its own settings.
         on_event: Called with what happens.
         stop: Asked after every step; true ends training early, with the best model so far kept and logged.
         **settings: Fields of `config.TrainSettings`, such as `data`, `epochs` or `output`.
@@ -87,47 +46,20 @@ def train(
     unknown = set(settings) - {field.name for field in dataclasses.fields(TrainSettings)}
     if unknown:
         raise TypeError(f"train() has no argument {unknown.pop()!r}")
-    resolved = config.resolve(TrainSettings, **settings)
     if model_name is not None:
         tracking.check_names(model_name)
-    output = work_dir.output_directory(resolved.output) if resolved.output else None
-    rows = data.load(
-        resolved.data,
-        labels=resolved.labels,
-        text_column=resolved.text_column,
-        label_column=resolved.label_column,
-        samples=resolved.samples,
-        seed=resolved.seed,
+    given = [name for name, value in settings.items() if value is not None]
+    if resume is not None and given:
+        raise UsageError(
+            f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
+            f"newsbert train --resume {resume}",
+        )
+    if resume is not None:
+        return training_run.resume(resume, connect(tracking_uri, experiment), model_name, on_event, stop)
+    resolved = config.resolve(TrainSettings, **settings)
+    return training_run.start(
+        resolved, functools.partial(connect, tracking_uri, experiment, create=True), model_name, on_event, stop
     )
-    for note in rows.notes:
-        on_event(Note(note))
-    base = base_model.find(resolved.base_model)
-    tracker = connect(tracking_uri, experiment, create=True)
-    for run_id in work_dir.remove_stale(output.parent if output else _BUNDLES):
-        tracker.end_killed(run_id)
-        on_event(Note(f"run {run_id} was killed while training: what it left is removed"))
-    with contextlib.ExitStack() as stack:
-        run = stack.enter_context(tracker.run())
-        final = output or _BUNDLES / run.run_id
-        work = stack.enter_context(work_dir.beside(final, run.run_id))
-        run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
-        run.params(_params(resolved, base, rows))
-        splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
-        run.dataset(resolved.data, rows.digest, splits)
-        part = work / "bundle"
-        part.mkdir()
-        trained, tokenizer, history = _fit(base, rows, resolved, work, run, on_event, stop)
-        from newsbert import assembly
-
-        on_event(Phase("exporting"))
-        scores, finished = assembly.write(part, trained, tokenizer, rows, base, history, on_event)
-        on_event(Phase("logging"))
-        _log(run, finished, scores, trained)
-        part.replace(final)
-        result = TrainResult(final, run.run_id, scores, trained.seconds, trained.stopped_early, None)
-    if model_name is None:
-        return result
-    return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
 
 
 def load(reference: str | Path | None = None, *, runtime: str = AUTO, tracking_uri: str | None = None) -> Model:
@@ -144,6 +76,33 @@ def load(reference: str | Path | None = None, *, runtime: str = AUTO, tracking_u
     """
     located = locate(reference, tracking_uri=tracking_uri)
     return Model.from_directory(located.path, located.name, runtime)
+
+
+def register(
+    source: str | None,
+    name: str,
+    alias: str | None = None,
+    *,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+) -> Version:
+    """Make a model a version of the registered model `name`.
+
+    Args:
+        source: A run id, a `runs:/…` URI, or nothing for the latest finished run; or a bundle's directory, which is
+            logged first where that was not done.
+        name: The registered model; made if there is none.
+        alias: An alias to point at the version.
+        tracking_uri: MLflow's; as configured if not given.
+        experiment: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: If there is no such model, or the registry refuses.
+    """
+    if source is not None and Path(source).is_dir():
+        tracking.check_names(name, alias)
+        return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias)
+    return connect(tracking_uri, experiment).register(source, name, alias)
 
 
 def write_archive(
@@ -226,80 +185,3 @@ def _missing(error: ModuleNotFoundError) -> NewsbertError:
     if module == "newsbert":
         raise error
     return MissingExtraError(module, "train")
-
-
-def _fit(
-    base: base_model.BaseModel,
-    rows: data.Dataset,
-    settings: TrainSettings,
-    work: Path,
-    run: "RunLog",
-    on_event: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> "tuple[Trained, SequenceTokenizer, History]":
-    """Train, logging what is reported to the run as well."""
-    from newsbert import head, training
-
-    history = History()
-
-    def report(event: Event) -> None:
-        if isinstance(event, Evaluation):
-            history.evaluations.append(event)
-            run.metrics(
-                {
-                    "validation_accuracy": event.accuracy,
-                    "validation_f1_macro": event.f1_macro,
-                    "validation_loss": event.loss,
-                },
-                event.step,
-            )
-        elif (
-            isinstance(event, Step)
-            and event.loss is not None
-            and (not history.steps or history.steps[-1].loss != event.loss)
-        ):
-            history.steps.append(event)
-            run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
-        on_event(event)
-
-    on_event(Phase("tokenizing"))
-    tokenizer = training.prepare_tokenizer(base, work / "bundle", settings.max_length)
-    if settings.tune == "head":
-        trained = head.fit(base, rows, tokenizer, settings, report, stop)
-    else:
-        trained = training.fit(base, rows, tokenizer, settings, work / "checkpoints", report, stop)
-    return trained, tokenizer, history
-
-
-def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") -> None:
-    """Log the final metrics, the pictures and reports, and the model."""
-    import json
-    import tempfile
-
-    run.metrics(
-        {
-            **{f"test_{name}": value for name, value in finished.contract.metrics.items()},
-            "temperature": finished.contract.temperature,
-            "training_seconds": trained.seconds,
-            "best_step": trained.best_step,
-        }
-    )
-    run.tags({"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision})
-    with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory) / "classification_report.json"
-        per_class = {name: dataclasses.asdict(each) for name, each in scores.per_class.items()}
-        report.write_text(json.dumps(per_class, indent=2, ensure_ascii=False), encoding="utf-8")
-        summary = Path(directory) / "model_summary.txt"
-        parameters = sum(parameter.numel() for parameter in trained.model.parameters())
-        tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
-        summary.write_text(f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n")
-        run.artifacts([report, summary, *finished.path.glob("*.png")])
-    run.model(finished, trained.model)
-
-
-def _params(settings: TrainSettings, base: base_model.BaseModel, rows: data.Dataset) -> dict[str, Any]:
-    """The resolved configuration as MLflow's parameters."""
-    values = dataclasses.asdict(settings)
-    values["labels"] = ",".join(rows.label_names)
-    values["learning_rate"] = settings.peak_learning_rate
-    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -12,15 +12,18 @@ import newsbert
 from newsbert import bundle, cpu, data, export, fidelity, model_card, plots, quantization, requirements, runtimes
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.evaluation import Scores, calibration_error, reliability, score, softmax
-from newsbert.events import Event, History, Note, Phase
+from newsbert.evaluation import FloatArray, Scores, calibration_error, reliability, score, softmax
+from newsbert.events import Event, Note, Phase
 from newsbert.fidelity import Reference
 from newsbert.golden import GOLDEN_ITEMS
+from newsbert.runtimes import Runtime
 from newsbert.runtimes.tokenization import SequenceTokenizer
 from newsbert.text import CLEANING_RULES, prepare
 from newsbert.training import Trained
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
+
+_WINDOW_ROWS = 8192
 
 T = TypeVar("T")
 
@@ -31,7 +34,6 @@ def write(
     tokenizer: SequenceTokenizer,
     rows: data.Dataset,
     base: BaseModel,
-    history: History,
     on_event: Callable[[Event], None],
 ) -> tuple[Scores, Bundle]:
     """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
@@ -42,7 +44,6 @@ def write(
         tokenizer: From `training.prepare_tokenizer`.
         rows: What it was trained on, and is tested on.
         base: The encoder that it was made of.
-        history: For the learning curves.
         on_event: Called with what happens.
 
     Raises:
@@ -76,18 +77,24 @@ def write(
     # The graph that ships is the graph that is scored.
     (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
-    probabilities = runtimes.load(Bundle.read(part)).predict_prepared(rows.test.texts)
+    probabilities = _predict(runtimes.load(Bundle.read(part)), rows.test.texts)
     scores = score(probabilities, rows.test.labels, rows.label_names)
     uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
     before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
     contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
     plots.confusion_matrix(scores, part / "confusion_matrix.png")
-    plots.learning_curves(history.steps, history.evaluations, part / "learning_curves.png")
+    plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
     lines = requirements.pinned(requirements.SERVING_EXTRA)
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
     return scores, bundle.seal(part, contract)
+
+
+def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
+    """Probabilities of prepared texts, a window of them after the other: a split may not fit into memory."""
+    windows = range(0, len(texts), _WINDOW_ROWS)
+    return np.concatenate([runtime.predict_prepared(texts[start : start + _WINDOW_ROWS]) for start in windows])
 
 
 def _write_graphs(
@@ -103,7 +110,7 @@ def _write_graphs(
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     export.write_onnx(model, fp32)
     texts = _spread(validation.texts, fidelity.CHECKED_ROWS)
-    reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels, fidelity.CHECKED_ROWS))
+    reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), fidelity.CHECKED_ROWS))
     graphs = {fp32.name: reference.fp32(fp32)}
     if not cpu.multiplies_int8():
         on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))

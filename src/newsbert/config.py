@@ -64,6 +64,7 @@ class TrainSettings:
     label_column: str | None = _setting(None, "Column of the label")
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
     epochs: float = _setting(5.0, "Passes over the training rows", least=1e-6, most=10_000)
+    max_steps: int | None = _setting(None, "Steps at most, however many epochs they are", least=1)
     samples: int | None = _setting(None, "Training rows to use at most", least=1)
     batch_size: int = _setting(32, "Rows in a training step", least=1)
     tune: str = _setting(

@@ -1,48 +1,44 @@
-"""Labelled rows, ready to train on: cleaned, with a label map, split and hashed.
-
-Rows come from the bundled sample, a file, a directory of files named after their splits, or a data set in the layout
-of the Hugging Face Hub.
-"""
+"""Labelled rows, ready to train on: drawn into splits and hashed."""
 
 import hashlib
 import json
-import math
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from newsbert import corpus as corpora
 from newsbert import rows as row_files
-from newsbert.errors import DataError, MissingExtraError, UsageError, first_line
-from newsbert.rows import AG_NEWS_COLUMNS, Row
-from newsbert.text import CLEANING_RULES, clean, join
+from newsbert import sources
+from newsbert.corpus import Corpus, Labels
+from newsbert.errors import DataError, UsageError
+from newsbert.evaluation import IntArray
+from newsbert.ragged import Texts
+from newsbert.sources import AG_NEWS_LABELS, SAMPLE
 
-AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
-SAMPLE = "sample"
+__all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load", "texts"]
+
 TEST_SHARE = VALIDATION_SHARE = 0.1
 MAX_TEST_ROWS, MAX_VALIDATION_ROWS = 5_000, 2_000
 """Enough to tell scores half a point apart; more would only make every evaluation slower."""
 
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """Prepared sequences and their label ids, row by row."""
+    """Prepared sequences and their label ids, row by row.
 
-    texts: list[str]
-    labels: list[int]
+    Attributes:
+        texts: On the disk.
+        labels: In memory.
+        digest: SHA-256 over the label ids and the texts' digests.
+    """
+
+    texts: Sequence[str]
+    labels: Labels
+    digest: str
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -55,7 +51,7 @@ class Dataset:
     Attributes:
         name: Where the rows came from.
         label_names: Names in the order of their ids.
-        digest: SHA-256 over label names and the rows of all splits, in order.
+        digest: SHA-256 over label names and the digests of all splits, in order.
         notes: What the user should know: rows left out, samples not to be had.
     """
 
@@ -66,16 +62,6 @@ class Dataset:
     test: Split
     digest: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass
-class _Source:
-    """Rows as they were found, by split; `rows` without splits are under `""`."""
-
-    splits: dict[str, list[Row]]
-    label_names: tuple[str, ...] | None = None
-    first_id: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def load(
@@ -103,22 +89,17 @@ def load(
     """
     if len(set(labels)) < len(labels):
         raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
-    source = _open(data, label_column)
-    ids, names = _label_ids(source, labels, label_column)
-    splits = {}
-    for name, rows in source.splits.items():
-        texts = _texts(rows, text_column)
-        kept = [index for index, text in enumerate(texts) if text and ids[name][index] >= 0]
-        if len(kept) < len(rows):
-            source.notes.append(f"{len(rows) - len(kept)} rows without text or label were left out")
-        splits[name] = Split([texts[index] for index in kept], [ids[name][index] for index in kept])
-    rng = np.random.default_rng(seed)
-    train, validation, test = _three_splits(splits, names, rng, source.notes)
-    _check_classes(train, names)
+    corpus = corpora.prepare(sources.open_source(data, label_column), labels, text_column, label_column)
+    notes = list(corpus.notes)
+    names = corpus.label_names
+    drawing = _Drawing(corpus, np.random.default_rng(seed), notes)
+    train, validation, test = drawing.three_splits()
+    drawing.check_classes(train)
     if samples is not None:
-        train = _sample(train, samples, len(names), rng, source.notes)
-    digest = _digest(names, (train, validation, test))
-    return Dataset(data, names, train, validation, test, digest, tuple(source.notes))
+        train = drawing.sample(train, samples)
+    found = _split(corpus, train), _split(corpus, validation), _split(corpus, test)
+    digest = hashlib.sha256(json.dumps([names, *(split.digest for split in found)]).encode()).hexdigest()
+    return Dataset(data, names, *found, digest, tuple(notes))
 
 
 def texts(file: Path | None = None) -> list[str]:
@@ -128,269 +109,102 @@ def texts(file: Path | None = None) -> list[str]:
         DataError: If the file cannot be read, or has no texts.
     """
     with resources.as_file(resources.files("newsbert") / "sample.csv") as sample:
-        found = [text for text in _texts(row_files.read(file or sample), None) if text]
+        rows = row_files.read(file or sample)
+    columns = row_files.columns(rows)
+    found = [text for number, row in enumerate(rows, 1) if (text := corpora.text_of(row, number, columns))]
     if not found:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
     return found
 
 
-def _open(data: str, label_column: str | None) -> _Source:
-    if data == SAMPLE:
-        with resources.as_file(resources.files("newsbert") / "sample.csv") as path:
-            return _Source({"": row_files.read(path)}, AG_NEWS_LABELS)
-    path = Path(data)
-    try:
-        with suppress(RuntimeError):  # no such user's home: then there is no such file either
-            path = path.expanduser()
-        if path.is_file():
-            return _from_files({"": path})
-        if path.is_dir():
-            named = _named_splits(path)
-            return _from_files(named) if "train" in named else _from_hub(str(path), label_column)
-    except OSError as error:
-        raise UsageError(
-            f"{data!r} cannot be read: {error.strerror or error}", "check the path and its rights"
-        ) from error
-    if path.suffix or data.startswith((".", "/", "~")) or data.count("/") > 1:
-        raise UsageError(f"no such file: {data!r}", "check the path; `--data sample` trains on the bundled rows")
-    return _from_hub(data, label_column)
+class _Drawing:
+    """Draws rows of a corpus, which are told by their places in it."""
 
+    def __init__(self, corpus: Corpus, rng: np.random.Generator, notes: list[str]) -> None:
+        self._corpus, self._rng, self._notes = corpus, rng, notes
+        self._labels = len(corpus.label_names)
+        self._digests: NDArray[np.uint64] = corpus.digests[:, 0]  # enough to tell texts apart
 
-def _named_splits(directory: Path) -> dict[str, Path]:
-    """The files of a directory that are named after splits.
+    def three_splits(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Keep the splits there are and draw those that are missing from the training rows, by class."""
+        given = {name: rows for name, rows in self._corpus.splits.items() if name and len(rows)}
+        pool = given.pop("train", None)
+        if pool is None:
+            pool = self._corpus.splits.get("", np.empty(0, np.int64))
+        missing = [name for name in ("test", "validation") if name not in given]
+        if missing:
+            pool = self._without_duplicates(pool)
+            self.check_classes(pool, least=1 + len(missing))
+        drawn = dict(given)
+        for name in missing:
+            share, most = (TEST_SHARE, MAX_TEST_ROWS) if name == "test" else (VALIDATION_SHARE, MAX_VALIDATION_ROWS)
+            drawn[name], pool = self._draw(pool, min(round(share * len(pool)), most))
+        held_out = np.concatenate([drawn["validation"], drawn["test"]])
+        leaked = np.isin(self._digests[pool], self._digests[held_out])
+        if leaked.any():
+            self._notes.append(f"{leaked.sum()} training rows stood in validation or test rows too and were left out")
+            pool = pool[~leaked]
+        return pool, drawn["validation"], drawn["test"]
 
-    Raises:
-        UsageError: If two files are of the same split.
-    """
-    named: dict[str, Path] = {}
-    for file in sorted(directory.iterdir()):
-        split = _split_of(file) if file.is_file() else ""
-        if split in named:
-            raise UsageError(f"two files hold {split} rows: {named[split]} and {file}", "keep one, or join them")
-        if split:
-            named[split] = file
-    return named
+    def check_classes(self, rows: IntArray, least: int = 1) -> None:
+        """Refuse rows of one class only, and classes with fewer than `least` rows.
 
-
-def _split_of(file: Path) -> str:
-    """The split that a file's name tells (`train.csv`, `dev.jsonl.gz`), or nothing."""
-    stem, _, suffix = file.name.lower().partition(".")
-    return _SPLIT_NAMES.get(stem, "") if suffix.removesuffix(".gz") in row_files.FORMATS else ""
-
-
-def _from_files(files: dict[str, Path]) -> _Source:
-    splits = {name: row_files.read(path) for name, path in files.items()}
-    first = next(iter(splits.values()))[0]
-    if tuple(first) == AG_NEWS_COLUMNS:
-        return _Source(splits, AG_NEWS_LABELS, first_id=1)
-    return _Source(_by_split_column(splits))
-
-
-def _by_split_column(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Divide a file's rows by its `split` column, if it has one that names splits and nothing else."""
-    if list(splits) != [""] or "split" not in splits[""][0]:
-        return splits
-    divided: dict[str, list[Row]] = {}
-    for row in splits[""]:
-        name = _SPLIT_NAMES.get(str(row.get("split", "")).strip().lower())
-        if name is None:
-            return splits
-        divided.setdefault(name, []).append(row)
-    return divided if "train" in divided else splits
-
-
-def _from_hub(name: str, label_column: str | None) -> _Source:
-    """Load a data set through `datasets`: a Hub name, or a local directory in the Hub's layout."""
-    try:
-        import datasets
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it uses
-    except ImportError as error:
-        raise MissingExtraError("datasets", "train") from error
-    try:
-        loaded = datasets.load_dataset(name)
-    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"no data set {name!r} could be loaded: {first_line(error)}",
-            "check the name and the network, or give a file: newsbert train --data rows.csv",
-        ) from error
-    if not any(len(rows) for rows in loaded.values()):
-        raise DataError(f"the data set {name!r} has no rows", "give a few labelled rows for every class")
-    splits: dict[str, list[Row]] = {}
-    for split, rows in loaded.items():
-        splits.setdefault(_SPLIT_NAMES.get(str(split), str(split)), []).extend(rows.to_list())
-    feature = next(iter(loaded.values())).features.get(label_column or "label")
-    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    kept = {split: splits[split] for split in ("train", "validation", "test") if splits.get(split)}
-    return _Source(kept if "train" in kept else {"": [row for part in splits.values() for row in part]}, names)
-
-
-def _texts(rows: Sequence[Row], column: str | None) -> list[str]:
-    """Clean every row's text, with its title where it has one."""
-    columns = row_files.columns(rows)
-    if column is None:
-        column = next((name for name in ("text", "description") if name in columns), None)
-        title = "title" if "title" in columns else None
-    else:
-        title = None
-    if column is None or column not in columns:
-        raise DataError(
-            f"no column {column or 'text'!r}; the columns are: {', '.join(columns)}", "name it with --text-column"
-        )
-    texts = []
-    for number, row in enumerate(rows, 1):
-        parts = [row.get(title) if title else None, row.get(column)]
-        for part in parts:
-            if part is not None and not isinstance(part, str):
-                raise DataError(f"row {number}: the text is no text but {part!r}", "name its column with --text-column")
-        texts.append(join(parts[0] or "", parts[1] or "", CLEANING_RULES))
-    return texts
-
-
-def _label_ids(
-    source: _Source, labels: Sequence[str], column: str | None
-) -> tuple[dict[str, list[int]], tuple[str, ...]]:
-    """Map every row's label to an id, -1 where the Hub says that a row has none; return the names in order too."""
-    columns = row_files.columns(row for rows in source.splits.values() for row in rows)
-    default = AG_NEWS_COLUMNS[0] if source.first_id and column is None else "label"
-    column = column or default
-    if column not in columns:
-        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
-    names = tuple(labels) or source.label_names
-    values = {split: [_label_value(row.get(column)) for row in rows] for split, rows in source.splits.items()}
-    distinct = Counter(value for column_values in values.values() for value in column_values)
-    if names is None:
-        ordered = sorted(set(distinct) - {""}, key=lambda value: (isinstance(value, str), value))
-        names = tuple(map(str, ordered))
-        known: dict[int | str, int] = {value: names.index(str(value)) for value in distinct if value != ""}
-    else:
-        known = {name: index for index, name in enumerate(names)}
-        known |= {index + source.first_id: index for index in range(len(names))}
-        # Names that are numbers themselves ("--labels 10,20") are still names.
-        known |= {int(name): index for index, name in enumerate(names) if _ID.fullmatch(name)}
-    if source.label_names and source.first_id == 0:
-        known.setdefault(-1, -1)
-    for split, column_values in values.items():
-        for number, value in enumerate(column_values, 1):
-            if value == "":
-                raise DataError(f"row {number}{f' of {split}' if split else ''} has no label", "label or remove it")
-            if value not in known:
-                ids = f"ids {source.first_id} to {source.first_id + len(names) - 1}"
+        Raises:
+            DataError: Naming the class.
+        """
+        names = self._corpus.label_names
+        counts = np.bincount(self._corpus.labels[rows], minlength=self._labels)
+        if not len(rows):
+            raise DataError("there are no rows to train on", "give some labelled rows for every class")
+        if (counts > 0).sum() == 1:
+            only = names[int(counts.argmax())]
+            raise DataError(f"all {len(rows)} rows have the label {only!r}", "a classifier needs two classes or more")
+        for name, count in zip(names, counts.tolist(), strict=True):
+            if count < least:
+                said = {0: "no row", 1: "only one row"}.get(count, f"only {count} rows")
                 raise DataError(
-                    f"row {number}{f' of {split}' if split else ''}: unknown label {value!r}; "
-                    f"known are {', '.join(names)} ({ids})",
-                    "name every label with --labels, in the order of their ids",
+                    f"the class {name!r} has {said}, and training needs {least}",
+                    "add rows for it or leave the class out; every class needs a row to train, validate and test on",
                 )
-    return {split: [known[value] for value in column_values] for split, column_values in values.items()}, names
+
+    def sample(self, rows: IntArray, samples: int) -> IntArray:
+        """At most so many of the rows, every class in its share.
+
+        Raises:
+            UsageError: If these are fewer than there are classes.
+        """
+        if samples < self._labels:
+            raise UsageError(f"--samples {samples} is fewer than the {self._labels} classes", "ask for more rows")
+        if samples >= len(rows):
+            if samples > len(rows):
+                self._notes.append(f"--samples {samples} is more than the {len(rows)} training rows: all are used")
+            return rows
+        return self._draw(rows, samples)[0]
+
+    def _without_duplicates(self, rows: IntArray) -> IntArray:
+        """Keep the first row of every text, so that no text lands on both sides of a split."""
+        _, first = np.unique(self._digests[rows], return_index=True)
+        if len(first) < len(rows):
+            self._notes.append(f"{len(rows) - len(first)} rows repeated another row's text and were left out")
+        return rows[np.sort(first)]
+
+    def _draw(self, rows: IntArray, wanted: int) -> tuple[IntArray, IntArray]:
+        """Draw `wanted` rows, every class in its share and at least one of each; return them and the rest."""
+        labels = self._corpus.labels[rows]
+        shares = wanted * np.bincount(labels, minlength=self._labels) / len(labels)
+        quotas = np.maximum(1, np.floor(shares)).astype(int)
+        while quotas.sum() < wanted:
+            quotas[np.argmax(shares - quotas)] += 1
+        while quotas.sum() > max(wanted, self._labels):
+            quotas[np.argmax(np.where(quotas > 1, quotas - shares, -np.inf))] -= 1
+        chosen = np.zeros(len(rows), bool)
+        for label, quota in enumerate(quotas):
+            chosen[self._rng.permutation(np.flatnonzero(labels == label))[:quota]] = True
+        return rows[chosen], rows[~chosen]
 
 
-def _label_value(value: Any) -> int | str:
-    """A label as it stands in a file: an id, also one written as text or as a whole float, or a name.
-
-    Only what an id looks like when it is written is one: `007` is a name.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: an empty cell to pandas
-        return ""
-    if isinstance(value, list | dict):
-        raise DataError(f"a label must be a text or a number, got {value!r:.80}", "name its column with --label-column")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = clean(str(value), ("unicode", "whitespace"))
-    return int(text) if _ID.fullmatch(text) else text
-
-
-def _three_splits(
-    splits: dict[str, Split], names: tuple[str, ...], rng: np.random.Generator, notes: list[str]
-) -> tuple[Split, Split, Split]:
-    """Keep the splits there are and draw those that are missing from the training rows, by class."""
-    given = {name: split for name, split in splits.items() if name and len(split)}
-    pool = given.pop("train", None) or splits.get("") or Split([], [])
-    missing = [name for name in ("test", "validation") if name not in given]
-    if missing:
-        pool = _without_duplicates(pool, notes)
-        _check_classes(pool, names, least=1 + len(missing))
-    drawn: dict[str, Split] = dict(given)
-    for name in missing:
-        share, most = (TEST_SHARE, MAX_TEST_ROWS) if name == "test" else (VALIDATION_SHARE, MAX_VALIDATION_ROWS)
-        wanted = min(round(share * len(pool)), most)
-        drawn[name], pool = _draw(pool, wanted, len(names), rng)
-    held_out = {*drawn["validation"].texts, *drawn["test"].texts}
-    leaked = [index for index, text in enumerate(pool.texts) if text in held_out]
-    if leaked:
-        notes.append(f"{len(leaked)} training rows stood in validation or test rows too and were left out")
-        pool = _take(pool, sorted(set(range(len(pool))) - set(leaked)))
-    return pool, drawn["validation"], drawn["test"]
-
-
-def _without_duplicates(split: Split, notes: list[str]) -> Split:
-    """Keep the first row of every text, so that no text lands on both sides of a split."""
-    first: dict[str, int] = {}
-    for index, text in enumerate(split.texts):
-        first.setdefault(text, index)
-    if len(first) < len(split):
-        notes.append(f"{len(split) - len(first)} rows repeated another row's text and were left out")
-    return _take(split, first.values())
-
-
-def _check_classes(split: Split, names: tuple[str, ...], least: int = 1) -> None:
-    """Refuse rows of one class only, and classes with fewer than `least` rows.
-
-    Raises:
-        DataError: Naming the class.
-    """
-    counts = Counter(split.labels)
-    if not counts:
-        raise DataError("there are no rows to train on", "give some labelled rows for every class")
-    if len(counts) == 1:
-        only = names[next(iter(counts))]
-        raise DataError(f"all {len(split)} rows have the label {only!r}", "a classifier needs two classes or more")
-    for index, name in enumerate(names):
-        if counts[index] < least:
-            rows = {0: "no row", 1: "only one row"}.get(counts[index], f"only {counts[index]} rows")
-            raise DataError(
-                f"the class {name!r} has {rows}, and training needs {least}",
-                "add rows for it or leave the class out; every class needs a row to train, validate and test on",
-            )
-
-
-def _draw(split: Split, wanted: int, num_labels: int, rng: np.random.Generator) -> tuple[Split, Split]:
-    """Draw `wanted` rows, every class in its share and at least one of each; return them and the rest."""
-    labels = np.asarray(split.labels)
-    shares = wanted * np.bincount(labels, minlength=num_labels) / len(labels)
-    quotas = np.maximum(1, np.floor(shares)).astype(int)
-    while quotas.sum() < wanted:
-        quotas[np.argmax(shares - quotas)] += 1
-    while quotas.sum() > max(wanted, num_labels):
-        quotas[np.argmax(np.where(quotas > 1, quotas - shares, -np.inf))] -= 1
-    chosen: list[int] = []
-    for label, quota in enumerate(quotas):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        chosen.extend(members[:quota].tolist())
-    rest = np.setdiff1d(np.arange(len(labels)), chosen)
-    return _take(split, sorted(chosen)), _take(split, rest.tolist())
-
-
-def _sample(train: Split, samples: int, num_labels: int, rng: np.random.Generator, notes: list[str]) -> Split:
-    if samples < num_labels:
-        raise UsageError(f"--samples {samples} is fewer than the {num_labels} classes", "ask for more rows")
-    if samples >= len(train):
-        if samples > len(train):
-            notes.append(f"--samples {samples} is more than the {len(train)} training rows: all are used")
-        return train
-    return _draw(train, samples, num_labels, rng)[0]
-
-
-def _take(split: Split, indices: Iterable[int]) -> Split:
-    chosen = list(indices)
-    return Split([split.texts[index] for index in chosen], [split.labels[index] for index in chosen])
-
-
-def _digest(names: tuple[str, ...], splits: Sequence[Split]) -> str:
-    """SHA-256 of the JSON lines of label names, then of every split's rows."""
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for split in splits:
-        digest.update(b"\n--")
-        for text, label in zip(split.texts, split.labels, strict=True):
-            digest.update(f"\n{label} {json.dumps(text)}".encode())
-    return digest.hexdigest()
+def _split(corpus: Corpus, rows: IntArray) -> Split:
+    labels = np.asarray(corpus.labels[rows])
+    digest = hashlib.sha256(labels.astype("<i4").tobytes())
+    digest.update(corpus.digests[rows].astype("<u8").tobytes())
+    return Split(Texts(corpus.texts, rows), labels, digest.hexdigest())

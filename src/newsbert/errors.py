@@ -42,6 +42,13 @@ class ModelError(NewsbertError):
     """A base model or a bundle is missing, broken or not what it claims to be."""
 
 
+class DivergedError(NewsbertError):
+    """The loss of a training was no finite number before there was anything to keep."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "train with a lower --learning-rate")
+
+
 class TrackingError(NewsbertError):
     """The tracking server or its registry could not do it."""
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-IntArray = NDArray[np.int64]
+IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.float32]
+LabelIds = Sequence[int] | IntArray
 
 CALIBRATION_BINS = 15
 _MOST_TEMPERATURE = 100.0
@@ -65,7 +67,7 @@ class Bin:
     accuracy: float
 
 
-def score(probabilities: FloatArray, labels: Sequence[int], label_names: Sequence[str]) -> Scores:
+def score(probabilities: FloatArray, labels: LabelIds, label_names: Sequence[str]) -> Scores:
     """Score predictions.
 
     Args:
@@ -110,7 +112,7 @@ def softmax(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
 
 
-def reliability(probabilities: FloatArray, labels: Sequence[int], bins: int = CALIBRATION_BINS) -> list[Bin]:
+def reliability(probabilities: FloatArray, labels: LabelIds, bins: int = CALIBRATION_BINS) -> list[Bin]:
     """Rows by the probability of their predicted label, in equally wide bins, without the empty ones.
 
     Args:
@@ -133,7 +135,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
     return sum(each.share * abs(each.accuracy - each.confidence) for each in bins)
 
 
-def fit_temperature(logits: FloatArray, labels: Sequence[int]) -> float:
+def fit_temperature(logits: FloatArray, labels: LabelIds) -> float:
     """The temperature that makes the true labels of held-out rows likeliest, or 1.0 of no rows.
 
     As few rows are easily all right, whose likeliest temperature would be 0, each true label counts a little less than

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from newsbert.errors import NewsbertError
 from newsbert.evaluation import FloatArray
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import pad
+from newsbert.token_rows import TokenRows
 
-_FORMAT = 1
+_FORMAT = 2
 _BATCH_TOKENS = 2048
 _TOLD_ROWS = 100
 
@@ -23,25 +24,28 @@ _TOLD_ROWS = 100
 def of(
     encoder: BertGraph,
     weights: str,
-    rows: Sequence[Sequence[int]],
+    rows: TokenRows,
+    key: str,
     pad_id: int,
     on_rows: Callable[[int, int], None] = lambda done, rows: None,
 ) -> FloatArray:
     """The encoder's vector for the first token of each row: `(rows, hidden)`, mapped from its file and read-only.
 
-    They are found again by the weights and the token ids, which all of a text's preparation ends in.
+    They are found again by the weights and by what tells the token ids from others.
 
     Args:
         encoder: In evaluation mode.
         weights: Digest of its weights and configuration.
         rows: Token ids.
+        key: Theirs: see `token_rows.key`.
         pad_id: The id that pads a batch.
         on_rows: Called now and then with the number of rows that are done, and of all.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    file = config.cache_dir() / "features" / f"{_key(weights, rows)}.npy"
+    name = hashlib.sha256(f"{_FORMAT} {weights} {key}".encode()).hexdigest()
+    file = config.cache_dir() / "features" / f"{name}.npy"
     try:
         found = _read(file)
         if found is None:
@@ -63,29 +67,20 @@ def _read(file: Path) -> FloatArray | None:
     return found
 
 
-def _key(weights: str, rows: Sequence[Sequence[int]]) -> str:
-    digest = hashlib.sha256(f"{_FORMAT} {weights} {len(rows)}\n".encode())
-    for row in rows:
-        digest.update(np.asarray([len(row), *row], np.int32).tobytes())
-    return digest.hexdigest()
-
-
-def _write(
-    file: Path, encoder: BertGraph, rows: Sequence[Sequence[int]], pad_id: int, on_rows: Callable[[int, int], None]
-) -> None:
-    found = np.empty((len(rows), encoder.classifier.in_features), np.float32)
-    done = told = 0
-    for batch in sub_batches([len(row) for row in rows], _BATCH_TOKENS):
-        input_ids, attention_mask = pad([rows[row] for row in batch], pad_id)
-        with torch.inference_mode():
-            found[batch] = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
-        done += len(batch)
-        if done - told >= _TOLD_ROWS:
-            on_rows(told := done, len(rows))
+def _write(file: Path, encoder: BertGraph, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
+    shape = (len(rows), encoder.classifier.in_features)
     try:
-        with partial.open("wb") as stream:
-            np.save(stream, found)
+        found = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
+        done = told = 0
+        for batch in sub_batches(rows.lengths.tolist(), _BATCH_TOKENS):
+            input_ids, attention_mask = pad([rows[row] for row in batch], pad_id)
+            with torch.inference_mode():
+                found[batch] = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
+            done += len(batch)
+            if done - told >= _TOLD_ROWS:
+                on_rows(told := done, len(rows))
+        found.flush()
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

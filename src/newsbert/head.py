@@ -3,31 +3,25 @@
 What is tuned is the pooler and the classifier, on the vectors that `features` keeps.
 """
 
-import copy
 import hashlib
-import itertools
-import math
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 
-from newsbert import bert_graph, evaluation, features
+from newsbert import bert_graph, evaluation, features, loop, token_rows
 from newsbert.base_model import BaseModel
 from newsbert.bert_graph import BertGraph
+from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
 from newsbert.data import Dataset
 from newsbert.errors import UsageError
-from newsbert.events import Evaluation, Event, Phase, Progress, Step
+from newsbert.evaluation import FloatArray, IntArray, Scores
+from newsbert.events import Event, Phase, Progress
 from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.training import WARMUP_SHARE, Trained, classifier, evaluation_interval
-
-_TOLD = 50
-"""How often a training tells of its steps."""
+from newsbert.training import Trained, classifier
 
 
 class _Head(nn.Module):
@@ -48,6 +42,7 @@ def fit(
     dataset: Dataset,
     tokenizer: SequenceTokenizer,
     settings: TrainSettings,
+    checkpoints: Checkpoints,
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
@@ -58,6 +53,7 @@ def fit(
         dataset: Rows with their label names.
         tokenizer: From `training.prepare_tokenizer`.
         settings: Epochs, batch size, learning rate and seed.
+        checkpoints: Where they are kept; if there is one already, the training goes on from it.
         on_event: Called after steps and evaluations.
         stop: Asked after every step; when it answers true, the loop evaluates, keeps the best and returns.
 
@@ -74,7 +70,6 @@ def fit(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
             "newsbert train --tune full",
         )
-    started = time.perf_counter()
     model.requires_grad_(False)
     encoder = BertGraph(model).eval()
     on_event(Phase("encoding"))
@@ -85,67 +80,41 @@ def fit(
             raise KeyboardInterrupt
 
     weights = base.sha256 + hashlib.sha256((base.path / "config.json").read_bytes()).hexdigest()
-    vectors = [
-        features.of(encoder, weights, tokenizer.encode(split.texts), tokenizer.pad_id, on_rows)
+    train, validation = (
+        features.of(
+            encoder,
+            weights,
+            token_rows.of(tokenizer, split),
+            token_rows.key(tokenizer, split),
+            tokenizer.pad_id,
+            on_rows,
+        )
         for split in (dataset.train, dataset.validation)
-    ]
-    train, validation = (torch.from_numpy(np.array(each)) for each in vectors)
-    labels = torch.tensor(dataset.train.labels)
-    head = _Head(model).requires_grad_(True)
-    per_epoch = math.ceil(len(train) / settings.batch_size)
-    total = max(1, math.ceil(settings.epochs * per_epoch))
-    interval, told = evaluation_interval(total, settings.epochs), math.ceil(total / _TOLD)
-    optimizer = _optimizer(head, settings)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, math.ceil(WARMUP_SHARE * total), total)
-    best, best_step, best_state = -math.inf, 0, copy.deepcopy(head.state_dict())
-    losses: list[float] = []
-    stopped = False
-    began = time.monotonic()
-    for step, rows in enumerate(itertools.islice(_batches(len(train), settings), total), 1):
-        head.train()
-        loss = nn.functional.cross_entropy(head(train[rows]), labels[rows])
+    )
+    task = _Tuning(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
+    return Trained.of(model, loop.run(task, settings, checkpoints, on_event, stop), "fp32")
+
+
+class _Tuning:
+    """Tunes a head on the vectors of training rows, and scores it on those of validation rows: `(rows, hidden)`."""
+
+    def __init__(self, head: _Head, train: FloatArray, validation: FloatArray, dataset: Dataset, seed: int) -> None:
+        self.module: nn.Module = head
+        self.lengths: IntArray = np.zeros(len(train), np.int32)
+        self._train, self._validation, self._dataset, self._seed = train, validation, dataset, seed
+
+    def backward(self, rows: Sequence[int], step: int) -> float:
+        """Set the gradients of the mean loss of these training rows, and return it."""
+        self.module.train()
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)[0]))
+        labels = torch.from_numpy(self._dataset.train.labels[rows].astype(np.int64))
+        loss = nn.functional.cross_entropy(self.module(torch.from_numpy(self._train[rows])), labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(float(loss.detach()))
-        stopped = step < total and stop()
-        last = stopped or step == total
-        if last or step % told == 0:
-            left = (time.monotonic() - began) / step * (total - step)
-            rate = float(schedule.get_last_lr()[0])
-            on_event(Step(step, total, step / per_epoch, sum(losses) / len(losses), rate, left))
-            losses.clear()
-        if last or step % interval == 0:
-            scores = _score(head, validation, dataset)
-            better = scores.f1_macro > best
-            if better:
-                best, best_step, best_state = scores.f1_macro, step, copy.deepcopy(head.state_dict())
-            on_event(Evaluation(step, step / per_epoch, scores.accuracy, scores.f1_macro, scores.loss, better))
-        if last:
-            break
-    head.load_state_dict(best_state)
-    return Trained(model.eval(), best_step, stopped, time.perf_counter() - started, "fp32")
+        return float(loss.detach())
 
-
-def _optimizer(head: _Head, settings: TrainSettings) -> torch.optim.Optimizer:
-    """As the Trainer makes it: biases do not decay."""
-    groups: list[dict[str, Any]] = [
-        {"params": [each for each in head.parameters() if each.ndim > 1]},
-        {"params": [each for each in head.parameters() if each.ndim == 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, settings.peak_learning_rate, weight_decay=0.01, fused=True)
-
-
-def _batches(rows: int, settings: TrainSettings) -> Iterator[Tensor]:
-    """Indices of the rows of one batch after the other, every row once an epoch, without end."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    while True:
-        yield from torch.randperm(rows, generator=generator).split(settings.batch_size)  # type: ignore[no-untyped-call]
-
-
-def _score(head: _Head, validation: Tensor, dataset: Dataset) -> evaluation.Scores:
-    head.eval()
-    with torch.inference_mode():
-        probabilities = evaluation.softmax(head(validation).numpy())
-    return evaluation.score(probabilities, dataset.validation.labels, dataset.label_names)
+    def score(self) -> Scores:
+        """Score the validation rows."""
+        self.module.eval()
+        with torch.inference_mode():
+            probabilities = evaluation.softmax(self.module(torch.from_numpy(np.array(self._validation))).numpy())
+        return evaluation.score(probabilities, self._dataset.validation.labels, self._dataset.label_names)

@@ -21,6 +21,7 @@ FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
 AG_NEWS_COLUMNS = ("class", "title", "description")
 """The columns of AG News's own file, which has no header: classes 1 to 4, title, description."""
 
+_PARQUET_ROWS = 8192
 _FIELD_CHARS = 64 << 20  # beyond that, a quote was not closed: the rest of a large file is not to be held in memory
 _CSV_UNCLOSED = ("unexpected end of data", f"field larger than field limit ({_FIELD_CHARS})")
 
@@ -66,24 +67,31 @@ Sized = tuple[Row | Fault, int]
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file.
+    """Return the rows of a file; raises what `iterate` does."""
+    return list(iterate(path))
+
+
+def iterate(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file one by one.
 
     Raises:
         UsageError: If there is no such file, or its name tells no known format.
         DataError: If the file is empty or broken; the message has the line.
     """
+    empty = True
     if format_of(path) == "parquet":
         with reading(path):
-            rows = _read_parquet(path)
+            for row in _read_parquet(path):
+                empty = False
+                yield row
     else:
-        rows = []
-        for row, _ in stream(path):
-            if isinstance(row, Fault):
-                raise row.error(path)
-            rows.append(row)
-    if not rows:
+        for found, _ in stream(path):
+            if isinstance(found, Fault):
+                raise found.error(path)
+            empty = False
+            yield found
+    if empty:
         raise DataError(f"{path} has no rows", "give a file with at least a few labelled rows for every class")
-    return rows
 
 
 def stream(path: Path) -> Iterator[Sized]:
@@ -305,7 +313,7 @@ def _object(value: Any) -> Row:
     return value
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -313,7 +321,8 @@ def _read_parquet(path: Path) -> list[Row]:
         raise MissingExtraError("pyarrow", "train") from error
     try:
         with open_plain(path) as opened:
-            return list(pq.read_table(opened).to_pylist())
+            for batch in pq.ParquetFile(opened).iter_batches(_PARQUET_ROWS):
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter: no text, no date
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{path}: not a readable parquet file: {reason}", "write the file again") from error

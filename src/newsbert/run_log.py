@@ -1,5 +1,7 @@
 """What a training run logs to MLflow."""
 
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -8,25 +10,59 @@ from typing import TYPE_CHECKING, Any
 
 from newsbert import mlflow_model
 from newsbert.bundle import Bundle
+from newsbert.errors import first_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from mlflow import MlflowClient
 
 MODEL_ID_TAG = "newsbert.model_id"
 DIGEST_TAG = "newsbert.bundle_digest"
 
 
+_PAUSES_S = (1, 2, 5, 10, 30)
+_MOST_METRICS = 1000
+"""What MLflow takes at once."""
+
+
 class RunLog:
     """An active run.
 
+    Metrics are delivered by a thread of their own: training neither waits for the server nor ends with it.
+
     Args:
         run_id: Its id.
+        client: MLflow's.
         errors: A context that turns MLflow's errors into ours.
+        pending: What `flush` returned in another process.
     """
 
-    def __init__(self, run_id: str, errors: Callable[..., AbstractContextManager[None]]) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        client: "MlflowClient",
+        errors: Callable[..., AbstractContextManager[None]],
+        pending: Sequence[Sequence[Any]] = (),
+    ) -> None:
+        from mlflow.entities import Metric
+
         self.run_id = run_id
+        self._client = client
         self._errors = errors
+        self._pending: list[Metric] = [Metric(*each) for each in pending]
+        self._changed = threading.Condition()
+        self._hurry = threading.Event()
+        self._trouble: str | None = None
+        self._told = False
+        self._logged: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._deliver, daemon=True)
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Leave out what the run has already of the metrics that come."""
+        with self._errors():
+            for key in self._client.get_run(self.run_id).data.metrics:
+                history = self._client.get_metric_history(self.run_id, key)
+                self._logged[key] = max((each.step for each in history), default=0)
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Log the resolved configuration."""
@@ -35,12 +71,53 @@ class RunLog:
         with self._errors():
             mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
 
-    def metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers, at a step or for the whole run."""
-        import mlflow
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, at a step or for the whole run: sooner or later, if the server is there again by `flush`."""
+        from mlflow.entities import Metric
 
-        with self._errors():
-            mlflow.log_metrics(dict(metrics), step=step)
+        now = int(time.time() * 1000)
+        with self._changed:
+            self._pending += [
+                Metric(key, value, now, step) for key, value in metrics.items() if step > self._logged.get(key, -1)
+            ]
+            self._changed.notify()
+
+    def news(self) -> str | None:
+        """What the user should know of the delivery that was not told before."""
+        trouble = self._trouble
+        if (trouble is not None) == self._told:
+            return None
+        self._told = trouble is not None
+        if trouble is None:
+            return "the tracking server answers again"
+        reason = first_line(Exception(trouble))
+        return f"the tracking server does not answer: {reason}. Training goes on; its metrics are kept until it does"
+
+    def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:
+        """Have all metrics delivered, in at most so long; return those that are not: key, value, time and step."""
+        deadline = time.monotonic() + timeout_s
+        self._hurry.set()
+        while self._pending and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return [[each.key, each.value, each.timestamp, each.step] for each in list(self._pending)]
+
+    def _deliver(self) -> None:
+        failures = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending)
+                batch = self._pending[:_MOST_METRICS]
+            try:
+                self._client.log_batch(self.run_id, metrics=batch)
+            except Exception as error:  # whatever it is, it is told, and tried again
+                self._trouble = str(error)
+                self._hurry.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                self._hurry.clear()
+                failures += 1
+                continue
+            failures, self._trouble = 0, None
+            with self._changed:
+                del self._pending[: len(batch)]
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""
@@ -79,10 +156,12 @@ class RunLog:
             for file in files:
                 mlflow.log_artifact(str(file))
 
-    def model(self, bundle: Bundle, model: "PreTrainedModel") -> None:
-        """Log the model in both flavors with the bundle in it, and mark the run as a newsbert model's."""
+    def bundle(self, bundle: Bundle) -> None:
+        """Log a bundle as a model in both flavors, and mark the run as a newsbert model's."""
         from mlflow.models import Model
+        from transformers import AutoModelForSequenceClassification
 
+        model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path)).eval()
         with self._errors("the model cannot be logged"):
             info = Model.log(
                 artifact_path=None,

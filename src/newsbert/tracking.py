@@ -12,10 +12,10 @@ import shlex
 import tempfile
 import urllib.error
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from newsbert import config, loopback, model_store, tracking_file
 from newsbert.bundle import Bundle
@@ -86,25 +86,32 @@ class Tracker:
             mlflow.MlflowClient(str(make_url(uri).set(database=str(file)))).search_experiments(max_results=1)
 
     @contextlib.contextmanager
-    def run(self) -> Iterator[RunLog]:
+    def run(self, run_id: str | None = None, pending: Sequence[Sequence[Any]] = ()) -> Iterator[RunLog]:
         """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
+        Args:
+            run_id: A run to go on with instead.
+            pending: Metrics that could not be delivered to it before.
+
         Raises:
-            TrackingError: If the server refuses.
+            TrackingError: If the server refuses, or has no such run.
         """
         import mlflow
         from mlflow.system_metrics import set_system_metrics_sampling_interval
 
         with self.errors():
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
-            if not config.in_mlflow_run():
+            if run_id is None and not config.in_mlflow_run():
                 mlflow.set_experiment(self.settings.experiment)
             set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
-            active = mlflow.start_run(log_system_metrics=True)
+            active = mlflow.start_run(run_id, log_system_metrics=True)
         status = "FAILED"
         try:
             self._check_artifacts(active.info.artifact_uri)
-            yield RunLog(active.info.run_id, self.errors)
+            log = RunLog(active.info.run_id, self._client, self.errors, pending)
+            if run_id is not None:
+                log.resume()
+            yield log
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -240,6 +247,15 @@ class Tracker:
                 max_results=1,
             )
         return runs[0] if runs else None
+
+    def run_of(self, digest: str) -> str | None:
+        """The id of the latest finished run of our experiment that holds the bundle with this digest."""
+        with self.errors():
+            experiment = self._client.get_experiment_by_name(self.settings.experiment)
+            runs = experiment and self._client.search_runs(
+                [experiment.experiment_id], f"attributes.status = 'FINISHED' and tags.`{DIGEST_TAG}` = '{digest}'"
+            )
+        return runs[0].info.run_id if runs else None
 
     def get_run(self, run_id: str) -> "Run | None":
         """A run, if this server has it."""

@@ -1,47 +1,40 @@
-"""Fine-tuning an encoder on labelled rows with `transformers`' Trainer.
+"""Fine-tuning: a base model's tokenizer and classifier, and what a step of the loop does to them.
 
-The loop reports events to a callback and asks another whether to stop; it neither prints nor knows of MLflow. Texts
-are tokenized by the same class that serves them (`runtimes.tokenization`).
+Texts are tokenized by the same class that serves them (`runtimes.tokenization`).
 """
 
+import copy
 import json
-import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from newsbert import evaluation
+from newsbert import bert_graph, evaluation, loop, token_rows
 from newsbert.base_model import BaseModel
+from newsbert.bert_training import BertTraining
+from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
-from newsbert.data import Dataset, Split
+from newsbert.data import Dataset
 from newsbert.errors import ModelError, UsageError
-from newsbert.events import Evaluation, Step
-from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.evaluation import FloatArray, IntArray, Scores
+from newsbert.events import Event, History
+from newsbert.runtimes import sub_batches
+from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+from newsbert.token_rows import TokenRows
 
 # What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-WARMUP_SHARE = 0.06
-EVALUATIONS_PER_EPOCH = 2
+STEP_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""Tokens of a step that are computed at once, padding included; the rest comes after them, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +45,33 @@ class Trained:
         model: In evaluation mode, fp32, on the CPU.
         best_step: The step of the best checkpoint.
         stopped_early: Whether it was asked to stop.
+        diverged_at: The step whose loss was no finite number, which ended it.
         seconds: Training time, evaluations included.
         precision: `bf16` or `fp32`.
+        history: For the learning curves.
     """
 
     model: PreTrainedModel
     best_step: int
     stopped_early: bool
+    diverged_at: int | None
     seconds: float
     precision: str
+    history: History
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, outcome: loop.Outcome, precision: str) -> "Trained":
+        """What a loop made of a model."""
+        progress = outcome.progress
+        return cls(
+            model.eval(),
+            progress.best_step,
+            outcome.stopped,
+            outcome.diverged_at,
+            progress.seconds,
+            precision,
+            progress.history,
+        )
 
 
 def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> SequenceTokenizer:
@@ -97,8 +108,8 @@ def fit(
     dataset: Dataset,
     tokenizer: SequenceTokenizer,
     settings: TrainSettings,
-    work_dir: Path,
-    on_event: Callable[[Step | Evaluation], None],
+    checkpoints: Checkpoints,
+    on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
     """Fine-tune `base` on the training rows and return the best checkpoint by macro F1 on the validation rows.
@@ -108,75 +119,21 @@ def fit(
         dataset: Rows with their label names.
         tokenizer: From `prepare_tokenizer`.
         settings: Epochs, batch size, learning rate and seed.
-        work_dir: A directory for checkpoints; its content belongs to this call.
+        checkpoints: Where they are kept; if there is one already, the training goes on from it.
         on_event: Called after steps and evaluations.
         stop: Asked after every step; when it answers true, the loop evaluates, keeps the best and returns.
 
     Raises:
         ModelError: If the base model cannot be loaded as a classifier.
+        DivergedError: If the loss is no finite number before there is anything to keep.
     """
     transformers.set_seed(settings.seed)
     model = classifier(base, dataset.label_names)
-    precision = _precision(model)
-    train, validation = _Encoded(dataset.train, tokenizer), _Encoded(dataset.validation, tokenizer, by_length=True)
-    steps_per_epoch = math.ceil(len(train) / settings.batch_size)
-    total_steps = max(1, math.ceil(settings.epochs * steps_per_epoch))
-    interval = evaluation_interval(total_steps, settings.epochs)
-    arguments = TrainingArguments(
-        output_dir=str(work_dir),
-        max_steps=total_steps,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=64,
-        learning_rate=settings.peak_learning_rate,
-        warmup_steps=math.ceil(WARMUP_SHARE * total_steps),
-        lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
-        weight_decay=0.01,
-        bf16=precision == "bf16",
-        use_cpu=not torch.cuda.is_available(),
-        train_sampling_strategy="group_by_length",
-        logging_steps=max(1, min(10, total_steps // 20)),
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
-        eval_steps=interval,
-        save_strategy="best",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="f1_macro",
-        greater_is_better=True,
-        seed=settings.seed,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-    )
-    reporter = _Reporter(on_event, stop)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=_Collator(tokenizer.pad_id),
-        compute_metrics=_Metrics(dataset.label_names),
-        callbacks=[reporter],
-    )
-    trainer.remove_callback(PrinterCallback)
-    started = time.perf_counter()
-    trainer.train()
-    state = trainer.state
-    # The Trainer has wrapped the model's forward in autocast: its weights go into a model of their own.
-    best = classifier(base, dataset.label_names).eval()
-    best.load_state_dict({name: tensor.to("cpu", torch.float32) for name, tensor in model.state_dict().items()})
-    best_step = int(state.best_global_step or state.global_step)
-    seconds = time.perf_counter() - started
-    shutil.rmtree(work_dir, ignore_errors=True)  # the best is in memory, and what comes next needs the room
-    return Trained(best, best_step, reporter.stopped, seconds, precision)
-
-
-def evaluation_interval(total_steps: int, epochs: float) -> int:
-    """After how many steps the validation rows are scored."""
-    return math.ceil(total_steps / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
+    precision = checkpoints.remember("precision", lambda: _precision(model))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = _FineTuning(model.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
+    outcome = loop.run(task, settings, checkpoints, on_event, stop)
+    return Trained.of(model.to("cpu"), outcome, precision)
 
 
 def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
@@ -222,119 +179,99 @@ def _precision(model: PreTrainedModel) -> str:
 def _step_seconds(model: PreTrainedModel, bf16: bool) -> float:
     """Median time of forward and backward of a batch of 8 by 64 tokens."""
     input_ids = torch.ones((8, 64), dtype=torch.int64)
-    labels = torch.zeros(8, dtype=torch.int64)
+    computing = copy.deepcopy(model).to(torch.bfloat16 if bf16 else torch.float32)
+    graph = BertTraining(computing) if bert_graph.fits(model) else _Graph(computing)
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            loss = model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), labels=labels).loss
-        loss.backward()
+        graph(input_ids, torch.ones_like(input_ids)).float().sum().backward()
         seconds.append(time.perf_counter() - started)
-    model.zero_grad(set_to_none=True)
     return sorted(seconds)[2]
 
 
-class _Encoded(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids and labels of a split; `by_length` puts like lengths together, so that little is padded."""
+class _FineTuning:
+    """Tunes a classifier of token ids; computes with a copy of it in bf16 where that is faster.
 
-    def __init__(self, split: Split, tokenizer: SequenceTokenizer, by_length: bool = False) -> None:
-        ids = tokenizer.encode(split.texts)
-        order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if by_length else range(len(ids))
-        self._rows = [{"input_ids": ids[index], "labels": split.labels[index]} for index in order]
+    Args:
+        model: What is tuned, in fp32 and on its device.
+        bf16: Whether to compute in bf16.
+        dataset: Rows with their label names.
+        tokenizer: From `prepare_tokenizer`.
+        seed: Of dropout.
+    """
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._rows[index]
-
-
-class _Collator:
-    """Pad a batch's rows to the longest of them."""
-
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        from newsbert.runtimes.tokenization import pad
-
-        input_ids, attention_mask = pad([row["input_ids"] for row in rows], self._pad_id)
-        return {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "labels": torch.tensor([row["labels"] for row in rows]),
-        }
-
-
-class _Metrics:
-    """Scores of the validation rows as the Trainer wants them."""
-
-    def __init__(self, label_names: tuple[str, ...]) -> None:
-        self._label_names = label_names
-
-    def __call__(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
-        probabilities = evaluation.softmax(np.asarray(prediction.predictions))
-        scores = evaluation.score(probabilities, np.asarray(prediction.label_ids).tolist(), self._label_names)
-        return {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
-
-
-class _Reporter(TrainerCallback):  # type: ignore[misc]
-    """Turns the Trainer's callbacks into our events, and a wish to stop into its controls."""
-
-    def __init__(self, on_event: Callable[[Step | Evaluation], None], stop: Callable[[], bool]) -> None:
-        self._on_event = on_event
-        self._stop = stop
-        self._loss: float | None = None
-        self._learning_rate: float | None = None
-        self._best = -math.inf
-        self._started = time.monotonic()
-        self.stopped = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    def __init__(
+        self, model: PreTrainedModel, bf16: bool, dataset: Dataset, tokenizer: SequenceTokenizer, seed: int
     ) -> None:
-        self._started = time.monotonic()
-        self._report(state)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-        elif self._stop():
-            self.stopped = True
-            control.should_training_stop = control.should_evaluate = True
-        self._report(state)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        if "loss" in logs:
-            self._loss, self._learning_rate = float(logs["loss"]), float(logs["learning_rate"])
-            self._report(state)
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        score = metrics["eval_f1_macro"]
-        best, self._best = score > self._best, max(score, self._best)
-        self._on_event(
-            Evaluation(
-                state.global_step, float(state.epoch or 0), metrics["eval_accuracy"], score, metrics["eval_loss"], best
-            )
+        self.module: nn.Module = model
+        self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed
+        self._train, self._validation = (
+            token_rows.of(tokenizer, split) for split in (dataset.train, dataset.validation)
         )
-
-    def _report(self, state: TrainerState) -> None:
-        elapsed = time.monotonic() - self._started
-        left = elapsed / state.global_step * (state.max_steps - state.global_step) if state.global_step else math.nan
-        self._on_event(
-            Step(state.global_step, state.max_steps, float(state.epoch or 0), self._loss, self._learning_rate, left)
+        self.lengths: IntArray = self._train.lengths
+        computing = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
+        self._graph = BertTraining(computing) if bert_graph.fits(model) else _Graph(computing)
+        self._tuned, self._computing = (
+            [each for each in module.parameters() if each.requires_grad] for module in (model, computing)
         )
+        self._most = STEP_TOKENS[model.device.type]
+
+    def backward(self, rows: Sequence[int], step: int) -> float:
+        """Set the gradients of the mean loss of these training rows, and return it."""
+        self._copy_parameters()
+        self._graph.train()
+        self._graph.begin(self._seed, step)
+        loss = 0.0
+        for part in sub_batches([int(self.lengths[row]) for row in rows], self._most):
+            chosen = [rows[place] for place in part]
+            labels = torch.from_numpy(self._dataset.train.labels[chosen].astype(np.int64))
+            logits = self._logits(self._train, chosen)
+            shared = nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum") / len(rows)
+            shared.backward()  # type: ignore[no-untyped-call]
+            loss += float(shared.detach())
+        if self._computing[0] is not self._tuned[0]:
+            for parameter, computing in zip(self._tuned, self._computing, strict=True):
+                parameter.grad = None if computing.grad is None else computing.grad.float()
+                computing.grad = None
+        return loss
+
+    def score(self) -> Scores:
+        """Score the validation rows."""
+        self._copy_parameters()
+        self._graph.eval()
+        found: FloatArray = np.empty((len(self._validation), len(self._dataset.label_names)), np.float32)
+        with torch.inference_mode():
+            for part in sub_batches(self._validation.lengths.tolist(), self._most):
+                found[part] = self._logits(self._validation, part).cpu().numpy()
+        return evaluation.score(evaluation.softmax(found), self._dataset.validation.labels, self._dataset.label_names)
+
+    def _logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
+        """Logits in fp32, `(rows, num_labels)`."""
+        device = self._computing[0].device
+        input_ids, mask = (
+            torch.from_numpy(each).to(device) for each in pad([split[row] for row in rows], self._pad_id)
+        )
+        logits: Tensor = self._graph(input_ids, mask)
+        return logits.float()
+
+    def _copy_parameters(self) -> None:
+        if self._computing[0] is not self._tuned[0]:
+            with torch.no_grad():
+                torch._foreach_copy_(self._computing, self._tuned)
+
+
+class _Graph(nn.Module):
+    """A classifier of an architecture that `BertTraining` does not know."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+    def begin(self, *seed: int) -> None:
+        """Let dropout draw what this seed says."""
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))

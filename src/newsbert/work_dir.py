@@ -1,18 +1,60 @@
-"""Where training works: a directory beside the bundle's, gone afterwards, whatever ends the training."""
+"""Where training works: a directory beside the bundle's, which is gone when the bundle is there.
+
+What a training that was killed or failed has left is removed by the next one, unless it can go on from a checkpoint.
+"""
 
 import contextlib
 import errno
 import fcntl
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
-from newsbert.errors import NewsbertError, UsageError
+from newsbert.errors import NewsbertError, NotFoundError, UsageError
 
 _LOCK_FILE = "lock"
+_RUN_FILE = "run.json"
+_CHECKPOINTS = "checkpoints"
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a training that goes on must know of how it began.
+
+    Attributes:
+        run_id: The MLflow run.
+        final: The bundle's directory.
+        settings: As they were resolved.
+        data_digest: Of the rows.
+        base_model_sha256: Of the encoder.
+        model_name: What the model is registered as when it is done.
+    """
+
+    run_id: str
+    final: str
+    settings: dict[str, Any]
+    data_digest: str
+    base_model_sha256: str
+    model_name: str | None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a training has left.
+
+    Attributes:
+        run_id: Its run.
+        directory: Where it worked, if it can go on from there.
+    """
+
+    run_id: str
+    directory: Path | None
 
 
 def output_directory(name: str) -> Path:
@@ -34,52 +76,126 @@ def output_directory(name: str) -> Path:
 
 
 @contextlib.contextmanager
-def beside(final: Path, run_id: str) -> Iterator[Path]:
-    """Yield a new directory beside `final`, which is gone afterwards.
+def beside(final: Path, run: RunFile) -> Iterator[Path]:
+    """Yield a new directory beside `final`, which is gone afterwards, unless an error leaves a checkpoint in it.
 
     Raises:
         UsageError: If it cannot be made.
         NewsbertError: If the disk cannot hold what is written in the block.
     """
-    work = final.parent / f".{final.name}.partial-{run_id[:8]}"
-    with contextlib.ExitStack() as stack:
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            work.mkdir()
-            stack.callback(shutil.rmtree, work, ignore_errors=True)
-            _lock(work, run_id, stack)
-        except OSError as error:
-            raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
-        try:
-            yield work
-        except Exception as error:
-            if not _is_disk_error(error, work):
-                raise
-            raise NewsbertError(f"the disk of {final.parent.resolve()} cannot hold it: {error}", "df -h .") from error
+    work = final.parent / f".{final.name}.partial-{run.run_id[:8]}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir()
+        (work / _RUN_FILE).write_text(json.dumps(asdict(run)), encoding="utf-8")
+        lock = _lock(work, run.run_id)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
+    with lock, _working(work, run.run_id, final):
+        yield work
 
 
-def _lock(work: Path, run_id: str, stack: contextlib.ExitStack) -> None:
+@contextlib.contextmanager
+def again(directory: Path) -> Iterator[Path]:
+    """Yield the directory of a training that ended before it was done; afterwards as `beside` has it.
+
+    Raises:
+        UsageError: If that training is still under way.
+        NewsbertError: If the disk cannot hold what is written in the block.
+    """
+    run = read(directory)
+    try:
+        lock = (directory / _LOCK_FILE).open("r+", encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise UsageError(
+            f"run {run.run_id} is being trained by another process: {error.strerror}", "wait for it, or stop it"
+        ) from error
+    with lock, _working(directory, run.run_id, Path(run.final)):
+        yield directory
+
+
+@contextlib.contextmanager
+def _working(work: Path, run_id: str, final: Path) -> Iterator[None]:
+    """Remove `work` afterwards, unless an error leaves a checkpoint in it."""
+    try:
+        yield
+    except Exception as error:
+        resumable = has_checkpoint(work)
+        on = f"newsbert train --resume {run_id}"
+        if not resumable:
+            shutil.rmtree(work, ignore_errors=True)
+        if _is_disk_error(error, final.parent):
+            raise NewsbertError(
+                f"the disk of {final.parent.resolve()} cannot hold it: {error}",
+                f"make room, then go on: {on}" if resumable else "df -h .",
+            ) from error
+        if resumable:
+            error.add_note(f"It can go on from its latest checkpoint: {on}")
+        raise
+    except BaseException:  # the user wants it gone
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _lock(work: Path, run_id: str) -> TextIO:
     """Hold a lock in `work` that ends with this process, and note whose it is."""
     unlocked = work / f"{_LOCK_FILE}.new"
-    stream = stack.enter_context(unlocked.open("w", encoding="utf-8"))
+    stream = unlocked.open("w", encoding="utf-8")
     stream.write(run_id)
     stream.flush()
     with contextlib.suppress(OSError):  # a file system without locks: then nobody else gets one either
         fcntl.flock(stream, fcntl.LOCK_EX)
     unlocked.rename(work / _LOCK_FILE)  # only now can it be found, so nobody finds it without its lock
+    return stream
 
 
-def remove_stale(parent: Path) -> list[str]:
-    """Remove what trainings that were killed have left in `parent`, and return the ids of their runs."""
-    runs = []
+def checkpoints(work: Path) -> Path:
+    """Where the checkpoints of a training are."""
+    return work / _CHECKPOINTS
+
+
+def has_checkpoint(work: Path) -> bool:
+    """Whether a training can go on."""
+    return any(checkpoints(work).glob("checkpoint-*"))
+
+
+def read(work: Path) -> RunFile:
+    """How a training began.
+
+    Raises:
+        NotFoundError: If none did there.
+    """
+    try:
+        return RunFile(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise NotFoundError(f"no training worked in {work}", "newsbert runs") from error
+
+
+def find(run: str, parent: Path) -> Path | None:
+    """The directory in `parent` of a training that can go on, told by its run's id or the beginning of it."""
+    for file in sorted(parent.glob(f".*.partial-*/{_RUN_FILE}")):
+        if len(run) >= 4 and read(file.parent).run_id.startswith(run):
+            return file.parent
+    return None
+
+
+def clear(parent: Path) -> list[Left]:
+    """Remove what trainings that were killed have left in `parent`, but for those that can go on; return them all."""
+    found = []
     with contextlib.suppress(OSError):
         for lock in parent.glob(f".*.partial-*/{_LOCK_FILE}"):
             # Readable and writable: over NFS an exclusive lock needs the latter.
             with contextlib.suppress(OSError), lock.open("r+", encoding="utf-8") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-                runs.append(stream.read())
-                shutil.rmtree(lock.parent, ignore_errors=True)
-    return runs
+                resumable = has_checkpoint(lock.parent)
+                found.append(Left(stream.read(), lock.parent if resumable else None))
+                if not resumable:
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+    return found
 
 
 def _is_disk_error(error: Exception, directory: Path) -> bool:

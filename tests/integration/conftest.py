@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -34,20 +35,23 @@ def server(
         yield running
 
 
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A tracking server that keeps artifacts itself: clients see neither its database nor its disk."""
-    directory = tmp_path_factory.mktemp("server")
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def tracking_server(directory: Path, port: int, end: signal.Signals = signal.SIGTERM) -> Iterator[str]:
+    """An MLflow server that keeps artifacts itself: clients see neither its database nor its disk."""
     url = f"http://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", f"sqlite:///{directory / 'server.db'}",
         "--artifacts-destination", str(directory / "files"),
     ]  # fmt: skip
-    with (directory / "log").open("w") as log:
+    with (directory / "log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 60
@@ -60,11 +64,15 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 time.sleep(0.2)
         yield url
     finally:
-        import os
-        import signal
-
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, end)
         process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A tracking server for all tests."""
+    with tracking_server(tmp_path_factory.mktemp("server"), free_port()) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

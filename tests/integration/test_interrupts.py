@@ -13,6 +13,7 @@ import pytest
 
 from newsbert.bundle import Bundle
 from tests.conftest import Cli
+from tests.integration.conftest import free_port, tracking_server
 
 MB = 1024 * 1024
 
@@ -70,14 +71,14 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(tiny_encoder: Path, labelled_fil
     assert run.info.status == "KILLED"
 
 
-def test_what_a_killed_training_leaves_is_removed_by_the_next_and_a_living_one_is_let_alone(
+def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
     import mlflow
 
-    killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json")) for _ in range(2))
+    killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "300", "--json")) for _ in range(2))
     for process in (killed, living):
-        _wait_for(process, "step ")
+        _wait_for(process, "(epoch 3.")
     killed.kill()
     killed.communicate(timeout=30)
     assert len(set(_left_behind(tmp_path))) == 2
@@ -90,12 +91,56 @@ def test_what_a_killed_training_leaves_is_removed_by_the_next_and_a_living_one_i
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     status = {run.info.run_id: run.info.status for run in client.search_runs(experiments)}
     assert sorted(status.values()) == ["FINISHED", "KILLED", "RUNNING"]
-    (killed_id,) = (run_id for run_id in status if status[run_id] == "KILLED")
+    killed_id, living_id = (
+        next(run_id for run_id in status if status[run_id] == wanted) for wanted in ("KILLED", "RUNNING")
+    )
     assert killed_id in third.stderr
-    living.send_signal(signal.SIGINT)
-    stdout, stderr = living.communicate(timeout=120)
+    assert "newsbert train --resume" in third.stderr
+    resume = [sys.executable, "-m", "newsbert", "train", "--json", "--resume"]
+    busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=60)
+    assert busy.returncode == 2
+    assert "another process" in json.loads(busy.stdout)["error"]["message"]
+    resumed = subprocess.run([*resume, killed_id[:12]], capture_output=True, text=True, check=False, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    living.wait(timeout=300)
+    stdout, stderr = living.communicate()
     assert living.returncode == 0, stderr
-    assert set(_left_behind(tmp_path)) == {json.loads(each)["run_id"] for each in (stdout, third.stdout)}
+    # The same seed: what was killed ends as what never was.
+    whole, gone_on = json.loads(stdout), json.loads(resumed.stdout)
+    assert gone_on["run_id"] == killed_id
+    assert gone_on["metrics"] == whole["metrics"]
+    assert set(_left_behind(tmp_path)) == {each["run_id"] for each in (whole, gone_on, json.loads(third.stdout))}
+    for run_id in (killed_id, living_id):
+        assert client.get_run(run_id).info.status == "FINISHED"
+    histories = [
+        {each.step: each.value for each in client.get_metric_history(run_id, "train_loss")}
+        for run_id in (killed_id, living_id)
+    ]
+    assert histories[0] == histories[1]
+    assert len(client.get_metric_history(killed_id, "train_loss")) == len(histories[0])
+
+
+def test_what_cannot_go_on_is_removed_by_the_next_training(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    killed = _start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--max-steps", "100000000"))
+    _wait_for(killed, "training ")  # without epochs it is scored once, at its end: there is no checkpoint
+    killed.kill()
+    killed.communicate(timeout=30)
+    (left,) = set(_left_behind(tmp_path))
+    run = subprocess.run(
+        [sys.executable, "-m", "newsbert", "train", "--resume", str(tmp_path / "bundles" / left)],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "there is no checkpoint" in run.stderr
+    third = subprocess.run(
+        _arguments(tiny_encoder, labelled_file, "--epochs", "1", "--json"),
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert third.returncode == 0, third.stderr
+    assert "what it left is removed" in third.stderr
+    assert _left_behind(tmp_path) == [json.loads(third.stdout)["run_id"]]
 
 
 def test_artifacts_that_cannot_be_written_are_told_before_any_training(
@@ -235,3 +280,67 @@ def test_an_unreachable_tracking_server_is_told_before_any_training(
     assert "http://127.0.0.1:9 cannot be reached" in run.stderr
     assert time.monotonic() - started < 60
     assert _left_behind(tmp_path) == []
+
+
+def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_the_model(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    port = free_port()
+    with tracking_server(tmp_path, port, signal.SIGKILL) as url:
+        process = _start([*_arguments(tiny_encoder, labelled_file, "--epochs", "400"), "--tracking-uri", url])
+        _wait_for(process, "(epoch 3.")
+    _wait_for(process, "does not answer")
+    with tracking_server(tmp_path, port, signal.SIGKILL) as url:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+        client = mlflow.MlflowClient(url)
+        (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+        assert run.info.status == "FINISHED"
+        steps = [each.step for each in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert steps == sorted(set(steps))
+        assert len(steps) == 100
+        assert run.data.metrics["test_accuracy"] > 0
+        assert client.search_logged_models([run.info.experiment_id])
+
+
+def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    port = free_port()
+    program = (
+        "import sys; from newsbert import delivery; from newsbert.cli import app; "
+        "delivery._PAUSES_S, delivery._METRICS_S = (1,), 1.0; sys.exit(app.main())"
+    )
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "60", "--json", "--output", "bundle")
+    with tracking_server(tmp_path, port, signal.SIGKILL) as url:
+        process = _start([sys.executable, "-c", program, *arguments[3:], "--tracking-uri", url])
+        _wait_for(process, "(epoch 3.")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1, stderr
+    error = json.loads(stdout)["error"]
+    assert "the model is finished and in" in error["message"]
+    assert "newsbert register" in error["hint"]
+    bundle = Bundle.read(tmp_path / "bundle")
+    bundle.verify()
+    with tracking_server(tmp_path, port, signal.SIGKILL) as url:
+        register = [sys.executable, "-m", "newsbert", "register", "bundle", "--model-name", "Late", "--json"]
+        for created in (True, False):
+            done = subprocess.run(
+                [*register, "--tracking-uri", url], capture_output=True, text=True, check=False, timeout=120
+            )
+            assert done.returncode == 0, done.stderr
+            document = json.loads(done.stdout)
+            assert (document["model"], document["created"]) == ("Late/1", created)
+        client = mlflow.MlflowClient(url)
+        run = client.get_run(document["run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["test_accuracy"] == bundle.contract.metrics["accuracy"]
+        steps = [each.step for each in client.get_metric_history(run.info.run_id, "train_loss")]
+        assert len(steps) == len(set(steps)) == 100
+        names = {each.path for each in client.list_artifacts(run.info.run_id)}
+        assert {"classification_report.json", "model_summary.txt", "learning_curves.png"} <= names
+    assert [path.name for path in tmp_path.glob(".bundle*")] == []

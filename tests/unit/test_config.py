@@ -74,7 +74,7 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         value = ("a b", "c") if isinstance(default, tuple) else value
         value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
         value = 0.5 if setting.name == "learning_rate" else value
-        expected[setting.name] = 7 if setting.name in {"samples", "grpc_port", "metrics_port"} else value
+        expected[setting.name] = 7 if setting.name in {"samples", "max_steps", "grpc_port", "metrics_port"} else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
         )
@@ -262,7 +262,11 @@ def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, val
         assert repr(name) in error.message
     else:
         default = getattr(TrainSettings(), name)
-        kind = type(default) if default is not None else {"samples": int, "learning_rate": float}.get(name, str)
+        kind = (
+            type(default)
+            if default is not None
+            else {"samples": int, "max_steps": int, "learning_rate": float}.get(name, str)
+        )
         assert type(found) is kind
 
 

@@ -16,12 +16,17 @@ Examples:
     newsbert register --model-name BertModel
 
     newsbert register RUN_ID --model-name BertModel --alias champion
+
+    newsbert register bundles/RUN_ID --model-name BertModel
 """
 
 
 def register(
     run: Annotated[
-        str | None, typer.Argument(help="Run id or runs:/RUN_ID/model.", show_default="the latest finished run")
+        str | None,
+        typer.Argument(
+            help="Run id, runs:/RUN_ID/model, or a bundle's directory.", show_default="the latest finished run"
+        ),
     ] = None,
     model_name: ModelName = None,
     alias: Annotated[str | None, typer.Option(help="Alias to point at the version, such as champion.")] = None,
@@ -32,7 +37,8 @@ def register(
 ) -> None:
     """Make a training run's model a version in the MLflow Model Registry.
 
-    A run that is a version of that model already is not registered twice.
+    A run that is a version of that model already is not registered twice. A bundle that could not be logged, because
+    the tracking server was gone when its training ended, is logged first.
     """
     screen = Output(as_json)
     name = config.model_name(model_name)
@@ -40,7 +46,7 @@ def register(
         raise UsageError("no model name", "newsbert register --model-name BertModel")
     from newsbert import api
 
-    version = api.connect(tracking_uri, experiment).register(run, name, alias)
+    version = api.register(run, name, alias, tracking_uri=tracking_uri, experiment=experiment)
     if screen.as_json:
         screen.document(
             {"model": str(version), "run_id": version.run_id, "created": version.created, "alias": version.alias}

@@ -13,8 +13,8 @@ from newsbert.cli.output import Output, Progress, duration
 from newsbert.config import TrainSettings
 
 if TYPE_CHECKING:
-    from newsbert.api import TrainResult
     from newsbert.events import Event
+    from newsbert.training_run import TrainResult
 
 EXAMPLES = """
 Examples:
@@ -24,6 +24,8 @@ Examples:
     newsbert train --data news.csv --epochs 2 --model-name BertModel
 
     newsbert train --data news.csv --tune head --epochs 20
+
+    newsbert train --resume 1cf7285941f4
 
     newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
 """
@@ -36,6 +38,7 @@ def train(
     label_column: Annotated[str | None, setting(TrainSettings, "label_column", metavar="NAME")] = None,
     base_model: Annotated[str | None, setting(TrainSettings, "base_model", metavar="MODEL")] = None,
     epochs: Annotated[float | None, setting(TrainSettings, "epochs")] = None,
+    max_steps: Annotated[int | None, setting(TrainSettings, "max_steps")] = None,
     samples: Annotated[int | None, setting(TrainSettings, "samples")] = None,
     batch_size: Annotated[int | None, setting(TrainSettings, "batch_size")] = None,
     tune: Annotated[str | None, setting(TrainSettings, "tune", metavar="PART")] = None,
@@ -45,6 +48,10 @@ def train(
     output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR")] = None,
     model_name: ModelName = None,
     experiment: Experiment = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with a run that was killed or failed: its id, or its directory."),
+    ] = None,
     in_container: Annotated[
         bool, typer.Option("--in-container", help="Train in the trainer image: newsbert build-image --trainer.")
     ] = False,
@@ -64,6 +71,7 @@ def train(
         "label_column": label_column,
         "base_model": base_model,
         "epochs": epochs,
+        "max_steps": max_steps,
         "samples": samples,
         "batch_size": batch_size,
         "tune": tune,
@@ -73,6 +81,7 @@ def train(
         "output": output,
         "model_name": model_name,
         "experiment": experiment,
+        "resume": resume,
         "tracking_uri": tracking_uri,
     }
     if in_container:
@@ -168,6 +177,7 @@ def _render(screen: Output, result: "TrainResult") -> None:
                 "confusion": result.scores.confusion.tolist(),
                 "training_seconds": result.seconds,
                 "stopped_early": result.stopped_early,
+                "diverged_at": result.diverged_at,
                 "next": command,
             }
         )

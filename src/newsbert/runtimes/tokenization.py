@@ -39,7 +39,7 @@ class SequenceTokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(sequences))]
 
 
-def pad(ids: Sequence[Sequence[int]], pad_id: int) -> tuple[Ids, Ids]:
+def pad(ids: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> tuple[Ids, Ids]:
     """Pad to the longest: `input_ids` and `attention_mask`, both `(batch, sequence)`."""
     longest = max(map(len, ids))
     input_ids = np.full((len(ids), longest), pad_id, dtype=np.int64)

@@ -1,0 +1,308 @@
+"""The training loop that every way of tuning shares: order, schedule, the best checkpoint, stopping and going on.
+
+What a step does is a function of its number, the seed, the parameters and what the optimizer knows: a loop that went on
+from a checkpoint does what one that never ended does.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from newsbert.checkpoints import Checkpoints
+from newsbert.config import TrainSettings
+from newsbert.errors import DivergedError
+from newsbert.evaluation import IntArray, Scores
+from newsbert.events import Evaluation, Event, History, Note, Step
+
+WARMUP_SHARE = 0.06
+EVALUATIONS_PER_EPOCH = 2
+WEIGHT_DECAY = 0.01
+MOST_GRADIENT = 1.0
+"""Gradients of a larger norm are made that small."""
+
+CHECKPOINT_S = 120.0
+"""After how long there is a checkpoint also between two evaluations."""
+
+_REPORTS = 100
+_MEGABATCH = 50
+"""So many batches are drawn at once, and their rows put together by length."""
+
+
+class Task(Protocol):
+    """What is tuned.
+
+    Attributes:
+        module: Those of its parameters that require a gradient are tuned.
+        lengths: What a row of the training rows takes; rows of about the same share a batch.
+    """
+
+    module: nn.Module
+    lengths: IntArray
+
+    def backward(self, rows: Sequence[int], step: int) -> float:
+        """Set the parameters' gradients of the mean loss of these training rows, and return it."""
+        ...
+
+    def score(self) -> Scores:
+        """Score the validation rows."""
+        ...
+
+
+@dataclass
+class Progress:
+    """How far a training is: what a checkpoint says besides tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best_score: float = -1.0
+    history: History = field(default_factory=History)
+
+    def record(self) -> dict[str, object]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, record: Mapping[str, object]) -> "Progress":
+        """What `record` returned."""
+        values = dict(record)
+        told: Mapping[str, list[dict[str, float]]] = values.pop("history")  # type: ignore[assignment]
+        history = History(
+            [Step(**each) for each in told["steps"]],  # type: ignore[arg-type]
+            [Evaluation(**each) for each in told["evaluations"]],  # type: ignore[arg-type]
+        )
+        return cls(**values, history=history)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended; the task's module has the parameters of the best step.
+
+    Attributes:
+        progress: Until the end.
+        stopped: Whether it was asked to stop.
+        diverged_at: The step whose loss or gradient was no finite number, which ended it.
+    """
+
+    progress: Progress
+    stopped: bool
+    diverged_at: int | None
+
+
+def run(
+    task: Task,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> Outcome:
+    """Tune a task's module, going on from the latest checkpoint if there is one, and leave it at its best.
+
+    Args:
+        task: What is tuned.
+        settings: Epochs or steps, batch size, learning rate and seed.
+        checkpoints: Where they are kept.
+        on_event: Called after steps and evaluations.
+        stop: Asked after every step; when it answers true, the loop evaluates and returns.
+
+    Raises:
+        DivergedError: If the loss is no finite number, and was never one at an evaluation.
+    """
+    return _Loop(task, settings, checkpoints, on_event).run(stop)
+
+
+class _Loop:
+    """One training."""
+
+    def __init__(
+        self, task: Task, settings: TrainSettings, checkpoints: Checkpoints, on_event: Callable[[Event], None]
+    ) -> None:
+        self._task, self._peak, self._checkpoints, self._on_event = (
+            task,
+            settings.peak_learning_rate,
+            checkpoints,
+            on_event,
+        )
+        self._parameters = {name: each for name, each in task.module.named_parameters() if each.requires_grad}
+        self._order = _Order(task.lengths, settings.batch_size, settings.seed)
+        self._total = steps(len(task.lengths), settings)
+        self._interval = evaluation_interval(self._total, settings)
+        self._told = math.ceil(self._total / _REPORTS)
+        self._optimizer = _optimizer(self._parameters)
+        self._progress = _restore(checkpoints, self._parameters, self._optimizer)
+        self._began, self._began_at, self._before = time.monotonic(), self._progress.step, self._progress.seconds
+        self._losses: list[float] = []
+
+    def run(self, stop: Callable[[], bool]) -> Outcome:
+        """Go on to the last step, or until it is to stop, or the loss is no finite number."""
+        progress, saved = self._progress, self._began
+        stopped, finite = False, True
+        while progress.step < self._total and not stopped and finite:
+            finite = self._step()
+            if not finite:
+                break
+            stopped = progress.step < self._total and stop()
+            last = stopped or progress.step == self._total
+            evaluated = last or progress.step % self._interval == 0
+            self._report(last)
+            if evaluated:
+                finite = self._evaluate()
+            if finite and not last and (evaluated or time.monotonic() - saved > CHECKPOINT_S):
+                tensors = _tensors(self._parameters, self._optimizer)
+                self._checkpoints.save(progress.step, tensors, progress.record())
+                saved = time.monotonic()
+        if not finite:
+            self._diverged()
+        best = self._checkpoints.load_best(progress.best_step)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(best[name])
+        return Outcome(progress, stopped, None if finite else progress.step)
+
+    def _step(self) -> bool:
+        """Make the next step; tell whether loss and gradient were finite numbers, without which nothing is changed."""
+        step = self._progress.step + 1
+        loss = self._task.backward(self._order.rows(step), step)
+        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), MOST_GRADIENT))
+        self._progress.step = step
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return False
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(step, self._total, self._peak)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._losses.append(loss)
+        self._progress.seconds = self._before + time.monotonic() - self._began
+        return True
+
+    def _report(self, last: bool) -> None:
+        step, told = self._progress.step, self._progress.history.steps
+        loss = told[-1].loss if told else None
+        report = last or step % self._told == 0
+        if report:
+            loss = sum(self._losses) / len(self._losses)
+            self._losses.clear()
+        left = (time.monotonic() - self._began) / (step - self._began_at) * (self._total - step)
+        now = Step(
+            step, self._total, step / self._order.steps, loss, learning_rate(step, self._total, self._peak), left
+        )
+        if report:
+            told.append(now)
+        self._on_event(now)
+
+    def _evaluate(self) -> bool:
+        """Score the validation rows and keep what is better; tell whether the scores are of finite numbers."""
+        progress = self._progress
+        scores = self._task.score()
+        if not math.isfinite(scores.loss):
+            return False
+        better = scores.f1_macro > progress.best_score
+        if better:
+            self._checkpoints.save_best(progress.step, self._parameters)
+            progress.best_score, progress.best_step = scores.f1_macro, progress.step
+        progress.seconds = self._before + time.monotonic() - self._began
+        epoch = progress.step / self._order.steps
+        found = Evaluation(progress.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, better)
+        progress.history.evaluations.append(found)
+        self._on_event(found)
+        return True
+
+    def _diverged(self) -> None:
+        """Say at which step, and what is kept.
+
+        Raises:
+            DivergedError: If there is nothing to keep.
+        """
+        step, best = self._progress.step, self._progress.best_step
+        if not best:
+            raise DivergedError(f"the loss is no finite number at step {step} (peak learning rate {self._peak:g})")
+        self._on_event(Note(f"the loss is no finite number at step {step}: the model is that of step {best}"))
+
+
+def steps(rows: int, settings: TrainSettings) -> int:
+    """How many steps a training of so many rows has."""
+    total = max(1, math.ceil(settings.epochs * math.ceil(rows / settings.batch_size)))
+    return total if settings.max_steps is None else min(total, settings.max_steps)
+
+
+def evaluation_interval(total: int, settings: TrainSettings) -> int:
+    """After how many steps of all the validation rows are scored."""
+    epochs = 0.0 if settings.max_steps is not None else settings.epochs
+    return math.ceil(total / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
+
+
+def learning_rate(step: int, total: int, peak: float) -> float:
+    """The learning rate of a step, of which the first is 1: it rises to the peak, then falls to nothing, linearly."""
+    warmup = math.ceil(WARMUP_SHARE * total)
+    return peak * (step / warmup if step < warmup else (total - step + 1) / (total - warmup + 1))
+
+
+class _Order:
+    """Which rows a step reads: every row once an epoch, in an order that seed and epoch say.
+
+    Rows of about the same length share a batch, so that little is padded.
+    """
+
+    def __init__(self, lengths: IntArray, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self.steps = math.ceil(len(lengths) / batch_size)
+        self._epoch = functools.lru_cache(1)(self._draw)
+
+    def rows(self, step: int) -> Sequence[int]:
+        """Indices of the rows of a step, of which the first is 1."""
+        epoch, place = divmod(step - 1, self.steps)
+        order, places = self._epoch(epoch)
+        start = int(places[place]) * self._batch_size
+        rows: list[int] = order[start : start + self._batch_size].tolist()
+        return rows
+
+    def _draw(self, epoch: int) -> tuple[IntArray, IntArray]:
+        """All rows, batch by batch, and in which order the batches are read."""
+        generator = np.random.default_rng([self._seed, epoch])
+        order = generator.permutation(np.arange(len(self._lengths), dtype=np.int32))
+        for start in range(0, len(order), _MEGABATCH * self._batch_size):
+            part = order[start : start + _MEGABATCH * self._batch_size]
+            part[:] = part[np.argsort(self._lengths[part], kind="stable")]
+        return order, generator.permutation(np.arange(self.steps, dtype=np.int32))
+
+
+def _optimizer(parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW; biases and the parameters of norms do not decay."""
+    groups = [
+        {"params": [each for each in parameters.values() if each.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [each for each in parameters.values() if each.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds: parameters, and what the optimizer knows of each."""
+    found = {f"parameter.{name}": each.detach() for name, each in parameters.items()}
+    for name, parameter in parameters.items():
+        found |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    return found
+
+
+def _restore(
+    checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Progress:
+    """Set parameters and optimizer to the latest checkpoint, if there is one."""
+    found = checkpoints.load()
+    if found is None:
+        return Progress()
+    tensors, record = found
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors]
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else parameter.device) for key in keys
+            }
+    return Progress.of(record)

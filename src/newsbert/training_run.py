@@ -1,0 +1,252 @@
+"""One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import newsbert
+from newsbert import base_model, data, delivery, work_dir
+from newsbert.base_model import BaseModel
+from newsbert.bundle import Bundle
+from newsbert.config import TrainSettings
+from newsbert.errors import DataError, ModelError, NotFoundError
+from newsbert.evaluation import Scores
+from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.work_dir import RunFile
+
+if TYPE_CHECKING:
+    from newsbert.run_log import RunLog
+    from newsbert.runtimes.tokenization import SequenceTokenizer
+    from newsbert.tracking import Tracker, Version
+    from newsbert.training import Trained
+
+_BUNDLES = Path("bundles")
+OnEvent = Callable[[Event], None]
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes:
+        bundle: Directory of the bundle.
+        run_id: The MLflow run.
+        scores: On the test rows.
+        seconds: Time spent training, evaluations included.
+        stopped_early: Whether it was asked to stop before the last step.
+        diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
+        version: The registered version, if one was asked for.
+    """
+
+    bundle: Path
+    run_id: str
+    scores: Scores
+    seconds: float
+    stopped_early: bool
+    diverged_at: int | None
+    version: "Version | None"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on the test rows by name."""
+        return self.scores.metrics
+
+
+def start(
+    settings: TrainSettings, connect: "Callable[[], Tracker]", model_name: str | None, on_event: OnEvent, stop: Stop
+) -> TrainResult:
+    """Train, and log the run, the model and its bundle; see `api.train`.
+
+    Args:
+        settings: As they were resolved.
+        connect: Reaches the tracking server, when it is known that there is something to log.
+        model_name: What the model is registered as when it is done.
+        on_event: Called with what happens.
+        stop: Asked after every step.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    output = work_dir.output_directory(settings.output) if settings.output else None
+    rows = _rows(settings)
+    for note in rows.notes:
+        on_event(Note(note))
+    base = base_model.find(settings.base_model)
+    tracker = connect()
+    for left in work_dir.clear(output.parent if output else _BUNDLES):
+        tracker.end_killed(left.run_id)
+        said = "what it left is removed"
+        if left.directory is not None:
+            said = f"newsbert train --resume {left.directory} goes on with it; or remove that directory"
+        on_event(Note(f"run {left.run_id} was killed while training: {said}"))
+    with tracker.run() as run:
+        final = output or _BUNDLES / run.run_id
+        begun = RunFile(run.run_id, str(final.absolute()), _anywhere(settings), rows.digest, base.sha256, model_name)
+        with work_dir.beside(final, begun) as work:
+            run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
+            run.params(_params(settings, base, rows))
+            splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
+            run.dataset(settings.data, rows.digest, splits)
+            result = _finish(run, work, final, settings, rows, base, on_event, stop)
+    return _registered(result, tracker, model_name)
+
+
+def resume(reference: str, tracker: "Tracker", model_name: str | None, on_event: OnEvent, stop: Stop) -> TrainResult:
+    """Go on with a training that was killed or failed after it had a checkpoint; see `api.train`.
+
+    Args:
+        reference: Its run's id or the beginning of that, or the directory in which it worked.
+        tracker: The tracking server that has the run.
+        model_name: What the model is registered as when it is done, if not what was said at first.
+        on_event: Called with what happens.
+        stop: Asked after every step.
+
+    Raises:
+        NotFoundError: If there is nothing to go on from.
+        DataError: If the rows are others now.
+        ModelError: If the base model is another now.
+        NewsbertError: If it cannot be done.
+    """
+    directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, _BUNDLES)
+    if directory is None or not work_dir.has_checkpoint(directory):
+        raise NotFoundError(
+            f"there is no checkpoint of a run {reference!r} in {_BUNDLES}",
+            "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
+        )
+    begun = work_dir.read(directory)
+    values = {**begun.settings, "labels": tuple(begun.settings["labels"])}
+    settings = TrainSettings(**values)
+    rows = _rows(settings)
+    base = base_model.find(settings.base_model)
+    if rows.digest != begun.data_digest:
+        raise DataError(f"the rows of {settings.data!r} are not those that run {begun.run_id} began with", "train anew")
+    if base.sha256 != begun.base_model_sha256:
+        raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
+    with work_dir.again(directory) as work, tracker.run(begun.run_id) as run:
+        result = _finish(run, work, Path(begun.final), settings, rows, base, on_event, stop)
+    return _registered(result, tracker, model_name or begun.model_name)
+
+
+def _rows(settings: TrainSettings) -> data.Dataset:
+    return data.load(
+        settings.data,
+        labels=settings.labels,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        samples=settings.samples,
+        seed=settings.seed,
+    )
+
+
+def _anywhere(settings: TrainSettings) -> dict[str, Any]:
+    """Settings whose paths mean the same in any working directory."""
+    values = dataclasses.asdict(settings)
+    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
+    return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
+
+
+def _finish(
+    run: "RunLog",
+    work: Path,
+    final: Path,
+    settings: TrainSettings,
+    rows: data.Dataset,
+    base: BaseModel,
+    on_event: OnEvent,
+    stop: Stop,
+) -> TrainResult:
+    """Train from where it is, write the bundle and log it."""
+    trained, tokenizer = _fit(base, rows, settings, work, run, on_event, stop)
+    from newsbert import assembly
+
+    on_event(Phase("exporting"))
+    part = work / "bundle"
+    scores, finished = assembly.write(part, trained, tokenizer, rows, base, on_event)
+    on_event(Phase("logging"))
+    record = work / "log"
+    _write_log(record, finished, scores, trained)
+    try:
+        delivery.deliver_or_keep(run, record, part, final, on_event)
+    finally:
+        if not part.exists():  # the bundle is in its place: there is nothing to go on with
+            shutil.rmtree(work_dir.checkpoints(work))
+    return TrainResult(final, run.run_id, scores, trained.seconds, trained.stopped_early, trained.diverged_at, None)
+
+
+def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
+    if model_name is None:
+        return result
+    return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+
+
+def _fit(
+    base: BaseModel,
+    rows: data.Dataset,
+    settings: TrainSettings,
+    work: Path,
+    run: "RunLog",
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> "tuple[Trained, SequenceTokenizer]":
+    """Train, logging what is reported to the run as well."""
+    from newsbert import head, training
+    from newsbert.checkpoints import Checkpoints
+
+    told: float | None = None
+
+    def report(event: Event) -> None:
+        nonlocal told
+        if isinstance(event, Evaluation):
+            run.metrics(
+                {
+                    "validation_accuracy": event.accuracy,
+                    "validation_f1_macro": event.f1_macro,
+                    "validation_loss": event.loss,
+                },
+                event.step,
+            )
+        elif isinstance(event, Step) and event.loss is not None and event.loss != told:
+            told = event.loss
+            run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
+        news = run.news()
+        if news is not None:
+            on_event(Note(news))
+        on_event(event)
+
+    on_event(Phase("tokenizing"))
+    bundle = work / "bundle"
+    shutil.rmtree(bundle, ignore_errors=True)  # of a training that goes on
+    bundle.mkdir()
+    tokenizer = training.prepare_tokenizer(base, bundle, settings.max_length)
+    fit = head.fit if settings.tune == "head" else training.fit
+    trained = fit(base, rows, tokenizer, settings, Checkpoints(work_dir.checkpoints(work)), report, stop)
+    return trained, tokenizer
+
+
+def _write_log(directory: Path, finished: Bundle, scores: Scores, trained: "Trained") -> None:
+    """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
+    tags = {"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
+    if trained.diverged_at is not None:
+        tags["newsbert.diverged_at"] = str(trained.diverged_at)
+    more = {"training_seconds": trained.seconds, "best_step": float(trained.best_step)}
+    delivery.write(directory, delivery.metrics_of(finished) | more, tags)
+    per_class = {name: dataclasses.asdict(each) for name, each in scores.per_class.items()}
+    report = json.dumps(per_class, indent=2, ensure_ascii=False)
+    (directory / "classification_report.json").write_text(report, encoding="utf-8")
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
+    summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"
+    (directory / "model_summary.txt").write_text(summary, encoding="utf-8")
+
+
+def _params(settings: TrainSettings, base: BaseModel, rows: data.Dataset) -> dict[str, Any]:
+    """The resolved configuration as MLflow's parameters."""
+    values = dataclasses.asdict(settings)
+    values["labels"] = ",".join(rows.label_names)
+    values["learning_rate"] = settings.peak_learning_rate
+    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -1,0 +1,169 @@
+"""The training loop: what it computes, where it stops, and from where it goes on."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from newsbert import evaluation, loop
+from newsbert.checkpoints import Checkpoints
+from newsbert.config import TrainSettings
+from newsbert.errors import DivergedError
+from newsbert.evaluation import IntArray, Scores
+from newsbert.events import Event, Note, Step
+
+SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
+ROWS = 50
+
+
+class Points:
+    """Tells points of the plane apart; knows which rows each step read."""
+
+    def __init__(self, nan_at: int | None = None) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.points = torch.randn(ROWS, 2, generator=generator)
+        self.labels = (self.points.sum(1) > 0).long()
+        torch.manual_seed(2)
+        self.module: nn.Module = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2))
+        self.lengths: IntArray = np.arange(ROWS) % 7
+        self.read: dict[int, list[int]] = {}
+        self.nan_at = nan_at
+
+    def backward(self, rows: Sequence[int], step: int) -> float:
+        self.read[step] = list(rows)
+        loss = nn.functional.cross_entropy(self.module(self.points[list(rows)]), self.labels[list(rows)])
+        if step == self.nan_at:
+            loss = loss * math.nan
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def score(self) -> Scores:
+        with torch.inference_mode():
+            probabilities = evaluation.softmax(self.module(self.points).numpy())
+        return evaluation.score(probabilities, self.labels.tolist(), ("below", "above"))
+
+    @property
+    def weights(self) -> list[list[float]]:
+        return [each.detach().flatten().tolist() for each in self.module.parameters()]
+
+
+class KilledError(BaseException):
+    """Nothing in the loop may catch it."""
+
+
+def _run(task: Points, directory: Path, kill_at: int | None = None) -> loop.Outcome:
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step) and event.step == kill_at:
+            raise KilledError
+
+    return loop.run(task, SETTINGS, Checkpoints(directory), on_event, lambda: False)
+
+
+def test_every_row_is_read_once_an_epoch_with_rows_of_like_lengths(tmp_path: Path) -> None:
+    task = Points()
+    outcome = _run(task, tmp_path / "a")
+    steps = math.ceil(ROWS / 8)
+    assert outcome.progress.step == 4 * steps
+    orders = [[task.read[epoch * steps + place] for place in range(1, steps + 1)] for epoch in range(4)]
+    for order in orders:
+        assert sorted(row for rows in order for row in rows) == list(range(ROWS))
+        assert sum(int(np.ptp(task.lengths[rows])) for rows in order) <= 2 * steps
+    assert orders[0] != orders[1]
+    assert outcome.progress.best_score > 0.9
+
+
+@pytest.mark.parametrize("kill_at", range(1, 28, 3))
+def test_a_loop_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, kill_at: int) -> None:
+    whole, killed, gone_on = Points(), Points(), Points()
+    expected = _run(whole, tmp_path / "a")
+    with pytest.raises(KilledError):
+        _run(killed, tmp_path / "b", kill_at)
+    found = _run(gone_on, tmp_path / "b")
+    assert gone_on.weights == whole.weights
+    assert {**killed.read, **gone_on.read} == whole.read
+    assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
+
+    def told(outcome: loop.Outcome) -> object:
+        history = outcome.progress.history
+        steps = [(each.step, each.learning_rate) for each in history.steps]
+        return steps, history.evaluations, outcome.progress.best_step
+
+    assert told(found) == told(expected)
+
+
+def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(1, {"a": torch.ones(3)}, {"step": 1, "best_step": 0})
+
+    def full(tensors: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("newsbert.checkpoints.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(2, {"a": torch.zeros(3)}, {"step": 2, "best_step": 0})
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["checkpoint-1"]
+    found = Checkpoints(tmp_path / "c").load()
+    assert found is not None
+    assert found[0]["a"].tolist() == [1, 1, 1]
+    checkpoints.save(3, {"a": torch.zeros(3)}, {"step": 3, "best_step": 0})
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["checkpoint-3"]
+
+
+def test_a_partial_checkpoint_is_none(tmp_path: Path) -> None:
+    Checkpoints(tmp_path / "c").save(1, {"a": torch.ones(3)}, {"step": 1, "best_step": 0})
+    (tmp_path / "c" / ".checkpoint-2").mkdir()
+    (tmp_path / "c" / ".checkpoint-2" / "record.json").write_text("{", encoding="utf-8")
+    assert Checkpoints(tmp_path / "c").record() == {"step": 1, "best_step": 0}
+    assert not (tmp_path / "c" / ".checkpoint-2").exists()
+
+
+def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Path) -> None:
+    task = Points(nan_at=20)
+    notes: list[Event] = []
+    outcome = loop.run(task, SETTINGS, Checkpoints(tmp_path / "a"), notes.append, lambda: False)
+    assert outcome.diverged_at == 20
+    assert 0 < outcome.progress.best_step < 20
+    assert all(math.isfinite(value) for row in task.weights for value in row)
+    assert task.score().f1_macro == outcome.progress.best_score
+    assert [event.message for event in notes if isinstance(event, Note)] == [
+        f"the loss is no finite number at step 20: the model is that of step {outcome.progress.best_step}"
+    ]
+
+
+def test_a_loss_that_never_was_a_number_is_an_error_that_says_where(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"step 2 \(peak learning rate 0.1\)") as caught:
+        _run(Points(nan_at=2), tmp_path / "a")
+    assert "--learning-rate" in str(caught.value.hint)
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [loop.learning_rate(step, 100, 1.0) for step in range(1, 101)]
+    assert rates[:6] == [each / 6 for each in range(1, 7)]
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[5:]))
+    assert 0 < rates[-1] < 0.02
+    assert loop.learning_rate(1, 1, 1.0) == 1
+
+
+def test_steps_may_be_bounded(tmp_path: Path) -> None:
+    task = Points()
+    settings = dataclasses.replace(SETTINGS, max_steps=5)
+    outcome = loop.run(task, settings, Checkpoints(tmp_path / "a"), lambda event: None, lambda: False)
+    assert outcome.progress.step == 5
+    assert len(outcome.progress.history.evaluations) == 1
+
+
+def test_progress_survives_json() -> None:
+    progress = loop.Progress(3, 1.5, 2, 0.5)
+    progress.history.steps.append(Step(3, 10, 0.3, 1.0, 0.1, 7.0))
+    assert loop.Progress.of(json.loads(json.dumps(progress.record()))) == progress
