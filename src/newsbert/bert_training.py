@@ -3,7 +3,6 @@
 The same weights and the same function as transformers' own in training mode, but for these:
 
 - Of the last layer only the first token is computed, forwards and backwards: the classifier looks at no other.
-- Query, key and value are one matrix product.
 - What dropout leaves out is drawn by NumPy, eight elements at a time, and told by a seed: torch's own takes as long as
   a third of the matrix products.
 
@@ -60,7 +59,7 @@ class BertTraining(nn.Module):
         config = model.config
         self.embeddings = model.bert.embeddings
         self.layers = model.bert.encoder.layer
-        self.pooler = model.bert.pooler.dense
+        self.pooler = model.bert.pooler
         self.classifier = model.classifier
         self.heads = int(config.num_attention_heads)
         own = getattr(config, "classifier_dropout", None)
@@ -80,8 +79,7 @@ class BertTraining(nn.Module):
         for layer in layers:
             hidden = self._layer(layer, hidden, mask, first_only=False)
         hidden = self._layer(last, hidden, mask, first_only=True)
-        pooled = torch.tanh(self.pooler(hidden[:, 0]))
-        return cast(Tensor, self.classifier(self.classifier_dropout(pooled)))
+        return cast(Tensor, self.classifier(self.classifier_dropout(self.pooler(hidden))))
 
     def begin(self, *seed: int) -> None:
         """Let dropout draw what this seed says."""
@@ -97,13 +95,10 @@ class BertTraining(nn.Module):
     def _layer(self, layer: Any, hidden: Tensor, mask: Tensor, *, first_only: bool) -> Tensor:
         """One layer: `(batch, sequence, hidden)` in; of all tokens, or of the first only, out."""
         own, output = layer.attention.self, layer.attention.output
-        projections = [own.key, own.value] if first_only else [own.query, own.key, own.value]
-        weight, bias = (torch.cat([getattr(each, name) for each in projections]) for name in ("weight", "bias"))
-        *query, key, value = functional.linear(hidden, weight, bias).chunk(len(projections), -1)
+        key, value = own.key(hidden), own.value(hidden)
         if first_only:
             hidden = hidden[:, :1]
-            query = [own.query(hidden)]
-        attended = self._attend(query[0], key, value, mask)
+        attended = self._attend(own.query(hidden), key, value, mask)
         hidden = output.LayerNorm(self.hidden_dropout(output.dense(attended)) + hidden)
         fed = layer.output.dense(functional.gelu(layer.intermediate.dense(hidden)))
         return cast(Tensor, layer.output.LayerNorm(self.hidden_dropout(fed) + hidden))

@@ -41,7 +41,7 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
-LEARNING_RATES = {"full": 1.5e-4, "head": 3e-3}
+LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
 """Defaults, by what is tuned."""
 
 
@@ -68,8 +68,11 @@ class TrainSettings:
     samples: int | None = _setting(None, "Training rows to use at most", least=1)
     batch_size: int = _setting(32, "Rows in a training step", least=1)
     tune: str = _setting(
-        "full", "What is tuned: full, the encoder too; or head, only what follows it", choices=tuple(LEARNING_RATES)
+        "full",
+        "What is tuned: full, the encoder too; lora, adapters of it; or head, only what follows it",
+        choices=tuple(LEARNING_RATES),
     )
+    lora_rank: int = _setting(16, "Rank of the adapters of --tune lora", least=1, most=1024)
     learning_rate: float | None = _setting(
         None,
         f"Peak learning rate (default: {', '.join(f'{rate:g} for {part}' for part, rate in LEARNING_RATES.items())})",

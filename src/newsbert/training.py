@@ -16,7 +16,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from newsbert import bert_graph, evaluation, loop, token_rows
+from newsbert import bert_graph, evaluation, loop, lora, token_rows
 from newsbert.base_model import BaseModel
 from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
@@ -131,9 +131,11 @@ def fit(
     model = classifier(base, dataset.label_names)
     precision = checkpoints.remember("precision", lambda: _precision(model))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    task = _FineTuning(model.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
+    adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
+    task = _FineTuning(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
     outcome = loop.run(task, settings, checkpoints, on_event, stop)
-    return Trained.of(model.to("cpu"), outcome, precision)
+    tuned = lora.merge(adapted) if settings.tune == "lora" else model
+    return Trained.of(tuned.to("cpu"), outcome, precision)
 
 
 def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
@@ -180,7 +182,7 @@ def _step_seconds(model: PreTrainedModel, bf16: bool) -> float:
     """Median time of forward and backward of a batch of 8 by 64 tokens."""
     input_ids = torch.ones((8, 64), dtype=torch.int64)
     computing = copy.deepcopy(model).to(torch.bfloat16 if bf16 else torch.float32)
-    graph = BertTraining(computing) if bert_graph.fits(model) else _Graph(computing)
+    graph = _graph(computing)
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
@@ -193,7 +195,7 @@ class _FineTuning:
     """Tunes a classifier of token ids; computes with a copy of it in bf16 where that is faster.
 
     Args:
-        model: What is tuned, in fp32 and on its device.
+        model: What is tuned, in fp32 and on its device: a classifier, perhaps with adapters.
         bf16: Whether to compute in bf16.
         dataset: Rows with their label names.
         tokenizer: From `prepare_tokenizer`.
@@ -210,11 +212,11 @@ class _FineTuning:
         )
         self.lengths: IntArray = self._train.lengths
         computing = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
-        self._graph = BertTraining(computing) if bert_graph.fits(model) else _Graph(computing)
+        self._graph = _graph(computing)
         self._tuned, self._computing = (
             [each for each in module.parameters() if each.requires_grad] for module in (model, computing)
         )
-        self._most = STEP_TOKENS[model.device.type]
+        self._most = STEP_TOKENS[self._tuned[0].device.type]
 
     def backward(self, rows: Sequence[int], step: int) -> float:
         """Set the gradients of the mean loss of these training rows, and return it."""
@@ -258,6 +260,11 @@ class _FineTuning:
         if self._computing[0] is not self._tuned[0]:
             with torch.no_grad():
                 torch._foreach_copy_(self._computing, self._tuned)
+
+
+def _graph(model: PreTrainedModel) -> "BertTraining | _Graph":
+    plain = lora.without_wrapper(model)
+    return BertTraining(plain) if bert_graph.fits(plain) else _Graph(model)
 
 
 class _Graph(nn.Module):
