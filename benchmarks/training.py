@@ -1,0 +1,224 @@
+"""How fast ways to tune an encoder are, on the same rows, encoder and threads, taking turns in one run.
+
+    python benchmarks/training.py ROWS [--rounds 3] [--examples 960]
+    python benchmarks/training.py ROWS --head [--samples 15000] [--epochs 5]
+
+ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first compares examples a
+second of steps of optimization, evaluation and export not counted:
+
+- transformers' Trainer at its defaults: batches of 8 in random order, padded to their longest, fp32, all parameters;
+- what the system newsbert replaces did: a frozen encoder run in every epoch, texts padded to 160 tokens, batches of
+  16;
+- `newsbert train`, `--tune lora`, and in fp32;
+- the limit: the multiplications of the encoder's matrices, at the speed of such multiplications alone.
+
+The second measures all of `newsbert train --tune head` on so many rows, the first time and when the vectors are
+cached, next to the time that the second way above would take for as many rows and epochs.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+import newsbert
+from newsbert import base_model, cpu, data, training
+from newsbert.checkpoints import Checkpoints
+from newsbert.config import TrainSettings
+from newsbert.data import Dataset
+from newsbert.events import Event, Step
+from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+
+SKIPPED = 2
+"""Steps of a visit that are not counted: memory is allocated in them."""
+
+REFERENCE_TOKENS, REFERENCE_BATCH = 160, 16
+
+Visit = Callable[[Dataset], float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=960)
+    parser.add_argument("--head", action="store_true")
+    parser.add_argument("--samples", type=int, default=15_000)
+    parser.add_argument("--epochs", type=float, default=5.0)
+    arguments = parser.parse_args()
+    rows = arguments.rows.resolve()
+    torch.set_num_threads(cpu.cores())
+    dataset = data.load(str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples)
+    with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
+        os.chdir(directory)
+        os.environ["NEWSBERT_CACHE_DIR"] = directory
+        Path("work").mkdir()
+        tokenizer = training.prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
+        if arguments.head:
+            head(dataset, rows, tokenizer, arguments)
+        else:
+            speeds(dataset, tokenizer, arguments)
+
+
+def speeds(dataset: Dataset, tokenizer: SequenceTokenizer, arguments: Any) -> None:
+    """Print examples a second of every way, medians of the rounds."""
+    ways: dict[str, Visit] = {
+        "transformers.Trainer, defaults": lambda rows: trainer(rows, tokenizer, arguments.examples),
+        "frozen encoder, padded to 160 (reference)": lambda rows: reference(rows, tokenizer, arguments.examples),
+        "newsbert train": lambda rows: own(rows, tokenizer, arguments.examples),
+        "newsbert train --tune lora": lambda rows: own(rows, tokenizer, arguments.examples, tune="lora"),
+        "newsbert train, fp32": lambda rows: own(rows, tokenizer, arguments.examples, fp32=True),
+    }
+    mean = statistics.fmean(len(ids) for ids in tokenizer.encode(list(dataset.train.texts[:2000])))
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    limits = []
+    for _ in range(arguments.rounds):
+        for name, visit in ways.items():
+            found[name].append(visit(dataset))
+        limits.append(limit(mean))
+    print(
+        f"{cpu.cores()} threads, {arguments.examples} examples a visit, {arguments.rounds} rounds, {mean:.0f} tokens\n"
+    )
+    print("| way | examples/s, median | range | to the Trainer's |\n|---|---|---|---|")
+    trainers = found["transformers.Trainer, defaults"]
+    for name, values in [*found.items(), ("limit: matrix products in bf16", limits)]:
+        ratio = statistics.median(one / other for one, other in zip(values, trainers, strict=True))
+        print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} to {max(values):.0f} | {ratio:.1f} |")
+
+
+def own(
+    dataset: Dataset, tokenizer: SequenceTokenizer, examples: int, tune: str = "full", *, fp32: bool = False
+) -> float:
+    """Examples a second of newsbert's loop."""
+    told: list[tuple[float, int]] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            told.append((time.perf_counter(), event.step))
+
+    settings = TrainSettings(max_steps=examples // 32 + SKIPPED, batch_size=32, tune=tune)
+    precision = mock.patch.object(training, "_precision", return_value="fp32") if fp32 else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as work, precision:
+        few = Dataset(dataset.name, dataset.label_names, dataset.train, _first(dataset, 64), dataset.test, "")
+        training.fit(
+            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), on_event, lambda: False
+        )
+    counted = told[SKIPPED - 1 :]
+    return 32 * (counted[-1][1] - counted[0][1]) / (counted[-1][0] - counted[0][0])
+
+
+def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
+    """Examples a second of transformers' Trainer as it is when nothing is said."""
+    rows = [
+        {"input_ids": ids, "labels": int(label)}
+        for ids, label in zip(
+            tokenizer.encode(list(dataset.train.texts[: 4 * examples])), dataset.train.labels, strict=False
+        )
+    ]
+    times: list[float] = []
+
+    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times.append(time.perf_counter())
+
+    model = training.classifier(base_model.find("minilm"), dataset.label_names)
+    model.requires_grad_(True)
+    with tempfile.TemporaryDirectory() as work:
+        arguments = transformers.TrainingArguments(
+            work, max_steps=examples // 8 + SKIPPED, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True,
+            logging_strategy="no",
+        )  # fmt: skip
+        transformers.Trainer(
+            model, arguments, collate(tokenizer), train_dataset=rows, callbacks=[Clock()]
+        ).train()  # fmt: skip
+    return 8 * (len(times) - SKIPPED) / (times[-1] - times[SKIPPED - 1])
+
+
+def collate(tokenizer: SequenceTokenizer) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Pads a batch to its longest row."""
+
+    def join(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        input_ids, mask = (torch.from_numpy(each) for each in pad([row["input_ids"] for row in rows], tokenizer.pad_id))
+        labels = torch.tensor([row["labels"] for row in rows])
+        return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
+
+    return join
+
+
+def reference(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
+    """Examples a second of a head on a frozen encoder that reads padded texts again in every epoch."""
+    encoder = transformers.AutoModel.from_pretrained(str(base_model.find("minilm").path)).eval().requires_grad_(False)
+    head = nn.Sequential(nn.Linear(384, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, len(dataset.label_names)))
+    optimizer = torch.optim.Adam(head.parameters(), 1e-3)
+    times = []
+    for input_ids, mask, labels in batches(dataset, tokenizer, examples + SKIPPED * REFERENCE_BATCH):
+        first = encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state[:, 0]
+        nn.functional.cross_entropy(head(first), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter())
+    return REFERENCE_BATCH * (len(times) - SKIPPED) / (times[-1] - times[SKIPPED - 1])
+
+
+def batches(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The reference's batches: ids, mask and labels."""
+    ids = tokenizer.encode(list(dataset.train.texts[:examples]))
+    for start in range(0, examples - REFERENCE_BATCH + 1, REFERENCE_BATCH):
+        rows = ids[start : start + REFERENCE_BATCH]
+        longest, mask = pad([*rows, [0] * REFERENCE_TOKENS], tokenizer.pad_id)
+        labels = torch.from_numpy(dataset.train.labels[start : start + REFERENCE_BATCH].astype(np.int64))
+        yield torch.from_numpy(longest[:-1]), torch.from_numpy(mask[:-1]), labels
+
+
+def limit(tokens: float) -> float:
+    """Examples of so many tokens a second, if nothing but the encoder's matrices were multiplied, forwards and back."""
+    rows, rates = 512, []
+    for inner, outer in ((384, 384), (384, 1536), (1536, 384)):
+        left, right = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((rows, inner), (inner, outer)))
+        took = []
+        for _ in range(30):
+            started = time.perf_counter()
+            left @ right
+            took.append(time.perf_counter() - started)
+        rates.append(2 * rows * inner * outer / statistics.median(took))
+    # Five layers of all tokens; of the sixth only keys and values are of all of them.
+    weights = 5 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 384 * 384
+    return statistics.harmonic_mean(rates) / (3 * 2 * weights * tokens)
+
+
+def head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
+    """Print what `--tune head` takes, next to what the reference would."""
+    texts = len(dataset.train) * arguments.epochs
+    speeds = [reference(dataset, tokenizer, arguments.examples) for _ in range(arguments.rounds)]
+    expected = texts / statistics.median(speeds)
+    print(f"{cpu.cores()} threads, {len(dataset.train)} rows, {arguments.epochs:g} epochs\n")
+    print("| way | training s | of the reference's | test accuracy |\n|---|---|---|---|")
+    print(
+        f"| frozen encoder, padded to 160 (reference; from {statistics.median(speeds):.0f} rows/s) | {expected:.0f} | 1 | |"
+    )
+    for name in ("newsbert train --tune head", "the same again, vectors cached"):
+        result = newsbert.train(
+            data=str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples, epochs=arguments.epochs, tune="head"
+        )
+        ratio = expected / result.seconds
+        print(f"| {name} | {result.seconds:.0f} | 1/{ratio:.0f} | {result.scores.accuracy:.4f} |", flush=True)
+
+
+def _first(dataset: Dataset, rows: int) -> data.Split:
+    split = dataset.validation
+    return data.Split(split.texts[:rows], split.labels[:rows], f"{split.digest} {rows}")
+
+
+if __name__ == "__main__":
+    main()
