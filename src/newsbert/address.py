@@ -68,6 +68,18 @@ def claim_port(host: str, port: int) -> int:
         return int(held.getsockname()[1])
 
 
+def check_ports(settings: ServeSettings) -> None:
+    """Do nothing if every port is for one thing.
+
+    Raises:
+        UsageError: If one is to be for two.
+    """
+    if settings.port and settings.grpc_port == settings.port:
+        raise UsageError(f"port {settings.grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
+    if settings.metrics_port and settings.metrics_port in {settings.port, settings.grpc_port}:
+        raise UsageError(f"port {settings.metrics_port} cannot be for metrics too", "give another --metrics-port")
+
+
 def _hold(host: str, port: int) -> socket.socket:
     """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same."""
     if not host:
@@ -95,16 +107,14 @@ def claimed(settings: ServeSettings) -> Iterator[Address]:
     connect to a free port of his own machine often enough connects to himself.
 
     Raises:
+        UsageError: If one is to be for two things.
         ServingError: If one is in use.
     """
     grpc_host, grpc_port = (LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
     metrics_host, metrics_port = (
         (LOOPBACK, 0) if settings.metrics_port is None else (settings.host, settings.metrics_port)
     )
-    if settings.port and grpc_port == settings.port:
-        raise UsageError(f"port {grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
-    if metrics_port and metrics_port in {settings.port, grpc_port}:
-        raise UsageError(f"port {metrics_port} cannot be for metrics too", "give another --metrics-port")
+    check_ports(settings)
     wanted = [
         (settings.host, settings.port),
         (grpc_host, grpc_port),

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from newsbert import api, image, loopback, probe
-from newsbert.address import Address, claim_port
+from newsbert.address import Address, check_ports, claim_port
 from newsbert.bundle import Bundle
 from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
 
-CONTAINER_PORT = 8080
+CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = 8080, 7070, 8082
+"""Inside of a container, whatever they are on this machine: there no two can be the same."""
+
 PROBE = ("python", "-m", "newsbert.probe")
 
 
@@ -75,8 +77,10 @@ def serving(
         keep: Leave it running at the end of the block.
 
     Raises:
-        ServingError: If it ends or does not answer in time.
+        UsageError: If a port is to be for two things.
+        ServingError: If it ends or does not answer in time, or a port is in use.
     """
+    check_ports(settings)
     address = Address(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
     environment = {
@@ -87,12 +91,12 @@ def serving(
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
     if settings.grpc_port is not None:
-        ports[settings.grpc_port] = claim_port(settings.host, settings.grpc_port)
-        environment["NEWSBERT_SERVE_GRPC_PORT"] = str(settings.grpc_port)
+        ports[CONTAINER_GRPC_PORT] = claim_port(settings.host, settings.grpc_port)
+        environment["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
         address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
     if settings.metrics_port is not None:
-        ports[settings.metrics_port] = claim_port(settings.host, settings.metrics_port)
-        environment["NEWSBERT_SERVE_METRICS_PORT"] = str(settings.metrics_port)
+        ports[CONTAINER_METRICS_PORT] = claim_port(settings.host, settings.metrics_port)
+        environment["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
         address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
     container = Engine().run(tag, host=address.host, ports=ports, environment=environment)
     answered = False

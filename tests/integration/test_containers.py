@@ -14,6 +14,7 @@ from newsbert import containers
 from newsbert.config import ServeSettings
 from newsbert.errors import ServingError
 from tests.conftest import Cli
+from tests.integration.test_metrics import Page
 
 pytestmark = pytest.mark.engine
 LONG_ITEMS = 500
@@ -36,8 +37,8 @@ def served(tiny_image: str) -> Iterator[tuple[containers.Running, Any]]:
         client.close()
 
 
-def _ask(url: str, token: str | None = None) -> int:
-    headers = {"Content-Type": "text/plain", **({"Authorization": f"Bearer {token}"} if token else {})}
+def _ask(url: str, token: str | None = None, content_type: str = "text/plain") -> int:
+    headers = {"Content-Type": content_type, **({"Authorization": f"Bearer {token}"} if token else {})}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, b"goal", headers), timeout=20) as done:
             return int(done.status)
@@ -151,3 +152,25 @@ def test_a_detached_container_is_stopped_by_its_port(tiny_image: str, cli: Cli) 
     assert _ask(f"{server['url']}/predictions/news_classification") == 400
     stopped = cli("serve", "stop", "--port", server["port"])
     assert stopped.stdout == f"stopped {tiny_image} on {server['url']}\n"
+
+
+def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there(tiny_image: str, cli: Cli) -> None:
+    host, port = "127.0.0.2", containers.CONTAINER_PORT
+    start = ("serve", "container", tiny_image, "--host", host)
+    same = cli(*start, "--port", port, "--metrics-port", port)
+    assert same.returncode == 2
+    assert f"port {port} cannot be for metrics too" in same.stderr
+    done = cli(*start, "--port", "0", "--metrics-port", port, "--detach", "--json")
+    assert done.returncode == 0, done.stderr
+    server = json.loads(done.stdout)
+    try:
+        assert server["metrics"] == f"http://{host}:{port}/metrics"
+        predictions = f"{server['url']}/predictions/news_classification"
+        assert [_ask(predictions), _ask(predictions, content_type="image/png")] == [200, 415]
+        with urllib.request.urlopen(server["metrics"], timeout=20) as response:
+            page = Page(response.read().decode())
+    finally:
+        assert cli("serve", "stop", "--port", server["port"]).returncode == 0
+    assert page.get("newsbert_requests_total", model="TinyModel/1", status="415") == 1
+    assert page.get("newsbert_workers") == 1
+    assert page.get("ts_inference_requests_total") >= 2
