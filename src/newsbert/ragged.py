@@ -1,5 +1,6 @@
 """Rows of different lengths in two memory-mapped files: as many as fit on the disk, at a few bytes of memory each."""
 
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from newsbert.evaluation import IntArray
 
 _VALUES, _ENDS = "values.bin", "ends.bin"
+_FORGOTTEN_ROWS = 16_384
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -32,6 +34,12 @@ class Ragged(Generic[Value]):
     def __getitem__(self, row: int) -> NDArray[Value]:
         start = self._ends[row - 1] if row else 0
         return self._values[start : self._ends[row]]
+
+    def forget(self) -> None:
+        """Give back the memory of the values that were read: who reads all of them would hold all of them."""
+        opened = getattr(self._values, "_mmap", None)
+        if opened is not None:
+            opened.madvise(mmap.MADV_DONTNEED)
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -97,7 +105,10 @@ class Texts(Sequence[str]):
         return self._stored[int(self._rows[place])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        return (self[place] for place in range(len(self)))
+        for place in range(len(self)):
+            yield self[place]
+            if place % _FORGOTTEN_ROWS == _FORGOTTEN_ROWS - 1:
+                self._stored.forget()
 
 
 def mapped(file: Path, dtype: Any) -> NDArray[Any]:
