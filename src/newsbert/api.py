@@ -25,6 +25,7 @@ from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, History, Note, Phase, Step
 from newsbert.model import Model
 from newsbert.model_store import Located
+from newsbert.run_log import DATA_DIGEST_TAG
 from newsbert.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def train(
         run = stack.enter_context(tracker.run())
         final = output or _BUNDLES / run.run_id
         work = stack.enter_context(work_dir.beside(final, run.run_id))
-        run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
+        run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
         run.params(_params(resolved, base, rows))
         splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
         run.dataset(resolved.data, rows.digest, splits)
@@ -273,7 +274,6 @@ def _fit(
 
 def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") -> None:
     """Log the final metrics, the pictures and reports, and the model."""
-    import json
     import tempfile
 
     run.metrics(
@@ -285,15 +285,13 @@ def _log(run: "RunLog", finished: Bundle, scores: Scores, trained: "Trained") ->
         }
     )
     run.tags({"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision})
+    run.report(scores)
     with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory) / "classification_report.json"
-        per_class = {name: dataclasses.asdict(each) for name, each in scores.per_class.items()}
-        report.write_text(json.dumps(per_class, indent=2, ensure_ascii=False), encoding="utf-8")
         summary = Path(directory) / "model_summary.txt"
         parameters = sum(parameter.numel() for parameter in trained.model.parameters())
         tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
         summary.write_text(f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n")
-        run.artifacts([report, summary, *finished.path.glob("*.png")])
+        run.artifacts([summary, *finished.path.glob("*.png")])
     run.model(finished, trained.model)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from newsbert import rows as row_files
 from newsbert.errors import DataError, MissingExtraError, UsageError, first_line
 from newsbert.rows import AG_NEWS_COLUMNS, Row
-from newsbert.text import CLEANING_RULES, clean, join
+from newsbert.text import CLEANING_RULES, NewsItem, clean, join
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 SAMPLE = "sample"
@@ -68,6 +68,25 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LabelledRows:
+    """What a finished model is scored on.
+
+    Attributes:
+        items: Texts or title/text objects as they were found: every model cleans them by its own rules.
+        labels: Their label ids, which are the model's.
+        split: The split that they are of, where the data set has several; else nothing.
+        digest: SHA-256 over items and label names, in order.
+        notes: What the user should know: rows left out, labels that were taken for others.
+    """
+
+    items: list[NewsItem]
+    labels: list[int]
+    split: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
 @dataclass
 class _Source:
     """Rows as they were found, by split; `rows` without splits are under `""`."""
@@ -101,8 +120,7 @@ def load(
         UsageError: If there is no such file or the arguments do not fit each other.
         DataError: If the rows cannot be trained on; the message names the row or the class.
     """
-    if len(set(labels)) < len(labels):
-        raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
+    _check_distinct(labels)
     source = _open(data, label_column)
     ids, names = _label_ids(source, labels, label_column)
     splits = {}
@@ -121,6 +139,75 @@ def load(
     return Dataset(data, names, train, validation, test, digest, tuple(source.notes))
 
 
+def labelled(
+    data: str,
+    label_names: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> LabelledRows:
+    """Read all labelled rows, to score a model that has these labels; of a data set with splits, its test rows.
+
+    Unlike training, this takes one row, classes without rows and repeated texts.
+
+    Args:
+        data: As `load` takes it.
+        label_names: The model's, in the order of their ids.
+        labels: Names of the integer labels 0, 1, … in `data`; the model's own order, if not given.
+        text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
+        label_column: Column of the label, if it is not `label`.
+
+    Raises:
+        UsageError: If there is no such file or the arguments do not fit each other.
+        DataError: If the rows cannot be scored; the message names the row.
+    """
+    _check_distinct(labels)
+    source = _open(data, label_column)
+    column = _label_column(source, label_column)
+    given = tuple(labels) or source.label_names
+    known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
+    names_are_numbers = any(_ID.fullmatch(name) for name in label_names)
+    numbered = dict(enumerate(given or (() if names_are_numbers else label_names), source.first_id))
+    known |= {number: known[name] for number, name in numbered.items() if name in known}
+    known |= {int(name): index for index, name in enumerate(label_names) if _ID.fullmatch(name)}
+    if source.label_names and source.first_id == 0:
+        known.setdefault(-1, -1)  # the Hub's rows without a label
+    notes: list[str] = []
+    for split in ("test", "validation", "train", ""):
+        rows = source.splits.get(split, [])
+        values = [_label_value(row.get(column)) for row in rows]
+        for number, value in enumerate(values, 1):
+            if value not in known:
+                of = f"row {number}{f' of {split}' if split else ''}"
+                if value == "":
+                    raise DataError(f"{of} has no label", "label or remove it")
+                name = numbered.get(value, value) if isinstance(value, int) else value
+                raise DataError(
+                    f"{of}: the model has no label {name!r}; it has {', '.join(label_names)}",
+                    "leave such rows out, or name the integer labels in their order with --labels",
+                )
+        parts = _parts(rows, text_column) if rows else []
+        ids = [known[value] for value in values]
+        kept = [row for row, part in enumerate(parts) if ids[row] >= 0 and join(*part)]
+        if kept:
+            break
+    else:
+        raise DataError(f"{data!r} has no rows with text and label", "give some labelled rows")
+    if given is None and not names_are_numbers and any(isinstance(value, int) for value in values):
+        meant = ", ".join(f"{number} {name}" for number, name in numbered.items())
+        notes.append(f"the labels are numbers and were taken as the model's: {meant}; --labels names others")
+    if len(kept) < len(rows):
+        notes.append(f"{len(rows) - len(kept)} rows without text or label were left out")
+    items: list[NewsItem] = [
+        {"title": title, "text": text} if title else text for title, text in map(parts.__getitem__, kept)
+    ]
+    digest = hashlib.sha256()
+    for item, row in zip(items, kept, strict=True):
+        digest.update(f"{json.dumps([item, label_names[ids[row]]])}\n".encode())
+    return LabelledRows(items, [ids[row] for row in kept], split, digest.hexdigest(), tuple(notes))
+
+
 def texts(file: Path | None = None) -> list[str]:
     """Read, clean and join the texts of a file, with labels or without, or of the bundled sample.
 
@@ -132,6 +219,11 @@ def texts(file: Path | None = None) -> list[str]:
     if not found:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
     return found
+
+
+def _check_distinct(labels: Sequence[str]) -> None:
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
 
 
 def _open(data: str, label_column: str | None) -> _Source:
@@ -226,6 +318,11 @@ def _from_hub(name: str, label_column: str | None) -> _Source:
 
 def _texts(rows: Sequence[Row], column: str | None) -> list[str]:
     """Clean every row's text, with its title where it has one."""
+    return [join(title, text, CLEANING_RULES) for title, text in _parts(rows, column)]
+
+
+def _parts(rows: Sequence[Row], column: str | None) -> list[tuple[str, str]]:
+    """Every row's title, empty where it has none, and text."""
     columns = row_files.columns(rows)
     if column is None:
         column = next((name for name in ("text", "description") if name in columns), None)
@@ -236,25 +333,34 @@ def _texts(rows: Sequence[Row], column: str | None) -> list[str]:
         raise DataError(
             f"no column {column or 'text'!r}; the columns are: {', '.join(columns)}", "name it with --text-column"
         )
-    texts = []
+    found = []
     for number, row in enumerate(rows, 1):
         parts = [row.get(title) if title else None, row.get(column)]
         for part in parts:
             if part is not None and not isinstance(part, str):
                 raise DataError(f"row {number}: the text is no text but {part!r}", "name its column with --text-column")
-        texts.append(join(parts[0] or "", parts[1] or "", CLEANING_RULES))
-    return texts
+        found.append((parts[0] or "", parts[1] or ""))
+    return found
+
+
+def _label_column(source: _Source, column: str | None) -> str:
+    """The column of the label.
+
+    Raises:
+        DataError: If there is no such column.
+    """
+    columns = row_files.columns(row for rows in source.splits.values() for row in rows)
+    column = column or (AG_NEWS_COLUMNS[0] if source.first_id else "label")
+    if column not in columns:
+        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
+    return column
 
 
 def _label_ids(
     source: _Source, labels: Sequence[str], column: str | None
 ) -> tuple[dict[str, list[int]], tuple[str, ...]]:
     """Map every row's label to an id, -1 where the Hub says that a row has none; return the names in order too."""
-    columns = row_files.columns(row for rows in source.splits.values() for row in rows)
-    default = AG_NEWS_COLUMNS[0] if source.first_id and column is None else "label"
-    column = column or default
-    if column not in columns:
-        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
+    column = _label_column(source, column)
     names = tuple(labels) or source.label_names
     values = {split: [_label_value(row.get(column)) for row in rows] for split, rows in source.splits.items()}
     distinct = Counter(value for column_values in values.values() for value in column_values)

@@ -21,7 +21,8 @@ Examples:
 
 def register(
     run: Annotated[
-        str | None, typer.Argument(help="Run id or runs:/RUN_ID/model.", show_default="the latest finished run")
+        str | None,
+        typer.Argument(help="Run id, its beginning or runs:/RUN_ID/model.", show_default="the latest finished run"),
     ] = None,
     model_name: ModelName = None,
     alias: Annotated[str | None, typer.Option(help="Alias to point at the version, such as champion.")] = None,
