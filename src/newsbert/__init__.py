@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from newsbert.api import load, train
+    from newsbert.evaluating import EvaluateResult, evaluate
     from newsbert.model import Model, Prediction
     from newsbert.training_run import TrainResult
 
     __version__: str
 
-__all__ = ["Model", "Prediction", "TrainResult", "__version__", "load", "train"]
+__all__ = ["EvaluateResult", "Model", "Prediction", "TrainResult", "__version__", "evaluate", "load", "train"]
 
 _HOMES = {
     "TrainResult": "newsbert.training_run",
     "load": "newsbert.api",
     "train": "newsbert.api",
+    "EvaluateResult": "newsbert.evaluating",
+    "evaluate": "newsbert.evaluating",
     "Model": "newsbert.model",
     "Prediction": "newsbert.model",
 }

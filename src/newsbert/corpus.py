@@ -28,7 +28,7 @@ Labels = NDArray[np.int32]
 _FORMAT = 1
 _WRITTEN_ROWS = 4096
 _TEXTS, _LABELS, _DIGESTS, _ABOUT = "texts", "labels.bin", "digests.bin", "about.json"
-_ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
+ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _write(
 ) -> None:
     ids = _LabelIds(source, labels, label_column)
     by_column = list(source.splits) == [""] and "split" in source.columns()
-    columns = {split: _text_columns(source.columns(split), text_column) for split in source.splits}
+    columns = {split: text_columns(source.columns(split), text_column) for split in source.splits}
     label_ids, codes, digests = array("i"), array("b"), array("Q")
     left_out = dict.fromkeys(source.splits, 0)
     names, divided = list(source.splits), by_column
@@ -145,10 +145,10 @@ def text_of(row: Row, number: int, columns: Sequence[str], column: str | None = 
     Raises:
         DataError: If there is no such column, or it holds something else.
     """
-    return _text(row, number, *_text_columns(columns, column))
+    return _text(row, number, *text_columns(columns, column))
 
 
-def _text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None, str]:
+def text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None, str]:
     """The columns of title and text.
 
     Raises:
@@ -165,12 +165,34 @@ def _text_columns(columns: Sequence[str], column: str | None) -> tuple[str | Non
     return title, column
 
 
-def _text(row: Row, number: int, title: str | None, column: str) -> str:
+def parts_of(row: Row, number: int, title: str | None, column: str) -> tuple[str, str]:
+    """A row's title, empty where it has none, and text.
+
+    Raises:
+        DataError: If one of them is something else.
+    """
     parts = [row.get(title) if title else None, row.get(column)]
     for part in parts:
         if part is not None and not isinstance(part, str):
             raise DataError(f"row {number}: the text is no text but {part!r}", "name its column with --text-column")
-    return join(parts[0] or "", parts[1] or "", CLEANING_RULES)
+    return parts[0] or "", parts[1] or ""
+
+
+def _text(row: Row, number: int, title: str | None, column: str) -> str:
+    return join(*parts_of(row, number, title, column), CLEANING_RULES)
+
+
+def label_column_of(source: Source, column: str | None) -> str:
+    """The column of the label.
+
+    Raises:
+        DataError: If there is no such column.
+    """
+    columns = source.columns()
+    column = column or (AG_NEWS_COLUMNS[0] if source.first_id else "label")
+    if column not in columns:
+        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
+    return column
 
 
 class _LabelIds:
@@ -181,12 +203,7 @@ class _LabelIds:
     """
 
     def __init__(self, source: Source, labels: Sequence[str], column: str | None) -> None:
-        columns = source.columns()
-        self._column = column or (AG_NEWS_COLUMNS[0] if source.first_id else "label")
-        if self._column not in columns:
-            raise DataError(
-                f"no column {self._column!r}; the columns are: {', '.join(columns)}", "name it with --label-column"
-            )
+        self._column = label_column_of(source, column)
         self._names = tuple(labels) or source.label_names
         self._first_id = source.first_id
         self._known: dict[int | str, int] = {}
@@ -194,7 +211,7 @@ class _LabelIds:
             self._known = {name: index for index, name in enumerate(self._names)}
             self._known |= {index + source.first_id: index for index in range(len(self._names))}
             # Names that are numbers themselves ("--labels 10,20") are still names.
-            self._known |= {int(name): index for index, name in enumerate(self._names) if _ID.fullmatch(name)}
+            self._known |= {int(name): index for index, name in enumerate(self._names) if ID.fullmatch(name)}
         if source.label_names and source.first_id == 0:
             self._known.setdefault(-1, -1)
 
@@ -243,4 +260,4 @@ def label_value(value: Any) -> int | str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = clean(str(value), ("unicode", "whitespace"))
-    return int(text) if _ID.fullmatch(text) else text
+    return int(text) if ID.fullmatch(text) else text

@@ -87,8 +87,7 @@ def load(
         UsageError: If there is no such file or the arguments do not fit each other.
         DataError: If the rows cannot be trained on; the message names the row or the class.
     """
-    if len(set(labels)) < len(labels):
-        raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
+    sources.check_distinct(labels)
     corpus = corpora.prepare(sources.open_source(data, label_column), labels, text_column, label_column)
     notes = list(corpus.notes)
     names = corpus.label_names

@@ -1,7 +1,8 @@
 """Scores of predictions: pure functions of arrays."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Scores:
 
     Attributes:
         accuracy: Share of rows with the right label.
-        f1_macro: Mean of the classes' F1, every class counting the same; classes in neither array count as 0.
+        f1_macro: Mean F1 of the classes that the rows have, every class counting the same.
         loss: Mean negative log-likelihood of the true label, in nats.
         per_class: By label name, in label order.
         confusion: Rows by (true label, predicted label).
@@ -50,6 +51,19 @@ class Scores:
         """The figures over all classes, by name."""
         names = ("accuracy", "f1_macro", "loss", "calibration_error")
         return {name: getattr(self, name) for name in names}
+
+    def report(self) -> str:
+        """The scores of each class as JSON."""
+        per_class = {name: asdict(each) for name, each in self.per_class.items()}
+        return json.dumps(per_class, indent=2, ensure_ascii=False)
+
+    def confused(self, most: int) -> list[tuple[str, str, int]]:
+        """The pairs of true and predicted label that are mistaken most often, with how many rows are."""
+        names = list(self.per_class)
+        mistaken = self.confusion * (1 - np.eye(len(names), dtype=np.int64))
+        worst = np.argsort(-mistaken, axis=None, kind="stable")[:most]
+        pairs = [(int(place) // len(names), int(place) % len(names)) for place in worst]
+        return [(names[true], names[got], int(mistaken[true, got])) for true, got in pairs if mistaken[true, got]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def score(probabilities: FloatArray, labels: LabelIds, label_names: Sequence[str
     }
     return Scores(
         accuracy=float(hits.sum() / len(true)),
-        f1_macro=float(f1.mean()),
+        f1_macro=float(f1[support > 0].mean()),
         loss=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
         per_class=per_class,
         confusion=confusion,

@@ -7,6 +7,7 @@ from typing import Any
 
 from newsbert import runtimes
 from newsbert.bundle import AUTO, Bundle
+from newsbert.evaluation import FloatArray
 from newsbert.text import NewsItem
 
 
@@ -81,5 +82,12 @@ class Model:
         Raises:
             ValueError: If an item is no text or empty.
         """
-        probabilities = self._runtime.predict(items)
-        return [Prediction.of(self.bundle.contract.labels, row.tolist()) for row in probabilities]
+        return [Prediction.of(self.bundle.contract.labels, row.tolist()) for row in self.probabilities(items)]
+
+    def probabilities(self, items: Sequence[NewsItem]) -> FloatArray:
+        """Classify items as `predict` does: all probabilities, `(items, num_labels)`, in label order.
+
+        Raises:
+            ValueError: If an item is no text or empty.
+        """
+        return self._runtime.predict(items)

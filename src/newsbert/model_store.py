@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
 REVISION_TAG = "newsbert.revision"
+_BEGINNING = re.compile(r"[0-9a-f]{6,31}")
+"""Of a run's id, as `newsbert runs` shows it."""
+
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:%'\"]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
@@ -36,6 +39,7 @@ class Located:
         revision: The git commit that was recorded with the run or the version, where one was.
         version: Its version, such as `2`, if it was found as one.
         model_name: The registered model that it is a version of.
+        model_id: The logged model that it is, on the tracking server.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Located:
     revision: str | None = None
     version: str | None = None
     model_name: str | None = None
+    model_id: str | None = None
 
 
 def locate(tracker: "Tracker", reference: str | None = None) -> Located:
@@ -52,7 +57,8 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
     Args:
         tracker: The tracking server that knows it.
         reference: `Name/2`, `Name@alias`, `Name` (its latest version), the same with `models:/` before it, a run
-            id or `runs:/…`; nothing for the version that was registered last, or else the latest finished run.
+            id, its beginning or `runs:/…`; nothing for the version that was registered last, or else the latest
+            finished run.
 
     Raises:
         NotFoundError: If there is no such model, version, alias or run.
@@ -63,17 +69,19 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
         if newest is None:
             return fetch_run(tracker, find_run(tracker, None))
         reference = f"{newest.name}/{newest.version}"
-    if reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference):
+    is_run = reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference)
+    if is_run or (_BEGINNING.fullmatch(reference) and not tracker.versions(reference)):
         return fetch_run(tracker, find_run(tracker, reference))
     version = find_version(tracker, reference)
     number, run_id = str(version.version), version.run_id or None
     name = f"{version.name}/{number}"
-    path = _fetch(tracker, name, model_id(version), version.source, version.tags.get(DIGEST_TAG))
+    logged = model_id(version)
+    path = _fetch(tracker, name, logged, version.source, version.tags.get(DIGEST_TAG))
     revision = version.tags.get(REVISION_TAG)
     if not revision and run_id:
         run = tracker.get_run(run_id)  # it may be on another server
         revision = run.data.tags.get(MLFLOW_GIT_COMMIT) if run else None
-    return Located(name, path, run_id, revision, number, version.name)
+    return Located(name, path, run_id, revision, number, version.name, logged)
 
 
 def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
@@ -116,10 +124,10 @@ def find_run(tracker: "Tracker", source: str | None) -> "Run":
 
     Args:
         tracker: The tracking server that knows it.
-        source: A run id, a `runs:/…` URI, or nothing for the latest finished run.
+        source: A run id or its beginning, a `runs:/…` URI, or nothing for the latest finished run.
 
     Raises:
-        UsageError: If it names none.
+        UsageError: If it names none, or several.
         NotFoundError: If there is no such run.
         TrackingError: If it holds no newsbert model.
     """
@@ -132,9 +140,11 @@ def find_run(tracker: "Tracker", source: str | None) -> "Run":
                 "newsbert train",
             )
         return run
+    if _BEGINNING.fullmatch(source):
+        source = _whole_id(tracker, source)
     match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
     if match is None:
-        raise UsageError(f"{source!r} is no run", "give a run id of 32 hexadecimal digits, or runs:/RUN_ID/model")
+        raise UsageError(f"{source!r} is no run", "give one of: newsbert runs; or runs:/RUN_ID/model")
     run = tracker.get_run(match["run"])
     if run is None:
         raise NotFoundError(
@@ -150,6 +160,22 @@ def find_run(tracker: "Tracker", source: str | None) -> "Run":
     return run
 
 
+def _whole_id(tracker: "Tracker", beginning: str) -> str:
+    """The id of the run of our experiment that begins so.
+
+    Raises:
+        NotFoundError: If there is none.
+        UsageError: If there are several.
+    """
+    found: list[str] = [run.info.run_id for run in tracker.runs(f"attributes.run_id LIKE '{beginning}%'", 3)]
+    if not found:
+        where = f"the experiment {tracker.settings.experiment!r} on {tracker.where}"
+        raise NotFoundError(f"there is no run {beginning!r} in {where}", "newsbert runs")
+    if len(found) > 1:
+        raise UsageError(f"several runs begin with {beginning!r}: {', '.join(found)}", "give more of its id")
+    return found[0]
+
+
 def fetch_run(tracker: "Tracker", run: "Run") -> Located:
     """Have the bundle of a run that `find_run` found on this machine.
 
@@ -159,7 +185,7 @@ def fetch_run(tracker: "Tracker", run: "Run") -> Located:
     logged = run.data.tags[MODEL_ID_TAG]
     name = f"run {run.info.run_id}"
     path = _fetch(tracker, name, logged, None, run.data.tags.get(DIGEST_TAG))
-    return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT))
+    return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
 
 
 def model_id(version: "ModelVersion") -> str | None:

@@ -11,7 +11,7 @@ from newsbert.events import Evaluation, Step
 LOSS, SCORE = "#0b6e99", "#c2410c"
 
 
-def confusion_matrix(scores: Scores, file: Path) -> None:
+def confusion_matrix(scores: Scores, file: Path, rows: str = "Test rows") -> None:
     """Draw rows by true and predicted label, shaded by their share of the true label's rows."""
     names = list(scores.per_class)
     size = min(3.2 + 0.55 * len(names), 24)
@@ -21,7 +21,7 @@ def confusion_matrix(scores: Scores, file: Path) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true", title=f"Test rows: accuracy {scores.accuracy:.1%}")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{rows}: accuracy {scores.accuracy:.1%}")
     if len(names) <= 30:
         for row in range(len(names)):
             for column in range(len(names)):

@@ -1,4 +1,4 @@
-"""What a training run logs to MLflow."""
+"""What a run, of training or evaluation, logs to MLflow."""
 
 import threading
 import time
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from newsbert import mlflow_model
 from newsbert.bundle import Bundle
 from newsbert.errors import first_line
+from newsbert.evaluation import Scores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.data.dataset import Dataset
 
 MODEL_ID_TAG = "newsbert.model_id"
 DIGEST_TAG = "newsbert.bundle_digest"
+DATA_DIGEST_TAG = "newsbert.data_digest"
+"""Training sets it before anything else: a run that has it is a training, whatever became of it."""
 
 
 _PAUSES_S = (1, 2, 5, 10, 30)
@@ -82,6 +86,19 @@ class RunLog:
             ]
             self._changed.notify()
 
+    def evaluation(self, metrics: Mapping[str, float], model_id: str | None, dataset: "Dataset") -> None:
+        """Log numbers at once.
+
+        Args:
+            metrics: By name.
+            model_id: The logged model whose they are.
+            dataset: What `dataset` returned, of the rows that they are of.
+        """
+        import mlflow
+
+        with self._errors():
+            mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset)
+
     def news(self) -> str | None:
         """What the user should know of the delivery that was not told before."""
         trouble = self._trouble
@@ -126,8 +143,8 @@ class RunLog:
         with self._errors():
             mlflow.set_tags(dict(tags))
 
-    def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> None:
-        """Log the data set, once for every split: its name, where it came from, its digest."""
+    def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> "list[Dataset]":
+        """Log the data set and return what was logged, for every split: its name, where it came from, its digest."""
         import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
@@ -140,6 +157,7 @@ class RunLog:
                 warnings.simplefilter("ignore")
                 resolved = mlflow.data.dataset_source_registry.resolve_dataset_source(str(path.resolve()))
             source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
+        logged: list[Dataset] = []
         for split, count in rows.items():
             # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
             entry = MetaDataset(  # type: ignore[abstract]
@@ -147,6 +165,15 @@ class RunLog:
             )
             with self._errors():
                 mlflow.log_input(entry, context=split)
+            logged.append(entry)
+        return logged
+
+    def report(self, scores: Scores) -> None:
+        """Log the scores of each class."""
+        import mlflow
+
+        with self._errors():
+            mlflow.log_text(scores.report(), "classification_report.json")
 
     def artifacts(self, files: Sequence[Path]) -> None:
         """Log files at the top of the run's artifacts."""

@@ -5,7 +5,7 @@ A source is opened without reading it: its rows are iterated over when they are 
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
@@ -46,6 +46,16 @@ class Source:
         """The columns of a split, or of all."""
         wanted = self.splits if split is None else {split: self.splits[split]}
         return row_files.columns(row for rows in wanted.values() for row in itertools.islice(rows(), _PEEKED))
+
+
+def check_distinct(labels: Sequence[str]) -> None:
+    """Refuse names of labels of which two are the same.
+
+    Raises:
+        UsageError: If they are.
+    """
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
 
 
 def open_source(data: str, label_column: str | None = None) -> Source:

@@ -22,7 +22,7 @@ from newsbert.bundle import Bundle
 from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
 from newsbert.errors import TrackingError, UsageError, first_line
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
-from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG, RunLog
+from newsbert.run_log import DATA_DIGEST_TAG, DIGEST_TAG, MODEL_ID_TAG, RunLog
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -86,12 +86,21 @@ class Tracker:
             mlflow.MlflowClient(str(make_url(uri).set(database=str(file)))).search_experiments(max_results=1)
 
     @contextlib.contextmanager
-    def run(self, run_id: str | None = None, pending: Sequence[Sequence[Any]] = ()) -> Iterator[RunLog]:
+    def run(
+        self,
+        run_id: str | None = None,
+        pending: Sequence[Sequence[Any]] = (),
+        *,
+        name: str | None = None,
+        system_metrics: bool = True,
+    ) -> Iterator[RunLog]:
         """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
         Args:
             run_id: A run to go on with instead.
             pending: Metrics that could not be delivered to it before.
+            name: Its name; one of MLflow's if not given.
+            system_metrics: Whether to log what the machine does meanwhile.
 
         Raises:
             TrackingError: If the server refuses, or has no such run.
@@ -104,7 +113,7 @@ class Tracker:
             if run_id is None and not config.in_mlflow_run():
                 mlflow.set_experiment(self.settings.experiment)
             set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
-            active = mlflow.start_run(run_id, log_system_metrics=True)
+            active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
         status = "FAILED"
         try:
             self._check_artifacts(active.info.artifact_uri)
@@ -238,24 +247,28 @@ class Tracker:
 
     def latest_run(self) -> "Run | None":
         """The latest finished run of our experiment that holds a newsbert model."""
+        condition = f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'"
+        return next(iter(self.runs(condition, 1, "end_time")), None)
+
+    def runs(self, condition: str, most: int, order: str = "start_time") -> "list[Run]":
+        """Runs of our experiment, the latest first.
+
+        Args:
+            condition: Which, in MLflow's language of filters.
+            most: How many at most.
+            order: The time that tells which is later.
+        """
         with self.errors():
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
-            runs = experiment and self._client.search_runs(
-                [experiment.experiment_id],
-                f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'",
-                order_by=["attributes.end_time DESC"],
-                max_results=1,
-            )
-        return runs[0] if runs else None
+            if experiment is None:
+                return []
+            ids, order_by = [experiment.experiment_id], [f"attributes.{order} DESC"]
+            return list(self._client.search_runs(ids, condition, max_results=most, order_by=order_by))
 
     def run_of(self, digest: str) -> str | None:
         """The id of the latest finished run of our experiment that holds the bundle with this digest."""
-        with self.errors():
-            experiment = self._client.get_experiment_by_name(self.settings.experiment)
-            runs = experiment and self._client.search_runs(
-                [experiment.experiment_id], f"attributes.status = 'FINISHED' and tags.`{DIGEST_TAG}` = '{digest}'"
-            )
-        return runs[0].info.run_id if runs else None
+        runs = self.runs(f"attributes.status = 'FINISHED' and tags.`{DIGEST_TAG}` = '{digest}'", 1)
+        return str(runs[0].info.run_id) if runs else None
 
     def get_run(self, run_id: str) -> "Run | None":
         """A run, if this server has it."""
@@ -286,6 +299,11 @@ class Tracker:
             return self._client.get_model_version_by_alias(name, alias)
         except MlflowException:
             return None
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """The aliases of a registered model, with the version that each points at."""
+        with self.errors():
+            return {alias: str(version) for alias, version in self._client.get_registered_model(name).aliases.items()}
 
     def logged_model(self, model_id: str) -> "LoggedModel":
         """A logged model.
@@ -373,7 +391,7 @@ def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
     tags = {
         "newsbert.version": bundle.contract.newsbert_version,
         "newsbert.data": str(bundle.contract.data["name"]),
-        "newsbert.data_digest": str(bundle.contract.data["sha256"]),
+        DATA_DIGEST_TAG: str(bundle.contract.data["sha256"]),
         "newsbert.base_model": bundle.contract.base_model["name"],
         DIGEST_TAG: bundle.digest,
     }

@@ -1,7 +1,6 @@
 """One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from newsbert.config import TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.run_log import DATA_DIGEST_TAG
 from newsbert.work_dir import RunFile
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def start(
         final = output or _BUNDLES / run.run_id
         begun = RunFile(run.run_id, str(final.absolute()), _anywhere(settings), rows.digest, base.sha256, model_name)
         with work_dir.beside(final, begun) as work:
-            run.tags({"newsbert.version": newsbert.__version__, "newsbert.data_digest": rows.digest})
+            run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
             run.params(_params(settings, base, rows))
             splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
             run.dataset(settings.data, rows.digest, splits)
@@ -235,9 +235,7 @@ def _write_log(directory: Path, finished: Bundle, scores: Scores, trained: "Trai
         tags["newsbert.diverged_at"] = str(trained.diverged_at)
     more = {"training_seconds": trained.seconds, "best_step": float(trained.best_step)}
     delivery.write(directory, delivery.metrics_of(finished) | more, tags)
-    per_class = {name: dataclasses.asdict(each) for name, each in scores.per_class.items()}
-    report = json.dumps(per_class, indent=2, ensure_ascii=False)
-    (directory / "classification_report.json").write_text(report, encoding="utf-8")
+    (directory / "classification_report.json").write_text(scores.report(), encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
     summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"

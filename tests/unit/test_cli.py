@@ -27,6 +27,8 @@ from tests.conftest import LABELS, Cli
 
 COMMANDS = (
     ["train"],
+    ["runs"],
+    ["evaluate"],
     ["register"],
     ["archive"],
     ["build-image"],

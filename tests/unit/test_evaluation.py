@@ -60,18 +60,28 @@ def test_scores_are_what_the_definitions_say(case: tuple[FloatArray, list[int]])
         assert found.recall == pytest.approx(hits / (hits + missed) if hits else 0.0)
         assert found.support == labels.count(index)
         assert scores.confusion[index].tolist() == [pairs.count((index, other)) for other in range(len(names))]
-        f1_of_all.append(f1)
-    assert scores.f1_macro == pytest.approx(sum(f1_of_all) / len(names))
+        if index in labels:
+            f1_of_all.append(f1)
+    assert scores.f1_macro == pytest.approx(sum(f1_of_all) / len(f1_of_all))
     likelihoods = [float(row[label]) for row, label in zip(probabilities, labels, strict=True)]
     assert scores.loss == pytest.approx(sum(-math.log(p) for p in likelihoods) / len(labels), rel=1e-4, abs=1e-6)
 
 
-def test_classes_without_rows_count_as_zero() -> None:
-    scores = score(np.array([[1.0, 0.0, 0.0]], dtype=np.float32), [0], ["a", "b", "c"])
-    assert scores.accuracy == 1
-    assert scores.f1_macro == pytest.approx(1 / 3)
-    assert scores.per_class["c"].support == 0
-    assert scores.per_class["c"].f1 == 0
+def test_classes_without_rows_do_not_count() -> None:
+    probabilities = np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    scores = score(probabilities, [0, 0], ["a", "b", "c"])
+    assert scores.accuracy == 1 / 2
+    assert scores.f1_macro == pytest.approx(2 / 3)
+    assert [scores.per_class[name].support for name in "abc"] == [2, 0, 0]
+    assert [scores.per_class[name].f1 for name in "bc"] == [0, 0]
+
+
+def test_the_pairs_confused_most_come_first() -> None:
+    # true a a a b b c; predicted b b a a c c
+    probabilities = np.eye(3, dtype=np.float32)[[1, 1, 0, 0, 2, 2]]
+    scores = score(probabilities, [0, 0, 0, 1, 1, 2], ["a", "b", "c"])
+    assert scores.confused(9) == [("a", "b", 2), ("b", "a", 1), ("b", "c", 1)]
+    assert scores.confused(1) == [("a", "b", 2)]
 
 
 def test_a_certain_but_wrong_answer_has_a_finite_loss() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from newsbert.cli import archive, build_image, inspect, predict, register, runtimes, serve, train
+from newsbert.cli import archive, build_image, evaluate, inspect, predict, register, runs, runtimes, serve, train
 from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
@@ -27,6 +27,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("register", epilog=register.EXAMPLES)(register.register)
 app.command("runtimes", epilog=runtimes.EXAMPLES)(runtimes.runtimes)
 app.command("archive", epilog=archive.EXAMPLES)(archive.archive)

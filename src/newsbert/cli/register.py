@@ -25,7 +25,8 @@ def register(
     run: Annotated[
         str | None,
         typer.Argument(
-            help="Run id, runs:/RUN_ID/model, or a bundle's directory.", show_default="the latest finished run"
+            help="Run id, its beginning, runs:/RUN_ID/model, or a bundle's directory.",
+            show_default="the latest finished run",
         ),
     ] = None,
     model_name: ModelName = None,

@@ -1,0 +1,206 @@
+"""`newsbert evaluate`."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from newsbert.cli.options import Debug, Experiment, Json, TrackingUri, setting
+from newsbert.cli.output import Output, Progress
+from newsbert.config import ServeSettings
+
+if TYPE_CHECKING:
+    from newsbert.evaluating import Against, EvaluateResult, ModelScores
+    from newsbert.events import Event
+    from newsbert.significance import Interval
+
+EXAMPLES = """
+Examples:
+
+    newsbert evaluate BertModel/2 --data other.csv
+
+    newsbert evaluate BertModel/2 --data other.csv --against BertModel/1
+
+    newsbert evaluate bundles/RUN_ID --data test.jsonl --labels World,Sports,Business,Sci/Tech --no-log --json
+"""
+_MOST_CONFUSED = 3
+_MOST_CLASSES = 50
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled rows, as train --data takes them. All are scored; of a data set with splits, the test rows.",
+            metavar="DATA",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
+            show_default="the version registered last",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of integer labels 0, 1, …, comma-separated.", metavar="A,B,…", show_default="the model's"
+        ),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column of the text.", metavar="NAME")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the label.", metavar="NAME")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another model with the same labels, to compare with.", metavar="MODEL")
+    ] = None,
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="Log it to MLflow, if a tracking server is there.")
+    ] = True,
+    experiment: Experiment = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Score a model on labelled rows, by itself or against another, and log that to MLflow.
+
+    Intervals tell where a score on other rows like these lies (95%, bootstrap). Two models are compared on the same
+    rows: by the interval of the difference, and by McNemar's exact test.
+    """
+    screen = Output(as_json)
+    from newsbert import evaluating
+
+    with screen.progress() as progress:
+        result = evaluating.evaluate(
+            model,
+            data,
+            labels=[name for part in (labels or "").split(",") if (name := part.strip())],
+            text_column=text_column,
+            label_column=label_column,
+            against=against,
+            runtime=runtime,
+            log=log,
+            tracking_uri=tracking_uri,
+            experiment=experiment,
+            on_event=lambda event: _report(screen, progress, event),
+        )
+    if screen.as_json:
+        screen.document(_document(result))
+    else:
+        _render(screen, result)
+
+
+def _report(screen: Output, progress: Progress, event: "Event") -> None:
+    from newsbert import events
+
+    if isinstance(event, events.Note):
+        screen.note(event.message)
+    elif isinstance(event, events.Phase):
+        progress.phase(event.name)
+    elif isinstance(event, events.Progress):
+        progress.update(event.name, event.done, event.total, {})
+
+
+def _document(result: "EvaluateResult") -> dict[str, Any]:
+    against = result.against
+    return {
+        "data": result.data,
+        "split": result.split or None,
+        "rows": result.rows,
+        "data_digest": result.data_digest,
+        **_scores(result.model),
+        "against": against
+        and {
+            **_scores(against.other),
+            "difference": {
+                "accuracy": dataclasses.asdict(against.accuracy),
+                "f1_macro": dataclasses.asdict(against.f1_macro),
+            },
+            "mcnemar": dataclasses.asdict(against.mcnemar),
+        },
+        "run_id": result.run_id,
+    }
+
+
+def _scores(model: "ModelScores") -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "runtime": model.runtime,
+        "bundle_digest": model.digest,
+        "metrics": model.scores.metrics,
+        "intervals": {"accuracy": dataclasses.asdict(model.accuracy), "f1_macro": dataclasses.asdict(model.f1_macro)},
+        "per_class": {name: dataclasses.asdict(each) for name, each in model.scores.per_class.items()},
+        "confusion": model.scores.confusion.tolist(),
+    }
+
+
+def _render(screen: Output, result: "EvaluateResult") -> None:
+    model = result.model
+    per_class = model.scores.per_class
+    rows = [
+        [name, f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", str(each.support)]
+        for name, each in per_class.items()
+        if each.support
+    ]
+    split = f", {result.split}" if result.split else ""
+    title = f"{_short(model.name)} on {result.data}{split}"
+    screen.table(["class", "precision", "recall", "F1", "rows"], rows[:_MOST_CLASSES], title=title)
+    if len(rows) > _MOST_CLASSES:
+        screen.note(f"{len(rows) - _MOST_CLASSES} more classes: --json has them")
+    absent = [name for name, each in per_class.items() if not each.support]
+    if absent:
+        screen.note(f"no rows of {', '.join(absent)}: macro F1 is that of the other classes")
+    scores = model.scores
+    screen.table(
+        ["score", "value", "95% interval"],
+        [
+            ["accuracy", f"{scores.accuracy:.4f}", _between(model.accuracy)],
+            ["macro F1", f"{scores.f1_macro:.4f}", _between(model.f1_macro)],
+            ["calibration error", f"{scores.calibration_error:.4f}", ""],
+        ],
+    )
+    confused = scores.confused(_MOST_CONFUSED)
+    if confused:
+        said = ", ".join(f"{true} for {predicted} ({rows})" for true, predicted, rows in confused)
+        screen.result(f"most often taken: {said}")
+    if result.against:
+        _render_against(screen, model, result.against)
+    if result.run_id:
+        screen.result(f"run     {result.run_id}")
+
+
+def _render_against(screen: Output, model: "ModelScores", against: "Against") -> None:
+    one, other = model.scores.metrics, against.other.scores.metrics
+    name, other_name = _short(model.name), _short(against.other.name)
+    intervals = {"accuracy": against.accuracy, "f1_macro": against.f1_macro}
+    screen.table(
+        ["score", name, other_name, "difference", "95% interval"],
+        [
+            [
+                title,
+                f"{one[key]:.4f}",
+                f"{other[key]:.4f}",
+                f"{one[key] - other[key]:+.4f}",
+                _between(intervals[key], "+.4f") if key in intervals else "",
+            ]
+            for title, key in (
+                ("accuracy", "accuracy"),
+                ("macro F1", "f1_macro"),
+                ("calibration error", "calibration_error"),
+            )
+        ],
+    )
+    test = against.mcnemar
+    screen.result(
+        f"{name} is right on {test.only_first} rows where {other_name} is wrong, and wrong on "
+        f"{test.only_second} where that is right: p = {test.p_value:.2g} (McNemar's exact test)"
+    )
+
+
+def _short(name: str) -> str:
+    """A model's name as a table holds it: of a run's id, the beginning is enough."""
+    return name[: len("run ") + 8] if name.startswith("run ") else name
+
+
+def _between(interval: "Interval", form: str = ".4f") -> str:
+    return f"{interval.low:{form}} to {interval.high:{form}}"

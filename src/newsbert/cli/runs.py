@@ -1,0 +1,91 @@
+"""`newsbert runs`."""
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newsbert.cli.options import Debug, Experiment, Json, TrackingUri
+from newsbert.cli.output import Output, duration
+
+if TYPE_CHECKING:
+    from newsbert.run_list import TrainingRun
+
+EXAMPLES = """
+Examples:
+
+    newsbert runs
+
+    newsbert runs --limit 3 --json
+
+    newsbert register 1cf72859 --model-name BertModel
+"""
+_ID_DIGITS = 8
+
+
+def runs(
+    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1, max=50_000)] = 20,
+    experiment: Experiment = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List training runs with their scores on the test rows, the latest first.
+
+    The beginning of a run's id is enough for all commands that take a run. --json has all that was logged with it.
+    """
+    screen = Output(as_json)
+    from newsbert import api, run_list
+
+    tracker = api.connect(tracking_uri, experiment)
+    found = run_list.training_runs(tracker, limit)
+    if screen.as_json:
+        listed = [
+            {
+                **dataclasses.asdict(run),
+                "started": run.started.isoformat(timespec="seconds"),
+                "ended": run.ended and run.ended.isoformat(timespec="seconds"),
+                "versions": [{"model": name, "aliases": aliases} for name, aliases in run.versions.items()],
+            }
+            for run in found
+        ]
+        screen.document({"experiment": tracker.settings.experiment, "runs": listed})
+        return
+    if not found:
+        screen.note(f"no training runs in the experiment {tracker.settings.experiment!r} on {tracker.where}")
+        screen.next_command("newsbert train")
+        return
+    screen.table(["run", "status", "training", "model", "accuracy", "F1"], [_row(run) for run in found], words=4)
+
+
+def _row(run: "TrainingRun") -> list[str]:
+    params = run.params
+    seconds = run.metrics.get("training_seconds")
+    epochs = float(params.get("epochs", "nan"))
+    training = [
+        f"{params.get('train_rows', '?')} rows of {Path(params.get('data', '?')).name}",
+        f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}",
+        f"{Path(params.get('base_model', '?')).name} {params.get('tune', '')}".strip(),
+        *([] if seconds is None else [duration(seconds)]),
+    ]
+    scores = [run.metrics.get(f"test_{name}") for name in ("accuracy", "f1_macro")]
+    versions = [" ".join([name, *(f"@{alias}" for alias in aliases)]) for name, aliases in run.versions.items()]
+    return [
+        run.run_id[:_ID_DIGITS],
+        f"{run.status} {_age(run.ended)} ago" if run.ended else f"{run.status} for {_age(run.started)}",
+        ", ".join(training),
+        ", ".join(versions),
+        *("" if score is None else f"{score:.4f}" for score in scores),
+    ]
+
+
+def _age(moment: datetime) -> str:
+    """How long ago a moment was: `42 s`, `3 h`, `2 days`."""
+    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {'day' if (count, name) == (1, 'days') else name}"
+    return f"{seconds:.0f} s"

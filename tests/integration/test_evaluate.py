@@ -1,0 +1,154 @@
+"""Evaluations and the list of runs on a real MLflow database."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import newsbert
+from newsbert import api, run_list
+from newsbert.bundle import Bundle
+from newsbert.errors import NotFoundError, TrackingError, UsageError
+from newsbert.events import Event, Note
+from tests.conftest import LABELS, Cli
+
+
+@pytest.fixture
+def other_rows(tmp_path: Path) -> Path:
+    """Rows of two of the three classes, one of them with a label that is surely wrong."""
+    file = tmp_path / "other.csv"
+    lines = [
+        "goal team number 0,World",
+        *["goal team number 0,Sport & loisirs"] * 3,
+        *["minister border number 0,World"] * 2,
+    ]
+    file.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    return file
+
+
+def test_an_evaluation_is_logged_with_the_model_that_it_is_of(
+    trained: tuple[newsbert.TrainResult, str], other_rows: Path
+) -> None:
+    import mlflow
+
+    training, uri = trained
+    result = newsbert.evaluate("TinyModel/1", str(other_rows), against=training.run_id, tracking_uri=uri)
+    assert (result.rows, result.model.name, result.split) == (6, "TinyModel/1", "")
+    assert result.model.scores.accuracy == pytest.approx(5 / 6)
+    client = mlflow.MlflowClient(uri)
+    assert result.run_id is not None
+    run = client.get_run(result.run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "evaluate TinyModel/1")
+    assert run.data.tags["newsbert.evaluated"] == "TinyModel/1"
+    assert run.data.tags["newsbert.evaluated_digest"] == Bundle.read(training.bundle).digest
+    assert run.data.metrics["accuracy"] == pytest.approx(5 / 6)
+    assert run.data.metrics["accuracy_low"] == result.model.accuracy.low
+    assert run.data.metrics["mcnemar_p"] == 1
+    assert run.inputs is not None
+    (rows,) = run.inputs.dataset_inputs
+    assert rows.dataset.digest == result.data_digest[:32]
+    assert {file.path for file in client.list_artifacts(result.run_id)} == {
+        "classification_report.json",
+        "confusion_matrix.png",
+    }
+    model_id = api.locate("TinyModel/1", tracking_uri=uri).model_id
+    assert model_id is not None
+    linked = {
+        each.key: each for each in client.get_logged_model(model_id).metrics or [] if each.run_id == result.run_id
+    }
+    assert linked["accuracy"].value == pytest.approx(5 / 6)
+    assert linked["accuracy"].dataset_digest == rows.dataset.digest
+    assert "against_accuracy" not in linked
+
+
+def test_an_evaluation_is_not_taken_for_a_training(
+    trained: tuple[newsbert.TrainResult, str], other_rows: Path, cli: Cli
+) -> None:
+    training, uri = trained
+    evaluation = newsbert.evaluate("TinyModel/1", str(other_rows), tracking_uri=uri).run_id
+    tracker = api.connect(uri)
+    latest = tracker.latest_run()
+    assert latest is not None
+    assert latest.info.run_id == training.run_id
+    assert [run.run_id for run in run_list.training_runs(tracker, 20)] == [training.run_id]
+    with pytest.raises(TrackingError, match="is no newsbert model"):
+        tracker.register(evaluation, "TinyModel")
+
+
+def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
+    training, uri = trained
+    api.connect(uri).register(training.run_id, "TinyModel", "champion")
+    document = json.loads(cli("runs", "--tracking-uri", uri, "--json").stdout)
+    (run,) = document["runs"]
+    assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
+    assert {"model": "TinyModel/1", "aliases": ["champion"]} in run["versions"]
+    assert {name: run["metrics"][f"test_{name}"] for name in training.metrics} == training.metrics
+    assert run["params"]["epochs"] == "15.0"
+    assert not any(name.startswith("system/") for name in run["metrics"])
+    table = cli("runs", "--tracking-uri", uri, COLUMNS="80").stdout
+    assert training.run_id[:8] in table
+    assert f"{training.metrics['accuracy']:.4f}" in table
+    assert max(map(len, table.splitlines())) <= 80
+    none = cli("runs", "--tracking-uri", uri, "--experiment", "nothing")
+    assert (none.returncode, none.stdout) == (0, "")
+    assert "no training runs in the experiment 'nothing'" in none.stderr
+
+
+def test_the_beginning_of_a_runs_id_is_enough(trained: tuple[newsbert.TrainResult, str]) -> None:
+    import mlflow
+
+    training, uri = trained
+    assert api.locate(training.run_id[:8], tracking_uri=uri).run_id == training.run_id
+    assert api.connect(uri).register(training.run_id[:12], "TinyModel").run_id == training.run_id
+    with pytest.raises(NotFoundError, match="there is no run 'fffffff'"):
+        api.locate("fffffff", tracking_uri=uri)
+    # A registered model of such a name comes first.
+    api.connect(uri).register(training.run_id, training.run_id[:8])
+    try:
+        assert api.locate(training.run_id[:8], tracking_uri=uri).version == "1"
+    finally:
+        mlflow.MlflowClient(uri).delete_registered_model(training.run_id[:8])
+
+
+def test_a_beginning_of_several_runs_names_them(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = api.connect(uri, create=True)
+    found: list[str] = []
+    for _ in range(2):
+        with tracker.run(system_metrics=False) as run:
+            found.append(run.run_id)
+    import sqlite3
+
+    # Ids are random: give both the same beginning.
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")
+        for number, run_id in enumerate(found):
+            connection.execute(
+                "UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (f"abcdef0{number}".ljust(32, "0"), run_id)
+            )
+    with pytest.raises(UsageError, match=r"several runs begin with 'abcdef0': abcdef0\d0+, abcdef0\d0+"):
+        api.locate("abcdef0", tracking_uri=uri)
+
+
+def test_a_server_that_fails_after_the_scores_are_known_costs_a_note(
+    trained: tuple[newsbert.TrainResult, str], other_rows: Path, tmp_path: Path
+) -> None:
+    training, uri = trained
+    database = tmp_path / "gone.db"
+    shutil.copyfile(re.sub(r"^sqlite:///", "", uri), database)
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if len(events) == 2:  # while it scores
+            database.write_bytes(b"this is no database any more")
+
+    result = newsbert.evaluate(
+        training.bundle, str(other_rows), tracking_uri=f"sqlite:///{database}", on_event=on_event
+    )
+    assert result.run_id is None
+    assert result.model.scores.accuracy == pytest.approx(5 / 6)
+    assert any(isinstance(each, Note) and each.message.startswith("not logged: ") for each in events)
+    assert set(result.model.scores.per_class) == set(LABELS)

@@ -1,0 +1,191 @@
+"""`newsbert evaluate` and the rows it reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import newsbert
+from newsbert.bundle import Bundle
+from newsbert.errors import DataError, NotFoundError, TrackingError, UsageError
+from newsbert.events import Event, Note
+from newsbert.labelled import labelled
+from tests.conftest import LABELS, Cli
+
+NAMES = ("World", "Sports", "Business")
+
+
+def _write(file: Path, *lines: str) -> str:
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(file)
+
+
+# Rows
+
+
+def test_rows_are_read_as_they_are(tmp_path: Path) -> None:
+    file = _write(tmp_path / "rows.csv", "text,label", "one  goal,Sports", "one  goal,Sports", "&amp; a vote,World")
+    rows = labelled(file, NAMES)
+    assert rows.items == ["one  goal", "one  goal", "&amp; a vote"]  # repeated ones too; the model cleans
+    assert (rows.labels, rows.split, rows.notes) == ([1, 1, 0], "", ())
+
+
+def test_a_single_row_and_titles_are_fine(tmp_path: Path) -> None:
+    rows = labelled(_write(tmp_path / "rows.csv", "title,text,label", "Cup,a goal,Sports"), NAMES)
+    assert (rows.items, rows.labels) == ([{"title": "Cup", "text": "a goal"}], [1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "ids"),
+    [
+        ((), NAMES, [0, 2]),  # the model's own numbers, with a note
+        (("Business", "Sports", "World"), NAMES, [2, 0]),
+        ((), ("2", "0", "1"), [1, 0]),  # a model whose labels are numbers: their names
+    ],
+)
+def test_numbers_are_names_or_places(
+    tmp_path: Path, labels: tuple[str, ...], names: tuple[str, ...], ids: list[int]
+) -> None:
+    rows = labelled(_write(tmp_path / "rows.csv", "text,label", "a,0", "b,2"), names, labels=labels)
+    assert rows.labels == ids
+    assert bool(rows.notes) == (not labels and names == NAMES)
+
+
+def test_a_number_that_is_no_name_of_a_model_with_numbers_for_names_is_unknown(tmp_path: Path) -> None:
+    file = _write(tmp_path / "rows.csv", "text,label", "a,1", "b,0")
+    with pytest.raises(DataError, match="row 2: the model has no label 0; it has 1, 2, 3"):
+        labelled(file, ("1", "2", "3"))
+
+
+def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+    file = _write(tmp_path / "rows.csv", "text,label", "a,World", "b,Weather")
+    with pytest.raises(DataError, match=r"row 2: the model has no label 'Weather'; it has World, Sports, Business"):
+        labelled(file, NAMES)
+    numbered = _write(tmp_path / "numbers.csv", "text,label", "a,0", "b,1")
+    with pytest.raises(DataError, match="row 2: the model has no label 'Weather'"):
+        labelled(numbered, NAMES, labels=("World", "Weather"))
+    with pytest.raises(DataError, match=r"row 1 has no label"):
+        labelled(_write(tmp_path / "none.csv", "text,label", "a,"), NAMES)
+
+
+def test_of_splits_the_test_rows_are_scored(tmp_path: Path) -> None:
+    lines = ["text,label,split", "a,World,train", "b,Weather,validation", "c,Sports,test"]
+    rows = labelled(_write(tmp_path / "rows.csv", *lines), NAMES)
+    assert (rows.items, rows.split) == (["c"], "test")
+    rows = labelled(_write(tmp_path / "rows.csv", *lines[:2]), NAMES)
+    assert (rows.items, rows.split) == (["a"], "train")
+
+
+def test_rows_without_text_are_left_out_and_told(tmp_path: Path) -> None:
+    file = _write(tmp_path / "rows.csv", "text,label", "a,World", '" ",World')
+    rows = labelled(file, NAMES)
+    assert (rows.items, rows.notes) == (["a"], ("1 rows without text or label were left out",))
+    with pytest.raises(DataError, match="no rows with text and label"):
+        labelled(_write(tmp_path / "rows.csv", "text,label", '" ",World'), NAMES)
+
+
+def test_the_digest_is_the_rows_own(tmp_path: Path) -> None:
+    """Not of how a model numbers its labels: evaluations of several models on the same rows share it."""
+    file = _write(tmp_path / "rows.csv", "text,label", "a,World", "b,Sports")
+    digest = labelled(file, NAMES).digest
+    assert digest == labelled(file, NAMES[::-1]).digest
+    assert digest != labelled(_write(tmp_path / "rows.csv", "text,label", "a,World", "b,World"), NAMES).digest
+
+
+def test_agnews_own_file_works(tmp_path: Path) -> None:
+    rows = labelled(_write(tmp_path / "test.csv", '"3","Stocks","fall"', '"1","A vote","today"'), NAMES)
+    assert rows.labels == [2, 0]
+
+
+# Evaluations
+
+
+def test_scores_are_those_of_the_predictions(bundle: Bundle, labelled_file: Path) -> None:
+    result = newsbert.evaluate(bundle.path, str(labelled_file), log=False)
+    rows = labelled(str(labelled_file), bundle.contract.labels)
+    answers = [each.label for each in newsbert.load(bundle.path).predict(rows.items)]
+    right = np.mean(
+        [answer == bundle.contract.labels[label] for answer, label in zip(answers, rows.labels, strict=True)]
+    )
+    assert result.model.scores.accuracy == pytest.approx(right)
+    assert result.model.accuracy.low <= right <= result.model.accuracy.high
+    assert (result.rows, result.run_id, result.against) == (90, None, None)
+    assert {name: each.support for name, each in result.model.scores.per_class.items()} == dict.fromkeys(LABELS, 30)
+
+
+def test_a_model_against_itself_is_the_same(bundle: Bundle, labelled_file: Path) -> None:
+    result = newsbert.evaluate(bundle.path, str(labelled_file), against=bundle.path, log=False)
+    assert result.against is not None
+    assert result.against.other.scores.metrics == result.model.scores.metrics
+    assert (result.against.accuracy.low, result.against.accuracy.high) == (0, 0)
+    assert (result.against.mcnemar.only_first, result.against.mcnemar.p_value) == (0, 1)
+
+
+def test_models_with_other_labels_are_not_compared(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(bundle.path, tmp_path / "other")
+    for name in ("newsbert.json", "class_mapping.json"):
+        content = (other / name).read_text(encoding="utf-8")
+        (other / name).write_text(content.replace('"World"', '"Weather"'), encoding="utf-8")
+    with pytest.raises(UsageError, match="have different labels"):
+        newsbert.evaluate(bundle.path, str(labelled_file), against=other, log=False)
+
+
+def test_without_a_server_a_bundle_is_scored_all_the_same(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = newsbert.evaluate(bundle.path, str(labelled_file), on_event=events.append)
+    assert result.run_id is None
+    assert any(isinstance(each, Note) and "nothing will be logged" in each.message for each in events)
+    assert any(isinstance(each, Note) and "trained on rows of" in each.message for each in events)
+    assert not (tmp_path / "mlflow.db").exists()
+    with pytest.raises((NotFoundError, TrackingError)):
+        newsbert.evaluate(bundle.path, str(labelled_file), tracking_uri="http://127.0.0.1:9")
+
+
+# The command line
+
+
+def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labelled_file: Path) -> None:
+    arguments = ("evaluate", bundle.path, "--data", labelled_file, "--against", bundle.path, "--no-log")
+    result = cli(*arguments)
+    assert result.returncode == 0, result.stderr
+    for words in ("precision", "95% interval", "calibration error", "Économie", "p = 1 (McNemar's exact test)"):
+        assert words in result.stdout
+    document = json.loads(cli(*arguments, "--json").stdout)
+    assert document["rows"] == 90
+    assert document["run_id"] is None
+    assert set(document["metrics"]) == {"accuracy", "f1_macro", "loss", "calibration_error"}
+    assert document["against"]["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        ([], 2, "--data"),
+        (["--data", "nowhere.csv"], 2, "nowhere.csv"),
+        (["--data", "rows.csv"], 1, "row 1: the model has no label 'Weather'"),
+        (["--data", "rows.csv", "--labels", "A,A"], 2, "--labels"),
+        (["--data", "rows.csv", "--label-column", "topic"], 1, "'topic'"),
+        (["--data", "rows.csv", "--text-column", "body", "--label-column", "topics"], 1, "'topics'"),
+        (["--data", "rows.csv", "--runtime", "nonsense"], 2, "nonsense"),
+        (["--data", "rows.csv", "--against", "./nowhere"], 1, "nowhere"),
+    ],
+)
+def test_bad_calls_say_what_is_wrong(
+    cli: Cli, bundle: Bundle, tmp_path: Path, more: list[str], code: int, said: str
+) -> None:
+    _write(tmp_path / "rows.csv", "text,label", "a goal,Weather")
+    result = cli("evaluate", bundle.path, *more, "--no-log")
+    assert (result.returncode, result.stdout) == (code, ""), result.stderr
+    *_, error, hint = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert said in error
+    assert hint.startswith("Hint: ")
+
+
+def test_runs_where_nothing_was_trained_say_so(cli: Cli) -> None:
+    result = cli("runs")
+    assert result.returncode == 1
+    assert "there is no tracking database" in result.stderr
+    assert "newsbert train" in result.stderr

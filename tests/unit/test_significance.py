@@ -1,0 +1,104 @@
+"""Intervals and McNemar's test against answers known from elsewhere."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newsbert.evaluation import score
+from newsbert.significance import Interval, interval, least_accuracy, mcnemar, resample
+
+Case = tuple[list[int], list[int], list[int], int]
+
+
+@st.composite
+def predicted(draw: st.DrawFn) -> Case:
+    """True ids and those of two models of 1 to 40 rows, and how many labels there are."""
+    rows, labels = draw(st.integers(1, 40)), draw(st.integers(1, 5))
+    ids = st.lists(st.integers(0, labels - 1), min_size=rows, max_size=rows)
+    return draw(ids), draw(ids), draw(ids), labels
+
+
+def test_the_interval_of_an_accuracy_is_the_binomials() -> None:
+    true = np.zeros(400, dtype=np.int64)
+    answers = (np.arange(400) < 40).astype(np.int64)  # 0.9 are right
+    found = interval(resample(true, [answers], 2, resamples=20_000)[0].accuracy)
+    spread = 1.96 * math.sqrt(0.9 * 0.1 / 400)
+    assert (found.low, found.high) == pytest.approx((0.9 - spread, 0.9 + spread), abs=0.003)
+
+
+def test_resamples_are_drawn_as_rows_are() -> None:
+    """Against the plain bootstrap, which draws row after row and scores them as any others."""
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, 3, 120)
+    answers = np.where(rng.random(120) < 0.7, true, rng.integers(0, 3, 120))
+    plain = []
+    for _ in range(4000):
+        rows = rng.integers(0, 120, 120)
+        plain.append(score(np.eye(3, dtype=np.float32)[answers[rows]], true[rows].tolist(), "abc").f1_macro)
+    found = resample(true, [answers], 3, resamples=4000)[0].f1_macro
+    assert found.mean() == pytest.approx(np.mean(plain), abs=0.005)
+    assert found.std() == pytest.approx(np.std(plain), rel=0.1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(predicted())
+def test_scores_of_resamples_are_possible_and_repeatable(case: Case) -> None:
+    true, first, second, labels = (np.asarray(each) for each in case)
+    drawn = resample(true, [first, second], int(labels), resamples=50, seed=7)
+    again = resample(true, [first, second], int(labels), resamples=50, seed=7)
+    for each, same in zip(drawn, again, strict=True):
+        assert each.accuracy.tolist() == same.accuracy.tolist()
+        assert ((each.accuracy >= 0) & (each.accuracy <= 1)).all()
+        assert ((each.f1_macro >= 0) & (each.f1_macro <= 1)).all()
+    if (first == second).all():
+        assert (drawn[0].accuracy == drawn[1].accuracy).all()
+
+
+def test_models_are_resampled_on_the_same_rows() -> None:
+    """Two models that differ on one row in a hundred differ by a few of them in any resample, not by chance besides."""
+    true = np.zeros(100, dtype=np.int64)
+    first = (np.arange(100) < 30).astype(np.int64)
+    second = (np.arange(100) < 31).astype(np.int64)
+    one, other = resample(true, [first, second], 2)
+    assert (one.accuracy >= other.accuracy).all()
+    assert interval(one.accuracy - other.accuracy).high <= 0.04
+
+
+def test_a_single_row_has_an_interval_and_many_labels_do_not_take_long() -> None:
+    one = np.array([2])
+    assert interval(resample(one, [one], 3)[0].f1_macro) == Interval(1.0, 1.0)
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 200, 100_000)
+    wrong = (true + rng.integers(1, 4, 100_000)) % 200  # mistaken for one of its neighbours
+    answers = np.where(rng.random(100_000) < 0.9, true, wrong)
+    found = interval(resample(true, [answers], 200)[0].accuracy)
+    assert found.low < (answers == true).mean() < found.high
+
+
+def test_an_accuracy_of_one_may_be_as_low_as_rows_without_error_allow() -> None:
+    assert least_accuracy(30) == pytest.approx(0.8843, abs=1e-4)  # Clopper and Pearson's table
+    assert least_accuracy(1) == pytest.approx(0.025)
+
+
+def test_mcnemar_of_a_known_example() -> None:
+    # Right alone: the first on 41 rows, the second on 22. Exactly, p = 2 * P(X <= 22) of 63 coins.
+    true = np.zeros(100, dtype=np.int64)
+    first, second = np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64)
+    second[:41] = 1
+    first[41:63] = 1
+    found = mcnemar(true, first, second)
+    assert (found.only_first, found.only_second) == (41, 22)
+    assert found.p_value == pytest.approx(2 * sum(math.comb(63, k) for k in range(23)) / 2**63)
+
+
+@settings(deadline=None)
+@given(predicted())
+def test_mcnemar_does_not_mind_which_comes_first(case: Case) -> None:
+    true, first, second, _ = (np.asarray(each) for each in case)
+    one, other = mcnemar(true, first, second), mcnemar(true, second, first)
+    assert (one.only_first, one.only_second) == (other.only_second, other.only_first)
+    assert one.p_value == pytest.approx(other.p_value)
+    assert mcnemar(true, first, first).p_value == 1
