@@ -238,7 +238,7 @@ def _log(tracker: Tracker, result: EvaluateResult, located: Located) -> str:
     from newsbert import plots
 
     model = result.model
-    with tracker.run(f"evaluate {model.name}", system_metrics=False) as run:
+    with tracker.run(name=f"evaluate {model.name}", system_metrics=False) as run:
         run.tags(
             {
                 "newsbert.version": newsbert.__version__,
