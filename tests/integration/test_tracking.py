@@ -79,10 +79,12 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     assert f"| {NAME} | 1.0000 | 1.0000 |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    table = mlflow.load_table("suspected_label_errors.json", experiment_names=["newsbert"])
+    run = api.connect(f"sqlite:///{tmp_path / 'mlflow.db'}").latest_run()
+    assert run is not None
+    table = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/suspected_label_errors.json")
     suspected = {dataset.train.texts[row] for row in planted}
-    assert set(table["text"]) == suspected
+    assert table["columns"] == ["text", "label", "model_label", "model_probability", "label_probability"]
+    assert {row[0] for row in table["data"]} == suspected
     for file in (tmp_path / "out").glob("*.*"):
         content = file.read_bytes()
         assert not any(text.encode() in content for text in suspected), file
