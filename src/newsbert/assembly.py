@@ -1,7 +1,9 @@
 """From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,14 +30,23 @@ _WINDOW_ROWS = 8192
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Tested:
+    """How the graph that ships did on the test rows, and how fast it was."""
+
+    scores: Scores
+    texts_per_second: float
+
+
 def write(
     part: Path,
     trained: Trained,
     tokenizer: SequenceTokenizer,
     rows: data.Dataset,
     base: BaseModel,
+    baseline: Scores,
     on_event: Callable[[Event], None],
-) -> tuple[Scores, Bundle]:
+) -> tuple[Tested, Bundle]:
     """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
 
     Args:
@@ -44,6 +55,7 @@ def write(
         tokenizer: From `training.prepare_tokenizer`.
         rows: What it was trained on, and is tested on.
         base: The encoder that it was made of.
+        baseline: What the baseline scored on the test rows, for the card.
         on_event: Called with what happens.
 
     Raises:
@@ -77,7 +89,10 @@ def write(
     # The graph that ships is the graph that is scored.
     (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
-    probabilities = _predict(runtimes.load(Bundle.read(part)), rows.test.texts)
+    runtime = runtimes.load(Bundle.read(part))
+    started = time.perf_counter()
+    probabilities = _predict(runtime, rows.test.texts)
+    speed = len(rows.test) / (time.perf_counter() - started)
     scores = score(probabilities, rows.test.labels, rows.label_names)
     uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
     before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
@@ -87,8 +102,8 @@ def write(
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
     lines = requirements.pinned(requirements.SERVING_EXTRA)
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(model_card.render(contract, scores), encoding="utf-8")
-    return scores, bundle.seal(part, contract)
+    (part / "README.md").write_text(model_card.render(contract, scores, baseline), encoding="utf-8")
+    return Tested(scores, speed), bundle.seal(part, contract)
 
 
 def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:

@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from newsbert.baseline import NAME
 from newsbert.evaluation import Scores
 
 _CARD = """# {title}
 
 Classifies a news text (or title and text) as {labels}. {base} fine-tuned by newsbert {version}.
 
-| test rows | accuracy | macro F1 | loss | calibration error |
+| on {test_rows} test rows | accuracy | macro F1 | loss | calibration error |
 |---|---|---|---|---|
-| {test_rows} | {accuracy:.4f} | {f1_macro:.4f} | {loss:.4f} | {calibration_error:.4f} |
+{compared}
 
 | class | precision | recall | F1 | rows |
 |---|---|---|---|---|
@@ -37,8 +38,8 @@ they are {calibration_error:.1%} from the share that is right, on the average; w
 """
 
 
-def render(contract: Mapping[str, Any], scores: Scores) -> str:
-    """Return the card, in Markdown, of the model that `contract` and its test `scores` describe."""
+def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores) -> str:
+    """Return the card, in Markdown, of the model that `contract` and its test `scores` describe, beside a baseline."""
     rows = contract["data"]["rows"]
     classes = "\n".join(
         f"| {_cell(name)} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | {each.support} |"
@@ -52,9 +53,7 @@ def render(contract: Mapping[str, Any], scores: Scores) -> str:
         test_rows=rows["test"],
         train_rows=rows["train"],
         validation_rows=rows["validation"],
-        accuracy=scores.accuracy,
-        f1_macro=scores.f1_macro,
-        loss=scores.loss,
+        compared="\n".join(_row(name, each) for name, each in {"this model": scores, NAME: baseline}.items()),
         calibration_error=scores.calibration_error,
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
@@ -64,6 +63,11 @@ def render(contract: Mapping[str, Any], scores: Scores) -> str:
         cleaning=", ".join(contract["cleaning"]),
         max_length=contract["max_length"],
     )
+
+
+def _row(name: str, scores: Scores) -> str:
+    figures = (scores.accuracy, scores.f1_macro, scores.loss, scores.calibration_error)
+    return f"| {name} | {' | '.join(f'{each:.4f}' for each in figures)} |"
 
 
 def _cell(text: str) -> str:

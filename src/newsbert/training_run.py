@@ -1,6 +1,7 @@
 """One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +20,17 @@ from newsbert.run_log import DATA_DIGEST_TAG
 from newsbert.work_dir import RunFile
 
 if TYPE_CHECKING:
+    from newsbert.assembly import Tested
+    from newsbert.baseline import Baseline
+    from newsbert.evaluation import IntArray
+    from newsbert.label_errors import Suspect
     from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
     from newsbert.tracking import Tracker, Version
     from newsbert.training import Trained
 
 _BUNDLES = Path("bundles")
+_SUSPECTS = "suspected_label_errors.json"
 OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
 
@@ -38,6 +44,9 @@ class TrainResult:
         run_id: The MLflow run.
         scores: On the test rows.
         seconds: Time spent training, evaluations included.
+        texts_per_second: How fast the graph that ships answered the test rows.
+        baseline: TF-IDF with logistic regression on the same rows.
+        suspected_label_errors: Training rows whose labels look wrong; the run has a table of them.
         stopped_early: Whether it was asked to stop before the last step.
         diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
         version: The registered version, if one was asked for.
@@ -47,6 +56,9 @@ class TrainResult:
     run_id: str
     scores: Scores
     seconds: float
+    texts_per_second: float
+    baseline: "Baseline"
+    suspected_label_errors: int
     stopped_early: bool
     diverged_at: int | None
     version: "Version | None"
@@ -161,27 +173,49 @@ def _finish(
     stop: Stop,
 ) -> TrainResult:
     """Train from where it is, write the bundle and log it."""
+    on_event(Phase("fitting the baseline"))
+    baseline, doubted = _baseline(rows, settings.seed)
     trained, tokenizer = _fit(base, rows, settings, work, run, on_event, stop)
-    from newsbert import assembly
+    from newsbert import assembly, label_errors, runtimes
 
     on_event(Phase("exporting"))
     part = work / "bundle"
-    scores, finished = assembly.write(part, trained, tokenizer, rows, base, on_event)
+    tested, finished = assembly.write(part, trained, tokenizer, rows, base, baseline.scores, on_event)
+    suspects = label_errors.confirm(doubted, rows.train, rows.label_names, runtimes.load(finished))
     on_event(Phase("logging"))
     record = work / "log"
-    _write_log(record, finished, scores, trained)
+    _write_log(record, finished, tested, trained, baseline, suspects)
     try:
         delivery.deliver_or_keep(run, record, part, final, on_event)
     finally:
         if not part.exists():  # the bundle is in its place: there is nothing to go on with
             shutil.rmtree(work_dir.checkpoints(work))
-    return TrainResult(final, run.run_id, scores, trained.seconds, trained.stopped_early, trained.diverged_at, None)
+    return TrainResult(
+        bundle=final,
+        run_id=run.run_id,
+        scores=tested.scores,
+        seconds=trained.seconds,
+        texts_per_second=tested.texts_per_second,
+        baseline=baseline,
+        suspected_label_errors=len(suspects),
+        stopped_early=trained.stopped_early,
+        diverged_at=trained.diverged_at,
+        version=None,
+    )
 
 
 def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
     if model_name is None:
         return result
     return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+
+
+def _baseline(rows: data.Dataset, seed: int) -> "tuple[Baseline, IntArray]":
+    """Fit and score what the model has to beat, and let it doubt training rows; what it took is freed again."""
+    from newsbert import baseline, label_errors
+
+    fitted = baseline.Fitted(rows.train, seed)
+    return fitted.score(rows.test, rows.label_names), label_errors.doubted(fitted, seed)
 
 
 def _fit(
@@ -228,14 +262,33 @@ def _fit(
     return trained, tokenizer
 
 
-def _write_log(directory: Path, finished: Bundle, scores: Scores, trained: "Trained") -> None:
+def _write_log(
+    directory: Path,
+    finished: Bundle,
+    tested: "Tested",
+    trained: "Trained",
+    baseline: "Baseline",
+    suspects: "list[Suspect]",
+) -> None:
     """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
     tags = {"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
     if trained.diverged_at is not None:
         tags["newsbert.diverged_at"] = str(trained.diverged_at)
-    more = {"training_seconds": trained.seconds, "best_step": float(trained.best_step)}
+    if suspects:  # MLflow shows as a table what this tag says is one
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": _SUSPECTS, "type": "table"}])
+    more = {
+        "training_seconds": trained.seconds,
+        "best_step": float(trained.best_step),
+        "texts_per_second": tested.texts_per_second,
+        **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
+        "suspected_label_errors": float(len(suspects)),
+    }
     delivery.write(directory, delivery.metrics_of(finished) | more, tags)
-    (directory / "classification_report.json").write_text(scores.report(), encoding="utf-8")
+    (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
+    if suspects:  # in the run, and never in the bundle: they are the user's rows
+        rows = [dataclasses.asdict(each) for each in suspects]
+        table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+        (directory / _SUSPECTS).write_text(json.dumps(table), encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
     summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"

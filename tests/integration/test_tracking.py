@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert import api
+from newsbert import api, data
+from newsbert.baseline import NAME
 from newsbert.bundle import Bundle
 from newsbert.errors import ModelError, NewsbertError, NotFoundError, TrackingError
 from newsbert.tracking import Tracker
@@ -28,6 +29,9 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert {name: run.data.metrics[f"test_{name}"] for name in result.metrics} == result.metrics
     assert len(client.get_metric_history(result.run_id, "train_loss")) > 3
     assert len(client.get_metric_history(result.run_id, "validation_f1_macro")) > 3
+    assert {name: run.data.metrics[f"baseline_{name}"] for name in result.baseline.metrics} == result.baseline.metrics
+    assert run.data.metrics["texts_per_second"] == result.texts_per_second > 0
+    assert run.data.metrics["suspected_label_errors"] == result.suspected_label_errors
     contract = Bundle.read(result.bundle).contract
     assert run.data.metrics["temperature"] == contract.temperature
     assert run.data.metrics["test_uncalibrated_error"] == contract.metrics["uncalibrated_error"]
@@ -44,6 +48,46 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
         "classification_report.json",
         "model_summary.txt",
     }
+
+
+def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli
+) -> None:
+    dataset = data.load(str(labelled_file))
+    labels = dataset.train.labels[:]
+    planted = [3, 20, 41]
+    for row in planted:
+        labels[row] = (labels[row] + 1) % 3
+    (tmp_path / "rows").mkdir()
+    splits = {"train": (dataset.train.texts, labels)}
+    splits |= {
+        name: (split.texts, split.labels) for name in ("validation", "test") if (split := getattr(dataset, name))
+    }
+    for name, (texts, ids) in splits.items():
+        lines = [
+            json.dumps({"text": text, "label": dataset.label_names[label]})
+            for text, label in zip(texts, ids, strict=True)
+        ]
+        (tmp_path / "rows" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    train = cli(
+        "train", "--data", "rows", "--base-model", tiny_encoder, "--epochs", 8, "--batch-size", 8,
+        "--learning-rate", 3e-3, "--max-length", 48, "--output", "out", timeout_s=590,
+    )  # fmt: skip
+    assert train.returncode == 0, train.stderr
+    assert any(NAME in line and "1.0000" in line for line in train.stdout.splitlines())
+    assert "3 training rows look mislabelled: see suspected_label_errors.json in the run" in train.stderr
+    assert f"| {NAME} | 1.0000 | 1.0000 |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    import mlflow
+
+    run = api.connect(f"sqlite:///{tmp_path / 'mlflow.db'}").latest_run()
+    assert run is not None
+    table = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/suspected_label_errors.json")
+    suspected = {dataset.train.texts[row] for row in planted}
+    assert table["columns"] == ["text", "label", "model_label", "model_probability", "label_probability"]
+    assert {row[0] for row in table["data"]} == suspected
+    for file in (tmp_path / "out").glob("*.*"):
+        content = file.read_bytes()
+        assert not any(text.encode() in content for text in suspected), file
 
 
 def test_the_logged_model_has_both_flavors_pins_and_no_pickle(trained: tuple[newsbert.TrainResult, str]) -> None:

@@ -175,6 +175,9 @@ def _render(screen: Output, result: "TrainResult") -> None:
                 "run_id": result.run_id,
                 "model": version,
                 "metrics": result.metrics,
+                "texts_per_second": result.texts_per_second,
+                "baseline": result.baseline.metrics,
+                "suspected_label_errors": result.suspected_label_errors,
                 "per_class": {name: dataclasses.asdict(each) for name, each in result.scores.per_class.items()},
                 "confusion": result.scores.confusion.tolist(),
                 "training_seconds": result.seconds,
@@ -192,10 +195,26 @@ def _render(screen: Output, result: "TrainResult") -> None:
     total = str(sum(each.support for each in per_class.values()))
     rows.append(["all (macro F1)", "", "", f"{result.scores.f1_macro:.4f}", total])
     screen.table(["class", "precision", "recall", "F1", "test rows"], rows)
-    early = " (stopped early)" if result.stopped_early else ""
-    screen.result(f"test accuracy {result.scores.accuracy:.4f} after {duration(result.seconds)} of training{early}")
+    screen.table(["", "accuracy", "macro F1", "fitted in", "texts/s"], _compared(result))
     screen.result(f"bundle  {result.bundle}")
     screen.result(f"run     {result.run_id}")
     if version:
         screen.result(f"model   {version}")
+    if suspects := result.suspected_label_errors:
+        screen.note(f"{suspects} training rows look mislabelled: see suspected_label_errors.json in the run")
     screen.next_command(command)
+
+
+def _compared(result: "TrainResult") -> list[list[str]]:
+    """The model beside what it had to beat."""
+    from newsbert.baseline import NAME
+
+    model = "this model, stopped early" if result.stopped_early else "this model"
+    baseline = result.baseline
+    return [
+        [name, f"{scores.accuracy:.4f}", f"{scores.f1_macro:.4f}", fitted, f"{speed:,.0f}"]
+        for name, scores, fitted, speed in (
+            (model, result.scores, duration(result.seconds), result.texts_per_second),
+            (NAME, baseline.scores, f"{baseline.fit_seconds:.1f} s", baseline.texts_per_second),
+        )
+    ]

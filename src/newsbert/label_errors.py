@@ -1,0 +1,93 @@
+"""Training rows whose labels look wrong, to be looked at by a person.
+
+The baseline doubts them first, in cross-validation, as the model has learnt their labels; then the model must give
+another label as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+
+from newsbert.baseline import Fitted
+from newsbert.data import Split
+from newsbert.evaluation import FloatArray, IntArray
+from newsbert.runtimes import Runtime
+
+MOST = 1_000
+"""Rows that are asked the model about, and so told."""
+
+_FOLDS = 5
+_SHOWN_CHARACTERS = 1_000
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A training row that both models would label otherwise.
+
+    Attributes:
+        text: Its beginning.
+        label: As given.
+        model_label: The model's.
+        model_probability: The model's of its own label.
+        label_probability: The model's of the given label.
+    """
+
+    text: str
+    label: str
+    model_label: str
+    model_probability: float
+    label_probability: float
+
+
+def doubted(fitted: Fitted, seed: int) -> IntArray:
+    """Indices of the training rows that the baseline doubts where it has not seen them, the most doubtful first.
+
+    Labels with fewer than five rows are left out: nothing can be said of them.
+
+    Source: https://arxiv.org/abs/1911.00068 (confident learning).
+    """
+    labels, counts = np.unique(fitted.labels, return_counts=True)
+    judged = np.flatnonzero(np.isin(fitted.labels, labels[counts >= _FOLDS]))
+    known, given = np.unique(fitted.labels[judged], return_inverse=True)
+    if len(known) < 2:
+        return np.array([], dtype=np.int64)
+    features, folds = fitted.features[judged], _folds(given, seed)
+    probabilities = np.empty((len(given), len(known)))
+    for fold in range(_FOLDS):
+        classifier = fitted.classifier(features[folds != fold], given[folds != fold])
+        probabilities[folds == fold] = classifier.predict_proba(features[folds == fold])
+    found = find_label_issues(given, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
+    return np.asarray(fitted.rows[judged[found]][:MOST])
+
+
+def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[Suspect]:
+    """Those of the rows that the model labels otherwise too, the surest first."""
+    if not len(rows):
+        return []
+    texts = [train.texts[row] for row in rows.tolist()]
+    given = np.asarray(train.labels)[rows]
+    probabilities: FloatArray = runtime.predict_prepared(texts)
+    places, best = np.arange(len(rows)), probabilities.argmax(axis=1)
+    margin = probabilities[places, best] - probabilities[places, given]
+    return [
+        Suspect(
+            texts[place][:_SHOWN_CHARACTERS],
+            label_names[given[place]],
+            label_names[best[place]],
+            float(probabilities[place, best[place]]),
+            float(probabilities[place, given[place]]),
+        )
+        for place in np.argsort(-margin, kind="stable").tolist()
+        if best[place] != given[place]
+    ]
+
+
+def _folds(labels: IntArray, seed: int) -> IntArray:
+    """A fold for every row, at random, the rows of each label spread over all of them."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[order] = np.arange(len(labels)) % _FOLDS
+    return folds
