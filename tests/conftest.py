@@ -98,7 +98,7 @@ def trained(
         result = newsbert.train(
             data=str(labelled_file),
             base_model=str(tiny_encoder),
-            epochs=15,
+            epochs=25,
             batch_size=8,
             learning_rate=3e-3,
             max_length=48,
