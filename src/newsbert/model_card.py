@@ -1,9 +1,10 @@
 """The model card: the bundle's `README.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newsbert.evaluation import Scores
+from newsbert.review import Outcome, Threshold
 
 _CARD = """# {title}
 
@@ -21,6 +22,16 @@ Classifies a news text (or title and text) as {labels}. {base} fine-tuned by new
 ![Learning curves](learning_curves.png)
 ![Reliability diagram](reliability_diagram.png)
 
+## Which answers a person should see
+Answers with a score below {review_below} say `"review": true`. Thresholds are chosen on validation rows: the lowest at
+which the wanted share of the other answers is right, by a margin of one standard error; 0 sends none, 1 all of them.
+
+| wanted | threshold | validation: to a person | rest right | test: to a person | rest right |
+|---|---|---|---|---|---|
+{thresholds}
+
+![Accuracy over the share answered without a person](review.png)
+
 ## Data
 {train_rows} training, {validation_rows} validation and {test_rows} test rows of `{data}`, SHA-256 `{data_sha256}`.
 The test rows were scored once, with the ONNX graph in this directory.
@@ -37,8 +48,8 @@ they are {calibration_error:.1%} from the share that is right, on the average; w
 """
 
 
-def render(contract: Mapping[str, Any], scores: Scores) -> str:
-    """Return the card, in Markdown, of the model that `contract` and its test `scores` describe."""
+def render(contract: Mapping[str, Any], scores: Scores, thresholds: Sequence[Threshold]) -> str:
+    """Return the card, in Markdown, of the model that `contract`, its test `scores` and its `thresholds` describe."""
     rows = contract["data"]["rows"]
     classes = "\n".join(
         f"| {_cell(name)} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | {each.support} |"
@@ -59,11 +70,24 @@ def render(contract: Mapping[str, Any], scores: Scores) -> str:
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
         classes=classes,
+        review_below=f"{contract['review_below']:.4g}",
+        thresholds="\n".join(map(_threshold, thresholds)),
         data=contract["data"]["name"],
         data_sha256=contract["data"]["sha256"],
         cleaning=", ".join(contract["cleaning"]),
         max_length=contract["max_length"],
     )
+
+
+def _threshold(each: Threshold) -> str:
+    """A line of the table of thresholds."""
+    wanted = "(given)" if each.precision is None else f"{each.precision:.4g}"
+    return f"| {wanted} | {each.below:.4g} | {_outcome(each.validation)} | {_outcome(each.test)} |"
+
+
+def _outcome(found: Outcome) -> str:
+    """Two cells of it."""
+    return f"{found.share:.1%} | {'' if found.accuracy is None else f'{found.accuracy:.1%}'}"
 
 
 def _cell(text: str) -> str:

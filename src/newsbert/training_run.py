@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from newsbert.config import TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.review import Threshold
 from newsbert.work_dir import RunFile
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class TrainResult:
         stopped_early: Whether it was asked to stop before the last step.
         diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
         version: The registered version, if one was asked for.
+        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
     """
 
     bundle: Path
@@ -50,6 +52,7 @@ class TrainResult:
     stopped_early: bool
     diverged_at: int | None
     version: "Version | None"
+    review: Sequence[Threshold]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -166,7 +169,7 @@ def _finish(
 
     on_event(Phase("exporting"))
     part = work / "bundle"
-    scores, finished = assembly.write(part, trained, tokenizer, rows, base, on_event)
+    scores, review, finished = assembly.write(part, trained, tokenizer, rows, base, settings, on_event)
     on_event(Phase("logging"))
     record = work / "log"
     _write_log(record, finished, scores, trained)
@@ -175,7 +178,9 @@ def _finish(
     finally:
         if not part.exists():  # the bundle is in its place: there is nothing to go on with
             shutil.rmtree(work_dir.checkpoints(work))
-    return TrainResult(final, run.run_id, scores, trained.seconds, trained.stopped_early, trained.diverged_at, None)
+    return TrainResult(
+        final, run.run_id, scores, trained.seconds, trained.stopped_early, trained.diverged_at, None, review
+    )
 
 
 def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
