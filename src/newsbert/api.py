@@ -62,20 +62,28 @@ def train(
     )
 
 
-def load(reference: str | Path | None = None, *, runtime: str = AUTO, tracking_uri: str | None = None) -> Model:
+def load(
+    reference: str | Path | None = None,
+    *,
+    runtime: str = AUTO,
+    review_below: float | None = None,
+    tracking_uri: str | None = None,
+) -> Model:
     """Load a model to predict with in this process.
 
     Args:
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
             nothing for the version that was registered last, or else the latest finished run.
         runtime: `auto`, or one of `newsbert runtimes`.
+        review_below: The score below which a person has to see an answer, 0 for none, 1 for all; as chosen in training
+            if not given.
         tracking_uri: MLflow's; as configured if not given.
 
     Raises:
         NewsbertError: If there is no such model, or it is not what training wrote.
     """
     located = locate(reference, tracking_uri=tracking_uri)
-    return Model.from_directory(located.path, located.name, runtime)
+    return Model.from_directory(located.path, located.name, runtime, review_below)
 
 
 def register(

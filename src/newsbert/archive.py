@@ -31,9 +31,12 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, 
 
     Args:
         name: What the answers say of the model, such as `BertModel/7`.
-        settings: Workers and batching.
+        settings: Workers, batching and, where it is given, the threshold for reviews.
         runtime: Name of the runtime.
     """
+    options = {"model": name, "runtime": runtime, "workers": settings.workers}
+    if settings.review_below is not None:
+        options["review_below"] = settings.review_below
     return {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
@@ -42,7 +45,7 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, 
         "jobQueueSize": settings.queue_size,
         "responseTimeout": RESPONSE_TIMEOUT_S,
         "startupTimeout": STARTUP_TIMEOUT_S,
-        "newsbert": {"model": name, "runtime": runtime, "workers": settings.workers},
+        "newsbert": options,
     }
 
 
@@ -64,7 +67,7 @@ def write(
         bundle: What is to answer.
         directory: Made if it is not there.
         name: What the answers say of the model, such as `BertModel/7`.
-        settings: Workers and batching, and the runtime.
+        settings: Workers and batching, the runtime, and the threshold for reviews if not the model's.
         served_name: What the model is called in URLs.
         version: TorchServe's version of the served model.
         file_name: The archive's.

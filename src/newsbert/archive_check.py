@@ -125,3 +125,6 @@ def _check_configuration(values: Any) -> None:
     for name, value in values.items():
         if name not in known or (name != "newsbert" and type(value) is not int):
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
+    below = values["newsbert"].get("review_below", 0)
+    if type(below) not in {int, float} or not 0 <= below <= 1:
+        raise _RefusedError(f"its {CONFIG_NAME} has 'review_below': {str(below)[:100]!r}")

@@ -1,5 +1,6 @@
 """From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
 
+import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,18 +12,33 @@ import numpy as np
 from transformers import PreTrainedModel
 
 import newsbert
-from newsbert import bundle, cpu, data, export, fidelity, model_card, plots, quantization, requirements, runtimes
+from newsbert import (
+    bundle,
+    cpu,
+    data,
+    export,
+    fidelity,
+    model_card,
+    plots,
+    quantization,
+    requirements,
+    review,
+    runtimes,
+)
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
+from newsbert.config import TrainSettings
 from newsbert.evaluation import FloatArray, Scores, calibration_error, reliability, score, softmax
 from newsbert.events import Event, Note, Phase
 from newsbert.fidelity import Reference
 from newsbert.golden import GOLDEN_ITEMS
+from newsbert.review import Curve, Threshold
 from newsbert.runtimes import Runtime
 from newsbert.runtimes.tokenization import SequenceTokenizer
 from newsbert.text import CLEANING_RULES, prepare
 from newsbert.training import Trained
 
+_OUTCOME = ("review_share", "kept_accuracy")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 _WINDOW_ROWS = 8192
@@ -32,10 +48,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Tested:
-    """How the graph that ships did on the test rows, and how fast it was."""
+    """How the graph that ships did on the test rows, and how fast it was.
+
+    Attributes:
+        scores: On the test rows.
+        texts_per_second: How fast it answered them.
+        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
+    """
 
     scores: Scores
     texts_per_second: float
+    review: list[Threshold]
 
 
 def write(
@@ -45,6 +68,7 @@ def write(
     rows: data.Dataset,
     base: BaseModel,
     baseline: Scores,
+    settings: TrainSettings,
     on_event: Callable[[Event], None],
 ) -> tuple[Tested, Bundle]:
     """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
@@ -56,6 +80,7 @@ def write(
         rows: What it was trained on, and is tested on.
         base: The encoder that it was made of.
         baseline: What the baseline scored on the test rows, for the card.
+        settings: For the threshold below which a person has to see an answer.
         on_event: Called with what happens.
 
     Raises:
@@ -97,13 +122,63 @@ def write(
     uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
     before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
     contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
+    thresholds = _choose_threshold(
+        part, contract, reference, probabilities, rows.test.labels.tolist(), settings, on_event
+    )
     plots.confusion_matrix(scores, part / "confusion_matrix.png")
     plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
     lines = requirements.pinned(requirements.SERVING_EXTRA)
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(model_card.render(contract, scores, baseline), encoding="utf-8")
-    return Tested(scores, speed), bundle.seal(part, contract)
+    (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
+    return Tested(scores, speed, thresholds), bundle.seal(part, contract)
+
+
+def _choose_threshold(
+    part: Path,
+    contract: dict[str, Any],
+    reference: Reference,
+    probabilities: FloatArray,
+    labels: Sequence[int],
+    settings: TrainSettings,
+    on_event: Callable[[Event], None],
+) -> list[Threshold]:
+    """Choose below which score a person has to see an answer, and say so in contract, table and picture.
+
+    Args:
+        part: The bundle's directory.
+        contract: Gets the threshold and what it does to the test rows.
+        reference: Has the rows that it is chosen on.
+        probabilities: Of the test rows, `(rows, num_labels)`.
+        labels: Of the test rows.
+        settings: What is wanted.
+        on_event: Called with what happens.
+    """
+    test = probabilities, labels
+    thresholds = review.thresholds(reference.validation, test, settings.review_precision, settings.review_below)
+    chosen = thresholds[0]
+    if chosen.precision is not None and chosen.below == review.ALL:
+        count = len(reference.validation[1])
+        on_event(
+            Note(
+                f"every answer goes to a person: {count} validation rows do not show at any score that "
+                f"{chosen.precision:.4g} of the answers are right; a lower --review-precision asks less of them, "
+                "--review-below 0 sends none"
+            )
+        )
+    contract["review_below"] = chosen.below
+    contract["metrics"]["review_share"] = chosen.test.share
+    if chosen.test.accuracy is not None:
+        contract["metrics"]["kept_accuracy"] = chosen.test.accuracy
+    with (part / bundle.REVIEW_FILE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        sides = ("validation", "test")
+        table.writerow(["precision", "review_below", *(f"{side}_{name}" for side in sides for name in _OUTCOME)])
+        for each in thresholds:
+            found = [getattr(getattr(each, side), name) for side in sides for name in ("share", "accuracy")]
+            table.writerow([each.precision, each.below, *found])
+    plots.coverage(Curve.of(*reference.validation), Curve.of(*test), chosen, part / "review.png")
+    return thresholds
 
 
 def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:

@@ -19,6 +19,7 @@ from newsbert.text import unknown_rules
 
 CONTRACT_FILE = "newsbert.json"
 LABELS_FILE = "class_mapping.json"
+REVIEW_FILE = "review.csv"
 FORMAT_VERSION = 1
 FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
 _ALWAYS = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
@@ -56,6 +57,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "pad_id": int,
     "cleaning": list,
     "temperature": (int, float),
+    "review_below": (int, float),
     "data": dict,
     "graphs": dict,
     "golden": list,
@@ -106,6 +108,7 @@ class Contract:
         pad_id: The token id that pads a batch.
         cleaning: Names of the cleaning rules, in order.
         temperature: What logits are divided by before softmax.
+        review_below: The score below which a person has to see an answer; see `review`. Contracts may be without.
         base_model: `name` and `sha256` of what was fine-tuned.
         data: `name`, `sha256` and rows by split of what it was trained on.
         libraries: Versions at training.
@@ -129,6 +132,7 @@ class Contract:
     golden: list[Golden]
     files: dict[str, str]
     format_version: int = FORMAT_VERSION
+    review_below: float = 0.0
 
     def to_json(self) -> str:
         """Return the contract as it stands in a bundle."""
@@ -154,6 +158,8 @@ class Contract:
                 raise ValueError(f"its cleaning rule {unknown[0]!r} is unknown to this newsbert")
             if not values["temperature"] > 0:
                 raise ValueError(f"its temperature is {values['temperature']!r}, which no logits can be divided by")
+            if not 0 <= values.get("review_below", 0) <= 1:
+                raise ValueError(f"its review_below is {values['review_below']!r}, and not from 0 to 1")
             values["graphs"] = {name: Graph(**graph) for name, graph in values["graphs"].items()}
             values["golden"] = [Golden(**golden) for golden in values["golden"]]
             return cls(**values)

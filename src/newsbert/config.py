@@ -80,6 +80,15 @@ class TrainSettings:
         most=1,
     )
     max_length: int = _setting(128, "Tokens read of a text, in training and in serving", least=8)
+    review_precision: float = _setting(
+        0.95, "Share of the answers that no person has to see which is to be right", least=0, most=1
+    )
+    review_below: float | None = _setting(
+        None,
+        "Score below which a person has to see an answer, 0 for none, 1 for all (default: what keeps that share)",
+        least=0,
+        most=1,
+    )
     seed: int = _setting(42, "Seed of splits, order and initialization", least=0, most=2**32 - 1)
     output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
 
@@ -96,6 +105,9 @@ class ServeSettings:
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", least=0, most=65_535)
     runtime: str = _setting("auto", "What computes the answers; newsbert runtimes shows all and compares them")
+    review_below: float | None = _setting(
+        None, "Score below which a person has to see an answer (default: the model's own)", least=0, most=1
+    )
     workers: int = _setting(1, "Worker processes", least=1)
     batch_size: int = _setting(64, "Requests answered together at most", least=1)
     # Short: what TorchServe has taken for a batch that is not full yet is lost, without an answer, if its worker dies.
@@ -287,6 +299,20 @@ def served_port() -> int:
     """
     port: int = _convert(os.environ.get("NEWSBERT_SERVE_PORT") or "8080", int, "NEWSBERT_SERVE_PORT")
     return port
+
+
+def served_review_below() -> float | None:
+    """The threshold that a worker takes instead of its model's: `NEWSBERT_SERVE_REVIEW_BELOW`, where it is set.
+
+    Raises:
+        UsageError: If it cannot be one.
+    """
+    variable = "NEWSBERT_SERVE_REVIEW_BELOW"
+    if not os.environ.get(variable):
+        return None
+    below: float = _convert(os.environ[variable], float, f"the environment variable {variable}")
+    _check_range(below, 0, 1, f"the environment variable {variable}")
+    return below
 
 
 def in_mlflow_run() -> bool:

@@ -71,7 +71,8 @@ def serving(
 
     Args:
         tag: The image.
-        settings: Host and ports on this machine (port 0 takes a free one), tokens, and how it is stopped.
+        settings: Host and ports on this machine (port 0 takes a free one), tokens, how it is stopped, and the threshold
+            for reviews if not the image's.
         stop: Set by somebody else to give up waiting.
         on_log: Called with the container's log if it fails.
         keep: Leave it running at the end of the block.
@@ -90,6 +91,8 @@ def serving(
         "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
+    if settings.review_below is not None:
+        environment["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
     if settings.grpc_port is not None:
         ports[CONTAINER_GRPC_PORT] = claim_port(settings.host, settings.grpc_port)
         environment["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)

@@ -32,7 +32,7 @@ def write(directory: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
 def metrics_of(bundle: Bundle) -> dict[str, float]:
     """What a bundle tells of itself in numbers."""
     scores = {f"test_{name}": value for name, value in bundle.contract.metrics.items()}
-    return {**scores, "temperature": bundle.contract.temperature}
+    return {**scores, "temperature": bundle.contract.temperature, "review_below": bundle.contract.review_below}
 
 
 def deliver_or_keep(run: "RunLog", record: Path, part: Path, final: Path, on_event: Callable[[Event], None]) -> None:
@@ -101,7 +101,8 @@ def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> 
 
 def _deliver(run: "RunLog", record: Path, bundle: Bundle) -> None:
     run.tags(_read(record)["tags"])
-    run.artifacts([*(file for file in record.iterdir() if file.name != _LOG), *bundle.path.glob("*.png")])
+    tables_and_pictures = (*bundle.path.glob("*.png"), *bundle.path.glob("*.csv"))
+    run.artifacts([*(file for file in record.iterdir() if file.name != _LOG), *tables_and_pictures])
     run.bundle(bundle)
     _flush(run)
 

@@ -15,7 +15,12 @@ from newsbert.errors import UsageError
 
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)(?:/(?P<version>[0-9]+(?:\.[0-9]+)?))?")
 VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-_SETTINGS = {"WORKERS": "workers", "BATCH_SIZE": "batch_size", "BATCH_DELAY_MS": "batch_delay_ms"}
+_SETTINGS = {
+    "WORKERS": "workers",
+    "BATCH_SIZE": "batch_size",
+    "BATCH_DELAY_MS": "batch_delay_ms",
+    "REVIEW_BELOW": "review_below",
+}
 LOCAL_SETTINGS = {"HOST": "host", "PORT": "port", **_SETTINGS}
 CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLER")
 _HELP_COMMAND = "mlflow deployments help -t newsbert"
@@ -147,6 +152,7 @@ TOKENS
 
 CREATE, UPDATE: -C NAME=VALUE
   WORKERS=1 BATCH_SIZE=32 BATCH_DELAY_MS=5        as of `newsbert serve locally`
+  REVIEW_BELOW=0.8                                a score below it goes to a person; else the model's own
   EXPORT_PATH=DIR                                 the server's model store; else it copies the archive from here
   RUNTIME=auto                                    or one of newsbert runtimes
   MODEL=BertModel/1                               what the answers say of the model

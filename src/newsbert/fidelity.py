@@ -63,6 +63,11 @@ class Reference:
         golden: list[list[float]] = self._probabilities[: self._golden].tolist()
         return golden
 
+    @property
+    def validation(self) -> tuple[FloatArray, list[int]]:
+        """Calibrated probabilities `(rows, num_labels)` of the validation rows, and their label ids."""
+        return self._probabilities[self._golden :], self._labels.tolist()
+
     def fp32(self, file: Path) -> Graph:
         """Check an fp32 graph.
 

@@ -62,15 +62,24 @@ class Handler:
         name: What the answers say of the model, such as `BertModel/7`.
         runtime: Name of the runtime.
         workers: How many workers share this machine's cores.
+        review_below: The score below which a person has to see an answer; the contract's, if not given.
 
     Raises:
         ModelError: If the archive was altered, or does not answer as the model did in training.
     """
 
-    def __init__(self, directory: Path, name: str = "", runtime: str = "onnxruntime", workers: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str = "",
+        runtime: str = "onnxruntime",
+        workers: int = 1,
+        review_below: float | None = None,
+    ) -> None:
         bundle = Bundle.read(directory)
         bundle.verify(only=files_of(runtime))
         self._labels = bundle.contract.labels
+        self._review_below = bundle.contract.review_below if review_below is None else review_below
         self._runtime: Runtime = runtimes.load(bundle, runtime, max(1, cpu.cores() // workers))
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
         # A worker that answers otherwise than the model did in training, on a processor of another kind for one, must
@@ -117,19 +126,20 @@ class Handler:
         sequences = [text for each in parsed if isinstance(each, Parsed) for text in each.sequences]
         measured = Measured()
         probabilities = self._runtime.predict_prepared(sequences, measured)
-        answers = iter(probabilities.tolist())
+        answers = [Prediction.of(self._labels, each, self._review_below) for each in probabilities.tolist()]
+        rest = iter(answers)
         bodies = []
         for index, each in enumerate(parsed):
             context.set_response_header(index, MODEL_HEADER, self._name)
             if isinstance(each, RequestError):
                 bodies.append(_refuse(context, index, each))
             else:
-                predictions = [Prediction.of(self._labels, next(answers)) for _ in each.sequences]
+                predictions = [next(rest) for _ in each.sequences]
                 content_type, body = _render(predictions, each.many, accepts[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
         statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in parsed]
-        self._metrics.batch(statuses, probabilities, measured)
+        self._metrics.batch(statuses, probabilities, measured, sum(each.review for each in answers))
         return bodies
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
@@ -255,7 +265,12 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
             logging.getLogger().setLevel(logging.WARNING)
         options = (context.model_yaml_config or {}).get("newsbert", {})
         directory = Path(context.system_properties["model_dir"])
+        given = config.served_review_below()
         _handler = Handler(
-            directory, options.get("model", ""), options.get("runtime", "onnxruntime"), options.get("workers", 1)
+            directory,
+            options.get("model", ""),
+            options.get("runtime", "onnxruntime"),
+            options.get("workers", 1),
+            options.get("review_below") if given is None else given,
         )
     return None if requests is None else _handler.handle(requests, context)

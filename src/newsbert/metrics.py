@@ -59,6 +59,12 @@ class Metrics:
         self._predictions = counters(
             "newsbert_predictions_total", "Documents classified, by predicted label.", "label", labels
         )
+        self._reviews = Counter(
+            "newsbert_reviews_total",
+            "Documents classified that a person should see: their score is below the threshold.",
+            ["model"],
+            registry=None,
+        ).labels(model)
         self._confidence = histogram(
             "newsbert_confidence_ratio",
             "Probability of the predicted label, one for each document.",
@@ -75,19 +81,21 @@ class Metrics:
         self._tokenizer = histogram("newsbert_tokenizer_seconds", "Time in the tokenizer, one for each batch.")
         self._model = histogram("newsbert_model_seconds", "Time in the model, one for each batch.")
 
-    def batch(self, statuses: Sequence[int], probabilities: FloatArray, measured: Measured) -> None:
+    def batch(self, statuses: Sequence[int], probabilities: FloatArray, measured: Measured, reviews: int = 0) -> None:
         """Count a batch that was answered.
 
         Args:
             statuses: What each request got.
             probabilities: Of all documents in it: `(documents, num_labels)`.
             measured: What the runtime said of them.
+            reviews: How many of them a person should see.
         """
         if not self._counting:
             return
         for status, count in collections.Counter(statuses).items():
             self._requests[status].inc(count)
         self._batch.observe(len(statuses))
+        self._reviews.inc(reviews)
         if len(probabilities):
             for label, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
                 self._predictions[label].inc(count)

@@ -65,6 +65,7 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
             [
                 ColSpec(DataType.string, "label"),
                 ColSpec(DataType.double, "score"),
+                ColSpec(DataType.boolean, "review"),
                 ColSpec(Map(DataType.double), "probabilities"),
             ]
         ),
@@ -99,7 +100,7 @@ class _TextModel:
             params: Not used.
 
         Returns:
-            A frame with `label`, `score` and `probabilities`, a row for each text.
+            A frame with `label`, `score`, `review` and `probabilities`, a row for each text.
         """
         import pandas as pd
 

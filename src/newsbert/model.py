@@ -8,6 +8,7 @@ from typing import Any
 from newsbert import runtimes
 from newsbert.bundle import AUTO, Bundle
 from newsbert.evaluation import FloatArray
+from newsbert.review import SCORE_DECIMALS, reviewed
 from newsbert.text import NewsItem
 
 
@@ -19,34 +20,41 @@ class Prediction:
         label: The label with the highest probability.
         score: That probability.
         probabilities: All of them by label, in label order.
+        review: Whether a person should see it: the score is below the threshold.
     """
 
     label: str
     score: float
     probabilities: dict[str, float]
+    review: bool = False
 
     @classmethod
-    def of(cls, labels: Sequence[str], probabilities: Sequence[float]) -> "Prediction":
-        """Make the answer from probabilities in label order."""
+    def of(cls, labels: Sequence[str], probabilities: Sequence[float], review_below: float = 0.0) -> "Prediction":
+        """Make the answer from probabilities in label order, and the threshold."""
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
-        return cls(best, by_label[best], by_label)
+        return cls(best, by_label[best], by_label, bool(reviewed(by_label[best], review_below)))
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":
-        """Read an answer that came over HTTP.
+        """Read an answer that came over HTTP; a server older than reviews says nothing of them.
 
         Raises:
             KeyError: If it lacks something.
-            TypeError: If it has another form.
+            TypeError: If it has another form, `review` included.
             ValueError: If its score is no number.
         """
-        return cls(str(answer["label"]), float(answer["score"]), dict(answer["probabilities"]))
+        label, score, probabilities = str(answer["label"]), float(answer["score"]), dict(answer["probabilities"])
+        review = answer.get("review", False)
+        if not isinstance(review, bool):
+            raise TypeError(f"review is {review!r}")
+        return cls(label, score, probabilities, review)
 
     def to_dict(self) -> dict[str, object]:
         """The answer as it goes over HTTP and into files, with six decimals."""
-        rounded = {label: round(probability, 6) for label, probability in self.probabilities.items()}
-        return {"label": self.label, "score": round(self.score, 6), "probabilities": rounded}
+        rounded = {label: round(probability, SCORE_DECIMALS) for label, probability in self.probabilities.items()}
+        score = round(self.score, SCORE_DECIMALS)
+        return {"label": self.label, "score": score, "review": self.review, "probabilities": rounded}
 
 
 class Model:
@@ -57,16 +65,27 @@ class Model:
         name: What to call it, such as `BertModel/2`.
         runtime: Name of the runtime, or `auto`.
         threads: Cores to use; as many as this process may, if not given.
+        review_below: The score below which a person has to see an answer; the contract's, if not given.
     """
 
-    def __init__(self, bundle: Bundle, name: str = "", runtime: str = AUTO, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str = "",
+        runtime: str = AUTO,
+        threads: int | None = None,
+        review_below: float | None = None,
+    ) -> None:
         self.bundle = bundle
+        self.review_below = bundle.contract.review_below if review_below is None else review_below
         self.name = name or bundle.path.name
         self.runtime = runtimes.chosen(bundle, runtime)
         self._runtime = runtimes.load(bundle, self.runtime, threads)
 
     @classmethod
-    def from_directory(cls, path: Path, name: str = "", runtime: str = AUTO) -> "Model":
+    def from_directory(
+        cls, path: Path, name: str = "", runtime: str = AUTO, review_below: float | None = None
+    ) -> "Model":
         """Load the bundle in `path`, its files verified.
 
         Raises:
@@ -74,7 +93,7 @@ class Model:
         """
         bundle = Bundle.read(path)
         bundle.verify()
-        return cls(bundle, name, runtime)
+        return cls(bundle, name, runtime, review_below=review_below)
 
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
         """Classify texts, or objects with `title` and `text`, in their order.
@@ -82,7 +101,8 @@ class Model:
         Raises:
             ValueError: If an item is no text or empty.
         """
-        return [Prediction.of(self.bundle.contract.labels, row.tolist()) for row in self.probabilities(items)]
+        labels = self.bundle.contract.labels
+        return [Prediction.of(labels, row.tolist(), self.review_below) for row in self.probabilities(items)]
 
     def probabilities(self, items: Sequence[NewsItem]) -> FloatArray:
         """Classify items as `predict` does: all probabilities, `(items, num_labels)`, in label order.

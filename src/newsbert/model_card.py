@@ -1,10 +1,11 @@
 """The model card: the bundle's `README.md`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newsbert.baseline import NAME
 from newsbert.evaluation import Scores
+from newsbert.review import Outcome, Threshold
 
 _CARD = """# {title}
 
@@ -22,6 +23,16 @@ Classifies a news text (or title and text) as {labels}. {base} fine-tuned by new
 ![Learning curves](learning_curves.png)
 ![Reliability diagram](reliability_diagram.png)
 
+## Which answers a person should see
+Answers with a score below {review_below} say `"review": true`. Thresholds are chosen on validation rows: the lowest at
+which the wanted share of the other answers is right, by a margin of one standard error; 0 sends none, 1 all of them.
+
+| wanted | threshold | validation: to a person | rest right | test: to a person | rest right |
+|---|---|---|---|---|---|
+{thresholds}
+
+![Accuracy over the share answered without a person](review.png)
+
 ## Data
 {train_rows} training, {validation_rows} validation and {test_rows} test rows of `{data}`, SHA-256 `{data_sha256}`.
 The test rows were scored once, with the ONNX graph in this directory.
@@ -38,8 +49,15 @@ they are {calibration_error:.1%} from the share that is right, on the average; w
 """
 
 
-def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores) -> str:
-    """Return the card, in Markdown, of the model that `contract` and its test `scores` describe, beside a baseline."""
+def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresholds: Sequence[Threshold]) -> str:
+    """Return the card, in Markdown, of a model, beside a baseline.
+
+    Args:
+        contract: Its contract.
+        scores: On the test rows.
+        baseline: The baseline's, on the same rows.
+        thresholds: Below which a person has to see an answer.
+    """
     rows = contract["data"]["rows"]
     classes = "\n".join(
         f"| {_cell(name)} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | {each.support} |"
@@ -58,6 +76,8 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores) -> str
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
         classes=classes,
+        review_below=f"{contract['review_below']:.4g}",
+        thresholds="\n".join(map(_threshold, thresholds)),
         data=contract["data"]["name"],
         data_sha256=contract["data"]["sha256"],
         cleaning=", ".join(contract["cleaning"]),
@@ -68,6 +88,17 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores) -> str
 def _row(name: str, scores: Scores) -> str:
     figures = (scores.accuracy, scores.f1_macro, scores.loss, scores.calibration_error)
     return f"| {name} | {' | '.join(f'{each:.4f}' for each in figures)} |"
+
+
+def _threshold(each: Threshold) -> str:
+    """A line of the table of thresholds."""
+    wanted = "(given)" if each.precision is None else f"{each.precision:.4g}"
+    return f"| {wanted} | {each.below:.4g} | {_outcome(each.validation)} | {_outcome(each.test)} |"
+
+
+def _outcome(found: Outcome) -> str:
+    """Two cells of it."""
+    return f"{found.share:.1%} | {'' if found.accuracy is None else f'{found.accuracy:.1%}'}"
 
 
 def _cell(text: str) -> str:

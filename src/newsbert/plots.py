@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, the confusion matrix and the reliability diagram."""
+"""Pictures of a run: learning curves, confusion matrix, reliability, and what a person's review buys."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from newsbert.evaluation import Bin, Scores, calibration_error
 from newsbert.events import Evaluation, Step
+from newsbert.review import Curve, Threshold
 
 LOSS, SCORE = "#0b6e99", "#c2410c"
 
@@ -70,4 +71,38 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
         title="Test rows: reliability",
     )  # fmt: skip
     axes.legend(loc="upper left")
+    figure.savefig(file, dpi=110)
+
+
+def coverage(validation: Curve, test: Curve, chosen: Threshold, file: Path) -> None:
+    """Draw how often answers are right over the share of them that no person sees, at every threshold.
+
+    Args:
+        validation: Of the rows that thresholds are chosen on.
+        test: Of the test rows.
+        chosen: The threshold that answers are compared with.
+        file: Where it goes.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lowest = 1.0
+    for curve, color, name in ((validation, SCORE, "validation rows"), (test, LOSS, "test rows")):
+        if len(curve.kept):
+            accuracy = curve.right / curve.kept
+            axes.plot(curve.kept / curve.kept[-1], accuracy, color=color, label=name)
+            # A wrong one among the first few says little, and would take all room for itself.
+            lowest = min(lowest, float(accuracy[curve.kept >= curve.kept[-1] / 10].min()))
+    if chosen.precision is not None:
+        axes.axhline(chosen.precision, color="gray", ls=":", label=f"wanted: {chosen.precision:.4g}")
+        lowest = min(lowest, chosen.precision)
+    if chosen.test.accuracy is not None:
+        axes.plot(
+            1 - chosen.test.share, chosen.test.accuracy, "o", color=LOSS, label=f"score {chosen.below:.4g} or more"
+        )
+    margin = max(0.01, 0.1 * (1 - lowest))
+    axes.set(
+        xlabel="share answered without a person", ylabel="share of those that is right", xlim=(0, 1.01),
+        ylim=(lowest - margin, 1 + margin / 2), title="Answers with the highest scores",
+    )  # fmt: skip
+    axes.legend(loc="best")
     figure.savefig(file, dpi=110)

@@ -317,7 +317,7 @@ def _started(
                 *(["-m", f"{SERVED_NAME}={model}"] if model else []),
             ],
             cwd=work,  # where it writes its key file
-            env=_environment(work),
+            env=_environment(work, settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -376,8 +376,11 @@ def _properties(address: Address, model_store: Path, model: str | None, work: Pa
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _environment(work: Path) -> dict[str, str]:
+def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
     """The frontend's and its workers' environment."""
+    # Not only in an archive made for these settings: an archive may have been made before.
+    below = settings.review_below
+    given = {} if below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(below)}
     return config.child_environment(
         LOG_LOCATION=str(work / "logs"),
         METRICS_LOCATION=str(work / "logs"),
@@ -387,6 +390,7 @@ def _environment(work: Path) -> dict[str, str]:
         NEWSBERT_METRICS_DIR=str(work / _METRICS),
         PYTHONUNBUFFERED="1",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
+        **given,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from newsbert.config import TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.review import Threshold
 from newsbert.run_log import DATA_DIGEST_TAG
 from newsbert.work_dir import RunFile
 
@@ -50,6 +51,7 @@ class TrainResult:
         stopped_early: Whether it was asked to stop before the last step.
         diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
         version: The registered version, if one was asked for.
+        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
     """
 
     bundle: Path
@@ -62,6 +64,7 @@ class TrainResult:
     stopped_early: bool
     diverged_at: int | None
     version: "Version | None"
+    review: Sequence[Threshold]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -180,7 +183,7 @@ def _finish(
 
     on_event(Phase("exporting"))
     part = work / "bundle"
-    tested, finished = assembly.write(part, trained, tokenizer, rows, base, baseline.scores, on_event)
+    tested, finished = assembly.write(part, trained, tokenizer, rows, base, baseline.scores, settings, on_event)
     suspects = label_errors.confirm(doubted, rows.train, rows.label_names, runtimes.load(finished))
     on_event(Phase("logging"))
     record = work / "log"
@@ -201,6 +204,7 @@ def _finish(
         stopped_early=trained.stopped_early,
         diverged_at=trained.diverged_at,
         version=None,
+        review=tested.review,
     )
 
 

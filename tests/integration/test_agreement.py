@@ -18,6 +18,7 @@ from newsbert.bundle import AUTO, Bundle
 from newsbert.client import Client
 from newsbert.config import ServeSettings
 from newsbert.text import NewsItem
+from tests.conftest import REVIEW_BELOW
 from tests.texts import held_out
 
 TOLERANCE = 1e-3
@@ -33,17 +34,29 @@ mlflow.set_tracking_uri(uri)
 items = json.load(sys.stdin)
 titled = [item for item in items if isinstance(item, dict)]
 text = mlflow.pyfunc.load_model(reference)
+reviews = []
 def rows(frame):
+    reviews.extend(zip(frame["score"].tolist(), frame["review"].tolist()))
     return [list(each.values()) for each in frame["probabilities"]]
 plain = [item for item in items if isinstance(item, str)]
 batch = rows(text.predict(plain))
 alone = [rows(text.predict([item]))[0] for item in plain]
 graph = mlflow.pytorch.load_model(reference)
-json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__}, sys.stdout)
+json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__, "reviews": reviews}, sys.stdout)
 """
 
 
+def _reviewed(scores_and_reviews: Sequence[tuple[float, bool]]) -> None:
+    """Which answers go to a person is told by their score alone, whoever answers; it is some of many texts."""
+    for score, review in scores_and_reviews:
+        assert review is (round(score, 6) < REVIEW_BELOW)
+    if len(scores_and_reviews) >= len(ITEMS):
+        share = np.mean([review for _, review in scores_and_reviews])
+        assert 0.05 < share < 0.95
+
+
 def _model(reply: "list[newsbert.Prediction]") -> NDArray[Any]:
+    _reviewed([(each.score, each.review) for each in reply])
     return np.array([list(each.probabilities.values()) for each in reply])
 
 
@@ -78,6 +91,11 @@ def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle
     assert float(expected.std(axis=0).min()) > 0.05
 
 
+def test_a_model_in_this_process_agrees(bundle: Bundle) -> None:
+    model = newsbert.load(bundle.path)
+    _check(_expected(bundle, AUTO), lambda items: _model(model.predict(items)))
+
+
 def test_the_logged_mlflow_model_agrees(bundle: Bundle, trained: tuple[newsbert.TrainResult, str]) -> None:
     result, uri = trained
     run = subprocess.run(
@@ -90,6 +108,7 @@ def test_the_logged_mlflow_model_agrees(bundle: Bundle, trained: tuple[newsbert.
     )
     assert run.returncode == 0, run.stderr
     seen = json.loads(run.stdout)
+    _reviewed(seen["reviews"])
     plain = [index for index, item in enumerate(ITEMS) if isinstance(item, str)]
     expected = _expected(bundle, AUTO)[plain]
     assert np.abs(np.array(seen["batch"]) - expected).max() <= TOLERANCE

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from newsbert import containers
+from newsbert.client import Client
 from newsbert.config import ServeSettings
 from newsbert.errors import ServingError
 from tests.conftest import Cli
@@ -174,3 +175,10 @@ def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there
     assert page.get("newsbert_requests_total", model="TinyModel/1", status="415") == 1
     assert page.get("newsbert_workers") == 1
     assert page.get("ts_inference_requests_total") >= 2
+
+
+@pytest.mark.parametrize("below", [0.0, 1.0])
+def test_the_threshold_for_reviews_can_be_given(tiny_image: str, below: float) -> None:
+    with containers.serving(tiny_image, ServeSettings(port=0, review_below=below), threading.Event(), print) as running:
+        assert running is not None
+        assert [each.review for each in Client(running.address.url).predict(["goal", "x"])] == [below == 1, below == 1]

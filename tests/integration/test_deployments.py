@@ -179,6 +179,7 @@ def test_the_whole_cycle_with_tokens(
 
     created = run(
         "create", *at, "-m", "models:/TinyModel/1", "-C", "WORKERS=1", "-C", "batch_size=16", "-C", "BATCH_DELAY_MS=7",
+        "-C", "REVIEW_BELOW=1",
         "-C", f"EXPORT_PATH={guarded.store}", "-C", f"HANDLER={handler.__file__}",
     )  # fmt: skip
     assert f"deployment {NAME}/1.0 is created" in created
@@ -193,6 +194,7 @@ def test_the_whole_cycle_with_tokens(
     for answer, prediction in zip(answers, expected, strict=True):
         assert answer["label"] == prediction.label
         assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
+        assert answer["review"] is True
 
     run("update", *at, "-C", "WORKERS=2")
     assert description()["minWorkers"] == "2"

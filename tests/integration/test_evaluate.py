@@ -85,7 +85,7 @@ def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainR
     assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
     assert {"model": "TinyModel/1", "aliases": ["champion"]} in run["versions"]
     assert {name: run["metrics"][f"test_{name}"] for name in training.metrics} == training.metrics
-    assert run["params"]["epochs"] == "15.0"
+    assert run["params"]["epochs"] == "25.0"
     assert not any(name.startswith("system/") for name in run["metrics"])
     table = cli("runs", "--tracking-uri", uri, COLUMNS="80").stdout
     assert training.run_id[:8] in table

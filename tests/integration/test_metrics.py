@@ -111,7 +111,7 @@ Runtime.predict_prepared = _fail
 
 
 def test_what_is_asked_is_counted(start: Start) -> None:
-    served = start()
+    served = start("--review-below", "1")
     before = _page(served)
     with _connected(served) as connection:
         assert _post(connection, b"goal team", TEXT) == 200
@@ -128,7 +128,7 @@ def test_what_is_asked_is_counted(start: Start) -> None:
     asked = {status: more("newsbert_requests_total", status=str(status)) for status in (200, 400, 413, 415, 500, 503)}
     assert asked == {200: 2, 400: 1, 413: 1, 415: 1, 500: 0, 503: 0}
     assert sum(more("newsbert_predictions_total", label=label) for label in LABELS) == 3
-    assert more("newsbert_predictions_total") == 3
+    assert more("newsbert_predictions_total") == more("newsbert_reviews_total") == 3
     assert more("newsbert_confidence_ratio_count") == more("newsbert_document_tokens_count") == 3
     assert 1.0 <= more("newsbert_confidence_ratio_sum") <= 3.0
     # [CLS] and [SEP] of each, and six words that the vocabulary has.

@@ -24,7 +24,11 @@ from typing import Any
 import psutil
 import pytest
 
+from newsbert import archive
 from newsbert.bundle import Bundle
+from newsbert.client import Client
+from newsbert.config import ServeSettings
+from newsbert.model import Model
 from tests.conftest import Cli
 
 PATH = "/predictions/news_classification"
@@ -483,3 +487,20 @@ def test_a_server_that_lost_its_workers_fails_the_probe_and_ends(start: Start, t
     assert served.process.wait(60) == 1
     assert "Error: the model has not answered for 15 s" in served.log.read_text()
     assert not (tmp_path / "run").exists()
+
+
+def test_the_threshold_for_reviews_is_the_given_one_the_archives_or_the_models(
+    start: Start, bundle: Bundle, tmp_path: Path
+) -> None:
+    packed = archive.write(bundle, tmp_path / "packed", "TinyModel/1", ServeSettings(review_below=1.0))
+
+    def reviewed(*arguments: object, model: Path | None = None, **env: str) -> list[bool]:
+        served = start(*arguments, model=model, **env)
+        predictions = Client(served.url).predict(["goal team cup coach", "x"])
+        assert served.stop() == 0
+        return [each.review for each in predictions]
+
+    assert reviewed() == [each.review for each in Model(bundle).predict(["goal team cup coach", "x"])]
+    assert reviewed("--review-below", "1") == [True, True]
+    assert reviewed(model=packed) == [True, True]
+    assert reviewed(model=packed, NEWSBERT_SERVE_REVIEW_BELOW="0") == [False, False]

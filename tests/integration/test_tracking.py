@@ -14,7 +14,7 @@ from newsbert.baseline import NAME
 from newsbert.bundle import Bundle
 from newsbert.errors import ModelError, NewsbertError, NotFoundError, TrackingError
 from newsbert.tracking import Tracker
-from tests.conftest import Cli
+from tests.conftest import REVIEW_BELOW, Cli
 
 
 def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None:
@@ -35,6 +35,9 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     contract = Bundle.read(result.bundle).contract
     assert run.data.metrics["temperature"] == contract.temperature
     assert run.data.metrics["test_uncalibrated_error"] == contract.metrics["uncalibrated_error"]
+    assert run.data.metrics["review_below"] == contract.review_below == REVIEW_BELOW
+    assert run.data.metrics["test_review_share"] == result.review[0].test.share
+    assert run.data.metrics["test_kept_accuracy"] == result.review[0].test.accuracy
     digest = contract.data["sha256"]
     assert run.inputs is not None
     assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
@@ -45,6 +48,8 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
         "confusion_matrix.png",
         "learning_curves.png",
         "reliability_diagram.png",
+        "review.csv",
+        "review.png",
         "classification_report.json",
         "model_summary.txt",
     }

@@ -21,6 +21,8 @@ from tests.unit.test_rows import encode
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
 LABELS = ("Économie", "Sport & loisirs", "World")
+REVIEW_BELOW = 0.75
+"""Which texts of up to six characters are below."""
 
 
 def answer_of(text: str) -> dict[str, object]:
@@ -29,7 +31,8 @@ def answer_of(text: str) -> dict[str, object]:
     weights[len(text) % 3] += len(text)
     probabilities = {label: round(weight / sum(weights), 6) for label, weight in zip(LABELS, weights, strict=True)}
     label = LABELS[len(text) % 3]
-    return {"label": label, "score": probabilities[label], "probabilities": probabilities}
+    score = probabilities[label]
+    return {"label": label, "score": score, "review": score < REVIEW_BELOW, "probabilities": probabilities}
 
 
 class LengthModel:
@@ -53,7 +56,7 @@ class LengthModel:
     def _predict(text: str) -> Prediction:
         weights = [1.0, 1.0, 1.0]
         weights[len(text) % 3] += len(text)
-        return Prediction.of(LABELS, [weight / sum(weights) for weight in weights])
+        return Prediction.of(LABELS, [weight / sum(weights) for weight in weights], REVIEW_BELOW)
 
 
 def write_jsonl(file: Path, table: Sequence[dict[str, Any]]) -> Path:
@@ -69,20 +72,21 @@ def answers(output: Path, columns: Sequence[str] = bulk.ANSWER_COLUMNS) -> list[
     """The answers in a file, read back: csv and parquet hold the probabilities as JSON, and csv all as text."""
     found = []
     for row in rows.read(output):
-        label, score, probabilities = (row[column] for column in columns)
+        label, score, review, probabilities = (row[column] for column in columns)
         if isinstance(probabilities, str):
             probabilities = json.loads(probabilities) if probabilities else None
         found.append(
             {
                 "label": label or None,
                 "score": float(score) if score not in {None, ""} else None,
+                "review": {"true": True, "false": False, "": None}[review] if isinstance(review, str) else review,
                 "probabilities": probabilities,
             }
         )
     return found
 
 
-NO_ANSWER: dict[str, object] = {"label": None, "score": None, "probabilities": None}
+NO_ANSWER: dict[str, object] = {"label": None, "score": None, "review": None, "probabilities": None}
 TABLE = [{"id": f"{n}", "text": f' text {"x" * n}, "quoted"\n', "note": "é\tà"} for n in range(7)]
 
 
@@ -91,10 +95,10 @@ TABLE = [{"id": f"{n}", "text": f' text {"x" * n}, "quoted"\n', "note": "é\tà"
 def test_every_format_in_and_out(source: str, target: str, tmp_path: Path) -> None:
     file, output = tmp_path / f"in.{source}", tmp_path / f"out.{target}"
     file.write_bytes(encode(file.name, TABLE))
-    assert classify(file, output) == bulk.Done(7, 0, ("label", "score", "probabilities"))
+    assert classify(file, output) == bulk.Done(7, 0, ("label", "score", "review", "probabilities"))
     kept = [{name: row[name] for name in ("id", "text", "note")} for row in rows.read(output)]
     assert kept == TABLE
-    assert list(rows.read(output)[0]) == ["id", "text", "note", "label", "score", "probabilities"]
+    assert list(rows.read(output)[0]) == ["id", "text", "note", "label", "score", "review", "probabilities"]
     assert answers(output) == [answer_of(prepare(row["text"])) for row in TABLE]
 
 
@@ -171,12 +175,12 @@ def test_a_missing_text_column_is_named_and_nothing_is_written(tmp_path: Path) -
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.parametrize("column", ["label", "score", "probabilities"])
+@pytest.mark.parametrize("column", ["label", "score", "review", "probabilities"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_of_the_input_is_never_overwritten(column: str, kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
     done = classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "one", column: "mine"}]), output)
-    assert done.columns == ("predicted_label", "predicted_score", "predicted_probabilities")
+    assert done.columns == ("predicted_label", "predicted_score", "predicted_review", "predicted_probabilities")
     assert rows.read(output)[0][column] == "mine"
     assert answers(output, done.columns) == [answer_of("one")]
 
@@ -187,7 +191,7 @@ def test_an_output_can_be_classified_again(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.csv")
         done = classify(files[-2], files[-1])
         assert answers(files[-1], done.columns) == [answer_of("one"), answer_of("three")]
-    assert len(rows.read(files[-1])[0]) == 1 + 3 * 3
+    assert len(rows.read(files[-1])[0]) == 1 + 3 * 4
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -284,7 +284,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(bundle: Bundle, cli: Cli, tmp
     result = cli("predict", "--model", bundle.path, "--file", file, "--output", output, "--restart")
     assert result.returncode == 0
     assert "already" not in result.stderr
-    assert "30000 rows, answers in the columns label, score, probabilities" in result.stdout
+    assert "30000 rows, answers in the columns label, score, review, probabilities" in result.stdout
 
 
 def test_restart_is_for_files(cli: Cli) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import newsbert
 from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, RUNTIME_FILES, Bundle, Contract, seal
 from newsbert.errors import ModelError
-from tests.conftest import LABELS
+from tests.conftest import LABELS, REVIEW_BELOW
 
 
 @pytest.fixture
@@ -180,12 +180,25 @@ def test_json_that_cannot_be_read_names_the_file(copy: Path, name: str, content:
     assert name in _refusal(copy)
 
 
-@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(Contract)])
+@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(Contract) if each.name != "review_below"])
 def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
     del values[field]
     (copy / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
     assert field in _refusal(copy)
+
+
+def test_a_contract_older_than_reviews_sends_nothing_to_a_person(copy: Path) -> None:
+    values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
+    assert values.pop("review_below") == REVIEW_BELOW
+    (copy / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
+    assert Bundle.read(copy).contract.review_below == 0
+
+
+@pytest.mark.parametrize("below", [-0.1, 1.1, "0.9", None, True, float("nan")])
+def test_a_threshold_that_no_score_can_be_compared_with_is_refused(copy: Path, below: object) -> None:
+    _change_contract(copy, review_below=below)
+    assert "review_below" in _refusal(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, "1.0", None, True])

@@ -283,6 +283,7 @@ def _expected(bundle: Bundle, texts: Sequence[str]) -> list[dict[str, object]]:
             "text": text,
             "label": prediction.label,
             "score": pytest.approx(prediction.score, abs=1e-3),
+            "review": prediction.review,
             "probabilities": pytest.approx(prediction.probabilities, abs=1e-3),
         }
         for text, prediction in zip(texts, predictions, strict=True)
@@ -313,6 +314,26 @@ def test_a_table_has_name_texts_labels_and_probabilities_and_stands_alone_on_std
     for prediction in (first, second):
         row = next(line for line in result.stdout.splitlines() if f"{prediction.score:.3f}" in line)
         assert prediction.label in row
+        assert ("yes" if prediction.review else "no") in row.replace("│", " ").split()
+
+
+def test_the_threshold_for_reviews_can_be_given_and_is_the_same_in_a_file(
+    cli: Cli, bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_text("text\ngoal team\nx\n", encoding="utf-8")
+    for below, said in (("0", False), ("1", True)):
+        given = ("predict", "--model", bundle.path, "--review-below", below)
+        told = json.loads(cli(*given, "goal team", "x", "--json").stdout)
+        assert [each["review"] for each in told["predictions"]] == [said, said]
+        assert cli(*given, "--file", "in.csv", "--output", f"{below}.csv").returncode == 0
+        lines = (tmp_path / f"{below}.csv").read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "text,label,score,review,probabilities"
+        assert [f",{str(said).lower()}," in line for line in lines[1:]] == [True, True]
+    (tmp_path / "newsbert.toml").write_text("[serve]\nreview_below = 1\n")
+    told = json.loads(cli("predict", "--model", bundle.path, "goal team", "--json").stdout)
+    assert told["predictions"][0]["review"] is True
+    _failed(cli("predict", "--model", bundle.path, "--review-below", "1.5", "x"), 2, "1.5 cannot be")
+    _failed(cli("predict", "--url", "http://127.0.0.1:1", "--review-below", "0.5", "x"), 2, "exclude each other")
 
 
 @pytest.mark.parametrize(
@@ -396,7 +417,7 @@ def test_rows_of_a_file_are_classified_into_another(cli: Cli, bundle: Bundle, tm
     first, second = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
     (expected,) = _expected(bundle, ["goal"])
     assert first == expected | {"id": 1}
-    assert second == {"id": 2, "text": "", "label": None, "score": None, "probabilities": None}
+    assert second == {"id": 2, "text": "", "label": None, "score": None, "review": None, "probabilities": None}
 
 
 # predict --url, with a server of a few lines
@@ -528,7 +549,7 @@ _ANSWER = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
 @pytest.mark.parametrize(
     "answer",
     [[], [_ANSWER, _ANSWER], _ANSWER, None, 5, ["a"], [{"label": "a"}], [{**_ANSWER, "score": "x"}],
-     [{**_ANSWER, "probabilities": 1}], [None]],
+     [{**_ANSWER, "probabilities": 1}], [{**_ANSWER, "review": "yes"}], [None]],
 )  # fmt: skip
 def test_an_answer_in_another_form_is_an_error(answer: object) -> None:
     with _serving(body=json.dumps(answer).encode()) as server, pytest.raises(ServingError, match=re.escape(server.url)):

@@ -73,7 +73,7 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         value = min(value, setting.metadata["most"]) if setting.metadata["most"] and default is not None else value
         value = ("a b", "c") if isinstance(default, tuple) else value
         value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
-        value = 0.5 if setting.name == "learning_rate" else value
+        value = 0.5 if setting.name in {"learning_rate", "review_below"} else value
         expected[setting.name] = 7 if setting.name in {"samples", "max_steps", "grpc_port", "metrics_port"} else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
@@ -88,6 +88,8 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         (TrainSettings, {"seed": -1}), (TrainSettings, {"learning_rate": 2}), (ServeSettings, {"port": 65_536}),
         (ServeSettings, {"token_expiry_min": 0}), (ServeSettings, {"drain_s": -1}), (ServeSettings, {"grpc_port": 0}),
         (ServeSettings, {"workers": 0}), (ServeSettings, {"batch_delay_ms": -1}), (ServeSettings, {"timeout_s": 0}),
+        (TrainSettings, {"review_precision": 1.1}), (TrainSettings, {"review_below": -0.1}),
+        (ServeSettings, {"review_below": float("nan")}),
     ],
 )  # fmt: skip
 def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dict[str, Any]) -> None:

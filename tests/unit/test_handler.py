@@ -24,7 +24,7 @@ from newsbert.errors import ModelError
 from newsbert.handler import MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
 from newsbert.model import Model
 from newsbert.text import NewsItem
-from tests.conftest import LABELS
+from tests.conftest import LABELS, REVIEW_BELOW
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves the file with its version open
@@ -100,6 +100,7 @@ def expect(trained: tuple[newsbert.TrainResult, str]) -> Callable[[NewsItem], An
         return {
             "label": prediction.label,
             "score": pytest.approx(prediction.score, abs=1e-3),
+            "review": prediction.review,
             "probabilities": pytest.approx(prediction.probabilities, abs=1e-3),
         }
 
@@ -175,6 +176,17 @@ def test_a_list_is_answered_with_a_list_in_its_order(
     answer = _one(handler, *_json({key: items}))
     assert answer.status == 200
     assert answer.json == [expect(item) for item in items]
+
+
+def test_answers_say_whether_a_person_should_see_them(bundle: Bundle, handler: Handler) -> None:
+    texts = ["goal team cup coach", "goal stocks", "x", "bank vote", "stocks market profit bank"]
+    scores = [each["score"] for each in _one(handler, *_json({"data": texts})).json]
+    for below in (None, 0.0, sorted(scores)[2], 1.0):  # the model's own, none, two of five, all
+        asked = _one(Handler(bundle.path, review_below=below), *_json({"data": texts}))
+        compared = REVIEW_BELOW if below is None else below
+        expected = [score < compared or compared == 1 for score in scores]
+        assert [each["review"] for each in asked.json] == expected
+        assert sum(expected) == {None: sum(expected), 0.0: 0, 1.0: 5}.get(below, 2)
 
 
 def test_as_many_items_are_answered_as_are_allowed_and_no_more(handler: Handler) -> None:
@@ -434,6 +446,7 @@ def _assert_same(left: Any, right: Any) -> None:
     assert len(lefts) == len(rights)
     for one, other in zip(lefts, rights, strict=True):
         assert one["label"] == other["label"]
+        assert one["review"] == other["review"]
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
 
 
@@ -457,11 +470,29 @@ def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, s
         Handler(tmp_path)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+@pytest.mark.parametrize(
+    ("runtime", "in_archive", "given", "review"),
+    [
+        ("onnxruntime", None, "", None),
+        ("torch", None, "", None),
+        ("onnxruntime", 1.0, "", True),
+        ("onnxruntime", 1.0, "0", False),
+        ("onnxruntime", None, "1", True),
+    ],
+)
 def test_torchserve_loads_an_archives_own_handler_and_configuration(
-    bundle: Bundle, tmp_path: Path, expect: Callable[[NewsItem], Any], runtime: str
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expect: Callable[[NewsItem], Any],
+    runtime: str,
+    in_archive: float | None,
+    given: str,
+    review: bool | None,
 ) -> None:
-    made = archive.write(bundle, tmp_path, "Modèle/3", ServeSettings(workers=2, runtime=runtime))
+    monkeypatch.setenv("NEWSBERT_SERVE_REVIEW_BELOW", given)
+    settings = ServeSettings(workers=2, runtime=runtime, review_below=in_archive)
+    made = archive.write(bundle, tmp_path, "Modèle/3", settings)
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(made) as content:
         content.extractall(unpacked)
@@ -479,7 +510,8 @@ def test_torchserve_loads_an_archives_own_handler_and_configuration(
         good, bad = module.handle([{"body": b"goal"}, {"body": b"{"}], context)
     finally:
         del sys.modules[spec.name]
-    assert json.loads(good) == expect("goal")
+    expected = expect("goal")
+    assert json.loads(good) == {**expected, "review": expected["review"] if review is None else review}
     assert "JSON" in json.loads(bad)["message"]
     assert context.get_response_status(1)[0] == 400
     assert urllib.parse.unquote(context.get_response_headers(0)[MODEL_HEADER]) == "Modèle/3"

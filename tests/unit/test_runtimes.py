@@ -292,14 +292,16 @@ def test_a_model_is_not_loaded_from_an_altered_bundle(read: Bundle, tmp_path: Pa
 
 
 def test_a_prediction_keeps_label_order_and_rounds_what_it_sends() -> None:
-    prediction = Prediction.of(["b", "a", "c"], [0.25, 0.12345678, 0.62654322])
+    prediction = Prediction.of(["b", "a", "c"], [0.25, 0.12345678, 0.62654322], 0.7)
     assert (prediction.label, prediction.score) == ("c", 0.62654322)
     assert list(prediction.probabilities) == ["b", "a", "c"]
     assert prediction.to_dict() == {
         "label": "c",
         "score": 0.626543,
+        "review": True,
         "probabilities": {"b": 0.25, "a": 0.123457, "c": 0.626543},
     }
+    assert Prediction.from_dict(prediction.to_dict()).review
     with pytest.raises(ValueError, match="zip"):
         Prediction.of(["a", "b"], [1.0])
 

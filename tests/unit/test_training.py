@@ -1,10 +1,17 @@
 """A training from the tiny encoder, start to bundle."""
 
+import csv
 import json
+from pathlib import Path
+
+import pytest
 
 import newsbert
+from newsbert import data
 from newsbert.bundle import Bundle
-from tests.conftest import LABELS
+from newsbert.events import Event, Note
+from newsbert.review import PRECISIONS
+from tests.conftest import LABELS, REVIEW_BELOW
 
 
 def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult, str]) -> None:
@@ -19,3 +26,47 @@ def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult
         "model.onnx", "model.pth", "requirements.txt", "README.md",
     }  # fmt: skip
     assert json.loads((result.bundle / "class_mapping.json").read_text()) == dict(zip("012", LABELS, strict=True))
+
+
+def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
+    trained: tuple[newsbert.TrainResult, str], labelled_file: Path
+) -> None:
+    result, _ = trained
+    model, rows = newsbert.load(result.bundle), data.load(str(labelled_file)).test
+    answers = list(zip(model.predict(rows.texts), rows.labels, strict=True))
+    kept = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
+    assert kept  # or it would not be the test that it is meant to be
+    chosen, *others = result.review
+    assert (chosen.precision, chosen.below) == (None, REVIEW_BELOW)
+    assert chosen.test.share == pytest.approx(1 - len(kept) / len(answers))
+    assert chosen.test.accuracy == pytest.approx(sum(kept) / len(kept))
+    assert [each.precision for each in others] == list(PRECISIONS)
+    contract = model.bundle.contract
+    assert contract.review_below == model.review_below == REVIEW_BELOW
+    assert contract.metrics["review_share"] == chosen.test.share
+    assert contract.metrics["kept_accuracy"] == chosen.test.accuracy
+    with (result.bundle / "review.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(each["precision"], float(each["review_below"])) for each in table] == [
+        ("" if each.precision is None else str(each.precision), each.below) for each in result.review
+    ]
+    assert float(table[0]["test_review_share"]) == chosen.test.share
+    card = (result.bundle / "README.md").read_text(encoding="utf-8")
+    assert f"a score below {REVIEW_BELOW}" in card
+    assert all(f"\n| {precision:.4g} | " in card for precision in PRECISIONS)
+
+
+def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    notes: list[Event] = []
+    result = newsbert.train(
+        data=str(labelled_file), base_model=str(tiny_encoder), tune="head", epochs=1, max_length=48,
+        review_precision=0.99, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", on_event=notes.append,
+    )  # fmt: skip
+    assert result.review[0].below == 1
+    assert (result.review[0].test.share, result.review[0].test.accuracy) == (1, None)
+    assert any(isinstance(note, Note) and note.message.startswith("every answer goes to a person") for note in notes)
+    assert "kept_accuracy" not in Bundle.read(result.bundle).contract.metrics
+    assert newsbert.load(result.bundle).predict(["goal"])[0].review
+    assert not newsbert.load(result.bundle, review_below=0).predict(["goal"])[0].review

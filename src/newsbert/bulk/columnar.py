@@ -173,18 +173,17 @@ def answered(window: Window, schema: Any, names: Sequence[str], answers: Sequenc
     Args:
         window: The rows.
         schema: Of the columns that they have.
-        names: Of the columns of label, score and probabilities.
+        names: Of the columns of label, score, review and probabilities.
         answers: These columns.
     """
     pa = pyarrow()
     with _fitting():
         table = _table(window.rows, schema) if window.table is None else window.table
         # Probabilities go as JSON text: labels may differ from file to file, columns of a type should not.
-        label, score, probabilities = answers
+        label, score, review, probabilities = answers
         texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in probabilities]
-        for name, values, kind in zip(
-            names, (label, score, texts), (pa.string(), pa.float64(), pa.string()), strict=True
-        ):
+        kinds = (pa.string(), pa.float64(), pa.bool_(), pa.string())
+        for name, values, kind in zip(names, (label, score, review, texts), kinds, strict=True):
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
         target = io.BytesIO()
         with pa.ipc.new_stream(target, table.schema) as writer:

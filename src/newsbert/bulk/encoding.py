@@ -12,7 +12,7 @@ from newsbert.bulk.source import Window
 from newsbert.rows import Row
 
 Answers = Sequence[Sequence[Any]]
-"""Columns of labels, scores and probabilities; a row without an answer has `None` in all of them."""
+"""Columns of labels, scores, reviews and probabilities; a row without an answer has `None` in all of them."""
 
 
 class Encoding(Protocol):
@@ -38,7 +38,7 @@ class ParquetEncoding:
 
     Args:
         schema: Arrow schema of the input's columns.
-        names: Names of the columns of label, score and probabilities.
+        names: Names of the columns of label, score, review and probabilities.
     """
 
     header = b""
@@ -63,7 +63,7 @@ class JsonEncoding:
 
     Args:
         lines: Whether it is the former.
-        names: Names of the columns of label, score and probabilities.
+        names: Names of the columns of label, score, review and probabilities.
     """
 
     def __init__(self, lines: bool, names: Sequence[str]) -> None:
@@ -88,12 +88,12 @@ class JsonEncoding:
 
 
 class CsvEncoding:
-    """A header and a line a row; lists and objects as JSON.
+    """A header and a line a row; lists, objects, true and false as JSON.
 
     Args:
         delimiter: Between the fields of a line.
         columns: Names of the input's columns.
-        names: Names of the columns of label, score and probabilities.
+        names: Names of the columns of label, score, review and probabilities.
     """
 
     def __init__(self, delimiter: str, columns: Sequence[str], names: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -
         kind: One of `rows.FORMATS`.
         columns: Names of the input's columns.
         schema: Their Arrow schema if the format is parquet.
-        names: Names of the columns of label, score and probabilities.
+        names: Names of the columns of label, score, review and probabilities.
     """
     if kind == "parquet":
         return ParquetEncoding(schema, names)
@@ -152,6 +152,6 @@ def _with_answers(rows: Sequence[Row], names: Sequence[str], answers: Answers) -
 
 
 def _field(value: Any) -> Any:
-    if isinstance(value, (dict, list)):
+    if isinstance(value, (dict, list, bool)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value

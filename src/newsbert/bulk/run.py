@@ -19,7 +19,7 @@ from newsbert.model import Prediction
 from newsbert.rows import Fault, Row
 from newsbert.text import NewsItem, prepare
 
-ANSWER_COLUMNS = ("label", "score", "probabilities")
+ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def predict_file(
         "input": [row_files.format_of(file), digest],
         "model": predictor.name if model is None else model,
         "text column": list(text_columns),
-        "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS],
+        "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
     }
     name = predictor.name
     with partial.opened(output, job, source.total, encoded.header, restart) as part:
@@ -196,7 +196,7 @@ def _answers(
 
 
 def _columns(answers: Sequence[Answer]) -> list[list[object]]:
-    """Labels, scores and probabilities of answers."""
+    """The columns of answers."""
     given = [answer.to_dict() if isinstance(answer, Prediction) else {} for answer in answers]
     return [[answer.get(name) for answer in given] for name in ANSWER_COLUMNS]
 

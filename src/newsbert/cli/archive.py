@@ -35,6 +35,7 @@ def archive(
         str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")
     ] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -45,7 +46,12 @@ def archive(
     """Write a model's TorchServe archive (.mar), the same bytes every time."""
     screen = Output(as_json)
     settings = config.resolve(
-        ServeSettings, runtime=runtime, workers=workers, batch_size=batch_size, batch_delay_ms=batch_delay_ms
+        ServeSettings,
+        runtime=runtime,
+        review_below=review_below,
+        workers=workers,
+        batch_size=batch_size,
+        batch_delay_ms=batch_delay_ms,
     )
     from newsbert import api, bundle
 

@@ -45,6 +45,7 @@ def predict(
         ),
     ] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
         Path | None,
@@ -74,6 +75,10 @@ def predict(
         raise UsageError("--url and --model exclude each other", "a server has one model: leave --model out")
     if url is not None and runtime is not None:
         raise UsageError("--url and --runtime exclude each other", "a server has one runtime: leave --runtime out")
+    if url is not None and review_below is not None:
+        raise UsageError(
+            "--url and --review-below exclude each other", "it is the server's: newsbert serve locally --review-below"
+        )
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
     if (file is None) != (output is None):
@@ -95,9 +100,11 @@ def predict(
     else:
         from newsbert import api
 
-        settings = config.resolve(ServeSettings, runtime=runtime)
-        predictor = loaded = api.load(model, runtime=settings.runtime, tracking_uri=tracking_uri)
-        identity = f"bundle {loaded.bundle.digest} in {loaded.runtime}"
+        settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+        predictor = loaded = api.load(
+            model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
+        )
+        identity = f"bundle {loaded.bundle.digest} in {loaded.runtime}, review below {loaded.review_below}"
     if file is not None and output is not None:
         requests = 1 if url is None else REQUESTS
         _predict_file(screen, predictor, file, output, text_column, identity, requests, restart)
@@ -216,5 +223,12 @@ def _render(screen: Output, name: str, items: list[str], predictions: "list[Pred
     rows = []
     for text, each in zip(items, predictions, strict=True):
         short = text if len(text) <= 60 else f"{text[:59]}…"
-        rows.append([short, each.label, *(f"{each.probabilities[label]:.3f}" for label in labels)])
-    screen.table(["text", "label", *labels], rows, title=name, words=2)
+        rows.append(
+            [
+                short,
+                each.label,
+                "yes" if each.review else "no",
+                *(f"{each.probabilities[label]:.3f}" for label in labels),
+            ]
+        )
+    screen.table(["text", "label", "review", *labels], rows, title=name, words=3)

@@ -28,6 +28,8 @@ Examples:
 
     newsbert serve locally bundles/my-model --detach
 
+    newsbert serve locally --review-below 0.9
+
     newsbert serve locally --token-auth
 
     newsbert serve locally --metrics-port 8082 --log-format json
@@ -72,6 +74,7 @@ app = typer.Typer(help="Serve a model over HTTP.", invoke_without_command=True)
 
 Host = Annotated[str | None, setting(ServeSettings, "host")]
 Port = Annotated[int | None, setting(ServeSettings, "port")]
+ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")]
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
 Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", metavar="SECONDS")]
 GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
@@ -100,6 +103,7 @@ def locally(
     host: Host = None,
     port: Port = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    review_below: ReviewBelow = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -129,6 +133,7 @@ def locally(
         host=host,
         port=port,
         runtime=runtime,
+        review_below=review_below,
         workers=workers,
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
@@ -154,6 +159,7 @@ def locally(
         for flag, value in (
             ("--host", host),
             ("--runtime", runtime),
+            ("--review-below", review_below),
             ("--workers", workers),
             ("--batch-size", batch_size),
             ("--batch-delay-ms", batch_delay_ms),
@@ -216,6 +222,7 @@ def container(
     host: Host = None,
     port: Port = None,
     repository: Annotated[str | None, setting(config.ImageSettings, "repository", metavar="PREFIX")] = None,
+    review_below: ReviewBelow = None,
     timeout: Timeout = None,
     drain: Drain = None,
     grpc_port: GrpcPort = None,
@@ -237,6 +244,7 @@ def container(
         ServeSettings,
         host=host,
         port=port,
+        review_below=review_below,
         timeout_s=timeout,
         drain_s=drain,
         grpc_port=grpc_port,

@@ -14,6 +14,7 @@ from newsbert.config import TrainSettings
 
 if TYPE_CHECKING:
     from newsbert.events import Event
+    from newsbert.review import Threshold
     from newsbert.training_run import TrainResult
 
 EXAMPLES = """
@@ -45,6 +46,8 @@ def train(
     lora_rank: Annotated[int | None, setting(TrainSettings, "lora_rank")] = None,
     learning_rate: Annotated[float | None, setting(TrainSettings, "learning_rate")] = None,
     max_length: Annotated[int | None, setting(TrainSettings, "max_length")] = None,
+    review_precision: Annotated[float | None, setting(TrainSettings, "review_precision", metavar="SHARE")] = None,
+    review_below: Annotated[float | None, setting(TrainSettings, "review_below", metavar="SCORE")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
     output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR")] = None,
     model_name: ModelName = None,
@@ -79,6 +82,8 @@ def train(
         "lora_rank": lora_rank,
         "learning_rate": learning_rate,
         "max_length": max_length,
+        "review_precision": review_precision,
+        "review_below": review_below,
         "seed": seed,
         "output": output,
         "model_name": model_name,
@@ -180,6 +185,8 @@ def _render(screen: Output, result: "TrainResult") -> None:
                 "suspected_label_errors": result.suspected_label_errors,
                 "per_class": {name: dataclasses.asdict(each) for name, each in result.scores.per_class.items()},
                 "confusion": result.scores.confusion.tolist(),
+                "review": dataclasses.asdict(result.review[0]),
+                "review_by_precision": [dataclasses.asdict(each) for each in result.review[1:]],
                 "training_seconds": result.seconds,
                 "stopped_early": result.stopped_early,
                 "diverged_at": result.diverged_at,
@@ -196,6 +203,7 @@ def _render(screen: Output, result: "TrainResult") -> None:
     rows.append(["all (macro F1)", "", "", f"{result.scores.f1_macro:.4f}", total])
     screen.table(["class", "precision", "recall", "F1", "test rows"], rows)
     screen.table(["", "accuracy", "macro F1", "fitted in", "texts/s"], _compared(result))
+    screen.result(_said_of(result.review[0]))
     screen.result(f"bundle  {result.bundle}")
     screen.result(f"run     {result.run_id}")
     if version:
@@ -218,3 +226,13 @@ def _compared(result: "TrainResult") -> list[list[str]]:
             (NAME, baseline.scores, f"{baseline.fit_seconds:.1f} s", baseline.texts_per_second),
         )
     ]
+
+
+def _said_of(chosen: "Threshold") -> str:
+    """What a threshold does to the test rows."""
+    if chosen.test.accuracy is None:
+        return "all answers to a person"
+    if chosen.below == 0:
+        return "no answer to a person"
+    right = f"{chosen.test.accuracy:.1%} right"
+    return f"below {chosen.below:.4g} to a person: {chosen.test.share:.1%} of texts; the rest {right}"

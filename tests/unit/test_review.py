@@ -1,0 +1,137 @@
+"""Which answers go to a person, against counting row by row in plain Python."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newsbert.evaluation import FloatArray
+from newsbert.model import Prediction
+from newsbert.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
+
+relaxed = settings(deadline=None, max_examples=150)
+
+
+def _rows(*answers: tuple[float, bool]) -> tuple[FloatArray, list[int]]:
+    """Probabilities of two labels with these scores (of 0.5 or more), and true ids by which they are right or not."""
+    probabilities = np.array([[score, 1 - score] for score, _ in answers], np.float32).reshape(-1, 2)
+    return probabilities, [0 if right else 1 for _, right in answers]
+
+
+def _wilson(right: int, rows: int) -> float:
+    """The lower bound at one standard error, as Wilson's paper has it: the root of (p - share)² = p (1 - p) / rows."""
+    share = right / rows
+    a, b, c = 1 + 1 / rows, -(2 * share + 1 / rows), share * share
+    return (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a)
+
+
+answers = st.lists(st.tuples(st.sampled_from([0.5, 0.6, 0.75, 0.9, 0.999999, 1.0]), st.booleans()), max_size=60)
+several = st.lists(st.tuples(st.floats(0.51, 0.99), st.just(True) | st.booleans()), max_size=60)
+
+
+@relaxed
+@given(answers | several, st.floats(0, 1))
+def test_the_threshold_is_the_lowest_that_keeps_the_precision(rows: list[tuple[float, bool]], precision: float) -> None:
+    probabilities, labels = _rows(*rows)
+    scores = [round(score, 6) for score in probabilities.max(axis=1).tolist()]
+
+    def keeps(below: float) -> bool:
+        kept = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
+        return bool(kept) and _wilson(sum(kept), len(kept)) >= precision - 1e-9
+
+    found = choose(probabilities, labels, precision)
+    if precision == 0:
+        assert found == NONE
+    elif found == NONE:
+        assert keeps(0)
+    elif found == ALL:
+        assert not any(_wilson_strictly(scores, rows, each, precision) for each in set(scores) - {1.0})
+    else:
+        assert found in scores
+        assert keeps(found)
+        lower = [each for each in set(scores) if each < found]
+        assert not any(_wilson_strictly(scores, rows, each, precision) for each in lower)
+
+
+def _wilson_strictly(scores: list[float], rows: list[tuple[float, bool]], below: float, precision: float) -> bool:
+    kept = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
+    return _wilson(sum(kept), len(kept)) >= precision + 1e-9
+
+
+def test_a_worked_example() -> None:
+    # 40 right ones above a score of 0.8, and below it every second wrong.
+    rows = _rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
+    assert choose(*rows, 0.95) == 0.8
+    assert outcome(*rows, 0.8) == Outcome(1 - 40 / 60, 1.0)
+    assert choose(*rows, 0.5) == NONE
+    assert choose(*rows, 0.99) == ALL
+    curve = Curve.of(*rows)
+    assert (curve.below.tolist(), curve.kept.tolist(), curve.right.tolist()) == (
+        [0.9, 0.8, 0.7, 0.6], [30, 40, 50, 60], [30, 40, 40, 50],
+    )  # fmt: skip
+
+
+def test_equal_scores_go_together() -> None:
+    rows = _rows(*[(0.9, True)] * 50, *[(0.8, True)] * 50, *[(0.8, False)] * 10)
+    assert choose(*rows, 0.95) == 0.9
+    # What differs behind the sixth decimal is equal.
+    rows = _rows(*[(0.9, True)] * 50, *[(0.8000001, True)] * 50, *[(0.7999998, False)] * 10)
+    assert choose(*rows, 0.95) == 0.9
+
+
+@pytest.mark.parametrize(("rows", "found"), [(0, ALL), (18, ALL), (19, NONE), (500, NONE)])
+def test_few_rows_without_a_mistake_are_no_evidence(rows: int, found: float) -> None:
+    assert choose(*_rows(*[(0.9, True)] * rows), 0.95) == found
+
+
+def test_a_precision_that_is_not_reached_sends_everything() -> None:
+    rows = _rows(*[(0.9, True), (0.9, False)] * 50)
+    assert choose(*rows, 0.95) == ALL
+    assert outcome(*rows, ALL) == Outcome(1.0, None)
+    certain = _rows(*[(1.0, True)] * 3, *[(1.0, False)] * 3)
+    assert outcome(*certain, ALL) == Outcome(1.0, None)
+    assert outcome(*certain, NONE) == Outcome(0.0, 0.5)
+    assert outcome(*_rows(), 0.5) == Outcome(0.0, None)
+
+
+def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None:
+    """Of rows as calibrated models have them; without the margin it would in fewer than half."""
+    rng = np.random.default_rng(7)
+
+    def draw(count: int) -> tuple[FloatArray, list[int]]:
+        scores = 0.5 + 0.5 * rng.beta(4, 0.6, count)
+        return _rows(*zip(scores.tolist(), (rng.random(count) < scores).tolist(), strict=True))
+
+    others = draw(50_000)
+    held = [outcome(*others, choose(*draw(500), 0.95)).accuracy for _ in range(60)]
+    assert np.mean([accuracy is None or accuracy >= 0.95 for accuracy in held]) > 0.7
+    assert max(accuracy for accuracy in held if accuracy) < 0.99  # nor does it send all that is doubtful at all
+
+
+def test_the_threshold_comes_first_and_then_those_of_other_precisions() -> None:
+    validation, test = _rows(*[(0.9, True)] * 50, *[(0.6, False)] * 50), _rows((0.9, True), (0.8, False), (0.5, True))
+    first, *others = thresholds(validation, test, 0.97)
+    assert (first.precision, first.below, first.validation) == (0.97, 0.9, Outcome(0.5, 1.0))
+    assert first.test == Outcome(1 - 1 / 3, 1.0)
+    assert [each.precision for each in others] == list(PRECISIONS)
+    assert [each.below for each in others] == [0.9, 0.9, 0.9, ALL]
+    given_one, *same = thresholds(validation, test, 0.97, 0.7)
+    assert (given_one.precision, given_one.below, given_one.test) == (None, 0.7, Outcome(1 - 2 / 3, 0.5))
+    assert same == others
+
+
+@relaxed
+@given(st.floats(0, 1, width=32), st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5]))
+def test_who_sees_the_answer_can_tell_why(score: float, below: float) -> None:
+    answer = Prediction.of(["a", "b"], [score, 0.0], below).to_dict()
+    assert answer["review"] is (float(str(answer["score"])) < below or below == 1)
+    assert bool(reviewed(score, below)) is answer["review"]
+
+
+@pytest.mark.parametrize("score", [0.5078125, 0.81, 0.8100004, 0.8099996, 1.0, 0.9999999])
+def test_a_score_is_not_below_itself(score: float) -> None:
+    said = round(float(np.float32(score)), 6)
+    assert not reviewed(np.float32(score), said if said < 1 else 0.999999)
+    assert reviewed(np.float32(score), min(1.0, said + 1e-6))
