@@ -57,6 +57,7 @@ class RunLog:
         self._hurry = threading.Event()
         self._trouble: str | None = None
         self._told = False
+        self._ended = False
         self._logged: dict[str, int] = {}
         self._thread = threading.Thread(target=self._deliver, daemon=True)
         self._thread.start()
@@ -118,12 +119,21 @@ class RunLog:
             time.sleep(0.02)
         return [[each.key, each.value, each.timestamp, each.step] for each in list(self._pending)]
 
+    def end(self) -> None:
+        """Deliver nothing more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._hurry.set()
+
     def _deliver(self) -> None:
         failures = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._pending)
+                self._changed.wait_for(lambda: self._pending or self._ended)
                 batch = self._pending[:_MOST_METRICS]
+            if self._ended:
+                return
             try:
                 self._client.log_batch(self.run_id, metrics=batch)
             except Exception as error:  # whatever it is, it is told, and tried again

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _REACH_TIMEOUT_S = 5
+_LAST_METRICS_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ class Tracker:
             set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
             active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
         status = "FAILED"
+        log = RunLog(active.info.run_id, self._client, self.errors, pending)
         try:
             self._check_artifacts(active.info.artifact_uri)
-            log = RunLog(active.info.run_id, self._client, self.errors, pending)
             if run_id is not None:
                 log.resume()
             yield log
@@ -126,6 +127,8 @@ class Tracker:
             status = "KILLED"
             raise
         finally:
+            log.flush(_LAST_METRICS_S)
+            log.end()
             with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
                 mlflow.end_run(status)
 
