@@ -97,7 +97,7 @@ def test_trains_registers_serves_and_predicts(run: Run, version: str, empty_dire
     (empty_directory / "in.csv").write_text('id,text\n7,"Stocks fall, oil rises"\n8,Cup final\n', encoding="utf-8")
     run("predict", "--model", version, "--file", "in.csv", "--output", "out.csv")
     lines = (empty_directory / "out.csv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "id,text,label,score,probabilities"
+    assert lines[0] == "id,text,label,score,review,probabilities"
     assert [line.split(",")[0] for line in lines[1:]] == ["7", "8"]
     run("serve", "stop")
 
