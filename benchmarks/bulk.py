@@ -5,11 +5,11 @@ without a command line, files or answers around it. Both get the same threads, i
 of its own. A rate of the command is given twice: steady, from the first row that is answered to the last as the command
 itself sees it, and over all, with the interpreter's start, the imports, loading the model and writing the output.
 
-    python benchmarks/bulk.py BUNDLE ROWS [--rows 10000] [--runs 5] [--long]
+    python benchmarks/bulk.py BUNDLE ROWS [--rows 10000] [--runs 5] [--workers 2] [--long]
 
 BUNDLE is a directory that training wrote, ROWS a jsonl file (also .gz) of AG News rows with `text`. Memory is measured
 at 10,000 and 100,000 rows, with `--long` at 1,000,000 too; rows are repeated where there are fewer. `--runs 0` measures
-memory alone.
+memory alone. With `--workers`, the command with as many workers is measured in turns with it, too; no memory then.
 """
 
 import argparse
@@ -54,7 +54,8 @@ class Pace(predict._Pace):
         super().__call__(done, total)
 
 predict._Pace = Pace
-sys.argv = ["newsbert", "predict", "--model", sys.argv[1], "--file", sys.argv[2], "--output", sys.argv[3]]
+model, file, output, *more = sys.argv[1:]
+sys.argv = ["newsbert", "predict", "--model", model, "--file", file, "--output", output, *more]
 try:
     app.main()
 finally:
@@ -87,18 +88,28 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.0f} | {min(values):.0f} to {max(values):.0f} | {len(values)} |"
 
 
-def rates(bundle: Path, file: Path, output: Path, count: int, runs: int) -> None:
+def rates(bundle: Path, file: Path, output: Path, count: int, runs: int, workers: int) -> None:
     limits, steady, overall = [], [], []
+    shared_steady, shared_overall = [], []
     for _ in range(runs):
         limits.append(float(run(LIMIT, bundle, file)))
         started = time.perf_counter()
         steady.append(float(json.loads(run(COMMAND, bundle, file, output))["steady"]))
         overall.append(count / (time.perf_counter() - started))
+        if workers > 1:
+            started = time.perf_counter()
+            result = run(COMMAND, bundle, file, output, "--workers", workers)
+            shared_steady.append(float(json.loads(result)["steady"]))
+            shared_overall.append(count / (time.perf_counter() - started))
         print(f"limit {limits[-1]:.0f}, steady {steady[-1]:.0f}, over all {overall[-1]:.0f}", file=sys.stderr)
     print(f"{count} rows, {cores()} threads\n\n| what | documents/s, median | range | runs |\n|---|---|---|---|")
     print(f"| bare runtime, sorted over the whole file (limit) | {spread(limits)}")
     print(f"| `newsbert predict --file`, steady | {spread(steady)}")
     print(f"| `newsbert predict --file`, from start to end | {spread(overall)}")
+    if workers > 1:
+        # Its first rows are there only when the workers have loaded the model, which their steady rate so includes.
+        print(f"| with `--workers {workers}`, from the connection to Ray to the last answer | {spread(shared_steady)}")
+        print(f"| with `--workers {workers}`, from start to end | {spread(shared_overall)}")
     ratios = [one / other for one, other in zip(steady, limits, strict=True)]
     print(f"\nsteady rate / limit, by run: median {statistics.median(ratios):.2f}, "
           f"{min(ratios):.2f} to {max(ratios):.2f}\n", flush=True)  # fmt: skip
@@ -110,6 +121,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=1, help="measure the command with so many workers as well")
     parser.add_argument("--long", action="store_true", help="measure memory at 1,000,000 rows too")
     given = parser.parse_args()
     os.environ["NO_COLOR"] = "1"
@@ -117,7 +129,9 @@ def main() -> None:
         file, output = Path(name) / "in.jsonl", Path(name) / "out.parquet"
         if given.runs:
             write(given.texts, file, given.rows)
-            rates(given.bundle, file, output, given.rows, given.runs)
+            rates(given.bundle, file, output, given.rows, given.runs, given.workers)
+        if given.workers > 1:
+            return
         print("| rows | peak memory of `newsbert predict --file in.jsonl --output out.parquet` |\n|---|---|")
         for count in [10_000, 100_000, *([1_000_000] if given.long else [])]:
             write(given.texts, file, count)

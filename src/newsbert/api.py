@@ -3,19 +3,22 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from newsbert import archive, bundle, config, delivery, model_store, tracking, training_run
 from newsbert.bundle import AUTO, Bundle
-from newsbert.config import ServeSettings, TrackingSettings, TrainSettings
+from newsbert.config import RaySettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
 from newsbert.events import Event
 from newsbert.model import Model
 from newsbert.model_store import Located
 from newsbert.tracking import Tracker, Version
 from newsbert.training_run import TrainResult
+
+if TYPE_CHECKING:
+    from newsbert.bulk import Workers
 
 
 def train(
@@ -111,6 +114,41 @@ def register(
         tracking.check_names(name, alias)
         return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias)
     return connect(tracking_uri, experiment).register(source, name, alias)
+
+
+@contextlib.contextmanager
+def predictor(
+    reference: str | Path | None,
+    settings: ServeSettings,
+    shared: RaySettings,
+    on_note: Callable[[str], None],
+    *,
+    tracking_uri: str | None = None,
+) -> "Iterator[tuple[Model | Workers, str]]":
+    """Have a model to predict a file with, in this process or in several, and what tells it from others.
+
+    Args:
+        reference: As `load` takes it.
+        settings: Its runtime, and the score below which a person has to see an answer.
+        shared: How many processes, and where.
+        on_note: Called with what the user should know.
+        tracking_uri: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: As `load` does, or if Ray cannot be had.
+    """
+    located = locate(reference, tracking_uri=tracking_uri)
+    with contextlib.ExitStack() as stack:
+        found: Model | Workers
+        if shared.workers > 1:
+            from newsbert.bulk import workers
+
+            shipped = Bundle.read(located.path)
+            shipped.verify()
+            found = stack.enter_context(workers.started(shipped, located.name, settings, shared, on_note))
+        else:
+            found = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
+        yield found, f"bundle {found.bundle.digest} in {found.runtime}, review below {found.review_below}"
 
 
 def write_archive(

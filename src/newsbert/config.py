@@ -26,6 +26,7 @@ def _setting(
     least: float | None = None,
     most: float | None = None,
     choices: tuple[str, ...] = (),
+    option: str | None = None,
 ) -> Any:
     """A setting.
 
@@ -36,8 +37,9 @@ def _setting(
         least: The least number it may be.
         most: The largest number it may be.
         choices: The texts it may be.
+        option: Its option on the command line, where that has another name.
     """
-    metadata = {"help": help, "env": env, "least": least, "most": most, "choices": choices}
+    metadata = {"help": help, "env": env, "least": least, "most": most, "choices": choices, "option": option}
     return field(default=default, metadata=metadata)
 
 
@@ -145,11 +147,25 @@ class ImageSettings:
     extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")
 
 
+@dataclass(frozen=True)
+class RaySettings:
+    """Where the work of `--workers` is done: table `[ray]`."""
+
+    workers: int = _setting(1, "Processes that share the work through Ray; 1 is this process, without Ray", least=1)
+    address: str | None = _setting(
+        None,
+        "Ray cluster of the workers, HOST:PORT or auto (default: one of this machine's cores, for as long as it takes)",
+        "RAY_ADDRESS",
+        option="--ray-address",
+    )
+
+
 _SECTIONS: dict[type, str] = {
     TrackingSettings: "",
     TrainSettings: "train",
     ServeSettings: "serve",
     ImageSettings: "image",
+    RaySettings: "ray",
 }
 _MODEL_NAME_KEY = "model_name"
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
@@ -179,7 +195,7 @@ _CONTAINER_FILES = {
 
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
-Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
+Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings, RaySettings)
 
 
 def resolve(section: type[Settings], **flags: Any) -> Settings:
@@ -199,7 +215,8 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
     for setting in dataclasses.fields(section):
         name = setting.name
         variables = [f"NEWSBERT_{table}_{name}".upper().replace("__", "_"), setting.metadata["env"]]
-        origin, value = f"the option --{name.replace('_', '-')}", flags.get(name)
+        option = setting.metadata["option"] or f"--{name.replace('_', '-')}"
+        origin, value = f"the option {option}", flags.get(name)
         for variable in filter(None, variables):
             if value is None and os.environ.get(variable):
                 origin, value = f"the environment variable {variable}", os.environ[variable]
@@ -333,6 +350,13 @@ def quiet_mlflow() -> None:
 def quiet_onnxruntime() -> None:
     """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def quiet_ray() -> None:
+    """Keep Ray from reporting to its makers and from printing, unless the user has said otherwise."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def for_container() -> tuple[dict[str, str], dict[Path, bool]]:

@@ -7,11 +7,12 @@ from newsbert import rows as row_files
 from newsbert.bulk.partial import Kept, kept, rejected_file
 from newsbert.bulk.run import ANSWER_COLUMNS, Done, predict_file
 from newsbert.bulk.scoring import Predictor
+from newsbert.bulk.workers import Workers
 from newsbert.errors import BadRequestError, UsageError
 from newsbert.model import Prediction
 from newsbert.text import NewsItem, prepare
 
-__all__ = ["ANSWER_COLUMNS", "Done", "Kept", "Predictor", "check", "kept", "predict_file", "predict_items"]
+__all__ = ["ANSWER_COLUMNS", "Done", "Kept", "Predictor", "Workers", "check", "kept", "predict_file", "predict_items"]
 
 
 def check(file: Path, output: Path) -> None:

@@ -1,7 +1,7 @@
 """A run over a file: read a window, answer it, keep it, until the output is whole."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from newsbert import rows as row_files
 from newsbert.bulk import columnar, encoding, partial
 from newsbert.bulk.columnar import ParquetSource
 from newsbert.bulk.partial import Kept
-from newsbert.bulk.scoring import Answer, Predictor, score
+from newsbert.bulk.scoring import Answer, Predictor, TextColumns, answer
 from newsbert.bulk.source import WINDOW_CHARS, WINDOW_ROWS, Source, TextSource, Window
+from newsbert.bulk.workers import Workers
 from newsbert.bundle import sha256_of
 from newsbert.errors import DataError, ServingError
 from newsbert.model import Prediction
-from newsbert.rows import Fault, Row
-from newsbert.text import NewsItem, prepare
+from newsbert.rows import Fault
 
 ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 
@@ -42,7 +42,7 @@ class Done:
 
 
 def predict_file(
-    predictor: Predictor,
+    predictor: Predictor | Workers,
     file: Path,
     output: Path,
     text_column: str | None,
@@ -60,7 +60,7 @@ def predict_file(
     the process ends is kept beside it, and the same call goes on from there.
 
     Args:
-        predictor: The model.
+        predictor: The model, here or in worker processes.
         file: Rows in a format of `rows.FORMATS`.
         output: A file in one of these formats.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
@@ -90,24 +90,16 @@ def predict_file(
         "text column": list(text_columns),
         "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
     }
-    name = predictor.name
     with partial.opened(output, job, source.total, encoded.header, restart) as part:
         if part.note:
             on_note(part.note)
         on_progress(part.kept.records, source.total)
-        for window in source.windows(part.kept.records):
+        if isinstance(predictor, Workers):
+            answered = predictor.answered(source, part.kept.records, text_columns)
+        else:
+            answered = _answered(predictor, source, part.kept.records, text_columns, requests, on_progress)
+        for window, answers in answered:
             done = part.kept.records
-
-            def report(answered: int, start: int = done, size: int = len(window.records)) -> None:
-                if answered < size:  # the end of a window is told when it is kept
-                    on_progress(start + answered, source.total)
-
-            answers = _answers(predictor, window, text_columns, requests, report)
-            if name != predictor.name and name:
-                raise ServingError(
-                    f"the server's model was {name} and now is {predictor.name}",
-                    "newsbert predict --restart begins anew",
-                )
             rows = encoded.encode(window, _columns(answers), first=part.kept.rows == 0)
             part.append(rows, _rejected(window, answers, done), _further(part.kept, window, answers))
             on_progress(part.kept.records, source.total)
@@ -115,6 +107,36 @@ def predict_file(
             raise DataError(f"{file} was changed while it was read", "newsbert predict --restart begins anew")
         rejected = part.publish(encoded.finish)
         return Done(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
+
+
+def _answered(
+    predictor: Predictor,
+    source: Source,
+    skip: int,
+    text_columns: TextColumns,
+    requests: int,
+    on_progress: Callable[[int, int], None],
+) -> Iterator[tuple[Window, list[Answer]]]:
+    """Answer the windows behind the first `skip` rows in this process, one after the other.
+
+    Raises:
+        ServingError: If the model is another than it was.
+    """
+    name = predictor.name
+    for window in source.windows(skip):
+
+        def report(answered: int, start: int = skip, size: int = len(window.records)) -> None:
+            if answered < size:  # the end of a window is told when it is kept
+                on_progress(start + answered, source.total)
+
+        answers = answer(predictor, window, text_columns, requests, report)
+        if name != predictor.name and name:
+            raise ServingError(
+                f"the server's model was {name} and now is {predictor.name}",
+                "newsbert predict --restart begins anew",
+            )
+        yield window, answers
+        skip += len(window.records)
 
 
 def _open(file: Path, kind: str) -> tuple[Source, Any]:
@@ -144,7 +166,7 @@ def _answer_columns(given: Sequence[str]) -> tuple[str, ...]:
     return columns
 
 
-def _text_columns(given: Sequence[str], wanted: str | None) -> tuple[str | None, str]:
+def _text_columns(given: Sequence[str], wanted: str | None) -> TextColumns:
     """The columns of title (if any) and text.
 
     Raises:
@@ -156,43 +178,6 @@ def _text_columns(given: Sequence[str], wanted: str | None) -> tuple[str | None,
             f"no column {wanted or 'text'!r}; the columns are: {', '.join(given)}", "name it with --text-column"
         )
     return ("title" if wanted is None and "title" in given else None), column
-
-
-def _item(row: Row, columns: tuple[str | None, str]) -> NewsItem:
-    """A row as the model takes it.
-
-    Raises:
-        ValueError: If it has no text.
-    """
-    title, column = columns
-    given: dict[str, Any] = {"title": row.get(title) if title else None, "text": row.get(column)}
-    item = {name: "" if value is None else value for name, value in given.items()}
-    accepted: NewsItem = item["text"] if title is None else item
-    prepare(accepted)
-    return accepted
-
-
-def _answers(
-    predictor: Predictor,
-    window: Window,
-    text_columns: tuple[str | None, str],
-    requests: int,
-    on_progress: Callable[[int], None],
-) -> list[Answer]:
-    """Answer the readable rows of a window."""
-    rows = window.rows
-    answers: list[Answer] = [""] * len(rows)
-    items: list[NewsItem] = []
-    places = []
-    for place, row in enumerate(rows):
-        try:
-            items.append(_item(row, text_columns))
-            places.append(place)
-        except ValueError as error:
-            answers[place] = str(error)
-    for place, answer in zip(places, score(predictor, items, requests, on_progress) if items else [], strict=True):
-        answers[place] = answer
-    return answers
 
 
 def _columns(answers: Sequence[Answer]) -> list[list[object]]:

@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from newsbert.bulk.source import Window
 from newsbert.errors import BadRequestError
 from newsbert.model import Prediction
-from newsbert.text import NewsItem
+from newsbert.rows import Row
+from newsbert.text import NewsItem, prepare
 
 CHUNK_ITEMS = 2048
 """Texts given to a model here at once: enough that sorting leaves little padding, few enough that progress is seen."""
@@ -17,6 +19,9 @@ REQUEST_ITEMS = 64
 
 Answer = Prediction | str
 """A prediction, or why there is none."""
+
+TextColumns = tuple[str | None, str]
+"""The columns of title (if any) and text."""
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -30,6 +35,51 @@ class Predictor(Protocol):
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
         """Classify texts or title/text objects, in their order."""
         ...
+
+
+def _item(row: Row, columns: TextColumns) -> NewsItem:
+    """A row as the model takes it.
+
+    Raises:
+        ValueError: If it has no text.
+    """
+    title, column = columns
+    given: dict[str, Any] = {"title": row.get(title) if title else None, "text": row.get(column)}
+    item = {name: "" if value is None else value for name, value in given.items()}
+    accepted: NewsItem = item["text"] if title is None else item
+    prepare(accepted)
+    return accepted
+
+
+def answer(
+    predictor: Predictor,
+    window: Window,
+    text_columns: TextColumns,
+    requests: int,
+    on_progress: Callable[[int], None],
+) -> list[Answer]:
+    """Answer the readable rows of a window; those without text get the reason.
+
+    Args:
+        predictor: The model.
+        window: The rows.
+        text_columns: Where their title (if any) and text are.
+        requests: As `score` takes it.
+        on_progress: As `score` takes it.
+    """
+    rows = window.rows
+    answers: list[Answer] = [""] * len(rows)
+    items: list[NewsItem] = []
+    places = []
+    for place, row in enumerate(rows):
+        try:
+            items.append(_item(row, text_columns))
+            places.append(place)
+        except ValueError as error:
+            answers[place] = str(error)
+    for place, found in zip(places, score(predictor, items, requests, on_progress) if items else [], strict=True):
+        answers[place] = found
+    return answers
 
 
 def score(

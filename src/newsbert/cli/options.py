@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from newsbert import config
-from newsbert.config import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.config import ImageSettings, RaySettings, ServeSettings, TrackingSettings, TrainSettings
 
-Section = type[TrackingSettings] | type[TrainSettings] | type[ServeSettings] | type[ImageSettings]
+Section = type[TrackingSettings] | type[TrainSettings] | type[ServeSettings] | type[ImageSettings] | type[RaySettings]
 
 
 def setting(section: Section, name: str, *flags: str, metavar: str | None = None) -> Any:
@@ -19,6 +19,8 @@ def setting(section: Section, name: str, *flags: str, metavar: str | None = None
 
 TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]
 Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metavar="NAME")]
+Workers = Annotated[int | None, setting(RaySettings, "workers", metavar="N")]
+RayAddress = Annotated[str | None, setting(RaySettings, "address", "--ray-address", metavar="ADDRESS")]
 ModelName = Annotated[str | None, typer.Option(help="Registered model, such as BertModel.", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

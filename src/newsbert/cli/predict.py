@@ -1,20 +1,19 @@
 """`newsbert predict`."""
 
+import contextlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from newsbert import config
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Json, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
-from newsbert.config import ServeSettings
+from newsbert.config import RaySettings, ServeSettings
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
-    from newsbert.bulk import Predictor
     from newsbert.model import Prediction
 
 REQUESTS = 8
@@ -26,6 +25,8 @@ Examples:
     newsbert predict "Stocks fall as oil rises"
 
     newsbert predict --model BertModel/2 --file in.jsonl.gz --output out.parquet
+
+    newsbert predict --file s3://bucket/in.parquet --output s3://bucket/out.parquet --workers 8 --ray-address auto
 
     newsbert predict --url http://127.0.0.1:8080 "Cup final ends in a draw"
 
@@ -48,23 +49,27 @@ def predict(
     review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Classify the rows of a csv, tsv, json, jsonl or parquet file, also .gz. It may be of any size;"
-            " only json is held in memory."
+            help="Classify the rows of a csv, tsv, json, jsonl or parquet file, also .gz, here or at s3://… or gs://…."
+            " It may be of any size; only json is held in memory.",
+            metavar="FILE",
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Where the rows of --file go, with the answers; those that got none go to OUTPUT.rejected.jsonl too,"
-            " with the reason."
+            help="Where the rows of --file go, with the answers, here or at s3://… or gs://…; those that got none go to"
+            " OUTPUT.rejected.jsonl too, with the reason.",
+            metavar="FILE",
         ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text in --file.", metavar="NAME")] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Do all of --file again, not only what a run that was ended has left.")
     ] = False,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -85,71 +90,90 @@ def predict(
         raise UsageError("--file and --output go together", "newsbert predict --file in.csv --output out.csv")
     if restart and file is None:
         raise UsageError("--restart is for --file", "newsbert predict --file in.csv --output out.csv --restart")
-    from newsbert import bulk
+    if workers is not None and (file is None or url is not None):
+        raise UsageError("--workers is for --file and a model here", "newsbert predict --help")
+    if ray_address is not None and workers is None:
+        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
+    if file is not None and output is not None:
+        shared = config.resolve(RaySettings, workers=workers, address=ray_address)
+        answering = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+        _predict_file(screen, file, output, text_column, url, model, answering, shared, tracking_uri, restart)
+        return
+    from newsbert import api, bulk
     from newsbert.client import Client
 
-    if file is not None and output is not None:
-        bulk.check(file, output)
-    items = [] if file is not None else _texts(texts)
+    items = _texts(texts)
     predictor: bulk.Predictor
     if url is not None:
         predictor = Client(url)
-        if file is not None:
-            predictor.predict(["newsbert"])  # it has to answer, and to tell its name, before a long file is read
-        identity = predictor.name or url
     else:
-        from newsbert import api
-
         settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
-        predictor = loaded = api.load(
+        predictor = api.load(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
-        identity = f"bundle {loaded.bundle.digest} in {loaded.runtime}, review below {loaded.review_below}"
-    if file is not None and output is not None:
-        requests = 1 if url is None else REQUESTS
-        _predict_file(screen, predictor, file, output, text_column, identity, requests, restart)
-        return
     predictions = bulk.predict_items(predictor, items)
     _render(screen, predictor.name, items, predictions)  # a server has told its name only now
 
 
 def _predict_file(
     screen: Output,
-    predictor: "Predictor",
-    file: Path,
-    output: Path,
+    file: str,
+    output: str,
     text_column: str | None,
-    identity: str,
-    requests: int,
+    url: str | None,
+    model: str | None,
+    answering: ServeSettings,
+    shared: RaySettings,
+    tracking_uri: str | None,
     restart: bool,
 ) -> None:
-    from newsbert import bulk
+    from newsbert import api, bulk
+    from newsbert.bulk import remote
+    from newsbert.client import Client
 
-    pace: _Pace | None = None
-    try:
-        with screen.progress() as progress:
-            pace = _Pace(progress)
-            progress.phase(f"reading {file.name}")
-            done = bulk.predict_file(
-                predictor,
-                file,
-                output,
-                text_column,
-                pace,
-                model=identity,
-                requests=requests,
-                restart=restart,
-                on_note=screen.note,
+    with contextlib.ExitStack() as stack:
+        here, there = stack.enter_context(
+            remote.at_hand(file, output, bulk.check, lambda said: screen.log(f"{said} …"))
+        )
+        predictor: bulk.Predictor | bulk.Workers
+        if url is not None:
+            predictor = server = Client(url)
+            server.predict(["newsbert"])  # it has to answer, and to tell its name, before a long file is read
+            identity = server.name or url
+        else:
+            if shared.workers > 1:
+                screen.log(f"starting {shared.workers} workers …")
+            predictor, identity = stack.enter_context(
+                api.predictor(model, answering, shared, screen.note, tracking_uri=tracking_uri)
             )
-    except (KeyboardInterrupt, NewsbertError):
-        kept = bulk.kept(output)
-        if kept is not None and pace is not None and pace.has_begun:
-            screen.note(f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there")
-        raise
+        pace: _Pace | None = None
+        try:
+            with screen.progress() as progress:
+                pace = _Pace(progress)
+                progress.phase(f"reading {here.name}")
+                done = bulk.predict_file(
+                    predictor,
+                    here,
+                    there,
+                    text_column,
+                    pace,
+                    model=identity,
+                    requests=1 if url is None else REQUESTS,
+                    restart=restart,
+                    on_note=screen.note,
+                )
+        except (KeyboardInterrupt, NewsbertError):
+            kept = bulk.kept(there)
+            if kept is not None and pace is not None and pace.has_begun:
+                screen.note(
+                    f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there"
+                )
+            raise
+    rejected = f"{output}.rejected.jsonl" if done.rejected else None
     if done.skipped:
-        screen.note(f"{done.skipped} rows got no answer; {done.rejected} says why")
+        screen.note(f"{done.skipped} rows got no answer; {rejected} says why")
     if done.unreadable:
-        screen.note(f"{done.unreadable} rows cannot be read and were left out; {done.rejected} says why")
+        screen.note(f"{done.unreadable} rows cannot be read and were left out; {rejected} says why")
     if screen.as_json:
         screen.document(
             {
@@ -157,8 +181,8 @@ def _predict_file(
                 "rows": done.rows,
                 "skipped": done.skipped,
                 "unreadable": done.unreadable,
-                "output": str(output),
-                "rejected": done.rejected and str(done.rejected),
+                "output": output,
+                "rejected": rejected,
             }
         )
     else:
