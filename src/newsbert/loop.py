@@ -30,6 +30,9 @@ MOST_GRADIENT = 1.0
 CHECKPOINT_S = 120.0
 """After how long there is a checkpoint also between two evaluations."""
 
+LEAST_CHECKPOINT_S = 5.0
+"""Evaluations of a small training come more often than is worth a checkpoint."""
+
 _REPORTS = 100
 _MEGABATCH = 50
 """So many batches are drawn at once, and their rows put together by length."""
@@ -154,7 +157,8 @@ class _Loop:
             self._report(last)
             if evaluated:
                 finite = self._evaluate()
-            if finite and not last and (evaluated or time.monotonic() - saved > CHECKPOINT_S):
+            pause_s = LEAST_CHECKPOINT_S if evaluated else CHECKPOINT_S
+            if finite and not last and time.monotonic() - saved >= pause_s:
                 tensors = _tensors(self._parameters, self._optimizer)
                 self._checkpoints.save(progress.step, tensors, progress.record())
                 saved = time.monotonic()

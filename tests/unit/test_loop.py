@@ -80,13 +80,17 @@ def test_every_row_is_read_once_an_epoch_with_rows_of_like_lengths(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kill_at", range(1, 28, 3))
-def test_a_loop_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, kill_at: int) -> None:
+def test_a_loop_that_was_killed_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    monkeypatch.setattr(loop, "LEAST_CHECKPOINT_S", 0)
     whole, killed, gone_on = Points(), Points(), Points()
     expected = _run(whole, tmp_path / "a")
     with pytest.raises(KilledError):
         _run(killed, tmp_path / "b", kill_at)
     found = _run(gone_on, tmp_path / "b")
     assert gone_on.weights == whole.weights
+    assert (1 in gone_on.read) == (kill_at <= 4)  # the first evaluation, and with it a checkpoint, is at step 4
     assert {**killed.read, **gone_on.read} == whole.read
     assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
 
