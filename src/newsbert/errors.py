@@ -20,12 +20,14 @@ class NewsbertError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes; not all kinds are made from message and hint."""
+        return from_document, ({"code": self.code, "message": self.message, "hint": self.hint},)
+
     @property
     def code(self) -> str:
         """The kind of error as a word for machines: `DataError` is `data`, `NotFoundError` is `not-found`."""
-        name = type(self).__name__.removesuffix("Error")
-        words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
-        return "failed" if words == "newsbert" else words
+        return _code(type(self))
 
 
 class UsageError(NewsbertError):
@@ -86,9 +88,15 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def _code(kind: type[NewsbertError]) -> str:
+    name = kind.__name__.removesuffix("Error")
+    words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+    return "failed" if words == "newsbert" else words
+
+
 def from_document(document: dict[str, str | None]) -> NewsbertError:
     """The error that another newsbert has written with `--json`: its kind, message and hint."""
-    kinds: dict[str, type[NewsbertError]] = {kind("", "").code: kind for kind in NewsbertError.__subclasses__()}
+    kinds: dict[str, type[NewsbertError]] = {_code(kind): kind for kind in NewsbertError.__subclasses__()}
     kind = kinds.get(str(document["code"]), NewsbertError)
     error = kind.__new__(kind)
     NewsbertError.__init__(error, str(document["message"]), document["hint"])  # not all kinds are made from these two
