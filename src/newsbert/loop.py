@@ -67,6 +67,8 @@ class Progress:
     best_step: int = 0
     best_score: float = -1.0
     history: History = field(default_factory=History)
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last report."""
 
     def record(self) -> dict[str, object]:
         """As JSON can hold it."""
@@ -141,7 +143,6 @@ class _Loop:
         self._optimizer = _optimizer(self._parameters)
         self._progress = _restore(checkpoints, self._parameters, self._optimizer)
         self._began, self._began_at, self._before = time.monotonic(), self._progress.step, self._progress.seconds
-        self._losses: list[float] = []
 
     def run(self, stop: Callable[[], bool]) -> Outcome:
         """Go on to the last step, or until it is to stop, or the loss is no finite number."""
@@ -182,7 +183,7 @@ class _Loop:
             group["lr"] = learning_rate(step, self._total, self._peak)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._losses.append(loss)
+        self._progress.losses.append(loss)
         self._progress.seconds = self._before + time.monotonic() - self._began
         return True
 
@@ -191,8 +192,8 @@ class _Loop:
         loss = told[-1].loss if told else None
         report = last or step % self._told == 0
         if report:
-            loss = sum(self._losses) / len(self._losses)
-            self._losses.clear()
+            loss = sum(self._progress.losses) / len(self._progress.losses)
+            self._progress.losses.clear()
         left = (time.monotonic() - self._began) / (step - self._began_at) * (self._total - step)
         now = Step(
             step, self._total, step / self._order.steps, loss, learning_rate(step, self._total, self._peak), left

@@ -72,8 +72,9 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(tiny_encoder: Path, labelled_fil
 
 
 def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several trainings at once would wait for one another's threads
     import mlflow
 
     killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "600", "--json")) for _ in range(2))
@@ -284,8 +285,9 @@ def test_an_unreachable_tracking_server_is_told_before_any_training(
 
 
 def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_the_model(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several trainings at once would wait for one another's threads
     import mlflow
 
     port = free_port()

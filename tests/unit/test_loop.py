@@ -96,7 +96,7 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
 
     def told(outcome: loop.Outcome) -> object:
         history = outcome.progress.history
-        steps = [(each.step, each.learning_rate) for each in history.steps]
+        steps = [(each.step, each.learning_rate, each.loss) for each in history.steps]
         return steps, history.evaluations, outcome.progress.best_step
 
     assert told(found) == told(expected)
