@@ -77,13 +77,14 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several trainings at once would wait for one another's threads
     import mlflow
 
-    killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "600", "--json")) for _ in range(2))
+    killed, living = (_start(_arguments(tiny_encoder, labelled_file, "--epochs", "200", "--json")) for _ in range(2))
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("bundles/.*/checkpoints/checkpoint-*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     killed.kill()
     killed.communicate(timeout=30)
+    living.send_signal(signal.SIGSTOP)  # it should not be done before it was looked at
     assert len(set(_left_behind(tmp_path))) == 2
     third = subprocess.run(
         _arguments(tiny_encoder, labelled_file, "--epochs", "1", "--json"),
@@ -103,6 +104,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=60)
     assert busy.returncode == 2
     assert "another process" in json.loads(busy.stdout)["error"]["message"]
+    living.send_signal(signal.SIGCONT)
     resumed = subprocess.run([*resume, killed_id[:12]], capture_output=True, text=True, check=False, timeout=300)
     assert resumed.returncode == 0, resumed.stderr
     stdout, stderr = living.communicate(timeout=300)
