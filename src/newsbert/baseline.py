@@ -91,7 +91,7 @@ class Fitted:
         self.seconds = time.perf_counter() - started
 
     def classifier(self, rows: int) -> SGDClassifier:
-        """Logistic regression, to be fitted on so many rows: one label against the rest, by stochastic gradient descent.
+        """Logistic regression, one label against the rest, for so many rows: by stochastic gradient descent.
 
         L-BFGS gave the same accuracy in a trial and took many times as long.
         """
