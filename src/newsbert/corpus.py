@@ -3,9 +3,7 @@
 import hashlib
 import json
 import math
-import os
 import re
-import shutil
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newsbert import config
-from newsbert.errors import DataError, NewsbertError
+from newsbert import cached
+from newsbert import rows as row_files
+from newsbert.errors import DataError
 from newsbert.evaluation import IntArray
 from newsbert.ragged import Ragged, RaggedWriter, mapped
 from newsbert.rows import AG_NEWS_COLUMNS, Row
@@ -61,22 +60,7 @@ def prepare(source: Source, labels: Sequence[str], text_column: str | None, labe
     """
     asked = [_FORMAT, source.identity, source.label_names, CLEANING_RULES, list(labels), text_column, label_column]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    directory = config.cache_dir() / "rows" / key
-    try:
-        if not directory.is_dir():
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            part = directory.with_name(f".{key}.{os.getpid()}")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            try:
-                _write(part, source, labels, text_column, label_column)
-                if not directory.is_dir():  # another process may have been as fast
-                    part.rename(directory)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-        return _read(directory)
-    except OSError as error:
-        raise NewsbertError(f"{directory} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
+    return _read(cached.directory("rows", key, lambda part: _write(part, source, labels, text_column, label_column)))
 
 
 def _read(directory: Path) -> Corpus:
@@ -96,9 +80,10 @@ def _read(directory: Path) -> Corpus:
 def _write(
     directory: Path, source: Source, labels: Sequence[str], text_column: str | None, label_column: str | None
 ) -> None:
+    directory.mkdir()
     ids = _LabelIds(source, labels, label_column)
     by_column = list(source.splits) == [""] and "split" in source.columns()
-    columns = {split: text_columns(source.columns(split), text_column) for split in source.splits}
+    columns = {split: _text_columns(source.columns(split), text_column) for split in source.splits}
     label_ids, codes, digests = array("i"), array("b"), array("Q")
     left_out = dict.fromkeys(source.splits, 0)
     names, divided = list(source.splits), by_column
@@ -139,16 +124,17 @@ def _write(
     (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
-def text_of(row: Row, number: int, columns: Sequence[str], column: str | None = None) -> str:
-    """A row's text, cleaned and with its title where it has one; nothing if it is empty.
+def parts(rows: Sequence[Row], column: str | None = None) -> list[tuple[str, str]]:
+    """Every row's title, empty where it has none, and text.
 
     Raises:
         DataError: If there is no such column, or it holds something else.
     """
-    return _text(row, number, *text_columns(columns, column))
+    columns = _text_columns(row_files.columns(rows), column) if rows else None
+    return [_parts(row, number, *columns) for number, row in enumerate(rows, 1)] if columns else []
 
 
-def text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None, str]:
+def _text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None, str]:
     """The columns of title and text.
 
     Raises:
@@ -165,7 +151,7 @@ def text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None
     return title, column
 
 
-def parts_of(row: Row, number: int, title: str | None, column: str) -> tuple[str, str]:
+def _parts(row: Row, number: int, title: str | None, column: str) -> tuple[str, str]:
     """A row's title, empty where it has none, and text.
 
     Raises:
@@ -179,7 +165,7 @@ def parts_of(row: Row, number: int, title: str | None, column: str) -> tuple[str
 
 
 def _text(row: Row, number: int, title: str | None, column: str) -> str:
-    return join(*parts_of(row, number, title, column), CLEANING_RULES)
+    return join(*_parts(row, number, title, column), CLEANING_RULES)
 
 
 def label_column_of(source: Source, column: str | None) -> str:

@@ -18,6 +18,7 @@ from newsbert.errors import DataError, UsageError
 from newsbert.evaluation import IntArray
 from newsbert.ragged import Texts
 from newsbert.sources import AG_NEWS_LABELS, SAMPLE
+from newsbert.text import join
 
 __all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load", "texts"]
 
@@ -109,8 +110,7 @@ def texts(file: Path | None = None) -> list[str]:
     """
     with resources.as_file(resources.files("newsbert") / "sample.csv") as sample:
         rows = row_files.read(file or sample)
-    columns = row_files.columns(rows)
-    found = [text for number, row in enumerate(rows, 1) if (text := corpora.text_of(row, number, columns))]
+    found = [text for part in corpora.parts(rows) if (text := join(*part))]
     if not found:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
     return found

@@ -36,6 +36,8 @@ class Step:
     loss: float | None
     learning_rate: float | None
     seconds_left: float
+    report: bool = False
+    """Whether `loss` is a new one."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from newsbert.errors import UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores
 from newsbert.events import Event, Phase, Progress
 from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.training import Trained, classifier
+from newsbert.training import Trained, classifier, seed_torch
 
 
 class _Head(nn.Module):
@@ -106,7 +106,7 @@ class _Tuning:
     def backward(self, rows: Sequence[int], step: int) -> float:
         """Set the gradients of the mean loss of these training rows, and return it."""
         self.module.train()
-        torch.manual_seed(int(np.random.SeedSequence([self._seed, step]).generate_state(1, np.uint64)[0]))
+        seed_torch(self._seed, step)
         labels = torch.from_numpy(self._dataset.train.labels[rows].astype(np.int64))
         loss = nn.functional.cross_entropy(self.module(torch.from_numpy(self._train[rows])), labels)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from cleanlab.filter import find_label_issues
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from newsbert.baseline import Fitted
 from newsbert.data import Split
@@ -53,11 +54,9 @@ def doubted(fitted: Fitted, seed: int) -> IntArray:
     known, given = np.unique(fitted.labels[judged], return_inverse=True)
     if len(known) < 2:
         return np.array([], dtype=np.int64)
-    features, folds = fitted.features[judged], _folds(given, seed)
-    probabilities = np.empty((len(given), len(known)))
-    for fold in range(_FOLDS):
-        classifier = fitted.classifier(features[folds != fold], given[folds != fold])
-        probabilities[folds == fold] = classifier.predict_proba(features[folds == fold])
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    classifier = fitted.classifier(len(given) - len(given) // _FOLDS)
+    probabilities = cross_val_predict(classifier, fitted.features[judged], given, cv=folds, method="predict_proba")
     found = find_label_issues(given, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
     return np.asarray(fitted.rows[judged[found]][:MOST])
 
@@ -82,12 +81,3 @@ def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: R
         for place in np.argsort(-margin, kind="stable").tolist()
         if best[place] != given[place]
     ]
-
-
-def _folds(labels: IntArray, seed: int) -> IntArray:
-    """A fold for every row, at random, the rows of each label spread over all of them."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    folds = np.empty(len(labels), dtype=np.int64)
-    folds[order] = np.arange(len(labels)) % _FOLDS
-    return folds

@@ -1,15 +1,16 @@
 """Labelled rows that a finished model is scored on, as they were found."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from newsbert import rows as row_files
-from newsbert.corpus import ID, label_column_of, label_value, parts_of, text_columns
+from newsbert import corpus
+from newsbert.corpus import ID, label_column_of, label_value
 from newsbert.errors import DataError
 from newsbert.rows import Row
-from newsbert.sources import SPLIT_NAMES, check_distinct, open_source
+from newsbert.sources import SPLIT_NAMES, Splits, check_distinct, open_source
 from newsbert.text import NewsItem, join
 
 
@@ -58,7 +59,7 @@ def labelled(
     check_distinct(labels)
     source = open_source(data, label_column)
     column = label_column_of(source, label_column)
-    splits = _by_split_column({name: list(rows()) for name, rows in source.splits.items()})
+    splits = _by_split_column(source.splits)
     given = tuple(labels) or source.label_names
     known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
     names_are_numbers = any(ID.fullmatch(name) for name in label_names)
@@ -69,7 +70,7 @@ def labelled(
         known.setdefault(-1, -1)  # the Hub's rows without a label
     notes: list[str] = []
     for split in ("test", "validation", "train", ""):
-        rows = splits.get(split, [])
+        rows = list(splits[split]()) if split in splits else []
         values = [label_value(row.get(column)) for row in rows]
         for number, value in enumerate(values, 1):
             if value not in known:
@@ -81,7 +82,7 @@ def labelled(
                     f"{of}: the model has no label {name!r}; it has {', '.join(label_names)}",
                     "leave such rows out, or name the integer labels in their order with --labels",
                 )
-        parts = _parts(rows, text_column)
+        parts = corpus.parts(rows, text_column)
         ids = [known[value] for value in values]
         kept = [row for row, part in enumerate(parts) if ids[row] >= 0 and join(*part)]
         if kept:
@@ -102,22 +103,14 @@ def labelled(
     return LabelledRows(items, [ids[row] for row in kept], split, digest.hexdigest(), tuple(notes))
 
 
-def _by_split_column(splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
+def _by_split_column(splits: Splits) -> Splits:
     """Divide a file's rows by its `split` column, if it has one that names splits and nothing else."""
-    if list(splits) != [""] or not splits[""] or "split" not in splits[""][0]:
+    if list(splits) != [""]:
         return splits
+    rows = list(splits[""]())
     divided: dict[str, list[Row]] = {}
-    for row in splits[""]:
-        name = SPLIT_NAMES.get(str(row.get("split", "")).strip().lower())
-        if name is None:
-            return splits
-        divided.setdefault(name, []).append(row)
-    return divided if "train" in divided else splits
-
-
-def _parts(rows: Sequence[Row], column: str | None) -> list[tuple[str, str]]:
-    """Every row's title, empty where it has none, and text."""
-    if not rows:
-        return []
-    columns = text_columns(row_files.columns(rows), column)
-    return [parts_of(row, number, *columns) for number, row in enumerate(rows, 1)]
+    for row in rows:
+        divided.setdefault(SPLIT_NAMES.get(str(row.get("split", "")).strip().lower(), ""), []).append(row)
+    if "train" not in divided or "" in divided:
+        divided = {"": rows}
+    return {name: functools.partial(iter, part) for name, part in divided.items()}

@@ -30,6 +30,9 @@ MOST_GRADIENT = 1.0
 CHECKPOINT_S = 120.0
 """After how long there is a checkpoint also between two evaluations."""
 
+LEAST_CHECKPOINT_S = 5.0
+"""Evaluations of a small training come more often than is worth a checkpoint."""
+
 _REPORTS = 100
 _MEGABATCH = 50
 """So many batches are drawn at once, and their rows put together by length."""
@@ -64,6 +67,8 @@ class Progress:
     best_step: int = 0
     best_score: float = -1.0
     history: History = field(default_factory=History)
+    losses: list[float] = field(default_factory=list)
+    """Of the steps since the last report."""
 
     def record(self) -> dict[str, object]:
         """As JSON can hold it."""
@@ -124,37 +129,34 @@ class _Loop:
     def __init__(
         self, task: Task, settings: TrainSettings, checkpoints: Checkpoints, on_event: Callable[[Event], None]
     ) -> None:
-        self._task, self._peak, self._checkpoints, self._on_event = (
-            task,
-            settings.peak_learning_rate,
-            checkpoints,
-            on_event,
-        )
+        self._task, self._checkpoints, self._on_event = task, checkpoints, on_event
+        self._peak = settings.peak_learning_rate
         self._parameters = {name: each for name, each in task.module.named_parameters() if each.requires_grad}
         self._order = _Order(task.lengths, settings.batch_size, settings.seed)
-        self._total = steps(len(task.lengths), settings)
-        self._interval = evaluation_interval(self._total, settings)
+        self._total, self._interval = steps(len(task.lengths), settings)
         self._told = math.ceil(self._total / _REPORTS)
         self._optimizer = _optimizer(self._parameters)
         self._progress = _restore(checkpoints, self._parameters, self._optimizer)
         self._began, self._began_at, self._before = time.monotonic(), self._progress.step, self._progress.seconds
-        self._losses: list[float] = []
 
     def run(self, stop: Callable[[], bool]) -> Outcome:
         """Go on to the last step, or until it is to stop, or the loss is no finite number."""
         progress, saved = self._progress, self._began
         stopped, finite = False, True
-        while progress.step < self._total and not stopped and finite:
+        while progress.step < self._total and not stopped:
             finite = self._step()
             if not finite:
                 break
             stopped = progress.step < self._total and stop()
             last = stopped or progress.step == self._total
-            evaluated = last or progress.step % self._interval == 0
             self._report(last)
+            evaluated = last or progress.step % self._interval == 0
             if evaluated:
                 finite = self._evaluate()
-            if finite and not last and (evaluated or time.monotonic() - saved > CHECKPOINT_S):
+                if not finite:
+                    break
+            pause_s = LEAST_CHECKPOINT_S if evaluated else CHECKPOINT_S
+            if not last and time.monotonic() - saved >= pause_s:
                 tensors = _tensors(self._parameters, self._optimizer)
                 self._checkpoints.save(progress.step, tensors, progress.record())
                 saved = time.monotonic()
@@ -178,7 +180,7 @@ class _Loop:
             group["lr"] = learning_rate(step, self._total, self._peak)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._losses.append(loss)
+        self._progress.losses.append(loss)
         self._progress.seconds = self._before + time.monotonic() - self._began
         return True
 
@@ -187,12 +189,11 @@ class _Loop:
         loss = told[-1].loss if told else None
         report = last or step % self._told == 0
         if report:
-            loss = sum(self._losses) / len(self._losses)
-            self._losses.clear()
+            loss = sum(self._progress.losses) / len(self._progress.losses)
+            self._progress.losses.clear()
         left = (time.monotonic() - self._began) / (step - self._began_at) * (self._total - step)
-        now = Step(
-            step, self._total, step / self._order.steps, loss, learning_rate(step, self._total, self._peak), left
-        )
+        rate = learning_rate(step, self._total, self._peak)
+        now = Step(step, self._total, step / self._order.steps, loss, rate, left, report)
         if report:
             told.append(now)
         self._on_event(now)
@@ -226,16 +227,11 @@ class _Loop:
         self._on_event(Note(f"the loss is no finite number at step {step}: the model is that of step {best}"))
 
 
-def steps(rows: int, settings: TrainSettings) -> int:
-    """How many steps a training of so many rows has."""
+def steps(rows: int, settings: TrainSettings) -> tuple[int, int]:
+    """How many steps a training of so many rows has, and after how many the validation rows are scored."""
     total = max(1, math.ceil(settings.epochs * math.ceil(rows / settings.batch_size)))
-    return total if settings.max_steps is None else min(total, settings.max_steps)
-
-
-def evaluation_interval(total: int, settings: TrainSettings) -> int:
-    """After how many steps of all the validation rows are scored."""
-    epochs = 0.0 if settings.max_steps is not None else settings.epochs
-    return math.ceil(total / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
+    interval = math.ceil(total / max(1, round(settings.epochs * EVALUATIONS_PER_EPOCH)))
+    return total if settings.max_steps is None else min(total, settings.max_steps), interval
 
 
 def learning_rate(step: int, total: int, peak: float) -> float:

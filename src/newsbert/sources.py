@@ -26,6 +26,9 @@ _PEEKED = 1000
 """Rows whose columns are taken for those of all."""
 
 
+Splits = Mapping[str, Callable[[], Iterable[Row]]]
+
+
 @dataclass(frozen=True)
 class Source:
     """Rows that were found, by split; those of no split are under `""`.
@@ -37,7 +40,7 @@ class Source:
         first_id: The id of the first of them.
     """
 
-    splits: Mapping[str, Callable[[], Iterable[Row]]]
+    splits: Splits
     identity: str
     label_names: tuple[str, ...] | None = None
     first_id: int = 0

@@ -2,15 +2,12 @@
 
 import hashlib
 import itertools
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from newsbert import config
+from newsbert import cached
 from newsbert.data import Split
-from newsbert.errors import NewsbertError
 from newsbert.ragged import Ragged, RaggedWriter
 from newsbert.runtimes.tokenization import SequenceTokenizer
 
@@ -31,25 +28,13 @@ def of(tokenizer: SequenceTokenizer, split: Split) -> TokenRows:
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    directory = config.cache_dir() / "tokens" / key(tokenizer, split)
-    try:
-        if not directory.is_dir():
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            _write(directory, tokenizer, split)
-        return Ragged(directory, np.int32)
-    except OSError as error:
-        raise NewsbertError(f"{directory} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
+    return Ragged(
+        cached.directory("tokens", key(tokenizer, split), lambda part: _write(part, tokenizer, split)), np.int32
+    )
 
 
 def _write(directory: Path, tokenizer: SequenceTokenizer, split: Split) -> None:
-    part = directory.with_name(f".{directory.name}.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
     texts = iter(split.texts)
-    try:
-        with RaggedWriter(part, np.int32) as writer:
-            while batch := list(itertools.islice(texts, _BATCH)):
-                writer.extend(tokenizer.encode(batch))
-        if not directory.is_dir():  # another process may have been as fast
-            part.rename(directory)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with RaggedWriter(directory, np.int32) as writer:
+        while batch := list(itertools.islice(texts, _BATCH)):
+            writer.extend(tokenizer.encode(batch))

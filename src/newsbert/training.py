@@ -281,4 +281,9 @@ class _Graph(nn.Module):
 
     def begin(self, *seed: int) -> None:
         """Let dropout draw what this seed says."""
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+        seed_torch(*seed)
+
+
+def seed_torch(*seed: int) -> None:
+    """Have torch draw what these numbers say."""
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))

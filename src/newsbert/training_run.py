@@ -235,10 +235,7 @@ def _fit(
     from newsbert import head, training
     from newsbert.checkpoints import Checkpoints
 
-    told: float | None = None
-
     def report(event: Event) -> None:
-        nonlocal told
         if isinstance(event, Evaluation):
             run.metrics(
                 {
@@ -248,8 +245,7 @@ def _fit(
                 },
                 event.step,
             )
-        elif isinstance(event, Step) and event.loss is not None and event.loss != told:
-            told = event.loss
+        elif isinstance(event, Step) and event.report and event.loss is not None:
             run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
         news = run.news()
         if news is not None:

@@ -8,13 +8,14 @@ import errno
 import fcntl
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from newsbert.errors import NewsbertError, NotFoundError, UsageError
+from newsbert.errors import DivergedError, NewsbertError, NotFoundError, UsageError
 
 _LOCK_FILE = "lock"
 _RUN_FILE = "run.json"
@@ -92,7 +93,7 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
     except OSError as error:
         shutil.rmtree(work, ignore_errors=True)
         raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
-    with lock, _working(work, run.run_id, final):
+    with lock, _working(work, final):
         yield work
 
 
@@ -112,18 +113,19 @@ def again(directory: Path) -> Iterator[Path]:
         raise UsageError(
             f"run {run.run_id} is being trained by another process: {error.strerror}", "wait for it, or stop it"
         ) from error
-    with lock, _working(directory, run.run_id, Path(run.final)):
+    with lock, _working(directory, Path(run.final)):
         yield directory
 
 
 @contextlib.contextmanager
-def _working(work: Path, run_id: str, final: Path) -> Iterator[None]:
+def _working(work: Path, final: Path) -> Iterator[None]:
     """Remove `work` afterwards, unless an error leaves a checkpoint in it."""
     try:
         yield
     except Exception as error:
-        resumable = has_checkpoint(work)
-        on = f"newsbert train --resume {run_id}"
+        # A loss that was no number would be none again.
+        resumable = has_checkpoint(work) and not isinstance(error, DivergedError)
+        on = shlex.join(["newsbert", "train", "--resume", str(work)])
         if not resumable:
             shutil.rmtree(work, ignore_errors=True)
         if _is_disk_error(error, final.parent):
@@ -132,7 +134,7 @@ def _working(work: Path, run_id: str, final: Path) -> Iterator[None]:
                 f"make room, then go on: {on}" if resumable else "df -h .",
             ) from error
         if resumable:
-            error.add_note(f"It can go on from its latest checkpoint: {on}")
+            error.add_note(f"it can go on from its latest checkpoint: {on}")
         raise
     except BaseException:  # the user wants it gone
         shutil.rmtree(work, ignore_errors=True)

@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 import json
 import math
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from newsbert import evaluation, loop
@@ -80,38 +82,38 @@ def test_every_row_is_read_once_an_epoch_with_rows_of_like_lengths(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kill_at", range(1, 28, 3))
-def test_a_loop_that_was_killed_ends_as_one_that_was_not(tmp_path: Path, kill_at: int) -> None:
+def test_a_loop_that_was_killed_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    monkeypatch.setattr(loop, "LEAST_CHECKPOINT_S", 0)
     whole, killed, gone_on = Points(), Points(), Points()
     expected = _run(whole, tmp_path / "a")
     with pytest.raises(KilledError):
         _run(killed, tmp_path / "b", kill_at)
     found = _run(gone_on, tmp_path / "b")
     assert gone_on.weights == whole.weights
+    assert (1 in gone_on.read) == (kill_at <= 4)  # the first evaluation, and with it a checkpoint, is at step 4
     assert {**killed.read, **gone_on.read} == whole.read
     assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
 
     def told(outcome: loop.Outcome) -> object:
         history = outcome.progress.history
-        steps = [(each.step, each.learning_rate) for each in history.steps]
+        steps = [(each.step, each.learning_rate, each.loss) for each in history.steps]
         return steps, history.evaluations, outcome.progress.best_step
 
     assert told(found) == told(expected)
 
 
-def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"a": torch.ones(3)}, {"step": 1, "best_step": 0})
-
-    def full(tensors: object, file: Path) -> None:
-        file.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("newsbert.checkpoints.save_file", full)
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.save(2, {"a": torch.zeros(3)}, {"step": 2, "best_step": 0})
-    monkeypatch.undo()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # larger files meet what a full disk is
+    try:
+        with pytest.raises((OSError, SafetensorError), match=r"(?i)too large|os error 27"):
+            checkpoints.save(2, {"a": torch.zeros(100_000)}, {"step": 2, "best_step": 0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["checkpoint-1"]
     found = Checkpoints(tmp_path / "c").load()
     assert found is not None
@@ -160,7 +162,7 @@ def test_steps_may_be_bounded(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, max_steps=5)
     outcome = loop.run(task, settings, Checkpoints(tmp_path / "a"), lambda event: None, lambda: False)
     assert outcome.progress.step == 5
-    assert len(outcome.progress.history.evaluations) == 1
+    assert [each.step for each in outcome.progress.history.evaluations] == [4, 5]
 
 
 def test_progress_survives_json() -> None:

@@ -109,6 +109,8 @@ class Output:
         if self.log_format == "json":
             self.event(error.code, error.message, "ERROR", hint=error.hint)
             return
+        for note in getattr(error, "__notes__", ()):
+            self.note(note)
         # One line each, also where a library's words or a path hold line breaks.
         self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(error.message.splitlines()))}")
         if error.hint:

@@ -20,7 +20,7 @@ Examples:
 
     newsbert runs --limit 3 --json
 
-    newsbert register 1cf72859 --model-name BertModel
+    newsbert register 3a3273c1 --model-name BertModel
 """
 _ID_DIGITS = 8
 

@@ -26,7 +26,7 @@ Examples:
 
     newsbert train --data news.csv --tune head --epochs 20
 
-    newsbert train --resume 1cf7285941f4
+    newsbert train --resume 3a3273c16fef
 
     newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
 """

@@ -1,0 +1,40 @@
+"""Directories in the cache that are made once: each appears whole or not at all, whoever else makes it meanwhile."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert import config
+from newsbert.errors import NewsbertError
+
+
+def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
+    """Find a directory in the cache, or make it.
+
+    Args:
+        kind: What it is of.
+        key: What tells it from others of its kind.
+        write: Makes it under another name.
+
+    Raises:
+        NewsbertError: If the cache directory cannot be written to.
+    """
+    found = config.cache_dir() / kind / key
+    if found.is_dir():
+        return found
+    part = found.with_name(f".{key}.{os.getpid()}")
+    try:
+        found.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        write(part)
+        try:
+            part.rename(found)
+        except OSError:
+            if not found.is_dir():  # another process was as fast
+                raise
+    except OSError as error:
+        raise NewsbertError(f"{found} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return found
