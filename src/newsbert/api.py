@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import archive, bundle, config, delivery, model_store, tracking, training_run
+from newsbert import archive, bundle, config, delivery, model_store, ray_cluster, tracking, training_run
 from newsbert.bundle import AUTO, Bundle
 from newsbert.config import RaySettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
@@ -27,6 +27,8 @@ def train(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     resume: str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
     **settings: Any,
@@ -39,6 +41,8 @@ def train(
         experiment: MLflow's; as configured if not given.
         resume: The id of a run that was killed or failed after it had a checkpoint, or the beginning of the id, or the
             directory in which it worked: it goes on from there, with its own settings.
+        workers: How many processes tune, through Ray; as configured if not given.
+        ray_address: Of the cluster that has them; as configured if not given.
         on_event: Called with what happens.
         stop: Asked after every step; true ends training early, with the best model so far kept and logged.
         **settings: Fields of `config.TrainSettings`, such as `data`, `epochs` or `output`.
@@ -46,6 +50,7 @@ def train(
     Raises:
         NewsbertError: If it cannot be done; nothing half-written is left.
     """
+    shared = config.resolve_shared(workers, ray_address)
     unknown = set(settings) - {field.name for field in dataclasses.fields(TrainSettings)}
     if unknown:
         raise TypeError(f"train() has no argument {unknown.pop()!r}")
@@ -57,12 +62,45 @@ def train(
             f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
             f"newsbert train --resume {resume}",
         )
+    resolved = training_run.settings_of(resume) if resume is not None else config.resolve(TrainSettings, **settings)
+    _check_shared(resolved, shared)
     if resume is not None:
-        return training_run.resume(resume, connect(tracking_uri, experiment), model_name, on_event, stop)
-    resolved = config.resolve(TrainSettings, **settings)
-    return training_run.start(
-        resolved, functools.partial(connect, tracking_uri, experiment, create=True), model_name, on_event, stop
-    )
+        return training_run.resume(resume, shared, connect(tracking_uri, experiment), model_name, on_event, stop)
+    reach = functools.partial(connect, tracking_uri, experiment, create=True)
+    return training_run.start(resolved, shared, reach, model_name, on_event, stop)
+
+
+def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) -> None:
+    """Share the steps of a training that another of torchrun's processes runs.
+
+    Args:
+        resume: As `train` takes it.
+        stop: Asked after every step.
+        **settings: As `train` takes them.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    resolved = training_run.settings_of(resume) if resume is not None else config.resolve(TrainSettings, **settings)
+    rows = training_run.load_rows(resolved)
+    from newsbert import tuning
+
+    tuning.help_out(resolved, rows, None, lambda event: None, stop)
+
+
+def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
+    """See whether processes can share a training.
+
+    Raises:
+        UsageError: If they cannot.
+    """
+    several = shared.workers > 1 or config.torchrun_rank() is not None
+    if several and settings.tune == "head":
+        raise UsageError("--tune head is done by one process, in seconds", "leave --workers out")
+    if shared.workers > 1 and config.torchrun_rank() is not None:
+        raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "leave one of them out")
+    if shared.workers > 1:
+        ray_cluster.check(shared)
 
 
 def load(

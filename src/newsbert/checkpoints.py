@@ -29,12 +29,22 @@ class Checkpoints:
 
     def remember(self, name: str, make: Callable[[], str]) -> str:
         """What this returned when the training began."""
+        known = self.remembered(name)
+        if known is None:
+            known = make()
+            self.keep(name, known)
+        return known
+
+    def remembered(self, name: str) -> str | None:
+        """What was kept under a name."""
         file = self._directory / name
-        if not file.is_file():
-            part = self._directory / f".{name}"
-            part.write_text(make(), encoding="utf-8")
-            part.rename(file)
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def keep(self, name: str, value: str) -> None:
+        """Keep a value under a name."""
+        part = self._directory / f".{name}"
+        part.write_text(value, encoding="utf-8")
+        part.rename(self._directory / name)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Keep a checkpoint in the place of the one before.

@@ -352,6 +352,24 @@ def quiet_onnxruntime() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
+def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
+    """Resolve the settings of work that several processes may share.
+
+    Raises:
+        UsageError: If a value cannot be, or an address is given without workers.
+    """
+    if ray_address is not None and workers is None:
+        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
+    return resolve(RaySettings, workers=workers, address=ray_address)
+
+
+def torchrun_rank() -> int | None:
+    """The number of this process among those that torchrun has started; nothing if it is none of them."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return int(os.environ["RANK"])
+
+
 def quiet_ray() -> None:
     """Keep Ray from reporting to its makers and from printing, unless the user has said otherwise."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newsbert import parallel
 from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
 from newsbert.errors import DivergedError
@@ -110,6 +111,8 @@ def run(
 ) -> Outcome:
     """Tune a task's module, going on from the latest checkpoint if there is one, and leave it at its best.
 
+    Where several processes share a training, all of them call this.
+
     Args:
         task: What is tuned.
         settings: Epochs or steps, batch size, learning rate and seed.
@@ -144,10 +147,10 @@ class _Loop:
         progress, saved = self._progress, self._began
         stopped, finite = False, True
         while progress.step < self._total and not stopped:
-            finite = self._step()
+            finite, asked = self._step(stop)
             if not finite:
                 break
-            stopped = progress.step < self._total and stop()
+            stopped = asked and progress.step < self._total
             last = stopped or progress.step == self._total
             self._report(last)
             evaluated = last or progress.step % self._interval == 0
@@ -156,33 +159,52 @@ class _Loop:
                 if not finite:
                     break
             pause_s = LEAST_CHECKPOINT_S if evaluated else CHECKPOINT_S
-            if not last and time.monotonic() - saved >= pause_s:
+            if not last and parallel.rank() == 0 and time.monotonic() - saved >= pause_s:
                 tensors = _tensors(self._parameters, self._optimizer)
                 self._checkpoints.save(progress.step, tensors, progress.record())
                 saved = time.monotonic()
         if not finite:
             self._diverged()
-        best = self._checkpoints.load_best(progress.best_step)
+        best = parallel.told(lambda: self._checkpoints.load_best(progress.best_step))
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(best[name])
         return Outcome(progress, stopped, None if finite else progress.step)
 
-    def _step(self) -> bool:
-        """Make the next step; tell whether loss and gradient were finite numbers, without which nothing is changed."""
+    def _step(self, stop: Callable[[], bool]) -> tuple[bool, bool]:
+        """Make the next step.
+
+        Returns:
+            Whether loss and gradient were finite numbers, without which nothing is changed; whether to stop then.
+        """
         step = self._progress.step + 1
-        loss = self._task.backward(self._order.rows(step), step)
+        loss, asked = self._backward(step, stop)
         norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), MOST_GRADIENT))
         self._progress.step = step
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return False
+            return False, asked
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(step, self._total, self._peak)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._progress.losses.append(loss)
         self._progress.seconds = self._before + time.monotonic() - self._began
-        return True
+        return True, asked
+
+    def _backward(self, step: int, stop: Callable[[], bool]) -> tuple[float, bool]:
+        """Set the gradients of a step; return its loss and whether any process is to stop."""
+        rows = self._order.rows(step)
+        own = parallel.part(rows)
+        loss = self._task.backward(own, step) if own else 0.0
+        if parallel.size() == 1:
+            return loss, stop()
+        share = len(own) / len(rows)
+        for parameter in self._parameters.values():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.mul_(share)
+        gradients = [each.grad for each in self._parameters.values() if each.grad is not None]
+        told = torch.tensor([loss * share, float(stop())], device=gradients[0].device)
+        parallel.add([*gradients, told])
+        return float(told[0]), bool(told[1])
 
     def _report(self, last: bool) -> None:
         step, told = self._progress.step, self._progress.history.steps
@@ -206,7 +228,8 @@ class _Loop:
             return False
         better = scores.f1_macro > progress.best_score
         if better:
-            self._checkpoints.save_best(progress.step, self._parameters)
+            if parallel.rank() == 0:
+                self._checkpoints.save_best(progress.step, self._parameters)
             progress.best_score, progress.best_step = scores.f1_macro, progress.step
         progress.seconds = self._before + time.monotonic() - self._began
         epoch = progress.step / self._order.steps
@@ -290,7 +313,7 @@ def _restore(
     checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> Progress:
     """Set parameters and optimizer to the latest checkpoint, if there is one."""
-    found = checkpoints.load()
+    found = parallel.told(checkpoints.load)
     if found is None:
         return Progress()
     tensors, record = found

@@ -4,6 +4,7 @@ Ray comes with an extra; nothing here imports it before workers are asked for.
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
@@ -43,6 +44,30 @@ class Cluster:
     node: str
 
 
+def check(settings: RaySettings) -> None:
+    """See whether the workers can be had, as far as that takes no Ray.
+
+    Raises:
+        MissingExtraError: If Ray is not installed.
+        UsageError: If there are fewer cores here than workers, or the address is none that Ray can be reached at.
+        NewsbertError: If there is nothing at it.
+    """
+    address = _address(settings)
+    if address is None and settings.workers > cpu.cores():
+        raise UsageError(
+            f"{settings.workers} workers need as many cores, and here are {cpu.cores()}",
+            f"--workers {cpu.cores()}, or --ray-address for a cluster",
+        )
+    _look_for(address)
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray")
+
+
+def _address(settings: RaySettings) -> str | None:
+    """Of a cluster; nothing for one of this machine's cores."""
+    return None if settings.address == "local" else settings.address
+
+
 @contextlib.contextmanager
 def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator[Cluster]:
     """Start Ray on this machine, or connect to the cluster at the given address.
@@ -56,13 +81,8 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
         UsageError: If there are fewer cores here than workers, or the address is none that Ray can be reached at.
         NewsbertError: If there is no cluster, or it cannot be connected to.
     """
-    address = None if settings.address == "local" else settings.address
-    if address is None and settings.workers > cpu.cores():
-        raise UsageError(
-            f"{settings.workers} workers need as many cores, and here are {cpu.cores()}",
-            f"--workers {cpu.cores()}, or --ray-address for a cluster",
-        )
-    _look_for(address)
+    check(settings)
+    address = _address(settings)
     config.quiet_ray()  # Ray reads the environment when it is imported
     try:
         import ray

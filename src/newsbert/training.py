@@ -4,7 +4,9 @@ Texts are tokenized by the same class that serves them (`runtimes.tokenization`)
 """
 
 import copy
+import hashlib
 import json
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from newsbert import bert_graph, evaluation, loop, lora, token_rows
+from newsbert import bert_graph, cached, cpu, evaluation, loop, lora, parallel, token_rows
 from newsbert.base_model import BaseModel
 from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
@@ -129,7 +131,7 @@ def fit(
     """
     transformers.set_seed(settings.seed)
     model = classifier(base, dataset.label_names)
-    precision = checkpoints.remember("precision", lambda: _precision(model))
+    precision = parallel.told(lambda: checkpoints.remember("precision", lambda: precision_of(model)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
     task = _FineTuning(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
@@ -165,17 +167,28 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
     return model
 
 
-def _precision(model: PreTrainedModel) -> str:
-    """Choose bf16 where the processor has it and it is faster here, else fp32.
+def precision_of(model: PreTrainedModel) -> str:
+    """Choose what to compute with: bf16 where the processor has it and it is faster here, else fp32.
 
     Having the instructions says little: on one machine bf16 made a step twice as fast, on another half as fast. So a
-    small step is timed both ways.
+    small step is timed both ways, once for a machine, which then gives the same metrics again.
+
+    Raises:
+        NewsbertError: If the cache directory cannot be written to.
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return "fp32"
-    return "bf16" if _step_seconds(model, True) < 0.9 * _step_seconds(model, False) else "fp32"
+
+    def write(part: Path) -> None:
+        part.mkdir()
+        faster = _step_seconds(model, True) < 0.9 * _step_seconds(model, False)
+        (part / "precision").write_text("bf16" if faster else "fp32", encoding="utf-8")
+
+    where = f"{platform.node()} {cpu.cores()} {torch.__version__} {model.config.to_json_string()}"
+    found = cached.directory("precision", hashlib.sha256(where.encode()).hexdigest(), write)
+    return (found / "precision").read_text(encoding="utf-8")
 
 
 def _step_seconds(model: PreTrainedModel, bf16: bool) -> float:
@@ -206,7 +219,8 @@ class _FineTuning:
         self, model: PreTrainedModel, bf16: bool, dataset: Dataset, tokenizer: SequenceTokenizer, seed: int
     ) -> None:
         self.module: nn.Module = model
-        self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed
+        # Each process draws what dropout leaves out of its own part of the rows.
+        self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed + (parallel.rank() << 32)
         self._train, self._validation = (
             token_rows.of(tokenizer, split) for split in (dataset.train, dataset.validation)
         )
@@ -228,7 +242,7 @@ class _FineTuning:
             chosen = [rows[place] for place in part]
             labels = torch.from_numpy(self._dataset.train.labels[chosen].astype(np.int64))
             logits = self._logits(self._train, chosen)
-            shared = nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="sum") / len(rows)
+            shared = self._loss(logits, labels.to(logits.device)) / len(rows)
             shared.backward()  # type: ignore[no-untyped-call]
             loss += float(shared.detach())
         if self._computing[0] is not self._tuned[0]:
@@ -237,14 +251,19 @@ class _FineTuning:
                 computing.grad = None
         return loss
 
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of rows, summed."""
+        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
     def score(self) -> Scores:
         """Score the validation rows."""
         self._copy_parameters()
         self._graph.eval()
-        found: FloatArray = np.empty((len(self._validation), len(self._dataset.label_names)), np.float32)
+        found: FloatArray = np.zeros((len(self._validation), len(self._dataset.label_names)), np.float32)
         with torch.inference_mode():
-            for part in sub_batches(self._validation.lengths.tolist(), self._most):
+            for part in parallel.part(list(sub_batches(self._validation.lengths.tolist(), self._most))):
                 found[part] = self._logits(self._validation, part).cpu().numpy()
+            parallel.add([torch.from_numpy(found)])
         return evaluation.score(evaluation.softmax(found), self._dataset.validation.labels, self._dataset.label_names)
 
     def _logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ import newsbert
 from newsbert import base_model, data, delivery, work_dir
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.config import TrainSettings
+from newsbert.config import RaySettings, TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Step
@@ -73,12 +73,18 @@ class TrainResult:
 
 
 def start(
-    settings: TrainSettings, connect: "Callable[[], Tracker]", model_name: str | None, on_event: OnEvent, stop: Stop
+    settings: TrainSettings,
+    shared: RaySettings,
+    connect: "Callable[[], Tracker]",
+    model_name: str | None,
+    on_event: OnEvent,
+    stop: Stop,
 ) -> TrainResult:
     """Train, and log the run, the model and its bundle; see `api.train`.
 
     Args:
         settings: As they were resolved.
+        shared: How many workers of Ray tune, and where.
         connect: Reaches the tracking server, when it is known that there is something to log.
         model_name: What the model is registered as when it is done.
         on_event: Called with what happens.
@@ -88,7 +94,7 @@ def start(
         NewsbertError: If it cannot be done.
     """
     output = work_dir.output_directory(settings.output) if settings.output else None
-    rows = _rows(settings)
+    rows = load_rows(settings)
     for note in rows.notes:
         on_event(Note(note))
     base = base_model.find(settings.base_model)
@@ -107,15 +113,23 @@ def start(
             run.params(_params(settings, base, rows))
             splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
             run.dataset(settings.data, rows.digest, splits)
-            result = _finish(run, work, final, settings, rows, base, on_event, stop)
+            result = _finish(run, work, final, settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name)
 
 
-def resume(reference: str, tracker: "Tracker", model_name: str | None, on_event: OnEvent, stop: Stop) -> TrainResult:
+def resume(
+    reference: str,
+    shared: RaySettings,
+    tracker: "Tracker",
+    model_name: str | None,
+    on_event: OnEvent,
+    stop: Stop,
+) -> TrainResult:
     """Go on with a training that was killed or failed after it had a checkpoint; see `api.train`.
 
     Args:
         reference: Its run's id or the beginning of that, or the directory in which it worked.
+        shared: How many workers of Ray tune, and where; they may be others than at first.
         tracker: The tracking server that has the run.
         model_name: What the model is registered as when it is done, if not what was said at first.
         on_event: Called with what happens.
@@ -127,27 +141,52 @@ def resume(reference: str, tracker: "Tracker", model_name: str | None, on_event:
         ModelError: If the base model is another now.
         NewsbertError: If it cannot be done.
     """
-    directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, _BUNDLES)
-    if directory is None or not work_dir.has_checkpoint(directory):
-        raise NotFoundError(
-            f"there is no checkpoint of a run {reference!r} in {_BUNDLES}",
-            "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
-        )
+    directory = _left(reference)
     begun = work_dir.read(directory)
-    values = {**begun.settings, "labels": tuple(begun.settings["labels"])}
-    settings = TrainSettings(**values)
-    rows = _rows(settings)
+    settings = _settings(begun)
+    rows = load_rows(settings)
     base = base_model.find(settings.base_model)
     if rows.digest != begun.data_digest:
         raise DataError(f"the rows of {settings.data!r} are not those that run {begun.run_id} began with", "train anew")
     if base.sha256 != begun.base_model_sha256:
         raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
     with work_dir.again(directory) as work, tracker.run(begun.run_id) as run:
-        result = _finish(run, work, Path(begun.final), settings, rows, base, on_event, stop)
+        result = _finish(run, work, Path(begun.final), settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name or begun.model_name)
 
 
-def _rows(settings: TrainSettings) -> data.Dataset:
+def settings_of(reference: str) -> TrainSettings:
+    """The settings of a training that can go on.
+
+    Args:
+        reference: As `resume` takes it.
+
+    Raises:
+        NotFoundError: If there is nothing to go on from.
+    """
+    return _settings(work_dir.read(_left(reference)))
+
+
+def _settings(begun: RunFile) -> TrainSettings:
+    return TrainSettings(**{**begun.settings, "labels": tuple(begun.settings["labels"])})
+
+
+def _left(reference: str) -> Path:
+    directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, _BUNDLES)
+    if directory is None or not work_dir.has_checkpoint(directory):
+        raise NotFoundError(
+            f"there is no checkpoint of a run {reference!r} in {_BUNDLES}",
+            "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
+        )
+    return directory
+
+
+def load_rows(settings: TrainSettings) -> data.Dataset:
+    """Load the labelled rows of a training.
+
+    Raises:
+        NewsbertError: If they cannot be used.
+    """
     return data.load(
         settings.data,
         labels=settings.labels,
@@ -170,6 +209,7 @@ def _finish(
     work: Path,
     final: Path,
     settings: TrainSettings,
+    shared: RaySettings,
     rows: data.Dataset,
     base: BaseModel,
     on_event: OnEvent,
@@ -178,7 +218,7 @@ def _finish(
     """Train from where it is, write the bundle and log it."""
     on_event(Phase("fitting the baseline"))
     baseline, doubted = _baseline(rows, settings.seed)
-    trained, tokenizer = _fit(base, rows, settings, work, run, on_event, stop)
+    trained, tokenizer = _fit(base, rows, settings, shared, work, run, on_event, stop)
     from newsbert import assembly, label_errors, runtimes
 
     on_event(Phase("exporting"))
@@ -226,13 +266,14 @@ def _fit(
     base: BaseModel,
     rows: data.Dataset,
     settings: TrainSettings,
+    shared: RaySettings,
     work: Path,
     run: "RunLog",
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> "tuple[Trained, SequenceTokenizer]":
     """Train, logging what is reported to the run as well."""
-    from newsbert import head, training
+    from newsbert import tuning
     from newsbert.checkpoints import Checkpoints
 
     def report(event: Event) -> None:
@@ -253,13 +294,10 @@ def _fit(
         on_event(event)
 
     on_event(Phase("tokenizing"))
-    bundle = work / "bundle"
-    shutil.rmtree(bundle, ignore_errors=True)  # of a training that goes on
-    bundle.mkdir()
-    tokenizer = training.prepare_tokenizer(base, bundle, settings.max_length)
-    fit = head.fit if settings.tune == "head" else training.fit
-    trained = fit(base, rows, tokenizer, settings, Checkpoints(work_dir.checkpoints(work)), report, stop)
-    return trained, tokenizer
+    checkpoints = Checkpoints(work_dir.checkpoints(work))
+    return tuning.tune(
+        base, rows, TrainSettings(**_anywhere(settings)), shared, work / "bundle", checkpoints, report, stop
+    )
 
 
 def _write_log(

@@ -185,12 +185,12 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
         "starting 2 workers …",
         "reading in.jsonl …",
     ]
-    _, alive = psutil.wait_procs(children, timeout=200)
-    assert not alive  # the cluster goes with its driver
     result = cli(*call)
     assert result.returncode == 0, result.stderr
     assert "of 60000 rows are done already" in result.stderr
     assert_same(tmp_path / "alone.jsonl", tmp_path / "out.jsonl")
+    _, alive = psutil.wait_procs(children, timeout=200)
+    assert not alive  # the cluster goes with its driver
 
 
 def test_a_cluster_that_is_not_there_is_told_in_seconds(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:

@@ -92,10 +92,8 @@ def predict(
         raise UsageError("--restart is for --file", "newsbert predict --file in.csv --output out.csv --restart")
     if workers is not None and (file is None or url is not None):
         raise UsageError("--workers is for --file and a model here", "newsbert predict --help")
-    if ray_address is not None and workers is None:
-        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
+    shared = config.resolve_shared(workers, ray_address)
     if file is not None and output is not None:
-        shared = config.resolve(RaySettings, workers=workers, address=ray_address)
         answering = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
         _predict_file(screen, file, output, text_column, url, model, answering, shared, tracking_uri, restart)
         return

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri, setting
+from newsbert import config
+from newsbert.cli.options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.config import TrainSettings
+from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
     from newsbert.events import Event
@@ -27,6 +29,8 @@ Examples:
     newsbert train --data news.csv --tune head --epochs 20
 
     newsbert train --resume 3a3273c16fef
+
+    newsbert train --data news.csv --workers 4 --ray-address auto
 
     newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
 """
@@ -56,6 +60,8 @@ def train(
         str | None,
         typer.Option(metavar="RUN", help="Go on with a run that was killed or failed: its id, or its directory."),
     ] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     in_container: Annotated[
         bool, typer.Option("--in-container", help="Train in the trainer image: newsbert build-image --trainer.")
     ] = False,
@@ -89,16 +95,24 @@ def train(
         "model_name": model_name,
         "experiment": experiment,
         "resume": resume,
+        "workers": workers,
+        "ray_address": ray_address,
         "tracking_uri": tracking_uri,
     }
+    if in_container and workers is not None:
+        raise UsageError("--workers is for training without a container", "newsbert train --help")
     if in_container:
         from newsbert import in_container as trainer
 
         options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
-    screen.log("loading …")
     from newsbert import api
 
+    if config.torchrun_rank():  # another of its processes runs this training and tells of it
+        with _Interrupts(None) as interrupts:
+            api.help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
+        return
+    screen.log("loading …")
     with screen.progress() as progress, _Interrupts(screen) as interrupts:
         result = api.train(
             **flags,
@@ -108,10 +122,13 @@ def train(
     _render(screen, result)
 
 
+_SETTINGS = tuple(field.name for field in dataclasses.fields(TrainSettings))
+
+
 class _Interrupts:
     """Ctrl+C: the first asks training to stop, the second aborts. SIGTERM counts as Ctrl+C."""
 
-    def __init__(self, screen: Output) -> None:
+    def __init__(self, screen: Output | None) -> None:
         self._screen = screen
         self._count = 0
         self._previous: dict[int, Any] = {}
@@ -133,7 +150,8 @@ class _Interrupts:
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        self._screen.note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
+        if self._screen is not None:
+            self._screen.note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
 
 
 class _Reporter:

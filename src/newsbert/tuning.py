@@ -1,0 +1,78 @@
+"""Tuning an encoder as settings say: in this process, in those of torchrun, or in workers of Ray."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert import base_model, head, parallel, training
+from newsbert.base_model import BaseModel
+from newsbert.checkpoints import Checkpoints
+from newsbert.config import RaySettings, TrainSettings
+from newsbert.data import Dataset
+from newsbert.events import Event
+from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.training import Trained
+
+
+def tune(
+    base: BaseModel,
+    rows: Dataset,
+    settings: TrainSettings,
+    shared: RaySettings,
+    bundle: Path,
+    checkpoints: Checkpoints,
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> tuple[Trained, SequenceTokenizer]:
+    """Tune, and leave the tokenizer's files in the bundle's directory.
+
+    Args:
+        base: The encoder.
+        rows: Labelled texts.
+        settings: What is tuned, for how long, and how.
+        shared: How many workers of Ray do it, and where.
+        bundle: A directory that is made anew.
+        checkpoints: Where they are kept; if there is one already, the training goes on from it.
+        on_event: Called after steps and evaluations.
+        stop: Asked after every step.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    shutil.rmtree(bundle, ignore_errors=True)  # of a training that goes on
+    bundle.mkdir()
+    tokenizer = training.prepare_tokenizer(base, bundle, settings.max_length)
+    if shared.workers > 1:
+        from newsbert import ray_training
+
+        return ray_training.fit(settings, rows.digest, shared, checkpoints, on_event, stop), tokenizer
+    fit = head.fit if settings.tune == "head" else training.fit
+    with parallel.joined():
+        return fit(base, rows, tokenizer, settings, checkpoints, on_event, stop), tokenizer
+
+
+def help_out(
+    settings: TrainSettings,
+    rows: Dataset,
+    checkpoints: Checkpoints | None,
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> Trained:
+    """Do a process's part of a training that several share, of which the first one's checkpoints are kept.
+
+    Args:
+        settings: The training's.
+        rows: The same in all of them.
+        checkpoints: Where they are kept; nothing in all but the first.
+        on_event: Called after steps and evaluations.
+        stop: Asked after every step.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+        kept = checkpoints or Checkpoints(Path(directory, "checkpoints"))
+        base = base_model.find(settings.base_model)
+        trained, _ = tune(base, rows, settings, RaySettings(), Path(directory, "bundle"), kept, on_event, stop)
+        return trained

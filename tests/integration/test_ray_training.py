@@ -1,0 +1,138 @@
+"""Trainings that several processes share: the same as in one, whatever dies."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from newsbert.bundle import Bundle
+from tests.conftest import Cli
+
+pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs newsbert[ray]")
+
+
+@pytest.fixture
+def encoder(tiny_encoder: Path, tmp_path: Path) -> Path:
+    """The tiny encoder without dropout, in which each process draws for itself."""
+    directory = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, directory)
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return directory
+
+
+def arguments(encoder: Path, rows: Path, epochs: int, *more: str) -> list[str]:
+    return [
+        *("train", "--data", str(rows), "--base-model", str(encoder), "--epochs", str(epochs)),
+        *("--batch-size", "8", "--learning-rate", "1e-3", "--max-length", "48", "--json", *more),
+    ]
+
+
+def start(command: Sequence[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
+    )
+
+
+def wait_for_checkpoint(process: "subprocess.Popen[str]", directory: Path) -> None:
+    while not list(directory.glob("bundles/.*/checkpoints/checkpoint-*")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The same scores, and the same losses on the way there."""
+    assert other["metrics"]["accuracy"] == one["metrics"]["accuracy"]
+    assert other["metrics"]["loss"] == pytest.approx(one["metrics"]["loss"], abs=1e-3)
+    import mlflow
+
+    client = mlflow.MlflowClient("sqlite:///mlflow.db")
+    for name in ("train_loss", "validation_loss"):
+        histories = [
+            sorted((each.step, each.value) for each in client.get_metric_history(result["run_id"], name))
+            for result in (one, other)
+        ]
+        assert [step for step, _ in histories[0]] == [step for step, _ in histories[1]]
+        assert [value for _, value in histories[1]] == pytest.approx([value for _, value in histories[0]], abs=1e-3)
+
+
+@needs_ray
+def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
+    encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
+) -> None:
+    whole = cli(*arguments(encoder, labelled_file, 100))
+    assert whole.returncode == 0, whole.stderr
+    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 100, "--workers", "2")])
+    wait_for_checkpoint(process, tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    victims = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
+    assert len(victims) == 2
+    victims[1].kill()
+    assert process.stderr is not None
+    said = iter(process.stderr)
+    assert any("a worker died: all were started again, and go on from the latest checkpoint" in line for line in said)
+    process.kill()
+    process.communicate()
+    (left,) = tmp_path.glob("bundles/.*.partial-*")
+    result = cli("train", "--json", "--resume", left)
+    assert result.returncode == 0, result.stderr
+    assert_same(json.loads(whole.stdout), json.loads(result.stdout))
+
+
+@needs_ray
+def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
+    encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 5000, "--workers", "2")])
+    wait_for_checkpoint(process, tmp_path)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    found = json.loads(stdout)
+    assert found["stopped_early"]
+    assert found["metrics"]["accuracy"] > 0.8
+    Bundle.read(Path(found["bundle"])).verify()
+    assert not list(tmp_path.glob("bundles/.*"))
+    said = [line for line in stderr.splitlines() if not line.startswith(("step ", "training ", "Note: "))]
+    assert said == ["loading …", "fitting the baseline …", "tokenizing …", "starting 2 workers …", *said[4:]]
+    assert said[4].startswith("exporting")
+
+
+def test_torchrun_trains_as_one_process_does(encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path) -> None:
+    alone = cli(*arguments(encoder, labelled_file, 10))
+    assert alone.returncode == 0, alone.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    shared = subprocess.run(
+        [*torchrun, "-m", "newsbert", *arguments(encoder, labelled_file, 10, "--tune", "full")],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert shared.returncode == 0, shared.stderr
+    assert_same(json.loads(alone.stdout), json.loads(shared.stdout))
+    assert shared.stderr.count("loading …") == 1
+    assert len(list(tmp_path.glob("bundles/*"))) == 2
+
+
+def test_trainings_that_cannot_be_shared_are_told(encoder: Path, labelled_file: Path, cli: Cli) -> None:
+    call = arguments(encoder, labelled_file, 1)
+    for more, message in (
+        (("--workers", "999"), "999 workers need as many cores"),
+        (("--ray-address", "auto"), "--ray-address goes with --workers"),
+        (("--workers", "2", "--tune", "head"), "--tune head is done by one process"),
+        (("--workers", "2", "--in-container"), "--workers is for training without a container"),
+    ):
+        result = cli(*call, *more)
+        assert result.returncode == 2, result.stderr
+        assert message in json.loads(result.stdout)["error"]["message"]
+    assert not Path("bundles").exists() or not list(Path("bundles").iterdir())
