@@ -70,6 +70,11 @@ class BertTraining(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        first = self.encode(input_ids, attention_mask)
+        return cast(Tensor, self.classifier(self.classifier_dropout(self.pooler(first[:, None]))))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return what the last layer makes of the first token, `(batch, hidden)`."""
         embeddings = self.embeddings
         length = input_ids.shape[1]
         hidden = embeddings.word_embeddings(input_ids) + embeddings.position_embeddings.weight[:length]
@@ -78,8 +83,7 @@ class BertTraining(nn.Module):
         *layers, last = self.layers
         for layer in layers:
             hidden = self._layer(layer, hidden, mask, first_only=False)
-        hidden = self._layer(last, hidden, mask, first_only=True)
-        return cast(Tensor, self.classifier(self.classifier_dropout(self.pooler(hidden))))
+        return self._layer(last, hidden, mask, first_only=True)[:, 0]
 
     def begin(self, *seed: int) -> None:
         """Let dropout draw what this seed says."""

@@ -9,20 +9,20 @@ import numpy as np
 import torch
 
 from newsbert import config
-from newsbert.bert_graph import BertGraph
+from newsbert.bert_training import BertTraining
 from newsbert.errors import NewsbertError
 from newsbert.evaluation import FloatArray
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import pad
 from newsbert.token_rows import TokenRows
 
-_FORMAT = 2
+_FORMAT = 3
 _BATCH_TOKENS = 2048
 _TOLD_ROWS = 100
 
 
 def of(
-    encoder: BertGraph,
+    encoder: BertTraining,
     weights: str,
     rows: TokenRows,
     key: str,
@@ -35,7 +35,7 @@ def of(
 
     Args:
         encoder: In evaluation mode.
-        weights: Digest of its weights and configuration.
+        weights: Digest of its weights, configuration and precision.
         rows: Token ids.
         key: Theirs: see `token_rows.key`.
         pad_id: The id that pads a batch.
@@ -67,7 +67,9 @@ def _read(file: Path) -> FloatArray | None:
     return found
 
 
-def _write(file: Path, encoder: BertGraph, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]) -> None:
+def _write(
+    file: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
+) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     shape = (len(rows), encoder.classifier.in_features)
     try:
@@ -76,7 +78,8 @@ def _write(file: Path, encoder: BertGraph, rows: TokenRows, pad_id: int, on_rows
         for batch in sub_batches(rows.lengths.tolist(), _BATCH_TOKENS):
             input_ids, attention_mask = pad([rows[row] for row in batch], pad_id)
             with torch.inference_mode():
-                found[batch] = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
+                vectors = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+                found[batch] = vectors.float().numpy()
             done += len(batch)
             if done - told >= _TOLD_ROWS:
                 on_rows(told := done, len(rows))

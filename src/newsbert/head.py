@@ -3,6 +3,7 @@
 What is tuned is the pooler and the classifier, on the vectors that `features` keeps.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from newsbert import bert_graph, evaluation, features, loop, token_rows
 from newsbert.base_model import BaseModel
-from newsbert.bert_graph import BertGraph
+from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
 from newsbert.data import Dataset
@@ -21,7 +22,7 @@ from newsbert.errors import UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores
 from newsbert.events import Event, Phase, Progress
 from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.training import Trained, classifier, seed_torch
+from newsbert.training import Trained, classifier, precision_of, seed_torch
 
 
 class _Head(nn.Module):
@@ -70,8 +71,10 @@ def fit(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
             "newsbert train --tune full",
         )
+    precision = checkpoints.remember("precision", lambda: precision_of(model))
     model.requires_grad_(False)
-    encoder = BertGraph(model).eval()
+    computing = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
+    encoder = BertTraining(computing).eval()
     on_event(Phase("encoding"))
 
     def on_rows(done: int, rows: int) -> None:
@@ -79,7 +82,7 @@ def fit(
         if stop():
             raise KeyboardInterrupt
 
-    weights = base.sha256 + hashlib.sha256((base.path / "config.json").read_bytes()).hexdigest()
+    weights = f"{base.sha256} {hashlib.sha256((base.path / 'config.json').read_bytes()).hexdigest()} {precision}"
     train, validation = (
         features.of(
             encoder,
@@ -92,7 +95,7 @@ def fit(
         for split in (dataset.train, dataset.validation)
     )
     task = _Tuning(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
-    return Trained.of(model, loop.run(task, settings, checkpoints, on_event, stop), "fp32")
+    return Trained.of(model, loop.run(task, settings, checkpoints, on_event, stop), precision)
 
 
 class _Tuning:

@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 import newsbert
 from newsbert import base_model, config, features, token_rows, training
-from newsbert.bert_graph import BertGraph
+from newsbert.bert_training import BertTraining
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.events import Evaluation, Event, Progress, Step
 from newsbert.ragged import Ragged, RaggedWriter
@@ -119,7 +119,7 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
     rows = tokenizer.encode(["stocks fall as bank profit rises", "goal", "treaty vote border " * 9])
     with RaggedWriter(tmp_path / "rows", np.int32) as writer:
         writer.extend(rows)
-    encoder = BertGraph(training.classifier(base, ("a", "b"))).eval()
+    encoder = BertTraining(training.classifier(base, ("a", "b"))).eval()
     stored: token_rows.TokenRows = Ragged(tmp_path / "rows", np.int32)
     found = features.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
     model = AutoModel.from_pretrained(tiny_encoder).eval()
