@@ -1,0 +1,255 @@
+"""What techniques for small encoders gain on AG News rows that no training has seen, over several seeds.
+
+    python benchmarks/accuracy.py ROWS [--samples 15000] [--epochs 2] [--seeds 1 2 3] [--only NAME …]
+
+ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The test rows that `newsbert
+train` would take of them are put aside, so that a choice made here leaves them unseen. Of the others each training
+sees `--samples`, drawn by its seed; its held-out rows are 8,000 that are the same for all. Every technique is
+`newsbert train --tune full` but for one thing:
+
+- none
+- layer decay: the learning rate of a layer is 0.9 of the next higher one's (https://arxiv.org/abs/1801.06146)
+- averaged: scored and kept is the exponential average of the weights, 0.995 (https://arxiv.org/abs/1803.05407)
+- smoothing: labels are smoothed by 0.1 (https://arxiv.org/abs/1512.00567)
+- r-drop: two draws of dropout, and their divergence in the loss (https://arxiv.org/abs/2106.14448); twice the work
+- word vectors: the table of word vectors is tuned too
+
+What is measured is appended to benchmarks/results/accuracy.jsonl, and not measured again; the table is of all of it.
+"""
+
+import argparse
+import contextlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from newsbert import base_model, cpu, data, evaluation, loop, training
+from newsbert.checkpoints import Checkpoints
+from newsbert.config import TrainSettings
+from newsbert.data import Dataset, Split
+from newsbert.runtimes import sub_batches
+from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
+HELD_OUT = 8_000
+SMOOTHING, DECAY, AVERAGE, DIVERGENCE = 0.1, 0.9, 0.995, 1.0
+
+
+@contextlib.contextmanager
+def none() -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def layer_decay() -> Iterator[None]:
+    def optimizer(parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+        layers = 1 + max(depth(name) for name in parameters)
+        groups = [
+            {
+                "params": [parameter],
+                "weight_decay": loop.WEIGHT_DECAY if parameter.ndim > 1 else 0.0,
+                "share": DECAY ** (layers - 1 - depth(name)),
+            }
+            for name, parameter in parameters.items()
+        ]
+        made = torch.optim.AdamW(groups, fused=True)
+        made.register_step_pre_hook(scale)
+        return made
+
+    def scale(made: torch.optim.Optimizer, *_: Any) -> None:
+        for group in made.param_groups:
+            group["lr"] *= group["share"]
+
+    def depth(name: str) -> int:
+        """0 for the embeddings, one more for each layer, and what follows them like the last."""
+        if "embeddings" in name:
+            return 0
+        return int(name.split("layer.")[1].split(".", maxsplit=1)[0]) + 1 if "layer." in name else 6
+
+    with mock.patch.object(loop, "_optimizer", optimizer):
+        yield
+
+
+@contextlib.contextmanager
+def averaged() -> Iterator[None]:
+    class Averaging(loop._Loop):
+        def _step(self, stop: Callable[[], bool]) -> tuple[bool, bool]:
+            done = super()._step(stop)
+            share = min(AVERAGE, self._progress.step / (self._progress.step + 10))
+            mean = self.__dict__.setdefault("mean", {name: each.detach().clone() for name, each in self._named()})
+            torch._foreach_lerp_(list(mean.values()), [each.detach() for _, each in self._named()], 1 - share)
+            return done
+
+        def _evaluate(self) -> bool:
+            kept = {name: each.detach().clone() for name, each in self._named()}
+            self._set(self.__dict__["mean"])
+            found = super()._evaluate()
+            self._set(kept)
+            return found
+
+        def _named(self) -> list[tuple[str, nn.Parameter]]:
+            return list(self._parameters.items())
+
+        def _set(self, values: dict[str, Tensor]) -> None:
+            with torch.no_grad():
+                for name, parameter in self._named():
+                    parameter.copy_(values[name])
+
+    with mock.patch.object(loop, "_Loop", Averaging):
+        yield
+
+
+@contextlib.contextmanager
+def smoothing() -> Iterator[None]:
+    def loss(_: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=SMOOTHING)
+
+    with mock.patch.object(training._FineTuning, "_loss", loss):
+        yield
+
+
+@contextlib.contextmanager
+def r_drop() -> Iterator[None]:
+    plain = training._FineTuning._logits
+
+    def logits(self: Any, split: Any, rows: Sequence[int]) -> Tensor:
+        if not self._graph.training:
+            return plain(self, split, rows)
+        return torch.cat([plain(self, split, rows), plain(self, split, rows)])
+
+    def loss(_: Any, both: Tensor, labels: Tensor) -> Tensor:
+        one, other = (each.log_softmax(1) for each in both.chunk(2))
+        divergence = nn.functional.kl_div(one, other, reduction="sum", log_target=True) + nn.functional.kl_div(
+            other, one, reduction="sum", log_target=True
+        )
+        fit = nn.functional.nll_loss(one, labels, reduction="sum") + nn.functional.nll_loss(
+            other, labels, reduction="sum"
+        )
+        return fit / 2 + DIVERGENCE * divergence / 2
+
+    with (
+        mock.patch.object(training._FineTuning, "_logits", logits),
+        mock.patch.object(training._FineTuning, "_loss", loss),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def word_vectors() -> Iterator[None]:
+    plain = training.classifier
+
+    def classifier(*arguments: Any) -> Any:
+        return plain(*arguments).requires_grad_(True)
+
+    with mock.patch.object(training, "classifier", classifier):
+        yield
+
+
+TECHNIQUES: dict[str, Callable[[], Any]] = {
+    "none": none,
+    "layer decay": layer_decay,
+    "averaged": averaged,
+    "smoothing": smoothing,
+    "r-drop": r_drop,
+    "word vectors": word_vectors,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--samples", type=int, default=15_000)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=TECHNIQUES)
+    given = parser.parse_args()
+    torch.set_num_threads(cpu.cores())
+    everything = data.load(str(given.rows), labels=data.AG_NEWS_LABELS)
+    places = np.random.default_rng(0).permutation(len(everything.train))
+    held_out = rows_of(everything.train, places[:HELD_OUT], "held out")
+    for seed in given.seeds:
+        drawn = np.random.default_rng(seed).permutation(places[HELD_OUT:])[: given.samples]
+        rows = Dataset(
+            "AG News", everything.label_names, rows_of(everything.train, drawn, f"{seed} {given.samples}"),
+            everything.validation, held_out, "",
+        )  # fmt: skip
+        for name in given.only:
+            key = {"technique": name, "samples": given.samples, "epochs": given.epochs, "seed": seed}
+            if not any(key.items() <= found.items() for found in measured()):
+                settings = TrainSettings(epochs=given.epochs, seed=seed)
+                with TECHNIQUES[name]():
+                    result = key | one(rows, settings)
+                with RESULTS.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(result) + "\n")
+                print(result, flush=True)
+    table(given.samples, given.epochs)
+
+
+def rows_of(split: Split, places: Any, name: str) -> Split:
+    """Some rows of a split."""
+    return Split([split.texts[int(each)] for each in places], split.labels[places], f"{split.digest} {name}")
+
+
+def one(rows: Dataset, settings: TrainSettings) -> dict[str, float]:
+    """Train once; the accuracy on the held-out rows, and how long it took."""
+    base = base_model.find("minilm")
+    with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
+        work = Path(directory)
+        tokenizer = training.prepare_tokenizer(base, work, settings.max_length)
+        started = time.perf_counter()
+        trained = training.fit(
+            base, rows, tokenizer, settings, Checkpoints(work / "checkpoints"), lambda _: None, lambda: False
+        )
+        seconds = time.perf_counter() - started
+    scores = evaluation.score(predicted(trained, tokenizer, rows.test), rows.test.labels, rows.label_names)
+    return {"accuracy": scores.accuracy, "loss": scores.loss, "seconds": seconds}
+
+
+def predicted(trained: training.Trained, tokenizer: SequenceTokenizer, split: Split) -> Any:
+    """Probabilities of a split's rows."""
+    ids = tokenizer.encode(list(split.texts))
+    found = np.empty((len(ids), int(trained.model.config.num_labels)), np.float32)
+    with torch.inference_mode():
+        for part in sub_batches([len(each) for each in ids], 4096):
+            input_ids, mask = (torch.from_numpy(each) for each in pad([ids[row] for row in part], 0))
+            found[part] = trained.model(input_ids=input_ids, attention_mask=mask).logits.numpy()
+    return evaluation.softmax(found)
+
+
+def measured() -> list[dict[str, Any]]:
+    """All results so far."""
+    if not RESULTS.is_file():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def table(samples: int, epochs: float) -> None:
+    """Print accuracy by technique, and what it gains on the same seeds."""
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for each in measured():
+        if (each["samples"], each["epochs"]) == (samples, epochs):
+            found.setdefault(each["technique"], {})[each["seed"]] = each
+    print(f"\n{samples} training rows, {epochs:g} epochs, {HELD_OUT} held-out rows\n")
+    print("| technique | accuracy, mean | by seed | gain, mean | loss | time to none's |\n|---|---|---|---|---|---|")
+    plain = found.get("none", {})
+    for name, by_seed in found.items():
+        accuracies = [by_seed[seed]["accuracy"] for seed in sorted(by_seed)]
+        both = sorted(by_seed.keys() & plain.keys())
+        gain = statistics.fmean(by_seed[seed]["accuracy"] - plain[seed]["accuracy"] for seed in both) if both else 0
+        slower = statistics.median(by_seed[seed]["seconds"] / plain[seed]["seconds"] for seed in both) if both else 0
+        seeds = ", ".join(f"{each:.4f}" for each in accuracies)
+        loss = statistics.fmean(each["loss"] for each in by_seed.values())
+        print(f"| {name} | {statistics.fmean(accuracies):.4f} | {seeds} | {gain:+.4f} | {loss:.4f} | {slower:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
