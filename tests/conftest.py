@@ -18,6 +18,14 @@ __all__ = ["engine", "image_settings", "images"]
 # A suite that a shell runs in the background has Ctrl+C ignored, and so would all that it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the processes that share the suite, one has all tests of a file, and one all that use the engine."""
+    for item in items:
+        engine = item.get_closest_marker("engine") or "engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if engine else item.path.name))
+
+
 # Labels and texts of our own; every class has words that tell it.
 REVIEW_BELOW = 0.75
 """Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""
