@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads of processes share cores
+
 import pytest
 
 import newsbert
@@ -19,6 +21,7 @@ __all__ = ["engine", "image_settings", "images"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the processes that share the suite, one has all tests of a file, and one all that use the engine."""
     for item in items:

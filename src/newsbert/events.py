@@ -52,12 +52,20 @@ class Evaluation:
     best: bool
 
 
-Event = Phase | Note | Progress | Step | Evaluation
-
-
 @dataclass
 class History:
     """What was reported while training, for the learning curves."""
 
     steps: list[Step] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A training goes on behind a step; `history` is what was reported until then."""
+
+    step: int
+    history: History
+
+
+Event = Phase | Note | Progress | Step | Evaluation | Resumed

@@ -20,7 +20,7 @@ from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
 from newsbert.errors import DivergedError
 from newsbert.evaluation import IntArray, Scores
-from newsbert.events import Evaluation, Event, History, Note, Step
+from newsbert.events import Evaluation, Event, History, Note, Resumed, Step
 
 WARMUP_SHARE = 0.06
 EVALUATIONS_PER_EPOCH = 2
@@ -145,6 +145,9 @@ class _Loop:
     def run(self, stop: Callable[[], bool]) -> Outcome:
         """Go on to the last step, or until it is to stop, or the loss is no finite number."""
         progress, saved = self._progress, self._began
+        if progress.step:
+            told = progress.history
+            self._on_event(Resumed(progress.step, History([*told.steps], [*told.evaluations])))
         stopped, finite = False, True
         while progress.step < self._total and not stopped:
             finite, asked = self._step(stop)

@@ -19,7 +19,7 @@ from newsbert import parallel, ray_cluster, training_run, tuning
 from newsbert.checkpoints import Checkpoints
 from newsbert.config import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
-from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.ray_cluster import Cluster
 from newsbert.training import Trained
 
@@ -235,6 +235,8 @@ class _Relay:
         self._steps = dict.fromkeys((Step, Evaluation), 0)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Resumed) and self._steps[Step]:
+            return
         if not isinstance(event, Step | Evaluation):
             self._on_event(event)
             return

@@ -15,7 +15,7 @@ from newsbert.bundle import Bundle
 from newsbert.config import RaySettings, TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
-from newsbert.events import Evaluation, Event, Note, Phase, Step
+from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.review import Threshold
 from newsbert.run_log import DATA_DIGEST_TAG
 from newsbert.work_dir import RunFile
@@ -277,17 +277,12 @@ def _fit(
     from newsbert.checkpoints import Checkpoints
 
     def report(event: Event) -> None:
-        if isinstance(event, Evaluation):
-            run.metrics(
-                {
-                    "validation_accuracy": event.accuracy,
-                    "validation_f1_macro": event.f1_macro,
-                    "validation_loss": event.loss,
-                },
-                event.step,
-            )
-        elif isinstance(event, Step) and event.report and event.loss is not None:
-            run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
+        # What a training that was killed has reported need not have reached the server; what has is left out.
+        told: list[Event] = [event]
+        if isinstance(event, Resumed):
+            told = [*event.history.steps, *event.history.evaluations]
+        for each in told:
+            _log(run, each)
         news = run.news()
         if news is not None:
             on_event(Note(news))
@@ -298,6 +293,15 @@ def _fit(
     return tuning.tune(
         base, rows, TrainSettings(**_anywhere(settings)), shared, work / "bundle", checkpoints, report, stop
     )
+
+
+def _log(run: "RunLog", event: Event) -> None:
+    """Log what is reported of a step."""
+    if isinstance(event, Evaluation):
+        found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
+        run.metrics({f"validation_{name}": value for name, value in found.items()}, event.step)
+    elif isinstance(event, Step) and event.report and event.loss is not None:
+        run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
 
 
 def _write_log(

@@ -5,7 +5,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import base_model, head, parallel, training
+import torch
+
+from newsbert import base_model, cpu, head, parallel, training
 from newsbert.base_model import BaseModel
 from newsbert.checkpoints import Checkpoints
 from newsbert.config import RaySettings, TrainSettings
@@ -40,6 +42,7 @@ def tune(
     Raises:
         NewsbertError: If it cannot be done.
     """
+    torch.set_num_threads(min(torch.get_num_threads(), cpu.cores()))  # a container's limit counts
     shutil.rmtree(bundle, ignore_errors=True)  # of a training that goes on
     bundle.mkdir()
     tokenizer = training.prepare_tokenizer(base, bundle, settings.max_length)

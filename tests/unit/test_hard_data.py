@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,10 @@ Train = Callable[..., newsbert.TrainResult]
 def train(tiny_encoder: Path, tmp_path: Path) -> Train:
     """Train on rows of text and label, and see that the bundle is whole."""
 
-    def train(rows: Iterable[tuple[str, str]], **settings: object) -> newsbert.TrainResult:
+    def train(rows: Iterable[tuple[str, str]], **settings: Any) -> newsbert.TrainResult:
         with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("text", "label"), *rows])
-        given: dict[str, object] = {"max_length": 32, "max_steps": 6, **settings}
+        given: dict[str, Any] = {"max_length": 32, "max_steps": 6, **settings}
         result = newsbert.train(
             data="rows.csv", base_model=str(tiny_encoder), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", **given
         )
@@ -38,7 +39,7 @@ def test_two_hundred_classes(train: Train) -> None:
 def test_hardly_any_row_of_one_class(train: Train) -> None:
     rows = [(f"goal team {row}", "common") for row in range(2_997)]
     result = train([*rows, *((f"minister treaty {row}", "rare") for row in range(3))])
-    assert {name: each.support for name, each in result.scores.per_class.items()} == {"common": 300, "rare": 1}
+    assert result.scores.per_class["rare"].support == 1
 
 
 @pytest.mark.parametrize("tune", ["full", "head"])

@@ -19,7 +19,7 @@ from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
 from newsbert.errors import DivergedError
 from newsbert.evaluation import IntArray, Scores
-from newsbert.events import Event, Note, Step
+from newsbert.events import Event, Note, Resumed, Step
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
 ROWS = 50
@@ -60,8 +60,10 @@ class KilledError(BaseException):
     """Nothing in the loop may catch it."""
 
 
-def _run(task: Points, directory: Path, kill_at: int | None = None) -> loop.Outcome:
+def _run(task: Points, directory: Path, kill_at: int | None = None, events: list[Event] | None = None) -> loop.Outcome:
     def on_event(event: Event) -> None:
+        if events is not None:
+            events.append(event)
         if isinstance(event, Step) and event.step == kill_at:
             raise KilledError
 
@@ -90,7 +92,8 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
     expected = _run(whole, tmp_path / "a")
     with pytest.raises(KilledError):
         _run(killed, tmp_path / "b", kill_at)
-    found = _run(gone_on, tmp_path / "b")
+    events: list[Event] = []
+    found = _run(gone_on, tmp_path / "b", events=events)
     assert gone_on.weights == whole.weights
     assert (1 in gone_on.read) == (kill_at <= 4)  # the first evaluation, and with it a checkpoint, is at step 4
     assert {**killed.read, **gone_on.read} == whole.read
@@ -102,6 +105,12 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
         return steps, history.evaluations, outcome.progress.best_step
 
     assert told(found) == told(expected)
+    # Who listens hears of every report, the earlier ones at once.
+    first = events[0]
+    assert isinstance(first, Resumed) == (kill_at > 4)
+    if isinstance(first, Resumed):
+        steps = [each.step for each in first.history.steps]
+        assert steps == list(range(1, first.step + 1))
 
 
 def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:

@@ -163,12 +163,14 @@ class _Reporter:
         self._score: float | None = None
 
     def __call__(self, event: "Event") -> None:
-        from newsbert.events import Evaluation, Note, Phase, Progress
+        from newsbert.events import Evaluation, Note, Phase, Progress, Resumed
 
         if isinstance(event, Note):
             self._screen.note(event.message)
         elif isinstance(event, Phase):
             self._progress.phase(event.name)
+        elif isinstance(event, Resumed):
+            self._screen.log(f"going on behind step {event.step}")
         elif isinstance(event, Progress):
             self._progress.update(event.name, event.done, event.total, {})
         elif isinstance(event, Evaluation):
