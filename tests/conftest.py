@@ -25,7 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of the processes that share the suite, one has all tests of a file, and one all that use the engine."""
     for item in items:
-        engine = item.get_closest_marker("engine") or "engine" in getattr(item, "fixturenames", ())
+        # One test of e2e uses it, and what both install is made once.
+        engine = "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts
         item.add_marker(pytest.mark.xdist_group("engine" if engine else item.path.name))
 
 
