@@ -65,7 +65,10 @@ def fit(
         relay = _Relay(on_event)
         while True:
             ended = not thread.is_alive()
-            events, error, trained = ray.get(keeper.news.remote(stop()))
+            try:
+                events, error, trained = ray.get(keeper.news.remote(stop()))
+            except ray.exceptions.RayActorError as lost:
+                raise NewsbertError(f"Ray gave up: {first_line(lost)}", "see whether memory suffices") from lost
             for event in events:
                 relay(event)
             if error is not None:
@@ -74,8 +77,9 @@ def fit(
                 thread.join()
                 return trained  # type: ignore[no-any-return]
             if ended:
-                reason = first_line(failed[0]) if failed else "its workers ended"
-                raise NewsbertError(f"Ray gave up: {reason}", "ray status") from (failed[0] if failed else None)
+                cause = failed[0] if failed else None
+                reason = first_line(cause) if cause else "its workers ended"
+                raise NewsbertError(f"Ray gave up: {reason}", "see whether memory suffices") from cause
             time.sleep(_POLL_S)
 
 
