@@ -30,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("engine" if engine else item.path.name))
 
 
+long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
+
 # Labels and texts of our own; every class has words that tell it.
 REVIEW_BELOW = 0.75
 """Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""

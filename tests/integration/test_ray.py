@@ -15,7 +15,7 @@ import pytest
 
 from newsbert import rows
 from newsbert.bundle import Bundle
-from tests.conftest import Cli
+from tests.conftest import Cli, long
 
 pytest.importorskip("ray", reason="needs newsbert[ray]")
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
@@ -146,6 +146,7 @@ def test_s3_does_without_workers_and_takes_rejected_rows_of_an_earlier_output_aw
     assert [row["text"] for row in rows.read(found)] == ["one", "two"]
 
 
+@long
 def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", 60_000)
     assert cli("predict", "--model", bundle.path, "--file", file, "--output", "alone.jsonl").returncode == 0

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from newsbert.bundle import Bundle
-from tests.conftest import Cli
+from tests.conftest import Cli, long
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs newsbert[ray]")
@@ -69,6 +69,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 @needs_ray
+@long
 def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
     encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
