@@ -28,6 +28,7 @@ def joined() -> Iterator[None]:
         torch.cuda.set_device(dist.get_node_local_rank())
     try:
         yield
+        dist.barrier()  # one that leaves while another still hears from it would abort that one
     finally:
         dist.destroy_process_group()
 

@@ -42,6 +42,7 @@ def _share(rank: int, size: int, directory: str, stop_at: int | None) -> None:
         "kept": sorted(path.name for path in Path(directory, f"checkpoints-{rank}").iterdir()),
     }
     Path(directory, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
