@@ -21,13 +21,6 @@ __all__ = ["engine", "image_settings", "images"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of the processes that share the suite, one has all tests of a file, and one all that use the engine."""
-    # One test of e2e uses it, and what both install is made once.
-    engine = "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts
-    item.add_marker(pytest.mark.xdist_group("engine" if engine else item.path.name))
-
-
 long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
 
 # Labels and texts of our own; every class has words that tell it.
