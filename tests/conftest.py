@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: threads of processes share cores
-
 import pytest
 
 import newsbert
@@ -20,8 +18,16 @@ __all__ = ["engine", "image_settings", "images"]
 # A suite that a shell runs in the background has Ctrl+C ignored, and so would all that it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
 long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """All that needs images runs in one process of those that share the suite, and so does each file of integration."""
+    if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts:
+        item.add_marker(pytest.mark.xdist_group("engine"))
+    elif "integration" in item.path.parts:
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
+
 
 # Labels and texts of our own; every class has words that tell it.
 REVIEW_BELOW = 0.75
