@@ -62,7 +62,7 @@ def train(
             f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
             f"newsbert train --resume {resume}",
         )
-    resolved = training_run.settings_of(resume) if resume is not None else config.resolve(TrainSettings, **settings)
+    resolved = _train_settings(resume, settings)
     _check_shared(resolved, shared)
     if resume is not None:
         return training_run.resume(resume, shared, connect(tracking_uri, experiment), model_name, on_event, stop)
@@ -81,11 +81,16 @@ def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) ->
     Raises:
         NewsbertError: If it cannot be done.
     """
-    resolved = training_run.settings_of(resume) if resume is not None else config.resolve(TrainSettings, **settings)
-    rows = training_run.load_rows(resolved)
     from newsbert import tuning
 
+    resolved = _train_settings(resume, settings)
+    rows = training_run.load_rows(resolved)
     tuning.help_out(resolved, rows, None, lambda event: None, stop)
+
+
+def _train_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:
+    """Those of the training that goes on, or what is given, configured or default."""
+    return config.resolve(TrainSettings, **settings) if resume is None else training_run.settings_of(resume)
 
 
 def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
@@ -96,9 +101,9 @@ def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
     """
     several = shared.workers > 1 or config.torchrun_rank() is not None
     if several and settings.tune == "head":
-        raise UsageError("--tune head is done by one process, in seconds", "leave --workers out")
+        raise UsageError("--tune head is done by one process", "--workers 1, without torchrun")
     if shared.workers > 1 and config.torchrun_rank() is not None:
-        raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "leave one of them out")
+        raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "--workers 1")
     if shared.workers > 1:
         ray_cluster.check(shared)
 

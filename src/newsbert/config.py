@@ -231,6 +231,17 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
     return section(**values)
 
 
+def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
+    """Resolve the settings of work that several processes may share.
+
+    Raises:
+        UsageError: If a value cannot be, or an address is given without workers.
+    """
+    if ray_address is not None and workers is None:
+        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
+    return resolve(RaySettings, workers=workers, address=ray_address)
+
+
 def model_name(flag: str | None = None) -> str | None:
     """The registered model's name from the flag, `NEWSBERT_MODEL_NAME` or the file's `model_name`; else `None`."""
     value = flag or os.environ.get("NEWSBERT_MODEL_NAME") or _read_file().get(_MODEL_NAME_KEY)
@@ -350,17 +361,6 @@ def quiet_mlflow() -> None:
 def quiet_onnxruntime() -> None:
     """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
-def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
-    """Resolve the settings of work that several processes may share.
-
-    Raises:
-        UsageError: If a value cannot be, or an address is given without workers.
-    """
-    if ray_address is not None and workers is None:
-        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
-    return resolve(RaySettings, workers=workers, address=ray_address)
 
 
 def torchrun_rank() -> int | None:

@@ -43,6 +43,17 @@ class Cluster:
     worker_cores: int
     node: str
 
+    def beside(self, kind: type) -> Any:
+        """A class as a Ray actor that runs beside this process, and so lives as long."""
+        import ray
+
+        return ray.remote(num_cpus=0, label_selector=self.here)(kind)
+
+    @property
+    def here(self) -> dict[str, str]:
+        """What Ray calls the node of this process."""
+        return {"ray.io/node-id": self.node}
+
 
 def check(settings: RaySettings) -> None:
     """See whether the workers can be had, as far as that takes no Ray.

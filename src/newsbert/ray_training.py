@@ -38,7 +38,7 @@ def fit(
     """Tune in Ray's workers, which load the rows themselves, and return what the first of them has.
 
     Args:
-        settings: The training's, with paths that mean the same on every node.
+        settings: The training's.
         digest: Of the rows.
         shared: How many workers, and where.
         checkpoints: Where they are kept on this machine.
@@ -55,9 +55,8 @@ def fit(
     ):
         import ray
 
-        on_node = {"ray.io/node-id": cluster.node}
-        keeper = ray.remote(num_cpus=0, label_selector=on_node)(_Keeper).remote(checkpoints)
-        work = _Work(settings, digest, cluster.worker_cores, keeper)
+        keeper = cluster.beside(_Keeper).remote(checkpoints)
+        work = _Work(TrainSettings(**training_run.anywhere(settings)), digest, cluster.worker_cores, keeper)
         failed: list[Exception] = []
         # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
         thread = threading.Thread(target=_train, args=(cluster, Path(directory), work, failed), daemon=True)
@@ -109,7 +108,7 @@ class _Work:
     """What a worker has to know.
 
     Attributes:
-        settings: The training's.
+        settings: The training's, with paths that mean the same in any working directory.
         digest: Of the rows.
         cores: For each worker.
         keeper: The actor.

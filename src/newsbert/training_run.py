@@ -107,7 +107,7 @@ def start(
         on_event(Note(f"run {left.run_id} was killed while training: {said}"))
     with tracker.run() as run:
         final = output or _BUNDLES / run.run_id
-        begun = RunFile(run.run_id, str(final.absolute()), _anywhere(settings), rows.digest, base.sha256, model_name)
+        begun = RunFile(run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name)
         with work_dir.beside(final, begun) as work:
             run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
             run.params(_params(settings, base, rows))
@@ -197,7 +197,7 @@ def load_rows(settings: TrainSettings) -> data.Dataset:
     )
 
 
-def _anywhere(settings: TrainSettings) -> dict[str, Any]:
+def anywhere(settings: TrainSettings) -> dict[str, Any]:
     """Settings whose paths mean the same in any working directory."""
     values = dataclasses.asdict(settings)
     paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
@@ -290,9 +290,7 @@ def _fit(
 
     on_event(Phase("tokenizing"))
     checkpoints = Checkpoints(work_dir.checkpoints(work))
-    return tuning.tune(
-        base, rows, TrainSettings(**_anywhere(settings)), shared, work / "bundle", checkpoints, report, stop
-    )
+    return tuning.tune(base, rows, settings, shared, work / "bundle", checkpoints, report, stop)
 
 
 def _log(run: "RunLog", event: Event) -> None:

@@ -68,7 +68,7 @@ class Workers:
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # each row, which is a window, goes to a worker by itself
         files = {file: (self.bundle.path / file).read_bytes() for file in files_of(self.runtime)}
-        keeper = _keeper(self._cluster.node).remote([ray.put(files)])
+        keeper = self._cluster.beside(_Keeper).remote([ray.put(files)])
         try:
             with ray.data.DataContext.current(context):
                 blocks = (
@@ -78,7 +78,7 @@ class Workers:
                         fn_kwargs={"source": source, "directory": os.getcwd(), "skip": skip, "rows": rows},  # noqa: PTH109
                         batch_format="pyarrow",
                         num_cpus=0,
-                        label_selector={"ray.io/node-id": self._cluster.node},
+                        label_selector=self._cluster.here,
                     )
                     .map_batches(
                         _Worker,
@@ -147,13 +147,6 @@ class _Keeper:
     def begin(self, place: int) -> int:
         self._begun[place] = self._begun.get(place, 0) + 1
         return self._begun[place]
-
-
-def _keeper(node: str) -> Any:
-    """The class as a Ray actor that runs beside this process, and so lives as long."""
-    import ray
-
-    return ray.remote(num_cpus=0, label_selector={"ray.io/node-id": node})(_Keeper)
 
 
 def _read(_: Any, source: Source, directory: str, skip: int, rows: int) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,11 +110,11 @@ def train(
     from newsbert import api
 
     if config.torchrun_rank():  # another of its processes runs this training and tells of it
-        with _Interrupts(None) as interrupts:
+        with _Interrupts(lambda _: None) as interrupts:
             api.help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
-    with screen.progress() as progress, _Interrupts(screen) as interrupts:
+    with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
         result = api.train(
             **flags,
             on_event=_Reporter(screen, progress),
@@ -128,8 +129,8 @@ _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainSettings))
 class _Interrupts:
     """Ctrl+C: the first asks training to stop, the second aborts. SIGTERM counts as Ctrl+C."""
 
-    def __init__(self, screen: Output | None) -> None:
-        self._screen = screen
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
         self._count = 0
         self._previous: dict[int, Any] = {}
 
@@ -150,8 +151,7 @@ class _Interrupts:
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        if self._screen is not None:
-            self._screen.note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
+        self._note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
 
 
 class _Reporter:
