@@ -9,6 +9,7 @@ import pytest
 
 import newsbert
 from newsbert.bundle import Bundle
+from newsbert.events import Event, Step
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -55,4 +56,13 @@ def test_a_text_of_ten_megabytes(train: Train, tune: str) -> None:
 
 def test_a_batch_of_all_rows(train: Train) -> None:
     rows = [(f"goal team {row}", "sport") for row in range(400)] + [(f"minister {row}", "world") for row in range(400)]
-    assert train(rows, batch_size=100_000, epochs=4).metrics["accuracy"] > 0.4
+    steps: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            steps.append(event.step)
+
+    settings = {"batch_size": 100_000, "epochs": 30, "max_steps": None, "learning_rate": 3e-3}
+    result = train(rows, **settings, on_event=on_event)
+    assert steps == list(range(1, 31))  # one an epoch
+    assert result.metrics["accuracy"] > 0.9
