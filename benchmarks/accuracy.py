@@ -1,6 +1,6 @@
 """What techniques for small encoders gain on AG News rows that no training has seen, over several seeds.
 
-    python benchmarks/accuracy.py ROWS [--samples 15000] [--epochs 2] [--seeds 1 2 3] [--only NAME …]
+    python benchmarks/accuracy.py ROWS [--samples 15000] [--epochs 2] [--seeds 1 2 3] [--only NAME …] [--results FILE]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The test rows that `newsbert
 train` would take of them are put aside, so that a choice made here leaves them unseen. Of the others each training
@@ -14,7 +14,7 @@ sees `--samples`, drawn by its seed; its held-out rows are 8,000 that are the sa
 - r-drop: two draws of dropout, and their divergence in the loss (https://arxiv.org/abs/2106.14448); twice the work
 - word vectors: the table of word vectors is tuned too
 
-What is measured is appended to benchmarks/results/accuracy.jsonl, and not measured again; the table is of all of it.
+What is measured is appended to `--results`, and not measured again; the table is of all of it.
 """
 
 import argparse
@@ -82,27 +82,30 @@ def layer_decay() -> Iterator[None]:
 @contextlib.contextmanager
 def averaged() -> Iterator[None]:
     class Averaging(loop._Loop):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.mean: list[Tensor] = []
+
         def _step(self, stop: Callable[[], bool]) -> tuple[bool, bool]:
             done = super()._step(stop)
-            share = min(AVERAGE, self._progress.step / (self._progress.step + 10))
-            mean = self.__dict__.setdefault("mean", {name: each.detach().clone() for name, each in self._named()})
-            torch._foreach_lerp_(list(mean.values()), [each.detach() for _, each in self._named()], 1 - share)
+            share = min(AVERAGE, self._progress.step / (self._progress.step + 10))  # of the average so far
+            self.mean = self.mean or self._values()
+            torch._foreach_lerp_(self.mean, self._values(), 1 - share)
             return done
 
         def _evaluate(self) -> bool:
-            kept = {name: each.detach().clone() for name, each in self._named()}
-            self._set(self.__dict__["mean"])
+            own = self._values()
+            self._set(self.mean)
             found = super()._evaluate()
-            self._set(kept)
+            self._set(own)
             return found
 
-        def _named(self) -> list[tuple[str, nn.Parameter]]:
-            return list(self._parameters.items())
+        def _values(self) -> list[Tensor]:
+            return [each.detach().clone() for each in self._parameters.values()]
 
-        def _set(self, values: dict[str, Tensor]) -> None:
+        def _set(self, values: list[Tensor]) -> None:
             with torch.no_grad():
-                for name, parameter in self._named():
-                    parameter.copy_(values[name])
+                torch._foreach_copy_(list(self._parameters.values()), values)
 
     with mock.patch.object(loop, "_Loop", Averaging):
         yield
@@ -170,6 +173,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=15_000)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=TECHNIQUES)
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
@@ -184,14 +188,14 @@ def main() -> None:
         )  # fmt: skip
         for name in given.only:
             key = {"technique": name, "samples": given.samples, "epochs": given.epochs, "seed": seed}
-            if not any(key.items() <= found.items() for found in measured()):
+            if not any(key.items() <= found.items() for found in measured(given.results)):
                 settings = TrainSettings(epochs=given.epochs, seed=seed)
                 with TECHNIQUES[name]():
                     result = key | one(rows, settings)
-                with RESULTS.open("a", encoding="utf-8") as stream:
+                with given.results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(result) + "\n")
                 print(result, flush=True)
-    table(given.samples, given.epochs)
+    table(measured(given.results), given.samples, given.epochs)
 
 
 def rows_of(split: Split, places: Any, name: str) -> Split:
@@ -225,17 +229,17 @@ def predicted(trained: training.Trained, tokenizer: SequenceTokenizer, split: Sp
     return evaluation.softmax(found)
 
 
-def measured() -> list[dict[str, Any]]:
+def measured(results: Path) -> list[dict[str, Any]]:
     """All results so far."""
-    if not RESULTS.is_file():
+    if not results.is_file():
         return []
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
-def table(samples: int, epochs: float) -> None:
+def table(results: list[dict[str, Any]], samples: int, epochs: float) -> None:
     """Print accuracy by technique, and what it gains on the same seeds."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for each in measured():
+    for each in results:
         if (each["samples"], each["epochs"]) == (samples, epochs):
             found.setdefault(each["technique"], {})[each["seed"]] = each
     print(f"\n{samples} training rows, {epochs:g} epochs, {HELD_OUT} held-out rows\n")

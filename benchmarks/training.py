@@ -1,6 +1,6 @@
 """How fast ways to tune an encoder are, on the same rows, encoder and threads, taking turns in one run.
 
-    python benchmarks/training.py ROWS [--rounds 3] [--examples 960]
+    python benchmarks/training.py ROWS [--rounds 3] [--examples 960] [--workers 2]
     python benchmarks/training.py ROWS --head [--samples 15000] [--epochs 5]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first compares examples a
@@ -10,6 +10,7 @@ second of steps of optimization, evaluation and export not counted:
 - what the system newsbert replaces did: a frozen encoder run in every epoch, texts padded to 160 tokens, batches of
   16;
 - `newsbert train`, `--tune lora`, and in fp32;
+- with `--workers`, as many workers of Ray on this machine, which share its cores;
 - the limit: the multiplications of the encoder's matrices, at the speed of such multiplications alone.
 
 The second measures `newsbert train --tune head` on so many rows, tokenization and encoding included, the first time
@@ -31,9 +32,9 @@ import transformers
 from torch import nn
 
 import newsbert
-from newsbert import base_model, cpu, data, training
+from newsbert import base_model, cpu, data, ray_training, training
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
+from newsbert.config import RaySettings, TrainSettings
 from newsbert.data import Dataset
 from newsbert.events import Event, Phase, Step
 from newsbert.runtimes.tokenization import SequenceTokenizer, pad
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=960)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--head", action="store_true")
     parser.add_argument("--samples", type=int, default=15_000)
     parser.add_argument("--epochs", type=float, default=5.0)
@@ -66,10 +68,10 @@ def main() -> None:
         if arguments.head:
             head(dataset, rows, tokenizer, arguments)
         else:
-            speeds(dataset, tokenizer, arguments)
+            speeds(dataset, rows, tokenizer, arguments)
 
 
-def speeds(dataset: Dataset, tokenizer: SequenceTokenizer, arguments: Any) -> None:
+def speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
     """Print examples a second of every way, medians of the rounds."""
     ways: dict[str, Visit] = {
         "transformers.Trainer, defaults": lambda rows: trainer(rows, tokenizer, arguments.examples),
@@ -78,6 +80,8 @@ def speeds(dataset: Dataset, tokenizer: SequenceTokenizer, arguments: Any) -> No
         "newsbert train --tune lora": lambda rows: own(rows, tokenizer, arguments.examples, tune="lora"),
         "newsbert train, fp32": lambda rows: own(rows, tokenizer, arguments.examples, fp32=True),
     }
+    if arguments.workers > 1:
+        ways[f"newsbert train --workers {arguments.workers}"] = lambda dataset: shared(dataset, rows, arguments)
     mean = statistics.fmean(len(ids) for ids in tokenizer.encode(list(dataset.train.texts[:2000])))
     found: dict[str, list[float]] = {name: [] for name in ways}
     limits = []
@@ -99,22 +103,45 @@ def own(
     dataset: Dataset, tokenizer: SequenceTokenizer, examples: int, tune: str = "full", *, fp32: bool = False
 ) -> float:
     """Examples a second of newsbert's loop."""
-    told: list[tuple[float, int]] = []
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, Step):
-            told.append((time.perf_counter(), event.step))
-
+    clock = Clock()
     settings = TrainSettings(max_steps=examples // 32 + SKIPPED, batch_size=32, tune=tune)
     with tempfile.TemporaryDirectory() as work:
         if fp32:  # as a training has it that began so
             Path(work, "precision").write_text("fp32", encoding="utf-8")
         few = Dataset(dataset.name, dataset.label_names, dataset.train, _first(dataset, 64), dataset.test, "")
-        training.fit(
-            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), on_event, lambda: False
-        )
-    counted = told[SKIPPED - 1 :]
-    return 32 * (counted[-1][1] - counted[0][1]) / (counted[-1][0] - counted[0][0])
+        training.fit(base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False)
+    return clock.rate
+
+
+def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
+    """Examples a second of workers of Ray."""
+    clock = Clock()
+    settings = TrainSettings(
+        data=str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples, batch_size=32,
+        max_steps=arguments.examples // 32 + SKIPPED,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        checkpoints, workers = Checkpoints(Path(work)), RaySettings(workers=arguments.workers)
+        ray_training.fit(settings, dataset.digest, workers, checkpoints, clock, lambda: False)
+    return clock.rate
+
+
+class Clock:
+    """Hears of steps of 32 examples."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[float, int]] = []
+
+    def __call__(self, event: Event) -> None:
+        """Note when a step was made."""
+        if isinstance(event, Step):
+            self._told.append((time.perf_counter(), event.step))
+
+    @property
+    def rate(self) -> float:
+        """Examples a second of the steps that count."""
+        (began, first), *_, (ended, last) = self._told[SKIPPED - 1 :]
+        return 32 * (last - first) / (ended - began)
 
 
 def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
@@ -127,7 +154,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> fl
     ]
     times: list[float] = []
 
-    class Clock(transformers.TrainerCallback):  # type: ignore[misc]
+    class Times(transformers.TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
@@ -139,7 +166,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> fl
             logging_strategy="no",
         )  # fmt: skip
         transformers.Trainer(
-            model, arguments, collate(tokenizer), train_dataset=rows, callbacks=[Clock()]
+            model, arguments, collate(tokenizer), train_dataset=rows, callbacks=[Times()]
         ).train()  # fmt: skip
     return 8 * (len(times) - SKIPPED) / (times[-1] - times[SKIPPED - 1])
 
