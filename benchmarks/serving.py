@@ -16,13 +16,11 @@ Prints the tables; `--output` also writes `serving.json`, with all figures, and 
 import argparse
 import dataclasses
 import gzip
-import hashlib
 import json
 import math
 import os
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,11 +28,12 @@ from typing import Any
 
 import psutil
 
+import environments
 import plots
 import results
 import servers
 from measure import SEED, Length, ceiling, log, offline, visit
-from newsbert import __version__, config, cpu, runtimes
+from newsbert import __version__, cpu, runtimes
 from newsbert.bundle import Bundle, files_of
 from newsbert.text import prepare
 from results import Limit, Measured, Run
@@ -107,23 +106,6 @@ def read_texts(file: Path, count: int, cleaning: tuple[str, ...]) -> list[str]:
     with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
         rows = [json.loads(line)["text"] for line in lines]
     return [prepare(row, cleaning) for row in random.Random(SEED).sample(rows, min(count, len(rows)))]
-
-
-def peers_environment(torch_index: str) -> Path:
-    """The programs of the peers' environment, which is made first if it is not there."""
-    requirements = HERE / "peers.txt"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
-    directory = config.cache_dir() / "benchmarks" / f"peers-{digest}"
-    if not (directory / "installed").is_file():
-        log(f"installing the peers into {directory} …")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)
-        pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        if torch_index:
-            (torch,) = [line for line in requirements.read_text().splitlines() if line.startswith("torch==")]
-            subprocess.run([*pip, "--no-deps", "--retries", "1", "--index-url", torch_index, torch], check=True)
-        subprocess.run([*pip, "-r", str(requirements)], check=True)
-        (directory / "installed").touch()
-    return directory / "bin"
 
 
 def machine(options: Options) -> dict[str, object]:
@@ -209,7 +191,11 @@ def main() -> None:
     measured = [Measured(each.key, each.name, each.default, each.runtime) for each in chosen]
     limits = {runtime: Limit() for runtime in asked.runtimes if wanted("g", asked.only)}
 
-    peers = peers_environment(asked.torch_index) if any(each.key[0] in "bcd" for each in chosen) else Path()
+    peers = (
+        environments.programs(HERE / "peers.txt", asked.torch_index)
+        if any(each.key[0] in "bcd" for each in chosen)
+        else Path()
+    )
     log("the load generator alone …")
     echo = ceiling(texts, min(asked.seconds, 3))
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
