@@ -5,6 +5,7 @@ is the default. This is the only module that reads the environment or that file.
 """
 
 import dataclasses
+import math
 import os
 import tomllib
 import types
@@ -46,6 +47,12 @@ def _setting(
 LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
 """Defaults, by what is tuned."""
 
+EPOCHS, BATCH_ROWS = 5.0, 32
+"""Defaults where rows are many."""
+
+LEAST_STEPS, LEAST_STEPS_AN_EPOCH, LEAST_BATCH_ROWS = 60, 8, 4
+"""By default few rows are read in smaller batches and more often, since a new head takes so many steps to learn."""
+
 
 @dataclass(frozen=True)
 class TrackingSettings:
@@ -65,10 +72,19 @@ class TrainSettings:
     text_column: str | None = _setting(None, "Column of the text")
     label_column: str | None = _setting(None, "Column of the label")
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
-    epochs: float = _setting(5.0, "Passes over the training rows", least=1e-6, most=10_000)
+    epochs: float | None = _setting(
+        None,
+        f"Passes over the training rows (default: {EPOCHS:g}, or more that make {LEAST_STEPS} steps)",
+        least=1e-6,
+        most=10_000,
+    )
     max_steps: int | None = _setting(None, "Steps at most, however many epochs they are", least=1)
     samples: int | None = _setting(None, "Training rows to use at most", least=1)
-    batch_size: int = _setting(32, "Rows in a training step", least=1)
+    batch_size: int | None = _setting(
+        None,
+        f"Rows in a training step (default: {BATCH_ROWS}, or an eighth of all, but {LEAST_BATCH_ROWS} at least)",
+        least=1,
+    )
     tune: str = _setting(
         "full",
         "What is tuned: full, the encoder too; lora, adapters of it; or head, only what follows it",
@@ -93,6 +109,15 @@ class TrainSettings:
     )
     seed: int = _setting(42, "Seed of splits, order and initialization", least=0, most=2**32 - 1)
     output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
+
+    def rows_a_step(self, rows: int) -> int:
+        """The batch size, or what it is for so many training rows where none is given."""
+        return self.batch_size or min(BATCH_ROWS, max(LEAST_BATCH_ROWS, rows // LEAST_STEPS_AN_EPOCH))
+
+    def passes(self, rows: int) -> float:
+        """The epochs, or what they are for so many training rows where none are given."""
+        steps = math.ceil(rows / self.rows_a_step(rows))
+        return self.epochs or max(EPOCHS, float(math.ceil(LEAST_STEPS / steps)))
 
     @property
     def peak_learning_rate(self) -> float:

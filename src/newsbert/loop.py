@@ -67,6 +67,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int = 0
     best_score: float = -1.0
+    best_loss: float = math.inf
     history: History = field(default_factory=History)
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last report."""
@@ -135,7 +136,7 @@ class _Loop:
         self._task, self._checkpoints, self._on_event = task, checkpoints, on_event
         self._peak = settings.peak_learning_rate
         self._parameters = {name: each for name, each in task.module.named_parameters() if each.requires_grad}
-        self._order = _Order(task.lengths, settings.batch_size, settings.seed)
+        self._order = _Order(task.lengths, settings.rows_a_step(len(task.lengths)), settings.seed)
         self._total, self._interval = steps(len(task.lengths), settings)
         self._told = math.ceil(self._total / _REPORTS)
         self._optimizer = _optimizer(self._parameters)
@@ -229,11 +230,12 @@ class _Loop:
         scores = self._task.score()
         if not math.isfinite(scores.loss):
             return False
-        better = scores.f1_macro > progress.best_score
+        # Of few rows many steps have the same F1: the first of them has learned least.
+        better = (scores.f1_macro, -scores.loss) > (progress.best_score, -progress.best_loss)
         if better:
             if parallel.rank() == 0:
                 self._checkpoints.save_best(progress.step, self._parameters)
-            progress.best_score, progress.best_step = scores.f1_macro, progress.step
+            progress.best_score, progress.best_loss, progress.best_step = scores.f1_macro, scores.loss, progress.step
         progress.seconds = self._before + time.monotonic() - self._began
         epoch = progress.step / self._order.steps
         found = Evaluation(progress.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, better)
@@ -255,8 +257,9 @@ class _Loop:
 
 def steps(rows: int, settings: TrainSettings) -> tuple[int, int]:
     """How many steps a training of so many rows has, and after how many the validation rows are scored."""
-    total = max(1, math.ceil(settings.epochs * math.ceil(rows / settings.batch_size)))
-    interval = math.ceil(total / max(1, round(settings.epochs * EVALUATIONS_PER_EPOCH)))
+    epochs = settings.passes(rows)
+    total = max(1, math.ceil(epochs * math.ceil(rows / settings.rows_a_step(rows))))
+    interval = math.ceil(total / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
     return total if settings.max_steps is None else min(total, settings.max_steps), interval
 
 

@@ -340,4 +340,5 @@ def _params(settings: TrainSettings, base: BaseModel, rows: data.Dataset) -> dic
     values = dataclasses.asdict(settings)
     values["labels"] = ",".join(rows.label_names)
     values["learning_rate"] = settings.peak_learning_rate
+    values["epochs"], values["batch_size"] = settings.passes(len(rows.train)), settings.rows_a_step(len(rows.train))
     return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -74,7 +74,8 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         value = ("a b", "c") if isinstance(default, tuple) else value
         value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
         value = 0.5 if setting.name in {"learning_rate", "review_below"} else value
-        expected[setting.name] = 7 if setting.name in {"samples", "max_steps", "grpc_port", "metrics_port"} else value
+        numbers = {"samples", "epochs", "max_steps", "batch_size", "grpc_port", "metrics_port"}
+        expected[setting.name] = 7 if default is None and setting.name in numbers else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
         )
@@ -267,7 +268,9 @@ def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, val
         kind = (
             type(default)
             if default is not None
-            else {"samples": int, "max_steps": int, "learning_rate": float}.get(name, str)
+            else {"samples": int, "max_steps": int, "batch_size": int, "epochs": float, "learning_rate": float}.get(
+                name, str
+            )
         )
         assert type(found) is kind
 
@@ -287,12 +290,21 @@ def test_settings_are_frozen() -> None:
         resolve(TrainSettings).seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "epochs"),
+    [(1, 4, 60), (28, 4, 9), (32, 4, 8), (102, 12, 7), (256, 32, 8), (384, 32, 5), (1_000_000, 32, 5)],
+)
+def test_few_rows_are_read_in_small_batches_until_there_were_steps_enough(rows: int, batch: int, epochs: int) -> None:
+    settings = TrainSettings()
+    assert (settings.rows_a_step(rows), settings.passes(rows)) == (batch, epochs)
+    given = TrainSettings(epochs=2, batch_size=7)
+    assert (given.rows_a_step(rows), given.passes(rows)) == (7, 2)
+
+
 def test_help_shows_defaults_and_meanings() -> None:
     assert config.default_of(TrainSettings, "max_length") == str(TrainSettings().max_length)
-    for name in ("epochs", "batch_size"):
-        shown = config.default_of(TrainSettings, name)
-        assert float(shown) == getattr(TrainSettings(), name)
-        assert not shown.endswith(".0")
+    assert float(config.default_of(ServeSettings, "timeout_s")) == ServeSettings().timeout_s
+    assert not config.default_of(ServeSettings, "timeout_s").endswith(".0")
     assert config.default_of(TrainSettings, "samples") == ""
     assert config.default_of(TrainSettings, "labels") == ""
     for section in SECTIONS:

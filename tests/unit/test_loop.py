@@ -113,6 +113,19 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
         assert steps == list(range(1, first.step + 1))
 
 
+def test_of_steps_with_the_same_f1_the_one_with_the_least_loss_is_kept(tmp_path: Path) -> None:
+    class Right(Points):
+        losses = itertools.chain([0.5, 0.4, 0.2], itertools.repeat(0.3))
+
+        def score(self) -> Scores:
+            right = evaluation.score(np.eye(2, dtype=np.float32), [0, 1], ("below", "above"))
+            return dataclasses.replace(right, loss=next(self.losses))
+
+    outcome = _run(Right(), tmp_path / "a")
+    evaluated = [each.step for each in outcome.progress.history.evaluations]
+    assert outcome.progress.best_step == evaluated[2]
+
+
 def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"a": torch.ones(3)}, {"step": 1, "best_step": 0})
