@@ -51,7 +51,7 @@ EPOCHS, BATCH_ROWS = 5.0, 32
 """Defaults where rows are many."""
 
 LEAST_STEPS, LEAST_STEPS_AN_EPOCH, LEAST_BATCH_ROWS = 60, 8, 4
-"""By default few rows are read in smaller batches and more often, since a new head takes so many steps to learn."""
+"""By default few rows are read in smaller batches and more often: a new head learns little in a handful of steps."""
 
 
 @dataclass(frozen=True)
