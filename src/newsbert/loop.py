@@ -66,8 +66,6 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best_step: int = 0
-    best_score: float = -1.0
-    best_loss: float = math.inf
     history: History = field(default_factory=History)
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last report."""
@@ -231,11 +229,12 @@ class _Loop:
         if not math.isfinite(scores.loss):
             return False
         # Of few rows many steps have the same F1: the first of them has learned least.
-        better = (scores.f1_macro, -scores.loss) > (progress.best_score, -progress.best_loss)
+        before = [(each.f1_macro, -each.loss) for each in progress.history.evaluations]
+        better = all((scores.f1_macro, -scores.loss) > each for each in before)
         if better:
             if parallel.rank() == 0:
                 self._checkpoints.save_best(progress.step, self._parameters)
-            progress.best_score, progress.best_loss, progress.best_step = scores.f1_macro, scores.loss, progress.step
+            progress.best_step = progress.step
         progress.seconds = self._before + time.monotonic() - self._began
         epoch = progress.step / self._order.steps
         found = Evaluation(progress.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, better)
