@@ -24,7 +24,6 @@ What is measured is appended to `--results`, and not measured again; the table i
 import argparse
 import contextlib
 import copy
-import json
 import statistics
 import tempfile
 import time
@@ -37,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import recorded
 from newsbert import base_model, cpu, data, evaluation, loop, training
 from newsbert.checkpoints import Checkpoints
 from newsbert.config import TrainSettings
@@ -197,15 +197,12 @@ def main() -> None:
         )  # fmt: skip
         for name in given.only:
             key = {"technique": name, "samples": given.samples, "epochs": given.epochs, "seed": seed}
-            if not any(key.items() <= found.items() for found in measured(given.results)):
+            if not any(key.items() <= found.items() for found in recorded.read(given.results)):
                 settings = TrainSettings(epochs=given.epochs, seed=seed)
                 with TECHNIQUES[name](), last_kept() as last:
                     best, left = one(rows, settings, last)
-                results = [key | best, key | {"technique": f"{name}, last step"} | left]
-                with given.results.open("a", encoding="utf-8") as stream:
-                    stream.writelines(json.dumps(each) + "\n" for each in results)
-                print(*results, sep="\n", flush=True)
-    table(measured(given.results), given.samples, given.epochs)
+                recorded.add(given.results, key | best, key | {"technique": f"{name}, last step"} | left)
+    table(recorded.read(given.results), given.samples, given.epochs)
 
 
 def rows_of(split: Split, places: Any, name: str) -> Split:
@@ -256,13 +253,6 @@ def predicted(trained: training.Trained, tokenizer: SequenceTokenizer, split: Sp
             input_ids, mask = (torch.from_numpy(each) for each in pad([ids[row] for row in part], 0))
             found[part] = graph(input_ids, mask).numpy()
     return evaluation.softmax(found)
-
-
-def measured(results: Path) -> list[dict[str, Any]]:
-    """All results so far."""
-    if not results.is_file():
-        return []
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
 def table(results: list[dict[str, Any]], samples: int, epochs: float) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import environments
+import recorded
 from newsbert import base_model, cpu, data
 from newsbert.data import Split
 
@@ -45,30 +46,28 @@ def main() -> None:
     known = data.load(str(given.data), labels=data.AG_NEWS_LABELS)
     asked = [(size, seed) for size in given.rows for seed in given.seeds if size != "all" or seed == given.seeds[0]]
     for size, seed in asked:
-        done = {each["model"] for each in measured(given.results) if (each["rows"], each["seed"]) == (size, seed)}
+        key = {"rows": size, "seed": seed}
+        done = {each["model"] for each in recorded.read(given.results) if key.items() <= each.items()}
         rows = known.train if size == "all" else drawn(known.train, int(size), seed)
         with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
             files = Path(directory, "rows")
             files.mkdir()
             write(files / "train.jsonl", rows)
             write(files / "test.jsonl", known.test)
-            found: list[dict[str, Any]] = []
             if "newsbert" not in done:
-                found += ours(files, seed, EPOCHS.get(size))
+                recorded.add(given.results, *(key | each for each in ours(files, seed, EPOCHS.get(size))))
             if "SetFit" not in done and len(rows) <= given.setfit_up_to:
-                found.append(setfits(files, seed, environments.programs(PEERS, given.torch_index)))
-        with given.results.open("a", encoding="utf-8") as stream:
-            for each in found:
-                stream.write(json.dumps({"rows": size, "seed": seed, **each}) + "\n")
-                print(size, seed, each, flush=True)
-    table(measured(given.results))
+                programs = environments.programs(PEERS, given.torch_index)
+                recorded.add(given.results, key | setfits(files, seed, programs))
+    table(recorded.read(given.results))
 
 
 def drawn(split: Split, count: int, seed: int) -> Split:
     """So many rows, the same number of every class."""
     shuffled = np.random.default_rng(seed).permutation(len(split))
-    each = count // len(set(split.labels.tolist()))
-    places = np.concatenate([shuffled[split.labels[shuffled] == label][:each] for label in set(split.labels.tolist())])
+    labels = np.unique(split.labels)
+    of_each = [shuffled[split.labels[shuffled] == label][: count // len(labels)] for label in labels]
+    places = np.concatenate(of_each)
     return Split([split.texts[int(place)] for place in places], split.labels[places], "")
 
 
@@ -102,13 +101,6 @@ def setfits(files: Path, seed: int, programs: Path) -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": str(cpu.cores()), "HF_HUB_OFFLINE": "1"}
     ran = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return {"model": "SetFit", **json.loads(ran.stdout.splitlines()[-1])}
-
-
-def measured(results: Path) -> list[dict[str, Any]]:
-    """All results so far."""
-    if not results.is_file():
-        return []
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
 
 
 def table(results: list[dict[str, Any]]) -> None:
