@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from newsbert import archive, runtimes, scraping
@@ -191,14 +192,18 @@ def test_metrics_are_where_they_are_asked_for_and_want_no_token(start: Start, bu
 def test_whoever_holds_connections_open_does_not_stop_the_server(start: Start) -> None:
     served = start()
     address = "127.0.0.1", int(served.ready["metrics"].split(":")[2].split("/")[0])
+    supervisor = psutil.Process(served.process.pid)
+    before = supervisor.num_threads()
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(socket.create_connection(address, 5))
         time.sleep(0.5)
-        import psutil
-
-        assert psutil.Process(served.process.pid).num_threads() < 20
+        assert before < supervisor.num_threads() < 20
         assert served.ask() == 200
+    deadline = time.monotonic() + 10
+    while supervisor.num_threads() > before:  # each has to see that its connection is closed
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert _page(served).get("newsbert_workers") == 1
     assert served.log.read_text() == "starting …\n"
 
