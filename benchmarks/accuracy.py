@@ -39,10 +39,10 @@ from torch import Tensor, nn
 import recorded
 from newsbert import base_model, cpu, data, evaluation, loop, training
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
 from newsbert.data import Dataset, Split
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+from newsbert.settings import TrainSettings
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 HELD_OUT = 8_000

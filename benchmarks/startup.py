@@ -23,7 +23,7 @@ from newsbert import archive, run_directory, torchserve
 from newsbert.address import claim_port
 from newsbert.bundle import Bundle
 from newsbert.client import Client
-from newsbert.config import ServeSettings
+from newsbert.settings import ServeSettings
 
 RUNS, SERVE_RUNS = 10, 5
 

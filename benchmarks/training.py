@@ -34,10 +34,10 @@ from torch import nn
 import newsbert
 from newsbert import base_model, cpu, data, ray_training, training
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import RaySettings, TrainSettings
 from newsbert.data import Dataset
 from newsbert.events import Event, Phase, Step
 from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+from newsbert.settings import RaySettings, TrainSettings
 
 SKIPPED = 2
 """Steps of a visit that are not counted: memory is allocated in them."""

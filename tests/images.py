@@ -12,9 +12,9 @@ import pytest
 import newsbert
 from newsbert import building
 from newsbert.building import Built
-from newsbert.config import ImageSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
+from newsbert.settings import ImageSettings
 
 PLANTED_SECRET = "planted7f3aSecret"
 """Stands in pip's options and in the environment of the images' build; must not be found in an image."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from newsbert import scraping
 from newsbert.archive import SERVED_NAME
-from newsbert.config import ServeSettings
 from newsbert.errors import ServingError, UsageError
+from newsbert.settings import ServeSettings
 
 LOOPBACK = "127.0.0.1"
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from newsbert import archive, bundle, config, delivery, model_store, ray_cluster, tracking, training_run
 from newsbert.bundle import AUTO, Bundle
-from newsbert.config import RaySettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
 from newsbert.events import Event
 from newsbert.model import Model
 from newsbert.model_store import Located
+from newsbert.settings import RaySettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.tracking import Tracker, Version
 from newsbert.training_run import TrainResult
 
@@ -45,7 +45,7 @@ def train(
         ray_address: Of the cluster that has them; as configured if not given.
         on_event: Called with what happens.
         stop: Asked after every step; true ends training early, with the best model so far kept and logged.
-        **settings: Fields of `config.TrainSettings`, such as `data`, `epochs` or `output`.
+        **settings: Fields of `settings.TrainSettings`, such as `data`, `epochs` or `output`.
 
     Raises:
         NewsbertError: If it cannot be done; nothing half-written is left.

@@ -12,8 +12,8 @@ from typing import Any
 
 from newsbert import runtimes, stable_zip
 from newsbert.bundle import Bundle, files_of
-from newsbert.config import ServeSettings
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
+from newsbert.settings import ServeSettings
 
 SERVED_NAME = "news_classification"
 """What the model is called in URLs: `/predictions/news_classification`."""

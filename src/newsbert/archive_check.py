@@ -16,8 +16,8 @@ from typing import Any
 from newsbert import archive
 from newsbert.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 from newsbert.bundle import RUNTIME_FILES
-from newsbert.config import ServeSettings
 from newsbert.errors import ModelError
+from newsbert.settings import ServeSettings
 
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")
 _ZIP64 = struct.Struct("<HHQQ")

@@ -27,7 +27,6 @@ from newsbert import (
 )
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.config import TrainSettings
 from newsbert.evaluation import FloatArray, Scores, calibration_error, reliability, score, softmax
 from newsbert.events import Event, Note, Phase
 from newsbert.fidelity import Reference
@@ -35,6 +34,7 @@ from newsbert.golden import GOLDEN_ITEMS
 from newsbert.review import Curve, Threshold
 from newsbert.runtimes import Runtime
 from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.settings import TrainSettings
 from newsbert.text import CLEANING_RULES, prepare
 from newsbert.training import Trained
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from newsbert import api, image, requirements
 from newsbert.bundle import Bundle
-from newsbert.config import ImageSettings
 from newsbert.engine import Engine, Layer
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.image import Context
 from newsbert.model_store import Located
 from newsbert.pip_options import holds_secret
+from newsbert.settings import ImageSettings
 
 BILL_PATH = "/opt/model/bom.cdx.json"
 IMAGE_TAG = "newsbert.image"

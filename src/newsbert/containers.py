@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from newsbert import api, image, loopback, probe
 from newsbert.address import Address, check_ports, claim_port
 from newsbert.bundle import Bundle
-from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
+from newsbert.settings import ImageSettings, ServeSettings
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = 8080, 7070, 8082
 """Inside of a container, whatever they are on this machine: there no two can be the same."""

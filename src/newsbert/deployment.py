@@ -10,8 +10,8 @@ from typing import Any
 
 from newsbert import config
 from newsbert.bundle import AUTO, RUNTIME_FILES
-from newsbert.config import ServeSettings
 from newsbert.errors import UsageError
+from newsbert.settings import ServeSettings
 
 _NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)(?:/(?P<version>[0-9]+(?:\.[0-9]+)?))?")
 VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)?")

@@ -12,13 +12,13 @@ import numpy as np
 import newsbert
 from newsbert import api, config, runtimes, significance
 from newsbert.bundle import Bundle
-from newsbert.config import ServeSettings
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores, score
 from newsbert.events import Event, Note, Phase, Progress
 from newsbert.labelled import LabelledRows, labelled
 from newsbert.model import Model
 from newsbert.model_store import Located
+from newsbert.settings import ServeSettings
 from newsbert.significance import Interval, McNemar
 from newsbert.tracking import Tracker
 

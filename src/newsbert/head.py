@@ -16,12 +16,12 @@ from newsbert import bert_graph, evaluation, features, loop, token_rows
 from newsbert.base_model import BaseModel
 from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
 from newsbert.data import Dataset
 from newsbert.errors import UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores
 from newsbert.events import Event, Phase, Progress
 from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.settings import TrainSettings
 from newsbert.training import Trained, classifier, precision_of, seed_torch
 
 

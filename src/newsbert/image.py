@@ -15,9 +15,9 @@ from pathlib import Path
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
 from newsbert.bundle import Bundle, files_of, sha256_of
-from newsbert.config import ImageSettings
 from newsbert.model_store import Located
 from newsbert.pip_options import blotted, pip_conf
+from newsbert.settings import ImageSettings
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
 TRAINER_EXTRAS = ("train", "minilm")

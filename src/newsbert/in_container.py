@@ -10,9 +10,9 @@ from types import FrameType
 from typing import Any
 
 from newsbert import api, building, config, tracking_file
-from newsbert.config import ImageSettings, TrackingSettings, TrainSettings
 from newsbert.engine import Container, Engine
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError, UsageError
+from newsbert.settings import ImageSettings, TrackingSettings, TrainSettings
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _KILLED = 137

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from newsbert import parallel
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
 from newsbert.errors import DivergedError
 from newsbert.evaluation import IntArray, Scores
 from newsbert.events import Evaluation, Event, History, Note, Resumed, Step
+from newsbert.settings import TrainSettings
 
 WARMUP_SHARE = 0.06
 EVALUATIONS_PER_EPOCH = 2

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import client, config, loopback, tokens
-from newsbert.config import ServeSettings
 from newsbert.errors import BadRequestError, NotFoundError, ServingError
 from newsbert.handler import MODEL_HEADER
+from newsbert.settings import ServeSettings
 from newsbert.text import NewsItem
 
 REGISTER_TIMEOUT_S = 300

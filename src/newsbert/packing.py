@@ -12,8 +12,8 @@ from pathlib import Path
 
 from newsbert import agreement, run_directory, torchserve
 from newsbert.archive import ARCHIVE_NAME, SERVED_NAME
-from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
+from newsbert.settings import ServeSettings
 
 START_TIMEOUT_S = 60
 

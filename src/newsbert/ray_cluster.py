@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import config, cpu
-from newsbert.config import RaySettings
 from newsbert.errors import MissingExtraError, NewsbertError, UsageError, first_line
+from newsbert.settings import RaySettings
 
 _CONNECT_S = 5.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

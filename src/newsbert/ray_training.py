@@ -17,10 +17,10 @@ from torch import Tensor
 
 from newsbert import parallel, ray_cluster, training_run, tuning
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.ray_cluster import Cluster
+from newsbert.settings import RaySettings, TrainSettings
 from newsbert.training import Trained
 
 _DEATHS = 3

@@ -7,8 +7,8 @@ from pathlib import Path
 from newsbert import api, archive, archive_check, run_directory, torchserve
 from newsbert.address import claim_port
 from newsbert.bundle import Bundle
-from newsbert.config import ServeSettings
 from newsbert.problems import Problem
+from newsbert.settings import ServeSettings
 
 _CHECK_INTERVAL_S = 0.5
 

@@ -26,10 +26,10 @@ from newsbert import config, cpu, java, listeners, metrics, netty, probe, scrapi
 from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
-from newsbert.config import ServeSettings
 from newsbert.drain import drain
 from newsbert.errors import MissingExtraError, ServingError
 from newsbert.problems import Problem, Problems, Record
+from newsbert.settings import ServeSettings
 
 MAX_REQUEST_BYTES = 1024 * 1024
 _PR_SET_PDEATHSIG = 1

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from newsbert import config, loopback, model_store, tracking_file
 from newsbert.bundle import Bundle
-from newsbert.config import DEFAULT_TRACKING_URI, TrackingSettings
 from newsbert.errors import TrackingError, UsageError, first_line
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.run_log import DATA_DIGEST_TAG, DIGEST_TAG, MODEL_ID_TAG, RunLog
+from newsbert.settings import DEFAULT_TRACKING_URI, TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run

@@ -23,13 +23,13 @@ from newsbert import bert_graph, cached, cpu, evaluation, loop, lora, parallel, 
 from newsbert.base_model import BaseModel
 from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
 from newsbert.data import Dataset
 from newsbert.errors import ModelError, UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores
 from newsbert.events import Event, History
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import SequenceTokenizer, pad
+from newsbert.settings import TrainSettings
 from newsbert.token_rows import TokenRows
 
 # What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.

@@ -12,12 +12,12 @@ import newsbert
 from newsbert import base_model, data, delivery, work_dir
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.config import RaySettings, TrainSettings
 from newsbert.errors import DataError, ModelError, NotFoundError
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.review import Threshold
 from newsbert.run_log import DATA_DIGEST_TAG
+from newsbert.settings import RaySettings, TrainSettings
 from newsbert.work_dir import RunFile
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import torch
 from newsbert import base_model, cpu, head, parallel, training
 from newsbert.base_model import BaseModel
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import RaySettings, TrainSettings
 from newsbert.data import Dataset
 from newsbert.events import Event
 from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.settings import RaySettings, TrainSettings
 from newsbert.training import Trained
 
 

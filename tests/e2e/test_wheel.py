@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.config import ImageSettings
+from newsbert.settings import ImageSettings
 from tests.images import Images, image_toml, remove_image
 
 REPOSITORY = Path(__file__).parents[2]

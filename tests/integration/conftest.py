@@ -18,7 +18,7 @@ import pytest
 import newsbert
 from newsbert import archive, torchserve
 from newsbert.bundle import Bundle
-from newsbert.config import ImageSettings, ServeSettings
+from newsbert.settings import ImageSettings, ServeSettings
 from tests.images import Images
 
 

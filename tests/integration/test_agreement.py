@@ -16,7 +16,7 @@ import newsbert
 from newsbert import containers, runtimes, torchserve
 from newsbert.bundle import AUTO, Bundle
 from newsbert.client import Client
-from newsbert.config import ServeSettings
+from newsbert.settings import ServeSettings
 from newsbert.text import NewsItem
 from tests.conftest import REVIEW_BELOW
 from tests.texts import held_out

@@ -12,8 +12,8 @@ import pytest
 
 from newsbert import containers
 from newsbert.client import Client
-from newsbert.config import ServeSettings
 from newsbert.errors import ServingError
+from newsbert.settings import ServeSettings
 from tests.conftest import Cli
 from tests.integration.test_metrics import Page
 

@@ -22,9 +22,9 @@ import pytest
 import newsbert
 from newsbert import archive, building, containers
 from newsbert.bundle import CONTRACT_FILE, Bundle
-from newsbert.config import ImageSettings, ServeSettings
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
+from newsbert.settings import ImageSettings, ServeSettings
 from tests.conftest import Cli
 from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, without_secret
 from tests.integration.conftest import Registry

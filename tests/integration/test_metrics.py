@@ -21,7 +21,7 @@ import pytest
 
 from newsbert import archive, runtimes, scraping
 from newsbert.bundle import Bundle, files_of
-from newsbert.config import ServeSettings
+from newsbert.settings import ServeSettings
 from tests.conftest import LABELS, Cli
 from tests.integration.test_server import PATH, Served, Start, start
 

@@ -27,8 +27,8 @@ import pytest
 from newsbert import archive
 from newsbert.bundle import Bundle
 from newsbert.client import Client
-from newsbert.config import ServeSettings
 from newsbert.model import Model
+from newsbert.settings import ServeSettings
 from tests.conftest import Cli
 
 PATH = "/predictions/news_classification"

@@ -278,7 +278,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
 
 
 def test_a_tracking_uri_that_means_nothing_is_an_error() -> None:
-    from newsbert.config import TrackingSettings
+    from newsbert.settings import TrackingSettings
 
     with pytest.raises(TrackingError, match="nonsense"):
         Tracker(TrackingSettings(tracking_uri="nonsense://host"))

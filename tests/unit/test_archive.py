@@ -19,9 +19,9 @@ import newsbert
 from newsbert import archive, runtimes, stable_zip
 from newsbert.archive import ARCHIVE_NAME, Served, served
 from newsbert.bundle import Bundle, files_of
-from newsbert.config import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.handler import Handler
+from newsbert.settings import ServeSettings
 from tests.conftest import Cli
 
 SERVING = {"tokenizer.json", "class_mapping.json", "newsbert.json"}

@@ -11,8 +11,8 @@ import pytest
 
 from newsbert import archive, archive_check
 from newsbert.bundle import Bundle
-from newsbert.config import ServeSettings
 from newsbert.errors import ModelError
+from newsbert.settings import ServeSettings
 from tests.conftest import Cli
 
 Files = dict[str, bytes]

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from newsbert import config
-from newsbert.config import ImageSettings, ServeSettings, TrackingSettings, TrainSettings, resolve
+from newsbert.config import resolve
 from newsbert.errors import UsageError
+from newsbert.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 SECTIONS = (TrackingSettings, TrainSettings, ServeSettings, ImageSettings)

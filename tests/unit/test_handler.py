@@ -19,10 +19,10 @@ import newsbert
 from newsbert import archive
 from newsbert.activity import Activity
 from newsbert.bundle import RUNTIME_FILES, Bundle
-from newsbert.config import ServeSettings
 from newsbert.errors import ModelError
 from newsbert.handler import MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
 from newsbert.model import Model
+from newsbert.settings import ServeSettings
 from newsbert.text import NewsItem
 from tests.conftest import LABELS, REVIEW_BELOW
 

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 import newsbert
 from newsbert import requirements, shipped
 from newsbert.bundle import Bundle
-from newsbert.config import ImageSettings
 from newsbert.errors import ModelError, UsageError
 from newsbert.image import Context, render_base, render_serving, render_trainer, serving_tag, without_secrets
 from newsbert.model_store import Located
 from newsbert.pip_options import holds_secret, pip_conf
+from newsbert.settings import ImageSettings
 from tests.conftest import Cli
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -16,10 +16,10 @@ from torch import nn
 
 from newsbert import evaluation, loop
 from newsbert.checkpoints import Checkpoints
-from newsbert.config import TrainSettings
 from newsbert.errors import DivergedError
 from newsbert.evaluation import IntArray, Scores
 from newsbert.events import Event, Note, Resumed, Step
+from newsbert.settings import TrainSettings
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
 ROWS = 50

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from newsbert import config
-from newsbert.config import RaySettings
 from newsbert.ray_cluster import share
+from newsbert.settings import RaySettings
 
 
 @pytest.mark.parametrize(

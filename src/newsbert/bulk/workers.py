@@ -17,10 +17,10 @@ from newsbert import agreement, ray_cluster, runtimes
 from newsbert.bulk.scoring import CHUNK_ITEMS, Answer, TextColumns, answer
 from newsbert.bulk.source import Source, Window
 from newsbert.bundle import Bundle, files_of
-from newsbert.config import RaySettings, ServeSettings
 from newsbert.errors import ModelError, NewsbertError, first_line
 from newsbert.model import Model
 from newsbert.ray_cluster import Cluster
+from newsbert.settings import RaySettings, ServeSettings
 
 _LEAST_ROWS = 64
 _TRIES = 4

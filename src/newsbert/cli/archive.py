@@ -9,7 +9,7 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, size
-from newsbert.config import ServeSettings
+from newsbert.settings import ServeSettings
 
 EXAMPLES = """
 Examples:

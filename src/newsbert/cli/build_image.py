@@ -9,8 +9,8 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, layer_rows, size
-from newsbert.config import ImageSettings
 from newsbert.errors import UsageError
+from newsbert.settings import ImageSettings
 
 if TYPE_CHECKING:
     from newsbert.building import Built, Kind

@@ -7,7 +7,7 @@ import typer
 
 from newsbert.cli.options import Debug, Experiment, Json, TrackingUri, setting
 from newsbert.cli.output import Output, Progress
-from newsbert.config import ServeSettings
+from newsbert.settings import ServeSettings
 
 if TYPE_CHECKING:
     from newsbert.evaluating import Against, EvaluateResult, ModelScores

@@ -9,7 +9,7 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, layer_rows
-from newsbert.config import ImageSettings
+from newsbert.settings import ImageSettings
 
 EXAMPLES = """
 Examples:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from newsbert import config
-from newsbert.config import ImageSettings, RaySettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.settings import ImageSettings, RaySettings, ServeSettings, TrackingSettings, TrainSettings
 
 Section = type[TrackingSettings] | type[TrainSettings] | type[ServeSettings] | type[ImageSettings] | type[RaySettings]
 

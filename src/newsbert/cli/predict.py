@@ -10,8 +10,8 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
-from newsbert.config import RaySettings, ServeSettings
 from newsbert.errors import NewsbertError, UsageError
+from newsbert.settings import RaySettings, ServeSettings
 
 if TYPE_CHECKING:
     from newsbert.model import Prediction

@@ -11,8 +11,8 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
-from newsbert.config import ServeSettings
 from newsbert.errors import NewsbertError, UsageError
+from newsbert.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
     from newsbert.address import Address
@@ -221,7 +221,7 @@ def container(
     ] = None,
     host: Host = None,
     port: Port = None,
-    repository: Annotated[str | None, setting(config.ImageSettings, "repository", metavar="PREFIX")] = None,
+    repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     review_below: ReviewBelow = None,
     timeout: Timeout = None,
     drain: Drain = None,
@@ -253,7 +253,7 @@ def container(
         token_auth=token_auth,
         token_expiry_min=token_expiry,
     )
-    images = config.resolve(config.ImageSettings, repository=repository)
+    images = config.resolve(ImageSettings, repository=repository)
     from newsbert import containers, servers
 
     image = containers.image_of(model, images, tracking_uri)

@@ -12,8 +12,8 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
-from newsbert.config import TrainSettings
 from newsbert.errors import UsageError
+from newsbert.settings import TrainSettings
 
 if TYPE_CHECKING:
     from newsbert.events import Event

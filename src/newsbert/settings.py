@@ -1,0 +1,172 @@
+"""Settings: what they are, what they default to, and what they may be. `config.py` says where values come from."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+def _setting(
+    default: Any,
+    help: str,
+    env: str | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    option: str | None = None,
+) -> Any:
+    """A setting.
+
+    Args:
+        default: Its default.
+        help: What it means.
+        env: The ecosystem's own variable for it, where there is one.
+        least: The least number it may be.
+        most: The largest number it may be.
+        choices: The texts it may be.
+        option: Its option on the command line, where that has another name.
+    """
+    metadata = {"help": help, "env": env, "least": least, "most": most, "choices": choices, "option": option}
+    return field(default=default, metadata=metadata)
+
+
+LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
+"""Defaults, by what is tuned."""
+
+EPOCHS, BATCH_ROWS = 5.0, 32
+"""Defaults where rows are many."""
+
+LEAST_STEPS, LEAST_STEPS_AN_EPOCH, LEAST_BATCH_ROWS = 60, 8, 4
+"""By default few rows are read in smaller batches and more often: a new head learns little in a handful of steps."""
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Where runs and models are kept: top-level keys of `newsbert.toml`."""
+
+    tracking_uri: str = _setting(DEFAULT_TRACKING_URI, "MLflow tracking server or database", "MLFLOW_TRACKING_URI")
+    registry_uri: str | None = _setting(None, "MLflow registry, if not the tracking server", "MLFLOW_REGISTRY_URI")
+    experiment: str = _setting("newsbert", "MLflow experiment", "MLFLOW_EXPERIMENT_NAME")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`newsbert train`: table `[train]`."""
+
+    data: str = _setting("sample", "'sample', a file or directory of labelled rows, or a Hub data set")
+    labels: tuple[str, ...] = _setting((), "Names of integer labels 0, 1, …, comma-separated")
+    text_column: str | None = _setting(None, "Column of the text")
+    label_column: str | None = _setting(None, "Column of the label")
+    base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
+    epochs: float | None = _setting(
+        None,
+        f"Passes over the training rows (default: {EPOCHS:g}, or more that make {LEAST_STEPS} steps)",
+        least=1e-6,
+        most=10_000,
+    )
+    max_steps: int | None = _setting(None, "Steps at most, however many epochs they are", least=1)
+    samples: int | None = _setting(None, "Training rows to use at most", least=1)
+    batch_size: int | None = _setting(
+        None,
+        f"Rows in a training step (default: {BATCH_ROWS}, or an eighth of all, but {LEAST_BATCH_ROWS} at least)",
+        least=1,
+    )
+    tune: str = _setting(
+        "full",
+        "What is tuned: full, the encoder too; lora, adapters of it; or head, only what follows it",
+        choices=tuple(LEARNING_RATES),
+    )
+    lora_rank: int = _setting(16, "Rank of the adapters of --tune lora", least=1, most=1024)
+    learning_rate: float | None = _setting(
+        None,
+        f"Peak learning rate (default: {', '.join(f'{rate:g} for {part}' for part, rate in LEARNING_RATES.items())})",
+        least=1e-12,
+        most=1,
+    )
+    max_length: int = _setting(128, "Tokens read of a text, in training and in serving", least=8)
+    review_precision: float = _setting(
+        0.95, "Share of the answers that no person has to see which is to be right", least=0, most=1
+    )
+    review_below: float | None = _setting(
+        None,
+        "Score below which a person has to see an answer, 0 for none, 1 for all (default: what keeps that share)",
+        least=0,
+        most=1,
+    )
+    seed: int = _setting(42, "Seed of splits, order and initialization", least=0, most=2**32 - 1)
+    output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
+
+    def rows_a_step(self, rows: int) -> int:
+        """The batch size, or what it is for so many training rows where none is given."""
+        return self.batch_size or min(BATCH_ROWS, max(LEAST_BATCH_ROWS, rows // LEAST_STEPS_AN_EPOCH))
+
+    def passes(self, rows: int) -> float:
+        """The epochs, or what they are for so many training rows where none are given."""
+        steps = math.ceil(rows / self.rows_a_step(rows))
+        return self.epochs or max(EPOCHS, float(math.ceil(LEAST_STEPS / steps)))
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate, or what it is where none is given."""
+        return self.learning_rate or LEARNING_RATES[self.tune]
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """`newsbert serve`: table `[serve]`."""
+
+    host: str = _setting("127.0.0.1", "Address the model answers on")
+    port: int = _setting(8080, "Port the model answers on; 0 takes a free one", least=0, most=65_535)
+    runtime: str = _setting("auto", "What computes the answers; newsbert runtimes shows all and compares them")
+    review_below: float | None = _setting(
+        None, "Score below which a person has to see an answer (default: the model's own)", least=0, most=1
+    )
+    workers: int = _setting(1, "Worker processes", least=1)
+    batch_size: int = _setting(64, "Requests answered together at most", least=1)
+    # Short: what TorchServe has taken for a batch that is not full yet is lost, without an answer, if its worker dies.
+    batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill", least=0)
+    # Who comes when it is full is told at once to come again, instead of after a time without an answer.
+    queue_size: int = _setting(100, "Requests that may wait; those above it get a 503 at once", least=1, most=100_000)
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
+    drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)
+    lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=5)
+    grpc_port: int | None = _setting(None, "Answer gRPC on this port too; else it is on loopback", least=1, most=65_535)
+    metrics_port: int | None = _setting(
+        None, "Show metrics on this port of the address too; else they are on loopback", least=1, most=65_535
+    )
+    log_format: str = _setting("text", "How problems are logged: text, or json", choices=("text", "json"))
+    token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
+    token_expiry_min: float = _setting(60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000)
+    run_dir: str | None = _setting(
+        None, "Private directory for sockets, keys and all it writes; made anew", "NEWSBERT_RUN_DIR"
+    )
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """`newsbert build-image`: table `[image]`."""
+
+    repository: str = _setting("", "Prefix of the image names, such as registry.example/team")
+    root_image: str = _setting("python:3.11-slim-bookworm", "Python image the base image starts from")
+    torch_index: str = _setting(
+        "https://download.pytorch.org/whl/cpu", "Package index of the trainer's torch; empty for pip's own"
+    )
+    gpu: bool = _setting(False, "Base image for NVIDIA GPUs (its build has not been run)")
+    runtime: str = _setting("auto", "What answers in the serving image: auto, onnxruntime, onnxruntime-int8, torch, …")
+    pip_options: tuple[str, ...] = _setting((), "NAME=VALUE for pip in the build, such as index-url=https://…")
+    build_network: str | None = _setting(None, "Engine network for the build's steps")
+    extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """Where the work of `--workers` is done: table `[ray]`."""
+
+    workers: int = _setting(1, "Processes that share the work through Ray; 1 is this process, without Ray", least=1)
+    address: str | None = _setting(
+        None,
+        "Ray cluster of the workers, HOST:PORT or auto (default: one of this machine's cores, for as long as it takes)",
+        "RAY_ADDRESS",
+        option="--ray-address",
+    )
