@@ -2,20 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert import config, errors
+from newsbert import background, config
 from newsbert.errors import NewsbertError, NotFoundError, ServingError
-
-_END_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def note(server: Detached) -> None:
 def this_process(port: int, url: str, model: str, key_file: Path | None, stop_s: float, metrics: str = "") -> Detached:
     """This process as a server."""
     pid = os.getpid()
-    return Detached(port, url, model, pid, "", _started(pid) or 0, str(key_file or ""), stop_s, metrics)
+    return Detached(port, url, model, pid, "", background.started(pid) or 0, str(key_file or ""), stop_s, metrics)
 
 
 def forget(port: int) -> None:
@@ -102,25 +97,14 @@ def start_detached(arguments: list[str], port: int, timeout_s: float) -> Detache
     """
     forget(port)
     log = log_file(port)
-    result = log.with_suffix(".result")
+
+    def noted(pid: int) -> Detached | None:
+        return next((each for each in running() if each.port == port and each.pid == pid), None)
+
     try:
-        with log.open("w", encoding="utf-8") as stream, result.open("w", encoding="utf-8") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "newsbert", *arguments, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=stream,
-                start_new_session=True,
-            )
+        return background.start(arguments, log, noted, timeout_s)
     except OSError as error:
         raise _unwritable(log, error) from error
-    try:
-        return _wait_noted(process, port, timeout_s, log, result)
-    except BaseException:  # Ctrl+C too: what nobody waits for is not to run on in the background
-        _end(process)
-        raise
-    finally:
-        result.unlink(missing_ok=True)
 
 
 def key_file(port: int | None) -> Path:
@@ -166,7 +150,7 @@ def stop(port: int | None, on_stopped: Callable[[Detached], None]) -> None:
 
                 engine.Engine().stop(server.container, server.stop_s)
             else:
-                _stop_process(server)
+                background.stop(server.pid, functools.partial(_is_ours, server), server.stop_s)
         except NewsbertError as error:
             failures.append(type(error)(f"{server.url} was not stopped: {error.message}", error.hint))
             continue
@@ -177,66 +161,8 @@ def stop(port: int | None, on_stopped: Callable[[Detached], None]) -> None:
         raise failures[0]
 
 
-def _wait_noted(process: "subprocess.Popen[bytes]", port: int, timeout_s: float, log: Path, result: Path) -> Detached:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        server = next((each for each in running() if each.port == port and each.pid == process.pid), None)
-        if server is not None:
-            return server
-        if process.poll() is not None:
-            raise _told(result, log)
-        time.sleep(0.1)
-    raise ServingError(f"no answer on port {port} after {timeout_s:g} s", f"see {log}")
-
-
-def _told(result: Path, log: Path) -> NewsbertError:
-    """The error that a server ended with."""
-    try:
-        error = errors.from_document(json.loads(result.read_text(encoding="utf-8"))["error"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ServingError("the server ended while starting", f"see {log}")
-    error.hint = f"{error.hint} (its log is {log})" if error.hint else f"see {log}"
-    return error
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(_END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _stop_process(server: Detached) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(server.pid, signal.SIGTERM)
-    deadline = time.monotonic() + server.stop_s
-    while _is_ours(server):
-        if time.monotonic() > deadline:
-            raise ServingError(f"process {server.pid} runs on after {server.stop_s:g} s", f"kill -9 {server.pid}")
-        time.sleep(0.05)
-
-
 def _is_ours(server: Detached) -> bool:
-    """Tell whether the process that was noted runs: its pid may have gone to another program."""
-    started = _started(server.pid)
-    if started is None or server.started not in {0, started}:
-        return False
-    try:
-        command = Path(f"/proc/{server.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"newsbert" in command and b"serve" in command
-
-
-def _started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; `None` if it runs no more."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else int(fields[19])
-    except (OSError, LookupError, ValueError):
-        return None
+    return background.runs(server.pid, server.started, b"serve")
 
 
 def _directory() -> Path:

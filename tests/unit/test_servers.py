@@ -228,6 +228,6 @@ def test_a_detached_server_that_is_called_wrongly_keeps_its_exit_code_and_hint()
 
 
 def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    with pytest.raises(ServingError, match=r"no answer on port 8101 after 0\.1 s"):
+    with pytest.raises(ServingError, match=r"not ready after 0\.1 s"):
         servers.start_detached(["predict", "-"], 8101, 0.1)
     assert servers.running() == []
