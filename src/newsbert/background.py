@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from newsbert import errors
+from newsbert import config, errors
 from newsbert.errors import NewsbertError, ServingError
 
 _END_TIMEOUT_S = 20
@@ -19,7 +19,7 @@ _END_TIMEOUT_S = 20
 T = TypeVar("T")
 
 
-def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], timeout_s: float) -> T:
+def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], timeout_s: float, **environment: str) -> T:
     """Run `newsbert ARGUMENTS --json` in the background and wait until it has noted that it is ready.
 
     Args:
@@ -27,6 +27,7 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
         log: What it logs goes there.
         noted: Asked with its process id for what it noted; nothing as long as it is not ready.
         timeout_s: How long it may take.
+        environment: What its environment has besides.
 
     Raises:
         NewsbertError: If it ends or takes longer; the error is its own.
@@ -39,6 +40,7 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=stream,
+            env=config.child_environment(**environment),
             start_new_session=True,
         )
     try:

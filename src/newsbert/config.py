@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from newsbert.errors import UsageError
-from newsbert.settings import ImageSettings, RaySettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.settings import (
+    ImageSettings,
+    RaySettings,
+    ServeSettings,
+    TrackingServerSettings,
+    TrackingSettings,
+    TrainSettings,
+)
 
 CONFIG_FILE = "newsbert.toml"
 _SECTIONS: dict[type, str] = {
@@ -22,6 +29,7 @@ _SECTIONS: dict[type, str] = {
     ServeSettings: "serve",
     ImageSettings: "image",
     RaySettings: "ray",
+    TrackingServerSettings: "tracking",
 }
 _MODEL_NAME_KEY = "model_name"
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
@@ -51,7 +59,9 @@ _CONTAINER_FILES = {
 
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
-Settings = TypeVar("Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings, RaySettings)
+Settings = TypeVar(
+    "Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings, RaySettings, TrackingServerSettings
+)
 
 
 def resolve(section: type[Settings], **flags: Any) -> Settings:
@@ -212,6 +222,21 @@ def quiet_mlflow() -> None:
     # A server that fails is to be told of in seconds; MLflow's own defaults are seven tries of two minutes each.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+
+def tracking_credentials(uri: str) -> str | None:
+    """By which of them a tracking server knows who asks, in words; nothing if by none."""
+    if os.environ.get("MLFLOW_TRACKING_USERNAME"):
+        return f"the password in MLFLOW_TRACKING_PASSWORD for {os.environ['MLFLOW_TRACKING_USERNAME']}"
+    if os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return "the token in MLFLOW_TRACKING_TOKEN"
+    return "the name and the password in its address" if "@" in uri.partition("://")[2] else None
+
+
+def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
+    """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
+    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret_key
 
 
 def quiet_onnxruntime() -> None:

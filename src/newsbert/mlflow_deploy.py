@@ -321,7 +321,7 @@ def _fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
     Raises:
         NewsbertError: If there is no such model, or it is none of newsbert's.
     """
-    is_set = mlflow.tracking.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    is_set = mlflow.tracking.is_tracking_uri_set()
     tracking_uri = mlflow.get_tracking_uri() if is_set else None
     inside = Path(model_uri) / mlflow_model.BUNDLE_SUBPATH
     if (inside / CONTRACT_FILE).is_file() or (Path(model_uri) / CONTRACT_FILE).is_file():

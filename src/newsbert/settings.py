@@ -170,3 +170,27 @@ class RaySettings:
         "RAY_ADDRESS",
         option="--ray-address",
     )
+
+
+@dataclass(frozen=True)
+class TrackingServerSettings:
+    """`newsbert tracking`: table `[tracking]`."""
+
+    directory: str = _setting("tracking", "Directory of its data, secrets and log")
+    backend_store: str | None = _setting(
+        None,
+        "Database, postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE (default: an SQLite file in the directory)",
+        "MLFLOW_BACKEND_STORE_URI",
+    )
+    artifacts: str | None = _setting(
+        None,
+        "Artifacts, gs://BUCKET, s3://BUCKET or a directory (default: one in that directory)",
+        "MLFLOW_ARTIFACTS_DESTINATION",
+    )
+    host: str = _setting("127.0.0.1", "Address it answers on")
+    port: int = _setting(5000, "Port it answers on; 0 takes a free one", least=0, most=65_535)
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Names it may be called by, comma-separated (default: loopback, and this machine's where it is exposed)"
+    )
+    auth: bool | None = _setting(None, "Ask for a name and a password (default: where it is exposed)")
+    workers: int = _setting(2, "Worker processes", least=1)

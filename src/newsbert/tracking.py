@@ -11,6 +11,7 @@ import re
 import shlex
 import tempfile
 import urllib.error
+import urllib.parse
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Tracker:
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
             if run_id is None and not config.in_mlflow_run():
                 mlflow.set_experiment(self.settings.experiment)
-            set_system_metrics_sampling_interval(5)  # type: ignore[no-untyped-call]
+            set_system_metrics_sampling_interval(5)
             active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
         status = "FAILED"
         log = RunLog(active.info.run_id, self._client, self.errors, pending)
@@ -335,10 +336,7 @@ class Tracker:
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            refused = f"the tracking server {self.where} refused"
-            raise TrackingError(
-                f"{what or refused}: {shown(first_line(error))}", "check MLFLOW_TRACKING_URI and the server"
-            ) from error
+            raise _told(what, self.settings.tracking_uri, error) from error
         except OSError as error:  # artifacts, where they are on this machine's disk
             raise TrackingError(
                 f"{what or 'the tracking files cannot be used'}: {error}", "check the disk and its rights: df -h ."
@@ -357,6 +355,25 @@ def check_names(name: str, alias: str | None = None) -> None:
         not re.fullmatch(r"[A-Za-z0-9_-]{1,250}", alias) or re.fullmatch(r"latest|[vV][0-9]+", alias)
     ):
         raise UsageError(f"{alias!r} cannot be an alias", "use letters, digits, - and _; not 'latest' nor 'v1'")
+
+
+def _told(what: str, uri: str, error: Exception) -> TrackingError:
+    """What a tracking server refused, and what to change."""
+    reason, hint = shown(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
+    message = f"{what or f'the tracking server {shown(uri)} refused'}: {reason}"
+    if "error code 401" in reason:
+        given = config.tracking_credentials(uri)
+        message = f"the tracking server {shown(uri)} does not take {given or 'requests without a name and a password'}"
+        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account: newsbert tracking user NAME"
+        if given and "TOKEN" in given:
+            hint = "get a new one: it may have expired"
+    elif "Invalid Host header" in str(error):
+        host = urllib.parse.urlsplit(uri).hostname
+        message = f"the tracking server at {shown(uri)} does not answer to the name {host}"
+        hint = f"call it by another, or start it with that: newsbert tracking up --allowed-hosts {host}"
+    elif "error code 403" in reason:
+        hint = "ask who runs the server: the account may not do that"
+    return TrackingError(message, hint)
 
 
 def shown(uri: str) -> str:

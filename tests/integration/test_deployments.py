@@ -469,7 +469,7 @@ def test_the_plugins_own_target_keeps_working(
         described = mlflow_command("get", "-t", "torchserve", "--name", NAME, CONFIG_PROPERTIES=properties)
         assert '"status": "READY"' in _succeeded(described)
         monkeypatch.setenv("CONFIG_PROPERTIES", properties)
-        client: Any = get_deploy_client("torchserve")  # type: ignore[no-untyped-call]
+        client: Any = get_deploy_client("torchserve")
         answer = json.loads(client.predict(NAME, json.dumps({"data": "goal team"})))
         assert answer["label"] == "Sport & loisirs"
         # Ours sees what the plugin deployed, and answers for it where the plugin cannot parse what MLflow hands it.

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from newsbert.cli import archive, build_image, evaluate, inspect, predict, register, runs, runtimes, serve, train
+from newsbert.cli import (
+    archive,
+    build_image,
+    evaluate,
+    inspect,
+    predict,
+    register,
+    runs,
+    runtimes,
+    serve,
+    tracking,
+    train,
+)
 from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
@@ -35,6 +47,7 @@ app.command("archive", epilog=archive.EXAMPLES)(archive.archive)
 app.command("build-image", epilog=build_image.EXAMPLES)(build_image.build_image)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.add_typer(serve.app, name="serve")
+app.add_typer(tracking.app, name="tracking")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 
 

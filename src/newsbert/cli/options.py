@@ -5,12 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from newsbert import config
-from newsbert.settings import ImageSettings, RaySettings, ServeSettings, TrackingSettings, TrainSettings
-
-Section = type[TrackingSettings] | type[TrainSettings] | type[ServeSettings] | type[ImageSettings] | type[RaySettings]
+from newsbert.settings import RaySettings, TrackingSettings
 
 
-def setting(section: Section, name: str, *flags: str, metavar: str | None = None) -> Any:
+def setting(section: type, name: str, *flags: str, metavar: str | None = None) -> Any:
     """An option for a setting: not given, it is resolved from environment, file and default."""
     default = config.default_of(section, name)
     shown = f" [dim]\\[default: {default}][/dim]" if default else ""

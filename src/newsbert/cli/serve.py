@@ -1,9 +1,6 @@
 """`newsbert serve`."""
 
-import signal
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +8,7 @@ import typer
 from newsbert import config
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
+from newsbert.cli.stopping import stop_on_signals
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.settings import ImageSettings, ServeSettings
 
@@ -191,7 +189,7 @@ def locally(
             port_noted.append(address.port)
         _render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     screen.log("starting …")
     try:
         serving.serve_locally(
@@ -257,7 +255,7 @@ def container(
     from newsbert import containers, servers
 
     image = containers.image_of(model, images, tracking_uri)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     screen.log(f"starting {image} …")
     with containers.serving(image, settings, stop, screen.log, keep=detach) as running:
         if running is None:
@@ -346,20 +344,6 @@ def stop_detached(
     servers.stop(port, on_stopped)
     if screen.as_json:
         screen.document({"stopped": stopped})
-
-
-def _stop_on_signals() -> threading.Event:
-    """An event that Ctrl+C and SIGTERM set; a second of them ends what is being done meanwhile."""
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return stop
 
 
 def _render_ready(screen: Output, name: str, address: "Address", key_file: Path | None, grpc: bool) -> None:

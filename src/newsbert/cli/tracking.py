@@ -1,0 +1,194 @@
+"""`newsbert tracking`."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, setting
+from newsbert.cli.output import Output
+from newsbert.cli.stopping import stop_on_signals
+from newsbert.settings import TrackingServerSettings
+
+if TYPE_CHECKING:
+    from newsbert.tracking_server.home import Noted
+
+UP_EXAMPLES = """
+Examples:
+
+    newsbert tracking up --detach
+
+    newsbert tracking up --backend-store postgresql://mlflow@db/mlflow --artifacts s3://my-bucket/mlflow
+
+    newsbert tracking up --host 0.0.0.0 --allowed-hosts mlflow.example.org
+"""
+DOWN_EXAMPLES = """
+Examples:
+
+    newsbert tracking down
+"""
+STATUS_EXAMPLES = """
+Examples:
+
+    newsbert tracking status
+
+    newsbert tracking status --json
+"""
+USER_EXAMPLES = """
+Examples:
+
+    newsbert tracking user alice
+
+    newsbert tracking user admin
+"""
+
+app = typer.Typer(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
+
+Directory = Annotated[str | None, setting(TrackingServerSettings, "directory", metavar="DIRECTORY")]
+
+
+@app.callback()
+def _tracking(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        Output().help(context)
+
+
+@app.command("up", epilog=UP_EXAMPLES)
+def up(
+    backend_store: Annotated[str | None, setting(TrackingServerSettings, "backend_store", metavar="URL")] = None,
+    artifacts: Annotated[str | None, setting(TrackingServerSettings, "artifacts", metavar="WHERE")] = None,
+    host: Annotated[str | None, setting(TrackingServerSettings, "host")] = None,
+    port: Annotated[int | None, setting(TrackingServerSettings, "port")] = None,
+    allowed_hosts: Annotated[str | None, setting(TrackingServerSettings, "allowed_hosts", metavar="NAMES")] = None,
+    auth: Annotated[bool | None, setting(TrackingServerSettings, "auth", "--auth/--no-auth")] = None,
+    workers: Annotated[int | None, setting(TrackingServerSettings, "workers")] = None,
+    directory: Directory = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when it answers; run in the background.")
+    ] = False,
+    prepared: Annotated[bool, typer.Option(hidden=True)] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run MLflow's server until Ctrl+C.
+
+    It makes its database's tables, or brings them up to date, and sees that it can write its artifacts, which go
+    through it: who logs needs no credentials of the bucket. It answers on loopback unless told otherwise, and then
+    asks for a name and a password.
+    """
+    screen = Output(as_json)
+    settings = config.resolve(
+        TrackingServerSettings,
+        backend_store=backend_store,
+        artifacts=artifacts,
+        host=host,
+        port=port,
+        allowed_hosts=allowed_hosts,
+        auth=auth,
+        workers=workers,
+        directory=directory,
+    )
+    from newsbert.tracking_server import server
+
+    stop = stop_on_signals()
+    wanted = server.plan(settings)
+    password = None
+    if not prepared:
+        screen.log("preparing database and artifacts …")
+        password = server.prepare(wanted, screen.log)
+    if detach:
+        _render(screen, server.start_detached(wanted), password, detached=True)
+        return
+    screen.log("starting …")
+    server.serve(wanted, stop, lambda noted: _render(screen, noted, password, detached=False))
+    screen.log("stopped")
+
+
+@app.command("down", epilog=DOWN_EXAMPLES)
+def down(directory: Directory = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Stop the server."""
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import server
+    from newsbert.tracking_server.home import Home
+
+    stopped = server.down(Home(settings.directory))
+    if screen.as_json:
+        screen.document({"stopped": stopped.url})
+        return
+    screen.result(f"stopped {stopped.url}")
+
+
+@app.command("status", epilog=STATUS_EXAMPLES)
+def status(directory: Directory = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Show whether the server runs and answers, and where it keeps what.
+
+    The exit code is 1 if it does not.
+    """
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import server
+    from newsbert.tracking_server.home import Home
+
+    found = server.status(Home(settings.directory))
+    if screen.as_json:
+        screen.document(_document(found))
+        return
+    screen.table(("what", "value"), [(name, _text(value)) for name, value in _document(found).items()], words=2)
+
+
+@app.command("user", epilog=USER_EXAMPLES)
+def user(
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    admin: Annotated[bool, typer.Option("--admin", help="It may do everything, accounts included.")] = False,
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make an account, or give one a new password, and print that, once.
+
+    An account may log and register, and delete what is its own.
+    """
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import accounts
+    from newsbert.tracking_server.home import Home
+
+    password, made = accounts.renew(Home(settings.directory), name, admin=admin)
+    if screen.as_json:
+        screen.document({"user": name, "password": password, "created": made})
+        return
+    if not made:
+        screen.note(f"{name} was there: the password before is no longer taken")
+    screen.result(f"MLFLOW_TRACKING_USERNAME={name}")
+    screen.result(f"MLFLOW_TRACKING_PASSWORD={password}")
+
+
+def _render(screen: Output, noted: "Noted", password: str | None, *, detached: bool) -> None:
+    if screen.as_json:
+        screen.document(_document(noted) | ({"admin_password": password} if password else {}))
+        return
+    screen.result(f"MLflow {noted.mlflow} is ready on {noted.url}")
+    screen.result(f"  database   {noted.database}")
+    screen.result(f"  artifacts  {noted.artifacts}")
+    if noted.auth:
+        screen.result("  accounts   on")
+        if password:
+            screen.result(f"  admin      {password}  (shown this once; newsbert tracking user admin makes a new one)")
+        screen.next_command("newsbert tracking user NAME  makes an account for each who logs")
+    screen.next_command(f"export MLFLOW_TRACKING_URI={noted.url}")
+    if detached:
+        screen.next_command("newsbert tracking down")
+    else:
+        screen.log("Ctrl+C stops it")
+
+
+def _document(noted: "Noted") -> dict[str, object]:
+    return {name: value for name, value in dataclasses.asdict(noted).items() if name != "started"}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""A tracking server: MLflow's own, with its database, its artifacts and its accounts."""

@@ -1,0 +1,144 @@
+"""A tracking server's database: reached, made, brought up to date and checked before the server starts."""
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newsbert import tracking_file
+from newsbert.errors import MissingExtraError, TrackingError, UsageError, first_line
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+CONNECT_TIMEOUT_S = 5
+
+_HINTS = {
+    "authentication failed": "check the user and the password in MLFLOW_BACKEND_STORE_URI or --backend-store",
+    "no password supplied": "check the user and the password in MLFLOW_BACKEND_STORE_URI or --backend-store",
+    'role ".*" does not exist': "check the user in it, or make it: createuser --pwprompt NAME",
+    'database ".*" does not exist': "check its name, or make it: createdb --owner USER NAME",
+    "permission denied": "let the user own the database: ALTER DATABASE name OWNER TO user",
+    "Connection refused|could not translate|timeout|timed out|No route": "is it running there? pg_isready --host HOST",
+}
+
+
+def parse(url: str) -> "URL":
+    """A database's URL.
+
+    Raises:
+        UsageError: If it is none.
+        MissingExtraError: If MLflow, which knows such URLs, is not installed.
+    """
+    try:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+    except ImportError as error:
+        raise MissingExtraError("mlflow", "train") from error
+    hint = "give postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
+    try:
+        found = make_url(url)
+    except (ArgumentError, ValueError) as error:  # without the value, which may hold a password
+        raise UsageError("the backend store is no URL of a database", hint) from error
+    if found.get_backend_name() not in {"postgresql", "sqlite"}:
+        raise UsageError(f"the backend store is in {found.get_backend_name()}, with which this was not tried", hint)
+    if found.get_backend_name() == "sqlite" and tracking_file.path_of(url) is None:
+        raise UsageError("the backend store is an SQLite database without a file", hint)
+    return found
+
+
+def shown(url: str) -> str:
+    """A database's URL as it may be printed."""
+    return parse(url).render_as_string(hide_password=True)
+
+
+def prepare(url: str, on_log: Callable[[str], None]) -> None:
+    """Reach a database, make MLflow's tables where there are none, and bring them up to date.
+
+    An SQLite file is copied before its tables are changed; PostgreSQL changes all of them or none.
+
+    Args:
+        url: Its URL.
+        on_log: Called with what is done.
+
+    Raises:
+        TrackingError: If it cannot be reached or used, or is that of a newer MLflow.
+    """
+    file = tracking_file.path_of(url)
+    if file is None:
+        with errors(url), _engine(parse(url)) as engine:
+            _update(engine, on_log)
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrackingError(
+            f"{file.parent} cannot be made: {error.strerror}", "give another --backend-store"
+        ) from error
+
+    def make(partial: Path) -> None:
+        with errors(url), _engine(parse(url).set(database=str(partial))) as engine:
+            _update(engine, on_log)
+
+    with tracking_file.ready(file, make), errors(url), _engine(parse(url)) as engine:
+        _update(engine, on_log, file)
+
+
+def _update(engine: "Engine", on_log: Callable[[str], None], file: Path | None = None) -> None:
+    import sqlalchemy
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+
+    tables = sqlalchemy.inspect(engine).get_table_names()
+    if "experiments" not in tables:
+        if tables and not all(name.startswith("alembic_") for name in tables):
+            on_log(f"the database holds {len(tables)} tables of somebody else's; MLflow's are put beside them")
+        utils._initialize_tables(engine)
+    script = ScriptDirectory.from_config(utils._get_alembic_config(""))
+    found, wanted = utils._get_schema_version(engine), script.get_current_head()
+    if found != wanted:
+        if found not in {each.revision for each in script.walk_revisions()}:
+            raise TrackingError(
+                f"the database's tables are of a newer MLflow (revision {found})", "pip install --upgrade mlflow"
+            )
+        if file is not None:
+            shutil.copy2(file, file.with_name(f"{file.name}.{found}"))
+            on_log(f"a copy of the database is {file.name}.{found}")
+        utils._upgrade_db(engine)
+        on_log(f"the database's tables were brought from revision {found} to {wanted}")
+    utils._verify_schema(engine)
+
+
+@contextlib.contextmanager
+def _engine(url: "URL") -> "Iterator[Engine]":
+    import sqlalchemy
+
+    options = {"connect_timeout": CONNECT_TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
+    engine = sqlalchemy.create_engine(url, connect_args=options)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def errors(url: str) -> Iterator[None]:
+    """Turn a database's errors into ours, without its password.
+
+    Raises:
+        TrackingError: With what to do.
+        MissingExtraError: If its driver is not installed.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tracking") from error
+    except (SQLAlchemyError, MlflowException) as error:
+        reason = first_line(error).replace(parse(url).password or "\0", "***")
+        hint = next((hint for sign, hint in _HINTS.items() if re.search(sign, str(error))), "check --backend-store")
+        raise TrackingError(f"the database {shown(url)} cannot be used: {reason}", hint) from error

@@ -1,0 +1,318 @@
+"""MLflow's server as a process of ours: started, waited for, stopped."""
+
+import contextlib
+import ctypes
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from newsbert import background, config, loopback
+from newsbert.address import claim_port
+from newsbert.errors import NewsbertError, TrackingError, UsageError
+from newsbert.settings import TrackingServerSettings
+from newsbert.tracking_server import accounts, artifacts, database
+from newsbert.tracking_server.home import Home, Kept, Noted
+
+START_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 30
+_PR_SET_PDEATHSIG = 1
+_ALL = "0.0.0.0"  # noqa: S104
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server is to be.
+
+    Attributes:
+        home: Its directory.
+        database: The URL of its database.
+        artifacts: Where its artifacts are.
+        host: The address it listens on.
+        port: The port.
+        auth: Whether it asks for a name and a password.
+        allowed_hosts: The names that it answers to.
+        workers: Its processes.
+    """
+
+    home: Home
+    database: str
+    artifacts: str
+    host: str
+    port: int
+    auth: bool
+    allowed_hosts: list[str]
+    workers: int
+
+    @property
+    def url(self) -> str:
+        """The base URL to reach it by from this machine."""
+        return f"http://{'127.0.0.1' if self.host == _ALL else self.host}:{self.port}"
+
+
+def plan(settings: TrackingServerSettings) -> Plan:
+    """Resolve what depends on this machine.
+
+    Raises:
+        UsageError: If a setting cannot be, or the server would be open to everybody.
+        TrackingError: If the port cannot be had.
+    """
+    home = Home(settings.directory)
+    url = settings.backend_store or home.database
+    database.parse(url)
+    exposed = not _is_loopback(settings.host)
+    return Plan(
+        home,
+        url,
+        artifacts.located(settings.artifacts or home.artifacts),
+        settings.host,
+        _port(settings),
+        exposed if settings.auth is None else settings.auth,
+        [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
+        settings.workers,
+    )
+
+
+def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
+    """See to database, artifacts and accounts.
+
+    Returns:
+        The password of the account `admin`, where that was made now; it is kept nowhere.
+
+    Raises:
+        TrackingError: If one of them cannot be used.
+    """
+    wanted.home.make()
+    with wanted.home.locked():
+        _quiet()
+        database.prepare(wanted.database, on_log)
+        artifacts.check(wanted.artifacts)
+        wanted.home.keep(Kept(wanted.database, wanted.artifacts))
+        if not wanted.auth:
+            return None
+        accounts.configure(wanted.home, wanted.database)
+        return accounts.make_admin(wanted.home, wanted.database)
+
+
+def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]) -> None:
+    """Run the server until `stop` is set.
+
+    Args:
+        wanted: What was prepared.
+        stop: Set to stop it.
+        on_ready: Called when it answers.
+
+    Raises:
+        TrackingError: If it does not start, or ends by itself.
+    """
+    home = wanted.home
+    with home.locked(), _process(wanted) as process:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(wanted.url):
+            if stop.wait(0.1):
+                return
+            _check(process, home)
+            if time.monotonic() > deadline:
+                raise TrackingError(f"no answer on {wanted.url} after {START_TIMEOUT_S} s", f"see {home.log}")
+        noted = _noted(wanted)
+        home.note(noted)
+        try:
+            on_ready(noted)
+            while not stop.wait(0.5):
+                _check(process, home)
+        finally:
+            home.forget()
+
+
+def start_detached(wanted: Plan) -> Noted:
+    """Run the server in the background.
+
+    Raises:
+        NewsbertError: If it does not start; the error is its own.
+    """
+    home = wanted.home
+    arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", wanted.artifacts]
+    arguments += ["--host", wanted.host, "--port", str(wanted.port), "--workers", str(wanted.workers)]
+    arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
+
+    def noted(pid: int) -> Noted | None:
+        found = home.noted()
+        return found if found is not None and found.pid == pid else None
+
+    try:
+        return background.start(
+            arguments, home.path / "up.log", noted, START_TIMEOUT_S + 10, MLFLOW_BACKEND_STORE_URI=wanted.database
+        )
+    except OSError as error:
+        raise TrackingError(f"{home.path} cannot be written: {error.strerror}", "make room: df -h .") from error
+
+
+def status(home: Home) -> Noted:
+    """The server of a directory, which answers.
+
+    Raises:
+        TrackingError: If none runs there, or it does not answer.
+    """
+    found = home.noted()
+    if found is None:
+        raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
+    if not _answers(found.url):
+        raise TrackingError(f"the tracking server {found.url} runs but does not answer", f"see {home.log}")
+    return found
+
+
+def down(home: Home) -> Noted:
+    """Stop the server of a directory.
+
+    Raises:
+        TrackingError: If none runs there, or it does not stop.
+    """
+    found = home.noted()
+    if found is None:
+        raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
+    background.stop(found.pid, lambda: background.started(found.pid) == found.started, STOP_TIMEOUT_S)
+    return found
+
+
+def _quiet() -> None:
+    """Have MLflow's errors reach the user as ours, and the rest not at all."""
+    config.quiet_mlflow()
+    import mlflow  # noqa: F401 - it sets up its own logging
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _noted(wanted: Plan) -> Noted:
+    import mlflow
+
+    pid = os.getpid()
+    return Noted(
+        pid,
+        background.started(pid) or 0,
+        wanted.url,
+        wanted.host,
+        database.shown(wanted.database),
+        wanted.artifacts,
+        wanted.auth,
+        list(dict.fromkeys(wanted.allowed_hosts)),
+        mlflow.__version__,
+    )
+
+
+@contextlib.contextmanager
+def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", wanted.host, "--port", str(wanted.port)]
+    command += ["--workers", str(wanted.workers), *(["--app-name", "basic-auth"] if wanted.auth else [])]
+    given = {
+        # In the environment, since anybody on this machine may read a command line.
+        "MLFLOW_BACKEND_STORE_URI": wanted.database,
+        "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
+        "MLFLOW_SERVE_ARTIFACTS": "true",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_with_ports(wanted.allowed_hosts)),
+        # Its own runner of jobs is for language models; it takes a process and memory.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    if wanted.auth:
+        given["MLFLOW_AUTH_CONFIG_PATH"] = str(wanted.home.auth_config)
+        given["MLFLOW_FLASK_SERVER_SECRET_KEY"] = wanted.home.secret_key()
+    log = wanted.home.log
+    with contextlib.suppress(FileNotFoundError):
+        log.replace(log.with_name("server.log.1"))
+    with wanted.home.private(log) as stream:
+        process = subprocess.Popen(
+            command,
+            env=config.child_environment(**given),
+            cwd=wanted.home.path,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            umask=0o077,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call and nothing else
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)  # it lets its workers finish what they were asked
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S - 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the child: have the kernel end it when we are killed and cannot (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _check(process: "subprocess.Popen[bytes]", home: Home) -> None:
+    code = process.poll()
+    if code is not None:
+        raise TrackingError(f"MLflow's server ended (exit code {code}): {_reason(home)}", f"see {home.log}")
+
+
+def _reason(home: Home) -> str:
+    """What looks most like a reason of what it logged."""
+    try:
+        lines = [line.strip() for line in home.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    telling = [line for line in lines if "rror" in line]
+    return (telling or [line for line in lines if line] or ["it logged nothing"])[-1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with loopback.urlopen(f"{url}/health", timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _port(settings: TrackingServerSettings) -> int:
+    try:
+        return claim_port(settings.host, settings.port)
+    except UsageError:
+        raise
+    except NewsbertError as error:
+        raise TrackingError(error.message, "newsbert tracking up --port 0 takes a free port") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _own_names(exposed: bool) -> list[str]:
+    """The names that a server on this machine is called by: on loopback, and from elsewhere where it is exposed."""
+    names = ["localhost", "127.0.0.1"]
+    if exposed:
+        import psutil
+
+        found = [
+            each.address
+            for all_of in psutil.net_if_addrs().values()
+            for each in all_of
+            if each.family == socket.AF_INET
+        ]
+        names += [socket.gethostname(), socket.getfqdn(), *found]
+    return list(dict.fromkeys(names))
+
+
+def _with_ports(hosts: list[str]) -> list[str]:
+    """Names with any port, as MLflow compares them with what a request calls it."""
+    return [form for host in dict.fromkeys(hosts) for form in ((host,) if ":" in host else (host, f"{host}:*"))]
