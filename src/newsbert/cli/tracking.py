@@ -1,6 +1,7 @@
 """`newsbert tracking`."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,8 @@ from newsbert.cli.stopping import stop_on_signals
 from newsbert.settings import TrackingServerSettings
 
 if TYPE_CHECKING:
-    from newsbert.tracking_server.home import Noted
+    from newsbert.tracking_server.backup import Contents
+    from newsbert.tracking_server.home import Home, Noted
 
 UP_EXAMPLES = """
 Examples:
@@ -35,6 +37,18 @@ Examples:
 
     newsbert tracking status --json
 """
+BACKUP_EXAMPLES = """
+Examples:
+
+    newsbert tracking backup tracking-2026-11-24.tar
+"""
+RESTORE_EXAMPLES = """
+Examples:
+
+    newsbert tracking restore tracking-2026-11-24.tar --directory restored
+
+    newsbert tracking restore tracking.tar --backend-store postgresql://mlflow@db/empty --artifacts s3://my-bucket/empty
+"""
 USER_EXAMPLES = """
 Examples:
 
@@ -46,6 +60,8 @@ Examples:
 app = typer.Typer(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
 
 Directory = Annotated[str | None, setting(TrackingServerSettings, "directory", metavar="DIRECTORY")]
+BackendStore = Annotated[str | None, setting(TrackingServerSettings, "backend_store", metavar="URL")]
+Artifacts = Annotated[str | None, setting(TrackingServerSettings, "artifacts", metavar="WHERE")]
 
 
 @app.callback()
@@ -56,8 +72,8 @@ def _tracking(context: typer.Context) -> None:
 
 @app.command("up", epilog=UP_EXAMPLES)
 def up(
-    backend_store: Annotated[str | None, setting(TrackingServerSettings, "backend_store", metavar="URL")] = None,
-    artifacts: Annotated[str | None, setting(TrackingServerSettings, "artifacts", metavar="WHERE")] = None,
+    backend_store: BackendStore = None,
+    artifacts: Artifacts = None,
     host: Annotated[str | None, setting(TrackingServerSettings, "host")] = None,
     port: Annotated[int | None, setting(TrackingServerSettings, "port")] = None,
     allowed_hosts: Annotated[str | None, setting(TrackingServerSettings, "allowed_hosts", metavar="NAMES")] = None,
@@ -98,10 +114,10 @@ def up(
         screen.log("preparing database and artifacts …")
         password = server.prepare(wanted, screen.log)
     if detach:
-        _render(screen, server.start_detached(wanted), password, detached=True)
+        _render(screen, server.start_detached(wanted), password, wanted.home)
         return
     screen.log("starting …")
-    server.serve(wanted, stop, lambda noted: _render(screen, noted, password, detached=False))
+    server.serve(wanted, stop, lambda noted: _render(screen, noted, password))
     screen.log("stopped")
 
 
@@ -138,6 +154,46 @@ def status(directory: Directory = None, as_json: Json = False, debug: Debug = Fa
     screen.table(("what", "value"), [(name, _text(value)) for name, value in _document(found).items()], words=2)
 
 
+@app.command("backup", epilog=BACKUP_EXAMPLES)
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to; a tar that is made here.")],
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write database, accounts and artifacts into one file; the server may run meanwhile."""
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import backup
+    from newsbert.tracking_server.home import Home
+
+    made = backup.make(Home(settings.directory), file)
+    _render_backup(screen, made, file, "holds")
+    screen.next_command(f"newsbert tracking restore {file} --directory EMPTY")
+
+
+@app.command("restore", epilog=RESTORE_EXAMPLES)
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup.")],
+    backend_store: BackendStore = None,
+    artifacts: Artifacts = None,
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Put a backup into an empty database, and its artifacts where there are none."""
+    screen = Output(as_json)
+    settings = config.resolve(
+        TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
+    )
+    from newsbert.tracking_server import backup, server
+
+    home, kept = server.places(settings)
+    found = backup.restore(home, kept, file, screen.log)
+    _render_backup(screen, found, file, "was restored:")
+    screen.next_command(f"newsbert tracking up{home.option}")
+
+
 @app.command("user", epilog=USER_EXAMPLES)
 def user(
     name: Annotated[str, typer.Argument(help="Its name.")],
@@ -165,7 +221,8 @@ def user(
     screen.result(f"MLFLOW_TRACKING_PASSWORD={password}")
 
 
-def _render(screen: Output, noted: "Noted", password: str | None, *, detached: bool) -> None:
+def _render(screen: Output, noted: "Noted", password: str | None, home: "Home | None" = None) -> None:
+    """Say that the server is ready; it is in the background if its home is given."""
     if screen.as_json:
         screen.document(_document(noted) | ({"admin_password": password} if password else {}))
         return
@@ -178,10 +235,19 @@ def _render(screen: Output, noted: "Noted", password: str | None, *, detached: b
             screen.result(f"  admin      {password}  (shown this once; newsbert tracking user admin makes a new one)")
         screen.next_command("newsbert tracking user NAME  makes an account for each who logs")
     screen.next_command(f"export MLFLOW_TRACKING_URI={noted.url}")
-    if detached:
-        screen.next_command("newsbert tracking down")
+    if home is not None:
+        screen.next_command(f"newsbert tracking down{home.option}")
     else:
         screen.log("Ctrl+C stops it")
+
+
+def _render_backup(screen: Output, contents: "Contents", file: Path, what: str) -> None:
+    if screen.as_json:
+        found = {name: value for name, value in vars(contents).items() if name != "files"}
+        screen.document({"file": str(file), **found, "artifacts": len(contents.artifacts)})
+        return
+    told = f"a {contents.database} database of MLflow {contents.mlflow} and {len(contents.artifacts)} artifacts"
+    screen.result(f"{file} {what} {told}")
 
 
 def _document(noted: "Noted") -> dict[str, object]:

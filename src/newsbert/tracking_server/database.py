@@ -86,6 +86,36 @@ def prepare(url: str, on_log: Callable[[str], None]) -> None:
         _update(engine, on_log, file)
 
 
+def revision(url: str) -> str:
+    """The revision of a database's tables.
+
+    Raises:
+        TrackingError: If it cannot be reached, or holds none of MLflow's.
+    """
+    from mlflow.store.db import utils
+
+    with errors(url), _engine(parse(url)) as engine:
+        found = utils._get_schema_version(engine)
+    if found is None:
+        raise TrackingError(f"the database {shown(url)} holds no tables of MLflow's", "newsbert tracking up makes them")
+    return str(found)
+
+
+def is_empty(url: str) -> bool:
+    """Whether a database has no tables.
+
+    Raises:
+        TrackingError: If it cannot be reached.
+    """
+    import sqlalchemy
+
+    file = tracking_file.path_of(url)
+    if file is not None and not file.exists():
+        return True
+    with errors(url), _engine(parse(url)) as engine:
+        return not sqlalchemy.inspect(engine).get_table_names()
+
+
 def _update(engine: "Engine", on_log: Callable[[str], None], file: Path | None = None) -> None:
     import sqlalchemy
     from alembic.script import ScriptDirectory

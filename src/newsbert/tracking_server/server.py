@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from newsbert import background, config, loopback
+from newsbert import background, config, loopback, tracking_file
 from newsbert.address import claim_port
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.settings import TrackingServerSettings
@@ -64,20 +64,33 @@ def plan(settings: TrackingServerSettings) -> Plan:
         UsageError: If a setting cannot be, or the server would be open to everybody.
         TrackingError: If the port cannot be had.
     """
-    home = Home(settings.directory)
-    url = settings.backend_store or home.database
-    database.parse(url)
+    home, kept = places(settings)
     exposed = not _is_loopback(settings.host)
     return Plan(
         home,
-        url,
-        artifacts.located(settings.artifacts or home.artifacts),
+        kept.database,
+        kept.artifacts,
         settings.host,
         _port(settings),
         exposed if settings.auth is None else settings.auth,
         [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
         settings.workers,
     )
+
+
+def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
+    """A server's directory, and where its data are.
+
+    Raises:
+        UsageError: If they cannot be there.
+    """
+    home = Home(settings.directory)
+    url = settings.backend_store or home.database
+    file = tracking_file.path_of(url)
+    if file is not None:  # from wherever the server is started the next time
+        url = f"sqlite:///{file.expanduser().absolute()}"
+    database.parse(url)
+    return home, Kept(url, artifacts.located(settings.artifacts or home.artifacts))
 
 
 def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
