@@ -233,6 +233,11 @@ def tracking_credentials(uri: str) -> str | None:
     return "the name and the password in its address" if "@" in uri.partition("://")[2] else None
 
 
+def google_storage_emulated() -> bool:
+    """Whether buckets of Google's are an emulator's, which asks nobody who he is."""
+    return bool(os.environ.get("STORAGE_EMULATOR_HOST"))
+
+
 def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
     """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)

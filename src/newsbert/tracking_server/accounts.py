@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
 
 ADMIN = "admin"
-CACHE_S = 30
-"""How long the server remembers that a password was right; as long is an old one taken."""
-
 _PASSWORD_BYTES = 18
 _LONGEST_NAME = 255
 
@@ -30,8 +27,6 @@ def configure(home: Home, url: str) -> None:
         "default_permission = EDIT",
         f"database_uri = {url.replace('%', '%%')}",
         f"admin_username = {ADMIN}",
-        # A password is hashed slowly on purpose; not again for each of the hundreds of requests of a training.
-        f"auth_cache_ttl_seconds = {CACHE_S}",
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
     )
     home.write(home.auth_config, "\n".join([*lines, ""]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from newsbert.errors import MissingExtraError, TrackingError, UsageError, first_
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+_CHECK_TIMEOUT_S = 30
 _HINTS = {
     "s3": "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or the role, and s3:GetObject, PutObject, DeleteObject and"
     " ListBucket on the bucket",
@@ -39,8 +41,27 @@ def check(uri: str) -> None:
     """Write, find, read and delete a small file there.
 
     Raises:
-        TrackingError: If one of these is not possible.
+        TrackingError: If one of these is not possible, or takes longer than 30 s: a bucket's library tries again for
+            minutes what it cannot reach.
     """
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            _check(uri)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_CHECK_TIMEOUT_S)
+    if thread.is_alive():
+        raise TrackingError(f"{uri} was not written within {_CHECK_TIMEOUT_S} s", _hint(uri))
+    if failed:
+        raise failed[0]
+
+
+def _check(uri: str) -> None:
     name = f"newsbert-check-{uuid.uuid4().hex[:12]}.txt"
     with errors(uri), tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
         file = Path(directory, name)
@@ -66,6 +87,10 @@ def repository(uri: str) -> "ArtifactRepository":
     if "://" not in uri:
         Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
         uri = Path(uri).as_uri()
+    elif uri.startswith("gs:") and not config.google_storage_emulated():
+        import google.auth
+
+        google.auth.default()  # where this fails, MLflow goes on as nobody, and tells of that alone
     return get_artifact_repository(uri)
 
 

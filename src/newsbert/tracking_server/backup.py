@@ -271,7 +271,7 @@ def _run_postgres(program: str, url: "URL", *arguments: str) -> None:
     found = shutil.which(program)
     if found is None:
         raise TrackingError(f"{program} is not installed", "apt install postgresql-client, of the server's version")
-    address = url.set(drivername="postgresql", password=None).render_as_string()
+    address = url._replace(drivername="postgresql", password=None).render_as_string()
     given = {
         "PGCONNECT_TIMEOUT": str(database.CONNECT_TIMEOUT_S),
         **({"PGPASSWORD": url.password} if url.password else {}),
