@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 
 from newsbert import background, config, loopback, tracking_file
 from newsbert.address import claim_port
@@ -204,8 +205,6 @@ def _quiet() -> None:
 
 
 def _noted(wanted: Plan) -> Noted:
-    import mlflow
-
     pid = os.getpid()
     return Noted(
         pid,
@@ -216,7 +215,7 @@ def _noted(wanted: Plan) -> Noted:
         wanted.artifacts,
         wanted.auth,
         list(dict.fromkeys(wanted.allowed_hosts)),
-        mlflow.__version__,
+        metadata.version("mlflow"),
     )
 
 
