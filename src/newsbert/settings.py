@@ -179,12 +179,13 @@ class TrackingServerSettings:
     directory: str = _setting("tracking", "Directory of its data, secrets and log")
     backend_store: str | None = _setting(
         None,
-        "Database, postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE (default: an SQLite file in the directory)",
+        "Database, postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE (default: the one before, else an SQLite file"
+        " in the directory)",
         "MLFLOW_BACKEND_STORE_URI",
     )
     artifacts: str | None = _setting(
         None,
-        "Artifacts, gs://BUCKET, s3://BUCKET or a directory (default: one in that directory)",
+        "Artifacts, gs://BUCKET, s3://BUCKET or a directory (default: where they were before, else in that directory)",
         "MLFLOW_ARTIFACTS_DESTINATION",
     )
     host: str = _setting("127.0.0.1", "Address it answers on")

@@ -309,7 +309,7 @@ def test_a_backup_is_restored_into_an_empty_server_and_a_model_of_it_served(
     assert again.returncode == 2
     assert "is not empty" in again.stderr
     assert cli("tracking", "down").returncode == 0
-    second = up("--auth", directory="other", **other)
+    second = up("--auth", directory="other")  # it knows where its data are
     assert "admin_password" not in second
     there = {"MLFLOW_TRACKING_URI": second["url"], **account, "NEWSBERT_CACHE_DIR": str(tmp_path / "empty")}
     served = cli("serve", "locally", "TinyModel/1", "--detach", "--port", 0, "--json", **there)

@@ -159,18 +159,23 @@ class Home:
         """Write down where the data are, for what is done to them without the server."""
         self.write(self.path / "data.json", json.dumps(dataclasses.asdict(kept)))
 
+    def kept_before(self) -> Kept | None:
+        """Where the data are, if a server was started here."""
+        try:
+            return Kept(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
     def kept(self) -> Kept:
         """Where the data are.
 
         Raises:
             TrackingError: If no server was started here.
         """
-        try:
-            return Kept(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise TrackingError(
-                f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}"
-            ) from error
+        found = self.kept_before()
+        if found is None:
+            raise TrackingError(f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}")
+        return found
 
     def note(self, server: Noted) -> None:
         """Write down that a server runs."""

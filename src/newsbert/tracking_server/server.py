@@ -80,18 +80,19 @@ def plan(settings: TrackingServerSettings) -> Plan:
 
 
 def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
-    """A server's directory, and where its data are.
+    """A server's directory, and where its data are: as is said, else as they were before, else in the directory.
 
     Raises:
         UsageError: If they cannot be there.
     """
     home = Home(settings.directory)
-    url = settings.backend_store or home.database
+    before = home.kept_before() or Kept(home.database, home.artifacts)
+    url = settings.backend_store or before.database
     file = tracking_file.path_of(url)
     if file is not None:  # from wherever the server is started the next time
         url = f"sqlite:///{file.expanduser().absolute()}"
     database.parse(url)
-    return home, Kept(url, artifacts.located(settings.artifacts or home.artifacts))
+    return home, Kept(url, artifacts.located(settings.artifacts or before.artifacts))
 
 
 def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
