@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install test lint long clean
+.PHONY: quickstart install test lint infra long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -57,7 +57,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# checkov by itself: it wants other versions of much that is in constraints.txt.
+$(VENV)/checkov: infra/.checkov.txt
+	@$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet -r infra/.checkov.txt
+	touch $@
+
+infra: $(VENV)/checkov
+	$(VENV)/checkov/bin/checkov --config-file infra/.checkov.yaml --directory infra
+
+test: lint infra
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.

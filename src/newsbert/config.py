@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from newsbert.errors import UsageError
 from newsbert.settings import (
     ImageSettings,
+    KubernetesSettings,
     RaySettings,
     ServeSettings,
     TrackingServerSettings,
@@ -28,6 +29,7 @@ _SECTIONS: dict[type, str] = {
     TrainSettings: "train",
     ServeSettings: "serve",
     ImageSettings: "image",
+    KubernetesSettings: "kubernetes",
     RaySettings: "ray",
     TrackingServerSettings: "tracking",
 }
@@ -60,7 +62,14 @@ _CONTAINER_FILES = {
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
 Settings = TypeVar(
-    "Settings", TrackingSettings, TrainSettings, ServeSettings, ImageSettings, RaySettings, TrackingServerSettings
+    "Settings",
+    TrackingSettings,
+    TrainSettings,
+    ServeSettings,
+    ImageSettings,
+    KubernetesSettings,
+    RaySettings,
+    TrackingServerSettings,
 )
 
 

@@ -84,24 +84,16 @@ def serving(
     check_ports(settings)
     address = Address(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
-    environment = {
-        "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
-        "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
-        "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
-        "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
-        "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
-    }
-    if settings.review_below is not None:
-        environment["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+    told = environment(settings)
     if settings.grpc_port is not None:
         ports[CONTAINER_GRPC_PORT] = claim_port(settings.host, settings.grpc_port)
-        environment["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
+        told["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
         address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
     if settings.metrics_port is not None:
         ports[CONTAINER_METRICS_PORT] = claim_port(settings.host, settings.metrics_port)
-        environment["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
+        told["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
         address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
-    container = Engine().run(tag, host=address.host, ports=ports, environment=environment)
+    container = Engine().run(tag, host=address.host, ports=ports, environment=told)
     answered = False
     try:
         answered = _wait_ready(container, address, settings, stop)
@@ -114,6 +106,20 @@ def serving(
     finally:
         if not (keep and answered):
             container.stop(stop_timeout_s(settings))
+
+
+def environment(settings: ServeSettings) -> dict[str, str]:
+    """What a serving image is told of the settings, ports aside."""
+    told = {
+        "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
+        "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
+        "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
+        "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
+        "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
+    }
+    if settings.review_below is not None:
+        told["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+    return told
 
 
 def stop_timeout_s(settings: ServeSettings) -> float:

@@ -160,6 +160,20 @@ class ImageSettings:
 
 
 @dataclass(frozen=True)
+class KubernetesSettings:
+    """`newsbert serve kubernetes`: table `[kubernetes]`."""
+
+    namespace: str = _setting("newsbert", "Namespace of the objects")
+    min_replicas: int = _setting(2, "Pods at least", least=1)
+    max_replicas: int = _setting(10, "Pods at most", least=1)
+    queue_ms: int = _setting(50, "Milliseconds that requests may wait on average before there are more pods", least=1)
+    cpu: str = _setting("2", "Cores of a pod, as Kubernetes writes them")
+    memory: str = _setting("2Gi", "Memory of a pod, as Kubernetes writes it")
+    clients: tuple[str, ...] = _setting((), "Namespaces that may ask, comma-separated, besides the objects' own")
+    monitoring: str = _setting("monitoring", "Namespace that may read the metrics")
+
+
+@dataclass(frozen=True)
 class RaySettings:
     """Where the work of `--workers` is done: table `[ray]`."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert import config
+from newsbert.cli import kubernetes
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.cli.stopping import stop_on_signals
@@ -280,6 +281,9 @@ def container(
         while not stop.wait(0.5):
             running.check()
     screen.log("stopped")
+
+
+app.command("kubernetes", epilog=kubernetes.EXAMPLES)(kubernetes.kubernetes)
 
 
 @app.command("dashboard", epilog=DASHBOARD_EXAMPLES)

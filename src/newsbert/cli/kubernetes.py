@@ -1,0 +1,70 @@
+"""`newsbert serve kubernetes`."""
+
+from typing import Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output
+from newsbert.settings import KubernetesSettings, ServeSettings
+
+EXAMPLES = """
+Examples:
+
+    newsbert serve kubernetes BertModel/2 | kubectl apply -f -
+
+    newsbert serve kubernetes BertModel@champion --namespace news --max-replicas 20 --clients web
+
+    newsbert serve kubernetes --image registry.example/team/torchserve:BertModel-2 --name news
+"""
+
+
+def kubernetes(
+    model: Annotated[
+        str | None, typer.Argument(help="A version whose image was pushed: BertModel/2, BertModel@champion.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="REFERENCE", help="Its image, if not the one that build-image pushed.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the objects.", show_default="made of the model's")] = None,
+    namespace: Annotated[str | None, setting(KubernetesSettings, "namespace")] = None,
+    min_replicas: Annotated[int | None, setting(KubernetesSettings, "min_replicas")] = None,
+    max_replicas: Annotated[int | None, setting(KubernetesSettings, "max_replicas")] = None,
+    queue_ms: Annotated[int | None, setting(KubernetesSettings, "queue_ms")] = None,
+    cpu: Annotated[str | None, setting(KubernetesSettings, "cpu")] = None,
+    memory: Annotated[str | None, setting(KubernetesSettings, "memory")] = None,
+    clients: Annotated[str | None, setting(KubernetesSettings, "clients", metavar="NAMESPACES")] = None,
+    monitoring: Annotated[str | None, setting(KubernetesSettings, "monitoring", metavar="NAMESPACE")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print Kubernetes manifests that serve a model's image, for kubectl apply.
+
+    A deployment whose probes ask the model, a service, an autoscaler on the time in the queue, a disruption budget and
+    a network policy; nothing is applied. Tables [kubernetes] and [serve] of newsbert.toml hold.
+    """
+    screen = Output(as_json)
+    settings = config.resolve(
+        KubernetesSettings,
+        namespace=namespace,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        queue_ms=queue_ms,
+        cpu=cpu,
+        memory=memory,
+        clients=clients,
+        monitoring=monitoring,
+    )
+    serving = config.resolve(ServeSettings)
+    from newsbert import kubernetes
+
+    what = kubernetes.served(model, image, name, tracking_uri)
+    made = kubernetes.manifests(what, settings, serving)
+    if screen.as_json:
+        screen.document({"apiVersion": "v1", "kind": "List", "items": made})
+        return
+    screen.result(kubernetes.as_yaml(made))
+    if "@" not in what.image:
+        screen.note(f"{what.image} is a tag: what it means may change; one with a digest cannot")
