@@ -57,14 +57,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# checkov by itself: it wants other versions of much that is in constraints.txt.
-$(VENV)/checkov: infra/.checkov.txt
+# By themselves: checkov wants other versions of much that is in constraints.txt.
+$(VENV)/infra: infra/requirements.txt
 	@$(PYTHON) -m venv $@
-	$@/bin/python -m pip --disable-pip-version-check install --quiet -r infra/.checkov.txt
+	$@/bin/python -m pip --disable-pip-version-check install --quiet -r infra/requirements.txt
 	touch $@
 
-infra: $(VENV)/checkov
-	$(VENV)/checkov/bin/checkov --config-file infra/.checkov.yaml --directory infra
+infra: $(VENV)/infra
+	$(VENV)/infra/bin/checkov --config-file infra/.checkov.yaml --directory infra
+	$(VENV)/infra/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose/compose.yaml
+	! command -v promtool >/dev/null || promtool check config infra/compose/prometheus.yml
 
 test: lint infra
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

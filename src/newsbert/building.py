@@ -23,7 +23,7 @@ IMAGE_TAG = "newsbert.image"
 STAGE_ARGUMENT = "STAGE"
 """Names the build stages that pip's options are in."""
 
-Kind = Literal["base", "trainer", "serving"]
+Kind = Literal["base", "trainer", "tracking", "serving"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def contexts(
         if kind != "serving":
             pins = requirements.pins()
             base = image.render_base(settings, pins, work)
-            trainer = [image.render_trainer(base, settings, pins)] if kind == "trainer" else []
-            yield Plan((base, *trainer), None)
+            on_it = {"trainer": image.render_trainer, "tracking": image.render_tracking}.get(kind)
+            yield Plan((base, *([on_it(base, settings, pins)] if on_it else [])), None)
             return
         located = api.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)

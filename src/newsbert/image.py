@@ -1,6 +1,6 @@
 """What images are built from: Dockerfile and files, rendered apart from any engine.
 
-There are three: the base, which training and serving share; the trainer; and the one that serves a model.
+The base is what all share; on it are the trainer, the one that serves a model, and a team's tracking server.
 """
 
 import hashlib
@@ -20,7 +20,9 @@ from newsbert.pip_options import blotted, pip_conf
 from newsbert.settings import ImageSettings
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
+TRACKING_NAME = "newsbert-tracking"
 TRAINER_EXTRAS = ("train", "minilm")
+TRACKING_EXTRA = "tracking"
 REQUIREMENTS_FILE = "requirements.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 _LICENCES = (
@@ -132,6 +134,26 @@ def render_trainer(base: Context, settings: ImageSettings, pins: Mapping[str, st
             REQUIREMENTS_FILE: _lines(requirements.declared(*TRAINER_EXTRAS)),
         },
         {TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index))},
+    )
+
+
+def render_tracking(base: Context, settings: ImageSettings, pins: Mapping[str, str]) -> Context:
+    """Render the context of a tracking server's image; the arguments are those of `render_trainer`.
+
+    Raises:
+        UsageError: If a pip option is none.
+    """
+    return _context(
+        TRACKING_NAME,
+        newsbert.__version__,
+        settings,
+        _dockerfile("tracking"),
+        {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
+        _newsbert_labels(TRACKING_NAME),
+        {
+            shipped.CONSTRAINTS: _lines(requirements.lines(pins)),
+            REQUIREMENTS_FILE: _lines(requirements.declared(TRACKING_EXTRA)),
+        },
     )
 
 

@@ -52,7 +52,11 @@ def declared(*extras: str) -> list[str]:
     """Return the requirements that newsbert itself declares for extras, as they stand there."""
     found = [Requirement(line) for line in metadata.requires("newsbert") or []]
     wanted = [each for each in found if each.marker and any(each.marker.evaluate({"extra": name}) for name in extras)]
-    return sorted(f"{each.name}{each.specifier}" for each in wanted)
+    return sorted(f"{each.name}{_extras(each)}{each.specifier}" for each in wanted)
+
+
+def _extras(requirement: Requirement) -> str:
+    return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
 
 
 def select(versions: Mapping[str, str], *names: str) -> list[str]:

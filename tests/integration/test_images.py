@@ -491,3 +491,48 @@ def test_mlflow_run_trains_in_the_trainer_image(
     assert done.returncode == 0, done.stderr
     assert "FromProject/1" in done.stdout + done.stderr
     assert newsbert.load("FromProject/1", tracking_uri=mlflow_server).name == "FromProject/1"
+
+
+@pytest.mark.engine
+def test_the_tracking_image_is_a_teams_server(
+    images: Images, image_settings: ImageSettings, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import docker
+    import mlflow
+
+    (tmp_path / "newsbert.toml").write_text(image_toml(image_settings), encoding="utf-8")
+    built = cli("build-image", "--tracking", "--json", timeout_s=600)
+    assert built.returncode == 0, built.stderr
+    image = json.loads(built.stdout)["images"][-1]["tag"]
+    with contextlib.closing(docker.from_env()) as client:
+        container = client.containers.run(
+            image, detach=True, read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"], ports={"5000": ("127.0.0.1", 0)},
+            security_opt=["no-new-privileges"],
+            environment={"NEWSBERT_TRACKING_ALLOWED_HOSTS": "127.0.0.1"},
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 90
+            while b"is ready on" not in container.logs():
+                assert time.monotonic() < deadline, container.logs().decode()
+                time.sleep(0.5)
+            made = container.exec_run(["newsbert", "tracking", "user", "admin", "--json"], stderr=False)
+            assert made.exit_code == 0, made.output
+            container.reload()
+            port = container.attrs["NetworkSettings"]["Ports"]["5000/tcp"][0]["HostPort"]
+            url = f"http://127.0.0.1:{port}"
+            refused = cli("runs", MLFLOW_TRACKING_URI=url)
+            assert "does not take requests without a name and a password" in refused.stderr
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", json.loads(made.output)["password"])
+            tracked = mlflow.MlflowClient(url)
+            run = tracked.create_run(tracked.create_experiment("some")).info
+            tracked.log_text(run.run_id, "what was logged", "some.txt")
+            path = mlflow.artifacts.download_artifacts(run.artifact_uri + "/some.txt", tracking_uri=url)
+            assert Path(path).read_text() == "what was logged"
+            # Logs are kept: the password that was made at the start is in none.
+            assert "gives the administrator a password" in container.logs().decode()
+            assert b"admin  " not in container.logs()
+            assert container.exec_run(["newsbert", "tracking", "status"]).exit_code == 0
+        finally:
+            container.remove(force=True, v=True)
+            remove_image(image)

@@ -19,7 +19,15 @@ import newsbert
 from newsbert import requirements, shipped
 from newsbert.bundle import Bundle
 from newsbert.errors import ModelError, UsageError
-from newsbert.image import Context, render_base, render_serving, render_trainer, serving_tag, without_secrets
+from newsbert.image import (
+    Context,
+    render_base,
+    render_serving,
+    render_tracking,
+    render_trainer,
+    serving_tag,
+    without_secrets,
+)
 from newsbert.model_store import Located
 from newsbert.pip_options import holds_secret, pip_conf
 from newsbert.settings import ImageSettings
@@ -55,6 +63,11 @@ def trainer(base: Context) -> Context:
 
 
 @pytest.fixture
+def tracking(base: Context) -> Context:
+    return render_tracking(base, ImageSettings(), PINS)
+
+
+@pytest.fixture
 def serving(bundle: Bundle, base: Context, trainer: Context) -> Context:
     # Named, since what is chosen otherwise depends on this machine's processor.
     return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), PINS)
@@ -80,14 +93,16 @@ def _requirements(context: Context, file: str = "requirements.txt") -> list[str]
     return content.decode().splitlines()
 
 
-@pytest.mark.parametrize(("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("torchserve", "serving")])
+@pytest.mark.parametrize(
+    ("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("tracking", "tracking"), ("torchserve", "serving")]
+)
 def test_the_context_is_the_golden_one(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
     assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(name)
     copied = set()
@@ -101,13 +116,13 @@ def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, reques
     assert copied == set(context.files)
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(name)
     assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == {"STAGE", *context.build_args}
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     context: Context = request.getfixturevalue(name)
     context.write(tmp_path / "context.tar")

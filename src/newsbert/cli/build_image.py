@@ -25,6 +25,8 @@ Examples:
 
     newsbert build-image --trainer
 
+    newsbert build-image --tracking
+
     newsbert build-image BertModel/2 --dry-run
 """
 
@@ -42,6 +44,7 @@ def build_image(
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Build the base image only.")] = False,
     trainer: Annotated[bool, typer.Option("--trainer", help="Build the trainer, and write its MLproject.")] = False,
+    tracking: Annotated[bool, typer.Option("--tracking", help="Build the image of a tracking server.")] = False,
     project: Annotated[
         str, typer.Option(help="Where --trainer writes the MLproject that names the image.", metavar="DIR")
     ] = "docker/trainer",
@@ -68,8 +71,8 @@ def build_image(
     content is not built again.
     """
     screen = Output(as_json)
-    if base + trainer + (model is not None) > 1:
-        raise UsageError("MODEL, --base and --trainer are three images", "newsbert build-image --help")
+    if base + trainer + tracking + (model is not None) > 1:
+        raise UsageError("MODEL, --base, --trainer and --tracking are four images", "newsbert build-image --help")
     settings = config.resolve(
         ImageSettings,
         repository=repository,
@@ -85,7 +88,7 @@ def build_image(
         raise UsageError("--push needs a registry to push to", "name it: --repository registry.example/team")
     from newsbert import building, mlproject
 
-    kind: Kind = "base" if base else "trainer" if trainer else "serving"
+    kind: Kind = "base" if base else "trainer" if trainer else "tracking" if tracking else "serving"
     with building.contexts(model, kind, settings, tracking_uri) as plan:
         if dry_run:
             _render_dry(screen, plan.contexts)

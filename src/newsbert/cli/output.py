@@ -37,6 +37,11 @@ class Output:
         self.log_format = log_format
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the result is seen by a person, and not kept in a file or a log."""
+        return sys.stdout is not None and sys.stdout.isatty()
+
     def document(self, document: Any) -> None:
         """Write the one JSON document."""
         print(json.dumps(document, ensure_ascii=True, indent=2))  # noqa: T201

@@ -41,6 +41,8 @@ BACKUP_EXAMPLES = """
 Examples:
 
     newsbert tracking backup tracking-2026-11-24.tar
+
+    newsbert tracking backup tracking.tar --backend-store postgresql://mlflow@db/mlflow --artifacts s3://my-bucket/mlflow
 """
 RESTORE_EXAMPLES = """
 Examples:
@@ -157,17 +159,23 @@ def status(directory: Directory = None, as_json: Json = False, debug: Debug = Fa
 @app.command("backup", epilog=BACKUP_EXAMPLES)
 def backup(
     file: Annotated[Path, typer.Argument(help="Where to; a tar that is made here.")],
+    backend_store: BackendStore = None,
+    artifacts: Artifacts = None,
     directory: Directory = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write database, accounts and artifacts into one file; the server may run meanwhile."""
     screen = Output(as_json)
-    settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import backup
-    from newsbert.tracking_server.home import Home
+    settings = config.resolve(
+        TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
+    )
+    from newsbert.tracking_server import backup, server
 
-    made = backup.make(Home(settings.directory), file)
+    home, kept = server.places(settings)
+    if home.kept_before() is None and settings.backend_store is None:
+        raise home.never_started()
+    made = backup.make(kept, file)
     _render_backup(screen, made, file, "holds")
     screen.next_command(f"newsbert tracking restore {file} --directory EMPTY")
 
@@ -231,8 +239,10 @@ def _render(screen: Output, noted: "Noted", password: str | None, home: "Home | 
     screen.result(f"  artifacts  {noted.artifacts}")
     if noted.auth:
         screen.result("  accounts   on")
-        if password:
+        if password and (home is not None or screen.is_terminal):
             screen.result(f"  admin      {password}  (shown this once; newsbert tracking user admin makes a new one)")
+        elif password:  # this is a log, where it would stay
+            screen.next_command("newsbert tracking user admin  gives the administrator a password")
         screen.next_command("newsbert tracking user NAME  makes an account for each who logs")
     screen.next_command(f"export MLFLOW_TRACKING_URI={noted.url}")
     if home is not None:

@@ -61,7 +61,7 @@ class Contents:
         return [name.removeprefix(_ARTIFACTS) for name in self.files if name.startswith(_ARTIFACTS)]
 
 
-def make(home: Home, file: Path) -> Contents:
+def make(kept: Kept, file: Path) -> Contents:
     """Write a backup; the server may run meanwhile.
 
     Raises:
@@ -72,7 +72,6 @@ def make(home: Home, file: Path) -> Contents:
 
     if file.exists():
         raise UsageError(f"{file} is there already", "give another name; a backup replaces nothing")
-    kept = home.kept()
     revision = database.revision(kept.database)
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     files: dict[str, str] = {}

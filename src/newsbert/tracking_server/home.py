@@ -174,8 +174,12 @@ class Home:
         """
         found = self.kept_before()
         if found is None:
-            raise TrackingError(f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}")
+            raise self.never_started()
         return found
+
+    def never_started(self) -> TrackingError:
+        """What to say where no server was."""
+        return TrackingError(f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}")
 
     def note(self, server: Noted) -> None:
         """Write down that a server runs."""
