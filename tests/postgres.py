@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -30,16 +31,15 @@ def programs() -> Path:
 class Postgres:
     """A cluster, and databases in it that the user `mlflow` owns."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self) -> None:
+        # Not below pytest's own directories, into which another user may not go.
+        self.directory = Path(tempfile.mkdtemp(prefix="newsbert-postgres-"))
         self.port = free_port()
         self._programs = programs()
         # It refuses to run as root.
         self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
         if self._as:
-            for each in (directory, *list(directory.parents)[:2]):
-                each.chmod(each.stat().st_mode | 0o011)
-            shutil.chown(directory, "postgres", "postgres")
+            shutil.chown(self.directory, "postgres", "postgres")
         self._run("initdb", "-D", "data", "-U", "postgres", "--auth-host=scram-sha-256", "--auth-local=trust")
         self.start()
         self.sql(f"CREATE USER mlflow PASSWORD '{PASSWORD}'")
@@ -50,8 +50,9 @@ class Postgres:
         self._run("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop it, and remove what it kept."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+        shutil.rmtree(self.directory)
 
     def database(self) -> str:
         """The URL of a new database."""
