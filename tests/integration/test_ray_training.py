@@ -66,7 +66,8 @@ def history(result: dict[str, Any], metric: str) -> list[tuple[int, float]]:
     """Steps and values of a metric in the run."""
     import mlflow
 
-    logged = mlflow.MlflowClient("sqlite:///mlflow.db").get_metric_history(result["run_id"], metric)
+    # MLflow keeps a connection by its URI: a relative one would lead to the file of an earlier test.
+    logged = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}").get_metric_history(result["run_id"], metric)
     return sorted((each.step, each.value) for each in logged)
 
 
