@@ -19,7 +19,9 @@ from newsbert.pip_options import holds_secret
 from newsbert.settings import ImageSettings
 
 BILL_PATH = "/opt/model/bom.cdx.json"
-IMAGE_TAG = "newsbert.image"
+IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
+"""Of a model version: the image that was built of it last, and the one that was pushed."""
+
 STAGE_ARGUMENT = "STAGE"
 """Names the build stages that pip's options are in."""
 
@@ -186,7 +188,7 @@ def push(
         pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
     if located is not None and located.model_name is not None and located.version is not None:
         tracker = api.connect(tracking_uri)
-        tracker.tag_version(located.model_name, located.version, "newsbert.image_digest", pushed[built.tag])
+        tracker.tag_version(located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
     return pushed
 
 

@@ -6,14 +6,17 @@ is the default. This is the only module that reads the environment or that file.
 
 import dataclasses
 import os
+import re
 import tomllib
 import types
 import typing
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from newsbert.errors import UsageError
 from newsbert.settings import (
+    EnvironmentSettings,
     ImageSettings,
     KubernetesSettings,
     RaySettings,
@@ -32,7 +35,10 @@ _SECTIONS: dict[type, str] = {
     KubernetesSettings: "kubernetes",
     RaySettings: "ray",
     TrackingServerSettings: "tracking",
+    EnvironmentSettings: "environments",
 }
+_NAMED = {EnvironmentSettings}
+"""Of which there are several, each with a name and a table of its own."""
 _MODEL_NAME_KEY = "model_name"
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 _CONTAINER_NAMES = (
@@ -70,6 +76,7 @@ Settings = TypeVar(
     KubernetesSettings,
     RaySettings,
     TrackingServerSettings,
+    EnvironmentSettings,
 )
 
 
@@ -84,7 +91,23 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
     table = _SECTIONS[section]
-    from_file = _read_file().get(table, {}) if table else _read_file()
+    return _merged(section, table, _read_file().get(table, {}) if table else _read_file(), flags)
+
+
+def environments() -> dict[str, EnvironmentSettings]:
+    """Where models are deployed to, by name, as `newsbert.toml` has them.
+
+    Raises:
+        UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
+    """
+    table = _SECTIONS[EnvironmentSettings]
+    return {
+        name: _merged(EnvironmentSettings, f"{table}_{name}", found, {})
+        for name, found in _read_file().get(table, {}).items()
+    }
+
+
+def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
     hints = typing.get_type_hints(section)
     values: dict[str, Any] = {}
     for setting in dataclasses.fields(section):
@@ -315,12 +338,24 @@ def _read_file() -> dict[str, Any]:
             raise UsageError(f"{CONFIG_FILE}: {table!r} must be a table", f"write [{table}] and its keys below it")
         if not table:
             known |= {*filter(None, _SECTIONS.values()), _MODEL_NAME_KEY}
-        for key in keys:
-            if key not in known:
-                where = f"[{table}]" if table else "the top level"
-                names = ", ".join(sorted(known))
-                raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", f"the keys there are: {names}")
+        if section not in _NAMED:
+            _check_keys(f"[{table}]" if table else "the top level", keys, known)
+            continue
+        for name, found in keys.items():
+            if not isinstance(found, dict) or not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+                raise UsageError(
+                    f"{CONFIG_FILE}: {name!r} in [{table}] cannot be",
+                    f"write [{table}.NAME], a name of lower-case letters, digits and -, and its keys below it",
+                )
+            _check_keys(f"[{table}.{name}]", found, known)
     return content
+
+
+def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> None:
+    for key in keys:
+        if key not in known:
+            names = ", ".join(sorted(known))
+            raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", f"the keys there are: {names}")
 
 
 def _convert(value: Any, hint: Any, origin: str) -> Any:

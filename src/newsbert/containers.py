@@ -44,6 +44,11 @@ class Running:
         _check(self.container, "by itself")
 
 
+def is_image(reference: str) -> bool:
+    """Whether a reference is an image's, and not a model's."""
+    return ":" in reference and not reference.startswith(("models:/", "runs:/"))
+
+
 def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str | None = None) -> str:
     """Return the serving image that `reference` means: an image's own name, or the one of a model.
 
@@ -51,7 +56,7 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
         NotFoundError: If there is no such model, or the engine has no image of it.
     """
     engine = Engine()
-    if reference is not None and ":" in reference and not reference.startswith(("models:/", "runs:/")):
+    if reference is not None and is_image(reference):
         if not engine.has_image(reference):
             raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference

@@ -40,6 +40,7 @@ def train(
     options: list[str],
     on_output: Callable[[bytes], None],
     on_log: Callable[[bytes], None],
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Run `newsbert train` with `flags` in the trainer image until it ends; Ctrl+C and SIGTERM are passed on.
 
@@ -48,6 +49,7 @@ def train(
         options: Options without a value, such as `--json`.
         on_output: Called with what it writes to standard output.
         on_log: Called with what it writes to standard error.
+        environment: More variables for it.
 
     Returns:
         Its exit code.
@@ -82,7 +84,7 @@ def train(
             user=f"{os.getuid()}:{os.getgid()}",
             directory=Path.cwd(),
             mounts=place.mounts,
-            environment=place.environment,
+            environment={**place.environment, **(environment or {})},
             network=place.network,
         )
         for number in signals:  # those that came before there was anybody to pass them on to

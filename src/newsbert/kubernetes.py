@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from newsbert import api, containers, model_store
+from newsbert import api, building, containers, model_store
 from newsbert.errors import MissingExtraError, NotFoundError, UsageError
 from newsbert.settings import KubernetesSettings, ServeSettings
 
@@ -57,7 +57,7 @@ def served(reference: str | None, image: str | None, name: str | None, tracking_
         return Served(_name(name or image.rpartition("/")[2].partition("@")[0].partition(":")[0], name), image)
     version = model_store.find_version(api.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
-    pushed = image or version.tags.get("newsbert.image_digest")
+    pushed = image or version.tags.get(building.DIGEST_TAG)
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",

@@ -1,6 +1,7 @@
 """`python -m newsbert.proof COMMAND…`: start a server as it will be started, and have it answer the golden texts.
 
-The last step of the serving image's build: what does not give the model's own answers does not become an image.
+The last step of the serving image's build: what does not give the model's own answers does not become an image. With
+`--running URL` in place of the start, a server that runs already: in a container that is to take over.
 """
 
 import argparse
@@ -37,7 +38,6 @@ def prove(command: Sequence[str]) -> str:
     if model_archive is None:
         raise UsageError(f"{' '.join(command)!r} names no model archive", "newsbert serve locally ARCHIVE.mar")
     contract, runtime = _promise(model_archive)
-    items = [golden.item for golden in contract.golden]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
@@ -45,14 +45,38 @@ def prove(command: Sequence[str]) -> str:
         if "url" not in ready:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
-        client = Client(ready["url"])
-        alone = [client.predict([item])[0] for item in items]
-        together = client.predict(items)
+        said = _compare(Client(ready["url"]), contract, runtime)
     finally:
         code = _stop(process)
     if code != 0:
         raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
-    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, together))
+    return said
+
+
+def prove_running(url: str, model_archive: Path) -> str:
+    """Compare the answers of a server that runs with those that an archive's contract promises.
+
+    Args:
+        url: The server's.
+        model_archive: What it is to serve.
+
+    Raises:
+        ModelError: If a label differs, or a probability by more than the contract's tolerance.
+        ServingError: If it does not answer, or it is another model that does.
+    """
+    contract, runtime = _promise(model_archive)
+    client = Client(url)
+    said = _compare(client, contract, runtime)
+    expected = archive.served(model_archive).model
+    if client.name != expected:
+        raise ServingError(f"{client.name!r} answers on {url}, and not {expected!r}", "is there another server?")
+    return said
+
+
+def _compare(client: Client, contract: Contract, runtime: str) -> str:
+    items = [golden.item for golden in contract.golden]
+    alone = [client.predict([item])[0] for item in items]
+    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, client.predict(items)))
     allowed = agreement.tolerance(contract, runtime)
     return f"{len(items)} golden texts, alone and together: at most {largest:.1e} off ({allowed:g} allowed)"
 
@@ -91,9 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="newsbert.proof", description="Prove that a server gives the model's answers."
     )
+    parser.add_argument("--running", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
     parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
     try:
-        print(f"proved: {prove(parser.parse_args().command)}")
+        print(
+            f"proved: {prove_running(given.running, Path(given.command[0])) if given.running else prove(given.command)}"
+        )
     except NewsbertError as error:
         print(f"ERROR: not proved: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -174,6 +174,21 @@ class KubernetesSettings:
 
 
 @dataclass(frozen=True)
+class EnvironmentSettings:
+    """Where `newsbert deploy --to NAME` puts a model: table `[environments.NAME]`."""
+
+    target: str = _setting("host", "What runs it: host, a container engine", choices=("host",))
+    host: str = _setting("127.0.0.1", "Address that it answers on")
+    port: int = _setting(8080, "Port that it answers on", least=1, most=65_535)
+    engine: str | None = _setting(None, "Address of the container engine (default: DOCKER_HOST's)")
+    proxy_image: str = _setting("haproxy:3.0.8", "HAProxy's image, which the requests go through")
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1)
+    url: str | None = _setting(None, "Where newsbert deliver asks it (default: http://HOST:PORT)")
+    acceptance: str | None = _setting(None, "Labelled rows that newsbert deliver asks it")
+    least_accuracy: float = _setting(0.9, "Share of those that it must get right", least=0, most=1)
+
+
+@dataclass(frozen=True)
 class RaySettings:
     """Where the work of `--workers` is done: table `[ray]`."""
 

@@ -145,6 +145,19 @@ class Tracker:
                 directory.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=directory).close()
 
+    def create_run(self, tags: dict[str, str]) -> str:
+        """Make a run for another process, which gets its id, as `mlflow run` does."""
+        import mlflow
+
+        with self.errors():
+            experiment = mlflow.set_experiment(self.settings.experiment)
+            return str(self._client.create_run(experiment.experiment_id, tags=tags).info.run_id)
+
+    def tag_run(self, run_id: str, key: str, value: str) -> None:
+        """Set a tag of a run."""
+        with self.errors():
+            self._client.set_tag(run_id, key, value)
+
     def end_killed(self, run_id: str) -> None:
         """End a run whose process is gone; one that has ended, or is not on this server, stays as it is."""
         from mlflow.exceptions import MlflowException
@@ -226,6 +239,19 @@ class Tracker:
         number = str(model_store.find_version(self, f"{name}/{version}").version)
         with self.errors():
             self._client.set_model_version_tag(name, number, key, value)
+
+    def alias(self, name: str, version: str, alias: str) -> None:
+        """Call a version by another name, which another version may have had.
+
+        Raises:
+            UsageError: If the alias cannot be one.
+            NotFoundError: If there is no such version.
+            TrackingError: If the registry refuses.
+        """
+        check_names(name, alias)
+        number = str(model_store.find_version(self, f"{name}/{version}").version)
+        with self.errors():
+            self._client.set_registered_model_alias(name, alias, number)
 
     def add_artifact(self, name: str, version: str, file: Path) -> None:
         """Put a file beside those that a version's logged model has; one of the same name is replaced.

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from newsbert.tracking import Tracker, Version
     from newsbert.training import Trained
 
-_BUNDLES = Path("bundles")
+BUNDLES = Path("bundles")
+"""Where bundles are, if no place is named."""
+
 _SUSPECTS = "suspected_label_errors.json"
 OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
@@ -99,14 +101,14 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    for left in work_dir.clear(output.parent if output else _BUNDLES):
+    for left in work_dir.clear(output.parent if output else BUNDLES):
         tracker.end_killed(left.run_id)
         said = "what it left is removed"
         if left.directory is not None:
             said = f"newsbert train --resume {left.directory} goes on with it; or remove that directory"
         on_event(Note(f"run {left.run_id} was killed while training: {said}"))
     with tracker.run() as run:
-        final = output or _BUNDLES / run.run_id
+        final = output or BUNDLES / run.run_id
         begun = RunFile(run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name)
         with work_dir.beside(final, begun) as work:
             run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
@@ -172,10 +174,10 @@ def _settings(begun: RunFile) -> TrainSettings:
 
 
 def _left(reference: str) -> Path:
-    directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, _BUNDLES)
+    directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, BUNDLES)
     if directory is None or not work_dir.has_checkpoint(directory):
         raise NotFoundError(
-            f"there is no checkpoint of a run {reference!r} in {_BUNDLES}",
+            f"there is no checkpoint of a run {reference!r} in {BUNDLES}",
             "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
         )
     return directory

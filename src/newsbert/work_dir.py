@@ -185,6 +185,18 @@ def find(run: str, parent: Path) -> Path | None:
     return None
 
 
+def is_busy(directory: Path) -> bool:
+    """Whether the process that works there lives."""
+    try:
+        with (directory / _LOCK_FILE).open("r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def clear(parent: Path) -> list[Left]:
     """Remove what trainings that were killed have left in `parent`, but for those that can go on; return them all."""
     found = []

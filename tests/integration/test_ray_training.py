@@ -67,7 +67,9 @@ def history(result: dict[str, Any], metric: str) -> list[tuple[int, float]]:
     import mlflow
 
     # MLflow keeps a connection by its URI: a relative one would lead to the file of an earlier test.
-    logged = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}").get_metric_history(result["run_id"], metric)
+    logged = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}").get_metric_history(
+        result["run_id"], metric
+    )
     return sorted((each.step, each.value) for each in logged)
 
 

@@ -12,10 +12,14 @@ import typer
 from newsbert.cli import (
     archive,
     build_image,
+    deliver,
+    deploy,
+    environments,
     evaluate,
     inspect,
     predict,
     register,
+    rollback,
     runs,
     runtimes,
     serve,
@@ -46,6 +50,10 @@ app.command("runtimes", epilog=runtimes.EXAMPLES)(runtimes.runtimes)
 app.command("archive", epilog=archive.EXAMPLES)(archive.archive)
 app.command("build-image", epilog=build_image.EXAMPLES)(build_image.build_image)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
+app.command("deliver", epilog=deliver.EXAMPLES)(deliver.deliver)
+app.command("deploy", epilog=deploy.EXAMPLES)(deploy.deploy)
+app.command("rollback", epilog=rollback.EXAMPLES)(rollback.rollback)
+app.command("environments", epilog=environments.EXAMPLES)(environments.environments)
 app.add_typer(serve.app, name="serve")
 app.add_typer(tracking.app, name="tracking")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)

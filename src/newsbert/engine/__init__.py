@@ -35,21 +35,32 @@ class Layer:
 class Engine:
     """A container engine that answered.
 
+    Args:
+        address: Where it is, if not where DOCKER_HOST says.
+
     Raises:
         EngineError: If none does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
         try:
             import docker
             from docker.errors import DockerException
         except ImportError as error:
             raise MissingExtraError("docker", "image") from error
         try:
-            self._client = docker.from_env(timeout=BUILD_TIMEOUT_S)
+            if address is None:
+                self._client = docker.from_env(timeout=BUILD_TIMEOUT_S)
+            else:
+                self._client = docker.DockerClient(base_url=address, timeout=BUILD_TIMEOUT_S)
             self._client.ping()
         except (DockerException, ValueError) as error:  # the latter of an address that is none
             raise EngineError(f"no container engine answers: {reason(error)}", START_HINT) from error
+
+    @property
+    def client(self) -> Any:
+        """The SDK's, for the others of this package."""
+        return self._client
 
     def has_image(self, tag: str) -> bool:
         """Tell whether the engine has an image of that name."""
@@ -306,7 +317,10 @@ class Engine:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """An image's name as repository and tag; a port in the registry's name is no tag."""
+    """An image's name as repository and tag or digest; a port in the registry's name is no tag."""
+    if "@" in name:
+        repository, _, digest = name.partition("@")
+        return repository, digest
     repository, _, tag = name.rpartition(":")
     return (repository, tag) if repository and "/" not in tag else (name, "latest")
 

@@ -1,0 +1,61 @@
+"""`newsbert deploy`."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output
+from newsbert.settings import ImageSettings, ServeSettings
+
+if TYPE_CHECKING:
+    from newsbert.target import Deployed
+
+EXAMPLES = """
+Examples:
+
+    newsbert deploy BertModel/2 --to dev
+
+    newsbert deploy BertModel@dev --to production
+"""
+
+To = Annotated[str, typer.Option(metavar="ENVIRONMENT", help="A table [environments.NAME] of newsbert.toml.")]
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="BertModel/2, BertModel@champion or an image.")],
+    to: To,
+    repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Have a model's image answer in an environment, without losing a request.
+
+    The new container has to give the model's golden texts their answers before requests go to it; until then the one
+    before answers, and afterwards it is kept for newsbert rollback. The version gets the environment's name as alias.
+    """
+    screen = Output(as_json)
+    images = config.resolve(ImageSettings, repository=repository)
+    serving = config.resolve(ServeSettings)
+    from newsbert import deploying
+
+    target = deploying.environment(to, screen.log)
+    image = deploying.image(model, images, tracking_uri)
+    render(screen, deploying.deploy(image, target, serving, tracking_uri, screen.log))
+
+
+def render(screen: Output, deployed: "Deployed") -> None:
+    """Say what answers now."""
+    if screen.as_json:
+        screen.document(dataclasses.asdict(deployed))
+        return
+    if deployed.proof:
+        screen.log(f"proved: {deployed.proof}")
+    screen.result(f"{deployed.model} answers in {deployed.environment} on {deployed.url}")
+    if deployed.before:
+        screen.result(f"  before  {deployed.before}")
+        screen.next_command(f"newsbert rollback --to {deployed.environment}")
+    screen.next_command(f"newsbert predict --url {deployed.url} 'Stocks fall as oil rises'")

@@ -1,0 +1,19 @@
+"""`newsbert rollback`."""
+
+from newsbert.cli.deploy import To, render
+from newsbert.cli.options import Debug, Json, TrackingUri
+from newsbert.cli.output import Output
+
+EXAMPLES = """
+Examples:
+
+    newsbert rollback --to production
+"""
+
+
+def rollback(to: To, tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Have the model before answer in an environment again, as deploy does; once more brings the newer one back."""
+    screen = Output(as_json)
+    from newsbert import deploying
+
+    render(screen, deploying.back(deploying.environment(to, screen.log), tracking_uri, screen.log))

@@ -1,0 +1,200 @@
+"""Environments: a model takes over from another without a request lost, and goes back."""
+
+import contextlib
+import http.client
+import io
+import json
+import shutil
+import tarfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import newsbert
+from newsbert import archive
+from newsbert.bundle import CONTRACT_FILE, Bundle
+from newsbert.settings import ServeSettings
+from tests.conftest import Cli
+from tests.environments import environment_toml, remove_environment
+from tests.images import remove_image
+from tests.integration.conftest import free_port
+
+pytestmark = pytest.mark.engine
+Trained = tuple[newsbert.TrainResult, str]
+
+
+@pytest.fixture(scope="module")
+def other_images(tiny_image: str, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The tiny model's image as TinyModel/2, and one of a model that answers otherwise than it promises."""
+    directory = tmp_path_factory.mktemp("models")
+    second = archive.write(Bundle.read(trained[0].bundle), directory / "2", "TinyModel/2", ServeSettings())
+    bundle = shutil.copytree(trained[0].bundle, directory / "bundle")
+    contract = json.loads((bundle / CONTRACT_FILE).read_text())
+    for graph in [contract, *contract["graphs"].values()]:
+        for golden in graph.get("golden") or []:
+            probabilities = golden["probabilities"] if isinstance(golden, dict) else golden
+            probabilities.reverse()
+    (bundle / CONTRACT_FILE).write_text(json.dumps(contract))
+    third = archive.write(Bundle.read(bundle), directory / "3", "TinyModel/3", ServeSettings())
+    names = [
+        _with_archive(tiny_image, file, model) for file, model in ((second, "TinyModel/2"), (third, "TinyModel/3"))
+    ]
+    yield names
+    for name in names:
+        remove_image(name)
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """An environment's name, and its port."""
+    name, port = "dev", free_port()
+    (tmp_path / "newsbert.toml").write_text(environment_toml(name, port))
+    yield name, port
+    remove_environment(name)
+
+
+def test_a_model_takes_over_under_load_and_goes_back(
+    dev: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli, trained: Trained
+) -> None:
+    import mlflow
+
+    name, port = dev
+    uri = {"MLFLOW_TRACKING_URI": trained[1]}
+    first = cli("deploy", tiny_image, "--to", name, "--json", timeout_s=180, **uri)
+    assert first.returncode == 0, first.stderr
+    document = json.loads(first.stdout)
+    assert (document["model"], document["before"]) == ("TinyModel/1", None)
+    assert document["url"] == f"http://127.0.0.1:{port}"
+    assert "golden texts, alone and together" in document["proof"]
+    client = mlflow.MlflowClient(trained[1])
+    assert int(client.get_model_version_by_alias("TinyModel", name).version) == 1
+    with _load(port) as answers:
+        second = cli("deploy", other_images[0], "--to", name, timeout_s=180, **uri)
+        assert second.returncode == 0, second.stderr
+        assert f"TinyModel/2 answers in {name} on http://127.0.0.1:{port}\n  before  TinyModel/1\n" in second.stdout
+        at_first = Counter(answers)
+        back = cli("rollback", "--to", name, "--json", timeout_s=180, **uri)
+        assert back.returncode == 0, back.stderr
+        assert json.loads(back.stdout)["before"] == "TinyModel/2"
+        time.sleep(1)
+    assert at_first["TinyModel/1"] > 20 and at_first["TinyModel/2"] > 20
+    assert set(answers) == {"TinyModel/1", "TinyModel/2"}, answers  # and not one error
+    listed = json.loads(cli("environments", "--json").stdout)["environments"]
+    assert (listed[name]["model"], listed[name]["before"]) == ("TinyModel/1", "TinyModel/2")
+    assert _containers(name) == {"proxy": ["running"], "model": ["exited", "running"]}
+
+
+def test_what_does_not_give_its_own_answers_changes_nothing(
+    dev: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli
+) -> None:
+    name, port = dev
+    nothing = cli("rollback", "--to", name)
+    assert nothing.returncode == 1
+    assert f"there is no model before in {name}" in nothing.stderr
+    assert cli("deploy", tiny_image, "--to", name, timeout_s=180).returncode == 0
+    with _load(port) as answers:
+        refused = cli("deploy", other_images[1], "--to", name, timeout_s=180)
+        assert refused.returncode == 1
+        assert f"{other_images[1]} is not taken: it ended by itself while starting" in refused.stderr
+        assert "is answered otherwise than in training" in refused.stderr
+    assert set(answers) == {"TinyModel/1"}, answers
+    assert _containers(name) == {"proxy": ["running"], "model": ["running"]}
+    # A deployment that was killed has left its candidate.
+    _leave_behind(name, tiny_image)
+    assert cli("deploy", other_images[0], "--to", name, timeout_s=180).returncode == 0
+    assert _containers(name) == {"proxy": ["running"], "model": ["exited", "running"]}
+
+
+def test_what_cannot_be_deployed_is_told(dev: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
+    unknown = cli("deploy", tiny_image, "--to", "prod")
+    assert unknown.returncode == 2
+    assert "there is no environment 'prod'" in unknown.stderr and "there are: dev" in unknown.stderr
+    missing = cli("deploy", "registry.invalid/x:1", "--to", "dev")
+    assert missing.returncode == 1
+    assert "registry.invalid/x:1" in missing.stderr
+    tokens = cli("deploy", tiny_image, "--to", "dev", NEWSBERT_TOKEN_AUTH="1")
+    assert tokens.returncode == 2
+    assert "tokens of its own" in tokens.stderr
+    assert "model" not in _containers("dev")
+    content = (tmp_path / "newsbert.toml").read_text()
+    for wrong in (content + "ports = 1\n", content.replace("dev", "Dev_1"), "[environments]\ndev = 1\n"):
+        (tmp_path / "newsbert.toml").write_text(wrong)
+        refused = cli("environments")
+        assert refused.returncode == 2
+        assert "newsbert.toml" in refused.stderr
+
+
+@contextlib.contextmanager
+def _load(port: int) -> Iterator[list[str]]:
+    """Clients that ask all the time, on connections that they keep and on new ones: who answered, or what failed."""
+    answers: list[str] = []
+    ended = threading.Event()
+
+    def ask(keep: bool) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while not ended.is_set():
+            try:
+                connection.request("POST", "/predictions/news_classification", "goal", {"Content-Type": "text/plain"})
+                response = connection.getresponse()
+                response.read()
+                answers.append(response.headers["X-Newsbert-Model"] if response.status == 200 else str(response.status))
+            except (OSError, http.client.HTTPException) as error:
+                answers.append(repr(error))
+                connection.close()
+            if not keep:
+                connection.close()
+            time.sleep(0.01)
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(keep,)) for keep in (True, True, False, False)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def _containers(environment: str) -> dict[str, list[str]]:
+    """The states of an environment's containers, by role."""
+    import docker
+
+    found: dict[str, list[str]] = {}
+    with contextlib.closing(docker.from_env()) as client:
+        for each in client.containers.list(all=True, filters={"label": f"newsbert.environment={environment}"}):
+            found.setdefault(each.labels["newsbert.role"], []).append(each.status)
+    return {role: sorted(states) for role, states in found.items()}
+
+
+def _leave_behind(environment: str, image: str) -> None:
+    import docker
+
+    labels = {"newsbert.environment": environment, "newsbert.role": "model"}
+    with contextlib.closing(docker.from_env()) as client:
+        client.containers.run(image, detach=True, read_only=True, tmpfs={"/tmp": ""}, labels=labels)
+
+
+def _with_archive(image: str, file: Path, model: str) -> str:
+    """An image with another model archive; return its name."""
+    import docker
+
+    name = f"newsbert-test/torchserve:{model.replace('/', '-')}"
+    dockerfile = f"FROM {image}\nCOPY news_classification.mar /opt/model/\nLABEL newsbert.model={model}\n"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for entry, content in (("Dockerfile", dockerfile.encode()), ("news_classification.mar", file.read_bytes())):
+            member = tarfile.TarInfo(entry)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    context.seek(0)
+    with contextlib.closing(docker.from_env()) as client:
+        built: Any = client.images.build(fileobj=context, custom_context=True, tag=name, rm=True)
+    assert built
+    return name
