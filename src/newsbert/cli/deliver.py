@@ -1,0 +1,59 @@
+"""`newsbert deliver`."""
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.deploy import To
+from newsbert.cli.options import Debug, Json, ModelName, TrackingUri, setting
+from newsbert.cli.output import Output
+from newsbert.errors import UsageError
+from newsbert.settings import ImageSettings, ServeSettings
+
+EXAMPLES = """
+Examples:
+
+    newsbert deliver --to dev
+
+    newsbert deliver BertModel/7 --to production
+"""
+
+
+def deliver(
+    to: To,
+    model: Annotated[
+        str | None, typer.Argument(help="BertModel/7 or BertModel@dev.", show_default="one that is trained now")
+    ] = None,
+    model_name: ModelName = None,
+    repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train, register, build, push, deploy and try a model: all that is not done yet.
+
+    Without MODEL, the trainer image is built and trains as newsbert.toml says; the model is registered, its serving
+    image built, proved and pushed. In either case the image is deployed, and asked the environment's acceptance rows;
+    if too few of its answers are right, the model before answers again. What was killed goes on where it was.
+    """
+    screen = Output(as_json)
+    name = config.model_name(model_name)
+    if model is None and name is None:
+        raise UsageError("no model name", f"newsbert deliver --to {to} --model-name BertModel")
+    images = config.resolve(ImageSettings, repository=repository)
+    serving = config.resolve(ServeSettings)
+    from newsbert import pipeline
+
+    steps = pipeline.Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
+    done = steps.train(str(name)) if model is None else steps.release(model)
+    if screen.as_json:
+        screen.document(dataclasses.asdict(done))
+        return
+    screen.result(f"{done.model} answers in {done.environment} on {done.url}")
+    screen.result(f"  image     {done.image}")
+    screen.result(f"  accepted  {done.accepted}")
+    if done.before:
+        screen.result(f"  before    {done.before}")
+        screen.next_command(f"newsbert rollback --to {done.environment}")

@@ -1,0 +1,152 @@
+"""The whole path, as the workflows go it: rows, trainer image, registry, images, development, production, and back."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newsbert.settings import ImageSettings
+from tests.conftest import Cli
+from tests.environments import environment_toml, remove_environment
+from tests.images import Images, image_toml
+from tests.integration.conftest import Registry, free_port
+from tests.postgres import Postgres
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]"),
+]
+PORTS = {"dev": free_port(), "production": free_port()}
+STEPS = ["train", "register", "build the serving image", "push"]
+
+
+@pytest.fixture
+def team(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A tracking server on PostgreSQL that asks for a password, and two environments."""
+    database = Postgres()
+    up = cli("tracking", "up", "--detach", "--json", "--port", 0, "--auth", "--backend-store", database.database())
+    assert up.returncode == 0, up.stderr
+    found = json.loads(up.stdout)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", found["url"])
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", found["admin_password"])
+    yield found["url"]
+    cli("tracking", "down")
+    database.stop()
+    for name in PORTS:
+        remove_environment(name)
+
+
+@pytest.fixture
+def configure(
+    tmp_path: Path, tiny_encoder: Path, labelled_file: Path, image_settings: ImageSettings
+) -> Callable[..., None]:
+    """Write newsbert.toml, with the training's seed and the rows that production has to get right."""
+
+    def write(seed: int, acceptance: Path) -> None:
+        (tmp_path / "newsbert.toml").write_text(
+            'model_name = "News"\n'
+            f'[train]\ndata = "{labelled_file}"\nbase_model = "{tiny_encoder}"\nseed = {seed}\nepochs = 25\n'
+            "batch_size = 8\nlearning_rate = 3e-3\nmax_length = 48\n"
+            + image_toml(image_settings)
+            + environment_toml("dev", PORTS["dev"])
+            + environment_toml("production", PORTS["production"])
+            + f'acceptance = "{acceptance}"\nleast_accuracy = 0.8\n'
+        )
+
+    return write
+
+
+def test_from_rows_to_production_and_back(
+    team: str,
+    images: Images,
+    registry: Registry,
+    configure: Callable[..., None],
+    cli: Cli,
+    labelled_file: Path,
+    tmp_path: Path,
+) -> None:
+    import mlflow
+
+    configure(1, labelled_file)
+    first = _delivered(cli, "--to", "dev")
+    assert (first["model"], first["environment"], first["before"]) == ("News/1", "dev", None)
+    assert first["done"] == [*STEPS, "deploy to dev", "accept"]
+    assert "@sha256:" in first["image"]
+    # Nothing is done twice.
+    again = _delivered(cli, "--to", "dev")
+    assert (again["model"], again["run_id"], again["image"]) == ("News/1", first["run_id"], first["image"])
+    assert again["done"] == ["accept"]
+    released = _delivered(cli, "News/1", "--to", "production")
+    assert (released["image"], released["run_id"]) == (first["image"], None)
+    assert f"90 of 90 rows of {labelled_file}: 1.0000, 0.8 wanted" in released["accepted"]
+
+    # Killed while it trains: what comes after finds the training, and goes on.
+    configure(2, labelled_file)
+    _kill_in_training(tmp_path)
+    second = _deliver_when_trained(cli)
+    assert (second["model"], second["before"]) == ("News/2", "News/1")
+    assert "train" not in second["done"]
+    client = mlflow.MlflowClient(team)
+    experiment = client.get_experiment_by_name("newsbert")
+    assert experiment is not None
+    assert {run.info.run_id for run in client.search_runs([experiment.experiment_id])} == {
+        first["run_id"], second["run_id"],
+    }  # fmt: skip
+
+    # What production does not accept is not left there.
+    swapped = tmp_path / "swapped.csv"
+    names = sorted({line.rpartition(",")[2] for line in labelled_file.read_text().splitlines()[1:]})
+    swapped.write_text("text,label\n" + "".join(f"some,{name}\n" for name in names * 3))
+    configure(2, swapped)
+    refused = cli("deliver", "News@dev", "--to", "production", timeout_s=180)
+    assert refused.returncode == 1, refused.stderr
+    assert "News/2 is not accepted in production: 3 of 9 rows" in refused.stderr
+    assert "News/1 answers again" in refused.stderr
+    listed = json.loads(cli("environments", "--json").stdout)["environments"]
+    assert (listed["dev"]["model"], listed["production"]["model"]) == ("News/2", "News/1")
+    assert int(client.get_model_version_by_alias("News", "production").version) == 1
+    assert int(client.get_model_version_by_alias("News", "dev").version) == 2
+    for planted in (os.environ["MLFLOW_TRACKING_PASSWORD"], "planted"):
+        assert planted not in refused.stderr
+
+
+def _delivered(cli: Cli, *arguments: str) -> dict[str, Any]:
+    done = cli("deliver", *arguments, "--json", timeout_s=400)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def _kill_in_training(directory: Path) -> None:
+    """Begin to deliver to dev, and kill that once the training works."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "newsbert", "deliver", "--to", "dev"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(directory.glob("bundles/.*.partial-*/run.json")):
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+
+
+def _deliver_when_trained(cli: Cli) -> dict[str, Any]:
+    """Deliver to dev as soon as the training that goes on by itself is done."""
+    deadline = time.monotonic() + 120
+    while True:
+        done = cli("deliver", "--to", "dev", "--json", timeout_s=400)
+        if done.returncode == 0:
+            document: dict[str, Any] = json.loads(done.stdout)
+            return document
+        assert "of an earlier delivery is still being trained" in done.stderr
+        assert time.monotonic() < deadline
+        time.sleep(1)
