@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]"),
 ]
-PORTS = {"dev": free_port(), "production": free_port()}
+ENVIRONMENTS = ("dev", "production")
 STEPS = ["train", "register", "build the serving image", "push"]
 
 
@@ -40,7 +40,7 @@ def team(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield found["url"]
     cli("tracking", "down")
     database.stop()
-    for name in PORTS:
+    for name in ENVIRONMENTS:
         remove_environment(name)
 
 
@@ -49,6 +49,7 @@ def configure(
     tmp_path: Path, tiny_encoder: Path, labelled_file: Path, image_settings: ImageSettings
 ) -> Callable[..., None]:
     """Write newsbert.toml, with the training's seed and the rows that production has to get right."""
+    ports = {name: free_port() for name in ENVIRONMENTS}
 
     def write(seed: int, acceptance: Path) -> None:
         (tmp_path / "newsbert.toml").write_text(
@@ -56,8 +57,8 @@ def configure(
             f'[train]\ndata = "{labelled_file}"\nbase_model = "{tiny_encoder}"\nseed = {seed}\nepochs = 25\n'
             "batch_size = 8\nlearning_rate = 3e-3\nmax_length = 48\n"
             + image_toml(image_settings)
-            + environment_toml("dev", PORTS["dev"])
-            + environment_toml("production", PORTS["production"])
+            + environment_toml("dev", ports["dev"])
+            + environment_toml("production", ports["production"])
             + f'acceptance = "{acceptance}"\nleast_accuracy = 0.8\n'
         )
 
