@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from newsbert import shipped
+from newsbert.errors import NewsbertError
 
 SERVING_EXTRA = "serve"
 
@@ -49,9 +50,15 @@ def pins(over: str = "") -> dict[str, str]:
 
 
 def declared(*extras: str) -> list[str]:
-    """Return the requirements that newsbert itself declares for extras, as they stand there."""
+    """Return the requirements that newsbert itself declares for extras, as they stand there.
+
+    Raises:
+        NewsbertError: If it declares none: it was installed before they were.
+    """
     found = [Requirement(line) for line in metadata.requires("newsbert") or []]
     wanted = [each for each in found if each.marker and any(each.marker.evaluate({"extra": name}) for name in extras)]
+    if not wanted:
+        raise NewsbertError(f"the newsbert installed here has no extra {'/'.join(extras)}", "install it again")
     return sorted(f"{each.name}{_extras(each)}{each.specifier}" for each in wanted)
 
 
