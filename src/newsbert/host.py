@@ -5,14 +5,14 @@ is published. Which of the two answers stands in HAProxy's configuration and now
 """
 
 import contextlib
-import fcntl
 import re
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from newsbert import config, containers
+from newsbert import containers, locks
 from newsbert.engine.services import Service, Services
 from newsbert.errors import ServingError, UsageError
 from newsbert.settings import EnvironmentSettings, ServeSettings
@@ -97,7 +97,7 @@ class Host:
                 "each container has tokens of its own, so who asks could not go on asking",
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
-        with self._locked():
+        with self._alone():
             live, before = self._state()
             self._clear(live, before)
             self._services.have(image)
@@ -112,7 +112,7 @@ class Host:
             ServingError: If there is none, or it does not give its own answers any more.
             EngineError: If the engine does not do its part.
         """
-        with self._locked():
+        with self._alone():
             live, before = self._state()
             if live is None or before is None:
                 raise ServingError(
@@ -254,18 +254,5 @@ class Host:
             proof,
         )
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other deployments to the environment from this machine out.
-
-        Raises:
-            ServingError: If there is one.
-        """
-        directory = config.state_dir()
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"deploy-{self._name}.lock").open("a", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ServingError(f"something is being deployed to {self._name}", "wait for it") from error
-            yield
+    def _alone(self) -> AbstractContextManager[None]:
+        return locks.alone(f"deploy-{self._name}", f"something is being deployed to {self._name}")

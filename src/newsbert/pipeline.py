@@ -4,12 +4,11 @@ Every step is found again by what went into it, in the engine, the tracking serv
 done twice: what was killed goes on with the first step that is not done, on this machine or on another.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from newsbert import (
     config,
     deploying,
     in_container,
+    locks,
     model_store,
     training_run,
     work_dir,
@@ -243,18 +243,5 @@ class Pipeline:
             self._done.append(step)
         self._log(f"{step}: {result}" + ("" if done else "  (was done)"))
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other deliveries to the environment from this machine out.
-
-        Raises:
-            UsageError: If there is one.
-        """
-        directory = config.state_dir()
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / f"deliver-{self._environment}.lock").open("a", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ServingError(f"something is being delivered to {self._environment}", "wait for it") from error
-            yield
+    def _alone(self) -> AbstractContextManager[None]:
+        return locks.alone(f"deliver-{self._environment}", f"something is being delivered to {self._environment}")
