@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 from newsbert import api, building, config, containers, model_store
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.host import Host
+from newsbert.host import Deployed, Host
 from newsbert.settings import ImageSettings, ServeSettings
-from newsbert.target import Deployed, Target
 
 
-def environment(name: str, on_log: Callable[[str], None]) -> Target:
+def environment(name: str, on_log: Callable[[str], None]) -> Host:
     """Reach an environment of `newsbert.toml`.
 
     Raises:
@@ -46,7 +45,7 @@ def image(reference: str, images: ImageSettings, tracking_uri: str | None) -> st
 
 
 def deploy(
-    found: str, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
+    found: str, target: Host, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
 ) -> Deployed:
     """Have an image answer in an environment; the registry then calls its version by the environment's name.
 
@@ -65,7 +64,7 @@ def deploy(
     return deployed
 
 
-def back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]) -> Deployed:
+def back(target: Host, tracking_uri: str | None, on_log: Callable[[str], None]) -> Deployed:
     """Have the model before answer again.
 
     Raises:

@@ -11,12 +11,12 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from newsbert import containers, locks
 from newsbert.engine.services import Service, Services
 from newsbert.errors import ServingError, UsageError
 from newsbert.settings import EnvironmentSettings, ServeSettings
-from newsbert.target import Deployed
 
 ARCHIVE = "/opt/model/news_classification.mar"
 """The model in a serving image."""
@@ -61,6 +61,27 @@ frontend requests
 backend model
     server live {{live}}:{containers.CONTAINER_PORT} resolvers engine init-addr last,libc,none
 """
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What an environment runs.
+
+    Attributes:
+        environment: Its name.
+        model: The model that answers, `BertModel/7`.
+        image: Its image.
+        url: Where it answers.
+        before: The model before it, which can be put back; nothing if there was none.
+        proof: How well it gave its golden texts' answers, if that was asked now.
+    """
+
+    environment: str
+    model: str
+    image: str
+    url: str
+    before: str | None = None
+    proof: str | None = None
 
 
 class Host:
@@ -247,10 +268,10 @@ class Host:
     def _described(self, live: Service, before: Service | None, proof: str | None = None) -> Deployed:
         return Deployed(
             self._name,
-            live.image_labels.get("newsbert.model", live.image),
+            live.model,
             live.image,
             f"http://{self._settings.host}:{self._settings.port}",
-            None if before is None else before.image_labels.get("newsbert.model", before.image),
+            None if before is None else before.model,
             proof,
         )
 

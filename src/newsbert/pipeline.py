@@ -33,7 +33,7 @@ from newsbert.settings import ImageSettings, ServeSettings, TrainSettings
 
 if TYPE_CHECKING:
     from newsbert.building import Built, Kind, Plan
-    from newsbert.target import Deployed, Target
+    from newsbert.host import Deployed
     from newsbert.tracking import Tracker
 
 DELIVERY_TAG = "newsbert.delivery"
@@ -90,7 +90,7 @@ class Pipeline:
         on_log: Callable[[str], None],
         on_training: Callable[[bytes], None],
     ) -> None:
-        self._target: Target = deploying.environment(environment, on_log)
+        self._target = deploying.environment(environment, on_log)
         self._environment, self._settings = environment, config.environments()[environment]
         self._images, self._serving, self._tracking_uri = images, serving, tracking_uri
         self._log, self._on_training = on_log, on_training

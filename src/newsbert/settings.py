@@ -177,7 +177,6 @@ class KubernetesSettings:
 class EnvironmentSettings:
     """Where `newsbert deploy --to NAME` puts a model: table `[environments.NAME]`."""
 
-    target: str = _setting("host", "What runs it: host, a container engine", choices=("host",))
     host: str = _setting("127.0.0.1", "Address that it answers on")
     port: int = _setting(8080, "Port that it answers on", least=1, most=65_535)
     engine: str | None = _setting(None, "Address of the container engine (default: DOCKER_HOST's)")

@@ -11,7 +11,7 @@ from newsbert.cli.output import Output
 from newsbert.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.target import Deployed
+    from newsbert.host import Deployed
 
 EXAMPLES = """
 Examples:

@@ -21,19 +21,14 @@ class Service(Container):
         return str(self._container.name)
 
     @property
-    def role(self) -> str:
-        """What it is for."""
-        return str(self._container.labels.get(ROLE_LABEL, ""))
-
-    @property
     def image(self) -> str:
         """The image that it was made of, as it was asked for."""
         return str(self._container.attrs["Config"]["Image"])
 
     @property
-    def image_labels(self) -> dict[str, str]:
-        """The labels of its image and its own."""
-        return dict(self._container.labels)
+    def model(self) -> str:
+        """The model in it, as its image's label has it; the image, if it has none."""
+        return str(self._container.labels.get("newsbert.model", self.image))
 
     @property
     def published(self) -> str:
@@ -146,7 +141,6 @@ class Services:
         user: str | None = None,
         published: tuple[int, str, int] | None = None,
         volume: str | None = None,
-        labels: Mapping[str, str] | None = None,
     ) -> Service:
         """Make a container without rights that starts again with its engine; it does not run yet.
 
@@ -160,7 +154,6 @@ class Services:
             user: As whom, if not the image's.
             published: Its port, and the address and port of the engine's machine.
             volume: A directory that is its own volume.
-            labels: More labels.
 
         Raises:
             EngineError: If it cannot be made.
@@ -186,7 +179,7 @@ class Services:
                 pids_limit=PIDS_LIMIT,
                 restart_policy={"Name": "unless-stopped"},
                 environment=dict(environment or {}),
-                labels={**(labels or {}), ENVIRONMENT_LABEL: self.environment, ROLE_LABEL: role},
+                labels={ENVIRONMENT_LABEL: self.environment, ROLE_LABEL: role},
                 **options,
             )
         return Service(container)
