@@ -151,13 +151,12 @@ class Host:
             proof = self._prove(candidate, f"http://127.0.0.1:{containers.CONTAINER_PORT}")
             pointed = self._proxy()
             self._log("sending requests to it …")
-            self._point(pointed, candidate, live)
+            old = self._point(pointed, candidate, live)
             self._prove_through(pointed, candidate)
         except BaseException:
             with contextlib.suppress(Exception):
                 if pointed is not None and live is not None:
-                    self._point(pointed, live, keep)
-                    self._wait_for_old_workers(pointed)
+                    self._wait_for_old_workers(pointed, self._point(pointed, live, keep))
                 elif pointed is not None:
                     pointed.remove()
                 if candidate is keep:
@@ -166,7 +165,7 @@ class Host:
                     candidate.remove()
             raise
         if live is not None:
-            self._wait_for_old_workers(pointed)
+            self._wait_for_old_workers(pointed, old)
             live.halt(_STOP_S)
         if keep is not None and keep is not candidate:
             keep.remove()
@@ -251,18 +250,31 @@ class Host:
             volume=_CONFIG_DIRECTORY,
         )
 
-    def _point(self, proxy: Service, live: Service, before: Service | None) -> None:
-        """Have the proxy send new requests to a model."""
+    def _point(self, proxy: Service, live: Service, before: Service | None) -> set[str]:
+        """Have the proxy send new requests to a model; return the processes that go on with what they have.
+
+        Raises:
+            ServingError: If it does not.
+        """
         text = _TEMPLATE.format(live=live.name, before=before.name if before else "none")
         proxy.put(_CONFIG_DIRECTORY, _CONFIG, text)
-        if proxy.running():
-            proxy.send_signal(signal.SIGUSR2)
-        else:
+        if not proxy.running():
             proxy.start()
+            return set()
+        there = proxy.processes()
+        proxy.send_signal(signal.SIGUSR2)
+        # Until it has a new worker, requests go where they went: what is there must not be stopped yet.
+        deadline = time.monotonic() + _RELOAD_S
+        while proxy.processes() <= there:
+            if time.monotonic() > deadline:
+                raise ServingError(f"{proxy.name} takes no other model in", f"docker logs {proxy.name}")
+            time.sleep(0.1)
+        return there
 
-    def _wait_for_old_workers(self, proxy: Service) -> None:
+    def _wait_for_old_workers(self, proxy: Service, old: set[str]) -> None:
+        """Wait until of the proxy's old processes only the one that starts the others is there."""
         deadline = time.monotonic() + _OLD_WORKERS_S + 5
-        while proxy.processes() > 2 and time.monotonic() < deadline:
+        while len(proxy.processes() & old) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
 
     def _described(self, live: Service, before: Service | None, proof: str | None = None) -> Deployed:

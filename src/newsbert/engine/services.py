@@ -58,10 +58,11 @@ class Service(Container):
             ran = self._container.exec_run(list(command))
         return int(ran.exit_code), str(ran.output.decode("utf-8", "replace"))
 
-    def processes(self) -> int:
-        """How many processes run in it."""
+    def processes(self) -> set[str]:
+        """The numbers that its processes have on the engine's machine."""
         with told_as(f"looking into container {self.name} failed"):
-            return len(self._container.top()["Processes"])
+            found = self._container.top()
+        return {each[found["Titles"].index("PID")] for each in found["Processes"]}
 
     def put(self, directory: str, name: str, content: str) -> None:
         """Write a file that everybody in it may read; a directory of its that is a volume."""
