@@ -9,44 +9,50 @@ from newsbert.errors import ServingError
 from newsbert.settings import EnvironmentSettings
 
 
-def ask(url: str, model: str, bundle: Bundle, settings: EnvironmentSettings) -> str:
-    """Ask a model its golden texts, and the environment's labelled rows, of which it has to get enough right.
+class Acceptance:
+    """A model's golden texts, and an environment's labelled rows, of which it has to get enough right.
 
     Args:
-        url: Where it answers.
-        model: What it calls itself.
+        model: What it calls itself, `BertModel/7`.
         bundle: Its own.
         settings: The environment's.
 
-    Returns:
-        What it was asked and how it answered.
-
     Raises:
-        ServingError: If another model answers, or too few answers are right.
-        NewsbertError: If it cannot be asked, or the rows cannot be read.
+        NewsbertError: If the rows cannot be read, or are not for this model.
     """
-    client, contract = Client(url), bundle.contract
-    answers = client.predict([golden.item for golden in contract.golden])
-    if client.name != model:
-        raise ServingError(f"{client.name!r} answers on {url}", "is there another server?")
-    for golden, answer in zip(contract.golden, answers, strict=True):
-        right = contract.labels[max(range(len(contract.labels)), key=golden.probabilities.__getitem__)]
-        if answer.label != right:
+
+    def __init__(self, model: str, bundle: Bundle, settings: EnvironmentSettings) -> None:
+        self._model, self._contract, self._settings = model, bundle.contract, settings
+        self._rows = labelled.labelled(settings.acceptance, self._contract.labels) if settings.acceptance else None
+
+    def ask(self, url: str) -> str:
+        """Ask the model that answers at `url`, and return what it was asked and how it answered.
+
+        Raises:
+            ServingError: If it is another model, or too few answers are right.
+            NewsbertError: If it cannot be asked.
+        """
+        client, labels = Client(url), self._contract.labels
+        answers = client.predict([golden.item for golden in self._contract.golden])
+        if client.name != self._model:
+            raise ServingError(f"{client.name!r} answers on {url}", "is there another server?")
+        for golden, answer in zip(self._contract.golden, answers, strict=True):
+            right = labels[max(range(len(labels)), key=golden.probabilities.__getitem__)]
+            if answer.label != right:
+                raise ServingError(
+                    f"{golden.item!r:.200} is {answer.label!r} on {url}, and was {right!r} in training",
+                    "does something change requests on their way?",
+                )
+        said = f"{len(answers)} golden texts"
+        if self._rows is None:
+            return said
+        answers = client.predict(self._rows.items)
+        hits = sum(answer.label == labels[label] for answer, label in zip(answers, self._rows.labels, strict=True))
+        share, wanted, file = hits / len(answers), self._settings.least_accuracy, str(self._settings.acceptance)
+        counted = f"{hits} of {len(answers)} rows of {file}"
+        if share < wanted:
             raise ServingError(
-                f"{golden.item!r:.200} is {answer.label!r} on {url}, and was {right!r} in training",
-                "does something change requests on their way?",
+                f"{counted} are answered rightly, {share:.4f}, and {wanted:g} is wanted",
+                shlex.join(["newsbert", "evaluate", self._model, "--data", file]) + " tells where it errs",
             )
-    said = f"{len(answers)} golden texts"
-    if settings.acceptance is None:
-        return said
-    rows = labelled.labelled(settings.acceptance, contract.labels)
-    answers = client.predict(rows.items)
-    hits = sum(answer.label == contract.labels[label] for answer, label in zip(answers, rows.labels, strict=True))
-    share = hits / len(answers)
-    counted = f"{hits} of {len(answers)} rows of {settings.acceptance}"
-    if share < settings.least_accuracy:
-        raise ServingError(
-            f"{counted} are answered rightly, {share:.4f}, and {settings.least_accuracy:g} is wanted",
-            f"newsbert evaluate {shlex.quote(model)} --data {shlex.quote(settings.acceptance)} tells where it errs",
-        )
-    return f"{said}, and {counted}: {share:.4f}, {settings.least_accuracy:g} wanted"
+        return f"{said}, and {counted}: {share:.4f}, {wanted:g} wanted"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert import (
-    acceptance,
     api,
     base_model,
     building,
@@ -26,6 +25,7 @@ from newsbert import (
     training_run,
     work_dir,
 )
+from newsbert.acceptance import Acceptance
 from newsbert.bundle import Bundle
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.run_log import MODEL_ID_TAG
@@ -136,17 +136,13 @@ class Pipeline:
 
     def _noted(self, plan: "Plan", built: "Built") -> None:
         """Have the registry know the image's parts, and its digest where images are pushed."""
-        assert plan.located is not None
+        assert plan.located is not None and plan.located.model_name and plan.located.version
+        tags = api.connect(self._tracking_uri).version_tags(plan.located.model_name, plan.located.version)
         for note in building.record(plan.located, built, self._tracking_uri):
             self._log(f"Note: {note}")
         if self._images.repository:
-            before = self._version_digest(plan.located.name)
             pushed = building.push(built, plan.located, self._tracking_uri, lambda *_: None)[built.tag]
-            self._step("push", pushed, pushed != before)
-
-    def _version_digest(self, model: str) -> str | None:
-        name, _, version = model.rpartition("/")
-        return api.connect(self._tracking_uri).version_tags(name, version).get(building.DIGEST_TAG)
+            self._step("push", pushed, pushed != tags.get(building.DIGEST_TAG))
 
     def _trained(self, image: str) -> str:
         """The id of the run with what goes into this training: one that there is, or a new one."""
@@ -206,17 +202,20 @@ class Pipeline:
 
     def _released(self, model: str, run_id: str | None) -> Delivered:
         image = deploying.image(model, self._images, self._tracking_uri)
+        bundle = Bundle.read(api.locate(model, tracking_uri=self._tracking_uri).path)
+        # What it will be asked is read before anything changes.
+        acceptance = Acceptance(model, bundle, self._settings)
         there = self._target.deployed()
         changed = there is None or there.image != image
         if there is None or changed:
             there = deploying.deploy(image, self._target, self._serving, self._tracking_uri, self._log)
         self._step(f"deploy to {self._environment}", there.image, changed)
-        accepted = self._accepted(model, there)
+        accepted = self._accepted(model, acceptance, there)
         return Delivered(
             model, run_id, there.image, self._environment, there.url, there.before, accepted, tuple(self._done)
         )
 
-    def _accepted(self, model: str, deployed: "Deployed") -> str:
+    def _accepted(self, model: str, acceptance: Acceptance, deployed: "Deployed") -> str:
         """Ask the model where it answers now; the registry remembers that it was accepted there.
 
         Raises:
@@ -225,17 +224,20 @@ class Pipeline:
         tracker = api.connect(self._tracking_uri)
         name, _, number = model.rpartition("/")
         tag = f"newsbert.accepted.{self._environment}"
+        was_accepted = tracker.version_tags(name, number).get(tag) == deployed.image
         try:
-            bundle = Bundle.read(api.locate(model, tracking_uri=self._tracking_uri).path)
-            said = acceptance.ask(self._settings.url or deployed.url, model, bundle, self._settings)
+            said = acceptance.ask(self._settings.url or deployed.url)
         except NewsbertError as error:
-            what, now = f"{model} is not accepted in {self._environment}: {error.message}", "it goes on answering"
-            if deployed.before is not None and tracker.version_tags(name, number).get(tag) != deployed.image:
+            now = "it goes on answering"
+            if deployed.before is not None and not was_accepted:
                 back = deploying.back(self._target, self._tracking_uri, self._log)
                 now = f"{back.model} answers again"
-            raise ServingError(f"{what}; {now}", error.hint) from error
+            raise ServingError(
+                f"{model} is not accepted in {self._environment}: {error.message}; {now}", error.hint
+            ) from error
         self._step("accept", said, True)
-        tracker.tag_version(name, number, tag, deployed.image)
+        if not was_accepted:
+            tracker.tag_version(name, number, tag, deployed.image)
         return said
 
     def _step(self, step: str, result: str, done: bool) -> None:

@@ -106,6 +106,10 @@ def test_from_rows_to_production_and_back(
     swapped = tmp_path / "swapped.csv"
     names = sorted({line.rpartition(",")[2] for line in labelled_file.read_text().splitlines()[1:]})
     swapped.write_text("text,label\n" + "".join(f"some,{name}\n" for name in names * 3))
+    configure(2, tmp_path / "missing.csv")
+    unread = cli("deliver", "News@dev", "--to", "production", timeout_s=180)
+    assert unread.returncode == 2 and "missing.csv" in unread.stderr
+    assert json.loads(cli("environments", "--json").stdout)["environments"]["production"]["model"] == "News/1"
     configure(2, swapped)
     refused = cli("deliver", "News@dev", "--to", "production", timeout_s=180)
     assert refused.returncode == 1, refused.stderr
