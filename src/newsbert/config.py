@@ -102,7 +102,7 @@ def environments() -> dict[str, EnvironmentSettings]:
     """
     table = _SECTIONS[EnvironmentSettings]
     return {
-        name: _merged(EnvironmentSettings, f"{table}_{name}", found, {})
+        name: _merged(EnvironmentSettings, f"{table}_{name}".replace("-", "_"), found, {})
         for name, found in _read_file().get(table, {}).items()
     }
 

@@ -13,9 +13,13 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def urlopen(request: str | urllib.request.Request, timeout: float) -> Any:
     """`urllib.request.urlopen`, without a proxy if the host is this machine."""
     url = request if isinstance(request, str) else request.full_url
-    host = urllib.parse.urlsplit(url).hostname or ""
-    here = host == "localhost" or host.startswith("127.")
-    return _DIRECT.open(request, timeout=timeout) if here else urllib.request.urlopen(request, timeout=timeout)
+    direct = is_here(urllib.parse.urlsplit(url).hostname)
+    return _DIRECT.open(request, timeout=timeout) if direct else urllib.request.urlopen(request, timeout=timeout)
+
+
+def is_here(host: str | None) -> bool:
+    """Whether a URL's host is this machine, whatever its own names are."""
+    return host in {"localhost", "::1"} or (host or "").startswith("127.")
 
 
 def unix_urlopen(path: str, request: urllib.request.Request, timeout: float) -> Any:

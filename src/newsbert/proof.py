@@ -118,10 +118,11 @@ def main() -> None:
     parser.add_argument("--running", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
+    if given.running and len(given.command) != 1:
+        parser.error("--running URL takes one ARCHIVE.mar")
     try:
-        print(
-            f"proved: {prove_running(given.running, Path(given.command[0])) if given.running else prove(given.command)}"
-        )
+        said = prove_running(given.running, Path(given.command[0])) if given.running else prove(given.command)
+        print(f"proved: {said}")
     except NewsbertError as error:
         print(f"ERROR: not proved: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

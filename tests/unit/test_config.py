@@ -83,6 +83,15 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
     assert resolve(section) == section(**expected)
 
 
+def test_an_environment_is_a_table_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(config.CONFIG_FILE).write_text("[environments.eu-west]\nport = 81\n[environments.dev]\n", encoding="utf-8")
+    monkeypatch.setenv("NEWSBERT_ENVIRONMENTS_EU_WEST_HOST", "10.0.0.7")
+    found = config.environments()
+    assert list(found) == ["eu-west", "dev"]
+    assert (found["eu-west"].host, found["eu-west"].port) == ("10.0.0.7", 81)
+    assert (found["dev"].host, found["dev"].port) == ("127.0.0.1", 8080)
+
+
 @pytest.mark.parametrize(
     ("section", "flag"),
     [

@@ -5,15 +5,17 @@ import io
 import re
 import tarfile
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from newsbert import config, loopback
 from newsbert.engine.container import Container
 from newsbert.engine.errors import START_HINT, build_hint, push_hint, reason, told_as
-from newsbert.errors import EngineError, MissingExtraError, NotFoundError
+from newsbert.errors import EngineError, MissingExtraError, NotFoundError, UsageError
 
 __all__ = ["Container", "Engine", "Layer"]
 
@@ -36,10 +38,11 @@ class Engine:
     """A container engine that answered.
 
     Args:
-        address: Where it is, if not where DOCKER_HOST says.
+        address: Where it is, if not where DOCKER_HOST says; with the certificates that DOCKER_CERT_PATH says.
 
     Raises:
         EngineError: If none does.
+        UsageError: If the address is another machine's, and there are no certificates.
     """
 
     def __init__(self, address: str | None = None) -> None:
@@ -49,10 +52,10 @@ class Engine:
         except ImportError as error:
             raise MissingExtraError("docker", "image") from error
         try:
-            if address is None:
-                self._client = docker.from_env(timeout=BUILD_TIMEOUT_S)
-            else:
-                self._client = docker.DockerClient(base_url=address, timeout=BUILD_TIMEOUT_S)
+            environment = config.child_environment(**({"DOCKER_HOST": address} if address else {}))
+            if address and "tls" not in docker.utils.kwargs_from_env(environment):
+                _check_safe(address, docker.utils.parse_host(address))
+            self._client = docker.from_env(timeout=BUILD_TIMEOUT_S, environment=environment)
             self._client.ping()
         except (DockerException, ValueError) as error:  # the latter of an address that is none
             raise EngineError(f"no container engine answers: {reason(error)}", START_HINT) from error
@@ -314,6 +317,19 @@ class Engine:
                 return self._client.images.get(tag)
             except ImageNotFound:
                 return None
+
+
+def _check_safe(address: str, url: str) -> None:
+    """Refuse to talk to another machine's engine in the clear: who does can be anybody.
+
+    Raises:
+        UsageError: If `url`, which the SDK makes of the address, is of HTTP and not this machine's.
+    """
+    if url.startswith("http://") and not loopback.is_here(urllib.parse.urlsplit(url).hostname):
+        raise UsageError(
+            f"the engine {address!r} is another machine's, and would be used without a certificate",
+            "have it ask for one, and set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
+        )
 
 
 def _split(name: str) -> tuple[str, str]:
