@@ -9,12 +9,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from newsbert import api, building, config, tracking_file
+from newsbert import api, building, config, loopback, tracking_file, training_run
 from newsbert.engine import Container, Engine
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.settings import ImageSettings, TrackingSettings, TrainSettings
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _KILLED = 137
 
 
@@ -121,32 +120,38 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     tracking = config.resolve(
         TrackingSettings, tracking_uri=flags.get("tracking_uri"), experiment=flags.get("experiment")
     )
-    training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
+    resume = flags.get("resume")
+    if resume is None:
+        training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
+    else:  # its own settings, which cannot be given again
+        training = training_run.settings_of(resume)
     environment, files = config.for_container()
     mounts = {Path.cwd(): True, **files}
-    # Paths as they are without links and ~, which mean something else in there.
-    given: dict[str, Any] = {"tracking_uri": tracking.tracking_uri}
+    # As they are without links and ~, which mean something else in there.
+    paths: dict[str, str] = {}
+    uri = tracking.tracking_uri
     for name in ("data", "base_model"):
         value = getattr(training, name)
         if value != getattr(TrainSettings, name) and Path(value).expanduser().exists():
             path = Path(value).expanduser().resolve()
             mounts.setdefault(path, False)
-            given[name] = str(path)
+            paths[name] = str(path)
     if training.output is not None:
         output = Path(training.output).expanduser().resolve()
         output.parent.mkdir(parents=True, exist_ok=True)
         mounts[output.parent] = True
-        given["output"] = str(output)
+        paths["output"] = str(output)
     file = tracking_file.path_of(tracking.tracking_uri)
     if file is not None:
         file = file.expanduser().resolve()
         mounts[file.parent] = True
-        given["tracking_uri"] = f"sqlite:///{file}"
+        uri = f"sqlite:///{file}"
         root = _artifact_root(tracking)
         if root is not None:
             mounts[root] = True
     host = urllib.parse.urlsplit(tracking.tracking_uri).hostname
-    return Place(mounts, environment, "host" if host in _LOOPBACK else None, given)
+    given = {"tracking_uri": uri, **({} if resume else paths)}
+    return Place(mounts, environment, "host" if loopback.is_here(host) else None, given)
 
 
 def _artifact_root(tracking: TrackingSettings) -> Path | None:
