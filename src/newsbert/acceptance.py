@@ -2,10 +2,10 @@
 
 import shlex
 
-from newsbert import labelled
+from newsbert import agreement, labelled
 from newsbert.bundle import Bundle
 from newsbert.client import Client
-from newsbert.errors import ServingError
+from newsbert.errors import ModelError, ServingError
 from newsbert.settings import EnvironmentSettings
 
 
@@ -25,24 +25,22 @@ class Acceptance:
         self._model, self._contract, self._settings = model, bundle.contract, settings
         self._rows = labelled.labelled(settings.acceptance, self._contract.labels) if settings.acceptance else None
 
-    def ask(self, url: str) -> str:
-        """Ask the model that answers at `url`, and return what it was asked and how it answered.
+    def ask(self, url: str, runtime: str) -> str:
+        """Ask the model that answers at `url`, by a runtime, and return what it was asked and how it answered.
 
         Raises:
-            ServingError: If it is another model, or too few answers are right.
+            ServingError: If it is another model, a golden text is answered otherwise than in training, or too few rows
+                are answered rightly.
             NewsbertError: If it cannot be asked.
         """
         client, labels = Client(url), self._contract.labels
         answers = client.predict([golden.item for golden in self._contract.golden])
         if client.name != self._model:
             raise ServingError(f"{client.name!r} answers on {url}", "is there another server?")
-        for golden, answer in zip(self._contract.golden, answers, strict=True):
-            right = labels[max(range(len(labels)), key=golden.probabilities.__getitem__)]
-            if answer.label != right:
-                raise ServingError(
-                    f"{golden.item!r:.200} is {answer.label!r} on {url}, and was {right!r} in training",
-                    "does something change requests on their way?",
-                )
+        try:
+            agreement.check(self._contract, runtime, answers)
+        except ModelError as error:  # in its container it did: it would not have been deployed otherwise
+            raise ServingError(f"{error.message} on {url}", "does something change requests on their way?") from error
         said = f"{len(answers)} golden texts"
         if self._rows is None:
             return said

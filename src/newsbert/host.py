@@ -71,6 +71,7 @@ class Deployed:
         environment: Its name.
         model: The model that answers, `BertModel/7`.
         image: Its image.
+        runtime: What of its graphs answers.
         url: Where it answers.
         before: The model before it, which can be put back; nothing if there was none.
         proof: How well it gave its golden texts' answers, if that was asked now.
@@ -79,6 +80,7 @@ class Deployed:
     environment: str
     model: str
     image: str
+    runtime: str
     url: str
     before: str | None = None
     proof: str | None = None
@@ -282,6 +284,7 @@ class Host:
             self._name,
             live.model,
             live.image,
+            live.runtime,
             f"http://{self._settings.host}:{self._settings.port}",
             None if before is None else before.model,
             proof,

@@ -226,7 +226,7 @@ class Pipeline:
         tag = f"newsbert.accepted.{self._environment}"
         was_accepted = tracker.version_tags(name, number).get(tag) == deployed.image
         try:
-            said = acceptance.ask(self._settings.url or deployed.url)
+            said = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
         except NewsbertError as error:
             now = "it goes on answering"
             if deployed.before is not None and not was_accepted:

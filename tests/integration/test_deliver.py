@@ -92,7 +92,7 @@ def test_from_rows_to_production_and_back(
     assert f"90 of 90 rows of {labelled_file}: 1.0000, 0.8 wanted" in released["accepted"]
 
     # Killed while it trains: what comes after finds the training, and goes on.
-    configure(2, labelled_file, epochs=200)
+    configure(2, labelled_file, epochs=60)
     _kill_in_training(tmp_path, cli)
     second = _delivered(cli, "--to", "dev")
     assert (second["model"], second["before"]) == ("News/2", "News/1")

@@ -31,6 +31,11 @@ class Service(Container):
         return str(self._container.labels.get("newsbert.model", self.image))
 
     @property
+    def runtime(self) -> str:
+        """What answers in it, as its image's label has it; empty, if it has none."""
+        return str(self._container.labels.get("newsbert.runtime", ""))
+
+    @property
     def published(self) -> str:
         """Where its port is on the engine's machine, `127.0.0.1:8080`; empty if it is not published."""
         bindings = [
