@@ -77,9 +77,11 @@ infra: $(VENV)/infra workflows
 test: lint infra
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+LONG_TESTS := images ray ray_training tracking_server
+
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev
-	NEWSBERT_TEST_LONG=1 $(BIN)/python -m pytest tests/integration/test_ray.py tests/integration/test_ray_training.py
+	NEWSBERT_TEST_LONG=1 $(BIN)/python -m pytest $(LONG_TESTS:%=tests/integration/test_%.py)
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/images.py

@@ -28,7 +28,7 @@ def newsbert_command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("wheel")
     environment = directory / "venv"
     python = environment / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(REPOSITORY / "constraints.txt")]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", "-c", str(REPOSITORY / "constraints.txt")]
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(REPOSITORY)]
     for command in (
         build,

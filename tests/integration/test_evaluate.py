@@ -83,7 +83,8 @@ def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainR
     document = json.loads(cli("runs", "--tracking-uri", uri, "--json").stdout)
     (run,) = document["runs"]
     assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
-    assert {"model": "TinyModel/1", "aliases": ["champion"]} in run["versions"]
+    (listed,) = (each for each in run["versions"] if each["model"] == "TinyModel/1")
+    assert "champion" in listed["aliases"]  # a test of a deployment may have given it others
     assert {name: run["metrics"][f"test_{name}"] for name in training.metrics} == training.metrics
     assert run["params"]["epochs"] == "25.0"
     assert not any(name.startswith("system/") for name in run["metrics"])

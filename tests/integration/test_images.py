@@ -25,7 +25,7 @@ from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
 from newsbert.settings import ImageSettings, ServeSettings
-from tests.conftest import Cli
+from tests.conftest import Cli, long
 from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, without_secret
 from tests.integration.conftest import Registry
 
@@ -493,6 +493,7 @@ def test_mlflow_run_trains_in_the_trainer_image(
     assert newsbert.load("FromProject/1", tracking_uri=mlflow_server).name == "FromProject/1"
 
 
+@long
 @pytest.mark.engine
 def test_the_tracking_image_is_a_teams_server(
     images: Images, image_settings: ImageSettings, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -103,6 +103,7 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
     assert_same(json.loads(whole.stdout), json.loads(result.stdout))
 
 
+@long
 @needs_ray
 def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
     encoder: Path, labelled_file: Path, tmp_path: Path

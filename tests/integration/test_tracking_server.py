@@ -23,7 +23,7 @@ import pytest
 import newsbert
 from newsbert import background
 from newsbert.tracking_server import database
-from tests.conftest import Cli
+from tests.conftest import Cli, long
 from tests.integration.conftest import free_port
 from tests.postgres import PASSWORD, QUOTED, Postgres
 
@@ -274,7 +274,7 @@ def test_tables_of_an_older_mlflow_are_brought_up_to_date_and_of_a_newer_one_ref
     assert "of a newer MLflow (revision fedcba987654)" in refused.stderr
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", [pytest.param("sqlite", marks=long), "postgresql"])
 def test_a_backup_is_restored_into_an_empty_server_and_a_model_of_it_served(
     kind: str,
     up: Up,
