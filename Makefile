@@ -77,7 +77,7 @@ infra: $(VENV)/infra workflows
 test: lint infra
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-LONG_TESTS := images ray ray_training tracking_server
+LONG_TESTS := deliver images ray ray_training tracking_server
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev

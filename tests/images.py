@@ -60,11 +60,12 @@ def without_secret(settings: ImageSettings) -> ImageSettings:
 
 @dataclass(frozen=True)
 class Images:
-    """The three images of the tiny model, in the order they are built."""
+    """The three images of the tiny model, in the order they are built, and the stages the engine had kept before."""
 
     base: Built
     trainer: Built
     serving: Built
+    stages_before: frozenset[str]
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +75,7 @@ def images(
     """The tiny model's images, built once a session in an environment full of credentials."""
     result, uri = trained
     assert result.version is not None
+    before = stages()
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRET_VARIABLES:
             patch.setenv(name, PLANTED_SECRET)
@@ -81,10 +83,19 @@ def images(
             built = [building.build(context, image_settings, print) for context in plan.contexts]
         assert plan.located is not None
         assert building.record(plan.located, built[-1], uri) == []
-    yield Images(*built)
+    base, trainer, serving = built
+    yield Images(base, trainer, serving, before)
     for each in reversed(built):
         for name in {each.tag, *each.aliases}:
             remove_image(name)
+
+
+def stages() -> frozenset[str]:
+    """Ids of the images that builds on this engine have left of their stages: killed builds of others too."""
+    import docker
+
+    with contextlib.closing(docker.from_env()) as client:
+        return frozenset(str(each.id) for each in client.images.list(all=True, filters={"label": "newsbert.stage"}))
 
 
 def remove_image(tag: str) -> None:

@@ -71,7 +71,7 @@ def fit(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
             "newsbert train --tune full",
         )
-    precision = checkpoints.remember("precision", lambda: precision_of(model))
+    precision = checkpoints.remember("precision", lambda: precision_of(model, settings))
     model.requires_grad_(False)
     computing = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
     encoder = BertTraining(computing).eval()

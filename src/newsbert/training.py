@@ -135,7 +135,7 @@ def fit(
     """
     transformers.set_seed(settings.seed)
     model = classifier(base, dataset.label_names)
-    precision = parallel.told(lambda: checkpoints.remember("precision", lambda: precision_of(model)))
+    precision = parallel.told(lambda: checkpoints.remember("precision", lambda: precision_of(model, settings)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
     task = _FineTuning(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
@@ -171,8 +171,8 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
     return model
 
 
-def precision_of(model: PreTrainedModel) -> str:
-    """Choose what to compute with: bf16 where the processor has it and it is faster here, else fp32.
+def precision_of(model: PreTrainedModel, settings: TrainSettings) -> str:
+    """Choose what to compute with unless the settings say it: bf16 where the processor has it and it is faster here.
 
     Having the instructions says little: on one machine bf16 made a step twice as fast, on another half as fast. So a
     small step is timed both ways, once for a machine, which then gives the same metrics again.
@@ -180,6 +180,8 @@ def precision_of(model: PreTrainedModel) -> str:
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
+    if settings.precision != "auto":
+        return settings.precision
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -38,10 +39,12 @@ def test_adapters_are_merged_into_what_computes_the_same(tiny_encoder: Path) -> 
 
 def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path, tmp_path: Path) -> None:
     result = newsbert.train(
-        tune="lora", lora_rank=8, learning_rate=1e-2, epochs=10, batch_size=8, max_length=48,
+        tune="lora", lora_rank=8, precision="bf16", learning_rate=1e-2, epochs=10, batch_size=8, max_length=48,
         data=str(labelled_file), base_model=str(tiny_encoder), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
     )  # fmt: skip
     assert result.metrics["accuracy"] > 0.7
+    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(result.run_id)
+    assert run.data.params["precision"] == run.data.tags["newsbert.precision"] == "bf16"
     weights, encoder = load_file(result.bundle / "model.safetensors"), AutoModel.from_pretrained(tiny_encoder)
     assert {f"bert.{name}" for name in encoder.state_dict()} < set(weights)
     assert not any("lora" in name for name in weights)
