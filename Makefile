@@ -75,7 +75,8 @@ infra: $(VENV)/infra workflows
 	! command -v promtool >/dev/null || promtool check config infra/compose/prometheus.yml
 
 test: lint infra
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	# More than the cores that CI has: most tests wait for servers and containers.
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 LONG_TESTS := deliver images ray ray_training tracking_server
 
