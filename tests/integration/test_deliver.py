@@ -13,20 +13,27 @@ from typing import Any
 
 import pytest
 
+from newsbert.engine import Engine
 from newsbert.settings import ImageSettings
 from tests.conftest import Cli, long
 from tests.environments import environment_toml, remove_environment
-from tests.images import Images, image_toml
+from tests.images import image_toml, without_secret
 from tests.integration.conftest import Registry, free_port
 from tests.postgres import Postgres
 
 pytestmark = [
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1800),
     pytest.mark.engine,
     pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]"),
 ]
 ENVIRONMENTS = ("dev", "production")
 STEPS = ["train", "register", "build the serving image", "push"]
+
+
+@pytest.fixture(scope="session")
+def image_settings(image_settings: ImageSettings) -> ImageSettings:
+    """Nothing secret in the stages of these builds: they run while another process looks for that in its own."""
+    return without_secret(image_settings)
 
 
 @pytest.fixture
@@ -69,7 +76,7 @@ def configure(
 
 def test_from_rows_to_production_and_back(
     team: str,
-    images: Images,
+    engine: Engine,
     registry: Registry,
     configure: Callable[..., None],
     cli: Cli,
@@ -113,14 +120,13 @@ def test_from_rows_to_production_and_back(
     assert (listed["dev"]["model"], listed["production"]["model"]) == ("News/2", "News/1")
     assert int(client.get_model_version_by_alias("News", "production").version) == 1
     assert int(client.get_model_version_by_alias("News", "dev").version) == 2
-    for planted in (os.environ["MLFLOW_TRACKING_PASSWORD"], "planted"):
-        assert planted not in refused.stderr
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] not in refused.stderr
 
 
 @long
 def test_a_delivery_killed_while_it_trains_goes_on(
     team: str,
-    images: Images,
+    engine: Engine,
     registry: Registry,
     configure: Callable[..., None],
     cli: Cli,
@@ -141,7 +147,7 @@ def test_a_delivery_killed_while_it_trains_goes_on(
 
 
 def _delivered(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli("deliver", *arguments, "--json", timeout_s=400)
+    done = cli("deliver", *arguments, "--json", timeout_s=900)  # the first builds the base image
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document

@@ -50,20 +50,20 @@ def other_images(tiny_image: str, trained: Trained, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture
-def dev(tmp_path: Path) -> Iterator[tuple[str, int]]:
+def trial(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """An environment's name, and its port."""
-    name, port = "dev", free_port()
+    name, port = "trial", free_port()
     (tmp_path / "newsbert.toml").write_text(environment_toml(name, port))
     yield name, port
     remove_environment(name)
 
 
 def test_a_model_takes_over_under_load_and_goes_back(
-    dev: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli, trained: Trained
+    trial: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli, trained: Trained
 ) -> None:
     import mlflow
 
-    name, port = dev
+    name, port = trial
     uri = {"MLFLOW_TRACKING_URI": trained[1]}
     first = cli("deploy", tiny_image, "--to", name, "--json", timeout_s=180, **uri)
     assert first.returncode == 0, first.stderr
@@ -93,9 +93,9 @@ def test_a_model_takes_over_under_load_and_goes_back(
 
 
 def test_what_does_not_give_its_own_answers_changes_nothing(
-    dev: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli
+    trial: tuple[str, int], tiny_image: str, other_images: list[str], cli: Cli
 ) -> None:
-    name, port = dev
+    name, port = trial
     nothing = cli("rollback", "--to", name)
     assert nothing.returncode == 1
     assert f"there is no model before in {name}" in nothing.stderr
@@ -113,19 +113,19 @@ def test_what_does_not_give_its_own_answers_changes_nothing(
     assert _containers(name) == {"proxy": ["running"], "model": ["exited", "running"]}
 
 
-def test_what_cannot_be_deployed_is_told(dev: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
+def test_what_cannot_be_deployed_is_told(trial: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
     unknown = cli("deploy", tiny_image, "--to", "prod")
     assert unknown.returncode == 2
-    assert "there is no environment 'prod'" in unknown.stderr and "there are: dev" in unknown.stderr
-    missing = cli("deploy", "registry.invalid/x:1", "--to", "dev")
+    assert "there is no environment 'prod'" in unknown.stderr and "there are: trial" in unknown.stderr
+    missing = cli("deploy", "registry.invalid/x:1", "--to", "trial")
     assert missing.returncode == 1
     assert "registry.invalid/x:1" in missing.stderr
-    tokens = cli("deploy", tiny_image, "--to", "dev", NEWSBERT_TOKEN_AUTH="1")
+    tokens = cli("deploy", tiny_image, "--to", "trial", NEWSBERT_TOKEN_AUTH="1")
     assert tokens.returncode == 2
     assert "tokens of its own" in tokens.stderr
-    assert "model" not in _containers("dev")
+    assert "model" not in _containers("trial")
     content = (tmp_path / "newsbert.toml").read_text()
-    for wrong in (content + "ports = 1\n", content.replace("dev", "Dev_1"), "[environments]\ndev = 1\n"):
+    for wrong in (content + "ports = 1\n", content.replace("trial", "Dev_1"), "[environments]\ntrial = 1\n"):
         (tmp_path / "newsbert.toml").write_text(wrong)
         refused = cli("environments")
         assert refused.returncode == 2

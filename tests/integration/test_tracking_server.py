@@ -355,9 +355,11 @@ def test_twenty_runs_at_once_lose_nothing_while_the_server_is_killed_and_started
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     client = mlflow.MlflowClient(started["url"])
     experiment = client.create_experiment("many")
+    # Before the server is killed: a run half answered is an error to the client, who cannot know whether it exists.
+    runs = [client.create_run(experiment).info.run_id for _ in range(20)]
 
     def train(number: int) -> tuple[str, list[int], list[str]]:
-        run = client.create_run(experiment).info.run_id
+        run = runs[number]
         steps, files = [], []
         for step in range(30):
             with contextlib.suppress(mlflow.MlflowException):
