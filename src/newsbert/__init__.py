@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from newsbert.api import load, train
     from newsbert.evaluating import EvaluateResult, evaluate
+    from newsbert.explanation import Explanation
     from newsbert.model import Model, Prediction
     from newsbert.training_run import TrainResult
 
     __version__: str
 
-__all__ = ["EvaluateResult", "Model", "Prediction", "TrainResult", "__version__", "evaluate", "load", "train"]
+__all__ = [
+    "EvaluateResult",
+    "Explanation",
+    "Model",
+    "Prediction",
+    "TrainResult",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+]
 
 _HOMES = {
     "TrainResult": "newsbert.training_run",
@@ -26,6 +37,7 @@ _HOMES = {
     "train": "newsbert.api",
     "EvaluateResult": "newsbert.evaluating",
     "evaluate": "newsbert.evaluating",
+    "Explanation": "newsbert.explanation",
     "Model": "newsbert.model",
     "Prediction": "newsbert.model",
 }

@@ -8,8 +8,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from newsbert import config, loopback, tokens
 from newsbert.archive import SERVED_NAME
@@ -17,6 +18,11 @@ from newsbert.errors import BadRequestError, ServingError
 from newsbert.handler import MODEL_HEADER
 from newsbert.model import Prediction
 from newsbert.text import NewsItem
+
+if TYPE_CHECKING:
+    from newsbert.explanation import Explanation
+
+_Answer = TypeVar("_Answer")
 
 CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 """Bounds of a request; the server takes bodies of up to 1 MiB."""
@@ -70,14 +76,31 @@ class Client:
             BadRequestError: If the server refuses an item; the message is the server's.
             ServingError: If there is no server, or it cannot answer.
         """
-        return [prediction for chunk in chunks(items) for prediction in self._ask(chunk)]
+        return [prediction for chunk in chunks(items) for prediction in self._ask(chunk, Prediction.from_dict)]
 
-    def _ask(self, items: Sequence[NewsItem]) -> list[Prediction]:
+    def explain(self, items: Sequence[NewsItem], *, label: str | None = None) -> "list[Explanation]":
+        """Classify texts or title/text objects and have the server tell which of their words that rests on.
+
+        Args:
+            items: The texts.
+            label: Whose probability is explained; that of the predicted one, if not given.
+
+        Raises:
+            BadRequestError: If the server refuses an item, or knows no such label; the message is the server's.
+            ServingError: If there is no server, or it cannot answer.
+        """
+        from newsbert.explanation import Explanation
+
+        named = {} if label is None else {"label": label}
+        asked = [{**({"text": item} if isinstance(item, str) else item), "explain": True, **named} for item in items]
+        return [answer for item in asked for answer in self._ask([item], Explanation.from_dict)]
+
+    def _ask(self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer]) -> list[_Answer]:
         tries, failed_s = 0, 0.0
         while True:
             tries += 1
             try:
-                return self._ask_once(items, min(FIRST_TIMEOUT_S * 2.0 ** (tries - 1), TIMEOUT_S))
+                return self._ask_once(items, read, min(FIRST_TIMEOUT_S * 2.0 ** (tries - 1), TIMEOUT_S))
             except _PassingError as failure:
                 now = time.monotonic()
                 failed_s = failed_s or now
@@ -88,7 +111,9 @@ class Client:
                     raise ServingError(said, failure.error.hint) from failure
             time.sleep(wait_s)
 
-    def _ask_once(self, items: Sequence[NewsItem], timeout_s: float) -> list[Prediction]:
+    def _ask_once(
+        self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer], timeout_s: float
+    ) -> list[_Answer]:
         token = _token()
         try:
             request = urllib.request.Request(
@@ -100,7 +125,7 @@ class Client:
                 self._reached = True
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
-            predictions = [Prediction.from_dict(answer) for answer in answers]
+            found = [read(answer) for answer in answers]
         except urllib.error.HTTPError as error:
             with error:
                 self._reached = True
@@ -113,9 +138,9 @@ class Client:
             raise lost from error
         except (KeyError, TypeError) as error:
             raise self._strange() from error
-        if len(predictions) != len(items):
+        if len(found) != len(items):
             raise self._strange()
-        return predictions
+        return found
 
     def _is_passing(self, error: Exception, reason: object) -> bool:
         """Tell whether a connection was lost, and not just never made."""

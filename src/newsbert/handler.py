@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from newsbert import agreement, config, cpu, runtimes
+from newsbert import agreement, config, cpu, explanation, runtimes
 from newsbert.activity import Activity
 from newsbert.bundle import Bundle, files_of
 from newsbert.metrics import Metrics
@@ -29,8 +29,14 @@ from newsbert.runtimes import Measured, Runtime
 MAX_ITEMS = 1000
 """Texts in one request; the server bounds the bytes of a body."""
 
+MAX_EXPLAINED = 10
+"""Explanations in one request: each takes as long as some hundreds of answers."""
+
 MODEL_HEADER = "X-Newsbert-Model"
 _JSON, _TEXT, _FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
+_EXPLAIN_HEADER = "explain"
+"""What TorchServe adds to a request that came to `/explanations`."""
+
 _TEXT_KEYS = {"title", "text", "description"}
 
 
@@ -48,10 +54,17 @@ _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus
 
 @dataclass(frozen=True)
 class Parsed:
-    """A request's texts, prepared; `many` tells whether a list was sent and a list is to be answered."""
+    """A request's texts, prepared.
+
+    Attributes:
+        sequences: The texts.
+        many: Whether a list was sent and a list is to be answered.
+        explained: Indices of the texts whose answers are to be explained, with the label, if not that of the answer.
+    """
 
     sequences: list[str]
     many: bool
+    explained: dict[int, str | None]
 
 
 class Handler:
@@ -135,7 +148,7 @@ class Handler:
                 bodies.append(_refuse(context, index, each))
             else:
                 predictions = [next(rest) for _ in each.sequences]
-                content_type, body = _render(predictions, each.many, accepts[index])
+                content_type, body = self._render(each, predictions, accepts[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
         statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in parsed]
@@ -144,18 +157,36 @@ class Handler:
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
         items, many = parse_request(request, headers)
+        always = headers.get(_EXPLAIN_HEADER) == "True"
         if not items:
             raise RequestError("the list is empty")
         if len(items) > MAX_ITEMS:
             message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        sequences = []
+        sequences: list[str] = []
+        wanted: dict[int, str | None] = {}
         for index, item in enumerate(items):
             try:
-                sequences.append(self._runtime.prepare(item))
+                plain, explained, label = _explained(item, always, self._labels)
+                sequences.append(self._runtime.prepare(plain))
             except ValueError as error:
                 raise RequestError(f"item {index}: {error}" if many else str(error)) from error
-        return Parsed(sequences, many)
+            if explained:
+                wanted[index] = label
+        if len(wanted) > MAX_EXPLAINED:
+            message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
+            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return Parsed(sequences, many, wanted)
+
+    def _render(self, parsed: Parsed, predictions: Sequence[Prediction], accept: str) -> tuple[str, bytes]:
+        """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+        if accept.partition(",")[0].partition(";")[0].strip().lower() == _TEXT:
+            return f"{_TEXT}; charset=utf-8", "\n".join(prediction.label for prediction in predictions).encode()
+        answers = [prediction.to_dict() for prediction in predictions]
+        for index, label in parsed.explained.items():
+            text, answer = parsed.sequences[index], predictions[index]
+            answers[index] = explanation.explain(self._runtime, text, answer, label).to_dict()
+        return _JSON, json.dumps(answers if parsed.many else answers[0], ensure_ascii=False).encode()
 
 
 def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
@@ -189,6 +220,25 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
         f"the content type {kind!r} is not read; send {_TEXT}, {_JSON} or form data with data=TEXT",
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     )
+
+
+def _explained(item: Any, always: bool, labels: Sequence[str]) -> tuple[Any, bool, str | None]:
+    """Take out of an item whether, and for which label, its answer is to be explained.
+
+    Raises:
+        ValueError: If that has another form.
+    """
+    if not isinstance(item, Mapping):
+        return item, always, None
+    plain = {key: value for key, value in item.items() if key not in {"explain", "label"}}
+    explain, label = item.get("explain", always), item.get("label")
+    if not isinstance(explain, bool):
+        raise ValueError("'explain' must be true or false")
+    if label is not None and label not in labels:
+        raise ValueError(f"there is no label {label!r}: {', '.join(labels)}")
+    if label is not None and not explain:
+        raise ValueError("'label' goes with \"explain\": true")
+    return plain, explain, label
 
 
 def _parse_form(request: Mapping[str, Any]) -> list[Any]:
@@ -244,14 +294,6 @@ def _refuse(context: Any, index: int, error: RequestError) -> bytes:
     context.set_response_content_type(index, _JSON)
     name = error.status.phrase.title().replace(" ", "")
     return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
-
-
-def _render(predictions: Sequence[Prediction], many: bool, accept: str) -> tuple[str, bytes]:
-    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
-    if accept.partition(",")[0].partition(";")[0].strip().lower() == _TEXT:
-        return f"{_TEXT}; charset=utf-8", "\n".join(prediction.label for prediction in predictions).encode()
-    answers = [prediction.to_dict() for prediction in predictions]
-    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
 
 
 _handler: Handler | None = None

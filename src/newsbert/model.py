@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from newsbert import runtimes
 from newsbert.bundle import AUTO, Bundle
 from newsbert.evaluation import FloatArray
 from newsbert.review import SCORE_DECIMALS, reviewed
 from newsbert.text import NewsItem
+
+if TYPE_CHECKING:
+    from newsbert.explanation import Explanation
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,24 @@ class Model:
         """
         labels = self.bundle.contract.labels
         return [Prediction.of(labels, row.tolist(), self.review_below) for row in self.probabilities(items)]
+
+    def explain(self, items: Sequence[NewsItem], *, label: str | None = None) -> "list[Explanation]":
+        """Classify items as `predict` does, and tell which of their words that rests on.
+
+        Args:
+            items: Texts, or objects with `title` and `text`.
+            label: Whose probability is explained; that of the predicted one, if not given.
+
+        Raises:
+            ValueError: If an item is no text or empty, or there is no such label.
+        """
+        from newsbert import explanation
+
+        texts = [self._runtime.prepare(item) for item in items]
+        return [
+            explanation.explain(self._runtime, text, prediction, label)
+            for text, prediction in zip(texts, self.predict(items), strict=True)
+        ]
 
     def probabilities(self, items: Sequence[NewsItem]) -> FloatArray:
         """Classify items as `predict` does: all probabilities, `(items, num_labels)`, in label order.

@@ -362,6 +362,25 @@ def _ask_grpc(port: int, token: str | None = None) -> bytes:
         return bytes(call(request, timeout=20, metadata=[("authorization", f"Bearer {token}")] if token else []))
 
 
+def test_answers_are_explained(start: Start, cli: Cli) -> None:
+    served = start()
+    url = served.ready["url"]
+    body = json.dumps({"text": "goal team cup"}).encode()
+    request = urllib.request.Request(
+        f"{url}/explanations/{archive.SERVED_NAME}", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer = json.load(response)
+    assert [each["text"] for each in answer["explanation"]["words"]] == ["goal", "team", "cup"]
+    (explained,) = Client(url).explain(["goal team cup"])
+    assert explained.to_dict() == answer
+    shown = json.loads(cli("explain", "--url", url, "--json", "goal team cup").stdout)
+    assert shown == {"model": served.ready["model"], **answer}
+    refused = cli("explain", "--url", url, "--label", "Weather", "goal")
+    assert (refused.returncode, "there is no label 'Weather'" in refused.stderr) == (1, True)
+    assert served.stop() == 0
+
+
 def test_grpc_answers_on_the_port_that_is_asked_for(start: Start) -> None:
     import grpc
 

@@ -20,7 +20,7 @@ from newsbert import archive
 from newsbert.activity import Activity
 from newsbert.bundle import RUNTIME_FILES, Bundle
 from newsbert.errors import ModelError
-from newsbert.handler import MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
+from newsbert.handler import MAX_EXPLAINED, MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
 from newsbert.model import Model
 from newsbert.settings import ServeSettings
 from newsbert.text import NewsItem
@@ -187,6 +187,58 @@ def test_answers_say_whether_a_person_should_see_them(bundle: Bundle, handler: H
         expected = [score < compared or compared == 1 for score in scores]
         assert [each["review"] for each in asked.json] == expected
         assert sum(expected) == {None: sum(expected), 0.0: 0, 1.0: 5}.get(below, 2)
+
+
+def test_answers_are_explained_where_that_is_asked_for(handler: Handler) -> None:
+    item = {"title": "Cup final", "text": "goal"}
+    plain = _one(handler, *_json(item)).json
+    wanted = {**item, "explain": True}
+    explained, other, unwanted, listed, by_path, text, bare = _ask(
+        handler,
+        _json(wanted),
+        _json({**wanted, "label": LABELS[1]}),
+        _json({**item, "explain": False, "label": None}),
+        _json({"instances": ["goal", wanted]}),
+        _json(item, explain="True"),  # as TorchServe tells of /explanations
+        ({"body": b"Cup final goal"}, {**TEXT, "explain": "True"}),
+        _json(wanted, accept="text/plain"),
+    )
+    answer = explained.json
+    explanation = answer.pop("explanation")
+    assert answer == {**plain, "score": pytest.approx(plain["score"], abs=1e-3), "probabilities": pytest.approx(
+        plain["probabilities"], abs=1e-3
+    )}  # fmt: skip
+    assert set(explanation) == {"label", "method", "text", "words", "gap"}
+    assert (explanation["label"], explanation["text"]) == (plain["label"], "Cup final goal")
+    assert [each["text"] for each in explanation["words"]] == ["Cup", "final", "goal"]
+    assert other.json["explanation"]["label"] == LABELS[1]
+    assert "explanation" not in unwanted.json
+    assert ["explanation" in each for each in listed.json] == [False, True]
+    assert by_path.json["explanation"]["words"] == text.json["explanation"]["words"] == explanation["words"]
+    assert bare.body.decode() == plain["label"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"explain": "yes"}, "'explain' must be true or false"),
+        ({"explain": None}, "'explain' must be true or false"),
+        ({"label": LABELS[0]}, "'label' goes with \"explain\": true"),
+        ({"explain": True, "label": "Weather"}, "there is no label 'Weather': "),
+        ({"explain": True, "label": [1]}, "there is no label [1]: "),
+    ],
+)
+def test_what_cannot_be_explained_is_told(handler: Handler, more: dict[str, Any], said: str) -> None:
+    answer = _one(handler, *_json({"text": "goal", **more}))
+    assert answer.status == 400
+    assert answer.message.startswith(said)
+
+
+def test_as_many_answers_are_explained_as_are_allowed_and_no_more(handler: Handler) -> None:
+    wanted = {"text": "goal", "explain": True}
+    assert len(_one(handler, *_json({"instances": [wanted] * MAX_EXPLAINED})).json) == MAX_EXPLAINED
+    refused = _one(handler, *_json({"instances": [wanted] * (MAX_EXPLAINED + 1)}))
+    assert (refused.status, refused.message[:28]) == (413, "11 explanations in one reque")
 
 
 def test_as_many_items_are_answered_as_are_allowed_and_no_more(handler: Handler) -> None:

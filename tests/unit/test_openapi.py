@@ -22,7 +22,11 @@ def test_it_is_valid_and_names_the_paths(description: dict[str, Any]) -> None:
     schema: Any = schemathesis.openapi.from_dict(description)
     schema.validate()
     labels = {result.ok().label for result in schema.get_all_operations()}
-    assert labels == {"POST /predictions/news_classification", "GET /ping"}
+    assert labels == {
+        "POST /predictions/news_classification",
+        "POST /explanations/news_classification",
+        "GET /ping",
+    }
 
 
 def test_its_limits_and_header_are_those_of_the_server(description: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from newsbert.cli import (
     deploy,
     environments,
     evaluate,
+    explain,
     inspect,
     predict,
     register,
@@ -57,6 +58,7 @@ app.command("environments", epilog=environments.EXAMPLES)(environments.environme
 app.add_typer(serve.app, name="serve")
 app.add_typer(tracking.app, name="tracking")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 
 
 def _print_version(value: bool) -> None:

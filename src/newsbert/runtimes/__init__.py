@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -32,11 +32,40 @@ class Measured:
     model_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated gradients of a label's probability.
+
+    Attributes:
+        spans: Where each token of the text begins and ends, in characters; of one that frames it, nowhere: `(0, 0)`.
+        attributions: What each adds to the probability, `(tokens,)`.
+        gap: What they lack of the difference that they explain: the sum is taken at a limited number of points.
+    """
+
+    spans: list[tuple[int, int]]
+    attributions: FloatArray
+    gap: float
+
+
 class Graph(Protocol):
     """What a runtime module provides: logits of one padded batch."""
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """What a graph that has gradients provides too."""
+
+    def integrated_gradients(
+        self, input_ids: Ids, baseline_ids: Ids, label: int, temperature: float, tolerance: float
+    ) -> tuple[FloatArray, float] | None:
+        """Return what each token adds to a label's probability, `(sequence,)`, and what their sum lacks.
+
+        Nothing, if what it takes is not installed. Both ids are `(1, sequence)`.
+        """
         ...
 
 
@@ -68,6 +97,33 @@ class Runtime:
             ValueError: If the item is no text or empty; the message says which.
         """
         return prepare(item, self._contract.cleaning)
+
+    def reads(self, sequence: str) -> int:
+        """How many characters of a sequence that `prepare` gave are read: a long one's beginning."""
+        return max(end for _, end in self._tokenizer.spans(sequence))
+
+    def integrated_gradients(self, sequence: str, label: int, tolerance: float) -> Integrated | None:
+        """Tell what each token of a sequence that `prepare` gave adds to a label's probability.
+
+        Args:
+            sequence: The text.
+            label: The index of the label.
+            tolerance: What the attributions may lack of the difference that they explain; where even many points do
+                not do, they lack more.
+
+        Returns:
+            The attributions; nothing where the graph has no gradients.
+        """
+        if not isinstance(self._graph, Differentiable):
+            return None
+        (ids,) = self._tokenizer.encode([sequence])
+        spans = self._tokenizer.spans(sequence)
+        framing = np.array([end == 0 for _, end in spans])
+        nothing = np.where(framing, ids, self._tokenizer.pad_id)
+        found = self._graph.integrated_gradients(
+            np.array([ids]), nothing[None], label, self._contract.temperature, tolerance
+        )
+        return None if found is None else Integrated(spans, *found)
 
     def predict(self, items: Sequence[NewsItem]) -> FloatArray:
         """Return the probabilities of texts or title/text objects: `(batch, num_labels)`, in the given order.

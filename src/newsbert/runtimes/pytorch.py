@@ -14,6 +14,11 @@ from newsbert.runtimes.tokenization import Ids
 
 transformers.utils.logging.disable_progress_bar()
 
+_POINTS = (32, 64, 128, 256)
+"""On the way from no text to the text, at which gradients are taken."""
+
+_POINTS_AT_ONCE = 16
+
 
 class TorchGraph:
     """A Hugging Face classifier in evaluation mode.
@@ -46,8 +51,8 @@ class TorchGraph:
             except (OSError, ValueError, SafetensorError) as error:
                 raise ModelError(f"{source} cannot be loaded: {error}", "train or fetch the model again") from error
         self._bf16 = bf16
-        model: Any = source.eval()
-        self._model = torch.compile(model, dynamic=True) if compiled else model
+        self._eager: Any = source.eval()
+        self._model = torch.compile(self._eager, dynamic=True) if compiled else self._eager
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
@@ -55,3 +60,44 @@ class TorchGraph:
             output = self._model(input_ids=torch.from_numpy(input_ids), attention_mask=torch.from_numpy(attention_mask))
         logits: FloatArray = output.logits.float().numpy()
         return logits
+
+    def integrated_gradients(
+        self, input_ids: Ids, baseline_ids: Ids, label: int, temperature: float, tolerance: float
+    ) -> tuple[FloatArray, float] | None:
+        """Return what each token adds to a label's probability, `(sequence,)`, and what their sum lacks.
+
+        In fp32, whatever answers, by twice as many points each time until the sum is right to the tolerance. Nothing
+        where captum is not installed.
+
+        Args:
+            input_ids: The text, `(1, sequence)`.
+            baseline_ids: What is no text, of the same shape.
+            label: The index of the label.
+            temperature: What the logits are divided by.
+            tolerance: What the sum may lack.
+        """
+        try:
+            from captum.attr import LayerIntegratedGradients
+        except ImportError:
+            return None
+
+        def probability(ids: torch.Tensor) -> torch.Tensor:
+            logits = self._eager(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            found: torch.Tensor = torch.softmax(logits / temperature, dim=-1)[:, label]
+            return found
+
+        way = LayerIntegratedGradients(probability, self._eager.get_input_embeddings())
+        for points in _POINTS:
+            attributions, gap = way.attribute(
+                torch.from_numpy(input_ids),
+                torch.from_numpy(baseline_ids),
+                n_steps=points,
+                internal_batch_size=_POINTS_AT_ONCE,
+                return_convergence_delta=True,
+            )
+            # captum says what the sum has too much of.
+            lacking = -float(gap.sum())
+            if abs(lacking) <= tolerance:
+                break
+        tokens: FloatArray = attributions.sum(dim=-1)[0].detach().numpy()
+        return tokens, lacking

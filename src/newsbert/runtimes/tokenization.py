@@ -38,6 +38,10 @@ class SequenceTokenizer:
         """Return the token ids of every sequence, special tokens included, each of its own length."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(sequences))]
 
+    def spans(self, sequence: str) -> list[tuple[int, int]]:
+        """Where each token of a sequence that is read begins and ends, in characters; `(0, 0)` of a special token."""
+        return [(int(start), int(end)) for start, end in self.backend.encode(sequence).offsets]
+
 
 def pad(ids: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> tuple[Ids, Ids]:
     """Pad to the longest: `input_ids` and `attention_mask`, both `(batch, sequence)`."""

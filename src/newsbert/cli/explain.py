@@ -1,0 +1,100 @@
+"""`newsbert explain`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output
+from newsbert.errors import UsageError
+from newsbert.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from newsbert.explanation import Explanation
+    from newsbert.model import Model
+
+EXAMPLES = """
+Examples:
+
+    newsbert explain "Stocks fall as oil rises"
+
+    newsbert explain --label Business "Striker sold for a record fee"
+
+    newsbert explain --url http://127.0.0.1:8080 "Cup final ends in a draw"
+"""
+
+MOST_WORDS = 10
+"""Words of the table: those that say most."""
+
+
+def explain(
+    text: Annotated[str, typer.Argument(help="The text to classify.")],
+    label: Annotated[
+        str | None, typer.Option(help="Label to explain.", show_default="the predicted one", metavar="LABEL")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
+            show_default="the version registered last",
+        ),
+    ] = None,
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Classify a text, and tell which of its words that rests on.
+
+    What the words add sums to the label's probability, less that of no words at all.
+    """
+    from newsbert import api
+    from newsbert.client import Client
+
+    screen = Output(as_json)
+    for name, given in {"--model": model, "--runtime": runtime}.items():
+        if url is not None and given is not None:
+            raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
+    predictor: Client | Model
+    if url is not None:
+        predictor = Client(url)
+    else:
+        settings = config.resolve(ServeSettings, runtime=runtime)
+        predictor = api.load(
+            model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
+        )
+    try:
+        (explained,) = predictor.explain([text], label=label)
+    except ValueError as error:  # of a text or a label that is none
+        raise UsageError(str(error), 'newsbert explain --label LABEL "Stocks fall as oil rises"') from error
+    if screen.as_json:
+        screen.document({"model": predictor.name, **explained.to_dict()})
+    else:
+        _render(predictor.name, explained)
+
+
+def _render(name: str, explained: "Explanation") -> None:
+    console = Console(highlight=False)
+    prediction = explained.prediction
+    review = ", a person should see it" if prediction.review else ""
+    console.print(Text(f"{prediction.label} {prediction.score:.3f}{review}  ({name})", style="bold"))
+    least = max((abs(word.attribution) for word in explained.words), default=0.0) / 10
+    shown, after = Text(), 0
+    for word in explained.words:
+        style = "" if abs(word.attribution) < least else "black on green" if word.attribution > 0 else "white on red"
+        shown.append(explained.text[after : word.start])
+        shown.append(word.text, style)
+        after = word.end
+    shown.append(explained.text[after:], "dim")
+    console.print(shown)
+    said = sorted(explained.words, key=lambda word: -abs(word.attribution))[:MOST_WORDS]
+    probability = prediction.probabilities[explained.label]
+    Output().table(
+        ["word", f"adds to {explained.label}, {probability:.3f}"],
+        [[word.text, f"{word.attribution:+.3f}"] for word in said],
+        title=f"by {explained.method}",
+    )
