@@ -19,7 +19,7 @@ from newsbert.pip_options import holds_secret
 from newsbert.settings import ImageSettings
 
 BILL_PATH = "/opt/model/bom.cdx.json"
-IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
+IMAGE_TAG, DIGEST_TAG, RUNTIME_TAG = "newsbert.image", "newsbert.image_digest", "newsbert.image_runtime"
 """Of a model version: the image that was built of it last, and the one that was pushed."""
 
 STAGE_ARGUMENT = "STAGE"
@@ -173,7 +173,7 @@ def push(
     tracking_uri: str | None,
     on_progress: Callable[[str, int, int], None],
 ) -> dict[str, str]:
-    """Push an image under all its names, and note its digest with the model version.
+    """Push an image under all its names, and note its digest and runtime with the model version.
 
     Returns:
         `REPOSITORY@sha256:…` by tag.
@@ -188,6 +188,8 @@ def push(
         pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
     if located is not None and located.model_name is not None and located.version is not None:
         tracker = api.connect(tracking_uri)
+        runtime = engine.labels(built.tag).get("newsbert.runtime", "")
+        tracker.tag_version(located.model_name, located.version, RUNTIME_TAG, runtime)
         tracker.tag_version(located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
     return pushed
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from newsbert.errors import UsageError
 from newsbert.settings import (
+    TARGETS,
     EnvironmentSettings,
     ImageSettings,
     KubernetesSettings,
@@ -35,10 +36,9 @@ _SECTIONS: dict[type, str] = {
     KubernetesSettings: "kubernetes",
     RaySettings: "ray",
     TrackingServerSettings: "tracking",
-    EnvironmentSettings: "environments",
 }
-_NAMED = {EnvironmentSettings}
-"""Of which there are several, each with a name and a table of its own."""
+_ENVIRONMENTS = "environments"
+"""The table of tables of environments, one for each name."""
 _MODEL_NAME_KEY = "model_name"
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 _CONTAINER_NAMES = (
@@ -100,11 +100,14 @@ def environments() -> dict[str, EnvironmentSettings]:
     Raises:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
-    table = _SECTIONS[EnvironmentSettings]
     return {
-        name: _merged(EnvironmentSettings, f"{table}_{name}".replace("-", "_"), found, {})
-        for name, found in _read_file().get(table, {}).items()
+        name: _merged(_kind_of(found), f"{_ENVIRONMENTS}_{name}".replace("-", "_"), found, {})
+        for name, found in _read_file().get(_ENVIRONMENTS, {}).items()
     }
+
+
+def _kind_of(environment: Mapping[str, Any]) -> type[EnvironmentSettings]:
+    return TARGETS[environment.get("target", "host")]
 
 
 def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
@@ -332,23 +335,39 @@ def _read_file() -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
     for section, table in _SECTIONS.items():
-        known = {setting.name for setting in dataclasses.fields(section)}
-        keys = content.get(table, {}) if table else content
-        if not isinstance(keys, dict):
-            raise UsageError(f"{CONFIG_FILE}: {table!r} must be a table", f"write [{table}] and its keys below it")
+        known = _keys(section)
         if not table:
-            known |= {*filter(None, _SECTIONS.values()), _MODEL_NAME_KEY}
-        if section not in _NAMED:
-            _check_keys(f"[{table}]" if table else "the top level", keys, known)
-            continue
-        for name, found in keys.items():
-            if not isinstance(found, dict) or not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
-                raise UsageError(
-                    f"{CONFIG_FILE}: {name!r} in [{table}] cannot be",
-                    f"write [{table}.NAME], a name of lower-case letters, digits and -, and its keys below it",
-                )
-            _check_keys(f"[{table}.{name}]", found, known)
+            known |= {*filter(None, _SECTIONS.values()), _ENVIRONMENTS, _MODEL_NAME_KEY}
+        _check_keys(f"[{table}]" if table else "the top level", _table(content, table) if table else content, known)
+    for name, found in _table(content, _ENVIRONMENTS).items():
+        where = f"[{_ENVIRONMENTS}.{name}]"
+        if not isinstance(found, dict) or not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+            raise UsageError(
+                f"{CONFIG_FILE}: {name!r} in [{_ENVIRONMENTS}] cannot be",
+                f"write [{_ENVIRONMENTS}.NAME], a name of lower-case letters, digits and -, and its keys below it",
+            )
+        if found.get("target", "host") not in list(TARGETS):
+            raise UsageError(
+                f"{CONFIG_FILE}: target {found['target']!r} of {where} cannot be", f"give one of {', '.join(TARGETS)}"
+            )
+        _check_keys(where, found, _keys(_kind_of(found)))
     return content
+
+
+def _keys(section: type) -> set[str]:
+    return {setting.name for setting in dataclasses.fields(section)}
+
+
+def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A table of the file; an empty one where it has none.
+
+    Raises:
+        UsageError: If it is something else.
+    """
+    found = content.get(name, {})
+    if not isinstance(found, dict):
+        raise UsageError(f"{CONFIG_FILE}: {name!r} must be a table", f"write [{name}] and its keys below it")
+    return found
 
 
 def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> None:

@@ -22,7 +22,11 @@ class NewsbertError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel between processes; not all kinds are made from message and hint."""
-        return from_document, ({"code": self.code, "message": self.message, "hint": self.hint},)
+        return from_document, (self.document(),)
+
+    def document(self) -> dict[str, str | None]:
+        """What `--json` shows of it."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
 
     @property
     def code(self) -> str:

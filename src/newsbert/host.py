@@ -11,15 +11,12 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from newsbert import containers, locks
 from newsbert.engine.services import Service, Services
 from newsbert.errors import ServingError, UsageError
-from newsbert.settings import EnvironmentSettings, ServeSettings
-
-ARCHIVE = "/opt/model/news_classification.mar"
-"""The model in a serving image."""
+from newsbert.settings import HostSettings, ServeSettings
+from newsbert.target import ARCHIVE, Deployed, Release
 
 MODEL, PROXY = "model", "proxy"
 _PROXY_PORT = 8080
@@ -63,29 +60,6 @@ backend model
 """
 
 
-@dataclass(frozen=True)
-class Deployed:
-    """What an environment runs.
-
-    Attributes:
-        environment: Its name.
-        model: The model that answers, `BertModel/7`.
-        image: Its image.
-        runtime: What of its graphs answers.
-        url: Where it answers.
-        before: The model before it, which can be put back; nothing if there was none.
-        proof: How well it gave its golden texts' answers, if that was asked now.
-    """
-
-    environment: str
-    model: str
-    image: str
-    runtime: str
-    url: str
-    before: str | None = None
-    proof: str | None = None
-
-
 class Host:
     """An environment on a container engine.
 
@@ -98,7 +72,9 @@ class Host:
         EngineError: If no engine answers.
     """
 
-    def __init__(self, name: str, settings: EnvironmentSettings, on_log: Callable[[str], None]) -> None:
+    local = True
+
+    def __init__(self, name: str, settings: HostSettings, on_log: Callable[[str], None]) -> None:
         self._services = Services(name, settings.engine)
         self._name, self._settings, self._log = name, settings, on_log
 
@@ -107,7 +83,7 @@ class Host:
         live, before = self._state()
         return None if live is None else self._described(live, before)
 
-    def deploy(self, image: str, serving: ServeSettings) -> Deployed:
+    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
         """Have another image answer; the one that does goes on until the other has been proved.
 
         Raises:
@@ -123,9 +99,11 @@ class Host:
         with self._alone():
             live, before = self._state()
             self._clear(live, before)
-            self._services.have(image)
-            self._log(f"starting {image} …")
-            candidate = self._services.make(MODEL, image, self._new_name(), environment=containers.environment(serving))
+            self._services.have(release.image)
+            self._log(f"starting {release.image} …")
+            candidate = self._services.make(
+                MODEL, release.image, self._new_name(), environment=containers.environment(serving)
+            )
             return self._replace(live, candidate, keep=before)
 
     def back(self) -> Deployed:

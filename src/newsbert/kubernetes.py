@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from newsbert import api, building, containers, model_store
 from newsbert.errors import MissingExtraError, NotFoundError, UsageError
 from newsbert.settings import KubernetesSettings, ServeSettings
+from newsbert.target import Release
 
 USER = 10_001
 """Of the image."""
@@ -21,25 +22,8 @@ _ENDPOINTS_S = 5
 _LONGEST_NAME = 50
 
 
-@dataclass(frozen=True)
-class Served:
-    """What is to be served.
-
-    Attributes:
-        name: The objects' name.
-        image: Its reference in a registry.
-        model: The model, `BertModel/7`, if it is known.
-        run_id: The run that trained it, if it is known.
-    """
-
-    name: str
-    image: str
-    model: str | None = None
-    run_id: str | None = None
-
-
-def served(reference: str | None, image: str | None, name: str | None, tracking_uri: str | None) -> Served:
-    """Find what is to be served.
+def served(reference: str | None, image: str | None, name: str | None, tracking_uri: str | None) -> tuple[str, Release]:
+    """Find what is to be served, and how its objects are called.
 
     Args:
         reference: A version, such as `BertModel/7`.
@@ -54,7 +38,7 @@ def served(reference: str | None, image: str | None, name: str | None, tracking_
     if reference is None:
         if image is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
-        return Served(_name(name or image.rpartition("/")[2].partition("@")[0].partition(":")[0], name), image)
+        return _name(name or image.rpartition("/")[2].partition("@")[0].partition(":")[0], name), Release(image)
     version = model_store.find_version(api.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     pushed = image or version.tags.get(building.DIGEST_TAG)
@@ -63,11 +47,24 @@ def served(reference: str | None, image: str | None, name: str | None, tracking_
             f"{model} has no image in a registry",
             f"newsbert build-image {model} --push --repository registry.example/team, or give it: --image",
         )
-    return Served(_name(name or version.name, name), pushed, model, version.run_id)
+    return _name(name or version.name, name), Release(pushed, model, version.run_id)
 
 
-def manifests(what: Served, settings: KubernetesSettings, serving: ServeSettings) -> list[dict[str, Any]]:
+def manifests(
+    name: str,
+    release: Release,
+    settings: KubernetesSettings,
+    serving: ServeSettings,
+    notes: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
     """The objects, in the order in which they are to be made.
+
+    Args:
+        name: How they are called.
+        release: What is to be served.
+        settings: Where, and how much of it.
+        serving: What the image is told.
+        notes: Annotations, besides the model and its run.
 
     Raises:
         UsageError: If the settings contradict each other.
@@ -76,15 +73,15 @@ def manifests(what: Served, settings: KubernetesSettings, serving: ServeSettings
         raise UsageError(
             f"--max-replicas {settings.max_replicas} is less than --min-replicas {settings.min_replicas}", "raise it"
         )
-    selector = {"app.kubernetes.io/name": "newsbert", "app.kubernetes.io/instance": what.name}
-    version = {"app.kubernetes.io/version": what.model.rpartition("/")[2]} if what.model else {}
-    notes = {"newsbert/model": what.model, "newsbert/run": what.run_id}
+    selector = {"app.kubernetes.io/name": "newsbert", "app.kubernetes.io/instance": name}
+    version = {"app.kubernetes.io/version": release.model.rpartition("/")[2]} if release.model else {}
     metadata: dict[str, Any] = {
-        "name": what.name,
+        "name": name,
         "namespace": settings.namespace,
         "labels": {**selector, **version, "app.kubernetes.io/component": "model-server"},
     }
-    annotations = {name: value for name, value in notes.items() if value}
+    said = {"newsbert/model": release.model, "newsbert/run": release.run_id, **(notes or {})}
+    annotations = {key: value for key, value in said.items() if value}
     if annotations:
         metadata["annotations"] = annotations
 
@@ -98,8 +95,8 @@ def manifests(what: Served, settings: KubernetesSettings, serving: ServeSettings
         made(
             "v1", "Service", spec={"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
         ),
-        made("apps/v1", "Deployment", spec=_deployment(what, selector, metadata, settings, serving)),
-        made("autoscaling/v2", "HorizontalPodAutoscaler", spec=_autoscaler(what, settings)),
+        made("apps/v1", "Deployment", spec=_deployment(release.image, selector, metadata, settings, serving)),
+        made("autoscaling/v2", "HorizontalPodAutoscaler", spec=_autoscaler(name, settings)),
     ]
 
 
@@ -120,7 +117,7 @@ def as_yaml(objects: list[dict[str, Any]]) -> str:
 
 
 def _deployment(
-    what: Served,
+    image: str,
     selector: dict[str, str],
     metadata: dict[str, Any],
     settings: KubernetesSettings,
@@ -131,7 +128,7 @@ def _deployment(
     resources = {"cpu": settings.cpu, "memory": settings.memory}
     container = {
         "name": "newsbert",
-        "image": what.image,
+        "image": image,
         "imagePullPolicy": "Always",
         "env": [{"name": name, "value": told[name]} for name in sorted(told)],
         "ports": [
@@ -155,7 +152,7 @@ def _deployment(
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
     }
     pod = {
-        "serviceAccountName": what.name,
+        "serviceAccountName": metadata["name"],
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -205,7 +202,7 @@ def _probe(period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def _autoscaler(what: Served, settings: KubernetesSettings) -> dict[str, Any]:
+def _autoscaler(name: str, settings: KubernetesSettings) -> dict[str, Any]:
     queue = {
         "type": "Pods",
         "pods": {
@@ -218,7 +215,7 @@ def _autoscaler(what: Served, settings: KubernetesSettings) -> dict[str, Any]:
         "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
     }
     return {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": what.name},
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "minReplicas": settings.min_replicas,
         "maxReplicas": settings.max_replicas,
         # Cores as well: where nobody serves the metric, it grows all the same.

@@ -33,7 +33,7 @@ from newsbert.settings import ImageSettings, ServeSettings, TrainSettings
 
 if TYPE_CHECKING:
     from newsbert.building import Built, Kind, Plan
-    from newsbert.host import Deployed
+    from newsbert.target import Deployed
     from newsbert.tracking import Tracker
 
 DELIVERY_TAG = "newsbert.delivery"
@@ -90,7 +90,7 @@ class Pipeline:
         on_log: Callable[[str], None],
         on_training: Callable[[bytes], None],
     ) -> None:
-        self._target = deploying.environment(environment, on_log)
+        self._target = deploying.environment(environment, tracking_uri, on_log)
         self._environment, self._settings = environment, config.environments()[environment]
         self._images, self._serving, self._tracking_uri = images, serving, tracking_uri
         self._log, self._on_training = on_log, on_training
@@ -201,14 +201,14 @@ class Pipeline:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def _released(self, model: str, run_id: str | None) -> Delivered:
-        image = deploying.image(model, self._images, self._tracking_uri)
+        release = deploying.release(model, self._target, self._images, self._tracking_uri)
         bundle = Bundle.read(api.locate(model, tracking_uri=self._tracking_uri).path)
         # What it will be asked is read before anything changes.
         acceptance = Acceptance(model, bundle, self._settings)
         there = self._target.deployed()
-        changed = there is None or there.image != image
+        changed = there is None or there.image != release.image
         if there is None or changed:
-            there = deploying.deploy(image, self._target, self._serving, self._tracking_uri, self._log)
+            there = deploying.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
         self._step(f"deploy to {self._environment}", there.image, changed)
         accepted = self._accepted(model, acceptance, there)
         return Delivered(

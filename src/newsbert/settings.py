@@ -180,16 +180,56 @@ class KubernetesSettings:
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
-    """Where `newsbert deploy --to NAME` puts a model: table `[environments.NAME]`."""
+    """What all environments have: tables `[environments.NAME]`."""
 
+    url: str | None = _setting(None, "Where it is asked, if that is not where it answers")
+    acceptance: str | None = _setting(None, "Labelled rows that newsbert deliver asks it")
+    least_accuracy: float = _setting(0.9, "Share of those that it must get right", least=0, most=1)
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1)
+
+
+@dataclass(frozen=True)
+class HostSettings(EnvironmentSettings):
+    """An environment on a container engine's host, where its table names no other target."""
+
+    target: str = _setting("host", "What runs it", choices=("host",))
     host: str = _setting("127.0.0.1", "Address that it answers on")
     port: int = _setting(8080, "Port that it answers on", least=1, most=65_535)
     engine: str | None = _setting(None, "Address of the container engine (default: DOCKER_HOST's)")
     proxy_image: str = _setting("haproxy:3.0.8", "HAProxy's image, which the requests go through")
-    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1)
-    url: str | None = _setting(None, "Where newsbert deliver asks it (default: http://HOST:PORT)")
-    acceptance: str | None = _setting(None, "Labelled rows that newsbert deliver asks it")
-    least_accuracy: float = _setting(0.9, "Share of those that it must get right", least=0, most=1)
+
+
+@dataclass(frozen=True)
+class ClusterSettings(EnvironmentSettings):
+    """An environment in a Kubernetes cluster: `target = "kubernetes"`."""
+
+    target: str = _setting("kubernetes", "What runs it", choices=("kubernetes",))
+    context: str | None = _setting(None, "Context of kubectl's configuration (default: its current one)")
+    namespace: str | None = _setting(None, "Namespace (default: that of [kubernetes])")
+    timeout_s: float = _setting(600.0, "Seconds to wait until all pods answer", least=1)
+
+
+@dataclass(frozen=True)
+class CloudRunSettings(EnvironmentSettings):
+    """An environment on Google's Cloud Run: `target = "cloud-run"`."""
+
+    target: str = _setting("cloud-run", "What runs it", choices=("cloud-run",))
+    project: str | None = _setting(None, "Project (default: gcloud's)")
+    region: str | None = _setting(None, "Region (default: gcloud's)")
+    service_account: str | None = _setting(None, "Who the model runs as (default: the project's own for computing)")
+    cpu: str = _setting("2", "Cores of an instance")
+    memory: str = _setting("2Gi", "Memory of an instance")
+    min_instances: int = _setting(0, "Instances at least", least=0)
+    max_instances: int = _setting(10, "Instances at most", least=1)
+    timeout_s: float = _setting(600.0, "Seconds to wait until it answers", least=1)
+
+
+TARGETS: dict[str, type[EnvironmentSettings]] = {
+    "host": HostSettings,
+    "kubernetes": ClusterSettings,
+    "cloud-run": CloudRunSettings,
+}
+"""Kinds of environments, by the value of `target`."""
 
 
 @dataclass(frozen=True)

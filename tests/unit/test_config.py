@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from newsbert import config
 from newsbert.config import resolve
 from newsbert.errors import UsageError
-from newsbert.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.settings import (
+    CloudRunSettings,
+    ClusterSettings,
+    HostSettings,
+    ImageSettings,
+    ServeSettings,
+    TrackingSettings,
+    TrainSettings,
+)
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 SECTIONS = (TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
@@ -87,9 +95,22 @@ def test_an_environment_is_a_table_by_its_name(monkeypatch: pytest.MonkeyPatch) 
     Path(config.CONFIG_FILE).write_text("[environments.eu-west]\nport = 81\n[environments.dev]\n", encoding="utf-8")
     monkeypatch.setenv("NEWSBERT_ENVIRONMENTS_EU_WEST_HOST", "10.0.0.7")
     found = config.environments()
-    assert list(found) == ["eu-west", "dev"]
-    assert (found["eu-west"].host, found["eu-west"].port) == ("10.0.0.7", 81)
-    assert (found["dev"].host, found["dev"].port) == ("127.0.0.1", 8080)
+    assert found == {"eu-west": HostSettings(host="10.0.0.7", port=81), "dev": HostSettings()}
+
+
+def test_an_environment_has_the_keys_of_its_target() -> None:
+    toml("[environments.cloud]\ntarget = 'cloud-run'\nregion = 'europe-west1'\n[environments.k]\ntarget='kubernetes'\n")
+    assert config.environments() == {"cloud": CloudRunSettings(region="europe-west1"), "k": ClusterSettings()}
+    for wrong, message in (
+        ("target = 'kubernetes'\nport = 80", "unknown key 'port' in [environments.x]"),
+        ("region = 'europe-west1'", "unknown key 'region' in [environments.x]"),
+        ("target = 'nomad'", "target 'nomad' of [environments.x] cannot be"),
+        ("target = ['host']", "target ['host'] of [environments.x] cannot be"),
+    ):
+        toml(f"[environments.x]\n{wrong}\n")
+        with pytest.raises(UsageError) as caught:
+            config.environments()
+        assert message in caught.value.message
 
 
 @pytest.mark.parametrize(

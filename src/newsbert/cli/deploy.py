@@ -11,7 +11,7 @@ from newsbert.cli.output import Output
 from newsbert.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.host import Deployed
+    from newsbert.target import Deployed
 
 EXAMPLES = """
 Examples:
@@ -34,17 +34,18 @@ def deploy(
 ) -> None:
     """Have a model's image answer in an environment, without losing a request.
 
-    The new container has to give the model's golden texts their answers before requests go to it; until then the one
-    before answers, and afterwards it is kept for newsbert rollback. The version gets the environment's name as alias.
+    The new model has to give its golden texts their answers; else the one before goes on. That one is kept for newsbert
+    rollback. The version gets the environment's name as alias. An environment is a container engine's host, a
+    Kubernetes cluster or Cloud Run.
     """
     screen = Output(as_json)
     images = config.resolve(ImageSettings, repository=repository)
     serving = config.resolve(ServeSettings)
     from newsbert import deploying
 
-    target = deploying.environment(to, screen.log)
-    image = deploying.image(model, images, tracking_uri)
-    render(screen, deploying.deploy(image, target, serving, tracking_uri, screen.log))
+    target = deploying.environment(to, tracking_uri, screen.log)
+    release = deploying.release(model, target, images, tracking_uri)
+    render(screen, deploying.deploy(release, target, serving, tracking_uri, screen.log))
 
 
 def render(screen: Output, deployed: "Deployed") -> None:

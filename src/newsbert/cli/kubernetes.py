@@ -60,11 +60,11 @@ def kubernetes(
     serving = config.resolve(ServeSettings)
     from newsbert import kubernetes
 
-    what = kubernetes.served(model, image, name, tracking_uri)
-    made = kubernetes.manifests(what, settings, serving)
+    called, release = kubernetes.served(model, image, name, tracking_uri)
+    made = kubernetes.manifests(called, release, settings, serving)
     if screen.as_json:
         screen.document({"apiVersion": "v1", "kind": "List", "items": made})
         return
     screen.result(kubernetes.as_yaml(made))
-    if "@" not in what.image:
-        screen.note(f"{what.image} is a tag: what it means may change; one with a digest cannot")
+    if "@" not in release.image:
+        screen.note(f"{release.image} is a tag: what it means may change; one with a digest cannot")

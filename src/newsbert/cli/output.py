@@ -110,7 +110,7 @@ class Output:
         if debug:
             traceback.print_exception(error)
         if self.as_json:
-            self.document({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+            self.document({"error": error.document()})
         if self.log_format == "json":
             self.event(error.code, error.message, "ERROR", hint=error.hint)
             return

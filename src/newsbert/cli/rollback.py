@@ -16,4 +16,4 @@ def rollback(to: To, tracking_uri: TrackingUri = None, as_json: Json = False, de
     screen = Output(as_json)
     from newsbert import deploying
 
-    render(screen, deploying.back(deploying.environment(to, screen.log), tracking_uri, screen.log))
+    render(screen, deploying.back(deploying.environment(to, tracking_uri, screen.log), tracking_uri, screen.log))

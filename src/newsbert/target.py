@@ -1,0 +1,104 @@
+"""What environments have in common: what is deployed to one, what is there, and what it can do."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from newsbert.errors import NotFoundError, UsageError
+from newsbert.settings import ServeSettings
+
+ARCHIVE = "/opt/model/news_classification.mar"
+"""The model in a serving image."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is to be deployed.
+
+    Attributes:
+        image: A serving image.
+        model: The version in it, `BertModel/7`, where it is known.
+        run_id: The run that trained it, where it is known.
+        runtime: What of its graphs answers, where it is known.
+    """
+
+    image: str
+    model: str | None = None
+    run_id: str | None = None
+    runtime: str | None = None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What an environment runs.
+
+    Attributes:
+        environment: Its name.
+        model: The model that answers, `BertModel/7`.
+        image: Its image.
+        runtime: What of its graphs answers.
+        url: Where it answers.
+        before: The model before it, which can be put back; nothing if there was none.
+        proof: How well it gave its golden texts' answers, if that was asked now.
+    """
+
+    environment: str
+    model: str
+    image: str
+    runtime: str
+    url: str
+    before: str | None = None
+    proof: str | None = None
+
+
+class Target(Protocol):
+    """What runs an environment.
+
+    Attributes:
+        local: Whether an image that this machine's engine alone has can be deployed there.
+    """
+
+    local: bool
+
+    def deployed(self) -> Deployed | None:
+        """What runs; nothing if nothing was deployed.
+
+        Raises:
+            NewsbertError: If it cannot be asked.
+        """
+        ...
+
+    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+        """Have another image answer, once it gives its model's own answers; else what answered goes on.
+
+        Raises:
+            UsageError: If the settings cannot be here.
+            NewsbertError: If it is not taken.
+        """
+        ...
+
+    def back(self) -> Deployed:
+        """Have the model before answer again.
+
+        Raises:
+            NewsbertError: If there is none, or it does not give its own answers any more.
+        """
+        ...
+
+
+def push_again(model: str) -> str:
+    """The command that puts a model's image into a registry."""
+    return f"newsbert build-image {model} --push --repository registry.example/team"
+
+
+def described(release: Release) -> dict[str, str]:
+    """What a target elsewhere keeps of a release beside it, to tell later what it runs.
+
+    Raises:
+        UsageError: If it is an image, and not a version.
+        NotFoundError: If it is not known what answers in the image.
+    """
+    if release.model is None:
+        raise UsageError(f"{release.image!r} is an image, and here a version is wanted", "newsbert deploy BertModel/2")
+    if release.runtime is None:
+        raise NotFoundError(f"{release.image} was pushed by an older newsbert", push_again(release.model))
+    return {"newsbert/model": release.model, "newsbert/run": release.run_id or "", "newsbert/runtime": release.runtime}

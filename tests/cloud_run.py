@@ -1,0 +1,146 @@
+"""A stand-in for Cloud Run's API, as far as gcloud asks it: services and their revisions are kept, and always ready."""
+
+import copy
+import json
+import threading
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+API = "serving.knative.dev/v1"
+CONDITIONS = ("Ready", "ConfigurationsReady", "RoutesReady")
+
+
+class CloudRunServer(ThreadingHTTPServer):
+    """The server.
+
+    Args:
+        urls: Where revisions answer, by the model that they were made of.
+
+    Attributes:
+        services: What there is, by name.
+        revisions: What there is and was, by name.
+        asked: The requests.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, urls: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.services: dict[str, dict[str, Any]] = {}
+        self.revisions: dict[str, dict[str, Any]] = {}
+        self.urls = urls
+        self.asked: list[str] = []
+        self.lock = threading.RLock()
+
+    def environment(self, directory: Path) -> dict[str, str]:
+        """What has gcloud ask this server: as a proxy, since it puts the region before any host's name.
+
+        Args:
+            directory: For what gcloud keeps.
+        """
+        return {
+            "CLOUDSDK_CONFIG": str(directory),
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": "http://run.test/",
+            "CLOUDSDK_PROXY_TYPE": "http_no_tunnel",
+            "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
+            "CLOUDSDK_PROXY_PORT": str(self.server_port),
+            "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "1",
+            "CLOUDSDK_CORE_CHECK_GCE_METADATA": "0",
+            "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
+        }
+
+    def put(self, service: dict[str, Any]) -> dict[str, Any]:
+        """Keep a service, make the revision of its template, and have its traffic go as it says."""
+        name, metadata = service["metadata"]["name"], service["metadata"]
+        before = self.services.get(name)
+        metadata["generation"] = (before["metadata"]["generation"] if before else 0) + 1
+        metadata.update(uid=f"uid-{name}", resourceVersion=str(metadata["generation"]), selfLink=f"/{name}")
+        template = copy.deepcopy(service["spec"]["template"])
+        revision = template["metadata"]["name"]
+        self.revisions.setdefault(
+            revision,
+            {
+                "apiVersion": API,
+                "kind": "Revision",
+                "metadata": {**template["metadata"], "labels": {"serving.knative.dev/service": name}},
+                "spec": template["spec"],
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            },
+        )
+        service["status"] = {
+            "observedGeneration": metadata["generation"],
+            "url": self._url(service["spec"]["traffic"]),
+            "latestReadyRevisionName": revision,
+            "latestCreatedRevisionName": revision,
+            "conditions": [{"type": kind, "status": "True"} for kind in CONDITIONS],
+            "traffic": [
+                {**each, **({"url": self._address(each["revisionName"])} if each.get("tag") else {})}
+                for each in service["spec"]["traffic"]
+            ],
+        }
+        self.services[name] = service
+        return service
+
+    def _address(self, revision: str) -> str:
+        return self.urls[self.revisions[revision]["metadata"]["annotations"]["newsbert/model"]]
+
+    def _url(self, traffic: list[dict[str, Any]]) -> str:
+        return next(self._address(each["revisionName"]) for each in traffic if each.get("percent") == 100)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: CloudRunServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        kind, name, _ = self._asked()
+        with self.server.lock:
+            found = {"services": self.server.services, "revisions": self.server.revisions}.get(kind, {})
+            if not name:
+                self._say({"apiVersion": API, "kind": f"{kind.capitalize()[:-1]}List", "items": list(found.values())})
+            elif name in found:
+                self._say(found[name])
+            else:
+                self._missing(name)
+
+    def do_POST(self) -> None:
+        self._put()
+
+    def do_PUT(self) -> None:
+        self._put()
+
+    def _put(self) -> None:
+        self._asked()
+        service = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self._say(self.server.put(service))
+
+    def do_DELETE(self) -> None:
+        _, name, _ = self._asked()
+        with self.server.lock:
+            if self.server.services.pop(name, None) is None:
+                self._missing(name)
+            else:
+                self._say({"kind": "Status", "status": "Success"})
+
+    def _asked(self) -> tuple[str, str, dict[str, list[str]]]:
+        parts = urllib.parse.urlsplit(self.path)
+        self.server.asked.append(f"{self.command} {self.path}")
+        kind, _, name = parts.path.partition("/namespaces/")[2].partition("/")[2].partition("/")
+        return kind, name, urllib.parse.parse_qs(parts.query)
+
+    def _say(self, document: dict[str, Any], code: int = 200) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _missing(self, name: str) -> None:
+        self._say({"error": {"code": 404, "status": "NOT_FOUND", "message": f"{name} does not exist"}}, 404)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: what was asked is in `asked`."""

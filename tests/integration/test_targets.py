@@ -1,0 +1,257 @@
+"""Environments elsewhere: the real kubectl and gcloud, servers that keep what they are told, and models that answer.
+
+No cluster and no Google are here: what `tests/cluster.py` and `tests/cloud_run.py` keep is answered by TorchServe.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import newsbert
+from newsbert import archive, torchserve
+from newsbert.building import DIGEST_TAG, RUNTIME_TAG
+from newsbert.bundle import Bundle
+from newsbert.settings import ServeSettings
+from tests.cloud_run import CloudRunServer
+from tests.cluster import ApiServer
+from tests.conftest import Cli
+
+Trained = tuple[newsbert.TrainResult, str]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Versions 1 to 4 of TinyModel: two that answer, one whose image has another's model, one that was not pushed.
+
+    Attributes:
+        uri: The tracking server.
+        urls: Where they answer, by version.
+        archives: What they should answer, by version.
+    """
+
+    uri: str
+    urls: dict[str, str]
+    archives: dict[str, Path]
+
+
+def image(version: str) -> str:
+    return f"registry.example/team/torchserve@sha256:{version * 64}"
+
+
+@pytest.fixture(scope="module")
+def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    import mlflow
+
+    directory = tmp_path_factory.mktemp("models")
+    uri = f"sqlite:///{shutil.copy(trained[1].removeprefix('sqlite:///'), directory)}"
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    first = client.get_model_version("TinyModel", "1")
+    assert first.source is not None
+    for _ in ("2", "3", "4"):
+        client.create_model_version("TinyModel", first.source, run_id=first.run_id)
+    for version in ("1", "2", "3"):
+        client.set_model_version_tag("TinyModel", version, DIGEST_TAG, image(version))
+        client.set_model_version_tag("TinyModel", version, RUNTIME_TAG, "onnxruntime")
+    settings = ServeSettings(port=0, runtime="onnxruntime")
+    bundle = Bundle.read(trained[0].bundle)
+    archives = {each: archive.write(bundle, directory / each, f"TinyModel/{each}", settings) for each in ("1", "2")}
+    with (
+        torchserve.serving(archives["1"], settings, tmp_path_factory.mktemp("run"), print) as one,
+        torchserve.serving(archives["2"], settings, tmp_path_factory.mktemp("run"), print) as two,
+    ):
+        assert one.wait_ready(60, threading.Event()) and two.wait_ready(60, threading.Event())
+        urls = {"1": one.address.url, "2": two.address.url, "3": one.address.url}
+        yield Models(uri, urls, {**archives, "3": archives["2"]})
+
+
+@pytest.fixture
+def uri(models: Models, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", models.uri)
+    return models.uri
+
+
+@pytest.fixture
+def unready() -> set[str]:
+    """Images whose pods do not answer."""
+    return set()
+
+
+@pytest.fixture
+def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl on this machine")
+
+    def execute(pod: dict[str, Any], command: list[str]) -> tuple[int, str]:
+        """What the image would run, with the model that the image would have."""
+        version = pod["spec"]["containers"][0]["image"][-1]
+        assert command[:-2] == ["python", "-m", "newsbert.proof", "--running"], command
+        arguments = [*command[1:-2], models.urls[version], str(models.archives[version])]
+        ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        return ran.returncode, ran.stderr if ran.returncode else ran.stdout
+
+    def answers(template: dict[str, Any]) -> bool:
+        return template["spec"]["containers"][0]["image"] not in unready
+
+    server = ApiServer(execute, answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    named = {"cluster": "c", "user": "u"}
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "team", "context": named}],
+    }
+    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it finds out about servers there
+    (tmp_path / "newsbert.toml").write_text('[environments.live]\ntarget = "kubernetes"\ncontext = "team"\n')
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def cloud_run(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudRunServer]:
+    if shutil.which("gcloud") is None:
+        pytest.skip("there is no gcloud on this machine")
+    server = CloudRunServer({f"TinyModel/{version}": url for version, url in models.urls.items()})
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in server.environment(tmp_path / "gcloud").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "newsbert.toml").write_text(
+        '[environments.live]\ntarget = "cloud-run"\nproject = "team"\nregion = "europe-west1"\n'
+        'service_account = "news@team.iam.gserviceaccount.com"\nmin_instances = 1\n'
+    )
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_cluster_gets_a_model_another_and_the_first_again(
+    cluster: ApiServer, unready: set[str], uri: str, cli: Cli
+) -> None:
+    assert _environments(cli) == {"live": None}
+    first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
+    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", image("1"), None)
+    assert "golden texts, alone and together: at most" in first["proof"]
+    assert first["url"] == "http://newsbert-live.newsbert"
+    second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
+    assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
+    assert (_alias(uri), _running(cluster)) == ("2", image("2"))
+
+    # One whose pods give another model's answers, and one whose pods do not answer.
+    refused = cli("deploy", "TinyModel/3", "--to", "live")
+    assert refused.returncode == 1
+    assert "'TinyModel/1' answers on" in refused.stderr and "Traceback" not in refused.stderr
+    assert _running(cluster) == image("2")
+    unready.add(image("3"))
+    refused = cli("deploy", "TinyModel/3", "--to", "live")
+    assert refused.returncode == 1
+    assert "not all pods answer" in refused.stderr and "it cannot" in refused.stderr, refused.stderr
+    assert (_alias(uri), _running(cluster)) == ("2", image("2"))
+
+    back = _run(cli, "rollback", "--to", "live")
+    assert (back["model"], back["before"]) == ("TinyModel/1", "TinyModel/2")
+    assert (_alias(uri), _running(cluster)) == ("1", image("1"))
+    assert _environments(cli)["live"] == {**back, "proof": None}
+
+
+def test_a_first_model_that_a_cluster_does_not_take_leaves_nothing_there(
+    cluster: ApiServer, uri: str, cli: Cli
+) -> None:
+    refused = cli("deploy", "TinyModel/3", "--to", "live", "--json")
+    assert refused.returncode == 1
+    assert "'TinyModel/1' answers on" in json.loads(refused.stdout)["error"]["message"]
+    assert [key for key in cluster.objects if key[0] not in {"pods", "replicasets"}] == []
+    nothing = cli("rollback", "--to", "live")
+    assert (nothing.returncode, "there is no model before in live" in nothing.stderr) == (1, True)
+
+
+def test_what_a_cluster_cannot_be_given_is_told_before_it_is_asked(cluster: ApiServer, uri: str, cli: Cli) -> None:
+    asked = len(cluster.asked)
+    for arguments, environment, code, said in (
+        (["registry.example/x@sha256:" + "0" * 64], {}, 2, "is an image, and here a version is wanted"),
+        (["TinyModel/1"], {"NEWSBERT_TOKEN_AUTH": "1"}, 2, "each pod has tokens of its own"),
+        (["TinyModel/4"], {}, 1, "no registry is known to have the image of TinyModel/4"),
+    ):
+        refused = cli("deploy", *arguments, "--to", "live", **environment)
+        assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
+    assert len(cluster.asked) == asked
+
+
+def test_an_environment_that_cannot_be_asked_is_told_among_others(
+    cluster: ApiServer, uri: str, cli: Cli, tmp_path: Path
+) -> None:
+    with (tmp_path / "newsbert.toml").open("a") as file:
+        file.write('[environments.away]\ntarget = "kubernetes"\ncontext = "nowhere"\n')
+    listed = cli("environments", "--json")
+    assert listed.returncode == 1
+    found = json.loads(listed.stdout)["environments"]
+    assert found["live"] is None
+    assert 'context "nowhere" does not exist' in found["away"]["error"]["message"]
+    shown = cli("environments")
+    assert (shown.returncode, "does not exist" in " ".join(shown.stdout.split())) == (1, True), shown.stdout
+    empty = tmp_path / "bin"
+    empty.mkdir()
+    missing = cli("deploy", "TinyModel/1", "--to", "live", PATH=str(empty))
+    assert (missing.returncode, "kubectl is not installed" in missing.stderr) == (1, True), missing.stderr
+
+
+def test_cloud_run_gets_a_model_another_and_the_first_again(cloud_run: CloudRunServer, uri: str, cli: Cli) -> None:
+    refused = cli("deploy", "TinyModel/3", "--to", "live")
+    assert refused.returncode == 1
+    assert "'TinyModel/1' answers on" in refused.stderr and "Traceback" not in refused.stderr
+    assert cloud_run.services == {}
+
+    first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
+    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", image("1"), None)
+    assert first["proof"].endswith("golden texts")
+    (service,) = cloud_run.services.values()
+    template = service["spec"]["template"]
+    assert template["spec"]["serviceAccountName"] == "news@team.iam.gserviceaccount.com"
+    assert template["metadata"]["annotations"]["autoscaling.knative.dev/minScale"] == "1"
+    second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
+    assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
+
+    refused = cli("deploy", "TinyModel/3", "--to", "live")
+    assert refused.returncode == 1
+    assert _environments(cli)["live"] == {**second, "proof": None}
+    back = _run(cli, "rollback", "--to", "live")
+    assert (back["model"], back["before"], _alias(uri)) == ("TinyModel/1", "TinyModel/2", "1")
+
+
+def _run(cli: Cli, *arguments: str) -> dict[str, Any]:
+    done = cli(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def _environments(cli: Cli) -> dict[str, Any]:
+    found: dict[str, Any] = _run(cli, "environments")["environments"]
+    return found
+
+
+def _alias(uri: str) -> str:
+    import mlflow
+
+    return str(mlflow.MlflowClient(uri, registry_uri=uri).get_model_version_by_alias("TinyModel", "live").version)
+
+
+def _running(cluster: ApiServer) -> str:
+    """The image of the deployment's only pods."""
+    deployment = cluster.objects["deployments", "newsbert-live"]
+    found: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert [each["spec"]["containers"][0]["image"] for key, each in cluster.objects.items() if key[0] == "pods"] == [
+        found
+    ]
+    return found
