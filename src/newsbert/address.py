@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from newsbert import scraping
 from newsbert.archive import SERVED_NAME
-from newsbert.errors import ServingError, UsageError
+from newsbert.errors import MachineError, UsageError
 from newsbert.settings import ServeSettings
 
 LOOPBACK = "127.0.0.1"
@@ -62,7 +62,7 @@ def claim_port(host: str, port: int) -> int:
 
     Raises:
         UsageError: If the host is empty or an IPv6 address.
-        ServingError: If it is in use or no port, or the host is none of this machine's.
+        MachineError: If it is in use or no port, or the host is none of this machine's.
     """
     with _hold(host, port) as held:
         return int(held.getsockname()[1])
@@ -93,7 +93,7 @@ def _hold(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
         held.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise ServingError(
+        raise MachineError(
             f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
         ) from error
     return held
@@ -108,7 +108,7 @@ def claimed(settings: ServeSettings) -> Iterator[Address]:
 
     Raises:
         UsageError: If one is to be for two things.
-        ServingError: If one is in use.
+        MachineError: If one is in use.
     """
     grpc_host, grpc_port = (LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
     metrics_host, metrics_port = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 def cores() -> int:
@@ -36,11 +37,23 @@ def multiplies_int8() -> bool:
 
     x86 without VNNI adds pairs of products in 16 bits, which saturate: a quantized graph would answer otherwise there.
     """
-    if platform.machine() not in {"x86_64", "AMD64"}:
-        return False
+    return platform.machine() in {"x86_64", "AMD64"} and bool(set(_told("flags").split()) & _VNNI)
+
+
+def computes_bf16() -> bool:
+    """Whether there are instructions that compute in bf16; whether that is faster is for training to find out."""
+    return bool(set(_told("flags").split()) & _BF16)
+
+
+def name() -> str:
+    """What the processor calls itself."""
+    return _told("model name") or platform.machine()
+
+
+def _told(key: str) -> str:
+    """What Linux says of the first core; nothing where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    flags = next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
-    return bool(flags & _VNNI)
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")

@@ -14,6 +14,8 @@ class NewsbertError(Exception):
     """
 
     exit_code = 1
+    examined = False
+    """Whether `newsbert doctor` looks for the cause of such errors."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -58,6 +60,8 @@ class DivergedError(NewsbertError):
 class TrackingError(NewsbertError):
     """The tracking server or its registry could not do it."""
 
+    examined = True
+
 
 class NotFoundError(NewsbertError):
     """There is no such run, model or version."""
@@ -67,12 +71,25 @@ class ServingError(NewsbertError):
     """A model server did not start, answer or stop."""
 
 
+class MachineError(ServingError):
+    """A model server cannot start on this machine as it is."""
+
+    examined = True
+
+    @property
+    def code(self) -> str:
+        """That of its kind: for a machine the difference says nothing."""
+        return _code(ServingError)
+
+
 class BadRequestError(NewsbertError):
     """A server refused a request because of what it holds."""
 
 
 class EngineError(NewsbertError):
     """The container engine is missing or could not do it."""
+
+    examined = True
 
 
 class MissingExtraError(NewsbertError):
@@ -82,6 +99,8 @@ class MissingExtraError(NewsbertError):
         module: The module that could not be imported.
         extra: The extra that brings it.
     """
+
+    examined = True
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")

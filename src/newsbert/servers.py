@@ -71,6 +71,11 @@ def forget(port: int) -> None:
     (_directory() / f"{port}.json").unlink(missing_ok=True)
 
 
+def noted() -> int:
+    """How many servers are written down, whether they still run or not."""
+    return len(list(_directory().glob("*.json")))
+
+
 def running() -> list[Detached]:
     """The servers that were written down and, where they are processes, still run; other notes are struck out."""
     found = []

@@ -95,7 +95,7 @@ class Server:
         """
         deadline = time.monotonic() + timeout_s
         while not stop.wait(0.05):
-            self._check_process()
+            self.check_process()
             if self._failed:
                 raise ServingError(f"the model cannot be loaded: {self._reason()}", _LOG_HINT)
             with contextlib.suppress(ServingError):
@@ -120,7 +120,7 @@ class Server:
         Raises:
             ServingError: If it has stopped by itself, or its workers are lost.
         """
-        self._check_process()
+        self.check_process()
         self._problems.flush()
         now = time.monotonic()
         # At most a second at a time: who has been stopped for an hour himself knows nothing of that hour.
@@ -182,7 +182,12 @@ class Server:
             probe.ask(self.address.url, self.key_file, _ASK_AFTER_S)
             self._answered()
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ServingError: If it has stopped by itself.
+        """
         code = self._process.poll()
         if code is not None:
             self._reader.join(2)

@@ -350,6 +350,39 @@ class Tracker:
 
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(directory)))
 
+    def round_trip(self, name: str) -> str:
+        """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.
+
+        Args:
+            name: The run's.
+
+        Raises:
+            TrackingError: If one of these is refused, or the file comes back otherwise.
+        """
+        import mlflow
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with self.errors(), tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+            experiment = self._client.get_experiment_by_name(self.settings.experiment)
+            made = experiment.experiment_id if experiment else self._client.create_experiment(self.settings.experiment)
+            run = self._client.create_run(made, run_name=name)
+            run_id, artifacts = run.info.run_id, get_artifact_repository(run.info.artifact_uri)
+            try:
+                file = Path(directory, "written.txt")
+                file.write_text(name, encoding="utf-8")
+                artifacts.log_artifact(str(file))
+                Path(directory, "read").mkdir()
+                read = Path(artifacts.download_artifacts(file.name, str(Path(directory, "read"))))
+                if read.read_text(encoding="utf-8") != name:
+                    raise TrackingError(
+                        f"{run.info.artifact_uri} does not give back what was written", "check the disk"
+                    )
+                artifacts.delete_artifacts(file.name)
+            finally:
+                self._client.delete_run(run_id)
+        version = _server_version(self.settings.tracking_uri)
+        return f"MLflow {version}" if version else f"MLflow {mlflow.__version__} here"
+
     @contextlib.contextmanager
     def errors(self, what: str = "") -> Iterator[None]:
         """Turn MLflow's, the network's, the database's and the disk's errors into ours."""
@@ -430,6 +463,17 @@ def _check_reachable(uri: str) -> None:
             f"the tracking server {shown(uri)} cannot be reached: {reason}",
             f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
         ) from error
+
+
+def _server_version(uri: str) -> str | None:
+    """What version of MLflow a server is; nothing where there is none, or it does not tell."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    try:
+        with loopback.urlopen(f"{_without_user(uri).rstrip('/')}/version", timeout=_REACH_TIMEOUT_S) as response:
+            return str(response.read(100).decode("ascii").strip())
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:

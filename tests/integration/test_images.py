@@ -64,7 +64,7 @@ def test_a_root_image_that_cannot_be_had_names_the_way_out(engine: Engine, cli: 
     done = cli("build-image", "--base", "--root-image", "127.0.0.1:9/no/such-python:3.11")
     assert done.returncode == 1
     assert "Error: building newsbert-base" in done.stderr
-    assert "--root-image" in done.stderr.splitlines()[-1]
+    assert "--root-image" in done.stderr.partition("Hint: ")[2]
 
 
 @pytest.mark.engine
@@ -444,6 +444,30 @@ def test_a_registry_that_goes_away_in_the_middle_is_told_and_can_be_pushed_to_ag
     assert pushing
     registry.start()
     assert "@sha256:" in building.push(images.base, None, None, lambda *_: None)[images.base.tag]
+
+
+@pytest.mark.engine
+def test_the_doctor_has_the_engine_ask_the_registry(
+    engine: Engine, registry: Registry, image_settings: ImageSettings, cli: Cli
+) -> None:
+    def looked() -> dict[str, str]:
+        done = cli("doctor", "--json", NEWSBERT_IMAGE_REPOSITORY=image_settings.repository)
+        found = {each["check"]: each for each in json.loads(done.stdout)["checks"]}
+        assert found["engine"]["state"] == "ok"
+        registered: dict[str, str] = found["registry"]
+        return registered
+
+    there = looked()
+    assert (there["state"], there["found"]) == (
+        "ok",
+        f"{registry.address} answers, without credentials of docker login",
+    )
+    registry.stop()
+    try:
+        away = looked()
+    finally:
+        registry.start()
+    assert (away["state"], "asking the registry of" in away["found"]) == ("note", True), away
 
 
 @pytest.mark.engine

@@ -214,6 +214,39 @@ def test_artifacts_go_through_it_to_googles(up: Up, gs: str, monkeypatch: pytest
     _assert_logged(started["url"], _log(started["url"]))
 
 
+def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: Up, s3: str, cli: Cli) -> None:
+    import mlflow
+    from mlflow.entities import ViewType
+
+    url = up("--artifacts", s3)["url"]
+    client = mlflow.MlflowClient(url)
+
+    def looked(artifacts: str, uri: str = url) -> tuple[int, dict[str, Any]]:
+        done = cli("doctor", "--json", NEWSBERT_TRACKING_ARTIFACTS=artifacts, MLFLOW_TRACKING_URI=uri)
+        assert "planted-bucket-secret" not in done.stdout + done.stderr
+        return done.returncode, {each["check"]: each for each in json.loads(done.stdout)["checks"]}
+
+    code, found = looked(s3)
+    assert code == 0
+    assert found["tracking"]["found"] == (
+        f"{url}, MLflow {mlflow.__version__}: a run and a file were written, read and deleted"
+    )
+    assert found["bucket"] == {
+        "check": "bucket",
+        "state": "ok",
+        "found": f"{s3}: a file was written, read and deleted",
+        "mend": None,
+    }
+    experiment = client.get_experiment_by_name("newsbert")
+    assert experiment is not None
+    assert client.search_runs([experiment.experiment_id]) == []
+    (run,) = client.search_runs([experiment.experiment_id], run_view_type=ViewType.DELETED_ONLY)
+    assert client.list_artifacts(run.info.run_id) == []
+
+    code, found = looked("s3://nowhere/x")
+    assert (code, found["bucket"]["state"], "NoSuchBucket" in found["bucket"]["found"]) == (0, "note", True)
+
+
 def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: Cli, s3: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "key.json").write_text("{}")
@@ -228,7 +261,7 @@ def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: C
     ):
         refused = cli("tracking", "up", "--port", 0, "--artifacts", where, **environment)
         assert refused.returncode == code, refused.stderr
-        error, told = refused.stderr.splitlines()[-2:]
+        error, told, *_ = refused.stderr.rpartition("Error: ")[2].split("Hint: ")
         assert message in error
         assert hint in told
         assert "planted-bucket-secret" not in refused.stderr
@@ -335,7 +368,7 @@ def test_what_is_no_whole_backup_is_refused_before_anything_is_written(up: Up, c
     for name in (*broken, "missing"):
         refused = cli("tracking", "restore", f"{name}.tar", "--directory", "other")
         assert refused.returncode == 1, (name, refused.stderr)
-        assert f"{name}.tar" in refused.stderr.splitlines()[-2]
+        assert f"{name}.tar" in refused.stderr.rpartition("Error: ")[2].partition("Hint: ")[0]
         assert not Path("other").exists()
     nowhere = cli("tracking", "backup", "no/such/directory/one.tar")
     assert nowhere.returncode == 1

@@ -17,27 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import newsbert
 from newsbert.bundle import Bundle
+from newsbert.cli.app import app
 from newsbert.client import CHUNK_ITEMS, Client
 from newsbert.errors import BadRequestError, ServingError
 from newsbert.model import Model
 from tests.conftest import LABELS, Cli
 
-COMMANDS = (
-    ["train"],
-    ["runs"],
-    ["evaluate"],
-    ["register"],
-    ["archive"],
-    ["build-image"],
-    ["predict"],
-    ["serve", "locally"],
-    ["serve", "container"],
-    ["serve", "stop"],
-    ["serve", "token"],
-)
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """All commands that are no groups of others, as they are called."""
+    for name, command in group.commands.items():
+        called = (*path, name)
+        yield from _commands(command, called) if hasattr(command, "commands") else [list(called)]
+
+
+COMMANDS = list(_commands(typer.main.get_command(app)))
 Result = subprocess.CompletedProcess[str]
 
 
@@ -45,7 +43,8 @@ def _failed(result: Result, code: int, *said: str) -> None:
     """Check an error's form: nothing on stdout, and at the end of stderr what is wrong and what to do about it."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
-    *_, error, hint = result.stderr.splitlines()
+    lines = result.stderr.splitlines()
+    *_, error, hint = lines[: -1 if lines[-1] == "Hint: newsbert doctor" else None]
     assert error.startswith("Error: ")
     assert hint.startswith("Hint: ")
     assert "Traceback" not in result.stderr

@@ -14,6 +14,7 @@ from newsbert.cli import (
     build_image,
     deliver,
     deploy,
+    doctor,
     environments,
     evaluate,
     explain,
@@ -55,6 +56,7 @@ app.command("deliver", epilog=deliver.EXAMPLES)(deliver.deliver)
 app.command("deploy", epilog=deploy.EXAMPLES)(deploy.deploy)
 app.command("rollback", epilog=rollback.EXAMPLES)(rollback.rollback)
 app.command("environments", epilog=environments.EXAMPLES)(environments.environments)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(tracking.app, name="tracking")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)

@@ -120,6 +120,8 @@ class Output:
         self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(error.message.splitlines()))}")
         if error.hint:
             self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(error.hint.splitlines()))}")
+        if error.examined:
+            self.err.print("[bold]Hint:[/bold] newsbert doctor")
 
     def unexpected(self, error: Exception) -> None:
         """Write the document of an error that nobody foresaw."""

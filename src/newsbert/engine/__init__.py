@@ -65,6 +65,32 @@ class Engine:
         """The SDK's, for the others of this package."""
         return self._client
 
+    def version(self) -> str:
+        """What engine it is, and its version."""
+        with told_as("asking the engine for its version failed"):
+            found = self._client.version()
+        name = next((each["Name"] for each in found.get("Components") or []), "Engine")
+        return f"{'Docker' if name == 'Engine' else name} {found['Version']}"
+
+    def reads(self, repository: str) -> bool:
+        """Have the engine ask a registry whether it may read there; tell whether it had credentials for that.
+
+        Raises:
+            EngineError: If the registry does not answer, or does not let it in.
+        """
+        from docker.auth import resolve_repository_name
+        from docker.errors import NotFound
+
+        tag = f"{repository}/newsbert:none"
+        try:
+            with contextlib.suppress(NotFound), told_as(f"asking the registry of {repository} failed"):
+                self._client.api.inspect_distribution(tag)
+        except EngineError as error:
+            if "manifest unknown" not in error.message:
+                raise EngineError(error.message, push_hint(tag, error.message)) from error
+        host, _ = resolve_repository_name(tag)
+        return self._client.api._auth_configs.resolve_authconfig(host) is not None
+
     def has_image(self, tag: str) -> bool:
         """Tell whether the engine has an image of that name."""
         return self._image(tag) is not None

@@ -1,0 +1,104 @@
+"""Whether a model can be served here: Java, TorchServe itself, its port, and the servers there are."""
+
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from newsbert import address, config, java, loopback, probe, run_directory, servers, tokens, torchserve
+from newsbert.doctor import NoteError
+from newsbert.errors import NewsbertError, ServingError
+from newsbert.settings import ServeSettings
+
+_START_TIMEOUT_S = 45.0
+_ASK_TIMEOUT_S = 10.0
+
+
+def java_runtime() -> str:
+    """Which Java TorchServe would run on.
+
+    Raises:
+        ServingError: If there is none.
+    """
+    found = java.find()
+    return f"Java {java.version(found)}, {found}"
+
+
+def starts() -> str:
+    """Start TorchServe without a model, see that it wants tokens and takes its own, and stop it.
+
+    Raises:
+        ServingError: If it does not start, or answers whoever asks.
+        MissingExtraError: If it is not installed.
+    """
+    began = time.monotonic()
+    settings = ServeSettings(port=0, token_auth=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="newsbert-doctor-") as store,
+        run_directory.make(None) as work,
+        torchserve.empty(Path(store), settings, work, lambda _line: None) as server,
+    ):
+        assert server.key_file is not None
+        while not (server.management.exists() and server.key_file.exists()):
+            server.check_process()
+            if time.monotonic() - began > _START_TIMEOUT_S:
+                raise ServingError(f"TorchServe does not start within {_START_TIMEOUT_S:g} s", "free some cores")
+            time.sleep(0.1)
+        took = time.monotonic() - began
+        if _models(server.management, None) != 400:
+            raise ServingError("TorchServe takes commands without a token", "pip install 'newsbert[serve]' again")
+        status = _models(server.management, tokens.read(server.key_file).management)
+        if status != 200:
+            raise ServingError(f"TorchServe answers {status} to its own token", "is the clock right? date")
+    return f"it starts in {took:.1f} s, wants tokens and takes its own"
+
+
+def _models(socket: Path, token: str | None) -> int:
+    """The status that TorchServe's management has for who lists its models."""
+    request = urllib.request.Request("http://localhost/models", headers=dict([tokens.header(token)] if token else []))
+    try:
+        with loopback.unix_urlopen(str(socket), request, _ASK_TIMEOUT_S) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError as error:
+        raise ServingError(f"TorchServe does not answer: {error}", "newsbert serve locally tells more") from error
+
+
+def port() -> str:
+    """Whether the port is free that models are served on.
+
+    Raises:
+        NoteError: If another program has it.
+    """
+    settings = config.resolve(ServeSettings)
+    if any(each.port == settings.port for each in servers.running()):
+        return f"{settings.port}: a detached server has it"
+    try:
+        taken = address.claim_port(settings.host, settings.port)
+    except ServingError as error:
+        raise NoteError(error.message, error.hint) from error
+    return f"{settings.host}:{taken} is free"
+
+
+def detached() -> str:
+    """Whether the detached servers answer; notes of those that are gone are removed.
+
+    Raises:
+        NoteError: If one does not.
+    """
+    noted = servers.noted()
+    running = servers.running()
+    silent = []
+    for each in running:
+        try:
+            probe.ask(each.url, Path(each.key_file) if each.key_file else None, _ASK_TIMEOUT_S)
+        except NewsbertError as error:
+            silent.append(f"{each.url} ({each.model}): {error.message}")
+            mend = f"newsbert serve stop --port {each.port}"
+    gone = f"; {noted - len(running)} that are gone were struck out" if noted > len(running) else ""
+    if silent:
+        raise NoteError("; ".join(silent) + gone, mend)
+    return (", ".join(f"{each.model} answers on {each.url}" for each in running) or "none runs") + gone
