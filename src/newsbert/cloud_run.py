@@ -26,6 +26,7 @@ LIVE, BEFORE, CANDIDATE = "live", "before", "candidate"
 DRAIN_S = 8.0
 """Cloud Run gives an instance ten seconds to stop."""
 
+_PROBE_S = 3
 _CONCURRENCY = 64
 """Requests that an instance is given at a time: as many as its model answers together."""
 
@@ -160,8 +161,8 @@ class CloudRun:
             "resources": {"limits": {"cpu": settings.cpu, "memory": settings.memory}},
             "startupProbe": {
                 "httpGet": {"path": "/ping", "port": containers.CONTAINER_PORT},
-                "periodSeconds": 3,
-                "failureThreshold": 40,
+                "periodSeconds": _PROBE_S,
+                "failureThreshold": int(settings.timeout_s // _PROBE_S),
             },
         }
         account = {"serviceAccountName": settings.service_account} if settings.service_account else {}

@@ -221,7 +221,9 @@ class CloudRunSettings(EnvironmentSettings):
     memory: str = _setting("2Gi", "Memory of an instance")
     min_instances: int = _setting(0, "Instances at least", least=0)
     max_instances: int = _setting(10, "Instances at most", least=1)
-    timeout_s: float = _setting(600.0, "Seconds to wait until it answers", least=1)
+    timeout_s: float = _setting(
+        240.0, "Seconds to wait until it answers; Cloud Run itself waits no longer", most=240, least=3
+    )
 
 
 TARGETS: dict[str, type[EnvironmentSettings]] = {
