@@ -80,7 +80,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     import mlflow
 
     killed, living = (
-        _start(_arguments(tiny_encoder, labelled_file, "--epochs", epochs, "--json")) for epochs in ("200", "5000")
+        _start(_arguments(tiny_encoder, labelled_file, "--epochs", epochs, "--json")) for epochs in ("60", "5000")
     )
     try:
         deadline = time.monotonic() + 120
@@ -91,8 +91,8 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
         killed.communicate(timeout=30)
         assert len(set(_left_behind(tmp_path))) == 2
         third = subprocess.run(
-            _arguments(tiny_encoder, labelled_file, "--epochs", "200", "--json"),
-            capture_output=True, text=True, check=False, timeout=120,
+            _arguments(tiny_encoder, labelled_file, "--epochs", "60", "--json"),
+            capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert third.returncode == 0, third.stderr
         whole = json.loads(third.stdout)
@@ -106,7 +106,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
         assert killed_id in third.stderr
         assert "newsbert train --resume" in third.stderr
         resume = [sys.executable, "-m", "newsbert", "train", "--json", "--resume"]
-        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=60)
+        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=120)
         assert busy.returncode == 2
         assert "another process" in json.loads(busy.stdout)["error"]["message"]
     finally:
@@ -328,7 +328,7 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
         "import sys; from newsbert import delivery; from newsbert.cli import app; "
         "delivery._PAUSES_S, delivery._METRICS_S = (1,), 1.0; sys.exit(app.main())"
     )
-    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "60", "--json", "--output", "bundle")
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "20", "--json", "--output", "bundle")
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:
         process = _start([sys.executable, "-c", program, *arguments[3:], "--tracking-uri", url])
         _wait_for(process, "(epoch 3.")

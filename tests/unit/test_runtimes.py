@@ -21,7 +21,7 @@ from newsbert.errors import ModelError, UsageError
 from newsbert.evaluation import FloatArray
 from newsbert.model import Model, Prediction
 from newsbert.runtimes import Runtime
-from tests.conftest import LABELS
+from tests.conftest import LABELS, long
 
 TOLERANCE = 1e-3
 FP32 = ("onnxruntime", "torch")
@@ -59,7 +59,7 @@ def runtime(request: pytest.FixtureRequest, onnx: Runtime, torch: Runtime) -> Ru
     ("name", "against", "tolerance"),
     [
         ("openvino", "torch", 1e-3),
-        ("torch-compiled", "torch", 1e-3),
+        pytest.param("torch-compiled", "torch", 1e-3, marks=long),
         ("torch-bf16", "torch", 2 * BF16_TOLERANCE),
         ("openvino-bf16", "torch", 2 * BF16_TOLERANCE),
         ("onnxruntime-int8", "torch", 0.2),
