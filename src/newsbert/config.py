@@ -10,7 +10,8 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ _SECTIONS: dict[type, str] = {
 _ENVIRONMENTS = "environments"
 """The table of tables of environments, one for each name."""
 _MODEL_NAME_KEY = "model_name"
+_VARIABLE = "the environment variable "
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 _CONTAINER_NAMES = (
     "NEWSBERT_EXPERIMENT",
@@ -110,9 +112,73 @@ def _kind_of(environment: Mapping[str, Any]) -> type[EnvironmentSettings]:
     return TARGETS[environment.get("target", "host")]
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A setting as it holds here.
+
+    Attributes:
+        table: Its table of `newsbert.toml`; empty at the top.
+        name: Its name.
+        value: Its value, a password in an address left out.
+        origin: The environment variable or the file that it comes from; nothing for a default.
+    """
+
+    table: str
+    name: str
+    value: Any
+    origin: str | None
+
+
+def resolved() -> Iterator[Resolved]:
+    """All settings of newsbert as they hold here, in the order of the file.
+
+    Raises:
+        UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
+    """
+    content = _read_file()
+    model_name_from = [
+        *(name for name in ("NEWSBERT_MODEL_NAME",) if os.environ.get(name)),
+        *([CONFIG_FILE] if _MODEL_NAME_KEY in content else []),
+    ]
+    sections = [(section, table, content.get(table, {}) if table else content) for section, table in _SECTIONS.items()]
+    for name, found in content.get(_ENVIRONMENTS, {}).items():
+        sections.append((_kind_of(found), f"{_ENVIRONMENTS}.{name}", found))
+    for section, table, from_file in sections:
+        prefix = table.replace(".", "_").replace("-", "_")
+        values = _merged(section, prefix, from_file, {})
+        origins = {
+            name: origin.removeprefix(_VARIABLE).partition(", key ")[0]
+            for name, (_, origin) in _given(section, prefix, from_file, {}).items()
+        }
+        for setting in dataclasses.fields(section):
+            value = _without_password(getattr(values, setting.name))
+            yield Resolved(table, setting.name, value, origins.get(setting.name))
+        if not table:
+            yield Resolved(table, _MODEL_NAME_KEY, model_name(), next(iter(model_name_from), None))
+
+
+def _without_password(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_without_password, value))
+    return re.sub(r"//[^/@\s]*@", "//***@", value) if isinstance(value, str) else value
+
+
 def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
     hints = typing.get_type_hints(section)
+    settings = {setting.name: setting.metadata for setting in dataclasses.fields(section)}
     values: dict[str, Any] = {}
+    for name, (value, origin) in _given(section, table, from_file, flags).items():
+        values[name] = _convert(value, hints[name], origin)
+        _check_range(values[name], settings[name]["least"], settings[name]["most"], origin)
+        choices = settings[name]["choices"]
+        if choices and values[name] not in choices:
+            raise UsageError(f"{origin}: {values[name]!r} cannot be", f"give one of {', '.join(choices)}")
+    return section(**values)
+
+
+def _given(section: type, table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> dict[str, tuple[Any, str]]:
+    """The settings of a section that are no defaults, and where each comes from."""
+    found: dict[str, tuple[Any, str]] = {}
     for setting in dataclasses.fields(section):
         name = setting.name
         variables = [f"NEWSBERT_{table}_{name}".upper().replace("__", "_"), setting.metadata["env"]]
@@ -120,16 +186,12 @@ def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flag
         origin, value = f"the option {option}", flags.get(name)
         for variable in filter(None, variables):
             if value is None and os.environ.get(variable):
-                origin, value = f"the environment variable {variable}", os.environ[variable]
+                origin, value = f"{_VARIABLE}{variable}", os.environ[variable]
         if value is None and name in from_file:
             origin, value = f"{CONFIG_FILE}, key {name!r}", from_file[name]
         if value is not None:
-            values[name] = _convert(value, hints[name], origin)
-            _check_range(values[name], setting.metadata["least"], setting.metadata["most"], origin)
-            choices = setting.metadata["choices"]
-            if choices and values[name] not in choices:
-                raise UsageError(f"{origin}: {values[name]!r} cannot be", f"give one of {', '.join(choices)}")
-    return section(**values)
+            found[name] = value, origin
+    return found
 
 
 def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:

@@ -12,12 +12,14 @@ import typer
 from newsbert.cli import (
     archive,
     build_image,
+    configuration,
     deliver,
     deploy,
     doctor,
     environments,
     evaluate,
     explain,
+    init,
     inspect,
     predict,
     register,
@@ -44,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("init", epilog=init.EXAMPLES)(init.init)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
@@ -59,6 +62,7 @@ app.command("environments", epilog=environments.EXAMPLES)(environments.environme
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(serve.app, name="serve")
 app.add_typer(tracking.app, name="tracking")
+app.add_typer(configuration.app, name="config")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
 

@@ -1,0 +1,44 @@
+"""`newsbert config show`."""
+
+from typing import Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json
+from newsbert.cli.output import Output
+
+EXAMPLES = """
+Examples:
+
+    newsbert config show
+
+    newsbert config show --set
+"""
+
+app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+
+
+@app.command("show", epilog=EXAMPLES)
+def show(
+    only_set: Annotated[bool, typer.Option("--set", help="Leave out the defaults.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the settings that hold in this directory, and where each comes from; passwords in addresses are left out."""
+    screen = Output(as_json)
+    found = [each for each in config.resolved() if each.origin is not None or not only_set]
+    if screen.as_json:
+        tables: dict[str, dict[str, object]] = {}
+        for each in found:
+            tables.setdefault(each.table, {})[each.name] = {"value": each.value, "origin": each.origin}
+        screen.document({"settings": tables})
+        return
+    rows = [(f"{each.table}.{each.name}".lstrip("."), _shown(each.value), each.origin or "") for each in found]
+    screen.table(("setting", "value", "from"), rows, words=3)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,76 @@
+"""`newsbert init`."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newsbert import config
+from newsbert.cli.options import Debug, Json, ModelName, setting
+from newsbert.cli.output import Output
+from newsbert.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from newsbert.survey import Survey
+
+EXAMPLES = """
+Examples:
+
+    newsbert init
+
+    newsbert init news.csv
+
+    newsbert init rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --model-name BertModel
+"""
+
+
+def init(
+    data: Annotated[
+        str, typer.Argument(help=str(config.help_of(TrainSettings, "data")), metavar="DATA")
+    ] = TrainSettings.data,
+    labels: Annotated[str | None, setting(TrainSettings, "labels", metavar="A,B,…")] = None,
+    text_column: Annotated[str | None, setting(TrainSettings, "text_column", metavar="NAME")] = None,
+    label_column: Annotated[str | None, setting(TrainSettings, "label_column", metavar="NAME")] = None,
+    model_name: ModelName = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a newsbert.toml that is there.")] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at labelled rows, and write a newsbert.toml for them.
+
+    Columns of texts and labels are guessed where they have no usual names. What to look at before training is shown:
+    few rows of a class, texts that repeat or contradict each other, rows of training among those that test it.
+    """
+    screen = Output(as_json)
+    from newsbert import config_file, survey, tracking
+
+    file = Path(config.CONFIG_FILE)
+    config_file.check_absent(file, force=force)
+    names = tuple(name.strip() for name in labels.split(",")) if labels else ()
+    model_name = model_name or config_file.suggested_name(data)
+    tracking.check_names(model_name)
+    found = survey.survey(data, names, text_column, label_column)
+    config_file.write(found, model_name, file, names, force=force)
+    if screen.as_json:
+        screen.document({"file": str(file), "model_name": model_name, **dataclasses.asdict(found)})
+        return
+    _render(screen, found)
+    for note in found.notes:
+        screen.note(note)
+    screen.log(f"{file} is written")
+    screen.next_command("newsbert train")
+
+
+def _render(screen: Output, found: "Survey") -> None:
+    splits = list(found.rows)
+    names = list(next(iter(found.rows.values())))
+    rows = [[name, *(str(found.rows[split][name]) for split in splits)] for name in names]
+    sums = ["sum", *(str(sum(found.rows[split].values())) for split in splits)]
+    screen.result(f"columns    {', '.join(found.columns)}")
+    screen.table(["label", *splits], [*rows, sums])
+    for what, column in {"text": found.text_column, "label": found.label_column}.items():
+        if column is not None:
+            screen.result(f"{what:10} {column}")
+    said = [f"{share} {count}" for share, count in found.tokens.items()]
+    screen.result(f"tokens     {', '.join(said)}; {found.max_length} are read")

@@ -1,0 +1,199 @@
+"""What labelled rows are like before anything is trained on them."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from newsbert import base_model, corpus, sources
+from newsbert.corpus import Corpus
+from newsbert.errors import DataError
+from newsbert.evaluation import IntArray
+from newsbert.ragged import Texts
+from newsbert.rows import AG_NEWS_COLUMNS
+from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.settings import TrainSettings
+from newsbert.sources import Source
+
+MOST_LABELS = 200
+"""A column with more values than this is taken for no label's."""
+
+_LOOKED_AT, _MEASURED = 1_000, 2_000
+_NO_LIMIT = 100_000
+_TEXT_COLUMNS, _LABEL_COLUMN = ("text", "description"), "label"
+_CUT_SHARE, _TOLD_SHARE = 0.05, 0.005
+"""Of more texts than this the end is not to be cut off, or that is at least told."""
+_LENGTHS = (128, 192, 256, 384, 512)
+"""Tokens to read: an encoder of BERT's has no more than 512 places."""
+_FEW_ROWS, _UNEVEN = 50, 10
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What rows are like.
+
+    Attributes:
+        data: What was looked at.
+        columns: Its columns.
+        text_column: Column of the text, where it is not one that is found by itself.
+        label_column: Column of the label, where it is not `label`.
+        rows: Rows by split and label; those of no split are under `all`.
+        tokens: Tokens of a text: half of them have at most `p50`, and so on; special ones included.
+        max_length: Tokens to read of a text.
+        cut: Share of the texts that are longer.
+        repeated: Rows whose text stood before.
+        contradicting: Texts that have more than one label.
+        leaked: Rows of training that stand in validation or test rows, too.
+        notes: What to look at.
+    """
+
+    data: str
+    columns: tuple[str, ...]
+    text_column: str | None
+    label_column: str | None
+    rows: dict[str, dict[str, int]]
+    tokens: dict[str, int]
+    max_length: int
+    cut: float
+    repeated: int
+    contradicting: int
+    leaked: int
+    notes: tuple[str, ...]
+
+
+def survey(
+    data: str, labels: Sequence[str] = (), text_column: str | None = None, label_column: str | None = None
+) -> Survey:
+    """Look at rows.
+
+    Args:
+        data: `sample`, a path, or the name of a Hub data set.
+        labels: Names of the integer labels 0, 1, …
+        text_column: Column of the text; guessed where it has no usual name.
+        label_column: Column of the label; guessed where it has no usual name.
+
+    Raises:
+        UsageError: If there is no such file.
+        DataError: If a row cannot be trained on, or no column can be one of texts or labels.
+    """
+    sources.check_distinct(labels)
+    source = sources.open_source(data, label_column)
+    columns = source.columns()
+    if tuple(columns) != AG_NEWS_COLUMNS:
+        label_column = label_column or (None if _LABEL_COLUMN in columns else _label_column(source, columns))
+        text_column = text_column or _text_column(source, columns, label_column or _LABEL_COLUMN)
+    found = corpus.prepare(source, labels, text_column, label_column)
+    lengths = _lengths(found)
+    max_length = next((each for each in _LENGTHS if (lengths > each).mean() <= _CUT_SHARE), _LENGTHS[-1])
+    _, first, again = np.unique(found.digests[:, 0], return_index=True, return_inverse=True)
+    contradicting = _contradicting(again, found.labels)
+    leaked = _leaked(found)
+    rows = {name or "all": _counted(found, places) for name, places in found.splits.items()}
+    repeated = len(found.labels) - len(first)
+    cut = float((lengths > max_length).mean())
+    return Survey(
+        data,
+        tuple(columns),
+        text_column,
+        label_column,
+        rows,
+        {f"p{share}": int(np.percentile(lengths, share)) for share in (50, 95, 99)} | {"most": int(lengths.max())},
+        max_length,
+        cut,
+        repeated,
+        contradicting,
+        leaked,
+        (*found.notes, *_notes(rows, repeated, contradicting, leaked, cut)),
+    )
+
+
+def _text_column(source: Source, columns: Sequence[str], label_column: str) -> str | None:
+    """The column with the longest texts, where none has a usual name."""
+    if any(name in columns for name in _TEXT_COLUMNS):
+        return None
+    means = {
+        name: float(np.mean([len(str(value)) for value in values]))
+        for name, values in _values(source, columns).items()
+        if name != label_column and _are_texts(values)
+    }
+    if not means:
+        raise DataError(f"no column holds texts; the columns are: {', '.join(columns)}", "name it with --text-column")
+    return max(means, key=lambda name: means[name])
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    """Whether there are letters in them: csv has numbers as texts, too."""
+    return all(isinstance(value, str) for value in values) and any(map(str.isalpha, "".join(map(str, values))))
+
+
+def _label_column(source: Source, columns: Sequence[str]) -> str:
+    """The column with the fewest values that has more than one, where none has the usual name."""
+    counts = {name: len(set(map(str, values))) for name, values in _values(source, columns).items() if name != "split"}
+    possible = {name: count for name, count in counts.items() if 1 < count <= MOST_LABELS}
+    if not possible:
+        raise DataError(
+            f"no column can be the label's; the columns are: {', '.join(columns)}", "name it with --label-column"
+        )
+    return min(possible, key=lambda name: possible[name])
+
+
+def _values(source: Source, columns: Sequence[str]) -> dict[str, list[object]]:
+    """The first rows' values by column, without those that are missing."""
+    rows = [row for each in source.splits.values() for row in itertools.islice(each(), _LOOKED_AT)]
+    return {name: [row[name] for row in rows if row.get(name) not in {None, ""}] for name in columns}
+
+
+def _lengths(found: Corpus) -> IntArray:
+    """Tokens of some texts, evenly from all."""
+    if not len(found.labels):
+        raise DataError("there are no rows", "give some labelled rows for every class")
+    places = np.linspace(0, len(found.labels) - 1, min(_MEASURED, len(found.labels))).astype(np.int64)
+    tokenizer = SequenceTokenizer.load(
+        base_model.find(TrainSettings.base_model).path / "tokenizer.json", _NO_LIMIT, pad_id=0
+    )
+    return np.array([len(ids) for ids in tokenizer.encode(list(Texts(found.texts, places)))], np.int64)
+
+
+def _contradicting(text_ids: IntArray, labels: corpus.Labels) -> int:
+    """How many texts have more than one label."""
+    pairs = np.unique(np.stack([text_ids.ravel(), labels.astype(np.int64)]), axis=1)
+    return int((np.bincount(pairs[0]) > 1).sum())
+
+
+def _leaked(found: Corpus) -> int:
+    training = found.splits.get("train")
+    held_out = [places for name, places in found.splits.items() if name in {"validation", "test"}]
+    if training is None or not held_out:
+        return 0
+    return int(np.isin(found.digests[training, 0], found.digests[np.concatenate(held_out), 0]).sum())
+
+
+def _counted(found: Corpus, places: IntArray) -> dict[str, int]:
+    counts = np.bincount(found.labels[places], minlength=len(found.label_names))
+    return dict(zip(found.label_names, counts.tolist(), strict=True))
+
+
+def _notes(rows: dict[str, dict[str, int]], repeated: int, contradicting: int, leaked: int, cut: float) -> list[str]:
+    notes = []
+    trained = rows.get("train") or next(iter(rows.values()))
+    fewest, most = (pick(trained, key=lambda name: trained[name]) for pick in (min, max))
+    if trained[fewest] < _FEW_ROWS:
+        notes.append(f"{fewest!r} has {_some(trained[fewest], 'row')}: label some more, some hundreds pay most")
+    if trained[most] > _UNEVEN * max(1, trained[fewest]):
+        notes.append(
+            f"{most!r} has {trained[most]} rows and {fewest!r} {trained[fewest]}: look at macro F1, not accuracy"
+        )
+    if contradicting:
+        notes.append(f"{_some(contradicting, 'text')} with more than one label: training takes the first")
+    if repeated:
+        notes.append(f"{_some(repeated, 'row')} with the text of another row")
+    if leaked:
+        notes.append(f"{_some(leaked, 'training row')} also among validation or test rows: training leaves them out")
+    if cut >= _TOLD_SHARE:
+        notes.append(f"of {cut:.1%} of the texts the end is not read")
+    return notes
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
