@@ -4,12 +4,14 @@ A value is taken from the flag, else from the environment, else from `newsbert.t
 is the default. This is the only module that reads the environment or that file.
 """
 
+import base64
 import dataclasses
 import os
 import re
 import tomllib
 import types
 import typing
+import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,6 +330,18 @@ def tracking_credentials(uri: str) -> str | None:
     if os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return "the token in MLFLOW_TRACKING_TOKEN"
     return "the name and the password in its address" if "@" in uri.partition("://")[2] else None
+
+
+def tracking_authorization(uri: str) -> tuple[str, str | None]:
+    """A tracking server's address, without a name in it, and the header by which it knows who asks."""
+    parts = urllib.parse.urlsplit(uri)
+    address = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or urllib.parse.unquote(parts.password or "")
+    if user:
+        return address, f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return address, f"Bearer {token}" if token else None
 
 
 def google_storage_emulated() -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, size
 from newsbert.settings import ServeSettings
@@ -28,6 +29,7 @@ def archive(
         typer.Argument(
             help="BertModel/7, BertModel@champion, models:/…, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Directory to write news_classification.mar to.")] = Path(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, layer_rows, size
 from newsbert.errors import UsageError
@@ -40,6 +41,7 @@ def build_image(
         typer.Argument(
             help="BertModel/2, BertModel@champion, models:/…, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Build the base image only.")] = False,

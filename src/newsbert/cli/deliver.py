@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.deploy import To
 from newsbert.cli.options import Debug, Json, ModelName, TrackingUri, setting
 from newsbert.cli.output import Output
@@ -24,7 +25,10 @@ Examples:
 def deliver(
     to: To,
     model: Annotated[
-        str | None, typer.Argument(help="BertModel/7 or BertModel@dev.", show_default="one that is trained now")
+        str | None,
+        typer.Argument(
+            help="BertModel/7 or BertModel@dev.", show_default="one that is trained now", autocompletion=models
+        ),
     ] = None,
     model_name: ModelName = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,

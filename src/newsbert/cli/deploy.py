@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.settings import ImageSettings, ServeSettings
@@ -25,7 +26,7 @@ To = Annotated[str, typer.Option(metavar="ENVIRONMENT", help="A table [environme
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="BertModel/2, BertModel@champion or an image.")],
+    model: Annotated[str, typer.Argument(help="BertModel/2, BertModel@champion or an image.", autocompletion=models)],
     to: To,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,

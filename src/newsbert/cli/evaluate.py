@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from newsbert.cli.completion import files, models
 from newsbert.cli.options import Debug, Experiment, Json, TrackingUri, setting
 from newsbert.cli.output import Output, Progress
 from newsbert.settings import ServeSettings
@@ -33,6 +34,7 @@ def evaluate(
         typer.Option(
             help="Labelled rows, as train --data takes them. All are scored; of a data set with splits, the test rows.",
             metavar="DATA",
+            autocompletion=files,
         ),
     ],
     model: Annotated[
@@ -40,6 +42,7 @@ def evaluate(
         typer.Argument(
             help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     labels: Annotated[
@@ -51,7 +54,10 @@ def evaluate(
     text_column: Annotated[str | None, typer.Option(help="Column of the text.", metavar="NAME")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label.", metavar="NAME")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Another model with the same labels, to compare with.", metavar="MODEL")
+        str | None,
+        typer.Option(
+            help="Another model with the same labels, to compare with.", metavar="MODEL", autocompletion=models
+        ),
     ] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     log: Annotated[

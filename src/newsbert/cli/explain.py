@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.errors import UsageError
@@ -40,6 +41,7 @@ def explain(
         typer.Option(
             help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import files
 from newsbert.cli.options import Debug, Json, ModelName, setting
 from newsbert.cli.output import Output
 from newsbert.settings import TrainSettings
@@ -27,7 +28,7 @@ Examples:
 
 def init(
     data: Annotated[
-        str, typer.Argument(help=str(config.help_of(TrainSettings, "data")), metavar="DATA")
+        str, typer.Argument(help=str(config.help_of(TrainSettings, "data")), metavar="DATA", autocompletion=files)
     ] = TrainSettings.data,
     labels: Annotated[str | None, setting(TrainSettings, "labels", metavar="A,B,…")] = None,
     text_column: Annotated[str | None, setting(TrainSettings, "text_column", metavar="NAME")] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output, layer_rows
 from newsbert.settings import ImageSettings
@@ -23,7 +24,9 @@ Examples:
 def inspect(
     image: Annotated[
         str | None,
-        typer.Argument(help="An image, or a model with one.", show_default="the version registered last"),
+        typer.Argument(
+            help="An image, or a model with one.", show_default="the version registered last", autocompletion=models
+        ),
     ] = None,
     bill: Annotated[bool, typer.Option("--bill", help="Print the CycloneDX bill of materials as it is.")] = False,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,

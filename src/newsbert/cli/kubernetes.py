@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.settings import KubernetesSettings, ServeSettings
@@ -22,7 +23,10 @@ Examples:
 
 def kubernetes(
     model: Annotated[
-        str | None, typer.Argument(help="A version whose image was pushed: BertModel/2, BertModel@champion.")
+        str | None,
+        typer.Argument(
+            help="A version whose image was pushed: BertModel/2, BertModel@champion.", autocompletion=models
+        ),
     ] = None,
     image: Annotated[
         str | None, typer.Option(metavar="REFERENCE", help="Its image, if not the one that build-image pushed.")

@@ -1,5 +1,6 @@
 """Options that several commands share, with help and defaults from the settings they set."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -8,11 +9,14 @@ from newsbert import config
 from newsbert.settings import RaySettings, TrackingSettings
 
 
-def setting(section: type, name: str, *flags: str, metavar: str | None = None) -> Any:
+def setting(
+    section: type, name: str, *flags: str, metavar: str | None = None, completed: Callable[..., Any] | None = None
+) -> Any:
     """An option for a setting: not given, it is resolved from environment, file and default."""
     default = config.default_of(section, name)
     shown = f" [dim]\\[default: {default}][/dim]" if default else ""
-    return typer.Option(*flags, help=f"{config.help_of(section, name)}{shown}", show_default=False, metavar=metavar)
+    told = f"{config.help_of(section, name)}{shown}"
+    return typer.Option(*flags, help=told, show_default=False, metavar=metavar, autocompletion=completed)
 
 
 TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]

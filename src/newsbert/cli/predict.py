@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import files, models
 from newsbert.cli.options import Debug, Json, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.errors import NewsbertError, UsageError
@@ -43,6 +44,7 @@ def predict(
         typer.Option(
             help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
@@ -54,6 +56,7 @@ def predict(
             help="Classify the rows of a csv, tsv, json, jsonl or parquet file, also .gz, here or at s3://… or gs://…."
             " It may be of any size; only json is held in memory.",
             metavar="FILE",
+            autocompletion=files,
         ),
     ] = None,
     output: Annotated[
@@ -62,6 +65,7 @@ def predict(
             help="Where the rows of --file go, with the answers, here or at s3://… or gs://…; those that got none go to"
             " OUTPUT.rejected.jsonl too, with the reason.",
             metavar="FILE",
+            autocompletion=files,
         ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text in --file.", metavar="NAME")] = None,

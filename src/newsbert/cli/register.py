@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import runs
 from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri
 from newsbert.cli.output import Output
 from newsbert.errors import UsageError
@@ -27,6 +28,7 @@ def register(
         typer.Argument(
             help="Run id, its beginning, runs:/RUN_ID/model, or a bundle's directory.",
             show_default="the latest finished run",
+            autocompletion=runs,
         ),
     ] = None,
     model_name: ModelName = None,

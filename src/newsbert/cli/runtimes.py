@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri
 from newsbert.cli.output import Output, size
 
@@ -25,6 +26,7 @@ def runtimes(
         typer.Argument(
             help="BertModel/7, BertModel@champion, models:/…, a run id or a bundle's directory.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     texts: Annotated[

@@ -7,6 +7,7 @@ import typer
 
 from newsbert import config
 from newsbert.cli import kubernetes
+from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.cli.stopping import stop_on_signals
@@ -97,6 +98,7 @@ def locally(
         typer.Argument(
             help="BertModel/2, BertModel@champion, a bundle's directory, a run id or a .mar file.",
             show_default="the version registered last",
+            autocompletion=models,
         ),
     ] = None,
     host: Host = None,
@@ -216,7 +218,10 @@ def locally(
 @app.command("container", epilog=CONTAINER_EXAMPLES)
 def container(
     model: Annotated[
-        str | None, typer.Argument(help="BertModel/2 or an image.", show_default="the version registered last")
+        str | None,
+        typer.Argument(
+            help="BertModel/2 or an image.", show_default="the version registered last", autocompletion=models
+        ),
     ] = None,
     host: Host = None,
     port: Port = None,

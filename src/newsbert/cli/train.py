@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import files, runs
 from newsbert.cli.options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.errors import UsageError
@@ -38,7 +39,7 @@ Examples:
 
 
 def train(
-    data: Annotated[str | None, setting(TrainSettings, "data", metavar="DATA")] = None,
+    data: Annotated[str | None, setting(TrainSettings, "data", metavar="DATA", completed=files)] = None,
     labels: Annotated[str | None, setting(TrainSettings, "labels", metavar="A,B,…")] = None,
     text_column: Annotated[str | None, setting(TrainSettings, "text_column", metavar="NAME")] = None,
     label_column: Annotated[str | None, setting(TrainSettings, "label_column", metavar="NAME")] = None,
@@ -55,12 +56,16 @@ def train(
     review_precision: Annotated[float | None, setting(TrainSettings, "review_precision", metavar="SHARE")] = None,
     review_below: Annotated[float | None, setting(TrainSettings, "review_below", metavar="SCORE")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
-    output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR")] = None,
+    output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR", completed=files)] = None,
     model_name: ModelName = None,
     experiment: Experiment = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Go on with a run that was killed or failed: its id, or its directory."),
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was killed or failed: its id, or its directory.",
+            autocompletion=runs,
+        ),
     ] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
