@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install test lint workflows infra long clean
+.PHONY: quickstart install test lint workflows infra docs long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -74,7 +74,14 @@ infra: $(VENV)/infra workflows
 	$(VENV)/infra/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose/compose.yaml
 	! command -v promtool >/dev/null || promtool check config infra/compose/prometheus.yml
 
-test: lint infra
+# What looks at the playground's page for whoever cannot see it, or not well.
+$(VENV)/axe:
+	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $@ axe-core@4.14.1
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/make_cli_reference.py
+
+test: lint infra $(VENV)/axe
 	# More than the cores that CI has: most tests wait for servers and containers.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 

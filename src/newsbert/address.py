@@ -29,7 +29,7 @@ class Address:
     @property
     def connect_host(self) -> str:
         """The address to reach it by from this machine."""
-        return _connect_host(self.host)
+        return connect_host(self.host)
 
     @property
     def grpc_ports(self) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class Address:
     def metrics_url(self) -> str | None:
         """The URL that Prometheus is to scrape, seen from this machine; `None` where it cannot be reached."""
         port = self.metrics_port
-        return f"http://{_connect_host(self.metrics_host)}:{port}{scraping.PATH}" if port else None
+        return f"http://{connect_host(self.metrics_host)}:{port}{scraping.PATH}" if port else None
 
     @property
     def predictions_url(self) -> str:
@@ -53,7 +53,8 @@ class Address:
         return f"{self.url}/predictions/{SERVED_NAME}"
 
 
-def _connect_host(host: str) -> str:
+def connect_host(host: str) -> str:
+    """The address to reach a server by from this machine that listens on `host`."""
     return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
 
 
@@ -64,7 +65,7 @@ def claim_port(host: str, port: int) -> int:
         UsageError: If the host is empty or an IPv6 address.
         MachineError: If it is in use or no port, or the host is none of this machine's.
     """
-    with _hold(host, port) as held:
+    with hold(host, port) as held:
         return int(held.getsockname()[1])
 
 
@@ -80,12 +81,22 @@ def check_ports(settings: ServeSettings) -> None:
         raise UsageError(f"port {settings.metrics_port} cannot be for metrics too", "give another --metrics-port")
 
 
-def _hold(host: str, port: int) -> socket.socket:
-    """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same."""
+def hold(host: str, port: int, hint: str = "newsbert serve locally --port 0 takes a free port") -> socket.socket:
+    """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same.
+
+    Args:
+        host: The address.
+        port: The port, or 0 for a free one.
+        hint: What to do if it cannot be had.
+
+    Raises:
+        UsageError: If the host is empty or an IPv6 address.
+        MachineError: If the port is in use or none, or the host is none of this machine's.
+    """
     if not host:
         raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
     if ":" in host:
-        raise UsageError(f"--host {host}: TorchServe listens on IPv4 addresses only", "give one, such as 127.0.0.1")
+        raise UsageError(f"--host {host}: only IPv4 addresses are listened on", "give one, such as 127.0.0.1")
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -93,9 +104,7 @@ def _hold(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
         held.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise MachineError(
-            f"cannot listen on {host}:{port}: {reason}", "newsbert serve locally --port 0 takes a free port"
-        ) from error
+        raise MachineError(f"cannot listen on {host}:{port}: {reason}", hint) from error
     return held
 
 
@@ -123,5 +132,5 @@ def claimed(settings: ServeSettings) -> Iterator[Address]:
         (LOOPBACK, 0),
     ]
     with contextlib.ExitStack() as stack:
-        ports = [int(stack.enter_context(_hold(*each)).getsockname()[1]) for each in wanted]
+        ports = [int(stack.enter_context(hold(*each)).getsockname()[1]) for each in wanted]
         yield Address(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])

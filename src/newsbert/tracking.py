@@ -309,6 +309,14 @@ class Tracker:
         except MlflowException:
             return None
 
+    def page_of(self, run_id: str) -> str | None:
+        """The page that shows a run, if this is a server that has it and has pages."""
+        run = self.get_run(run_id) if self.settings.tracking_uri.startswith(("http://", "https://")) else None
+        if run is None:
+            return None
+        base = _without_user(self.settings.tracking_uri).rstrip("/")
+        return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
     def versions(self, name: str | None = None) -> "list[ModelVersion]":
         """All versions of a registered model, or of all of them."""
         found: list[ModelVersion] = []

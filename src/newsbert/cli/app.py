@@ -21,6 +21,7 @@ from newsbert.cli import (
     explain,
     init,
     inspect,
+    playground,
     predict,
     register,
     rollback,
@@ -65,6 +66,7 @@ app.add_typer(tracking.app, name="tracking")
 app.add_typer(configuration.app, name="config")
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
+app.command("playground", epilog=playground.EXAMPLES)(playground.playground)
 
 
 def _print_version(value: bool) -> None:

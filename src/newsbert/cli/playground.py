@@ -1,0 +1,82 @@
+"""`newsbert playground`."""
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from newsbert import config, loopback
+from newsbert.cli.completion import models
+from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.output import Output
+from newsbert.cli.stopping import stop_on_signals
+from newsbert.errors import MissingExtraError, UsageError
+from newsbert.settings import ServeSettings
+
+EXAMPLES = """
+Examples:
+
+    newsbert playground
+
+    newsbert playground BertModel/2 --against BertModel/1
+
+    newsbert playground --url http://127.0.0.1:8080 --open
+"""
+
+
+def playground(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
+            show_default="the version registered last",
+            autocompletion=models,
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another model, to be shown beside it.", metavar="MODEL", autocompletion=models)
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
+    runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
+    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
+    host: Annotated[str, typer.Option(help="Address the page answers on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port the page answers on; 0 takes a free one.", min=0, max=65_535)] = 7860,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    tracking_uri: TrackingUri = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Try a model, or two beside each other, on a page in the browser, until Ctrl+C.
+
+    It shows all probabilities, whether a person should review the answer, and which words it rests on.
+    """
+    screen = Output(as_json)
+    for name, given in {"MODEL": model, "--runtime": runtime, "--review-below": review_below}.items():
+        if url is not None and given is not None:
+            raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
+    try:
+        from newsbert.playground import models, server
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in {"starlette", "uvicorn"}:
+            raise
+        raise MissingExtraError(module, "playground") from error
+    settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+    stop = stop_on_signals()
+    screen.log("loading …")
+    shown = [models.served(url) if url is not None else models.loaded(model, settings, tracking_uri)]
+    if against is not None:
+        shown.append(models.loaded(against, settings, tracking_uri))
+
+    def on_ready(page: str) -> None:
+        if screen.as_json:
+            screen.document({"url": page, "models": [each.predictor.name for each in shown]})
+        else:
+            screen.result(page)
+        if not loopback.is_here(host):
+            screen.note(f"whoever reaches {host} can use it: it asks for no password")
+        if open_browser:
+            webbrowser.open(page)
+
+    server.serve(shown, host, port, stop, on_ready)
+    screen.log("stopped")

@@ -1,0 +1,79 @@
+"""The models that a playground shows: loaded here, or served somewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from newsbert import api
+from newsbert.client import Client
+from newsbert.errors import TrackingError
+from newsbert.model import Model
+from newsbert.settings import ServeSettings
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A model on the page.
+
+    Attributes:
+        predictor: What answers.
+        labels: All labels, in their order.
+        runtime: What computes the answers, where that is known.
+        review_below: The score below which a person has to see an answer, where that is known.
+        run_id: The MLflow run that made it, where that is known.
+        run_page: That run's page, where a tracking server has one.
+    """
+
+    predictor: Model | Client
+    labels: Sequence[str]
+    runtime: str | None = None
+    review_below: float | None = None
+    run_id: str | None = None
+    run_page: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """What the page is told of it."""
+        return {
+            "name": self.predictor.name,
+            "labels": list(self.labels),
+            "runtime": self.runtime,
+            "review_below": self.review_below,
+            "run_id": self.run_id,
+            "run_page": self.run_page,
+        }
+
+
+def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | None) -> Shown:
+    """Load a model into this process.
+
+    Args:
+        reference: As `newsbert.load` takes it.
+        settings: Its runtime, and the score below which a person has to see an answer.
+        tracking_uri: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: If there is no such model, or it is not what training wrote.
+    """
+    located = api.locate(reference, tracking_uri=tracking_uri)
+    model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
+    page = None if located.run_id is None else _page_of(located.run_id, tracking_uri)
+    return Shown(model, model.bundle.contract.labels, model.runtime, model.review_below, located.run_id, page)
+
+
+def served(url: str) -> Shown:
+    """Ask a served model for its name and labels.
+
+    Raises:
+        NewsbertError: If no newsbert model answers there.
+    """
+    client = Client(url)
+    (answer,) = client.predict(["newsbert"])
+    client.name = client.name or url
+    return Shown(client, tuple(answer.probabilities))
+
+
+def _page_of(run_id: str, tracking_uri: str | None) -> str | None:
+    """A run's page; a version may come from another server, which has it."""
+    try:
+        return api.connect(tracking_uri).page_of(run_id)
+    except TrackingError:
+        return None

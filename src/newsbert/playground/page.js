@@ -1,0 +1,186 @@
+// Asks every model for its answer first, which is quick, and then for the words that the answer rests on.
+
+const form = document.querySelector("#ask");
+const text = document.querySelector("#text");
+const status = document.querySelector("#status");
+const answers = document.querySelector("#answers");
+const template = document.querySelector("#answer");
+const MOST_IN_ORDER = 12; // labels that are shown in their own order; more are sorted by probability
+
+let asked = 0; // what is late for an older text is not shown
+const cards = [];
+
+function element(name, content, className = "") {
+  const made = document.createElement(name);
+  made.textContent = content;
+  made.className = className;
+  return made;
+}
+
+async function ask(path, body) {
+  let response;
+  try {
+    response = await fetch(path, body && {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    });
+  } catch {
+    throw new Error("The playground does not answer any more. Start it again: newsbert playground");
+  }
+  const answer = await response.json().catch(() => ({ message: `${response.status} ${response.statusText}` }));
+  if (!response.ok) throw new Error([answer.message, answer.hint].filter(Boolean).join(". "));
+  return answer;
+}
+
+function makeCard(model, index) {
+  const node = template.content.firstElementChild.cloneNode(true);
+  const find = (selector) => node.querySelector(selector);
+  find("h2").textContent = model.name;
+  const about = find(".about");
+  const said = [model.runtime, model.review_below === null ? null : `review below ${model.review_below.toFixed(2)}`];
+  about.append(said.filter(Boolean).join(" · "));
+  if (model.run_id) {
+    if (about.textContent) about.append(" · ");
+    about.append("MLflow run ");
+    const run = element(model.run_page ? "a" : "span", model.run_id.slice(0, 12));
+    if (model.run_page) Object.assign(run, { href: model.run_page, target: "_blank", rel: "noopener noreferrer" });
+    about.append(run);
+  }
+  answers.append(node);
+  return { node, find, model, index };
+}
+
+function fail(card, error) {
+  card.find(".error").textContent = error.message;
+  card.find(".error").hidden = false;
+  card.find(".result").hidden = true;
+}
+
+function showAnswer(card, answer) {
+  card.find(".error").hidden = true;
+  card.find(".result").hidden = false;
+  card.find(".label").textContent = answer.label;
+  card.find(".score").textContent = `${(answer.score * 100).toFixed(1)}% sure`;
+  card.find(".review").hidden = !answer.review;
+  card.find(".review").textContent = "needs review";
+  const rows = Object.entries(answer.probabilities);
+  if (rows.length > MOST_IN_ORDER) rows.sort((one, other) => other[1] - one[1]);
+  card.find(".bars tbody").replaceChildren(...rows.map(([label, probability]) => {
+    const row = document.createElement("tr");
+    const head = element("th", "");
+    head.scope = "row";
+    const button = element("button", label);
+    button.type = "button";
+    button.addEventListener("click", () => showWords(card, asked, card.text, label));
+    head.append(button);
+    const bar = element("div", "", "bar");
+    bar.setAttribute("aria-hidden", "true");
+    const share = document.createElement("span");
+    share.style.setProperty("--share", probability);
+    bar.append(share);
+    const cell = document.createElement("td");
+    cell.append(bar);
+    row.append(head, cell, element("td", probability.toFixed(3)));
+    return row;
+  }));
+}
+
+async function showWords(card, turn, sent, label) {
+  const words = card.find(".words");
+  for (const button of card.node.querySelectorAll(".bars button")) {
+    button.setAttribute("aria-pressed", String(button.textContent === label));
+  }
+  card.find("h3").textContent = `Words that speak for ${label}, or against it`;
+  card.wanted = label;
+  words.setAttribute("aria-busy", "true");
+  try {
+    const answer = await ask(`models/${card.index}/explanations`, { text: sent, label });
+    if (turn !== asked || card.wanted !== label) return;
+    drawWords(card, answer.explanation);
+  } catch (error) {
+    if (turn === asked) fail(card, error);
+  } finally {
+    words.removeAttribute("aria-busy");
+  }
+}
+
+function drawWords(card, { words, text: read, method, label }) {
+  const most = Math.max(...words.map((word) => Math.abs(word.attribution)), 1e-9);
+  const parts = [];
+  const characters = Array.from(read); // positions count code points, as Python's do
+  let after = 0;
+  for (const word of words) {
+    parts.push(characters.slice(after, word.start).join(""));
+    const span = element("span", word.text, word.attribution >= 0 ? "for" : "against");
+    const weight = Math.abs(word.attribution) / most;
+    if (weight < 0.1) span.className = "";
+    span.style.setProperty("--weight", weight.toFixed(3));
+    span.title = signed(word.attribution);
+    parts.push(span);
+    after = word.end;
+  }
+  const rest = characters.slice(after).join("");
+  if (rest.trim()) parts.push(element("span", `${rest} (not read: the text is too long)`, "unread"));
+  card.find(".words").replaceChildren(...parts);
+  const sorted = [...words].sort((one, other) => Math.abs(other.attribution) - Math.abs(one.attribution));
+  card.find(".numbers tbody").replaceChildren(...sorted.map((word) => {
+    const row = document.createElement("tr");
+    row.append(element("td", word.text), element("td", signed(word.attribution)));
+    return row;
+  }));
+  card.find(".method").textContent = `What each word adds to the probability of ${label}, by ${method}.`;
+  card.find("details").hidden = false;
+}
+
+function signed(number) {
+  return (number < 0 ? "−" : "+") + Math.abs(number).toFixed(3);
+}
+
+async function classify() {
+  const sent = text.value;
+  const turn = ++asked;
+  status.textContent = "Asking …";
+  const given = await Promise.all(cards.map(async (card) => {
+    card.text = sent;
+    try {
+      const answer = await ask(`models/${card.index}/predictions`, { text: sent });
+      if (turn !== asked) return null;
+      card.find(".words").replaceChildren();
+      card.find("details").hidden = true;
+      showAnswer(card, answer);
+      return answer;
+    } catch (error) {
+      if (turn === asked) fail(card, error);
+      return null;
+    }
+  }));
+  if (turn !== asked) return;
+  const said = given.map((answer, index) => answer &&
+    `${cards.length > 1 ? `${cards[index].model.name}: ` : ""}${answer.label}, ${(answer.score * 100).toFixed(1)}% sure`);
+  status.textContent = said.filter(Boolean).join(". ");
+  await Promise.all(cards.map((card, index) => given[index] && showWords(card, turn, sent, given[index].label)));
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  classify();
+});
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+});
+
+try {
+  const { models, examples } = await ask("models");
+  models.forEach((model, index) => cards.push(makeCard(model, index)));
+  document.title = `${models.map((model) => model.name).join(" and ")}: newsbert playground`;
+  document.querySelector("#examples").append(...examples.map((example) => {
+    const button = element("button", example);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      text.value = example;
+      classify();
+    });
+    return button;
+  }));
+} catch (error) {
+  status.textContent = error.message;
+}
