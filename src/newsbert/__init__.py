@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newsbert.api import load, train
+    from newsbert.api import load, register, train
     from newsbert.evaluating import EvaluateResult, evaluate
     from newsbert.explanation import Explanation
     from newsbert.model import Model, Prediction
+    from newsbert.tracking import Version
     from newsbert.training_run import TrainResult
 
     __version__: str
@@ -25,21 +26,25 @@ __all__ = [
     "Model",
     "Prediction",
     "TrainResult",
+    "Version",
     "__version__",
     "evaluate",
     "load",
+    "register",
     "train",
 ]
 
 _HOMES = {
     "TrainResult": "newsbert.training_run",
     "load": "newsbert.api",
+    "register": "newsbert.api",
     "train": "newsbert.api",
     "EvaluateResult": "newsbert.evaluating",
     "evaluate": "newsbert.evaluating",
     "Explanation": "newsbert.explanation",
     "Model": "newsbert.model",
     "Prediction": "newsbert.model",
+    "Version": "newsbert.tracking",
 }
 
 

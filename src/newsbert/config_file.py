@@ -19,7 +19,7 @@ _HEAD = f"""\
 """
 _TAIL = """
 # Further tables: [environments.NAME], where newsbert deploy puts models; [kubernetes]; [tracking], the server of
-# newsbert tracking up; [ray]. The README's part on configuration has their keys.
+# newsbert tracking up; [ray]. docs/configuration.md has their keys.
 """
 
 

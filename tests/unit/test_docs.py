@@ -1,0 +1,103 @@
+"""What README and docs say of the commands is so."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from newsbert.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "infra").glob("*/README.md"))]
+_BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def test_the_reference_is_that_of_these_commands() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli_reference", ROOT / "docs/make_cli_reference.py")
+    assert spec is not None and spec.loader is not None
+    generator: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    assert generator.FILE.read_text(encoding="utf-8") == generator.reference(), "make docs"
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
+    for kind, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            if kind == "console" and not line.startswith("$ "):
+                continue
+            for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
+                lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
+                lexer.whitespace_split = True
+                words: list[str] = []
+                for word in lexer:
+                    if set(word) <= set("();<>|&"):
+                        break
+                    words.append(word)
+                yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_are_calls_that_can_be_made(page: Path) -> None:
+    for words in _commands(page):
+        if not words or "…" in words:
+            continue
+        command: Any = typer.main.get_command(app)
+        rest, context = list(words), None
+        while hasattr(command, "commands"):
+            assert rest and (rest[0] in command.commands or rest[0].startswith("-")), words
+            if rest[0].startswith("-"):
+                break
+            command = command.commands[rest.pop(0)]
+        if "--help" in rest:
+            continue
+        try:
+            context = command.make_context("newsbert", rest)
+        except Exception as error:
+            pytest.fail(f"newsbert {shlex.join(words)}: {error}")
+        assert context is not None
+
+
+def test_there_are_commands_in_the_pages() -> None:
+    assert len([words for page in PAGES for words in _commands(page)]) > 100
+
+
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def _anchors(page: Path) -> set[str]:
+    """Names that headings of a page have on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    linked = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if page.parent.name == "docs" and f"docs/{page.name}" not in linked] == []
+
+
+def test_errors_that_are_explained_are_raised() -> None:
+    """The words of every message in the table by error message stand in the code."""
+    table = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").partition("## By error message")[2]
+    sources = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src/newsbert").rglob("*.py")))
+    code = re.sub(r'"\s+f?"', "", sources)  # messages that are cut into lines
+    for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):
+        for message in re.findall(r"`([^`]+)`", cell):
+            for words in re.split(r"…|'[^']*'", message):
+                assert words.strip(" .:;") in code, (message, words)
