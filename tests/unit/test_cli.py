@@ -86,6 +86,16 @@ def test_each_commands_help_has_examples_of_it(cli: Cli, command: list[str]) -> 
         assert option in result.stdout
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_what_is_shown_fits_and_keeps_words_whole(cli: Cli, bundle: Bundle, columns: int) -> None:
+    result = cli("predict", "--model", bundle.path, "goal " * 40, COLUMNS=str(columns))
+    assert result.returncode == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\x1b" not in result.stdout
+    for name in ("review", *(word for label in LABELS for word in label.split())):
+        assert name in result.stdout
+
+
 def test_the_version_is_the_packages(cli: Cli) -> None:
     result = cli("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"newsbert {newsbert.__version__}\n", "")

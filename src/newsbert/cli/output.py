@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,6 +21,9 @@ from newsbert.errors import NewsbertError
 if TYPE_CHECKING:
     from newsbert.engine import Layer
     from newsbert.problems import Problem
+
+LONG_WORD = 20
+"""Cells of a word from which it may be broken in a table."""
 
 LOG_INTERVAL_S = 3.0
 
@@ -59,13 +63,18 @@ class Output:
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
     ) -> None:
-        """Write a table of the result; its first `words` columns hold words, the others numbers."""
-        table = Table(title=title and escape(title), title_justify="left", title_style="bold", header_style="bold")
-        for index, header in enumerate(headers):
-            table.add_column(escape(header), justify="right" if index >= words else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*map(escape, row))
-        Console(highlight=False).print(table)
+        """Write a table of the result; its first `words` columns hold words, the others numbers.
+
+        Where it would be too wide to keep words whole, every row is a list of what it has in each column.
+        """
+        console = Console(highlight=False)
+        cells = [list(row) for row in rows]
+        least = _least_widths([headers, *cells])
+        fits = sum(width + 3 for width in least) + 1 <= console.width
+        table = _across(headers, cells, words, least) if fits else _down(headers, cells)
+        table.title = title and escape(title)
+        table.title_justify, table.title_style = "left", "bold"
+        console.print(table)
 
     def raw(self, output: bytes) -> None:
         """Pass on what another newsbert wrote as its result."""
@@ -137,6 +146,36 @@ class Output:
             yield progress
         finally:
             progress.close()
+
+
+def _across(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, least: Sequence[int]) -> Table:
+    table = Table(header_style="bold")
+    for index, (header, width) in enumerate(zip(headers, least, strict=True)):
+        table.add_column(
+            escape(header), justify="right" if index >= words else "left", overflow="fold", min_width=width
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _down(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(show_header=False)
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        for header, cell in zip(headers, row, strict=True):
+            table.add_row(escape(header), escape(cell))
+        table.add_section()
+    return table
+
+
+def _least_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Cells of a terminal that each column needs to break no word but those that are long anyway."""
+    return [
+        max((min(cell_len(word), LONG_WORD) for cell in column for word in cell.split()), default=0)
+        for column in zip(*rows, strict=True)
+    ]
 
 
 class Progress:
