@@ -71,9 +71,9 @@ def forget(port: int) -> None:
     (_directory() / f"{port}.json").unlink(missing_ok=True)
 
 
-def noted() -> int:
-    """How many servers are written down, whether they still run or not."""
-    return len(list(_directory().glob("*.json")))
+def noted() -> set[int]:
+    """The ports of servers that are written down, whether they still run or not."""
+    return {int(file.stem) for file in _directory().glob("*.json") if file.stem.isdecimal()}
 
 
 def running() -> list[Detached]:

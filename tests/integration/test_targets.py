@@ -52,6 +52,7 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
     directory = tmp_path_factory.mktemp("models")
     uri = f"sqlite:///{shutil.copy(trained[1].removeprefix('sqlite:///'), directory)}"
+    mlflow.set_tracking_uri(uri)  # where the source of a version is looked up, whatever the client's
     client = mlflow.MlflowClient(uri, registry_uri=uri)
     first = client.get_model_version("TinyModel", "1")
     assert first.source is not None

@@ -74,11 +74,12 @@ def port() -> str:
         NoteError: If another program has it.
     """
     settings = config.resolve(ServeSettings)
-    if any(each.port == settings.port for each in servers.running()):
-        return f"{settings.port}: a detached server has it"
     try:
         taken = address.claim_port(settings.host, settings.port)
     except ServingError as error:
+        # Only looked up: which notes are of servers that are gone is the other check's, at the same time.
+        if settings.port in servers.noted():
+            return f"{settings.port}: a detached server has it"
         raise NoteError(error.message, error.hint) from error
     return f"{settings.host}:{taken} is free"
 
@@ -89,8 +90,7 @@ def detached() -> str:
     Raises:
         NoteError: If one does not.
     """
-    noted = servers.noted()
-    running = servers.running()
+    noted, running = len(servers.noted()), servers.running()
     silent = []
     for each in running:
         try:
