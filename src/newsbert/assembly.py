@@ -18,6 +18,7 @@ from newsbert import (
     data,
     export,
     fidelity,
+    label_errors,
     model_card,
     plots,
     quantization,
@@ -31,6 +32,7 @@ from newsbert.evaluation import FloatArray, Scores, calibration_error, reliabili
 from newsbert.events import Event, Note, Phase
 from newsbert.fidelity import Reference
 from newsbert.golden import GOLDEN_ITEMS
+from newsbert.label_errors import Disputed
 from newsbert.review import Curve, Threshold
 from newsbert.runtimes import Runtime
 from newsbert.runtimes.tokenization import SequenceTokenizer
@@ -54,11 +56,13 @@ class Tested:
         scores: On the test rows.
         texts_per_second: How fast it answered them.
         review: The threshold below which a person has to see an answer, and behind it those for other precisions.
+        mistakes: Test rows that it labels otherwise than they are, the surest first.
     """
 
     scores: Scores
     texts_per_second: float
     review: list[Threshold]
+    mistakes: list[Disputed]
 
 
 def write(
@@ -131,7 +135,8 @@ def write(
     lines = requirements.pinned(requirements.SERVING_EXTRA)
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
-    return Tested(scores, speed, thresholds), bundle.seal(part, contract)
+    mistakes = label_errors.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
+    return Tested(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
 
 
 def _choose_threshold(

@@ -134,6 +134,16 @@ class Contract:
     format_version: int = FORMAT_VERSION
     review_below: float = 0.0
 
+    @property
+    def description(self) -> str:
+        """What the model is, in two sentences."""
+        rows = self.data["rows"]
+        return (
+            f"News classifier ({', '.join(self.labels)}), {self.base_model['name']} fine-tuned on "
+            f"{rows['train']} rows of {self.data['name']}. On {rows['test']} test rows: "
+            f"accuracy {self.metrics['accuracy']:.4f}, macro F1 {self.metrics['f1_macro']:.4f}."
+        )
+
     def to_json(self) -> str:
         """Return the contract as it stands in a bundle."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

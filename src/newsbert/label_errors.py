@@ -24,8 +24,8 @@ _SHOWN_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A training row that both models would label otherwise.
+class Disputed:
+    """A row that the model labels otherwise than it is.
 
     Attributes:
         text: Its beginning.
@@ -61,17 +61,29 @@ def doubted(fitted: Fitted, seed: int) -> IntArray:
     return np.asarray(fitted.rows[judged[found]][:MOST])
 
 
-def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[Suspect]:
+def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[Disputed]:
     """Those of the rows that the model labels otherwise too, the surest first."""
     if not len(rows):
         return []
     texts = [train.texts[row] for row in rows.tolist()]
-    given = np.asarray(train.labels)[rows]
-    probabilities: FloatArray = runtime.predict_prepared(texts)
-    places, best = np.arange(len(rows)), probabilities.argmax(axis=1)
+    return disputed(texts, np.asarray(train.labels)[rows], runtime.predict_prepared(texts), label_names)
+
+
+def disputed(
+    texts: Sequence[str], given: IntArray, probabilities: FloatArray, label_names: Sequence[str]
+) -> list[Disputed]:
+    """The rows that the model labels otherwise than they are, the surest first.
+
+    Args:
+        texts: The rows' texts.
+        given: Their labels, `(rows,)`.
+        probabilities: The model's, `(rows, num_labels)`.
+        label_names: In label order.
+    """
+    places, best = np.arange(len(texts)), probabilities.argmax(axis=1)
     margin = probabilities[places, best] - probabilities[places, given]
     return [
-        Suspect(
+        Disputed(
             texts[place][:_SHOWN_CHARACTERS],
             label_names[given[place]],
             label_names[best[place]],
@@ -80,4 +92,4 @@ def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: R
         )
         for place in np.argsort(-margin, kind="stable").tolist()
         if best[place] != given[place]
-    ]
+    ][:MOST]

@@ -22,6 +22,8 @@ DIGEST_TAG = "newsbert.bundle_digest"
 DATA_DIGEST_TAG = "newsbert.data_digest"
 """Training sets it before anything else: a run that has it is a training, whatever became of it."""
 
+_NOTE_TAG = "mlflow.note.content"
+"""What MLflow's pages show as a run's description."""
 
 _PAUSES_S = (1, 2, 5, 10, 30)
 _MOST_METRICS = 1000
@@ -210,4 +212,5 @@ class RunLog:
                 params={"max_length": str(bundle.contract.max_length)},
                 tags={DIGEST_TAG: bundle.digest},
             )
-        self.tags({MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest})
+        found = {MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest}
+        self.tags({**found, _NOTE_TAG: bundle.contract.description})

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _REACH_TIMEOUT_S = 5
 _LAST_METRICS_S = 3.0
+_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
+"""The tag by which MLflow's pages know that an experiment is of trainings, and not of prompts and traces."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class Tracker:
         with self.errors():
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
             if run_id is None and not config.in_mlflow_run():
-                mlflow.set_experiment(self.settings.experiment)
+                experiment = mlflow.set_experiment(self.settings.experiment)
+                if _KIND not in experiment.tags:
+                    mlflow.set_experiment_tag(_KIND, _TRAINING)
             set_system_metrics_sampling_interval(5)
             active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
         status = "FAILED"
@@ -209,7 +213,7 @@ class Tracker:
                     run_id=run.info.run_id,
                     model_id=model_id,
                     tags=_version_tags(run, bundle),
-                    description=_describe(bundle),
+                    description=bundle.contract.description,
                 )
             if alias is not None:
                 self._client.set_registered_model_alias(name, alias, version.version)
@@ -495,13 +499,3 @@ def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
     }
     revision = run.data.tags.get(MLFLOW_GIT_COMMIT)
     return {**tags, REVISION_TAG: revision} if revision else tags
-
-
-def _describe(bundle: Bundle) -> str:
-    contract = bundle.contract
-    return (
-        f"News classifier ({', '.join(contract.labels)}), {contract.base_model['name']} fine-tuned on "
-        f"{contract.data['rows']['train']} rows of {contract.data['name']}. "
-        f"On {contract.data['rows']['test']} test rows: accuracy {contract.metrics['accuracy']:.4f}, "
-        f"macro F1 {contract.metrics['f1_macro']:.4f}."
-    )

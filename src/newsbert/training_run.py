@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from newsbert.assembly import Tested
     from newsbert.baseline import Baseline
     from newsbert.evaluation import IntArray
-    from newsbert.label_errors import Suspect
+    from newsbert.label_errors import Disputed
     from newsbert.run_log import RunLog
     from newsbert.runtimes.tokenization import SequenceTokenizer
     from newsbert.tracking import Tracker, Version
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BUNDLES = Path("bundles")
 """Where bundles are, if no place is named."""
 
-_SUSPECTS = "suspected_label_errors.json"
+_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
 OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
 
@@ -310,14 +310,15 @@ def _write_log(
     tested: "Tested",
     trained: "Trained",
     baseline: "Baseline",
-    suspects: "list[Suspect]",
+    suspects: "list[Disputed]",
 ) -> None:
     """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
     tags = {"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
     if trained.diverged_at is not None:
         tags["newsbert.diverged_at"] = str(trained.diverged_at)
-    if suspects:  # MLflow shows as a table what this tag says is one
-        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": _SUSPECTS, "type": "table"}])
+    tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}
+    # MLflow shows as a table what this tag says is one.
+    tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables if tables[name]])
     more = {
         "training_seconds": trained.seconds,
         "best_step": float(trained.best_step),
@@ -327,10 +328,11 @@ def _write_log(
     }
     delivery.write(directory, delivery.metrics_of(finished) | more, tags)
     (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
-    if suspects:  # in the run, and never in the bundle: they are the user's rows
-        rows = [dataclasses.asdict(each) for each in suspects]
-        table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
-        (directory / _SUSPECTS).write_text(json.dumps(table), encoding="utf-8")
+    for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
+        if disputed:
+            rows = [dataclasses.asdict(each) for each in disputed]
+            table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+            (directory / name).write_text(json.dumps(table), encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
     summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"

@@ -259,7 +259,7 @@ def test_the_link_leads_to_the_run_in_mlflow(browse: Browse, page: str) -> None:
     link = all_of(browser, ".about a")[0].get_attribute("href")
     run_id = link.rpartition("/")[2]
     browser.get(link)
-    wait(browser, lambda browser: run_id in browser.page_source and "eval_macro_f1" in browser.page_source)
+    wait(browser, lambda browser: run_id in browser.page_source and "test_f1_macro" in browser.page_source)
     browser.get_log("browser")  # MLflow's own
 
 

@@ -38,6 +38,8 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert run.data.metrics["review_below"] == contract.review_below == REVIEW_BELOW
     assert run.data.metrics["test_review_share"] == result.review[0].test.share
     assert run.data.metrics["test_kept_accuracy"] == result.review[0].test.accuracy
+    assert run.data.tags["mlflow.note.content"] == contract.description
+    assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     digest = contract.data["sha256"]
     assert run.inputs is not None
     assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
@@ -68,6 +70,8 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     splits |= {
         name: (split.texts, split.labels) for name in ("validation", "test") if (split := getattr(dataset, name))
     }
+    wrong, tested = dataset.test.texts[0], len(dataset.test)
+    splits["test"] = (dataset.test.texts, [(dataset.test.labels[0] + 1) % 3, *dataset.test.labels[1:]])
     for name, (texts, ids) in splits.items():
         lines = [
             json.dumps({"text": text, "label": dataset.label_names[label]})
@@ -79,9 +83,10 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
         "--learning-rate", 3e-3, "--max-length", 48, "--output", "out", timeout_s=590,
     )  # fmt: skip
     assert train.returncode == 0, train.stderr
-    assert any(NAME in line and "1.0000" in line for line in train.stdout.splitlines())
+    right = f"{(tested - 1) / tested:.4f}"
+    assert any(NAME in line and right in line for line in train.stdout.splitlines())
     assert "training rows look mislabelled: see suspected_label_errors.json in the run" in train.stderr
-    assert f"| {NAME} | 1.0000 | 1.0000 |" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"| {NAME} | {right} | " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 
     run = api.connect(f"sqlite:///{tmp_path / 'mlflow.db'}").latest_run()
@@ -92,9 +97,11 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     found = {row[0] for row in table["data"]}
     assert len(found) >= 2  # the model may have learnt one
     assert found <= suspected
+    errors = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/worst_errors.json")
+    assert [row[0] for row in errors["data"]] == [wrong]
     for file in (tmp_path / "out").glob("*.*"):
         content = file.read_bytes()
-        assert not any(text.encode() in content for text in suspected), file
+        assert not any(text.encode() in content for text in (*suspected, wrong)), file
 
 
 def test_the_logged_model_has_both_flavors_pins_and_no_pickle(trained: tuple[newsbert.TrainResult, str]) -> None:

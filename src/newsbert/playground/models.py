@@ -9,6 +9,9 @@ from newsbert.errors import TrackingError
 from newsbert.model import Model
 from newsbert.settings import ServeSettings
 
+RETRY_S = 5.0
+"""How long a server is asked again that does not answer: a person waits."""
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -65,7 +68,7 @@ def served(url: str) -> Shown:
     Raises:
         NewsbertError: If no newsbert model answers there.
     """
-    client = Client(url)
+    client = Client(url, RETRY_S)
     (answer,) = client.predict(["newsbert"])
     client.name = client.name or url
     return Shown(client, tuple(answer.probabilities))
