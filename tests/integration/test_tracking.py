@@ -71,7 +71,9 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
         name: (split.texts, split.labels) for name in ("validation", "test") if (split := getattr(dataset, name))
     }
     wrong, tested = dataset.test.texts[0], len(dataset.test)
-    splits["test"] = (dataset.test.texts, [(dataset.test.labels[0] + 1) % 3, *dataset.test.labels[1:]])
+    relabelled = dataset.test.labels.copy()
+    relabelled[0] = (relabelled[0] + 1) % 3
+    splits["test"] = (dataset.test.texts, relabelled)
     for name, (texts, ids) in splits.items():
         lines = [
             json.dumps({"text": text, "label": dataset.label_names[label]})
