@@ -96,7 +96,7 @@ def hold(host: str, port: int, hint: str = "newsbert serve locally --port 0 take
     if not host:
         raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
     if ":" in host:
-        raise UsageError(f"--host {host}: only IPv4 addresses are listened on", "give one, such as 127.0.0.1")
+        raise UsageError(f"--host {host}: newsbert listens on IPv4 addresses only", "give one, such as 127.0.0.1")
     held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
