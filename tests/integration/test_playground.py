@@ -91,10 +91,12 @@ def test_it_answers_as_the_model_does(page: str, trained: tuple[newsbert.TrainRe
     assert ask(f"{page}/models/0/explanations", {"text": TEXT, "label": LABELS[1]})[2] == explained.to_dict()
 
 
-def test_it_tells_what_the_models_are(page: str, models: tuple[str, str]) -> None:
+def test_it_tells_what_the_models_are(
+    page: str, models: tuple[str, str], trained: tuple[newsbert.TrainResult, str]
+) -> None:
     _, _, told = ask(f"{page}/models")
     first, second = told["models"]
-    assert (first["name"], first["labels"], second["run_id"]) == (models[0], list(LABELS), None)
+    assert (first["name"], second["name"], second["run_id"]) == (models[0], trained[0].bundle.name, None)
     assert first["run_page"].startswith(f"{models[1]}/#/experiments/")
     assert first["run_page"].endswith(f"/runs/{first['run_id']}")
 

@@ -6,7 +6,6 @@ it out. Whoever cannot be asked, in a second, offers nothing: a shell has no pla
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +111,8 @@ def _runs(settings: TrackingSettings) -> Iterator[tuple[str, str]]:
 
 
 def _read(uri: str, query: str, *values: object) -> list[Any]:
+    import sqlite3
+
     path = quote(uri.partition("///")[2].partition("?")[0])
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as file:
         return file.execute(query, values).fetchall()

@@ -1,11 +1,10 @@
 """`newsbert playground`."""
 
-import webbrowser
 from typing import Annotated
 
 import typer
 
-from newsbert import config, loopback
+from newsbert import config
 from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
@@ -61,6 +60,8 @@ def playground(
         if module not in {"starlette", "uvicorn"}:
             raise
         raise MissingExtraError(module, "playground") from error
+    from newsbert import loopback
+
     settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
     stop = stop_on_signals()
     screen.log("loading …")
@@ -76,6 +77,8 @@ def playground(
         if not loopback.is_here(host):
             screen.note(f"whoever reaches {host} can use it: it asks for no password")
         if open_browser:
+            import webbrowser
+
             webbrowser.open(page)
 
     server.serve(shown, host, port, stop, on_ready)

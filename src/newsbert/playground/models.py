@@ -1,6 +1,5 @@
 """The models that a playground shows: loaded here, or served somewhere."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from newsbert import api
@@ -19,7 +18,6 @@ class Shown:
 
     Attributes:
         predictor: What answers.
-        labels: All labels, in their order.
         runtime: What computes the answers, where that is known.
         review_below: The score below which a person has to see an answer, where that is known.
         run_id: The MLflow run that made it, where that is known.
@@ -27,7 +25,6 @@ class Shown:
     """
 
     predictor: Model | Client
-    labels: Sequence[str]
     runtime: str | None = None
     review_below: float | None = None
     run_id: str | None = None
@@ -37,7 +34,6 @@ class Shown:
         """What the page is told of it."""
         return {
             "name": self.predictor.name,
-            "labels": list(self.labels),
             "runtime": self.runtime,
             "review_below": self.review_below,
             "run_id": self.run_id,
@@ -59,19 +55,19 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
     located = api.locate(reference, tracking_uri=tracking_uri)
     model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
     page = None if located.run_id is None else _page_of(located.run_id, tracking_uri)
-    return Shown(model, model.bundle.contract.labels, model.runtime, model.review_below, located.run_id, page)
+    return Shown(model, model.runtime, model.review_below, located.run_id, page)
 
 
 def served(url: str) -> Shown:
-    """Ask a served model for its name and labels.
+    """Ask a served model for its name.
 
     Raises:
         NewsbertError: If no newsbert model answers there.
     """
     client = Client(url, RETRY_S)
-    (answer,) = client.predict(["newsbert"])
+    client.predict(["newsbert"])  # it has to answer, and to tell its name
     client.name = client.name or url
-    return Shown(client, tuple(answer.probabilities))
+    return Shown(client)
 
 
 def _page_of(run_id: str, tracking_uri: str | None) -> str | None:
