@@ -15,6 +15,7 @@ sees `--samples`, drawn by its seed; its held-out rows are 8,000 that are the sa
 - smoothing: labels are smoothed by 0.1 (https://arxiv.org/abs/1512.00567)
 - r-drop: two draws of dropout, and their divergence in the loss (https://arxiv.org/abs/2106.14448); twice the work
 - word vectors: the table of word vectors is tuned too
+- N rows, RATE: so many rows in a step, at that peak learning rate, instead of 32 and 1.5e-4
 
 For each, `last step` is what the last step left, instead of the best by the validation rows.
 
@@ -174,6 +175,10 @@ TECHNIQUES: dict[str, Callable[[], Any]] = {
     "r-drop": r_drop,
     "word vectors": word_vectors,
 }
+STEPS: dict[str, dict[str, Any]] = {
+    f"{rows} rows, {rate:g}": {"batch_size": rows, "learning_rate": rate}
+    for rows, rate in ((32, 7.5e-5), (16, 1e-4), (8, 5e-5))
+}
 
 
 def main() -> None:
@@ -183,7 +188,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--only", nargs="+", default=list(TECHNIQUES), choices=TECHNIQUES)
+    parser.add_argument("--only", nargs="+", default=[*TECHNIQUES, *STEPS], choices=[*TECHNIQUES, *STEPS])
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
     everything = data.load(str(given.rows), labels=data.AG_NEWS_LABELS)
@@ -198,8 +203,8 @@ def main() -> None:
         for name in given.only:
             key = {"technique": name, "samples": given.samples, "epochs": given.epochs, "seed": seed}
             if not any(key.items() <= found.items() for found in recorded.read(given.results)):
-                settings = TrainSettings(epochs=given.epochs, seed=seed)
-                with TECHNIQUES[name](), last_kept() as last:
+                settings = TrainSettings(epochs=given.epochs, seed=seed, **STEPS.get(name, {}))
+                with TECHNIQUES.get(name, none)(), last_kept() as last:
                     best, left = one(rows, settings, last)
                 recorded.add(given.results, key | best, key | {"technique": f"{name}, last step"} | left)
     table(recorded.read(given.results), given.samples, given.epochs)
