@@ -11,10 +11,8 @@ import pytest
 import typer
 
 from newsbert.cli.app import app
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "infra").glob("*/README.md"))]
-_BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+from tests import examples
+from tests.examples import PAGES, ROOT
 
 
 def test_the_reference_is_that_of_these_commands() -> None:
@@ -27,19 +25,16 @@ def test_the_reference_is_that_of_these_commands() -> None:
 
 def _commands(page: Path) -> Iterator[list[str]]:
     """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
-    for kind, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        for line in block.replace("\\\n", " ").splitlines():
-            if kind == "console" and not line.startswith("$ "):
-                continue
-            for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
-                lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
-                lexer.whitespace_split = True
-                words: list[str] = []
-                for word in lexer:
-                    if set(word) <= set("();<>|&"):
-                        break
-                    words.append(word)
-                yield words
+    for example in examples.of(page):
+        for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", example.line):
+            lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
+            lexer.whitespace_split = True
+            words: list[str] = []
+            for word in lexer:
+                if set(word) <= set("();<>|&"):
+                    break
+                words.append(word)
+            yield words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

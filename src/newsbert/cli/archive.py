@@ -7,31 +7,23 @@ from typing import Annotated
 import typer
 
 from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
 from newsbert.cli.output import Output, size
 from newsbert.settings import ServeSettings
 
 EXAMPLES = """
 Examples:
 
-    newsbert archive BertModel/7 --output model-store
+    newsbert archive BertModel/2 --output store
 
     newsbert archive BertModel@champion --workers 2 --batch-size 16
 
-    newsbert archive bundles/my-model --name BertModel/7
+    newsbert archive bundles/my-model --name BertModel/2
 """
 
 
 def archive(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="BertModel/7, BertModel@champion, models:/…, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Model = None,
     output: Annotated[Path, typer.Option(help="Directory to write news_classification.mar to.")] = Path(),
     name: Annotated[
         str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")

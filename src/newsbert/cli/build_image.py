@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
 from newsbert.cli.output import Output, layer_rows, size
 from newsbert.errors import UsageError
 from newsbert.settings import ImageSettings
@@ -36,14 +35,7 @@ ExtraHosts = Annotated[list[str] | None, setting(ImageSettings, "extra_hosts", "
 
 
 def build_image(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="BertModel/2, BertModel@champion, models:/…, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Model = None,
     base: Annotated[bool, typer.Option("--base", help="Build the base image only.")] = False,
     trainer: Annotated[bool, typer.Option("--trainer", help="Build the trainer, and write its MLproject.")] = False,
     tracking: Annotated[bool, typer.Option("--tracking", help="Build the image of a tracking server.")] = False,

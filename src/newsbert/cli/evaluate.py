@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert.cli.completion import files, models
-from newsbert.cli.options import Debug, Experiment, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Experiment, Json, Model, TrackingUri, setting
 from newsbert.cli.output import Output, Progress
 from newsbert.settings import ServeSettings
 
@@ -37,14 +37,7 @@ def evaluate(
             autocompletion=files,
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Model = None,
     labels: Annotated[
         str | None,
         typer.Option(

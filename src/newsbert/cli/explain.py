@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Json, ModelOption, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.errors import UsageError
 from newsbert.settings import ServeSettings
@@ -36,14 +35,7 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="Label to explain.", show_default="the predicted one", metavar="LABEL")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: ModelOption = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     tracking_uri: TrackingUri = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from newsbert import config
+from newsbert.cli.completion import models
 from newsbert.settings import RaySettings, TrackingSettings
 
 
@@ -19,6 +20,13 @@ def setting(
     return typer.Option(*flags, help=told, show_default=False, metavar=metavar, autocompletion=completed)
 
 
+_MODEL: dict[str, Any] = {
+    "help": "BertModel/2, BertModel@champion, models:/…, a run id or a bundle's directory.",
+    "show_default": "the version registered last",
+    "autocompletion": models,
+}
+Model = Annotated[str | None, typer.Argument(**_MODEL)]
+ModelOption = Annotated[str | None, typer.Option("--model", **_MODEL)]
 TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]
 Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metavar="NAME")]
 Workers = Annotated[int | None, setting(RaySettings, "workers", metavar="N")]

@@ -6,7 +6,7 @@ import typer
 
 from newsbert import config
 from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
+from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.cli.stopping import stop_on_signals
 from newsbert.errors import MissingExtraError, UsageError
@@ -24,14 +24,7 @@ Examples:
 
 
 def playground(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Model = None,
     against: Annotated[
         str | None, typer.Option(help="Another model, to be shown beside it.", metavar="MODEL", autocompletion=models)
     ] = None,

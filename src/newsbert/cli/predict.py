@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert import config
-from newsbert.cli.completion import files, models
-from newsbert.cli.options import Debug, Json, RayAddress, TrackingUri, Workers, setting
+from newsbert.cli.completion import files
+from newsbert.cli.options import Debug, Json, ModelOption, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.settings import RaySettings, ServeSettings
@@ -39,14 +39,7 @@ def predict(
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts to classify.", show_default="lines of standard input")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="BertModel/2, BertModel@champion, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: ModelOption = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,

@@ -6,29 +6,21 @@ from typing import Annotated
 
 import typer
 
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri
+from newsbert.cli.options import Debug, Json, Model, TrackingUri
 from newsbert.cli.output import Output, size
 
 EXAMPLES = """
 Examples:
 
-    newsbert runtimes BertModel/7
+    newsbert runtimes BertModel/2
 
-    newsbert runtimes BertModel/7 --texts news.jsonl --only onnxruntime --only openvino-int8
+    newsbert runtimes BertModel/2 --texts news.jsonl --only onnxruntime --only openvino-int8
 """
 _MOST_TEXTS = 256
 
 
 def runtimes(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="BertModel/7, BertModel@champion, models:/…, a run id or a bundle's directory.",
-            show_default="the version registered last",
-            autocompletion=models,
-        ),
-    ] = None,
+    model: Model = None,
     texts: Annotated[
         Path | None,
         typer.Option(help="Rows to classify, the first 256 of them.", show_default="items that come with newsbert"),

@@ -40,14 +40,14 @@ Examples:
 BACKUP_EXAMPLES = """
 Examples:
 
-    newsbert tracking backup tracking-2026-11-24.tar
+    newsbert tracking backup tracking-2026-11-25.tar
 
     newsbert tracking backup tracking.tar --backend-store postgresql://mlflow@db/mlflow --artifacts s3://my-bucket/mlflow
 """
 RESTORE_EXAMPLES = """
 Examples:
 
-    newsbert tracking restore tracking-2026-11-24.tar --directory restored
+    newsbert tracking restore tracking-2026-11-25.tar --directory restored
 
     newsbert tracking restore tracking.tar --backend-store postgresql://mlflow@db/empty --artifacts s3://my-bucket/empty
 """

@@ -1,0 +1,238 @@
+"""What README, docs and help have a reader type is typed, as it stands, in a directory that has what it names."""
+
+import csv
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+
+import newsbert
+from newsbert import data
+from tests import examples
+from tests.examples import Example
+from tests.integration.conftest import free_port
+
+ELSEWHERE = {
+    r"^make |^pip install": "test_wheel.py does what they do, and `make test` runs this",
+    r"^cp |^sudo |^terraform|gcloud|terraform output": "the reader's own machine, and Google Cloud, which no test has",
+    r"docker (run|exec|compose)|/root\.crt": "test_images.py, test_containers.py, test_tracking_server.py",
+    r"^kubectl|\| kubectl": "test_targets.py, with a kubectl that talks to a stand-in",
+    r"postgresql://|(s3|gs)://my-bucket": "test_tracking_server.py, with PostgreSQL, moto and Google's emulator",
+    r"--workers \d.*(--ray-address|out\.parquet)|--workers 2$": "test_ray.py, test_ray_training.py",
+    r"newsbert (deliver|deploy|rollback) ": "test_deliver.py, test_deploy.py, test_targets.py",
+    r"build-image (?!.*--dry-run)|inspect torchserve|serve container|--in-container|mlflow run": "test_images.py",
+    r"inspect BertModel/2($| --bill)": "test_images.py: it is about an image that was built",
+    r"mlflow deployments|KEY_FILE=": "test_deployments.py, all five after one another",
+    r"train --resume": "test_interrupts.py, after a training that was killed",
+    r"serve kubernetes BertModel": "test_targets.py, test_kubernetes.py: a version whose image was pushed",
+    r"--host 0\.0\.0\.0|--auth ": "test_tracking_server.py, test_sockets.py: no test of this file listens to others",
+    r"^MLFLOW_TRACKING_|^export MLFLOW_TRACKING_URI=http://127": "only sets variables",
+}
+"""What is not typed here, and why, or which tests do the same."""
+
+WAITS = r"newsbert serve locally(?!.*--detach)|newsbert playground|newsbert tracking up(?!.*--detach)|^mlflow ui"
+"""What goes on until Ctrl+C, having told where it answers."""
+
+BEFORE = {
+    r"serve (stop|token)": "newsbert serve locally --detach --token-auth --port 8080",
+    r"serve stop --port 41833": "newsbert serve locally --detach --port 41833",
+    r"tracking (down|status)": "newsbert tracking up --detach",
+    r"tracking user": "newsbert tracking up --detach --auth",
+    r"tracking backup": "newsbert tracking up --detach && newsbert tracking down",
+    r"tracking restore": "newsbert tracking up --detach && newsbert tracking down && newsbert tracking backup {tar}",
+    r"up --directory restored$": "newsbert tracking up --detach --directory restored && newsbert tracking down"
+    " --directory restored",
+}
+"""What a reader of the page has done before."""
+
+
+def _without_comment(line: str) -> str:
+    return re.sub(r"  +#.*$", "", line).rstrip()
+
+
+def _all() -> dict[str, Example]:
+    """Every line, once."""
+    found: dict[str, Example] = {}
+    for page in examples.PAGES:
+        for example in examples.of(page):
+            found.setdefault(_without_comment(example.line), example)
+    return found
+
+
+LINES = _all()
+HERE = [line for line in LINES if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
+
+
+def test_what_is_left_out_is_there() -> None:
+    for pattern in ELSEWHERE:
+        assert any(re.search(pattern, line) for line in LINES), f"{pattern} leaves nothing out"
+    assert len(HERE) > 60
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A directory as the pages have it in mind, to be copied.
+
+    Attributes:
+        directory: It.
+        run: The run that all versions are of.
+        url: A server that answers as BertModel/7.
+        environment: What makes trainings short.
+    """
+
+    directory: Path
+    run: str
+    url: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def desk(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """Seven versions of a tiny model of AG News' labels, rows in the files that the pages name, and a server."""
+    directory = tmp_path_factory.mktemp("desk")
+    _write_rows(directory)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("NEWSBERT_", "MLFLOW_"))
+    } | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "BROWSER": "true",  # the program, which succeeds and shows nothing
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_PORT": str(free_port()),
+        "NEWSBERT_CACHE_DIR": str(directory / ".cache"),
+        "NEWSBERT_STATE_DIR": str(directory / ".state"),
+        "NEWSBERT_SERVE_PORT": "0",
+        "NEWSBERT_TRACKING_PORT": "0",
+        "NEWSBERT_TRAIN_BASE_MODEL": str(tiny_encoder),
+        "NEWSBERT_TRAIN_MAX_LENGTH": "48",
+        "NEWSBERT_TRAIN_MAX_STEPS": "4",
+    }
+
+    def run(line: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    trained = json.loads(run("newsbert train --json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        client = mlflow.MlflowClient("sqlite:///mlflow.db")
+        version = newsbert.register(trained["run_id"], "BertModel", alias="champion")
+        source = str(client.get_model_version(version.name, version.version).source)
+        for _ in range(6):  # the same run again, which newsbert itself does not register twice
+            client.create_model_version("BertModel", source, trained["run_id"])
+    (directory / "bundles/my-model").symlink_to(directory / "bundles" / trained["run_id"])
+    served = json.loads(run("newsbert serve locally --detach --json"))
+    yield Desk(directory, trained["run_id"], served["url"], environment)
+    run("newsbert serve stop")
+
+
+def _write_rows(directory: Path) -> None:
+    rows = data.load("sample").test
+    labels = rows.labels.tolist()
+    numbered = [{"text": text, "label": label} for text, label in zip(rows.texts, labels, strict=True)]
+    for name, contents in (
+        ("rows.jsonl.gz", numbered),
+        ("test.jsonl", numbered),
+        ("in.jsonl.gz", [{"text": text} for text in rows.texts]),
+        ("news.jsonl", [{"text": text} for text in rows.texts]),
+    ):
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(directory / name, "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(each) + "\n" for each in contents)
+    for name in ("news.csv", "other.csv", "few.csv"):
+        with (directory / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows(zip(rows.texts, (data.AG_NEWS_LABELS[label] for label in labels), strict=True))
+    (directory / "headlines.txt").write_text("".join(f"{text}\n" for text in rows.texts[:5]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("line", HERE)
+def test_what_a_page_has_its_reader_type_works(line: str, desk: Desk, tmp_path: Path) -> None:
+    shutil.copytree(desk.directory, tmp_path / "desk", symlinks=True, ignore=shutil.ignore_patterns(".state"))
+    environment = desk.environment | {"NEWSBERT_STATE_DIR": str(tmp_path / "state")}
+    ports = {"8080": free_port(), "41833": free_port(), "8082": free_port()}
+
+    def typed(text: str) -> str:
+        """What stands for something of the reader's own replaced by that."""
+        for url in ("http://127.0.0.1:8080", "http://127.0.0.1:41833"):
+            text = text.replace(url, desk.url)
+        for port, free in ports.items():
+            text = re.sub(rf"(port )\b{port}\b", rf"\g<1>{free}", text)
+        return re.sub(r"\b3a3273c1\w*|\bRUN_ID\b", desk.run, text)
+
+    def run(text: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", typed(text)],
+            cwd=tmp_path / "desk", env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300,
+            check=False,
+        )  # fmt: skip
+
+    try:
+        for pattern, before in BEFORE.items():
+            if re.search(pattern, line):
+                tar = re.search(r"\S+\.tar", line)
+                ready = run(before.format(tar=tar and tar[0]))
+                assert ready.returncode == 0, ready.stderr
+        if re.search(WAITS, line):
+            _runs_until_interrupted(typed(line), tmp_path / "desk", environment)
+            return
+        done = run(line)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Warning" not in done.stderr
+    finally:
+        if re.search(r"newsbert (serve|tracking)", line):
+            run("newsbert serve stop; newsbert tracking down; newsbert tracking down --directory restored")
+
+
+def _runs_until_interrupted(line: str, directory: Path, environment: dict[str, str]) -> None:
+    """It tells an address, answers there, and ends with 0 after Ctrl+C."""
+    log = directory.parent / "log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {line}"], cwd=directory, env=environment, stdout=written, stderr=written
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(log.read_text(encoding="utf-8")):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.2)
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(60)
+    assert code == 0, log.read_text(encoding="utf-8")
+
+
+def _answers(printed: str) -> bool:
+    """Whether an address was told, and somebody answers there, be it that this needs a token."""
+    told = re.search(r"https?://127\.0\.0\.1:\d+", printed)
+    try:
+        return told is not None and bool(urllib.request.urlopen(told[0], timeout=60).status)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
