@@ -254,7 +254,7 @@ class TrackingServerSettings:
     directory: str = _setting("tracking", "Directory of its data, secrets and log")
     backend_store: str | None = _setting(
         None,
-        "Database, postgresql://USER:PASSWORD@HOST/NAME or sqlite:///FILE (default: the one before, else an SQLite file"
+        "Database, postgresql://USER@HOST/NAME or sqlite:///FILE (default: the one before, else an SQLite file"
         " in the directory)",
         "MLFLOW_BACKEND_STORE_URI",
     )

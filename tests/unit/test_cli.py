@@ -84,6 +84,17 @@ def test_each_commands_help_has_examples_of_it(cli: Cli, command: list[str]) -> 
     assert f"newsbert {' '.join(command)}" in examples
     for option in ("--json", "--debug", "--help"):
         assert option in result.stdout
+    assert "<bool>" not in result.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_keeps_the_names_of_options_whole(cli: Cli, columns: int) -> None:
+    result = cli("serve", "locally", "--help", COLUMNS=str(columns))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    for option in ("--review-below", "--no-token-auth", "--batch-delay-ms"):
+        assert option in result.stdout
+    assert "dim]" not in result.stdout
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from newsbert.cli import (
     archive,
     build_image,
-    configuration,
+    config,
     deliver,
     deploy,
     doctor,
@@ -31,6 +32,7 @@ from newsbert.cli import (
     tracking,
     train,
 )
+from newsbert.cli.commands import Commands
 from newsbert.cli.output import Output
 from newsbert.errors import NewsbertError, UsageError
 
@@ -38,7 +40,7 @@ EXIT_INTERRUPTED = 130
 _CALL_ERROR: Any = typer.BadParameter.__bases__[0]
 """What a call that cannot be parsed raises: Click's `UsageError`, of which typer since 0.26 has a copy of its own."""
 
-app = typer.Typer(
+app = Commands(
     name="newsbert",
     help="Train, register, package and serve a news classifier.",
     epilog="Exit codes: 0 done, 1 it could not be done, 2 the call or the configuration is wrong, 130 interrupted.",
@@ -47,26 +49,23 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("init", epilog=init.EXAMPLES)(init.init)
-app.command("train", epilog=train.EXAMPLES)(train.train)
-app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
-app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("register", epilog=register.EXAMPLES)(register.register)
-app.command("runtimes", epilog=runtimes.EXAMPLES)(runtimes.runtimes)
-app.command("archive", epilog=archive.EXAMPLES)(archive.archive)
-app.command("build-image", epilog=build_image.EXAMPLES)(build_image.build_image)
-app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
-app.command("deliver", epilog=deliver.EXAMPLES)(deliver.deliver)
-app.command("deploy", epilog=deploy.EXAMPLES)(deploy.deploy)
-app.command("rollback", epilog=rollback.EXAMPLES)(rollback.rollback)
-app.command("environments", epilog=environments.EXAMPLES)(environments.environments)
-app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.add_typer(serve.app, name="serve")
-app.add_typer(tracking.app, name="tracking")
-app.add_typer(configuration.app, name="config")
-app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
-app.command("explain", epilog=explain.EXAMPLES)(explain.explain)
-app.command("playground", epilog=playground.EXAMPLES)(playground.playground)
+_PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Train": (init, train, runs, evaluate, register),
+    "Classify": (predict, explain, playground),
+    "Serve": (serve, runtimes, archive, build_image, inspect),
+    "Deliver": (deliver, deploy, rollback, environments),
+    "Set up": (doctor, config, tracking),
+}
+"""Each module is a command that has its name, or a group of commands."""
+
+for _panel, _modules in _PANELS.items():
+    for _module in _modules:
+        _name = _module.__name__.rpartition(".")[2]
+        if hasattr(_module, "app"):
+            app.add_typer(_module.app, name=_name, rich_help_panel=_panel)
+        else:
+            _command = app.command(_name.replace("_", "-"), epilog=_module.EXAMPLES, rich_help_panel=_panel)
+            _command(getattr(_module, _name))
 
 
 def _print_version(value: bool) -> None:

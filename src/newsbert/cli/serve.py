@@ -7,6 +7,7 @@ import typer
 
 from newsbert import config
 from newsbert.cli import kubernetes
+from newsbert.cli.commands import Commands
 from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
@@ -70,7 +71,7 @@ Examples:
 
 _STOP_MARGIN_S = 10
 
-app = typer.Typer(help="Serve a model over HTTP.", invoke_without_command=True)
+app = Commands(help="Serve a model over HTTP.", invoke_without_command=True)
 
 Host = Annotated[str | None, setting(ServeSettings, "host")]
 Port = Annotated[int | None, setting(ServeSettings, "port")]

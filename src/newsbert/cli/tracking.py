@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.commands import Commands
 from newsbert.cli.options import Debug, Json, setting
 from newsbert.cli.output import Output
 from newsbert.cli.stopping import stop_on_signals
@@ -59,7 +60,7 @@ Examples:
     newsbert tracking user admin
 """
 
-app = typer.Typer(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
+app = Commands(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
 
 Directory = Annotated[str | None, setting(TrackingServerSettings, "directory", metavar="DIRECTORY")]
 BackendStore = Annotated[str | None, setting(TrackingServerSettings, "backend_store", metavar="URL")]

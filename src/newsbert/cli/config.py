@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from newsbert import config
+from newsbert.cli.commands import Commands
 from newsbert.cli.options import Debug, Json
 from newsbert.cli.output import Output
 
@@ -16,7 +17,7 @@ Examples:
     newsbert config show --set
 """
 
-app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app = Commands(help="Look at the settings.", no_args_is_help=True)
 
 
 @app.command("show", epilog=EXAMPLES)
