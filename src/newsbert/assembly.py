@@ -218,13 +218,7 @@ def _write_graphs(
         graphs[int8.name] = graph
     else:
         int8.unlink()
-        on_event(
-            Note(
-                f"no quantized graph: on {graph.rows} validation rows it would cost {graph.accuracy_loss:.2f} points "
-                f"of accuracy (at most {fidelity.MOST_ACCURACY_LOSS}), and answer a text alone and among others up to "
-                f"{graph.batch_difference:.2g} differently (at most {bundle.FP32_TOLERANCE})"
-            )
-        )
+        on_event(Note(f"no quantized graph: {fidelity.why_not(graph)}"))
     return graphs, reference
 
 

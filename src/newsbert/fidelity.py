@@ -124,6 +124,16 @@ def ships(graph: Graph) -> bool:
     return graph.accuracy_loss <= MOST_ACCURACY_LOSS and graph.batch_difference <= FP32_TOLERANCE
 
 
+def why_not(graph: Graph) -> str:
+    """What is wrong with a quantized graph that does not ship."""
+    if graph.accuracy_loss > MOST_ACCURACY_LOSS:
+        lost, rows = graph.accuracy_loss, graph.rows
+        return f"on {rows} validation rows it is {lost:.2f} points less accurate, more than {MOST_ACCURACY_LOSS}"
+    return (
+        f"it answers a text alone {graph.batch_difference:.2g} otherwise than among others, more than {FP32_TOLERANCE}"
+    )
+
+
 def _largest(some: FloatArray, others: FloatArray) -> float:
     """The largest difference in the rows that both have; not a number if there is one among them."""
     rows = min(len(some), len(others))

@@ -119,7 +119,12 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
         (["serve", "local"], "'local'", "newsbert serve --help"),
         (["--nope"], "--nope", "newsbert --help"),
         (["predict", "--modle", "x"], "--modle", "newsbert predict --help"),
-        (["serve", "locally", "--port", "eighty"], "--port", "newsbert serve locally --help"),
+        (
+            ["serve", "locally", "--port", "eighty"],
+            "'eighty' is no valid value for '--port'",
+            "newsbert serve locally --help",
+        ),
+        (["train", "--epochs=many"], "'many'", "newsbert train --help"),
         (["serve", "stop", "one", "two"], "one", "newsbert serve stop --help"),
     ],
 )

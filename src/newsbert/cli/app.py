@@ -1,6 +1,7 @@
 """The app, `main()`, and the only error boundary."""
 
 import io
+import itertools
 import os
 import signal
 import sys
@@ -139,6 +140,17 @@ def main() -> None:
     sys.exit(code)
 
 
+def _said(error: Any) -> str:
+    """What is wrong with a call, with the value that is, which typer leaves out."""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, after in itertools.pairwise([*sys.argv, ""]):
+            name, is_with_value, value = word.partition("=")
+            if name == option and (given := value if is_with_value else after) not in error.message:
+                return f"{given!r} is no valid value for '{option}': {error.message}"
+    said: str = error.format_message()
+    return said
+
+
 def _run(output: Output) -> int:
     """Run the command and return its exit code, its errors reported."""
     debug = "--debug" in sys.argv[1:]
@@ -149,7 +161,7 @@ def _run(output: Output) -> int:
         return error.exit_code
     except _CALL_ERROR as error:
         path = error.ctx.command_path if error.ctx else "newsbert"
-        output.error(UsageError(error.format_message(), f"{path} --help"))
+        output.error(UsageError(_said(error), f"{path} --help"))
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED

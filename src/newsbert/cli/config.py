@@ -35,8 +35,10 @@ def show(
             tables.setdefault(each.table, {})[each.name] = {"value": each.value, "origin": each.origin}
         screen.document({"settings": tables})
         return
-    rows = [(f"{each.table}.{each.name}".lstrip("."), _shown(each.value), each.origin or "") for each in found]
+    rows = [(f"{each.table}.{each.name}".lstrip("."), _shown(each.value), each.origin or "default") for each in found]
     screen.table(("setting", "value", "from"), rows, words=3)
+    if not found:
+        screen.note("all settings are the defaults")
 
 
 def _shown(value: object) -> str:

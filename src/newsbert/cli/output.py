@@ -63,12 +63,14 @@ class Output:
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
     ) -> None:
-        """Write a table of the result; its first `words` columns hold words, the others numbers.
+        """Write a table of the result, if it has rows; its first `words` columns hold words, the others numbers.
 
         Where it would be too wide to keep words whole, every row is a list of what it has in each column.
         """
         console = Console(highlight=False)
         cells = [list(row) for row in rows]
+        if not cells:
+            return
         least = _least_widths([headers, *cells])
         fits = sum(width + 3 for width in least) + 1 <= console.width
         table = _across(headers, cells, words, least) if fits else _down(headers, cells)

@@ -14,7 +14,7 @@ from typing import Any
 
 from newsbert import config, loopback
 from newsbert.engine.container import Container
-from newsbert.engine.errors import START_HINT, build_hint, push_hint, reason, told_as
+from newsbert.engine.errors import START_HINT, build_hint, cause, push_hint, reason, told_as
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError, UsageError
 
 __all__ = ["Container", "Engine", "Layer"]
@@ -58,7 +58,8 @@ class Engine:
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S, environment=environment)
             self._client.ping()
         except (DockerException, ValueError) as error:  # the latter of an address that is none
-            raise EngineError(f"no container engine answers: {reason(error)}", START_HINT) from error
+            where = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+            raise EngineError(f"no container engine answers on {where}: {cause(error)}", START_HINT) from error
 
     @property
     def client(self) -> Any:

@@ -27,10 +27,20 @@ def told_as(what: str) -> Iterator[None]:
         raise EngineError(f"{what}: {reason(error)}", START_HINT) from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """The last line of what an error says."""
     said = str(getattr(error, "explanation", None) or error).strip()
     return said.splitlines()[-1][:500] if said else type(error).__name__
+
+
+def cause(error: BaseException) -> str:
+    """What the system said, of an error that libraries have wrapped; else the last line of what it says."""
+    deepest: BaseException | None = error
+    while deepest is not None:
+        if isinstance(deepest, OSError) and deepest.strerror:
+            return deepest.strerror
+        deepest = deepest.__cause__ or deepest.__context__
+    return reason(error)
 
 
 def push_hint(tag: str, error: str) -> str:
