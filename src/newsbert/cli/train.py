@@ -184,7 +184,7 @@ class _Reporter:
             self._score = event.f1_macro
             best = ", best so far" if event.best else ""
             self._screen.log(
-                f"epoch {event.epoch:.2f}: validation F1 {event.f1_macro:.4f}, "
+                f"step {event.step} (epoch {event.epoch:.2f}): F1 {event.f1_macro:.4f}, "
                 f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{best}"
             )
         else:
