@@ -4,6 +4,7 @@ What a cluster would do besides is not there: pods do not run, and what is execu
 """
 
 import base64
+import contextlib
 import copy
 import hashlib
 import json
@@ -248,6 +249,11 @@ class _Handler(BaseHTTPRequestHandler):
         for channel, data in ((2 if code else 1, printed.encode()), (3, json.dumps(status).encode())):
             self._frame(2, bytes([channel]) + data)
         self._frame(8, struct.pack(">H", 1000))
+        # Until kubectl has closed, too: what it sends to a connection that is gone may undo what it has not read yet.
+        self.connection.settimeout(5)
+        with contextlib.suppress(OSError):
+            while self.rfile.read1():
+                pass
         self.close_connection = True
 
     def _frame(self, kind: int, data: bytes) -> None:
