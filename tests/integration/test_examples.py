@@ -236,3 +236,30 @@ def _answers(printed: str) -> bool:
         return True
     except OSError:
         return False
+
+
+def test_documents_have_the_members_that_are_documented(desk: Desk, tmp_path: Path) -> None:
+    """Those of the document, and of what it lists or has by name, where a row says "each with"."""
+    shutil.copytree(desk.directory, tmp_path / "desk", symlinks=True, ignore=shutil.ignore_patterns(".state"))
+    environment = desk.environment | {"NEWSBERT_STATE_DIR": str(tmp_path / "state")}
+    page = (examples.ROOT / "docs/json.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(newsbert .*?)` \| (.*?)(?:: (.*))? \|$", page, re.MULTILINE)
+    assert len(rows) > 20
+    try:
+        for line, members, more in rows:
+            done = subprocess.run(
+                ["bash", "-c", f"{line} --json"],
+                cwd=tmp_path / "desk", env=environment, capture_output=True, text=True, timeout=300, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, (line, done.stderr)
+            document = json.loads(done.stdout)
+            assert list(document) == re.findall(r"`(\w+)`", members), line
+            if more.startswith("each with"):
+                listed = document[list(document)[-1]]
+                first = listed[0] if isinstance(listed, list) else next(iter(listed.values()))
+                assert set(re.findall(r"`(\w+)`", more)) <= set(first), line
+    finally:
+        subprocess.run(
+            ["bash", "-c", "newsbert serve stop; newsbert tracking down"],
+            cwd=tmp_path / "desk", env=environment, capture_output=True, check=False,
+        )  # fmt: skip
