@@ -17,22 +17,16 @@ class Example:
     Attributes:
         page: Its file.
         line: What is typed; what it goes on with after a backslash is part of it.
-        exports: The lines before it in its block that set variables.
     """
 
     page: Path
     line: str
-    exports: tuple[str, ...] = ()
 
 
 def of(page: Path) -> Iterator[Example]:
     """Every line of a page's blocks of commands, and of its transcripts what follows a `$`."""
     for kind, block in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        exports: list[str] = []
         for line in re.sub(r"\\\n *", "", block).splitlines():
             if kind == "console" and not line.startswith("$ "):
                 continue
-            typed = line.removeprefix("$ ")
-            yield Example(page, typed, tuple(exports))
-            if re.match(r"export |[A-Z_]+=\S*$", typed):
-                exports.append(typed)
+            yield Example(page, line.removeprefix("$ "))
