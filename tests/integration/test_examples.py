@@ -22,7 +22,6 @@ import pytest
 import newsbert
 from newsbert import data
 from tests import examples
-from tests.examples import Example
 from tests.integration.conftest import free_port
 
 ELSEWHERE = {
@@ -64,16 +63,7 @@ def _without_comment(line: str) -> str:
     return re.sub(r"  +#.*$", "", line).rstrip()
 
 
-def _all() -> dict[str, Example]:
-    """Every line, once."""
-    found: dict[str, Example] = {}
-    for page in examples.PAGES:
-        for example in examples.of(page):
-            found.setdefault(_without_comment(example.line), example)
-    return found
-
-
-LINES = _all()
+LINES = list(dict.fromkeys(_without_comment(line) for page in examples.PAGES for line in examples.of(page)))
 HERE = [line for line in LINES if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
 
 

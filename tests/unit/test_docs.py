@@ -25,8 +25,8 @@ def test_the_reference_is_that_of_these_commands() -> None:
 
 def _commands(page: Path) -> Iterator[list[str]]:
     """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
-    for example in examples.of(page):
-        for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", example.line):
+    for line in examples.of(page):
+        for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
             lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
             lexer.whitespace_split = True
             words: list[str] = []
