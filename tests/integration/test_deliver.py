@@ -136,7 +136,7 @@ def test_a_delivery_killed_while_it_trains_goes_on(
 ) -> None:
     import mlflow
 
-    configure(2, labelled_file, epochs=60)
+    configure(2, labelled_file, epochs=400)
     _kill_in_training(tmp_path, cli)
     delivered = _delivered(cli, "--to", "dev")
     assert delivered["model"] == "News/1"

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,22 @@ def _arguments(tiny_encoder: Path, labelled_file: Path, *more: str) -> list[str]
     ]  # fmt: skip
 
 
-def _start(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+Start = Callable[[list[str]], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process; what is left of it is killed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(arguments: list[str]) -> "subprocess.Popen[str]":
+            process = stack.enter_context(
+                subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield begin
 
 
 def _wait_for(process: "subprocess.Popen[str]", *signs: str) -> None:
@@ -39,12 +54,22 @@ def _wait_for(process: "subprocess.Popen[str]", *signs: str) -> None:
     pytest.fail(f"it ended without saying any of {signs}")
 
 
+def _wait_for_checkpoint(directory: Path, process: "subprocess.Popen[str]", trainings: int) -> None:
+    """Wait until that many trainings have a checkpoint, the process's among them."""
+    while len({path.parent for path in directory.glob("bundles/.*/checkpoints/checkpoint-*")}) < trainings:
+        if process.poll() is not None:
+            pytest.fail(f"it ended before: {process.communicate()}")
+        time.sleep(0.01)
+
+
 def _left_behind(directory: Path) -> list[str]:
     return [path.name for path in directory.glob("bundles/*")] + [path.name for path in directory.glob("bundles/.*")]
 
 
-def test_ctrl_c_once_keeps_the_best_model_so_far(tiny_encoder: Path, labelled_file: Path, tmp_path: Path) -> None:
-    process = _start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json"))
+def test_ctrl_c_once_keeps_the_best_model_so_far(
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    process = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json"))
     _wait_for(process, "step ")
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
@@ -55,10 +80,12 @@ def test_ctrl_c_once_keeps_the_best_model_so_far(tiny_encoder: Path, labelled_fi
     assert _left_behind(tmp_path) == [document["run_id"]]
 
 
-def test_ctrl_c_twice_aborts_and_leaves_nothing(tiny_encoder: Path, labelled_file: Path, tmp_path: Path) -> None:
+def test_ctrl_c_twice_aborts_and_leaves_nothing(
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
     import mlflow
 
-    process = _start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
+    process = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
     _wait_for(process, "step ")
     process.send_signal(signal.SIGINT)
     _wait_for(process, "stopping after this step")
@@ -74,26 +101,26 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(tiny_encoder: Path, labelled_fil
 
 
 def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several trainings at once would wait for one another's threads
     import mlflow
 
-    killed, living = (
-        _start(_arguments(tiny_encoder, labelled_file, "--epochs", epochs, "--json")) for epochs in ("60", "5000")
+    # A checkpoint at every evaluation: on a fast machine the whole training takes less than the pause between two.
+    program = (
+        "import sys; from newsbert import loop; from newsbert.cli import app; "
+        "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
     )
+    arguments = _arguments(tiny_encoder, labelled_file, "--json", "--epochs")
+    living = start([sys.executable, "-c", program, *arguments[3:], "10000"])
     try:
-        deadline = time.monotonic() + 120
-        while len(list(tmp_path.glob("bundles/.*/checkpoints/checkpoint-*"))) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        _wait_for_checkpoint(tmp_path, living, 1)
+        killed = start([sys.executable, "-c", program, *arguments[3:], "150"])
+        _wait_for_checkpoint(tmp_path, killed, 2)
         killed.kill()
         killed.communicate(timeout=30)
         assert len(set(_left_behind(tmp_path))) == 2
-        third = subprocess.run(
-            _arguments(tiny_encoder, labelled_file, "--epochs", "60", "--json"),
-            capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+        third = subprocess.run([*arguments, "150"], capture_output=True, text=True, check=False, timeout=300)
         assert third.returncode == 0, third.stderr
         whole = json.loads(third.stdout)
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -131,9 +158,9 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
 
 
 def test_what_cannot_go_on_is_removed_by_the_next_training(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
-    killed = _start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
+    killed = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
     _wait_for(killed, "training ")  # after its first step: there is no checkpoint
     killed.kill()
     killed.communicate(timeout=30)
@@ -217,8 +244,8 @@ def _widened(encoder: Path, directory: Path) -> Path:
     return wide
 
 
-def test_serve_locally_stops_all_of_it_on_ctrl_c(bundle: Bundle) -> None:
-    process = _start([sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path), "--port", "0", "--json"])
+def test_serve_locally_stops_all_of_it_on_ctrl_c(start: Start, bundle: Bundle) -> None:
+    process = start([sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path), "--port", "0", "--json"])
     assert process.stdout is not None
     document = ""
     while not document.endswith("}\n"):
@@ -235,8 +262,8 @@ def test_serve_locally_stops_all_of_it_on_ctrl_c(bundle: Bundle) -> None:
     assert not any(map(_alive, children))
 
 
-def test_a_killed_supervisor_takes_its_server_with_it(bundle: Bundle) -> None:
-    process = _start([sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path), "--port", "0", "--json"])
+def test_a_killed_supervisor_takes_its_server_with_it(start: Start, bundle: Bundle) -> None:
+    process = start([sys.executable, "-m", "newsbert", "serve", "locally", str(bundle.path), "--port", "0", "--json"])
     assert process.stdout is not None
     process.stdout.readline()
     children = _descendants(process.pid)
@@ -293,7 +320,7 @@ def test_an_unreachable_tracking_server_is_told_before_any_training(
 
 
 def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_the_model(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # several trainings at once would wait for one another's threads
     import mlflow
@@ -301,7 +328,7 @@ def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_th
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow pauses for 14 s over three
     port = free_port()
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:
-        process = _start([*_arguments(tiny_encoder, labelled_file, "--epochs", "400"), "--tracking-uri", url])
+        process = start([*_arguments(tiny_encoder, labelled_file, "--epochs", "400"), "--tracking-uri", url])
         _wait_for(process, "(epoch 3.")
     _wait_for(process, "does not answer", "trying again")
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:
@@ -318,7 +345,7 @@ def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_th
 
 
 def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -328,9 +355,9 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
         "import sys; from newsbert import delivery; from newsbert.cli import app; "
         "delivery._PAUSES_S, delivery._METRICS_S = (1,), 1.0; sys.exit(app.main())"
     )
-    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "20", "--json", "--output", "bundle")
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "100", "--json", "--output", "bundle")
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:
-        process = _start([sys.executable, "-c", program, *arguments[3:], "--tracking-uri", url])
+        process = start([sys.executable, "-c", program, *arguments[3:], "--tracking-uri", url])
         _wait_for(process, "(epoch 3.")
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1, stderr

@@ -85,9 +85,9 @@ def worth(scores: tuple[tuple[int, float], tuple[int, float]]) -> tuple[float, f
 def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
     encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    whole = cli(*arguments(encoder, labelled_file, 100))
+    whole = cli(*arguments(encoder, labelled_file, 300))
     assert whole.returncode == 0, whole.stderr
-    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 100, "--workers", "2")])
+    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 300, "--workers", "2")])
     wait_for_checkpoint(process, tmp_path)
     children = psutil.Process(process.pid).children(recursive=True)
     victims = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
