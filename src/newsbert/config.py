@@ -489,7 +489,7 @@ def _check_range(value: Any, least: float | None, most: float | None, origin: st
     if least is None or (value >= least and (most is None or value <= most)):
         return
     wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:.10g}"
-    raise UsageError(f"{origin}: {value} cannot be", f"give a number that is {wanted}")
+    raise UsageError(f"{origin}: {value:.15g} cannot be", f"give a number that is {wanted}")
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text"}
