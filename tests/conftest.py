@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,14 @@ __all__ = ["engine", "image_settings", "images"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
+
+
+def wait_for_checkpoint(directory: Path, process: "subprocess.Popen[str]", trainings: int = 1) -> None:
+    """Wait until that many trainings in a directory have a checkpoint, the process's among them."""
+    while len({path.parent for path in directory.glob("bundles/.*/checkpoints/checkpoint-*")}) < trainings:
+        if process.poll() is not None:
+            pytest.fail(f"it ended before: {process.communicate()}")
+        time.sleep(0.01)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.bundle import Bundle
-from tests.conftest import Cli
+from tests.conftest import Cli, wait_for_checkpoint
 from tests.integration.conftest import free_port, tracking_server
 
 MB = 1024 * 1024
@@ -52,14 +52,6 @@ def _wait_for(process: "subprocess.Popen[str]", *signs: str) -> None:
         if any(sign in line for sign in signs):
             return
     pytest.fail(f"it ended without saying any of {signs}")
-
-
-def _wait_for_checkpoint(directory: Path, process: "subprocess.Popen[str]", trainings: int) -> None:
-    """Wait until that many trainings have a checkpoint, the process's among them."""
-    while len({path.parent for path in directory.glob("bundles/.*/checkpoints/checkpoint-*")}) < trainings:
-        if process.poll() is not None:
-            pytest.fail(f"it ended before: {process.communicate()}")
-        time.sleep(0.01)
 
 
 def _left_behind(directory: Path) -> list[str]:
@@ -114,9 +106,9 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     arguments = _arguments(tiny_encoder, labelled_file, "--json", "--epochs")
     living = start([sys.executable, "-c", program, *arguments[3:], "10000"])
     try:
-        _wait_for_checkpoint(tmp_path, living, 1)
+        wait_for_checkpoint(tmp_path, living, 1)
         killed = start([sys.executable, "-c", program, *arguments[3:], "150"])
-        _wait_for_checkpoint(tmp_path, killed, 2)
+        wait_for_checkpoint(tmp_path, killed, 2)
         killed.kill()
         killed.communicate(timeout=30)
         assert len(set(_left_behind(tmp_path))) == 2
