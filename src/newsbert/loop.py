@@ -6,6 +6,7 @@ from a checkpoint does what one that never ended does.
 
 import functools
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,11 @@ from newsbert.settings import TrainSettings
 WARMUP_SHARE = 0.06
 EVALUATIONS_PER_EPOCH = 2
 WEIGHT_DECAY = 0.01
+LAYER_DECAY = 0.8
+"""Each layer of an encoder that is tuned as a whole learns at so much of the rate of the one above it, the embeddings
+below them all: what a small encoder knows of words is kept. https://arxiv.org/abs/1801.06146; 0.8 as for small encoders
+in https://arxiv.org/abs/2003.10555; benchmarks/few_labels.py."""
+
 MOST_GRADIENT = 1.0
 """Gradients of a larger norm are made that small."""
 
@@ -33,6 +39,9 @@ CHECKPOINT_S = 120.0
 
 LEAST_CHECKPOINT_S = 5.0
 """Evaluations of a small training come more often than is worth a checkpoint."""
+
+FEW_ROWS = 500
+"""Of fewer validation rows F1 says too little to choose a checkpoint by: benchmarks/few_labels.py."""
 
 _REPORTS = 100
 _MEGABATCH = 50
@@ -137,7 +146,7 @@ class _Loop:
         self._order = _Order(task.lengths, settings.rows_a_step(len(task.lengths)), settings.seed)
         self._total, self._interval = steps(len(task.lengths), settings)
         self._told = math.ceil(self._total / _REPORTS)
-        self._optimizer = _optimizer(self._parameters)
+        self._optimizer = _optimizer(self._parameters, LAYER_DECAY if settings.tune == "full" else 1.0)
         self._progress = _restore(checkpoints, self._parameters, self._optimizer)
         self._began, self._began_at, self._before = time.monotonic(), self._progress.step, self._progress.seconds
 
@@ -186,7 +195,7 @@ class _Loop:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return False, asked
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(step, self._total, self._peak)
+            group["lr"] = learning_rate(step, self._total, self._peak) * group["share"]
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._progress.losses.append(loss)
@@ -228,9 +237,9 @@ class _Loop:
         scores = self._task.score()
         if not math.isfinite(scores.loss):
             return False
-        # Of few rows many steps have the same F1: the first of them has learned least.
-        before = [(each.f1_macro, -each.loss) for each in progress.history.evaluations]
-        better = all((scores.f1_macro, -scores.loss) > each for each in before)
+        rows = int(scores.confusion.sum())
+        now = worth(rows, scores)
+        better = all(now > worth(rows, before) for before in progress.history.evaluations)
         if better:
             if parallel.rank() == 0:
                 self._checkpoints.save_best(progress.step, self._parameters)
@@ -252,6 +261,11 @@ class _Loop:
         if not best:
             raise DivergedError(f"the loss is no finite number at step {step} (peak learning rate {self._peak:g})")
         self._on_event(Note(f"the loss is no finite number at step {step}: the model is that of step {best}"))
+
+
+def worth(rows: int, scores: Scores | Evaluation) -> tuple[float, float]:
+    """What the best checkpoint has most of: macro F1 on so many validation rows, or of few rows the least loss."""
+    return (scores.f1_macro, -scores.loss) if rows >= FEW_ROWS else (-scores.loss, scores.f1_macro)
 
 
 def steps(rows: int, settings: TrainSettings) -> tuple[int, int]:
@@ -297,13 +311,22 @@ class _Order:
         return order, generator.permutation(np.arange(self.steps, dtype=np.int32))
 
 
-def _optimizer(parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW; biases and the parameters of norms do not decay."""
-    groups = [
-        {"params": [each for each in parameters.values() if each.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [each for each in parameters.values() if each.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, fused=True)
+def _optimizer(parameters: Mapping[str, nn.Parameter], layer_decay: float) -> torch.optim.Optimizer:
+    """AdamW; biases and the parameters of norms do not decay, and each learns at its layer's share of the rate."""
+    shares, groups = rate_shares(list(parameters), layer_decay), dict[tuple[float, float], list[nn.Parameter]]()
+    for name, parameter in parameters.items():
+        groups.setdefault((shares[name], WEIGHT_DECAY if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": own, "weight_decay": decay, "share": share} for (share, decay), own in groups.items()], fused=True
+    )
+
+
+def rate_shares(names: Sequence[str], layer_decay: float) -> dict[str, float]:
+    """At what share of the learning rate parameters learn, by the number of the layer that is in their names."""
+    layers = {name: int(found[1]) for name in names if (found := re.search(r"\.layers?\.(\d+)\.", name))}
+    above = max(layers.values(), default=0)
+    layers |= {name: -1 for name in names if name not in layers and "embeddings" in name}
+    return {name: layer_decay ** (above - layers.get(name, above)) for name in names}
 
 
 def _tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

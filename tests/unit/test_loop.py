@@ -113,17 +113,24 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
         assert steps == list(range(1, first.step + 1))
 
 
-def test_of_steps_with_the_same_f1_the_one_with_the_least_loss_is_kept(tmp_path: Path) -> None:
-    class Right(Points):
-        losses = itertools.chain([0.5, 0.4, 0.2], itertools.repeat(0.3))
+@pytest.mark.parametrize(("rows", "kept"), [(loop.FEW_ROWS - 2, 1), (loop.FEW_ROWS, 3)])
+def test_of_few_validation_rows_the_least_loss_is_kept_and_of_many_the_best_f1(
+    tmp_path: Path, rows: int, kept: int
+) -> None:
+    class Scored(Points):
+        told = itertools.chain([(3, 0.5), (3, 0.2), (0, 0.4), (0, 0.3)], itertools.repeat((9, 0.9)))
 
         def score(self) -> Scores:
-            right = evaluation.score(np.eye(2, dtype=np.float32), [0, 1], ("below", "above"))
-            return dataclasses.replace(right, loss=next(self.losses))
+            wrong, loss = next(self.told)
+            labels = np.arange(rows) % 2
+            answers = np.where(np.arange(rows) < wrong, 1 - labels, labels)
+            return dataclasses.replace(
+                evaluation.score(np.eye(2, dtype=np.float32)[answers], labels, ("a", "b")), loss=loss
+            )
 
-    outcome = _run(Right(), tmp_path / "a")
+    outcome = _run(Scored(), tmp_path / "a")
     evaluated = [each.step for each in outcome.progress.history.evaluations]
-    assert outcome.progress.best_step == evaluated[2]
+    assert outcome.progress.best_step == evaluated[kept]
 
 
 def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Pat
     assert outcome.diverged_at == 20
     assert 0 < outcome.progress.best_step < 20
     assert all(math.isfinite(value) for row in task.weights for value in row)
-    assert task.score().f1_macro == max(each.f1_macro for each in outcome.progress.history.evaluations)
+    assert task.score().loss == pytest.approx(min(each.loss for each in outcome.progress.history.evaluations))
     assert [event.message for event in notes if isinstance(event, Note)] == [
         f"the loss is no finite number at step 20: the model is that of step {outcome.progress.best_step}"
     ]
@@ -191,3 +198,15 @@ def test_progress_survives_json() -> None:
     progress = loop.Progress(3, 1.5, 2)
     progress.history.steps.append(Step(3, 10, 0.3, 1.0, 0.1, 7.0))
     assert loop.Progress.of(json.loads(json.dumps(progress.record()))) == progress
+
+
+def test_lower_layers_learn_more_slowly() -> None:
+    names = [
+        "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.output.dense.bias",
+        "bert.encoder.layer.1.output.dense.bias", "bert.pooler.dense.weight", "classifier.weight",
+    ]  # fmt: skip
+    assert list(loop.rate_shares(names, 0.5).values()) == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert loop.rate_shares(["model.layers.0.mlp.weight", "model.layers.11.mlp.weight", "head.weight"], 0.8) == {
+        "model.layers.0.mlp.weight": pytest.approx(0.8**11), "model.layers.11.mlp.weight": 1.0, "head.weight": 1.0,
+    }  # fmt: skip
+    assert loop.rate_shares(["0.weight"], 0.8) == {"0.weight": 1.0}
