@@ -47,7 +47,7 @@ def fit(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
-    """Tune the head on the training rows and return the best by macro F1 on the validation rows.
+    """Tune the head on the training rows and return the best on the validation rows (`loop.worth`).
 
     Args:
         base: The encoder.

@@ -118,7 +118,7 @@ def fit(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
-    """Fine-tune `base` on the training rows and return the best checkpoint by macro F1 on the validation rows.
+    """Fine-tune `base` on the training rows and return the best checkpoint on the validation rows (`loop.worth`).
 
     Args:
         base: The encoder.
