@@ -31,7 +31,7 @@ from newsbert.data import Split
 HERE = Path(__file__).parent
 PEERS = HERE / "peers" / "setfit.txt"
 RESULTS = HERE / "results" / "learning_curve.jsonl"
-EPOCHS = {"all": 4.0, "15000": 2.0}
+EPOCHS = {"all": 3.0, "15000": 2.0}
 """Where they are others than the default."""
 
 

@@ -210,3 +210,21 @@ def test_lower_layers_learn_more_slowly() -> None:
         "model.layers.0.mlp.weight": pytest.approx(0.8**11), "model.layers.11.mlp.weight": 1.0, "head.weight": 1.0,
     }  # fmt: skip
     assert loop.rate_shares(["0.weight"], 0.8) == {"0.weight": 1.0}
+
+
+@pytest.mark.parametrize(("tune", "below"), [("full", 0.8), ("lora", 1.0)])
+def test_the_layer_below_makes_smaller_steps_where_the_encoder_is_tuned_as_a_whole(
+    tmp_path: Path, tune: str, below: float
+) -> None:
+    task = Points()
+    layers = nn.Linear(2, 2), nn.Linear(2, 2)
+    stack = nn.Sequential(*layers)
+    task.module = nn.ModuleDict({"encoder": nn.ModuleDict({"layer": stack})})
+    task.module.forward = stack.forward
+    before = [each.bias.tolist() for each in layers]
+    settings = dataclasses.replace(SETTINGS, tune=tune, max_steps=1)
+    loop.run(task, settings, Checkpoints(tmp_path / "a"), lambda _: None, lambda: False)
+    moved = [np.abs(each.bias.tolist() - np.array(was)) for each, was in zip(layers, before, strict=True)]
+    # AdamW's first step is of the length of the rate, whatever the gradient.
+    assert moved[0] == pytest.approx(0.1 * below, rel=1e-3)
+    assert moved[1] == pytest.approx(0.1, rel=1e-3)
