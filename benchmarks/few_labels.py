@@ -27,6 +27,7 @@ What is measured is appended to `--results`, and not measured again; the table i
 import argparse
 import contextlib
 import copy
+import itertools
 import math
 import statistics
 import tempfile
@@ -55,6 +56,8 @@ from newsbert.settings import TrainSettings
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
 HELD_OUT = 2_000
 FAST = 10.0
+RULED = ("none", "layer-wise decay, 0.8")
+"""Techniques whose trainings all rules are tried on; of the others the last step only is scored."""
 
 
 @contextlib.contextmanager
@@ -118,7 +121,7 @@ def measured(others: Split, held_out: Split, size: int, seed: int, name: str) ->
             kept = [(kept[-1][0], averaged)]
         else:
             model, tokenizer, kept = trained(rows, seed, seed)
-    if name != "none":
+    if name not in RULED:
         kept = kept[-1:]
     steps = [asdict(evaluated) for evaluated, _ in kept]
     asked = {rule(len(rows.validation), steps)["step"] for rule in RULES.values()}
@@ -210,13 +213,20 @@ RULES: dict[str, Rule] = {
 
 def rules(results: list[dict[str, Any]]) -> None:
     """Print what each rule would have kept, of the same trainings."""
-    print("\n| rows | validation rows | rule | held-out accuracy, mean | by seed | loss | steps kept |")
+    print("\n| rows | validation rows | technique: rule | held-out accuracy, mean | by seed | loss | steps kept |")
     print("|---|---|---|---|---|---|---|")
     for size in sorted({each["rows"] for each in results}):
-        of = [each for each in results if (each["rows"], each["technique"]) == (size, "none")]
-        for name, rule in RULES.items():
+        for technique, (name, rule) in itertools.product(RULED, RULES.items()):
+            of = [each for each in results if (each["rows"], each["technique"]) == (size, technique)]
             kept = [rule(each["validation_rows"], each["checkpoints"]) for each in of]
-            line(size, of[0]["validation_rows"], name, kept, ", ".join(str(each["step"]) for each in kept))
+            if of:
+                line(
+                    size,
+                    of[0]["validation_rows"],
+                    f"{technique}: {name}",
+                    kept,
+                    ", ".join(str(each["step"]) for each in kept),
+                )
 
 
 def techniques(results: list[dict[str, Any]]) -> None:

@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation rows were scored at a step; `best` tells whether this is the best checkpoint so far."""
+    """The validation rows were scored at a step; `best` tells whether what it found is kept from then on."""
 
     step: int
     epoch: float

@@ -47,7 +47,7 @@ def fit(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
-    """Tune the head on the training rows and return the best on the validation rows (`loop.worth`).
+    """Tune the head on the training rows and return the one that the loop keeps.
 
     Args:
         base: The encoder.

@@ -40,9 +40,6 @@ CHECKPOINT_S = 120.0
 LEAST_CHECKPOINT_S = 5.0
 """Evaluations of a small training come more often than is worth a checkpoint."""
 
-FEW_ROWS = 500
-"""Of fewer validation rows F1 says too little to choose a checkpoint by: benchmarks/few_labels.py."""
-
 _REPORTS = 100
 _MEGABATCH = 50
 """So many batches are drawn at once, and their rows put together by length."""
@@ -232,21 +229,22 @@ class _Loop:
         self._on_event(now)
 
     def _evaluate(self) -> bool:
-        """Score the validation rows and keep what is better; tell whether the scores are of finite numbers."""
+        """Score the validation rows, and keep what is not clearly worse; tell whether the scores are finite numbers."""
         progress = self._progress
         scores = self._task.score()
         if not math.isfinite(scores.loss):
             return False
         rows = int(scores.confusion.sum())
-        now = worth(rows, scores)
-        better = all(now > worth(rows, before) for before in progress.history.evaluations)
-        if better:
+        so_far: list[Scores | Evaluation] = [*progress.history.evaluations, scores]
+        best = max(so_far, key=lambda each: each.f1_macro)
+        kept = scores.f1_macro >= best.f1_macro - standard_error(best.accuracy, rows)
+        if kept:
             if parallel.rank() == 0:
                 self._checkpoints.save_best(progress.step, self._parameters)
             progress.best_step = progress.step
         progress.seconds = self._before + time.monotonic() - self._began
         epoch = progress.step / self._order.steps
-        found = Evaluation(progress.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, better)
+        found = Evaluation(progress.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, kept)
         progress.history.evaluations.append(found)
         self._on_event(found)
         return True
@@ -263,9 +261,15 @@ class _Loop:
         self._on_event(Note(f"the loss is no finite number at step {step}: the model is that of step {best}"))
 
 
-def worth(rows: int, scores: Scores | Evaluation) -> tuple[float, float]:
-    """What the best checkpoint has most of: macro F1 on so many validation rows, or of few rows the least loss."""
-    return (scores.f1_macro, -scores.loss) if rows >= FEW_ROWS else (-scores.loss, scores.f1_macro)
+def standard_error(accuracy: float, rows: int) -> float:
+    """By how much chance moves an accuracy on so many rows, after Agresti and Coull: not by nothing if all are right.
+
+    The last checkpoint that is at most so far below the best is kept, as trees are chosen in Breiman and others'
+    "Classification and Regression Trees" (1984): later ones have learned more than a score on few rows can show, and
+    the best of many such scores is the luckiest. benchmarks/few_labels.py tries it beside other rules.
+    """
+    share = (accuracy * rows + 2) / (rows + 4)
+    return math.sqrt(share * (1 - share) / rows)
 
 
 def steps(rows: int, settings: TrainSettings) -> tuple[int, int]:

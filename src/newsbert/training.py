@@ -118,7 +118,7 @@ def fit(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Trained:
-    """Fine-tune `base` on the training rows and return the best checkpoint on the validation rows (`loop.worth`).
+    """Fine-tune `base` on the training rows and return the checkpoint that the loop keeps.
 
     Args:
         base: The encoder.

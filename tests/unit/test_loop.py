@@ -113,24 +113,30 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
         assert steps == list(range(1, first.step + 1))
 
 
-@pytest.mark.parametrize(("rows", "kept"), [(loop.FEW_ROWS - 2, 1), (loop.FEW_ROWS, 3)])
-def test_of_few_validation_rows_the_least_loss_is_kept_and_of_many_the_best_f1(
-    tmp_path: Path, rows: int, kept: int
-) -> None:
+@pytest.mark.parametrize(
+    ("rows", "kept"), [(20, 4), (2000, 1)], ids=["that may be chance on few rows", "that says something on many"]
+)
+def test_the_last_is_kept_that_is_not_clearly_worse_than_the_best(tmp_path: Path, rows: int, kept: int) -> None:
     class Scored(Points):
-        told = itertools.chain([(3, 0.5), (3, 0.2), (0, 0.4), (0, 0.3)], itertools.repeat((9, 0.9)))
+        wrong = itertools.chain([0.3, 0.05, 0.1, 0.3, 0.1], itertools.repeat(0.4))
 
         def score(self) -> Scores:
-            wrong, loss = next(self.told)
             labels = np.arange(rows) % 2
-            answers = np.where(np.arange(rows) < wrong, 1 - labels, labels)
-            return dataclasses.replace(
-                evaluation.score(np.eye(2, dtype=np.float32)[answers], labels, ("a", "b")), loss=loss
-            )
+            answers = np.where(np.arange(rows) < next(self.wrong) * rows, 1 - labels, labels)
+            return evaluation.score(np.eye(2, dtype=np.float32)[answers], labels, ("below", "above"))
 
     outcome = _run(Scored(), tmp_path / "a")
-    evaluated = [each.step for each in outcome.progress.history.evaluations]
-    assert outcome.progress.best_step == evaluated[kept]
+    evaluated = outcome.progress.history.evaluations
+    assert outcome.progress.best_step == evaluated[kept].step
+    assert [each.step for each in evaluated if each.best][-1] == evaluated[kept].step
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9, 1.0])
+def test_chance_moves_a_score_on_many_rows_less(accuracy: float) -> None:
+    errors = [loop.standard_error(accuracy, rows) for rows in (4, 16, 64, 10_000)]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[-1] < 0.006
+    assert loop.standard_error(0.5, 100) == pytest.approx(0.05)
 
 
 def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -166,7 +172,8 @@ def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Pat
     assert outcome.diverged_at == 20
     assert 0 < outcome.progress.best_step < 20
     assert all(math.isfinite(value) for row in task.weights for value in row)
-    assert task.score().loss == pytest.approx(min(each.loss for each in outcome.progress.history.evaluations))
+    kept = [each for each in outcome.progress.history.evaluations if each.best][-1]
+    assert task.score().loss == pytest.approx(kept.loss)
     assert [event.message for event in notes if isinstance(event, Note)] == [
         f"the loss is no finite number at step 20: the model is that of step {outcome.progress.best_step}"
     ]

@@ -158,7 +158,7 @@ class _Interrupts:
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        self._note("stopping after this step, then saving what is best so far; Ctrl+C again aborts")
+        self._note("stopping after this step, then saving what is kept so far; Ctrl+C again aborts")
 
 
 class _Reporter:
@@ -182,10 +182,10 @@ class _Reporter:
             self._progress.update(event.name, event.done, event.total, {})
         elif isinstance(event, Evaluation):
             self._score = event.f1_macro
-            best = ", best so far" if event.best else ""
+            kept = ", kept" if event.best else ""
             self._screen.log(
                 f"step {event.step} (epoch {event.epoch:.2f}): F1 {event.f1_macro:.4f}, "
-                f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{best}"
+                f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{kept}"
             )
         else:
             details = {} if event.loss is None else {"loss": f"{event.loss:.4f}"}
