@@ -56,7 +56,8 @@ def main() -> None:
             write(files / "train.jsonl", rows)
             write(files / "test.jsonl", known.test)
             if "newsbert" not in done:
-                recorded.add(given.results, *(key | each for each in ours(files, seed, EPOCHS.get(size))))
+                found = ours(files, seed, EPOCHS.get(size))
+                recorded.add(given.results, *(key | each for each in found if each["model"] not in done))
             if "SetFit" not in done and len(rows) <= given.setfit_up_to:
                 programs = environments.programs(PEERS, given.torch_index)
                 recorded.add(given.results, key | setfits(files, seed, programs))
