@@ -47,7 +47,7 @@ REVIEW_BELOW = 0.75
 """Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""
 
 LABELS = ("Sport & loisirs", "World", "Économie")
-_WORDS = {
+WORDS = {
     "Économie": ("stocks", "market", "profit", "bank"),
     "Sport & loisirs": ("goal", "team", "cup", "coach"),
     "World": ("minister", "border", "treaty", "vote"),
@@ -82,7 +82,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny-bert")
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'\"-"
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = sorted({word for words in _WORDS.values() for word in words})
+    words = sorted({word for words in WORDS.values() for word in words})
     vocabulary = [*special, *letters, *(f"##{letter}" for letter in letters), *words]
     (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     torch.manual_seed(0)
@@ -106,7 +106,7 @@ def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("rows") / "rows.csv"
     lines = ["text,label"]
     for number in range(30):
-        for label, words in _WORDS.items():
+        for label, words in WORDS.items():
             lines.append(f'"{words[number % 4]} {words[(number + 1) % 4]} number {number}",{label}')
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file

@@ -12,7 +12,7 @@ from newsbert import explanation
 from newsbert.bundle import Bundle
 from newsbert.explanation import INTEGRATED_GRADIENTS, OCCLUSION, TOLERANCE, Explanation
 from newsbert.model import Model
-from tests.conftest import LABELS, Cli
+from tests.conftest import LABELS, WORDS, Cli
 
 TEXT = "the goal of the team,  some &amp; more"
 RUNTIMES = {"onnxruntime": OCCLUSION, "torch": INTEGRATED_GRADIENTS}
@@ -48,15 +48,17 @@ def _of_nothing(model: Model, label: str) -> float:
     return model.predict(["\u200b"])[0].probabilities[label]
 
 
-def test_the_word_that_makes_the_label_says_most_and_of_another_label_the_opposite(read: Bundle) -> None:
+def test_the_words_that_make_the_label_say_most_and_of_another_label_the_opposite(read: Bundle) -> None:
     # By occlusion: the tests' tiny encoder, between a text and none, passes through answers of its own.
     model = Model(read, runtime="onnxruntime")
-    (explained,) = model.explain(["some more goal some"])
-    most = max(explained.words, key=lambda each: each.attribution)
-    assert most.text == "goal"
-    other = next(label for label in LABELS if label != explained.label)
-    (against,) = model.explain(["some more goal some"], label=other)
-    assert {each.text: each.attribution for each in against.words}["goal"] < 0
+    neutral = model.predict(["number 3"])[0].label
+    for label in set(LABELS) - {neutral}:
+        one, other = WORDS[label][:2]
+        (explained,) = model.explain([f"{one} {other} number 3"])
+        assert explained.label == label
+        assert max(explained.words, key=lambda each: each.attribution).text in {one, other}
+        (against,) = model.explain([f"{one} {other} number 3"], label=neutral)
+        assert sum(each.attribution for each in against.words if each.text in {one, other}) < 0
 
 
 def test_only_what_is_read_of_a_long_text_is_explained(model: Model) -> None:
