@@ -208,13 +208,8 @@ def rules(results: list[dict[str, Any]]) -> None:
             of = [each for each in results if (each["rows"], each["technique"]) == (size, technique)]
             kept = [rule(each["validation_rows"], each["checkpoints"]) for each in of]
             if of:
-                line(
-                    size,
-                    of[0]["validation_rows"],
-                    f"{technique}: {name}",
-                    kept,
-                    ", ".join(str(each["step"]) for each in kept),
-                )
+                steps = ", ".join(str(each["step"]) for each in kept)
+                line(size, of[0]["validation_rows"], f"{technique}: {name}", kept, steps)
 
 
 def techniques(results: list[dict[str, Any]]) -> None:
@@ -227,11 +222,12 @@ def techniques(results: list[dict[str, Any]]) -> None:
             kept = {seed: found for (rows, own, seed), found in last.items() if (rows, own) == (size, name)}
             if kept:
                 gains = [
-                    found["held_out_accuracy"] - last[size, "none", seed]["held_out_accuracy"]
+                    found["held_out_accuracy"] - plain["held_out_accuracy"]
                     for seed, found in kept.items()
+                    if (plain := last.get((size, "none", seed)))
                 ]
                 validation = next(each["validation_rows"] for each in results if each["rows"] == size)
-                line(size, validation, name, list(kept.values()), f"{statistics.fmean(gains):+.4f}")
+                line(size, validation, name, list(kept.values()), f"{statistics.fmean(gains):+.4f}" if gains else "-")
 
 
 def line(size: int, validation: int, name: str, kept: list[dict[str, Any]], end: str) -> None:
