@@ -31,12 +31,8 @@ def wait_for_checkpoint(directory: Path, process: "subprocess.Popen[str]", train
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All that needs images runs in one process of those that share the suite, and so does each file of integration.
-
-    Deliveries build images of their own: among the others they would be a quarter of all that one process has to do.
-    """
-    needs_images = "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts
-    if needs_images and item.path.name != "test_deliver.py":
+    """All that needs images runs in one process of those that share the suite, and so does each file of integration."""
+    if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts:
         item.add_marker(pytest.mark.xdist_group("engine"))
     elif "integration" in item.path.parts:
         item.add_marker(pytest.mark.xdist_group(item.path.name))
