@@ -20,7 +20,12 @@ SHELL := /bin/bash
 
 quickstart: $(VENV)/.installed
 	@export PATH="$(abspath $(BIN)):$$PATH"
-	run() { printf '\n$$ %s\n' "$$(printf '%q ' "$$@" | sed "s/\\\\ / /g")"; "$$@"; }
+	run() {
+	  printf '\n$$'
+	  for word in "$$@"; do case "$$word" in *' '*) printf ' "%s"' "$$word";; *) printf ' %s' "$$word";; esac; done
+	  printf '\n'
+	  "$$@"
+	}
 	run newsbert train
 	run newsbert register --model-name BertModel
 	printf '\n$$ newsbert serve locally --detach --port 0\n'

@@ -44,7 +44,7 @@ def train(
         workers: How many processes tune, through Ray; as configured if not given.
         ray_address: Of the cluster that has them; as configured if not given.
         on_event: Called with what happens.
-        stop: Asked after every step; true ends training early, with the best model so far kept and logged.
+        stop: Asked after every step; true ends training early, with the model kept so far finished and logged.
         **settings: Fields of `settings.TrainSettings`, such as `data`, `epochs` or `output`.
 
     Raises:

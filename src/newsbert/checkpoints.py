@@ -62,7 +62,7 @@ class Checkpoints:
         return load_file(self._directory / f"{_LATEST}{record['step']}" / _TENSORS), record
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the parameters of the best step so far; the latest checkpoint's stay too until there is another.
+        """Keep this step's parameters, no more an earlier one's; the latest checkpoint's stay until there is another.
 
         Raises:
             OSError, SafetensorError: If they cannot be written.
@@ -71,7 +71,7 @@ class Checkpoints:
         self._write(_BEST, step, tensors, {}, keep=record["best_step"] if record else 0)
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """The parameters of the best step."""
+        """The parameters of the step that is kept."""
         return load_file(self._directory / f"{_BEST}{step}" / _TENSORS)
 
     def record(self) -> dict[str, Any] | None:

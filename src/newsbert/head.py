@@ -56,7 +56,7 @@ def fit(
         settings: Epochs, batch size, learning rate and seed.
         checkpoints: Where they are kept; if there is one already, the training goes on from it.
         on_event: Called after steps and evaluations.
-        stop: Asked after every step; when it answers true, the loop evaluates, keeps the best and returns.
+        stop: Asked after every step; when it answers true, the loop evaluates, keeps what is to be kept and returns.
 
     Raises:
         KeyboardInterrupt: If it is to stop before there is anything to keep.

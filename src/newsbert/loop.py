@@ -1,4 +1,4 @@
-"""The training loop that every way of tuning shares: order, schedule, the best checkpoint, stopping and going on.
+"""The training loop that every way of tuning shares: order, schedule, the step that is kept, stopping and going on.
 
 What a step does is a function of its number, the seed, the parameters and what the optimizer knows: a loop that went on
 from a checkpoint does what one that never ended does.
@@ -94,7 +94,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended; the task's module has the parameters of the best step.
+    """How a training ended; the task's module has the parameters of the step that is kept.
 
     Attributes:
         progress: Until the end.
@@ -114,7 +114,7 @@ def run(
     on_event: Callable[[Event], None],
     stop: Callable[[], bool],
 ) -> Outcome:
-    """Tune a task's module, going on from the latest checkpoint if there is one, and leave it at its best.
+    """Tune a task's module, going on from the latest checkpoint if there is one, and leave it at the step that is kept.
 
     Where several processes share a training, all of them call this.
 

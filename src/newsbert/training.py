@@ -45,11 +45,11 @@ _TRIES = 7
 
 @dataclass(frozen=True)
 class Trained:
-    """The model of the best checkpoint.
+    """The model of the checkpoint that was kept.
 
     Attributes:
         model: In evaluation mode, fp32, on the CPU.
-        best_step: The step of the best checkpoint.
+        best_step: The step of that checkpoint.
         stopped_early: Whether it was asked to stop.
         diverged_at: The step whose loss was no finite number, which ended it.
         seconds: Training time, evaluations included.
@@ -127,7 +127,7 @@ def fit(
         settings: Epochs, batch size, learning rate and seed.
         checkpoints: Where they are kept; if there is one already, the training goes on from it.
         on_event: Called after steps and evaluations.
-        stop: Asked after every step; when it answers true, the loop evaluates, keeps the best and returns.
+        stop: Asked after every step; when it answers true, the loop evaluates, keeps what is to be kept and returns.
 
     Raises:
         ModelError: If the base model cannot be loaded as a classifier.

@@ -78,7 +78,7 @@ def train(
 ) -> None:
     """Fine-tune a BERT encoder on labelled news and log the model to MLflow.
 
-    Ctrl+C once stops after the current step and keeps the best model so far; twice aborts.
+    Ctrl+C once stops after the current step and finishes the model that is kept so far; twice aborts.
     """
     screen = Output(as_json)
     flags: dict[str, Any] = {
@@ -197,9 +197,10 @@ class _Reporter:
 
 def _render(screen: Output, result: "TrainResult") -> None:
     version = str(result.version) if result.version else None
-    command = (
-        shlex.join(["newsbert", "serve", "locally", version]) if version else "newsbert register --model-name BertModel"
-    )
+    if version:
+        command = shlex.join(["newsbert", "serve", "locally", version])
+    else:
+        command = "newsbert register" if config.model_name() else "newsbert register --model-name BertModel"
     if screen.as_json:
         screen.document(
             {
