@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import free_port
+from tests.calls import free_port
 
 PASSWORD = "plan-ted%secret"
 """Of the user who owns the databases; tests look for it where it must not be."""

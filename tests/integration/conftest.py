@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import newsbert
 from newsbert import archive, torchserve
 from newsbert.bundle import Bundle
 from newsbert.settings import ImageSettings, ServeSettings
+from tests.calls import free_port
 from tests.images import Images
 
 
@@ -33,13 +33,6 @@ def server(
     with torchserve.serving(made, settings, tmp_path_factory.mktemp("run"), print) as running:
         assert running.wait_ready(60, threading.Event())
         yield running
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextlib.contextmanager

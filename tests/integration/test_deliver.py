@@ -15,10 +15,11 @@ import pytest
 
 from newsbert.engine import Engine
 from newsbert.settings import ImageSettings
+from tests.calls import free_port
 from tests.conftest import Cli, long
 from tests.environments import environment_toml, remove_environment
 from tests.images import Images, image_toml
-from tests.integration.conftest import Registry, free_port
+from tests.integration.conftest import Registry
 from tests.postgres import Postgres
 
 pytestmark = [

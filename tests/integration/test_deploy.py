@@ -19,10 +19,10 @@ import newsbert
 from newsbert import archive
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.settings import ServeSettings
+from tests.calls import free_port
 from tests.conftest import Cli
 from tests.environments import environment_toml, remove_environment
 from tests.images import remove_image
-from tests.integration.conftest import free_port
 
 pytestmark = pytest.mark.engine
 Trained = tuple[newsbert.TrainResult, str]

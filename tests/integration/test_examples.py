@@ -22,7 +22,7 @@ import pytest
 import newsbert
 from newsbert import data
 from tests import examples
-from tests.integration.conftest import free_port
+from tests.calls import free_port
 
 ELSEWHERE = {
     r"^make |^pip install": "test_wheel.py does what they do, and `make test` runs this",

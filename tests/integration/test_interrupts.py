@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from newsbert.bundle import Bundle
+from tests.calls import free_port
 from tests.conftest import Cli, wait_for_checkpoint
-from tests.integration.conftest import free_port, tracking_server
+from tests.integration.conftest import tracking_server
 
 MB = 1024 * 1024
 

@@ -23,8 +23,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 import newsbert
 from newsbert.playground.server import MOST_BYTES
 from newsbert.torchserve import Server
+from tests.calls import free_port
 from tests.conftest import LABELS, Cli
-from tests.integration.conftest import free_port
 
 AXE = Path(sys.prefix) / "axe/node_modules/axe-core/axe.min.js"
 TEXT = "Coach and team: the cup, a vote"

@@ -23,8 +23,8 @@ import pytest
 import newsbert
 from newsbert import background
 from newsbert.tracking_server import database
+from tests.calls import free_port
 from tests.conftest import Cli, long
-from tests.integration.conftest import free_port
 from tests.postgres import PASSWORD, QUOTED, Postgres
 
 pytestmark = [
