@@ -151,7 +151,7 @@ TOKENS
   NEWSBERT_MANAGEMENT_TOKEN, NEWSBERT_TOKEN       the keys of management and inference
 
 CREATE, UPDATE: -C NAME=VALUE
-  WORKERS=1 BATCH_SIZE=32 BATCH_DELAY_MS=5        as of `newsbert serve locally`
+  WORKERS=1 BATCH_SIZE=64 BATCH_DELAY_MS=1        as of `newsbert serve locally`
   REVIEW_BELOW=0.8                                a score below it goes to a person; else the model's own
   EXPORT_PATH=DIR                                 the server's model store; else it copies the archive from here
   RUNTIME=auto                                    or one of newsbert runtimes

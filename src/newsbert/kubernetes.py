@@ -14,7 +14,7 @@ USER = 10_001
 """Of the image."""
 
 QUEUE_METRIC = "newsbert_queue_seconds"
-"""What prometheus-adapter has to make of TorchServe's counters; docs/kubernetes.md has the rule."""
+"""What prometheus-adapter makes of TorchServe's counters, by the rule in infra/kubernetes/prometheus-adapter.yaml."""
 
 _ENDPOINTS_S = 5
 """For how long a pod that is going goes on as before: until then others may still be sending requests to it."""

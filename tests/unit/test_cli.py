@@ -356,6 +356,12 @@ def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
     failed(cli("serve", "locally", bundle.path, *arguments, f"{option}={value}"), code, value)
 
 
+@pytest.mark.parametrize("option", ["--workers=2", "--batch-delay-ms=0", "--runtime=torch", "--queue-size=7"])
+def test_what_an_archive_has_of_its_own_cannot_be_given(cli: Cli, option: str) -> None:
+    name = option.partition("=")[0]
+    failed(cli("serve", "locally", "model.mar", option), 2, f"{name} cannot be given for 'model.mar'")
+
+
 @pytest.mark.parametrize("reference", ["nothing.mar", "README.mar"])
 def test_what_is_no_archive_is_not_served(cli: Cli, tmp_path: Path, reference: str) -> None:
     (tmp_path / "README.mar").write_text("no archive")

@@ -37,7 +37,7 @@ def archive(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model's TorchServe archive (.mar), the same bytes every time."""
+    """Write a model's TorchServe archive (.mar), of the same settings the same bytes every time."""
     screen = Output(as_json)
     settings = config.resolve(
         ServeSettings,

@@ -47,7 +47,8 @@ def kubernetes(
     """Print Kubernetes manifests that serve a model's image, for kubectl apply.
 
     A deployment whose probes ask the model, a service, an autoscaler on the time in the queue, a disruption budget and
-    a network policy; nothing is applied. Tables [kubernetes] and [serve] of newsbert.toml hold.
+    a network policy; nothing is applied. Table [kubernetes] of newsbert.toml holds, and
+    what a container takes of [serve].
     """
     screen = Output(as_json)
     settings = config.resolve(

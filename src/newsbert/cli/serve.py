@@ -150,6 +150,19 @@ def locally(
         run_dir=run_dir,
     )
     screen.log_format = settings.log_format
+    of_archives = {
+        "--runtime": runtime,
+        "--workers": workers,
+        "--batch-size": batch_size,
+        "--batch-delay-ms": batch_delay_ms,
+        "--queue-size": queue_size,
+    }
+    given = [name for name, value in of_archives.items() if value is not None]
+    if given and model is not None and model.endswith(".mar"):
+        raise UsageError(
+            f"{' and '.join(given)} cannot be given for {model!r}: the archive says what they are",
+            "give the model itself, or write another archive: newsbert archive --help",
+        )
     from newsbert import servers, serving
 
     if detach:

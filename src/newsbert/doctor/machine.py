@@ -15,7 +15,7 @@ from newsbert.doctor import NoteError
 from newsbert.errors import NewsbertError
 
 _NEEDED = ("train", "serve")
-_BESIDES = ("minilm", "image", "deploy", "tracking", "openvino", "ray")
+_BESIDES = ("minilm", "image", "deploy", "tracking", "playground", "openvino", "ray")
 _GB = 1e9
 LEAST_MEMORY, ENOUGH_MEMORY = 1.0 * _GB, 4.0 * _GB
 """With less nothing can be served; training takes 3 to 3.5 GB, see the README's figures."""

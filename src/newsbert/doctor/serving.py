@@ -54,6 +54,22 @@ def starts() -> str:
     return f"it starts in {took:.1f} s, wants tokens and takes its own"
 
 
+def _ask(server: servers.Detached) -> None:
+    """Have a detached server's model answer; a container's keys are in there, so there it is asked.
+
+    Raises:
+        NewsbertError: If it does not.
+    """
+    if not server.container:
+        probe.ask(server.url, Path(server.key_file) if server.key_file else None, _ASK_TIMEOUT_S)
+        return
+    from newsbert.containers import PROBE
+    from newsbert.engine import Engine
+
+    if not Engine().succeeds(server.container, PROBE):
+        raise ServingError("the model does not answer", f"docker logs {server.container[:12]}")
+
+
 def _models(socket: Path, token: str | None) -> int:
     """The status that TorchServe's management has for who lists its models."""
     request = urllib.request.Request("http://localhost/models", headers=dict([tokens.header(token)] if token else []))
@@ -94,7 +110,7 @@ def detached() -> str:
     silent = []
     for each in running:
         try:
-            probe.ask(each.url, Path(each.key_file) if each.key_file else None, _ASK_TIMEOUT_S)
+            _ask(each)
         except NewsbertError as error:
             silent.append(f"{each.url} ({each.model}): {error.message}")
             mend = f"newsbert serve stop --port {each.port}"

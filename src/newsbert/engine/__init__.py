@@ -6,7 +6,7 @@ import re
 import tarfile
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -329,6 +329,16 @@ class Engine:
 
         with told_as(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
             Container(self._client.containers.get(container_id)).stop(timeout_s)
+
+    def succeeds(self, container_id: str, command: Sequence[str]) -> bool:
+        """Run a command in a container that runs; tell whether it succeeds.
+
+        Raises:
+            EngineError: If there is no such container, or it does not run.
+        """
+        with told_as(f"looking for container {container_id[:12]} failed"):
+            container = Container(self._client.containers.get(container_id))
+        return container.succeeds(command)
 
     def _found(self, tag: str) -> Any:
         image = self._image(tag)

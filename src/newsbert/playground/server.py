@@ -83,7 +83,7 @@ def serve(
     """
     with address.hold(host, port, "newsbert playground --port 0 takes a free port") as listener:
         taken = listener.getsockname()[1]
-        hosts = ["127.0.0.1", "localhost"] if loopback.is_here(host) else ["*"]
+        hosts = ["127.0.0.1", "localhost", address.connect_host(host)] if loopback.is_here(host) else ["*"]
         app = application(models, hosts)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
