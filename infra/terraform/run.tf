@@ -37,7 +37,8 @@ resource "google_cloud_run_v2_service" "tracking" {
       }
       env {
         name  = "NEWSBERT_TRACKING_ALLOWED_HOSTS"
-        value = local.tracking_host
+        # Cloud Run gives a service two addresses, the older one with letters instead of the project's number.
+        value = "${local.tracking_host},mlflow-*.a.run.app"
       }
       # Google asks who calls; a second password would take the header that Google's token is in.
       env {

@@ -30,6 +30,9 @@ from newsbert.settings import (
     TrainSettings,
 )
 
+if typing.TYPE_CHECKING:
+    import ssl
+
 CONFIG_FILE = "newsbert.toml"
 _SECTIONS: dict[type, str] = {
     TrackingSettings: "",
@@ -390,6 +393,29 @@ def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
     return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108
+
+
+def tracking_tls() -> "ssl.SSLContext | None":
+    """Which certificates of a tracking server are good, where MLflow's own variables say it.
+
+    Raises:
+        OSError: If the file that one names cannot be read.
+    """
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"true", "1"}
+    where = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    if not (insecure or where):
+        return None
+    import ssl
+
+    if insecure:
+        return ssl._create_unverified_context()  # noqa: S323 - as was asked for, and as MLflow does
+    directory = Path(where or "").is_dir()
+    return ssl.create_default_context(cafile=None if directory else where, capath=where if directory else None)
+
+
+def further_origins() -> list[str]:
+    """Where pages may come from that ask a tracking server, besides its own: MLflow's own variable."""
+    return list(filter(None, os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")))
 
 
 def child_environment(**extra: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import functools
 import http.client
 import socket
+import ssl
 import urllib.parse
 import urllib.request
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def urlopen(request: str | urllib.request.Request, timeout: float) -> Any:
-    """`urllib.request.urlopen`, without a proxy if the host is this machine."""
+def urlopen(request: str | urllib.request.Request, timeout: float, tls: ssl.SSLContext | None = None) -> Any:
+    """`urllib.request.urlopen`, without a proxy if the host is this machine; `tls` says which certificates are good."""
     url = request if isinstance(request, str) else request.full_url
     direct = is_here(urllib.parse.urlsplit(url).hostname)
-    return _DIRECT.open(request, timeout=timeout) if direct else urllib.request.urlopen(request, timeout=timeout)
+    if tls is None:
+        return _DIRECT.open(request, timeout=timeout) if direct else urllib.request.urlopen(request, timeout=timeout)
+    handlers = [urllib.request.HTTPSHandler(context=tls), *([urllib.request.ProxyHandler({})] if direct else [])]
+    return urllib.request.build_opener(*handlers).open(request, timeout=timeout)
 
 
 def is_here(host: str | None) -> bool:

@@ -210,16 +210,17 @@ class Pipeline:
         if there is None or changed:
             there = deploying.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
         self._step(f"deploy to {self._environment}", there.image, changed)
-        accepted = self._accepted(model, acceptance, there)
+        accepted = self._accepted(model, acceptance, there, changed)
         return Delivered(
             model, run_id, there.image, self._environment, there.url, there.before, accepted, tuple(self._done)
         )
 
-    def _accepted(self, model: str, acceptance: Acceptance, deployed: "Deployed") -> str:
+    def _accepted(self, model: str, acceptance: Acceptance, deployed: "Deployed", changed: bool) -> str:
         """Ask the model where it answers now; the registry remembers that it was accepted there.
 
         Raises:
-            ServingError: If it is not accepted; where it was not before either, the model before answers again.
+            ServingError: If it is not accepted; unless it answered before and was accepted, the model before it answers
+                again.
         """
         tracker = api.connect(self._tracking_uri)
         name, _, number = model.rpartition("/")
@@ -229,7 +230,7 @@ class Pipeline:
             said = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
         except NewsbertError as error:
             now = "it goes on answering"
-            if deployed.before is not None and not was_accepted:
+            if deployed.before is not None and (changed or not was_accepted):
                 back = deploying.back(self._target, self._tracking_uri, self._log)
                 now = f"{back.model} answers again"
             raise ServingError(

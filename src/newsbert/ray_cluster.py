@@ -125,7 +125,10 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         worker_cores, room = share(cores, settings.workers)
         if room < settings.workers:
-            on_note(f"the cluster has room for {room} of {settings.workers} workers now; the others begin when it has")
+            on_note(
+                f"the cluster has room for {room} of {settings.workers} workers now: "
+                "predicting begins with these, training when it has room for all"
+            )
         yield Cluster(settings.workers, worker_cores, ray.get_runtime_context().get_node_id())
 
 

@@ -133,8 +133,10 @@ class ServeSettings:
     batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill", least=0)
     # Who comes when it is full is told at once to come again, instead of after a time without an answer.
     queue_size: int = _setting(100, "Requests that may wait; those above it get a 503 at once", least=1, most=100_000)
-    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3)
-    drain_s: float = _setting(25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400)
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", least=1e-3, option="--timeout")
+    drain_s: float = _setting(
+        25.0, "Seconds that requests in flight have when it is stopped", least=0, most=86_400, option="--drain"
+    )
     lost_s: float = _setting(120.0, "Seconds without any answer after which it ends", least=5)
     grpc_port: int | None = _setting(None, "Answer gRPC on this port too; else it is on loopback", least=1, most=65_535)
     metrics_port: int | None = _setting(
@@ -142,7 +144,9 @@ class ServeSettings:
     )
     log_format: str = _setting("text", "How problems are logged: text, or json", choices=("text", "json"))
     token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
-    token_expiry_min: float = _setting(60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000)
+    token_expiry_min: float = _setting(
+        60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000, option="--token-expiry"
+    )
     run_dir: str | None = _setting(
         None, "Private directory for sockets, keys and all it writes; made anew", "NEWSBERT_RUN_DIR"
     )

@@ -456,6 +456,10 @@ def _without_user(uri: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
+def _opened(uri: str, path: str) -> Any:
+    return loopback.urlopen(f"{_without_user(uri).rstrip('/')}/{path}", _REACH_TIMEOUT_S, config.tracking_tls())
+
+
 def _check_reachable(uri: str) -> None:
     """Ask a server for its health before MLflow does, which would retry for minutes.
 
@@ -465,7 +469,7 @@ def _check_reachable(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with loopback.urlopen(f"{_without_user(uri).rstrip('/')}/health", timeout=_REACH_TIMEOUT_S):
+        with _opened(uri, "health"):
             return
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code < 500:
@@ -482,7 +486,7 @@ def _server_version(uri: str) -> str | None:
     if not uri.startswith(("http://", "https://")):
         return None
     try:
-        with loopback.urlopen(f"{_without_user(uri).rstrip('/')}/version", timeout=_REACH_TIMEOUT_S) as response:
+        with _opened(uri, "version") as response:
             return str(response.read(100).decode("ascii").strip())
     except (OSError, ValueError, http.client.HTTPException):
         return None

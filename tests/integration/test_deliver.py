@@ -120,6 +120,13 @@ def test_from_rows_to_production_and_back(
     assert int(client.get_model_version_by_alias("News", "dev").version) == 2
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] not in refused.stderr
 
+    # Nor is what was accepted there before, if it is not now.
+    configure(2, labelled_file)
+    assert _delivered(cli, "News@dev", "--to", "production")["before"] == "News/1"
+    configure(2, swapped)
+    refused = cli("deliver", "News/1", "--to", "production", timeout_s=180)
+    assert (refused.returncode, "News/2 answers again" in refused.stderr) == (1, True), refused.stderr
+
 
 @long
 def test_a_delivery_killed_while_it_trains_goes_on(

@@ -179,7 +179,9 @@ def test_who_has_no_account_is_told_what_to_do_and_who_has_may_log(
         assert cli("tracking", "user", name).returncode == 2
 
 
-def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up: Up, cli: Cli) -> None:
+def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up: Up, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking").chmod(0o755)
     started = up("--host", "0.0.0.0", "--allowed-hosts", "mlflow.example.org")
     assert started["auth"]
     assert started["allowed_hosts"] == ["mlflow.example.org", "localhost", "127.0.0.1"]
@@ -193,6 +195,24 @@ def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up
             urllib.request.urlopen(request, timeout=10)
         assert refused.value.code == status
         refused.value.close()
+    # A browser says where the page is from that posts: the server's own may, others may not.
+    for origin, status in (
+        ("https://mlflow.example.org", 401),
+        (f"http://mlflow.example.org:{port}", 401),
+        ("https://evil.example", 403),
+        ("https://mlflow.example.org.evil.example", 403),
+    ):
+        request = urllib.request.Request(
+            f"{started['url']}/ajax-api/2.0/mlflow/runs/search", b"{}",
+            {"Host": "mlflow.example.org", "Origin": origin, "Content-Type": "application/json"},
+        )  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert (origin, refused.value.code) == (origin, status)
+        refused.value.close()
+    # Where others may enter the directory, they may not read the database.
+    modes = {file.name: file.stat().st_mode & 0o077 for file in (tmp_path / "tracking").glob("*.db*")}
+    assert "mlflow.db" in modes and not any(modes.values()), modes
     # The address that a name of this machine has, by which it was not allowed to be called.
     here = cli("runs", MLFLOW_TRACKING_URI=f"http://127.0.0.2:{port}")
     assert here.returncode == 1
@@ -374,6 +394,10 @@ def test_what_is_no_whole_backup_is_refused_before_anything_is_written(up: Up, c
     assert nowhere.returncode == 1
     assert "one.tar cannot be written" in nowhere.stderr
     assert cli("tracking", "backup", "two.tar", "--directory", "nothing").returncode == 1
+    half = cli(
+        "tracking", "backup", "two.tar", "--directory", "nothing", "--backend-store", "sqlite:///tracking/mlflow.db"
+    )
+    assert (half.returncode, "--artifacts" in half.stderr) == (2, True), half.stderr
 
 
 def test_twenty_runs_at_once_lose_nothing_while_the_server_is_killed_and_started_again(

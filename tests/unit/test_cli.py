@@ -356,6 +356,11 @@ def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
     failed(cli("serve", "locally", bundle.path, *arguments, f"{option}={value}"), code, value)
 
 
+@pytest.mark.parametrize("option", ["--timeout", "--drain", "--token-expiry"])
+def test_an_option_is_called_what_it_is_in_an_error(cli: Cli, bundle: Bundle, option: str) -> None:
+    failed(cli("serve", "locally", bundle.path, f"{option}=-1"), 2, f"the option {option}: -1")
+
+
 @pytest.mark.parametrize("option", ["--workers=2", "--batch-delay-ms=0", "--runtime=torch", "--queue-size=7"])
 def test_what_an_archive_has_of_its_own_cannot_be_given(cli: Cli, option: str) -> None:
     name = option.partition("=")[0]

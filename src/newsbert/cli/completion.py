@@ -127,6 +127,6 @@ def _ask(uri: str, path: str, body: dict[str, Any] | None = None) -> dict[str, A
     headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{base}/api/2.0/mlflow/{path}", data, headers)
-    with loopback.urlopen(request, timeout=TIMEOUT_S) as response:
+    with loopback.urlopen(request, TIMEOUT_S, config.tracking_tls()) as response:
         content: dict[str, Any] = json.load(response)
         return content

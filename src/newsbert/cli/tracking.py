@@ -11,6 +11,7 @@ from newsbert.cli.commands import Commands
 from newsbert.cli.options import Debug, Json, setting
 from newsbert.cli.output import Output
 from newsbert.cli.stopping import stop_on_signals
+from newsbert.errors import UsageError
 from newsbert.settings import TrackingServerSettings
 
 if TYPE_CHECKING:
@@ -174,8 +175,11 @@ def backup(
     from newsbert.tracking_server import backup, server
 
     home, kept = server.places(settings)
-    if home.kept_before() is None and settings.backend_store is None:
-        raise home.never_started()
+    if home.kept_before() is None:
+        if settings.backend_store is None:
+            raise home.never_started()
+        if settings.artifacts is None:
+            raise UsageError("nothing says where the artifacts are", "give --artifacts, too")
     made = backup.make(kept, file)
     _render_backup(screen, made, file, "holds")
     screen.next_command(f"newsbert tracking restore {file} --directory EMPTY")

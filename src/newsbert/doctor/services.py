@@ -45,8 +45,8 @@ def registry() -> str:
         EngineError: If there is no engine, or the registry does not answer it, or does not let it in.
     """
     repository = config.resolve(ImageSettings).repository
-    host, slash, _ = repository.partition("/")
-    if not slash or not ({".", ":"} & set(host) or host == "localhost"):
+    host = repository.partition("/")[0]
+    if not ({".", ":"} & set(host) or host == "localhost"):
         raise UnusedError("no [image] repository of a registry is set")
     from newsbert.engine import Engine
 

@@ -107,13 +107,24 @@ def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
     wanted.home.make()
     with wanted.home.locked():
         _quiet()
-        database.prepare(wanted.database, on_log)
+        with _private():
+            database.prepare(wanted.database, on_log)
         artifacts.check(wanted.artifacts)
         wanted.home.keep(Kept(wanted.database, wanted.artifacts))
         if not wanted.auth:
             return None
         accounts.configure(wanted.home, wanted.database)
         return accounts.make_admin(wanted.home, wanted.database)
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """What is made meanwhile is this user's alone, whoever may enter the directory."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]) -> None:
@@ -230,6 +241,9 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
         "MLFLOW_SERVE_ARTIFACTS": "true",
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_with_ports(wanted.allowed_hosts)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            [*_origins(wanted.allowed_hosts, wanted.port), *config.further_origins()]
+        ),
         # Its own runner of jobs is for language models; it takes a process and memory.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -324,6 +338,15 @@ def _own_names(exposed: bool) -> list[str]:
         ]
         names += [socket.gethostname(), socket.getfqdn(), *found]
     return list(dict.fromkeys(names))
+
+
+def _origins(hosts: list[str], port: int) -> list[str]:
+    """Where its own pages say that they come from: MLflow takes what a page posts from these alone.
+
+    A proxy before it speaks TLS on the port of that.
+    """
+    named = {form: None for host in hosts for form in ((host,) if ":" in host else (host, f"{host}:{port}"))}
+    return [f"{scheme}://{each}" for each in named for scheme in ("http", "https")]
 
 
 def _with_ports(hosts: list[str]) -> list[str]:
