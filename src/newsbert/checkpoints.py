@@ -94,8 +94,10 @@ class Checkpoints:
             part.mkdir()
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part / _TENSORS)
             (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-            _sync(part / _TENSORS)
+            for each in (part / _TENSORS, part / _RECORD, part):
+                _sync(each)
             part.rename(final)
+            _sync(self._directory)  # before those that it replaces go
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for other in self._steps(kind):
@@ -106,7 +108,10 @@ class Checkpoints:
         return sorted(int(path.name.removeprefix(kind)) for path in self._directory.glob(f"{kind}*"))
 
 
-def _sync(file: Path) -> None:
-    """Have the disk hold what was written: it is renamed only then."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or which files a directory has."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle import Bundle
-from newsbert.errors import TrackingError
+from newsbert.errors import NewsbertError, TrackingError
 from newsbert.events import Event, Note
 
 if TYPE_CHECKING:
@@ -59,13 +59,29 @@ def deliver_or_keep(run: "RunLog", record: Path, part: Path, final: Path, on_eve
                 continue
             _write(record, _read(record) | {"run_id": run.run_id, "pending": run.flush()})
             shutil.copytree(record, _kept(final), dirs_exist_ok=True)
-            part.replace(final)
+            _place(part, final)
             raise TrackingError(
                 f"the model is finished and in {final}, but could not be logged: {error.message}",
                 f"when the server is there again, log and register it: newsbert register {final} --model-name NAME",
             ) from error
-        part.replace(final)
+        _place(part, final)
         return
+
+
+def _place(part: Path, final: Path) -> None:
+    """Move a bundle to where it belongs.
+
+    Raises:
+        NewsbertError: If another one is there by now.
+    """
+    try:
+        part.replace(final)
+    except OSError as error:
+        if not final.is_dir():
+            raise
+        if Bundle.read(final).digest != Bundle.read(part).digest:
+            raise NewsbertError(f"there is another model in {final} by now", "move it away, then go on") from error
+        shutil.rmtree(part)  # it had been moved when the training was killed
 
 
 def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> "Version":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import newsbert
 from newsbert import base_model, data, delivery, work_dir
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.errors import DataError, ModelError, NotFoundError
+from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, first_line
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.review import Threshold
@@ -292,7 +293,37 @@ def _fit(
 
     on_event(Phase("tokenizing"))
     checkpoints = Checkpoints(work_dir.checkpoints(work))
-    return tuning.tune(base, rows, settings, shared, work / "bundle", checkpoints, report, stop)
+    try:
+        trained, tokenizer = tuning.tune(base, rows, settings, shared, work / "bundle", checkpoints, report, stop)
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        raise NewsbertError(
+            f"the memory does not hold a step of texts of up to {settings.max_length} tokens: {first_line(error)}",
+            "free some (training takes 3 GB and more), or train anew with less: "
+            f"--max-length {settings.max_length // 2}, --tune head, or a smaller --base-model",
+        ) from error
+    kept = next(each for each in trained.history.evaluations if each.step == trained.best_step)
+    guessed = math.log(len(rows.label_names))
+    if kept.loss >= guessed:
+        said = f"its loss on the validation rows is {kept.loss:.4f}, and guessing has {guessed:.4f}"
+        mend = f"a lower --learning-rate than {settings.peak_learning_rate:g}, or more --epochs"
+        on_event(Note(f"the model has learned nothing: {said}; try {mend}"))
+    return trained, tokenizer
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it is of Python's or torch's allocators, or of oneDNN, which only says what it could not create."""
+    import torch
+
+    said = (
+        "can't allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "could not create a primitive",
+        "could not create a memory",
+    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in said)
 
 
 def _log(run: "RunLog", event: Event) -> None:

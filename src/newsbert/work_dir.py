@@ -6,6 +6,7 @@ What a training that was killed or failed has left is removed by the next one, u
 import contextlib
 import errno
 import fcntl
+import glob
 import json
 import re
 import shlex
@@ -62,7 +63,7 @@ def output_directory(name: str) -> Path:
     """Return the directory that the bundle is to become.
 
     Raises:
-        UsageError: If there is something already, or it cannot be looked at.
+        UsageError: If there is something already, a training under way is to become it, or it cannot be looked at.
     """
     output = Path(name)
     with contextlib.suppress(RuntimeError):  # no such user's home: then it is a name like any other
@@ -73,6 +74,8 @@ def output_directory(name: str) -> Path:
         raise UsageError(f"--output {name} cannot be used: {error.strerror}", "choose another --output") from error
     if taken:
         raise UsageError(f"--output {output} exists and is not an empty directory", "name another, or remove it")
+    if any(is_busy(other) for other in output.parent.glob(f".{glob.escape(output.name)}.partial-*")):
+        raise UsageError(f"--output {output} is what another training under way is to become", "name another")
     return output
 
 

@@ -59,12 +59,13 @@ def _left_behind(directory: Path) -> list[str]:
     return [path.name for path in directory.glob("bundles/*")] + [path.name for path in directory.glob("bundles/.*")]
 
 
-def test_ctrl_c_once_keeps_the_best_model_so_far(
-    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_once_finishes_what_is_kept(
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json"))
     _wait_for(process, "step ")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     document = json.loads(stdout)
@@ -78,8 +79,12 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(
 ) -> None:
     import mlflow
 
-    process = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--output", "bundles/news")
+    process = start(arguments)
     _wait_for(process, "step ")
+    other = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert other.returncode == 2, other.stderr
+    assert "--output bundles/news is what another training under way is to become" in other.stderr
     process.send_signal(signal.SIGINT)
     _wait_for(process, "stopping after this step")
     process.send_signal(signal.SIGINT)

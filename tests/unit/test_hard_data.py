@@ -1,6 +1,8 @@
 """Rows that are hard to train on: many classes, hardly any of one, a text of ten megabytes, a batch of all."""
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 import newsbert
 from newsbert.bundle import Bundle
-from newsbert.events import Event, Step
+from newsbert.events import Event, Note, Step
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -66,3 +68,53 @@ def test_a_batch_of_all_rows(train: Train) -> None:
     result = train(rows, **settings, on_event=on_event)
     assert steps == list(range(1, 31))  # one an epoch
     assert result.metrics["accuracy"] > 0.9
+
+
+def test_a_learning_rate_that_is_far_too_high_is_told(train: Train) -> None:
+    rows = [(f"goal team {row}", "sport") for row in range(60)] + [(f"minister {row}", "world") for row in range(60)]
+    notes: list[str] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.message)
+
+    train(rows, learning_rate=1.0, max_steps=40, on_event=on_event)
+    assert any(each.startswith("the model has learned nothing") and "than 1," in each for each in notes), notes
+    notes.clear()
+    train(rows, learning_rate=3e-3, epochs=20, max_steps=None, on_event=on_event)
+    assert not any("learned nothing" in each for each in notes), notes
+
+
+MEMORY = """
+import resource, sys
+import newsbert
+from newsbert.errors import NewsbertError
+
+def stop():
+    # From the second step on no more memory is to be had than there is.
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now, resource.RLIM_INFINITY))
+    return False
+
+try:
+    newsbert.train(data="rows.csv", base_model=sys.argv[1], max_length=48, batch_size=512, epochs=9, stop=stop)
+except NewsbertError as error:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print(error.message, error.hint, sep=chr(10))
+"""
+
+
+def test_memory_that_does_not_hold_a_step(tiny_encoder: Path, tmp_path: Path) -> None:
+    words = {"sport": "goal team cup coach ", "world": "minister border treaty vote "}
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(("text", "label"))
+        csv.writer(file).writerows((f"{row} {words[label] * 20}", label) for label in words for row in range(600))
+    ran = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tiny_encoder)],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    message, hint = ran.stdout.splitlines()
+    assert message.startswith("the memory does not hold a step of texts of up to 48 tokens: ")
+    assert "--max-length 24" in hint
