@@ -1,6 +1,6 @@
 output "tracking_url" {
   description = "MLFLOW_TRACKING_URI; with MLFLOW_TRACKING_TOKEN=$(gcloud auth print-identity-token)."
-  value       = google_cloud_run_v2_service.tracking.uri
+  value       = "https://${local.tracking_host}"
 }
 
 output "model_url" {

@@ -1,5 +1,5 @@
 locals {
-  # Without a name of its own Cloud Run makes it of the project's number.
+  # Without a name of its own Cloud Run makes it of the project's number; its other address, `uri`, is not answered at.
   tracking_host = "mlflow-${data.google_project.this.number}.${var.region}.run.app"
 }
 
@@ -37,8 +37,7 @@ resource "google_cloud_run_v2_service" "tracking" {
       }
       env {
         name  = "NEWSBERT_TRACKING_ALLOWED_HOSTS"
-        # Cloud Run gives a service two addresses, the older one with letters instead of the project's number.
-        value = "${local.tracking_host},mlflow-*.a.run.app"
+        value = local.tracking_host
       }
       # Google asks who calls; a second password would take the header that Google's token is in.
       env {

@@ -44,8 +44,10 @@ resource "google_compute_instance" "trainer" {
     startup-script = templatefile("${path.module}/train.sh.tftpl", {
       image    = var.trainer_image
       registry = "${var.region}-docker.pkg.dev"
-      tracking = google_cloud_run_v2_service.tracking.uri
+      tracking = "https://${local.tracking_host}"
       command  = join(" ", [for word in var.training : "'${replace(word, "'", "'\\''")}'"])
     })
   }
+
+  depends_on = [google_cloud_run_v2_service.tracking]
 }

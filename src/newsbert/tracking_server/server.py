@@ -343,9 +343,11 @@ def _own_names(exposed: bool) -> list[str]:
 def _origins(hosts: list[str], port: int) -> list[str]:
     """Where its own pages say that they come from: MLflow takes what a page posts from these alone.
 
-    A proxy before it speaks TLS on the port of that.
+    A proxy before it speaks TLS on the port of that. Where any name will do, any page would: that is not said here.
     """
-    named = {form: None for host in hosts for form in ((host,) if ":" in host else (host, f"{host}:{port}"))}
+    named = {
+        form: None for host in hosts if host != "*" for form in ((host,) if ":" in host else (host, f"{host}:{port}"))
+    }
     return [f"{scheme}://{each}" for each in named for scheme in ("http", "https")]
 
 
