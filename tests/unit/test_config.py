@@ -127,7 +127,9 @@ def test_an_environment_has_the_keys_of_its_target() -> None:
 def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         resolve(section, **flag)
-    assert next(iter(flag)).replace("_", "-") in caught.value.message
+    (name,) = flag
+    option = name.removesuffix("_s").removesuffix("_min").replace("_", "-")
+    assert caught.value.message.startswith(f"the option --{option}: ")
     assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
 
 

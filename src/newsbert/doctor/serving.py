@@ -55,14 +55,17 @@ def starts() -> str:
 
 
 def _ask(server: servers.Detached) -> None:
-    """Have a detached server's model answer; a container's keys are in there, so there it is asked.
+    """Have a detached server's model answer; a container's keys are in there, so there it is asked if it wants any.
 
     Raises:
         NewsbertError: If it does not.
     """
-    if not server.container:
+    try:
         probe.ask(server.url, Path(server.key_file) if server.key_file else None, _ASK_TIMEOUT_S)
         return
+    except ServingError as error:
+        if not (server.container and "InvalidKeyException" in error.message):
+            raise
     from newsbert.containers import PROBE
     from newsbert.engine import Engine
 
