@@ -1,5 +1,6 @@
 """What a finished training has to say to the tracking server: written down first, delivered now or later."""
 
+import contextlib
 import json
 import shutil
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle import Bundle
-from newsbert.errors import NewsbertError, TrackingError
+from newsbert.errors import ModelError, NewsbertError, TrackingError
 from newsbert.events import Event, Note
 
 if TYPE_CHECKING:
@@ -72,16 +73,18 @@ def _place(part: Path, final: Path) -> None:
     """Move a bundle to where it belongs.
 
     Raises:
-        NewsbertError: If another one is there by now.
+        NewsbertError: If something else is there by now.
     """
     try:
         part.replace(final)
     except OSError as error:
         if not final.is_dir():
             raise
-        if Bundle.read(final).digest != Bundle.read(part).digest:
-            raise NewsbertError(f"there is another model in {final} by now", "move it away, then go on") from error
-        shutil.rmtree(part)  # it had been moved when the training was killed
+        with contextlib.suppress(ModelError):
+            if Bundle.read(final).digest == Bundle.read(part).digest:
+                shutil.rmtree(part)  # it had been moved when the training was killed
+                return
+        raise NewsbertError(f"there is something else in {final} by now", "move it away, then go on") from error
 
 
 def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> "Version":

@@ -11,7 +11,8 @@ import pytest
 
 import newsbert
 from newsbert.bundle import Bundle
-from newsbert.events import Event, Note, Step
+from newsbert.errors import NewsbertError
+from newsbert.events import Event, Note, Phase, Step
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -83,6 +84,19 @@ def test_a_learning_rate_that_is_far_too_high_is_told(train: Train) -> None:
     notes.clear()
     train(rows, learning_rate=3e-3, epochs=20, max_steps=None, on_event=on_event)
     assert not any("learned nothing" in each for each in notes), notes
+
+
+def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(train: Train, tmp_path: Path) -> None:
+    rows = [(f"goal team {row}", "sport") for row in range(60)] + [(f"minister {row}", "world") for row in range(60)]
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Phase) and event.name == "logging":
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "mine").touch()
+
+    with pytest.raises(NewsbertError, match="there is something else in out by now"):
+        train(rows, output="out", on_event=on_event)
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine"]
 
 
 MEMORY = """
