@@ -108,7 +108,7 @@ def own(
     with tempfile.TemporaryDirectory() as work:
         if fp32:  # as a training has it that began so
             Path(work, "precision").write_text("fp32", encoding="utf-8")
-        few = Dataset(dataset.name, dataset.label_names, dataset.train, _first(dataset, 64), dataset.test, "")
+        few = Dataset(dataset.name, dataset.label_names, dataset.train, first(dataset, 64), dataset.test, "")
         training.fit(base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False)
     return clock.rate
 
@@ -127,9 +127,15 @@ def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
 
 
 class Clock:
-    """Hears of steps of 32 examples."""
+    """Hears of steps.
 
-    def __init__(self) -> None:
+    Args:
+        rows: Examples of a step.
+        skipped: Steps that are not counted.
+    """
+
+    def __init__(self, rows: int = 32, skipped: int = SKIPPED) -> None:
+        self._rows, self._skipped = rows, skipped
         self._told: list[tuple[float, int]] = []
 
     def __call__(self, event: Event) -> None:
@@ -140,8 +146,8 @@ class Clock:
     @property
     def rate(self) -> float:
         """Examples a second of the steps that count."""
-        (began, first), *_, (ended, last) = self._told[SKIPPED - 1 :]
-        return 32 * (last - first) / (ended - began)
+        (began, first), *_, (ended, last) = self._told[self._skipped - 1 :]
+        return self._rows * (last - first) / (ended - began)
 
 
 def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
@@ -246,7 +252,7 @@ def head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: 
         print(f"| {name} | {seconds:.0f} | 1/{expected / seconds:.0f} | {result.scores.accuracy:.4f} |", flush=True)
 
 
-def _first(dataset: Dataset, rows: int) -> data.Split:
+def first(dataset: Dataset, rows: int) -> data.Split:
     split = dataset.validation
     return data.Split(split.texts[:rows], split.labels[:rows], f"{split.digest} {rows}")
 
