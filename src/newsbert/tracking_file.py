@@ -61,7 +61,9 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
                 raise NotFoundError(f"there is no tracking database {str(file.absolute())!r}", "newsbert train")
             if make is not None and not os.access(file, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            # Who opens it to read only cannot roll back what a process that was killed has left half done.
+            mode = "rw" if os.access(file, os.W_OK) else "ro"
+            with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
             yield
     except (OSError, sqlite3.Error) as error:

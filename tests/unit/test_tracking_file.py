@@ -1,5 +1,8 @@
 """The tracking database on this machine: who makes it, and what is said when it cannot be used."""
 
+import contextlib
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,16 @@ import pytest
 from newsbert import api
 from newsbert.errors import NotFoundError, TrackingError
 from tests.conftest import Cli
+
+KILLED_WHILE_WRITING = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 1")  # what it writes is in the file before it is done
+connection.execute("BEGIN")
+for number in range(2000):
+    connection.execute("INSERT INTO experiment_tags VALUES (?, 'half done', 0)", (f"tag {number}",))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 OPEN = """
 import sys
@@ -50,6 +63,18 @@ def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: P
     stdout, stderr = second.communicate(timeout=120)
     assert (second.returncode, stdout) == (0, "ready\n"), stderr
     assert [each.name for each in file.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_what_a_killed_process_left_half_done_is_rolled_back(tmp_path: Path, cli: Cli) -> None:
+    file = tmp_path / "mlflow.db"
+    api.connect(_uri(file), create=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, file], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "mlflow.db-journal").stat().st_size
+    run = cli("runs")
+    assert run.returncode == 0, run.stderr
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*) FROM experiment_tags WHERE value = 'half done'").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(
