@@ -1,7 +1,6 @@
 """Checkpoints of a training: each appears whole or not at all, and the one before goes only then."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from newsbert import cached
 
 _TENSORS, _RECORD = "tensors.safetensors", "record.json"
 _LATEST, _BEST = "checkpoint-", "best-"
@@ -95,9 +96,9 @@ class Checkpoints:
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part / _TENSORS)
             (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
             for each in (part / _TENSORS, part / _RECORD, part):
-                _sync(each)
+                cached.sync(each)
             part.rename(final)
-            _sync(self._directory)  # before those that it replaces go
+            cached.sync(self._directory)  # before those that it replaces go
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for other in self._steps(kind):
@@ -106,12 +107,3 @@ class Checkpoints:
 
     def _steps(self, kind: str) -> list[int]:
         return sorted(int(path.name.removeprefix(kind)) for path in self._directory.glob(f"{kind}*"))
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file, or which files a directory has."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,23 +1,27 @@
-"""What a frozen encoder makes of texts: computed once and kept in the cache directory."""
+"""What a frozen encoder makes of texts: computed once for every text and kept in the cache directory.
+
+The vectors of a split are in a file of their own, mapped into memory. Rows that another split has had, such as those of
+a file to which some were added or in which a label was mended, are copied from there.
+"""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from newsbert import config
+from newsbert import cached
 from newsbert.bert_training import BertTraining
-from newsbert.errors import NewsbertError
-from newsbert.evaluation import FloatArray
+from newsbert.evaluation import FloatArray, IntArray
 from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import pad
 from newsbert.token_rows import TokenRows
 
-_FORMAT = 3
+_FORMAT = 4
+_VECTORS, _DIGESTS = "vectors.npy", "digests.npy"
 _BATCH_TOKENS = 2048
+_COPIED_ROWS = 16_384
 _TOLD_ROWS = 100
 
 
@@ -39,51 +43,53 @@ def of(
         rows: Token ids.
         key: Theirs: see `token_rows.key`.
         pad_id: The id that pads a batch.
-        on_rows: Called now and then with the number of rows that are done, and of all.
+        on_rows: Called now and then with the number of rows that are done, and of all that are to be computed.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    name = hashlib.sha256(f"{_FORMAT} {weights} {key}".encode()).hexdigest()
-    file = config.cache_dir() / "features" / f"{name}.npy"
-    try:
-        found = _read(file)
-        if found is None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write(file, encoder, rows, pad_id, on_rows)
-            found = _read(file)
-    except OSError as error:
-        raise NewsbertError(f"{file} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
-    assert found is not None
-    return found
-
-
-def _read(file: Path) -> FloatArray | None:
-    """The vectors in a file, or nothing if it is not there or not whole."""
-    try:
-        found: FloatArray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return found
+    kind = f"features/{hashlib.sha256(f'{_FORMAT} {weights}'.encode()).hexdigest()}"
+    found = cached.directory(kind, key, lambda part: _write(part, encoder, rows, pad_id, on_rows))
+    vectors: FloatArray = np.load(found / _VECTORS, mmap_mode="r", allow_pickle=False)
+    return vectors
 
 
 def _write(
-    file: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
+    part: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
 ) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    part.mkdir()
+    digests = np.fromiter((_digest(rows[row].tobytes()) for row in range(len(rows))), np.uint64, len(rows))
     shape = (len(rows), encoder.classifier.in_features)
-    try:
-        found = np.lib.format.open_memmap(partial, "w+", np.float32, shape)
-        done = told = 0
-        for batch in sub_batches(rows.lengths.tolist(), _BATCH_TOKENS):
-            input_ids, attention_mask = pad([rows[row] for row in batch], pad_id)
-            with torch.inference_mode():
-                vectors = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
-                found[batch] = vectors.float().numpy()
-            done += len(batch)
-            if done - told >= _TOLD_ROWS:
-                on_rows(told := done, len(rows))
-        found.flush()
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    vectors = np.lib.format.open_memmap(part / _VECTORS, "w+", np.float32, shape)
+    missing = _copy(part.parent, digests, vectors)
+    lengths = rows.lengths[missing].tolist()
+    done = told = 0
+    for batch in sub_batches(lengths, _BATCH_TOKENS):
+        chosen = missing[batch]
+        input_ids, attention_mask = pad([rows[row] for row in chosen.tolist()], pad_id)
+        with torch.inference_mode():
+            found = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
+            vectors[chosen] = found.float().numpy()
+        done += len(batch)
+        if done - told >= _TOLD_ROWS:
+            on_rows(told := done, len(missing))
+    vectors.flush()
+    np.save(part / _DIGESTS, digests)
+
+
+def _copy(parent: Path, digests: "np.typing.NDArray[np.uint64]", vectors: FloatArray) -> IntArray:
+    """Copy the vectors of rows that are in the directories there are; return which rows are in none."""
+    missing = np.arange(len(digests))
+    for other in parent.glob("[!.]*"):
+        known = np.load(other / _DIGESTS, allow_pickle=False)
+        _, own, theirs = np.intersect1d(digests[missing], known, return_indices=True)
+        copied = np.load(other / _VECTORS, mmap_mode="r", allow_pickle=False)
+        for start in range(0, len(own), _COPIED_ROWS):
+            part = slice(start, start + _COPIED_ROWS)
+            vectors[missing[own[part]]] = copied[theirs[part]]
+        missing = np.delete(missing, own)
+    return missing
+
+
+def _digest(row: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(row, digest_size=8).digest(), "little")

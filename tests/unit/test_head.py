@@ -1,13 +1,17 @@
 """Tuning the head alone: what it changes, and what it computes again."""
 
 import json
+import os
+import platform
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
@@ -32,7 +36,7 @@ def train(tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: 
 
 
 def _cached() -> list[Path]:
-    return sorted((config.cache_dir() / "features").iterdir())
+    return sorted((config.cache_dir() / "features").glob("*/*"))
 
 
 def test_only_the_head_is_changed(train: Any, tiny_encoder: Path) -> None:
@@ -64,11 +68,63 @@ def test_vectors_are_computed_once(train: Any, monkeypatch: pytest.MonkeyPatch) 
         train(max_length=8)
 
 
-def test_a_broken_cache_is_made_anew(train: Any) -> None:
-    first = train()
-    for file in _cached():
-        file.write_bytes(file.read_bytes()[:100])
-    assert train().metrics == first.metrics
+def test_only_texts_that_are_new_are_read(
+    train: Any, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    read: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
+            read.append(event.done)
+
+    def rows_read(data: Path) -> int:
+        read.clear()
+        train(data=str(data), on_event=on_event)
+        return sum(1 for done in read if done) and sum(
+            done for done, following in zip(read, [*read[1:], 0], strict=True) if following <= done
+        )
+
+    assert rows_read(labelled_file) == 81  # of 90, but for the test rows
+    lines = labelled_file.read_text(encoding="utf-8").splitlines()
+    mended = tmp_path / "mended.csv"
+    mended.write_text("\n".join([*lines[:-1], lines[-1].replace("World", "Économie")]) + "\n", encoding="utf-8")
+    assert rows_read(mended) <= 9  # another draw: what were test rows
+    longer = tmp_path / "longer.csv"
+    longer.write_text("\n".join([*lines, "goal team tonight,World", "a vote tonight,World"]), encoding="utf-8")
+    assert rows_read(longer) <= 11
+
+
+def test_other_weights_make_other_vectors(train: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    train()
+    kept = _cached()
+    other = tmp_path / "other"
+    shutil.copytree(tiny_encoder, other)
+    weights = load_file(other / "model.safetensors")
+    weights["encoder.layer.0.attention.self.query.weight"] *= -2
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    train(base_model=str(other))
+    new = [each for each in _cached() if each not in kept]
+    assert len(new) == 2
+    assert {each.name for each in new} == {each.name for each in kept}  # the same texts
+    for each in new:
+        (before,) = (one for one in kept if one.name == each.name)
+        assert not np.allclose(np.load(each / "vectors.npy"), np.load(before / "vectors.npy"), atol=1e-3)
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed(train: Any) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    node = platform.node()
+    left, others = [
+        config.cache_dir() / "tokens" / f".key.{name}" for name in (f"{node}.{ended.pid}", f"{node}-2.{ended.pid}")
+    ]
+    living = config.cache_dir() / "tokens" / f".key.{node}.{os.getppid()}"
+    for each in (left, others, living):
+        each.mkdir(parents=True)
+        (each / "values.bin").touch()
+    train()
+    assert [each.exists() for each in (left, others, living)] == [False, True, True]
 
 
 def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +158,7 @@ def test_who_stops_before_anything_is_learned_gets_no_model(
     with pytest.raises(KeyboardInterrupt):
         train(stop=lambda: True, output=str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
-    assert not list((config.cache_dir() / "features").iterdir())
+    assert not _cached()
 
 
 def test_the_learning_rate_that_was_used_is_logged(train: Any, tmp_path: Path) -> None:
