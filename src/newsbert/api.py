@@ -39,7 +39,7 @@ def train(
         model_name: Registers the model under this name when done.
         tracking_uri: MLflow's; as configured if not given.
         experiment: MLflow's; as configured if not given.
-        resume: The id of a run that was killed or failed after it had a checkpoint, or the beginning of the id, or the
+        resume: The id of a run that was killed, or failed after it had a checkpoint, or the beginning of the id, or the
             directory in which it worked: it goes on from there, with its own settings.
         workers: How many processes tune, through Ray; as configured if not given.
         ray_address: Of the cluster that has them; as configured if not given.

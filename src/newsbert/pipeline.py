@@ -161,7 +161,7 @@ class Pipeline:
                 raise NewsbertError(
                     f"run {run.info.run_id} of an earlier delivery is still being trained", "wait, then deliver again"
                 )
-            if directory is not None and work_dir.has_checkpoint(directory):
+            if directory is not None:
                 self._log(f"going on with run {run.info.run_id} …")
                 self._train(tracker, run.info.run_id, {"resume": str(directory)}, {})
                 return str(run.info.run_id)

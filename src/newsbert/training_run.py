@@ -102,20 +102,15 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    for left in work_dir.clear(output.parent if output else BUNDLES):
-        tracker.end_killed(left.run_id)
-        said = "what it left is removed"
-        if left.directory is not None:
-            said = f"newsbert train --resume {left.directory} goes on with it; or remove that directory"
-        on_event(Note(f"run {left.run_id} was killed while training: {said}"))
+    for run_id, directory in work_dir.left(output.parent if output else BUNDLES).items():
+        tracker.end_killed(run_id)
+        on = f"newsbert train --resume {directory} goes on with it; or remove that directory"
+        on_event(Note(f"run {run_id} was killed while training: {on}"))
     with tracker.run() as run:
         final = output or BUNDLES / run.run_id
         begun = RunFile(run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name)
         with work_dir.beside(final, begun) as work:
-            run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
-            run.params(_params(settings, base, rows))
-            splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
-            run.dataset(settings.data, rows.digest, splits)
+            _describe(run, settings, base, rows)
             result = _finish(run, work, final, settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name)
 
@@ -128,7 +123,9 @@ def resume(
     on_event: OnEvent,
     stop: Stop,
 ) -> TrainResult:
-    """Go on with a training that was killed or failed after it had a checkpoint; see `api.train`.
+    """Go on with a training that was killed, or failed after it had a checkpoint; see `api.train`.
+
+    It goes on from its latest checkpoint, or begins again in the same run if it had none.
 
     Args:
         reference: Its run's id or the beginning of that, or the directory in which it worked.
@@ -154,6 +151,8 @@ def resume(
     if base.sha256 != begun.base_model_sha256:
         raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
     with work_dir.again(directory) as work, tracker.run(begun.run_id) as run:
+        if not run.has_params:  # it was killed before that
+            _describe(run, settings, base, rows)
         result = _finish(run, work, Path(begun.final), settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name or begun.model_name)
 
@@ -176,9 +175,9 @@ def _settings(begun: RunFile) -> TrainSettings:
 
 def _left(reference: str) -> Path:
     directory = Path(reference) if Path(reference).is_dir() else work_dir.find(reference, BUNDLES)
-    if directory is None or not work_dir.has_checkpoint(directory):
+    if directory is None:
         raise NotFoundError(
-            f"there is no checkpoint of a run {reference!r} in {BUNDLES}",
+            f"there is nothing of a run {reference!r} in {BUNDLES} to go on with",
             "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
         )
     return directory
@@ -205,6 +204,14 @@ def anywhere(settings: TrainSettings) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
     return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
+
+
+def _describe(run: "RunLog", settings: TrainSettings, base: BaseModel, rows: data.Dataset) -> None:
+    """Log what is known before anything is trained; the parameters last."""
+    run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
+    splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
+    run.dataset(settings.data, rows.digest, splits)
+    run.params(_params(settings, base, rows))
 
 
 def _finish(

@@ -1,6 +1,7 @@
 """Where training works: a directory beside the bundle's, which is gone when the bundle is there.
 
-What a training that was killed or failed has left is removed by the next one, unless it can go on from a checkpoint.
+A training that is killed can go on, from its latest checkpoint if it had come to one; the next one tells of it. One
+that fails can if it has a checkpoint.
 """
 
 import contextlib
@@ -44,19 +45,6 @@ class RunFile:
     data_digest: str
     base_model_sha256: str
     model_name: str | None
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a training has left.
-
-    Attributes:
-        run_id: Its run.
-        directory: Where it worked, if it can go on from there.
-    """
-
-    run_id: str
-    directory: Path | None
 
 
 def output_directory(name: str) -> Path:
@@ -127,7 +115,7 @@ def _working(work: Path, final: Path) -> Iterator[None]:
         yield
     except Exception as error:
         # A loss that was no number would be none again.
-        resumable = has_checkpoint(work) and not isinstance(error, DivergedError)
+        resumable = _has_checkpoint(work) and not isinstance(error, DivergedError)
         on = shlex.join(["newsbert", "train", "--resume", str(work)])
         if not resumable:
             shutil.rmtree(work, ignore_errors=True)
@@ -163,8 +151,7 @@ def checkpoints(work: Path) -> Path:
     return work / _CHECKPOINTS
 
 
-def has_checkpoint(work: Path) -> bool:
-    """Whether a training can go on."""
+def _has_checkpoint(work: Path) -> bool:
     return any(checkpoints(work).glob("checkpoint-*"))
 
 
@@ -200,18 +187,15 @@ def is_busy(directory: Path) -> bool:
     return False
 
 
-def clear(parent: Path) -> list[Left]:
-    """Remove what trainings that were killed have left in `parent`, but for those that can go on; return them all."""
-    found = []
+def left(parent: Path) -> dict[str, Path]:
+    """The directories in `parent` of trainings that were killed, by their runs' ids."""
+    found = {}
     with contextlib.suppress(OSError):
-        for lock in parent.glob(f".*.partial-*/{_LOCK_FILE}"):
+        for lock in sorted(parent.glob(f".*.partial-*/{_LOCK_FILE}")):
             # Readable and writable: over NFS an exclusive lock needs the latter.
             with contextlib.suppress(OSError), lock.open("r+", encoding="utf-8") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-                resumable = has_checkpoint(lock.parent)
-                found.append(Left(stream.read(), lock.parent if resumable else None))
-                if not resumable:
-                    shutil.rmtree(lock.parent, ignore_errors=True)
+                found[stream.read()] = lock.parent
     return found
 
 

@@ -155,27 +155,72 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     assert len(histories[0]) == 100
 
 
-def test_what_cannot_go_on_is_removed_by_the_next_training(
+def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run(
     start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
-    killed = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000"))
+    import mlflow
+
+    killed = start(_arguments(tiny_encoder, labelled_file, "--epochs", "50"))
     _wait_for(killed, "training ")  # after its first step: there is no checkpoint
     killed.kill()
     killed.communicate(timeout=30)
     (left,) = set(_left_behind(tmp_path))
-    run = subprocess.run(
-        [sys.executable, "-m", "newsbert", "train", "--resume", str(tmp_path / "bundles" / left)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert run.returncode == 1
-    assert "there is no checkpoint" in run.stderr
-    third = subprocess.run(
-        _arguments(tiny_encoder, labelled_file, "--epochs", "1", "--json"),
+    assert not list(tmp_path.glob("bundles/.*/checkpoints/checkpoint-*"))
+    other = subprocess.run(
+        _arguments(tiny_encoder, labelled_file, "--epochs", "50", "--json"),
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert third.returncode == 0, third.stderr
-    assert "what it left is removed" in third.stderr
-    assert _left_behind(tmp_path) == [json.loads(third.stdout)["run_id"]]
+    assert other.returncode == 0, other.stderr
+    assert f"newsbert train --resume bundles/{left} goes on with it; or remove that directory" in other.stderr
+    # As if it had been killed before its parameters were logged.
+    (run_id,) = (tmp_path / "bundles" / left / "lock").read_text(encoding="utf-8").split()
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM params WHERE run_uuid = ?", (run_id,))
+    resumed = subprocess.run(
+        [sys.executable, "-m", "newsbert", "train", "--json", "--resume", run_id[:8]],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr
+    found, whole = json.loads(resumed.stdout), json.loads(other.stdout)
+    assert (found["run_id"], found["metrics"]) == (run_id, whole["metrics"])
+    runs = [client.get_run(each["run_id"]) for each in (found, whole)]
+    assert runs[0].info.status == "FINISHED"
+    assert set(runs[0].data.params) == set(runs[1].data.params)
+    assert [len(run.inputs.dataset_inputs) for run in runs if run.inputs] == [3, 3]
+    histories = [client.get_metric_history(run.info.run_id, "train_loss") for run in runs]
+    assert [(each.step, each.value) for each in histories[0]] == [(each.step, each.value) for each in histories[1]]
+    assert set(_left_behind(tmp_path)) == {found["run_id"], whole["run_id"]}
+
+
+def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_on_from(
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two trainings one after the other do the same in as many threads
+    program = (
+        "import sys; from newsbert import loop; from newsbert.cli import app; "
+        "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
+    )
+    arguments = [*_arguments(tiny_encoder, labelled_file, "--json", "--epochs", "150")[3:]]
+    full = start([sys.executable, "-c", program, *arguments])
+    wait_for_checkpoint(tmp_path, full)
+    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    stdout, stderr = full.communicate(timeout=120)
+    assert full.returncode == 1, stderr
+    error = json.loads(stdout)["error"]
+    assert "cannot hold it" in error["message"]
+    (left,) = set(_left_behind(tmp_path))
+    assert error["hint"] == f"make room, then go on: newsbert train --resume bundles/{left}"
+    assert "Traceback" not in stderr
+    assert len(list(tmp_path.glob("bundles/.*/checkpoints/checkpoint-*"))) == 1
+    resumed, whole = (
+        subprocess.run(
+            [sys.executable, "-m", "newsbert", *more], capture_output=True, text=True, check=False, timeout=300
+        )
+        for more in (["train", "--json", "--resume", f"bundles/{left}"], arguments)
+    )
+    assert resumed.returncode == whole.returncode == 0, resumed.stderr + whole.stderr
+    assert json.loads(resumed.stdout)["metrics"] == json.loads(whole.stdout)["metrics"]
 
 
 def test_artifacts_that_cannot_be_written_are_told_before_any_training(

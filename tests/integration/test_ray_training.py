@@ -117,7 +117,9 @@ def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
     assert said[4].startswith("exporting")
 
 
-def test_torchrun_trains_as_one_process_does(encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path) -> None:
+def test_torchrun_and_workers_train_as_one_process_does(
+    encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
+) -> None:
     alone = cli(*arguments(encoder, labelled_file, 10))
     assert alone.returncode == 0, alone.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -129,6 +131,12 @@ def test_torchrun_trains_as_one_process_does(encoder: Path, labelled_file: Path,
     assert_same(json.loads(alone.stdout), json.loads(shared.stdout))
     assert shared.stderr.count("loading …") == 1
     assert len(list(tmp_path.glob("bundles/*"))) == 2
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("needs newsbert[ray]")
+    workers = cli(*arguments(encoder, labelled_file, 10, "--workers", "2"), timeout_s=600)
+    assert workers.returncode == 0, workers.stderr
+    assert "starting 2 workers" in workers.stderr
+    assert_same(json.loads(alone.stdout), json.loads(workers.stdout))
 
 
 def test_trainings_that_cannot_be_shared_are_told(encoder: Path, labelled_file: Path, cli: Cli) -> None:

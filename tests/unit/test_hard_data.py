@@ -1,12 +1,14 @@
 """Rows that are hard to train on: many classes, hardly any of one, a text of ten megabytes, a batch of all."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 import newsbert
@@ -97,6 +99,42 @@ def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(trai
     with pytest.raises(NewsbertError, match="there is something else in out by now"):
         train(rows, output="out", on_event=on_event)
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+DIVERGED = """
+import sys
+from newsbert import training
+from newsbert.cli import app
+
+plain = training._FineTuning.backward
+training._FineTuning.backward = lambda self, rows, step: plain(self, rows, step) if step != LAST else float("nan")
+sys.exit(app.main())
+"""
+
+
+def test_a_loss_that_is_no_number_is_told_and_the_last_good_model_kept(
+    labelled_file: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    def train(last: int) -> "subprocess.CompletedProcess[str]":
+        given = ["--data", str(labelled_file), "--base-model", str(tiny_encoder), "--max-length", "48"]
+        return subprocess.run(
+            [sys.executable, "-c", DIVERGED.replace("LAST", str(last)), "train", *given, "--epochs", "8", "--json"],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    found = train(50)
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert document["diverged_at"] == 50
+    assert "Note: the loss is no finite number at step 50: the model is that of step " in found.stderr
+    run = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(document["run_id"])
+    assert run.data.tags["newsbert.diverged_at"] == "50"
+    assert run.data.metrics["best_step"] < 50
+    Bundle.read(tmp_path / document["bundle"]).verify()
+    at_once = train(2)
+    assert at_once.returncode == 1
+    assert "the loss is no finite number at step 2" in json.loads(at_once.stdout)["error"]["message"]
+    assert [each.name for each in (tmp_path / "bundles").iterdir()] == [document["run_id"]]
 
 
 MEMORY = """

@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import newsbert
-from newsbert import data
+from newsbert import base_model, data, training
 from newsbert.bundle import Bundle
+from newsbert.errors import UsageError
 from newsbert.events import Event, Note
 from newsbert.review import PRECISIONS
+from newsbert.settings import TrainSettings
 from tests.conftest import LABELS, REVIEW_BELOW
 
 
@@ -70,3 +73,37 @@ def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
     assert "kept_accuracy" not in Bundle.read(result.bundle).contract.metrics
     assert newsbert.load(result.bundle).predict(["goal"])[0].review
     assert not newsbert.load(result.bundle, review_below=0).predict(["goal"])[0].review
+
+
+def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    base = base_model.find(str(tiny_encoder))
+    assert training.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
+    with pytest.raises(UsageError, match=r"--max-length 65 is more than the 64 tokens that .* reads") as caught:
+        training.prepare_tokenizer(base, tmp_path / "more", 65)
+    assert caught.value.hint == "give 64 or less"
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "seconds", "chosen"),
+    [(False, {}, "fp32"), (True, {"bf16": 1.0, "fp32": 2.0}, "bf16"), (True, {"bf16": 2.0, "fp32": 2.0}, "fp32")],
+)
+def test_auto_is_bf16_where_the_processor_has_it_and_is_faster_with_it(
+    has_bf16: bool, seconds: dict[str, float], chosen: str, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = training.classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
+    # Processors that this one is not, and times that it does not need.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(training, "_step_seconds", lambda _: seconds)
+    assert training.precision_of(model, TrainSettings()) == chosen
+    monkeypatch.setattr(training, "_step_seconds", lambda _: {"bf16": 9.0, "fp32": 9.0})  # it is timed once
+    assert training.precision_of(model, TrainSettings()) == chosen
+    for said in ("bf16", "fp32"):
+        assert training.precision_of(model, TrainSettings(precision=said)) == said
+
+
+def test_both_precisions_can_be_timed(tiny_encoder: Path) -> None:
+    seconds = training._step_seconds(training.classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
+    assert set(seconds) == {"bf16", "fp32"}
+    assert all(0 < each < 10 for each in seconds.values())

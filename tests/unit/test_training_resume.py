@@ -1,0 +1,75 @@
+"""A training that ended before it was done, and goes on: whatever is tuned, and wherever it ended."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+import newsbert
+from newsbert import loop
+from newsbert.errors import NotFoundError
+from newsbert.events import Event, Step
+
+Train = Callable[..., newsbert.TrainResult]
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """MLflow keeps a connection by this, and pytest's directories have the same names again."""
+    return f"sqlite:///{tmp_path / uuid.uuid4().hex}.db"
+
+
+@pytest.fixture
+def train(uri: str, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Train with a checkpoint at every evaluation."""
+    monkeypatch.setattr(loop, "LEAST_CHECKPOINT_S", 0.0)
+
+    def run(**settings: Any) -> newsbert.TrainResult:
+        return newsbert.train(tracking_uri=uri, **settings)
+
+    return run
+
+
+def _cut(event: Event) -> None:
+    if isinstance(event, Step) and event.step == 60:
+        raise RuntimeError("cut")
+
+
+@pytest.mark.parametrize(("tune", "precision"), [("full", "bf16"), ("lora", "bf16"), ("head", "fp32")])
+def test_it_ends_as_one_that_was_never_cut(
+    train: Train, uri: str, tune: str, precision: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "data": str(labelled_file), "base_model": str(tiny_encoder), "tune": tune, "precision": precision,
+        "epochs": 10, "batch_size": 8, "max_length": 48, "learning_rate": 3e-3,
+    }  # fmt: skip
+    whole = train(**settings)
+    with pytest.raises(RuntimeError, match="cut") as caught:
+        train(**settings, on_event=_cut)
+    assert "it can go on from its latest checkpoint" in caught.value.__notes__[0]
+    (left,) = (tmp_path / "bundles").glob(".*.partial-*")
+    seen: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            seen.append(event.step)
+
+    gone_on = train(resume=str(left), on_event=on_event)
+    assert seen[0] > 40  # from the checkpoint, and not from the beginning
+    assert gone_on.metrics == whole.metrics
+    client = mlflow.MlflowClient(uri)
+    for metric in ("train_loss", "validation_loss"):
+        ways = [
+            [(each.step, each.value) for each in client.get_metric_history(result.run_id, metric)]
+            for result in (whole, gone_on)
+        ]
+        assert ways[0] == ways[1]
+    assert not list((tmp_path / "bundles").glob(".*"))
+
+
+def test_there_is_nothing_to_go_on_with(train: Train) -> None:
+    with pytest.raises(NotFoundError, match="nothing of a run 'abcdef' in bundles to go on with"):
+        train(resume="abcdef")
