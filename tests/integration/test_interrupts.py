@@ -201,7 +201,7 @@ def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_
         "import sys; from newsbert import loop; from newsbert.cli import app; "
         "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
     )
-    arguments = [*_arguments(tiny_encoder, labelled_file, "--json", "--epochs", "150")[3:]]
+    arguments = [*_arguments(tiny_encoder, labelled_file, "--json", "--epochs", "60")[3:]]
     full = start([sys.executable, "-c", program, *arguments])
     wait_for_checkpoint(tmp_path, full)
     resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
