@@ -217,7 +217,16 @@ def guessing_words() -> "tempfile.TemporaryDirectory[str]":
     model.get_input_embeddings().requires_grad_(False)  # and with it what words are guessed from
     ids, (low, high) = tokenizer.encode(unlabelled), (1000, model.config.vocab_size)
     order, rng = loop._Order(np.array([len(each) for each in ids], np.int32), MASKED_ROWS, 1), np.random.default_rng(1)
-    optimizer = loop._optimizer({name: each for name, each in model.named_parameters() if each.requires_grad}, 1.0)
+    counts = torch.from_numpy(np.bincount(np.concatenate(ids), minlength=high))
+    with torch.no_grad():  # what guesses is new, and need not learn how often words are
+        model.cls.predictions.bias.copy_((counts + 1).log() - (counts + 1).sum().log())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [each for each in model.bert.parameters() if each.requires_grad], "share": 1.0},
+            {"params": [each for each in model.cls.parameters() if each.requires_grad], "share": 10.0},
+        ],
+        fused=True,
+    )
     for step in range(1, order.steps + 1):
         input_ids, attention_mask = pad([ids[row] for row in order.rows(step)], tokenizer.pad_id)
         places = (rng.random(input_ids.shape) < MASKED_SHARE) & (input_ids >= low)  # no special tokens
@@ -234,7 +243,7 @@ def guessing_words() -> "tempfile.TemporaryDirectory[str]":
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), loop.MOST_GRADIENT)
         for group in optimizer.param_groups:
-            group["lr"] = loop.learning_rate(step, order.steps, MASKED_RATE)
+            group["lr"] = loop.learning_rate(step, order.steps, MASKED_RATE) * group["share"]
         optimizer.step()
         optimizer.zero_grad()
         if step % 100 == 0:

@@ -1,11 +1,13 @@
 """What a frozen encoder makes of texts: computed once for every text and kept in the cache directory.
 
 The vectors of a split are in a file of their own, mapped into memory. Rows that another split has had, such as those of
-a file to which some were added or in which a label was mended, are copied from there.
+a file to which some were added or in which a label was mended, are copied from there. They are what they would be if
+they were computed again: the sums of a row are rounded as the shape of its batch has it, so that shape is a function of
+the row's length.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ import torch
 from newsbert import cached
 from newsbert.bert_training import BertTraining
 from newsbert.evaluation import FloatArray, IntArray
-from newsbert.runtimes import sub_batches
 from newsbert.runtimes.tokenization import pad
 from newsbert.token_rows import TokenRows
 
 _FORMAT = 4
 _VECTORS, _DIGESTS = "vectors.npy", "digests.npy"
-_BATCH_TOKENS = 2048
+_BATCH_TOKENS = 1024
+_LENGTHS = 16
+"""Rows are padded to a multiple of that."""
+
 _COPIED_ROWS = 16_384
 _TOLD_ROWS = 100
 
@@ -62,19 +66,28 @@ def _write(
     shape = (len(rows), encoder.classifier.in_features)
     vectors = np.lib.format.open_memmap(part / _VECTORS, "w+", np.float32, shape)
     missing = _copy(part.parent, digests, vectors)
-    lengths = rows.lengths[missing].tolist()
     done = told = 0
-    for batch in sub_batches(lengths, _BATCH_TOKENS):
-        chosen = missing[batch]
-        input_ids, attention_mask = pad([rows[row] for row in chosen.tolist()], pad_id)
+    most = encoder.embeddings.position_embeddings.num_embeddings
+    for batch, shape in _batches(rows.lengths, missing, most):
+        ids = pad([rows[row] for row in batch.tolist()], pad_id)
+        filling = [(0, whole - found) for whole, found in zip(shape, ids[0].shape, strict=True)]
+        input_ids, attention_mask = (torch.from_numpy(np.pad(each, filling)) for each in ids)
         with torch.inference_mode():
-            found = encoder.encode(torch.from_numpy(input_ids), torch.from_numpy(attention_mask))
-            vectors[chosen] = found.float().numpy()
+            vectors[batch] = encoder.encode(input_ids, attention_mask)[: len(batch)].float().numpy()
         done += len(batch)
         if done - told >= _TOLD_ROWS:
             on_rows(told := done, len(missing))
     vectors.flush()
     np.save(part / _DIGESTS, digests)
+
+
+def _batches(lengths: IntArray, rows: IntArray, most: int) -> Iterator[tuple[IntArray, tuple[int, int]]]:
+    """Rows that share a batch, and what shape it has."""
+    padded = np.minimum(-(-lengths[rows] // _LENGTHS) * _LENGTHS, most)
+    for length in np.unique(padded).tolist():
+        same, size = rows[padded == length], max(1, _BATCH_TOKENS // length)
+        for start in range(0, len(same), size):
+            yield same[start : start + size], (size, length)
 
 
 def _copy(parent: Path, digests: "np.typing.NDArray[np.uint64]", vectors: FloatArray) -> IntArray:

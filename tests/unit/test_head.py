@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert import base_model, config, features, token_rows, training
+from newsbert import base_model, config, data, features, token_rows, training
 from newsbert.bert_training import BertTraining
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.events import Evaluation, Event, Progress, Step
@@ -184,6 +184,21 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
             expected = model(input_ids=torch.tensor([row])).last_hidden_state[0, 0].numpy()
         assert np.abs(vector - expected).max() < 1e-4
     assert isinstance(found, np.memmap)
+
+
+def test_vectors_are_the_same_whatever_else_is_read(tmp_path: Path) -> None:
+    base = base_model.find("minilm")
+    tokenizer = training.prepare_tokenizer(base, tmp_path, 128)
+    ids = tokenizer.encode(data.texts()[:120])
+    encoder = BertTraining(training.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
+
+    def vectors(name: str, chosen: list[int]) -> Any:
+        with RaggedWriter(tmp_path / name, np.int32) as writer:
+            writer.extend([ids[row] for row in chosen])
+        return features.of(encoder, name, Ragged(tmp_path / name, np.int32), name, tokenizer.pad_id)
+
+    some = [111, 7, 60, 8]
+    assert np.array_equal(vectors("all", list(range(120)))[some], vectors("some", some))
 
 
 def test_an_encoder_of_another_architecture_is_refused(train: Any, tmp_path: Path, tiny_encoder: Path) -> None:
