@@ -1,13 +1,15 @@
 """Directories in the cache that are made once: each appears whole or not at all, whoever else makes it meanwhile."""
 
 import os
-import platform
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import config
+from newsbert import config, locks
 from newsbert.errors import NewsbertError
+
+_PARTIAL = ".partial-"
 
 
 def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
@@ -16,7 +18,7 @@ def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     Args:
         kind: What it is of.
         key: What tells it from others of its kind.
-        write: Makes it under another name, beside those that there are.
+        write: Makes it under another name.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.
@@ -24,24 +26,30 @@ def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     found = config.cache_dir() / kind / key
     if found.is_dir():
         return found
-    part = found.with_name(f".{key}.{platform.node()}.{os.getpid()}")
     try:
         found.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(found.parent)
-        shutil.rmtree(part, ignore_errors=True)
-        write(part)
-        for file in part.rglob("*"):
-            sync(file)
+        for left, _ in locks.abandoned(found.parent, f"{_PARTIAL}*"):  # by processes that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=found.parent))
         try:
-            part.rename(found)
-        except OSError:
-            if not found.is_dir():  # another process was as fast
-                raise
+            with locks.hold(work):
+                _make(work / key, found, write)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise NewsbertError(f"{found} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return found
+
+
+def _make(part: Path, found: Path, write: Callable[[Path], None]) -> None:
+    write(part)
+    for file in (*part.rglob("*"), part):
+        sync(file)
+    try:
+        part.rename(found)
+    except OSError:
+        if not found.is_dir():  # another process was as fast
+            raise
 
 
 def sync(path: Path) -> None:
@@ -51,14 +59,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove what processes of this machine that were killed had begun: nobody else would."""
-    for part in parent.glob(f".*.{platform.node()}.*"):
-        try:
-            os.kill(int(part.suffix[1:]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(part, ignore_errors=True)
-        except (OSError, ValueError):  # somebody else's, who lives; or nothing of ours
-            continue

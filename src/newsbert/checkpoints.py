@@ -56,9 +56,11 @@ class Checkpoints:
         self._write(_LATEST, step, tensors, record)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and record of the latest checkpoint, if there is one."""
+        """Tensors and record of the latest checkpoint; if there is none, no step is kept, either."""
         record = self.record()
         if record is None:
+            for best in self._directory.glob(f"{_BEST}*"):
+                shutil.rmtree(best)
             return None
         return load_file(self._directory / f"{_LATEST}{record['step']}" / _TENSORS), record
 

@@ -253,7 +253,7 @@ def key_file() -> Path | None:
 
 
 def cache_dir() -> Path:
-    """Where models fetched from a server are kept: `NEWSBERT_CACHE_DIR`, else the user's cache directory."""
+    """Where fetched models are kept, and what training prepares: `NEWSBERT_CACHE_DIR`, else the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("NEWSBERT_CACHE_DIR") or Path(base) / "newsbert")
 

@@ -2,24 +2,26 @@
 
 The vectors of a split are in a file of their own, mapped into memory. Rows that another split has had, such as those of
 a file to which some were added or in which a label was mended, are copied from there. They are what they would be if
-they were computed again: the sums of a row are rounded as the shape of its batch has it, so that shape is a function of
-the row's length.
+they were computed again on the same machine: the sums of a row are rounded as the shape of its batch has it, so that
+shape is a function of the row's length.
 """
 
+import contextlib
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from newsbert import cached
+from newsbert import cached, config
 from newsbert.bert_training import BertTraining
 from newsbert.evaluation import FloatArray, IntArray
 from newsbert.runtimes.tokenization import pad
 from newsbert.token_rows import TokenRows
 
-_FORMAT = 4
+_FORMAT = 5
 _VECTORS, _DIGESTS = "vectors.npy", "digests.npy"
 _BATCH_TOKENS = 1024
 _LENGTHS = 16
@@ -53,19 +55,33 @@ def of(
         NewsbertError: If the cache directory cannot be written to.
     """
     kind = f"features/{hashlib.sha256(f'{_FORMAT} {weights}'.encode()).hexdigest()}"
-    found = cached.directory(kind, key, lambda part: _write(part, encoder, rows, pad_id, on_rows))
-    vectors: FloatArray = np.load(found / _VECTORS, mmap_mode="r", allow_pickle=False)
+    others = config.cache_dir() / kind
+    found = cached.directory(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
+    vectors = _read(found)
+    if vectors is None:
+        shutil.rmtree(found)
+        found = cached.directory(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
+        vectors = _read(found)
+    assert vectors is not None
     return vectors
 
 
+def _read(directory: Path) -> FloatArray | None:
+    """The vectors in a directory; nothing if they are not whole, or somebody is removing them."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        vectors: FloatArray = np.load(directory / _VECTORS, mmap_mode="r", allow_pickle=False)
+        return vectors
+    return None
+
+
 def _write(
-    part: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
+    part: Path, others: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
 ) -> None:
     part.mkdir()
     digests = np.fromiter((_digest(rows[row].tobytes()) for row in range(len(rows))), np.uint64, len(rows))
     shape = (len(rows), encoder.classifier.in_features)
     vectors = np.lib.format.open_memmap(part / _VECTORS, "w+", np.float32, shape)
-    missing = _copy(part.parent, digests, vectors)
+    missing = _copy(others, digests, vectors)
     done = told = 0
     most = encoder.embeddings.position_embeddings.num_embeddings
     for batch, shape in _batches(rows.lengths, missing, most):
@@ -94,13 +110,18 @@ def _copy(parent: Path, digests: "np.typing.NDArray[np.uint64]", vectors: FloatA
     """Copy the vectors of rows that are in the directories there are; return which rows are in none."""
     missing = np.arange(len(digests))
     for other in parent.glob("[!.]*"):
-        known = np.load(other / _DIGESTS, allow_pickle=False)
-        _, own, theirs = np.intersect1d(digests[missing], known, return_indices=True)
-        copied = np.load(other / _VECTORS, mmap_mode="r", allow_pickle=False)
-        for start in range(0, len(own), _COPIED_ROWS):
-            part = slice(start, start + _COPIED_ROWS)
-            vectors[missing[own[part]]] = copied[theirs[part]]
-        missing = np.delete(missing, own)
+        copied = _read(other)
+        if copied is None or not len(missing):
+            continue
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            known = np.load(other / _DIGESTS, allow_pickle=False)
+            _, own, theirs = np.intersect1d(digests[missing], known, return_indices=True)
+            order = np.argsort(theirs)  # as they are on the disk
+            own, theirs = own[order], theirs[order]
+            for start in range(0, len(own), _COPIED_ROWS):
+                part = slice(start, start + _COPIED_ROWS)
+                vectors[missing[own[part]]] = copied[theirs[part]]
+            missing = np.delete(missing, own)
     return missing
 
 

@@ -1,11 +1,15 @@
-"""Work of which there is one at a time for a user of this machine."""
+"""Work of which there is one at a time for a user of this machine, and directories of which it is known who lives."""
 
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 from newsbert import config
 from newsbert.errors import NewsbertError, ServingError
+
+_LOCK = "lock"
 
 
 @contextlib.contextmanager
@@ -32,3 +36,45 @@ def alone(work: str, message: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise ServingError(message, "wait for it") from error
         yield
+
+
+def hold(directory: Path, note: str = "") -> TextIO:
+    """Hold a directory until what this returns is closed, or this process ends.
+
+    Args:
+        directory: A new one of this process's own.
+        note: For who finds that it is held no more.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    unlocked = directory / f"{_LOCK}.new"
+    stream = unlocked.open("w", encoding="utf-8")
+    stream.write(note)
+    stream.flush()
+    with contextlib.suppress(OSError):  # a file system without locks: then nobody else gets one either
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    unlocked.rename(directory / _LOCK)  # only now can it be found, so nobody finds it without its lock
+    return stream
+
+
+def hold_again(directory: Path) -> TextIO:
+    """Hold a directory whose process has ended.
+
+    Raises:
+        OSError: If it lives (BlockingIOError), or the directory was never held.
+    """
+    stream = (directory / _LOCK).open("r+", encoding="utf-8")  # writable: over NFS an exclusive lock needs that
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def abandoned(parent: Path, pattern: str) -> Iterator[tuple[Path, str]]:
+    """Directories in `parent` whose processes have ended, and their notes; each is held until the next is asked for."""
+    for directory in sorted(parent.glob(pattern)):
+        with contextlib.suppress(OSError), hold_again(directory) as stream:
+            yield directory, stream.read()

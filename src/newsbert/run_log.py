@@ -40,9 +40,6 @@ class RunLog:
         client: MLflow's.
         errors: A context that turns MLflow's errors into ours.
         pending: What `flush` returned in another process.
-
-    Attributes:
-        has_params: Whether the run that this goes on with has its parameters.
     """
 
     def __init__(
@@ -64,16 +61,13 @@ class RunLog:
         self._told = False
         self._ended = False
         self._logged: dict[str, int] = {}
-        self.has_params = False
         self._thread = threading.Thread(target=self._deliver, daemon=True)
         self._thread.start()
 
     def resume(self) -> None:
         """Leave out what the run has already of the metrics that come."""
         with self._errors():
-            known = self._client.get_run(self.run_id).data
-            self.has_params = bool(known.params)
-            for key in known.metrics:
+            for key in self._client.get_run(self.run_id).data.metrics:
                 history = self._client.get_metric_history(self.run_id, key)
                 self._logged[key] = max((each.step for each in history), default=0)
 

@@ -61,9 +61,7 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
                 raise NotFoundError(f"there is no tracking database {str(file.absolute())!r}", "newsbert train")
             if make is not None and not os.access(file, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            # Who opens it to read only cannot roll back what a process that was killed has left half done.
-            mode = "rw" if os.access(file, os.W_OK) else "ro"
-            with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True)) as connection:
+            with contextlib.closing(opened(file)) as connection:
                 connection.execute("PRAGMA schema_version").fetchone()
             yield
     except (OSError, sqlite3.Error) as error:
@@ -72,6 +70,19 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
             f"the tracking database {str(file.absolute())!r} cannot be used: {reason}",
             "check the path and its rights, or set MLFLOW_TRACKING_URI",
         ) from error
+
+
+def opened(file: Path, timeout_s: float = 5.0) -> sqlite3.Connection:
+    """Open a database that there is.
+
+    Who opens it to read only cannot roll back what a process that was killed has left half done: so that is only for
+    files that cannot be written to.
+
+    Raises:
+        sqlite3.Error: If it cannot be opened.
+    """
+    mode = "rw" if os.access(file, os.W_OK) else "ro"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout_s)
 
 
 def _is_missing(file: Path) -> bool:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import newsbert
 from newsbert import base_model, data, delivery, work_dir
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
-from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, first_line
+from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.review import Threshold
@@ -102,15 +101,17 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    for run_id, directory in work_dir.left(output.parent if output else BUNDLES).items():
+    for run_id, on in work_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
-        on = f"newsbert train --resume {directory} goes on with it; or remove that directory"
-        on_event(Note(f"run {run_id} was killed while training: {on}"))
+        on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
     with tracker.run() as run:
         final = output or BUNDLES / run.run_id
-        begun = RunFile(run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name)
+        params = _params(settings, base, rows)
+        begun = RunFile(
+            run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name, params
+        )
         with work_dir.beside(final, begun) as work:
-            _describe(run, settings, base, rows)
+            _describe(run, params, settings.data, rows)
             result = _finish(run, work, final, settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name)
 
@@ -137,6 +138,7 @@ def resume(
 
     Raises:
         NotFoundError: If there is nothing to go on from.
+        UsageError: If something else is where its bundle belongs, or it is still under way.
         DataError: If the rows are others now.
         ModelError: If the base model is another now.
         NewsbertError: If it cannot be done.
@@ -150,10 +152,13 @@ def resume(
         raise DataError(f"the rows of {settings.data!r} are not those that run {begun.run_id} began with", "train anew")
     if base.sha256 != begun.base_model_sha256:
         raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
-    with work_dir.again(directory) as work, tracker.run(begun.run_id) as run:
-        if not run.has_params:  # it was killed before that
-            _describe(run, settings, base, rows)
-        result = _finish(run, work, Path(begun.final), settings, shared, rows, base, on_event, stop)
+    final = Path(begun.final)
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise UsageError(f"there is something else in {final} by now", "move it away, then go on with this")
+    # A server that cannot be reached, or has no such run, leaves all as it is.
+    with work_dir.held(directory), tracker.run(begun.run_id) as run, work_dir.working(directory, final):
+        _describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
+        result = _finish(run, directory, final, settings, shared, rows, base, on_event, stop)
     return _registered(result, tracker, model_name or begun.model_name)
 
 
@@ -206,12 +211,12 @@ def anywhere(settings: TrainSettings) -> dict[str, Any]:
     return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
 
 
-def _describe(run: "RunLog", settings: TrainSettings, base: BaseModel, rows: data.Dataset) -> None:
-    """Log what is known before anything is trained; the parameters last."""
+def _describe(run: "RunLog", params: dict[str, Any], name: str, rows: data.Dataset) -> None:
+    """Log what is known before anything is trained: parameters, and the rows of this name."""
     run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
     splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
-    run.dataset(settings.data, rows.digest, splits)
-    run.params(_params(settings, base, rows))
+    run.params(params)
+    run.dataset(name, rows.digest, splits)
 
 
 def _finish(
@@ -242,7 +247,7 @@ def _finish(
         delivery.deliver_or_keep(run, record, part, final, on_event)
     finally:
         if not part.exists():  # the bundle is in its place: there is nothing to go on with
-            shutil.rmtree(work_dir.checkpoints(work))
+            work_dir.done(work)
     return TrainResult(
         bundle=final,
         run_id=run.run_id,

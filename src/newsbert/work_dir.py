@@ -1,12 +1,11 @@
 """Where training works: a directory beside the bundle's, which is gone when the bundle is there.
 
 A training that is killed can go on, from its latest checkpoint if it had come to one; the next one tells of it. One
-that fails can if it has a checkpoint.
+that fails can if it has a checkpoint. What tells how it began is there as long as it can go on.
 """
 
 import contextlib
 import errno
-import fcntl
 import glob
 import json
 import re
@@ -15,11 +14,11 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from newsbert import cached, locks
 from newsbert.errors import DivergedError, NewsbertError, NotFoundError, UsageError
 
-_LOCK_FILE = "lock"
 _RUN_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -37,6 +36,7 @@ class RunFile:
         data_digest: Of the rows.
         base_model_sha256: Of the encoder.
         model_name: What the model is registered as when it is done.
+        params: What is logged of it.
     """
 
     run_id: str
@@ -45,6 +45,7 @@ class RunFile:
     data_digest: str
     base_model_sha256: str
     model_name: str | None
+    params: dict[str, Any]
 
 
 def output_directory(name: str) -> Path:
@@ -78,47 +79,60 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
     work = final.parent / f".{final.name}.partial-{run.run_id[:8]}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
+        if work.exists():
+            on = _go_on(work)
+            raise UsageError(f"run {run.run_id} was begun before, or still is being trained", f"{on}; or remove {work}")
         work.mkdir()
-        (work / _RUN_FILE).write_text(json.dumps(asdict(run)), encoding="utf-8")
-        lock = _lock(work, run.run_id)
+        try:
+            lock = locks.hold(work, run.run_id)
+            _write_whole(work / _RUN_FILE, json.dumps(asdict(run)))
+        except OSError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
     except OSError as error:
-        shutil.rmtree(work, ignore_errors=True)
         raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
-    with lock, _working(work, final):
+    with lock, working(work, final):
         yield work
 
 
 @contextlib.contextmanager
-def again(directory: Path) -> Iterator[Path]:
-    """Yield the directory of a training that ended before it was done; afterwards as `beside` has it.
+def held(directory: Path) -> Iterator[RunFile]:
+    """Keep others out of the directory of a training that ended before it was done; yield how it began.
 
     Raises:
+        NotFoundError: If no training worked there.
         UsageError: If that training is still under way.
-        NewsbertError: If the disk cannot hold what is written in the block.
     """
     run = read(directory)
     try:
-        lock = (directory / _LOCK_FILE).open("r+", encoding="utf-8")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = locks.hold_again(directory)
     except OSError as error:
         raise UsageError(
             f"run {run.run_id} is being trained by another process: {error.strerror}", "wait for it, or stop it"
         ) from error
-    with lock, _working(directory, Path(run.final)):
-        yield directory
+    with lock:
+        yield run
 
 
 @contextlib.contextmanager
-def _working(work: Path, final: Path) -> Iterator[None]:
-    """Remove `work` afterwards, unless an error leaves a checkpoint in it."""
+def working(work: Path, final: Path) -> Iterator[None]:
+    """Remove `work` after the block, unless an error leaves a checkpoint in it that can be gone on from.
+
+    Raises:
+        NewsbertError: If the disk cannot hold what is written in the block.
+    """
     try:
         yield
     except Exception as error:
         # A loss that was no number would be none again.
-        resumable = _has_checkpoint(work) and not isinstance(error, DivergedError)
-        on = shlex.join(["newsbert", "train", "--resume", str(work)])
+        resumable = (
+            (work / _RUN_FILE).exists()
+            and any(checkpoints(work).glob("checkpoint-*"))
+            and not isinstance(error, DivergedError)
+        )
+        on = _go_on(work)
         if not resumable:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
         if _is_disk_error(error, final.parent):
             raise NewsbertError(
                 f"the disk of {final.parent.resolve()} cannot hold it: {error}",
@@ -128,31 +142,38 @@ def _working(work: Path, final: Path) -> Iterator[None]:
             error.add_note(f"it can go on from its latest checkpoint: {on}")
         raise
     except BaseException:  # the user wants it gone
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
         raise
     else:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
 
 
-def _lock(work: Path, run_id: str) -> TextIO:
-    """Hold a lock in `work` that ends with this process, and note whose it is."""
-    unlocked = work / f"{_LOCK_FILE}.new"
-    stream = unlocked.open("w", encoding="utf-8")
-    stream.write(run_id)
-    stream.flush()
-    with contextlib.suppress(OSError):  # a file system without locks: then nobody else gets one either
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    unlocked.rename(work / _LOCK_FILE)  # only now can it be found, so nobody finds it without its lock
-    return stream
+def _go_on(work: Path) -> str:
+    """The command that goes on with a training."""
+    return shlex.join(["newsbert", "train", "--resume", str(work)])
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Have a file appear with all of its text, or not at all."""
+    part = file.with_name(f".{file.name}")
+    part.write_text(text, encoding="utf-8")
+    cached.sync(part)
+    part.rename(file)
+
+
+def _remove(work: Path) -> None:
+    done(work)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def done(work: Path) -> None:
+    """Have nobody go on with a training."""
+    (work / _RUN_FILE).unlink(missing_ok=True)
 
 
 def checkpoints(work: Path) -> Path:
     """Where the checkpoints of a training are."""
     return work / _CHECKPOINTS
-
-
-def _has_checkpoint(work: Path) -> bool:
-    return any(checkpoints(work).glob("checkpoint-*"))
 
 
 def read(work: Path) -> RunFile:
@@ -170,16 +191,16 @@ def read(work: Path) -> RunFile:
 def find(run: str, parent: Path) -> Path | None:
     """The directory in `parent` of a training that can go on, told by its run's id or the beginning of it."""
     for file in sorted(parent.glob(f".*.partial-*/{_RUN_FILE}")):
-        if len(run) >= 4 and read(file.parent).run_id.startswith(run):
-            return file.parent
+        with contextlib.suppress(NotFoundError):
+            if len(run) >= 4 and read(file.parent).run_id.startswith(run):
+                return file.parent
     return None
 
 
 def is_busy(directory: Path) -> bool:
     """Whether the process that works there lives."""
     try:
-        with (directory / _LOCK_FILE).open("r+", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.hold_again(directory).close()
     except BlockingIOError:
         return True
     except OSError:
@@ -187,15 +208,14 @@ def is_busy(directory: Path) -> bool:
     return False
 
 
-def left(parent: Path) -> dict[str, Path]:
-    """The directories in `parent` of trainings that were killed, by their runs' ids."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for lock in sorted(parent.glob(f".*.partial-*/{_LOCK_FILE}")):
-            # Readable and writable: over NFS an exclusive lock needs the latter.
-            with contextlib.suppress(OSError), lock.open("r+", encoding="utf-8") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-                found[stream.read()] = lock.parent
+def left(parent: Path) -> dict[str, str | None]:
+    """Trainings that were killed in `parent`: by their runs' ids, how they go on; those that cannot are removed."""
+    found: dict[str, str | None] = {}
+    for directory, run_id in locks.abandoned(parent, ".*.partial-*"):
+        found[run_id] = f"{_go_on(directory)} goes on with it; or remove that directory"
+        if not (directory / _RUN_FILE).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            found[run_id] = None
     return found
 
 

@@ -29,6 +29,10 @@ def _arguments(tiny_encoder: Path, labelled_file: Path, *more: str) -> list[str]
     ]  # fmt: skip
 
 
+def _resume(reference: str) -> list[str]:
+    return [sys.executable, "-m", "newsbert", "train", "--json", "--resume", reference]
+
+
 Start = Callable[[list[str]], "subprocess.Popen[str]"]
 
 
@@ -156,8 +160,9 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
 
 
 def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run(
-    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two trainings one after the other do the same in as many threads
     import mlflow
 
     killed = start(_arguments(tiny_encoder, labelled_file, "--epochs", "50"))
@@ -177,8 +182,14 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         database.execute("DELETE FROM params WHERE run_uuid = ?", (run_id,))
+    elsewhere = subprocess.run(
+        [*_resume(run_id[:8]), "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert elsewhere.returncode == 1, elsewhere.stderr
+    assert left in _left_behind(tmp_path)  # it has no such run, and nothing is lost
     resumed = subprocess.run(
-        [sys.executable, "-m", "newsbert", "train", "--json", "--resume", run_id[:8]],
+        _resume(run_id[:8]),
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
@@ -186,7 +197,7 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
     assert (found["run_id"], found["metrics"]) == (run_id, whole["metrics"])
     runs = [client.get_run(each["run_id"]) for each in (found, whole)]
     assert runs[0].info.status == "FINISHED"
-    assert set(runs[0].data.params) == set(runs[1].data.params)
+    assert runs[0].data.params == runs[1].data.params
     assert [len(run.inputs.dataset_inputs) for run in runs if run.inputs] == [3, 3]
     histories = [client.get_metric_history(run.info.run_id, "train_loss") for run in runs]
     assert [(each.step, each.value) for each in histories[0]] == [(each.step, each.value) for each in histories[1]]

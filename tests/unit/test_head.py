@@ -1,10 +1,7 @@
 """Tuning the head alone: what it changes, and what it computes again."""
 
 import json
-import os
-import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert import base_model, config, data, features, token_rows, training
+from newsbert import base_model, config, data, features, locks, token_rows, training
 from newsbert.bert_training import BertTraining
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.events import Evaluation, Event, Progress, Step
@@ -112,19 +109,26 @@ def test_other_weights_make_other_vectors(train: Any, tiny_encoder: Path, tmp_pa
         assert not np.allclose(np.load(each / "vectors.npy"), np.load(before / "vectors.npy"), atol=1e-3)
 
 
+def test_a_broken_cache_is_made_anew(train: Any, labelled_file: Path, tmp_path: Path) -> None:
+    first = train()
+    for directory in _cached():
+        vectors = directory / "vectors.npy"
+        vectors.write_bytes(vectors.read_bytes()[:200])
+    longer = tmp_path / "longer.csv"  # what would be copied from what is broken
+    longer.write_text(labelled_file.read_text(encoding="utf-8") + "goal team tonight,World\n", encoding="utf-8")
+    train(data=str(longer))
+    assert train().metrics == first.metrics
+
+
 def test_what_killed_processes_left_in_the_cache_is_removed(train: Any) -> None:
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    node = platform.node()
-    left, others = [
-        config.cache_dir() / "tokens" / f".key.{name}" for name in (f"{node}.{ended.pid}", f"{node}-2.{ended.pid}")
-    ]
-    living = config.cache_dir() / "tokens" / f".key.{node}.{os.getppid()}"
-    for each in (left, others, living):
+    left, living = [config.cache_dir() / "tokens" / f".partial-{name}" for name in ("left", "living")]
+    for each in (left, living):
         each.mkdir(parents=True)
-        (each / "values.bin").touch()
-    train()
-    assert [each.exists() for each in (left, others, living)] == [False, True, True]
+    locks.hold(left).close()  # as a process's end does it
+    with locks.hold(living):
+        train()
+    assert [each.exists() for each in (left, living)] == [False, True]
+    assert [each.name for each in (config.cache_dir() / "tokens").glob(".*")] == [".partial-living"]
 
 
 def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,19 +190,31 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
     assert isinstance(found, np.memmap)
 
 
-def test_vectors_are_the_same_whatever_else_is_read(tmp_path: Path) -> None:
+def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_COPIED_ROWS", 7)
+    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
     base = base_model.find("minilm")
     tokenizer = training.prepare_tokenizer(base, tmp_path, 128)
     ids = tokenizer.encode(data.texts()[:120])
     encoder = BertTraining(training.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
+    computed: list[int] = []
 
-    def vectors(name: str, chosen: list[int]) -> Any:
-        with RaggedWriter(tmp_path / name, np.int32) as writer:
+    def vectors(name: str, chosen: list[int], weights: str) -> Any:
+        with RaggedWriter(tmp_path / f"{name} {weights}", np.int32) as writer:
             writer.extend([ids[row] for row in chosen])
-        return features.of(encoder, name, Ragged(tmp_path / name, np.int32), name, tokenizer.pad_id)
+        computed.clear()
+        rows: token_rows.TokenRows = Ragged(tmp_path / f"{name} {weights}", np.int32)
+        return features.of(encoder, weights, rows, name, tokenizer.pad_id, lambda _, of: computed.append(of))
 
-    some = [111, 7, 60, 8]
-    assert np.array_equal(vectors("all", list(range(120)))[some], vectors("some", some))
+    vectors("some", list(range(0, 90)), "weights")
+    assert computed[-1] == 90
+    others = [111, 7, 60, 8, 95, 7, *range(20, 50)]
+    copied = vectors("others", others, "weights")
+    assert computed[-1] == 3  # 111, 95, and 7 once more
+    assert np.array_equal(copied, vectors("others", others, "the same, by another name"))
+    assert computed[-1] == len(others)
 
 
 def test_an_encoder_of_another_architecture_is_refused(train: Any, tmp_path: Path, tiny_encoder: Path) -> None:

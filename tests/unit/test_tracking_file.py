@@ -73,6 +73,7 @@ def test_what_a_killed_process_left_half_done_is_rolled_back(tmp_path: Path, cli
     assert (tmp_path / "mlflow.db-journal").stat().st_size
     run = cli("runs")
     assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "mlflow.db-journal").exists()
     with contextlib.closing(sqlite3.connect(file)) as database:
         assert database.execute("SELECT count(*) FROM experiment_tags WHERE value = 'half done'").fetchone() == (0,)
 

@@ -9,8 +9,8 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import loop
-from newsbert.errors import NotFoundError
+from newsbert import loop, work_dir
+from newsbert.errors import NotFoundError, UsageError
 from newsbert.events import Event, Step
 
 Train = Callable[..., newsbert.TrainResult]
@@ -73,3 +73,36 @@ def test_it_ends_as_one_that_was_never_cut(
 def test_there_is_nothing_to_go_on_with(train: Train) -> None:
     with pytest.raises(NotFoundError, match="nothing of a run 'abcdef' in bundles to go on with"):
         train(resume="abcdef")
+
+
+def test_something_else_is_where_its_bundle_belongs(
+    train: Train, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "data": str(labelled_file), "base_model": str(tiny_encoder), "output": "out", "batch_size": 8, "max_length": 48,
+        "epochs": 10,
+    }  # fmt: skip
+    with pytest.raises(RuntimeError, match="cut"):
+        train(**settings, on_event=_cut)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    (left,) = tmp_path.glob(".out.partial-*")
+    with pytest.raises(UsageError, match=r"there is something else in .*out by now"):
+        train(resume=str(left))
+    (tmp_path / "out" / "mine").unlink()
+    assert train(resume=str(left)).bundle == tmp_path / "out"
+
+
+def test_a_run_that_was_begun_before_is_not_begun_again(
+    train: Train, uri: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"data": str(labelled_file), "base_model": str(tiny_encoder), "max_length": 48}
+    with pytest.raises(RuntimeError, match="cut"):
+        train(**settings, batch_size=8, epochs=10, on_event=_cut)
+    (left,) = (tmp_path / "bundles").glob(".*.partial-*")
+    # As what starts a container again does it.
+    monkeypatch.setenv("MLFLOW_RUN_ID", work_dir.read(left).run_id)
+    with pytest.raises(UsageError, match="was begun before") as caught:
+        train(**settings, batch_size=8, epochs=10)
+    assert f"newsbert train --resume bundles/{left.name}" in str(caught.value.hint)
+    assert left.is_dir()

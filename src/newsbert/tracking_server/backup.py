@@ -236,7 +236,7 @@ def _dump(url: str, file: Path) -> None:
         return
     try:
         with (
-            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as one,
+            contextlib.closing(tracking_file.opened(source, timeout_s=30)) as one,
             contextlib.closing(sqlite3.connect(file)) as other,
         ):
             one.backup(other)
