@@ -17,7 +17,7 @@ added to a plain training, in which all layers learn at the same rate:
 - distilled: half of the loss is of the probabilities that a first training gave these rows, instead of their labels
   (https://arxiv.org/abs/1805.04770); twice the work
 - masked: before that the encoder learns for an epoch to guess 15% of the words of all rows that are not held out,
-  their labels unused (https://arxiv.org/abs/2004.10964); once for all seeds, and not in the seconds
+  their labels unused (https://arxiv.org/abs/2004.10964); once for all seeds, in the seconds of the first
 - word vectors: the table of word vectors is tuned too
 - layer-wise decay, N: each layer learns at N of the rate of the one above it (https://arxiv.org/abs/1801.06146); with
   0.8 this is what `newsbert train` does; with other steps, too
