@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import typer
 
@@ -170,7 +171,13 @@ def test_ctrl_c_exits_as_interrupted() -> None:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         connection, _ = listener.accept()
-        with connection:  # it waits for an answer now
+        with connection:
+            asked = b""
+            while b"goal" not in asked:
+                asked += connection.recv(4096)
+            # A signal just before a system call interrupts none: Python acts on it once the answer is given up.
+            while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+                time.sleep(0.01)
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
