@@ -84,11 +84,11 @@ def _write(
     ids = _LabelIds(source, labels, label_column)
     by_column = list(source.splits) == [""] and "split" in source.columns()
     columns = {split: _text_columns(source.columns(split), text_column) for split in source.splits}
-    label_ids, codes, digests = array("i"), array("b"), array("Q")
+    label_ids, codes = array("i"), array("b")
     left_out = dict.fromkeys(source.splits, 0)
     names, divided = list(source.splits), by_column
     texts: list[bytes] = []
-    with RaggedWriter(directory / _TEXTS, np.uint8) as writer:
+    with RaggedWriter(directory / _TEXTS, np.uint8) as writer, (directory / _DIGESTS).open("wb") as digests:
         for code, (split, rows) in enumerate(source.splits.items()):
             for number, row in enumerate(rows(), 1):
                 label = ids.of(row, number, split)
@@ -99,7 +99,7 @@ def _write(
                 encoded = text.encode()
                 texts.append(encoded)
                 label_ids.append(label)
-                digests.frombytes(hashlib.blake2b(encoded, digest_size=16).digest())
+                digests.write(hashlib.blake2b(encoded, digest_size=16).digest())
                 if divided:
                     name = SPLIT_NAMES.get(str(row.get("split", "")).strip().lower())
                     divided = name is not None
@@ -118,7 +118,6 @@ def _write(
     final, order = ids.final()
     (directory / "splits.bin").write_bytes(found.tobytes())
     (directory / _LABELS).write_bytes(order[np.frombuffer(label_ids, np.int32)].tobytes() if label_ids else b"")
-    (directory / _DIGESTS).write_bytes(digests.tobytes())
     notes = [f"{count} rows without text or label were left out" for count in left_out.values() if count]
     about = {"splits": names, "label_names": final, "notes": notes}
     (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")

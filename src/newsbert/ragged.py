@@ -1,4 +1,4 @@
-"""Rows of different lengths in two memory-mapped files: as many as fit on the disk, at a few bytes of memory each."""
+"""Rows of different lengths in two memory-mapped files: as many as fit on the disk, in memory that does not grow."""
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from newsbert.evaluation import IntArray
 
 _VALUES, _ENDS = "values.bin", "ends.bin"
-_FORGOTTEN_ROWS = 16_384
+_HELD_ROWS = 1024
+"""So many rows are read before their memory is given back: the system maps up to 64 KB around each that is read."""
+
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -27,19 +29,18 @@ class Ragged(Generic[Value]):
     def __init__(self, directory: Path, dtype: type[Value]) -> None:
         self._values: NDArray[Value] = mapped(directory / _VALUES, dtype)
         self._ends: IntArray = mapped(directory / _ENDS, np.int64)
+        self._read = 0
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, row: int) -> NDArray[Value]:
+        self._read += 1
+        if self._read % _HELD_ROWS == 0:
+            _give_back(self._values)
+            _give_back(self._ends)
         start = self._ends[row - 1] if row else 0
         return self._values[start : self._ends[row]]
-
-    def forget(self) -> None:
-        """Give back the memory of the values that were read: who reads all of them would hold all of them."""
-        opened = getattr(self._values, "_mmap", None)
-        if opened is not None:
-            opened.madvise(mmap.MADV_DONTNEED)
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -105,10 +106,12 @@ class Texts(Sequence[str]):
         return self._stored[int(self._rows[place])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        for place in range(len(self)):
-            yield self[place]
-            if place % _FORGOTTEN_ROWS == _FORGOTTEN_ROWS - 1:
-                self._stored.forget()
+        return map(self.__getitem__, range(len(self)))
+
+
+def _give_back(values: Any) -> None:
+    """Free the memory of what was read of mapped values; it is read again when it is used."""
+    values._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def mapped(file: Path, dtype: Any) -> NDArray[Any]:
