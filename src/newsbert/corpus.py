@@ -1,4 +1,4 @@
-"""Labelled rows on the disk: cleaned, with the ids of their labels; made of a source once, then memory-mapped."""
+"""Labelled rows on the disk: cleaned, with the ids of their labels; made of a source once."""
 
 import hashlib
 import json

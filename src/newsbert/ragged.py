@@ -1,6 +1,11 @@
-"""Rows of different lengths in two memory-mapped files: as many as fit on the disk, in memory that does not grow."""
+"""Rows of different lengths in two files: as many as fit on the disk, each read when it is used.
 
-import mmap
+Values are read and not mapped into memory: with each page that is touched, the system maps up to 2 MB around it, which
+for rows at random places is soon the whole file.
+"""
+
+import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +17,6 @@ from numpy.typing import NDArray
 from newsbert.evaluation import IntArray
 
 _VALUES, _ENDS = "values.bin", "ends.bin"
-_HELD_ROWS = 1024
-"""So many rows are read before their memory is given back: the system maps up to 64 KB around each that is read."""
-
 Value = TypeVar("Value", bound=np.generic)
 
 
@@ -27,20 +29,18 @@ class Ragged(Generic[Value]):
     """
 
     def __init__(self, directory: Path, dtype: type[Value]) -> None:
-        self._values: NDArray[Value] = mapped(directory / _VALUES, dtype)
+        self._dtype = np.dtype(dtype)
+        self._values = os.open(directory / _VALUES, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._values)
         self._ends: IntArray = mapped(directory / _ENDS, np.int64)
-        self._read = 0
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def __getitem__(self, row: int) -> NDArray[Value]:
-        self._read += 1
-        if self._read % _HELD_ROWS == 0:
-            _give_back(self._values)
-            _give_back(self._ends)
-        start = self._ends[row - 1] if row else 0
-        return self._values[start : self._ends[row]]
+        start, end = (int(self._ends[row - 1]) if row else 0), int(self._ends[row])
+        size = self._dtype.itemsize
+        return np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -107,11 +107,6 @@ class Texts(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return map(self.__getitem__, range(len(self)))
-
-
-def _give_back(values: Any) -> None:
-    """Free the memory of what was read of mapped values; it is read again when it is used."""
-    values._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 def mapped(file: Path, dtype: Any) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The token ids of a split's texts: computed once, kept in the cache directory and memory-mapped."""
+"""The token ids of a split's texts: computed once and kept in the cache directory."""
 
 import hashlib
 import itertools
