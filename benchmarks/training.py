@@ -10,7 +10,8 @@ second of steps of optimization, evaluation and export not counted:
 - what the system newsbert replaces did: a frozen encoder run in every epoch, texts padded to 160 tokens, batches of
   16;
 - `newsbert train`, `--tune lora`, and in fp32;
-- with `--workers`, as many workers of Ray on this machine, which share its cores;
+- with `--workers`, as many workers of Ray on this machine, which share its cores, and one process with the threads of
+  one of them;
 - the limit: the multiplications of the encoder's matrices, at the speed of such multiplications alone.
 
 The second measures `newsbert train --tune head` on so many rows, tokenization and encoding included, the first time
@@ -81,7 +82,11 @@ def speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments
         "newsbert train, fp32": lambda rows: own(rows, tokenizer, arguments.examples, fp32=True),
     }
     if arguments.workers > 1:
+        threads = max(1, cpu.cores() // arguments.workers)
         ways[f"newsbert train --workers {arguments.workers}"] = lambda dataset: shared(dataset, rows, arguments)
+        ways[f"newsbert train, threads of a worker ({threads})"] = lambda rows: own(
+            rows, tokenizer, arguments.examples, threads=threads
+        )
     mean = statistics.fmean(len(ids) for ids in tokenizer.encode(list(dataset.train.texts[:2000])))
     found: dict[str, list[float]] = {name: [] for name in ways}
     limits = []
@@ -100,7 +105,13 @@ def speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments
 
 
 def own(
-    dataset: Dataset, tokenizer: SequenceTokenizer, examples: int, tune: str = "full", *, fp32: bool = False
+    dataset: Dataset,
+    tokenizer: SequenceTokenizer,
+    examples: int,
+    tune: str = "full",
+    *,
+    fp32: bool = False,
+    threads: int | None = None,
 ) -> float:
     """Examples a second of newsbert's loop."""
     clock = Clock()
@@ -109,7 +120,9 @@ def own(
         if fp32:  # as a training has it that began so
             Path(work, "precision").write_text("fp32", encoding="utf-8")
         few = Dataset(dataset.name, dataset.label_names, dataset.train, first(dataset, 64), dataset.test, "")
+        torch.set_num_threads(threads or cpu.cores())
         training.fit(base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False)
+        torch.set_num_threads(cpu.cores())
     return clock.rate
 
 

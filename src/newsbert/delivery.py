@@ -1,6 +1,5 @@
 """What a finished training has to say to the tracking server: written down first, delivered now or later."""
 
-import contextlib
 import json
 import shutil
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle import Bundle
-from newsbert.errors import ModelError, NewsbertError, TrackingError
+from newsbert.errors import NewsbertError, TrackingError
 from newsbert.events import Event, Note
 
 if TYPE_CHECKING:
@@ -80,10 +79,6 @@ def _place(part: Path, final: Path) -> None:
     except OSError as error:
         if not final.is_dir():
             raise
-        with contextlib.suppress(ModelError):
-            if Bundle.read(final).digest == Bundle.read(part).digest:
-                shutil.rmtree(part)  # it had been moved when the training was killed
-                return
         raise NewsbertError(f"there is something else in {final} by now", "move it away, then go on") from error
 
 

@@ -84,9 +84,9 @@ def _write(
     missing = _copy(others, digests, vectors)
     done = told = 0
     most = encoder.embeddings.position_embeddings.num_embeddings
-    for batch, shape in _batches(rows.lengths, missing, most):
+    for batch, padded in _batches(rows.lengths, missing, most):
         ids = pad([rows[row] for row in batch.tolist()], pad_id)
-        filling = [(0, whole - found) for whole, found in zip(shape, ids[0].shape, strict=True)]
+        filling = [(0, whole - found) for whole, found in zip(padded, ids[0].shape, strict=True)]
         input_ids, attention_mask = (torch.from_numpy(np.pad(each, filling)) for each in ids)
         with torch.inference_mode():
             vectors[batch] = encoder.encode(input_ids, attention_mask)[: len(batch)].float().numpy()

@@ -153,8 +153,11 @@ def resume(
     if base.sha256 != begun.base_model_sha256:
         raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
     final = Path(begun.final)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise UsageError(f"there is something else in {final} by now", "move it away, then go on with this")
+    if work_dir.is_taken(final):
+        raise UsageError(
+            f"there is something in {final} by now",
+            f"if it is what run {begun.run_id} made, that is done: newsbert register {final}; else move it away",
+        )
     # A server that cannot be reached, or has no such run, leaves all as it is.
     with work_dir.held(directory), tracker.run(begun.run_id) as run, work_dir.working(directory, final):
         _describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that

@@ -58,7 +58,7 @@ def output_directory(name: str) -> Path:
     with contextlib.suppress(RuntimeError):  # no such user's home: then it is a name like any other
         output = output.expanduser()
     try:
-        taken = output.exists() and (not output.is_dir() or any(output.iterdir()))
+        taken = is_taken(output)
     except OSError as error:
         raise UsageError(f"--output {name} cannot be used: {error.strerror}", "choose another --output") from error
     if taken:
@@ -66,6 +66,11 @@ def output_directory(name: str) -> Path:
     if any(is_busy(other) for other in output.parent.glob(f".{glob.escape(output.name)}.partial-*")):
         raise UsageError(f"--output {output} is what another training under way is to become", "name another")
     return output
+
+
+def is_taken(output: Path) -> bool:
+    """Whether there is something already where a bundle is to be."""
+    return output.exists() and (not output.is_dir() or any(output.iterdir()))
 
 
 @contextlib.contextmanager

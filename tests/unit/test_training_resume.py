@@ -87,7 +87,7 @@ def test_something_else_is_where_its_bundle_belongs(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     (left,) = tmp_path.glob(".out.partial-*")
-    with pytest.raises(UsageError, match=r"there is something else in .*out by now"):
+    with pytest.raises(UsageError, match=r"there is something in .*out by now"):
         train(resume=str(left))
     (tmp_path / "out" / "mine").unlink()
     assert train(resume=str(left)).bundle == tmp_path / "out"
