@@ -18,6 +18,8 @@ from newsbert.target import ARCHIVE, Deployed, Release, described
 from newsbert.tool import Tool
 
 _REVISION = "deployment.kubernetes.io/revision"
+_LEAST_DEADLINE_S = 60
+"""A deployment's own deadline must be longer than the seconds for which a pod must have been ready."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class Cluster:
                 "each pod has tokens of its own, so who asks could not go on asking",
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
-        objects = kubernetes.manifests(self._called, release, self._objects, serving, described(release))
+        deadline_s = max(self._settings.timeout_s, _LEAST_DEADLINE_S)
+        notes = described(release)
+        objects = kubernetes.manifests(self._called, release, self._objects, serving, notes, deadline_s)
         with self._alone():
             known = self._revisions()
             self._log(f"applying {len(objects)} objects to namespace {self._objects.namespace} …")

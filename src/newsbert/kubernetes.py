@@ -1,6 +1,7 @@
 """Kubernetes manifests of a served image: rendered here, applied by `kubectl`."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -56,6 +57,7 @@ def manifests(
     settings: KubernetesSettings,
     serving: ServeSettings,
     notes: Mapping[str, str] | None = None,
+    deadline_s: float = 600,
 ) -> list[dict[str, Any]]:
     """The objects, in the order in which they are to be made.
 
@@ -65,6 +67,7 @@ def manifests(
         settings: Where, and how much of it.
         serving: What the image is told.
         notes: Annotations, besides the model and its run.
+        deadline_s: After how long without progress a rollout has failed.
 
     Raises:
         UsageError: If the settings contradict each other.
@@ -95,7 +98,11 @@ def manifests(
         made(
             "v1", "Service", spec={"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
         ),
-        made("apps/v1", "Deployment", spec=_deployment(release.image, selector, metadata, settings, serving)),
+        made(
+            "apps/v1",
+            "Deployment",
+            spec=_deployment(release.image, selector, metadata, settings, serving, math.ceil(deadline_s)),
+        ),
         made("autoscaling/v2", "HorizontalPodAutoscaler", spec=_autoscaler(name, settings)),
     ]
 
@@ -122,6 +129,7 @@ def _deployment(
     metadata: dict[str, Any],
     settings: KubernetesSettings,
     serving: ServeSettings,
+    deadline_s: int,
 ) -> dict[str, Any]:
     told = {**containers.environment(serving), "NEWSBERT_SERVE_LOG_FORMAT": "json"}
     told["NEWSBERT_SERVE_METRICS_PORT"] = str(containers.CONTAINER_METRICS_PORT)
@@ -187,7 +195,7 @@ def _deployment(
         "selector": {"matchLabels": selector},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "minReadySeconds": 10,
-        "progressDeadlineSeconds": 600,
+        "progressDeadlineSeconds": deadline_s,
         "revisionHistoryLimit": 10,
         "template": {"metadata": described, "spec": pod},
     }

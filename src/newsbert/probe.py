@@ -1,4 +1,4 @@
-"""Asking a server whether its model answers: `python -m newsbert.probe`, for a container's health check.
+"""Asking a server whether its model answers: `python -m newsbert.probe [PORT]`, for a container's health check.
 
 Quick to start, so it imports no more than it must.
 """
@@ -65,7 +65,8 @@ def main() -> int:
 
     def run() -> None:
         try:
-            ask(f"http://127.0.0.1:{config.served_port()}", tokens.configured(), TIMEOUT_S)
+            port = sys.argv[1] if len(sys.argv) > 1 else config.served_port()
+            ask(f"http://127.0.0.1:{port}", tokens.configured(), TIMEOUT_S)
             outcome.clear()
         except NewsbertError as error:
             outcome[0] = error.message

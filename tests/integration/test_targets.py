@@ -114,7 +114,9 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
     (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it finds out about servers there
-    (tmp_path / "newsbert.toml").write_text('[environments.live]\ntarget = "kubernetes"\ncontext = "team"\n')
+    (tmp_path / "newsbert.toml").write_text(
+        '[environments.live]\ntarget = "kubernetes"\ncontext = "team"\ntimeout_s = 900\n'
+    )
     yield server
     server.shutdown()
     server.server_close()
@@ -145,6 +147,7 @@ def test_a_cluster_gets_a_model_another_and_the_first_again(
     assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", image("1"), None)
     assert "golden texts, alone and together: at most" in first["proof"]
     assert first["url"] == "http://newsbert-live.newsbert"
+    assert cluster.objects["deployments", "newsbert-live"]["spec"]["progressDeadlineSeconds"] == 900
     second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
     assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
     assert (_alias(uri), _running(cluster)) == ("2", image("2"))
