@@ -5,31 +5,27 @@ With `run_log.py`, `mlflow_model.py` and `mlflow_deploy.py` the only importers o
 
 import contextlib
 import functools
-import http.client
 import logging
 import re
 import shlex
 import tempfile
-import urllib.error
-import urllib.parse
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import config, loopback, model_store, tracking_file
+from newsbert import config, model_store, tracking_file, tracking_uri
 from newsbert.bundle import Bundle
-from newsbert.errors import TrackingError, UsageError, first_line
+from newsbert.errors import TrackingError, UsageError
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.run_log import DATA_DIGEST_TAG, DIGEST_TAG, MODEL_ID_TAG, RunLog
-from newsbert.settings import DEFAULT_TRACKING_URI, TrackingSettings
+from newsbert.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-_REACH_TIMEOUT_S = 5
 _LAST_METRICS_S = 3.0
 _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 """The tag by which MLflow's pages know that an experiment is of trainings, and not of prompts and traces."""
@@ -63,7 +59,7 @@ class Tracker:
 
     def __init__(self, settings: TrackingSettings, *, create: bool = False) -> None:
         self.settings = settings
-        _check_reachable(settings.tracking_uri)
+        tracking_uri.check_reachable(settings.tracking_uri)
         config.quiet_mlflow()
         import mlflow
 
@@ -277,7 +273,7 @@ class Tracker:
     @property
     def where(self) -> str:
         """The tracking server, as it may be printed."""
-        return shown(self.settings.tracking_uri)
+        return tracking_uri.shown(self.settings.tracking_uri)
 
     def latest_run(self) -> "Run | None":
         """The latest finished run of our experiment that holds a newsbert model."""
@@ -318,7 +314,7 @@ class Tracker:
         run = self.get_run(run_id) if self.settings.tracking_uri.startswith(("http://", "https://")) else None
         if run is None:
             return None
-        base = _without_user(self.settings.tracking_uri).rstrip("/")
+        base = tracking_uri.without_user(self.settings.tracking_uri).rstrip("/")
         return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
     def versions(self, name: str | None = None) -> "list[ModelVersion]":
@@ -392,7 +388,7 @@ class Tracker:
                 artifacts.delete_artifacts(file.name)
             finally:
                 self._client.delete_run(run_id)
-        version = _server_version(self.settings.tracking_uri)
+        version = tracking_uri.server_version(self.settings.tracking_uri)
         return f"MLflow {version}" if version else f"MLflow {mlflow.__version__} here"
 
     @contextlib.contextmanager
@@ -407,7 +403,7 @@ class Tracker:
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            raise _told(what, self.settings.tracking_uri, error) from error
+            raise tracking_uri.told(what, self.settings.tracking_uri, error) from error
         except OSError as error:  # artifacts, where they are on this machine's disk
             raise TrackingError(
                 f"{what or 'the tracking files cannot be used'}: {error}", "check the disk and its rights: df -h ."
@@ -426,70 +422,6 @@ def check_names(name: str, alias: str | None = None) -> None:
         not re.fullmatch(r"[A-Za-z0-9_-]{1,250}", alias) or re.fullmatch(r"latest|[vV][0-9]+", alias)
     ):
         raise UsageError(f"{alias!r} cannot be an alias", "use letters, digits, - and _; not 'latest' nor 'v1'")
-
-
-def _told(what: str, uri: str, error: Exception) -> TrackingError:
-    """What a tracking server refused, and what to change."""
-    reason, hint = shown(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
-    message = f"{what or f'the tracking server {shown(uri)} refused'}: {reason}"
-    if "error code 401" in reason:
-        given = config.tracking_credentials(uri)
-        message = f"the tracking server {shown(uri)} does not take {given or 'requests without a name and a password'}"
-        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account: newsbert tracking user NAME"
-        if given and "TOKEN" in given:
-            hint = "get a new one: it may have expired"
-    elif "Invalid Host header" in str(error):
-        host = urllib.parse.urlsplit(uri).hostname
-        message = f"the tracking server at {shown(uri)} does not answer to the name {host}"
-        hint = f"call it by another, or start it with that: newsbert tracking up --allowed-hosts {host}"
-    elif "error code 403" in reason:
-        hint = "ask who runs the server: the account may not do that"
-    return TrackingError(message, hint)
-
-
-def shown(uri: str) -> str:
-    """A URI as it may be printed: without a password."""
-    return re.sub(r"//[^/@\s]*@", "//***@", uri)
-
-
-def _without_user(uri: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", uri)
-
-
-def _opened(uri: str, path: str) -> Any:
-    return loopback.urlopen(f"{_without_user(uri).rstrip('/')}/{path}", _REACH_TIMEOUT_S, config.tracking_tls())
-
-
-def _check_reachable(uri: str) -> None:
-    """Ask a server for its health before MLflow does, which would retry for minutes.
-
-    Raises:
-        TrackingError: If it does not answer.
-    """
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with _opened(uri, "health"):
-            return
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-            return  # it answers; MLflow itself will say what it refuses
-        reason = getattr(error, "reason", error)
-        raise TrackingError(
-            f"the tracking server {shown(uri)} cannot be reached: {reason}",
-            f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
-        ) from error
-
-
-def _server_version(uri: str) -> str | None:
-    """What version of MLflow a server is; nothing where there is none, or it does not tell."""
-    if not uri.startswith(("http://", "https://")):
-        return None
-    try:
-        with _opened(uri, "version") as response:
-            return str(response.read(100).decode("ascii").strip())
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
