@@ -311,9 +311,9 @@ def served_review_below() -> float | None:
     return below
 
 
-def in_mlflow_run() -> bool:
-    """Tell whether `mlflow run` has started this process in a run of its own."""
-    return "MLFLOW_RUN_ID" in os.environ
+def mlflow_run_id() -> str | None:
+    """The run in which `mlflow run` has started this process, if it has."""
+    return os.environ.get("MLFLOW_RUN_ID") or None
 
 
 def quiet_mlflow() -> None:

@@ -110,7 +110,7 @@ class Tracker:
 
         with self.errors():
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
-            if run_id is None and not config.in_mlflow_run():
+            if run_id is None and config.mlflow_run_id() is None:
                 experiment = mlflow.set_experiment(self.settings.experiment)
                 if _KIND not in experiment.tags:
                     mlflow.set_experiment_tag(_KIND, _TRAINING)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import newsbert
-from newsbert import base_model, data, delivery, work_dir
+from newsbert import base_model, config, data, delivery, work_dir
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
 from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
@@ -96,6 +96,9 @@ def start(
         NewsbertError: If it cannot be done.
     """
     output = work_dir.output_directory(settings.output) if settings.output else None
+    given = config.mlflow_run_id()
+    if given:
+        work_dir.check_new(output or BUNDLES / given, given)
     rows = load_rows(settings)
     for note in rows.notes:
         on_event(Note(note))

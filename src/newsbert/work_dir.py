@@ -73,6 +73,22 @@ def is_taken(output: Path) -> bool:
     return output.exists() and (not output.is_dir() or any(output.iterdir()))
 
 
+def check_new(final: Path, run_id: str) -> None:
+    """Refuse to begin a run again that can be gone on with.
+
+    Raises:
+        UsageError: If it can, or is still being trained.
+    """
+    work = _place(final, run_id)
+    if work.exists():
+        on = f"{_go_on(work)}; or remove {work}"
+        raise UsageError(f"run {run_id} was begun before, or still is being trained", on)
+
+
+def _place(final: Path, run_id: str) -> Path:
+    return final.parent / f".{final.name}.partial-{run_id[:8]}"
+
+
 @contextlib.contextmanager
 def beside(final: Path, run: RunFile) -> Iterator[Path]:
     """Yield a new directory beside `final`, which is gone afterwards, unless an error leaves a checkpoint in it.
@@ -81,12 +97,9 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
         UsageError: If it cannot be made.
         NewsbertError: If the disk cannot hold what is written in the block.
     """
-    work = final.parent / f".{final.name}.partial-{run.run_id[:8]}"
+    work = _place(final, run.run_id)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        if work.exists():
-            on = _go_on(work)
-            raise UsageError(f"run {run.run_id} was begun before, or still is being trained", f"{on}; or remove {work}")
         work.mkdir()
         try:
             lock = locks.hold(work, run.run_id)

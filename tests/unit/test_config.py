@@ -375,7 +375,7 @@ def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest
     child = config.child_environment()
     assert child["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert child["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"
-    assert not config.in_mlflow_run()
+    assert config.mlflow_run_id() is None
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    assert config.in_mlflow_run()
+    assert config.mlflow_run_id() == "0" * 32
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)

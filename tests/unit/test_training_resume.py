@@ -100,9 +100,12 @@ def test_a_run_that_was_begun_before_is_not_begun_again(
     with pytest.raises(RuntimeError, match="cut"):
         train(**settings, batch_size=8, epochs=10, on_event=_cut)
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
+    run_id, client = work_dir.read(left).run_id, mlflow.MlflowClient(uri)
+    client.update_run(run_id, "RUNNING")  # as one is that was killed, or lives
     # As what starts a container again does it.
-    monkeypatch.setenv("MLFLOW_RUN_ID", work_dir.read(left).run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with pytest.raises(UsageError, match="was begun before") as caught:
         train(**settings, batch_size=8, epochs=10)
     assert f"newsbert train --resume bundles/{left.name}" in str(caught.value.hint)
     assert left.is_dir()
+    assert client.get_run(run_id).info.status == "RUNNING"
