@@ -215,7 +215,7 @@ def masked_with_decay() -> Iterator[None]:
         yield
 
 
-@functools.lru_cache(1)
+@functools.cache
 def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
     """The encoder after it has learned to guess words of `unlabelled`."""
     base, directory = base_model.find("minilm"), tempfile.TemporaryDirectory(prefix="newsbert-benchmark-")

@@ -287,16 +287,6 @@ def run_dir() -> Path | None:
     return Path(directory) if directory else None
 
 
-def served_port() -> int:
-    """The port that a probe asks: `NEWSBERT_SERVE_PORT`, else the default.
-
-    Raises:
-        UsageError: If it is no number.
-    """
-    port: int = _convert(os.environ.get("NEWSBERT_SERVE_PORT") or "8080", int, "NEWSBERT_SERVE_PORT")
-    return port
-
-
 def served_review_below() -> float | None:
     """The threshold that a worker takes instead of its model's: `NEWSBERT_SERVE_REVIEW_BELOW`, where it is set.
 

@@ -19,7 +19,7 @@ from newsbert.settings import ImageSettings, ServeSettings
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = 8080, 7070, 8082
 """Inside of a container, whatever they are on this machine: there no two can be the same."""
 
-PROBE = ("python", "-m", "newsbert.probe", str(CONTAINER_PORT))
+PROBE = ("python", "-m", "newsbert.probe")
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,16 @@ def _ask(url: str, token: str | None, timeout_s: float) -> None:
         raise ServingError("what answers is no newsbert model") from error
 
 
-def main() -> int:
-    """Ask the server on this machine; 0 if its model answers, 1 with a line that says why if not."""
+def main(port: str = "8080") -> int:
+    """Ask the server on this machine; 0 if its model answers, 1 with a line that says why if not.
+
+    Args:
+        port: Where it answers; in the image always here.
+    """
     outcome = ["no answer"]
 
     def run() -> None:
         try:
-            port = sys.argv[1] if len(sys.argv) > 1 else config.served_port()
             ask(f"http://127.0.0.1:{port}", tokens.configured(), TIMEOUT_S)
             outcome.clear()
         except NewsbertError as error:
@@ -82,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:2]))

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from newsbert.errors import NewsbertError
 from newsbert.evaluation import IntArray
 
 _VALUES, _ENDS = "values.bin", "ends.bin"
@@ -26,10 +27,13 @@ class Ragged(Generic[Value]):
     Args:
         directory: Theirs.
         dtype: Of their values.
+
+    Raises:
+        NewsbertError: By a row that is not all there.
     """
 
     def __init__(self, directory: Path, dtype: type[Value]) -> None:
-        self._dtype = np.dtype(dtype)
+        self._directory, self._dtype = directory, np.dtype(dtype)
         self._values = os.open(directory / _VALUES, os.O_RDONLY)
         weakref.finalize(self, os.close, self._values)
         self._ends: IntArray = mapped(directory / _ENDS, np.int64)
@@ -40,7 +44,10 @@ class Ragged(Generic[Value]):
     def __getitem__(self, row: int) -> NDArray[Value]:
         start, end = (int(self._ends[row - 1]) if row else 0), int(self._ends[row])
         size = self._dtype.itemsize
-        return np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
+        found = np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
+        if len(found) != end - start:
+            raise NewsbertError(f"{self._directory} is not whole", "remove that directory: it is made anew")
+        return found
 
     @property
     def lengths(self) -> NDArray[np.int32]:

@@ -96,9 +96,6 @@ def start(
         NewsbertError: If it cannot be done.
     """
     output = work_dir.output_directory(settings.output) if settings.output else None
-    given = config.mlflow_run_id()
-    if given:
-        work_dir.check_new(output or BUNDLES / given, given)
     rows = load_rows(settings)
     for note in rows.notes:
         on_event(Note(note))
@@ -107,6 +104,9 @@ def start(
     for run_id, on in work_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
         on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
+    given = config.mlflow_run_id()
+    if given:  # before it is opened: the training in it may live
+        work_dir.check_new(output or BUNDLES / given, given)
     with tracker.run() as run:
         final = output or BUNDLES / run.run_id
         params = _params(settings, base, rows)
@@ -159,7 +159,7 @@ def resume(
     if work_dir.is_taken(final):
         raise UsageError(
             f"there is something in {final} by now",
-            f"if it is what run {begun.run_id} made, that is done: newsbert register {final}; else move it away",
+            f"move it away; or, if run {begun.run_id} made it, that training is done: remove {directory}",
         )
     # A server that cannot be reached, or has no such run, leaves all as it is.
     with work_dir.held(directory), tracker.run(begun.run_id) as run, work_dir.working(directory, final):

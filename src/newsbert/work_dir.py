@@ -74,15 +74,17 @@ def is_taken(output: Path) -> bool:
 
 
 def check_new(final: Path, run_id: str) -> None:
-    """Refuse to begin a run again that can be gone on with.
+    """Refuse to begin a run again that can be gone on with, is still being trained, or is done.
 
     Raises:
-        UsageError: If it can, or is still being trained.
+        UsageError: If it is one of these.
     """
     work = _place(final, run_id)
     if work.exists():
-        on = f"{_go_on(work)}; or remove {work}"
-        raise UsageError(f"run {run_id} was begun before, or still is being trained", on)
+        hint = "wait for it" if is_busy(work) else f"{_go_on(work)}; or remove {work}"
+        raise UsageError(f"run {run_id} was begun before, or still is being trained", hint)
+    if is_taken(final):
+        raise UsageError(f"{final} is there already", f"move it away; or begin another run than {run_id}")
 
 
 def _place(final: Path, run_id: str) -> Path:
@@ -99,6 +101,7 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
     """
     work = _place(final, run.run_id)
     try:
+        check_new(final, run.run_id)
         final.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir()
         try:

@@ -335,8 +335,8 @@ def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> No
 
 def _probe(served: Served, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "newsbert.probe"],
-        env={**os.environ, "NEWSBERT_SERVE_PORT": str(served.port), **env},
+        [sys.executable, "-m", "newsbert.probe", str(served.port)],
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         timeout=60,

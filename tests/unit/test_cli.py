@@ -174,9 +174,12 @@ def test_ctrl_c_exits_as_interrupted() -> None:
         with connection:
             asked = b""
             while b"goal" not in asked:
-                asked += connection.recv(4096)
+                more = connection.recv(4096)
+                assert more
+                asked += more
             # A signal just before a system call interrupts none: Python acts on it once the answer is given up.
             while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+                assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(signal.SIGINT)
             stdout, stderr = process.communicate(timeout=30)

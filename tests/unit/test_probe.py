@@ -57,8 +57,8 @@ def _serving(status: int = 200, body: bytes = GOOD, pause_s: float = 0) -> Itera
 
 def _run(port: int, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "newsbert.probe"],
-        env={**os.environ, "NEWSBERT_SERVE_PORT": str(port), **env},
+        [sys.executable, "-m", "newsbert.probe", str(port)],
+        env={**os.environ, "NEWSBERT_SERVE_PORT": "9", **env},
         capture_output=True,
         text=True,
         timeout=60,
@@ -114,17 +114,6 @@ def test_an_answer_that_does_not_come_or_does_not_end_is_given_up(pause_s: float
     assert done.returncode == 1
     assert time.monotonic() - started < 30
     assert done.stdout.count("\n") == 1
-
-
-def test_a_port_that_is_none_is_told_in_a_line() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "newsbert.probe"],
-        env={**os.environ, "NEWSBERT_SERVE_PORT": "eighty"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert "NEWSBERT_SERVE_PORT: 'eighty'" in done.stdout
-    assert "Traceback" not in done.stderr
 
 
 def test_a_key_file_that_is_not_there_is_told(tmp_path: os.PathLike[str]) -> None:

@@ -37,7 +37,7 @@ RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.bill /opt/model/news_cl
 FROM shipped
 COPY --from=bill /tmp/bom.cdx.json /opt/model/bom.cdx.json
 EXPOSE 8080
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.probe", "8080"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.probe"]
 ENTRYPOINT ["newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]
 CMD []
 # Started as it will be, it must answer the golden texts as PyTorch did; else there is no image.
