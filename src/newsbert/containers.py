@@ -16,7 +16,7 @@ from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
 from newsbert.settings import ImageSettings, ServeSettings
 
-CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = 8080, 7070, 8082
+CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
 """Inside of a container, whatever they are on this machine: there no two can be the same."""
 
 PROBE = ("python", "-m", "newsbert.probe")

@@ -15,6 +15,9 @@ from newsbert import config, loopback, tokens
 from newsbert.errors import NewsbertError, ServingError
 
 PREDICTIONS = "/predictions/news_classification"
+PORT = 8080
+"""Of the server in the image."""
+
 TIMEOUT_S = 8
 _TEXT = b"Is anybody there?"
 
@@ -59,11 +62,11 @@ def _ask(url: str, token: str | None, timeout_s: float) -> None:
         raise ServingError("what answers is no newsbert model") from error
 
 
-def main(port: str = "8080") -> int:
+def main(port: int | str = PORT) -> int:
     """Ask the server on this machine; 0 if its model answers, 1 with a line that says why if not.
 
     Args:
-        port: Where it answers; in the image always here.
+        port: Where it answers.
     """
     outcome = ["no answer"]
 

@@ -80,9 +80,10 @@ def check_new(final: Path, run_id: str) -> None:
         UsageError: If it is one of these.
     """
     work = _place(final, run_id)
+    if is_busy(work):
+        raise UsageError(f"run {run_id} is being trained by another process", "wait for it, or stop it")
     if work.exists():
-        hint = "wait for it" if is_busy(work) else f"{_go_on(work)}; or remove {work}"
-        raise UsageError(f"run {run_id} was begun before, or still is being trained", hint)
+        raise UsageError(f"run {run_id} was begun before", f"{_go_on(work)}; or remove {work}")
     if is_taken(final):
         raise UsageError(f"{final} is there already", f"move it away; or begin another run than {run_id}")
 
