@@ -83,10 +83,14 @@ infra: $(VENV)/infra workflows
 $(VENV)/axe:
 	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $@ axe-core@4.14.1
 
+# A server that is Azure's storage, for tests.
+$(VENV)/azurite:
+	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $@ azurite@3.37.0
+
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_cli_reference.py
 
-test: lint infra $(VENV)/axe
+test: lint infra $(VENV)/axe $(VENV)/azurite
 	# More than the cores that CI has: most tests wait for servers and containers.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 

@@ -21,7 +21,7 @@ from newsbert.settings import ImageSettings
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
 TRACKING_NAME = "newsbert-tracking"
-TRAINER_EXTRAS = ("train", "minilm")
+TRAINER_EXTRAS = ("train", "minilm", "azure", "gs", "s3")
 TRACKING_EXTRA = "tracking"
 REQUIREMENTS_FILE = "requirements.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
