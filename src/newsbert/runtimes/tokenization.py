@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from newsbert.truncation import Truncation
+
 Ids = NDArray[np.int64]
 
 
@@ -19,11 +21,13 @@ class SequenceTokenizer:
         backend: The `tokenizers` object.
         max_length: Tokens read of a sequence, special tokens included.
         pad_id: The id that `pad` fills with.
+        truncation: Leaves out of a text what cannot change the tokens that are read.
     """
 
     backend: Tokenizer
     max_length: int
     pad_id: int
+    truncation: Truncation
 
     @classmethod
     def load(cls, file: Path, max_length: int, pad_id: int) -> "SequenceTokenizer":
@@ -32,15 +36,20 @@ class SequenceTokenizer:
         # Whatever the file says of lengths is overridden: the contract's max_length is the only one there is.
         backend.no_padding()
         backend.enable_truncation(max_length)
-        return cls(backend, max_length, pad_id)
+        return cls(backend, max_length, pad_id, Truncation(backend, max_length))
 
     def encode(self, sequences: Sequence[str]) -> list[list[int]]:
         """Return the token ids of every sequence, special tokens included, each of its own length."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(sequences))]
+        shortened = [self.truncation.shorten(sequence)[0] for sequence in sequences]
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(shortened)]
 
     def spans(self, sequence: str) -> list[tuple[int, int]]:
         """Where each token of a sequence that is read begins and ends, in characters; `(0, 0)` of a special token."""
-        return [(int(start), int(end)) for start, end in self.backend.encode(sequence).offsets]
+        shortened, indices = self.truncation.shorten(sequence)
+        spans = [(int(start), int(end)) for start, end in self.backend.encode(shortened).offsets]
+        if indices is None:
+            return spans
+        return [(int(indices[start]), int(indices[end - 1]) + 1) if end else (0, 0) for start, end in spans]
 
 
 def pad(ids: Sequence[Sequence[int] | NDArray[np.int32]], pad_id: int) -> tuple[Ids, Ids]:
