@@ -29,6 +29,7 @@ from newsbert.settings import (
     TrackingSettings,
     TrainSettings,
 )
+from newsbert.uris import mask_credentials, without_credentials
 
 if typing.TYPE_CHECKING:
     import ssl
@@ -165,7 +166,7 @@ def resolved() -> Iterator[Resolved]:
 def _without_password(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_without_password, value))
-    return re.sub(r"//[^/@\s]*@", "//***@", value) if isinstance(value, str) else value
+    return mask_credentials(value) if isinstance(value, str) else value
 
 
 def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
@@ -328,7 +329,7 @@ def tracking_credentials(uri: str) -> str | None:
 def tracking_authorization(uri: str) -> tuple[str, str | None]:
     """A tracking server's address, without a name in it, and the header by which it knows who asks."""
     parts = urllib.parse.urlsplit(uri)
-    address = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+    address = without_credentials(uri).rstrip("/")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or urllib.parse.unquote(parts.password or "")
     if user:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from newsbert import api, building, config, loopback, tracking_file, training_run
+from newsbert import api, building, config, loopback, tracking_file, training_run, uris
 from newsbert.engine import Container, Engine
 from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.settings import ImageSettings, TrackingSettings, TrainSettings
@@ -145,7 +145,7 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     if file is not None:
         file = file.expanduser().resolve()
         mounts[file.parent] = True
-        uri = f"sqlite:///{file}"
+        uri = uris.sqlite_uri(file)
         root = _artifact_root(tracking)
         if root is not None:
             mounts[root] = True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert import client, config, loopback, tokens
+from newsbert import client, config, loopback, tokens, uris
 from newsbert.errors import BadRequestError, NotFoundError, ServingError
 from newsbert.handler import MODEL_HEADER
 from newsbert.settings import ServeSettings
@@ -81,7 +81,7 @@ class ModelServer:
         except NotFoundError:
             try:
                 self._management.ask(
-                    "POST", "/models", {"url": archive.resolve().as_uri(), **options}, timeout_s=REGISTER_TIMEOUT_S
+                    "POST", "/models", {"url": uris.as_uri(archive.resolve()), **options}, timeout_s=REGISTER_TIMEOUT_S
                 )
             except NotFoundError as error:
                 raise ServingError(

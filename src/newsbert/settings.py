@@ -273,4 +273,9 @@ class TrackingServerSettings:
         (), "Names it may be called by, comma-separated (default: loopback, and this machine's where it is exposed)"
     )
     auth: bool | None = _setting(None, "Ask for a name and a password (default: where it is exposed)")
+    default_permission: str = _setting(
+        "read",
+        "What an account may do with experiments and models that others have made",
+        choices=("none", "read", "edit"),
+    )
     workers: int = _setting(2, "Worker processes", least=1)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, cpu, java, listeners, metrics, netty, probe, scraping, tokens
+from newsbert import config, cpu, java, listeners, metrics, netty, probe, scraping, tokens, uris
 from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
@@ -299,7 +299,7 @@ def _started(
                 f"-Dmodel_server_home={ts_home.parent}",
                 f"-Djava.io.tmpdir={work / 'tmp'}",
                 f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
-                f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
+                f"-Dlog4j.configurationFile={uris.as_uri(log_config.resolve())}",
                 "-Dlog4j2.disableJmx=true",
                 # On two cores it would be 1, and with 1 a thread is started for every batch that goes to a worker.
                 f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, cpu.cores() - 1)}",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import config, model_store, tracking_file, tracking_uri
+from newsbert import config, model_store, tracking_file, tracking_uri, uris
 from newsbert.bundle import Bundle
 from newsbert.errors import TrackingError, UsageError
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
@@ -83,7 +83,9 @@ class Tracker:
         from sqlalchemy.engine import make_url
 
         with self.errors():
-            mlflow.MlflowClient(str(make_url(uri).set(database=str(file)))).search_experiments(max_results=1)
+            mlflow.MlflowClient(
+                make_url(uri).set(database=str(file)).render_as_string(hide_password=False)
+            ).search_experiments(max_results=1)
 
     @contextlib.contextmanager
     def run(
@@ -273,7 +275,7 @@ class Tracker:
     @property
     def where(self) -> str:
         """The tracking server, as it may be printed."""
-        return tracking_uri.shown(self.settings.tracking_uri)
+        return uris.mask_credentials(self.settings.tracking_uri)
 
     def latest_run(self) -> "Run | None":
         """The latest finished run of our experiment that holds a newsbert model."""
@@ -314,7 +316,7 @@ class Tracker:
         run = self.get_run(run_id) if self.settings.tracking_uri.startswith(("http://", "https://")) else None
         if run is None:
             return None
-        base = tracking_uri.without_user(self.settings.tracking_uri).rstrip("/")
+        base = uris.without_credentials(self.settings.tracking_uri).rstrip("/")
         return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
     def versions(self, name: str | None = None) -> "list[ModelVersion]":

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from newsbert import uris
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError
 
 
@@ -82,7 +83,7 @@ def opened(file: Path, timeout_s: float = 5.0) -> sqlite3.Connection:
         sqlite3.Error: If it cannot be opened.
     """
     mode = "rw" if os.access(file, os.W_OK) else "ro"
-    return sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout_s)
+    return sqlite3.connect(f"{uris.as_uri(file)}?mode={mode}", uri=True, timeout=timeout_s)
 
 
 def _is_missing(file: Path) -> bool:

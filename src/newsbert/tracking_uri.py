@@ -1,12 +1,11 @@
 """A tracking server by its URI: how that is printed, whether it answers, and what its refusals mean."""
 
 import http.client
-import re
 import urllib.error
 import urllib.parse
 from typing import Any
 
-from newsbert import config, loopback
+from newsbert import config, loopback, uris
 from newsbert.errors import TrackingError, first_line
 from newsbert.settings import DEFAULT_TRACKING_URI
 
@@ -15,43 +14,40 @@ _REACH_TIMEOUT_S = 5
 
 def told(what: str, uri: str, error: Exception) -> TrackingError:
     """What a tracking server refused, and what to change."""
-    reason, hint = shown(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
-    message = f"{what or f'the tracking server {shown(uri)} refused'}: {reason}"
+    reason, hint = uris.mask_credentials(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
+    server = uris.mask_credentials(uri)
+    message = f"{what or f'the tracking server {server} refused'}: {reason}"
     if "error code 401" in reason:
         given = config.tracking_credentials(uri)
-        message = f"the tracking server {shown(uri)} does not take {given or 'requests without a name and a password'}"
+        message = f"the tracking server {server} does not take {given or 'requests without a name and a password'}"
         hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account: newsbert tracking user NAME"
         if given and "TOKEN" in given:
             hint = "get a new one: it may have expired"
     elif "Invalid Host header" in str(error):
         host = urllib.parse.urlsplit(uri).hostname
-        message = f"the tracking server at {shown(uri)} does not answer to the name {host}"
+        message = f"the tracking server at {server} does not answer to the name {host}"
         hint = f"call it by another, or start it with that: newsbert tracking up --allowed-hosts {host}"
     elif "error code 403" in reason:
-        hint = "ask who runs the server: the account may not do that"
+        hint = (
+            "the account may not change this: use an experiment and a model of its own (--experiment, --model-name),"
+            " or ask whoever runs the server for a permission: newsbert tracking grant"
+        )
     return TrackingError(message, hint)
 
 
-def shown(uri: str) -> str:
-    """A URI as it may be printed: without a password."""
-    return re.sub(r"//[^/@\s]*@", "//***@", uri)
-
-
-def without_user(uri: str) -> str:
-    """A URI without the account that it names."""
-    return re.sub(r"//[^/@\s]*@", "//", uri)
-
-
 def _opened(uri: str, path: str) -> Any:
-    return loopback.urlopen(f"{without_user(uri).rstrip('/')}/{path}", _REACH_TIMEOUT_S, config.tracking_tls())
+    base = uris.without_credentials(uri).rstrip("/")
+    return loopback.urlopen(f"{base}/{path}", _REACH_TIMEOUT_S, config.tracking_tls())
 
 
 def check_reachable(uri: str) -> None:
     """Ask a server for its health before MLflow does, which would retry for minutes.
 
     Raises:
+        UsageError: If its address can be read in several ways.
         TrackingError: If it does not answer.
     """
+    uris.check_unambiguous(uri, "the tracking URI (MLFLOW_TRACKING_URI)")
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -62,7 +58,7 @@ def check_reachable(uri: str) -> None:
             return  # it answers; MLflow itself will say what it refuses
         reason = getattr(error, "reason", error)
         raise TrackingError(
-            f"the tracking server {shown(uri)} cannot be reached: {reason}",
+            f"the tracking server {uris.mask_credentials(uri)} cannot be reached: {uris.mask_credentials(str(reason))}",
             f"start it, set MLFLOW_TRACKING_URI, or unset it to use {DEFAULT_TRACKING_URI} here",
         ) from error
 

@@ -61,6 +61,19 @@ Examples:
     newsbert tracking user admin
 """
 
+GRANT_EXAMPLES = """
+Examples:
+
+    newsbert tracking grant bob --experiment news --model BertModel
+
+    newsbert tracking grant bob --model BertModel --permission manage
+"""
+REVOKE_EXAMPLES = """
+Examples:
+
+    newsbert tracking revoke bob --experiment news --model BertModel
+"""
+
 app = Commands(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
 
 Directory = Annotated[str | None, setting(TrackingServerSettings, "directory", metavar="DIRECTORY")]
@@ -82,6 +95,7 @@ def up(
     port: Annotated[int | None, setting(TrackingServerSettings, "port")] = None,
     allowed_hosts: Annotated[str | None, setting(TrackingServerSettings, "allowed_hosts", metavar="NAMES")] = None,
     auth: Annotated[bool | None, setting(TrackingServerSettings, "auth", "--auth/--no-auth")] = None,
+    default_permission: Annotated[str | None, setting(TrackingServerSettings, "default_permission")] = None,
     workers: Annotated[int | None, setting(TrackingServerSettings, "workers")] = None,
     directory: Directory = None,
     detach: Annotated[
@@ -106,6 +120,7 @@ def up(
         port=port,
         allowed_hosts=allowed_hosts,
         auth=auth,
+        default_permission=default_permission,
         workers=workers,
         directory=directory,
     )
@@ -217,7 +232,8 @@ def user(
 ) -> None:
     """Make an account, or give one a new password, and print that, once.
 
-    An account may log and register, and delete what is its own.
+    An account may make experiments and models, and do everything with these. What it may do with those of others is
+    --default-permission of newsbert tracking up, and newsbert tracking grant.
     """
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
@@ -232,6 +248,63 @@ def user(
         screen.note(f"{name} was there: the password before is no longer taken")
     screen.result(f"MLFLOW_TRACKING_USERNAME={name}")
     screen.result(f"MLFLOW_TRACKING_PASSWORD={password}")
+
+
+Experiment = Annotated[str | None, typer.Option(metavar="NAME", help="An experiment; '*' for all.")]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="A registered model; '*' for all.")]
+
+
+@app.command("grant", epilog=GRANT_EXAMPLES)
+def grant(
+    name: Annotated[str, typer.Argument(help="The account.")],
+    experiment: Experiment = None,
+    model: Model = None,
+    permission: Annotated[str, typer.Option(help="read, edit (log and register) or manage (delete too).")] = "edit",
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Let an account use what others have made: an experiment, a registered model or both.
+
+    Whoever makes an experiment or a model may do everything with it, without a grant. It holds from the next request.
+    """
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import accounts
+    from newsbert.tracking_server.home import Home
+
+    accounts.grant(Home(settings.directory), name, experiment=experiment, model=model, permission=permission)
+    if screen.as_json:
+        screen.document({"user": name, "experiment": experiment, "model": model, "permission": permission})
+        return
+    screen.result(f"{name} has the permission {permission} for {_resources(experiment, model)}")
+
+
+@app.command("revoke", epilog=REVOKE_EXAMPLES)
+def revoke(
+    name: Annotated[str, typer.Argument(help="The account.")],
+    experiment: Experiment = None,
+    model: Model = None,
+    directory: Directory = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Take back what newsbert tracking grant has granted."""
+    screen = Output(as_json)
+    settings = config.resolve(TrackingServerSettings, directory=directory)
+    from newsbert.tracking_server import accounts
+    from newsbert.tracking_server.home import Home
+
+    accounts.revoke(Home(settings.directory), name, experiment=experiment, model=model)
+    if screen.as_json:
+        screen.document({"user": name, "experiment": experiment, "model": model})
+        return
+    screen.result(f"{name} has the default permission for {_resources(experiment, model)}")
+
+
+def _resources(experiment: str | None, model: str | None) -> str:
+    resources = {"experiment": experiment, "model": model}
+    return " and ".join(f"{kind} {name}" for kind, name in resources.items() if name is not None)
 
 
 def _render(screen: Output, noted: "Noted", password: str | None, home: "Home | None" = None) -> None:

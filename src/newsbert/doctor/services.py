@@ -2,7 +2,7 @@
 
 import uuid
 
-from newsbert import api, config, tracking_file, tracking_uri
+from newsbert import api, config, tracking_file, uris
 from newsbert.doctor import NoteError, UnusedError
 from newsbert.errors import first_line
 from newsbert.settings import ImageSettings, TrackingServerSettings, TrackingSettings
@@ -20,10 +20,10 @@ def tracked() -> str:
     uri = config.resolve(TrackingSettings).tracking_uri
     file = tracking_file.path_of(uri)
     if file is not None and not file.exists():
-        return f"{tracking_uri.shown(uri)}: made by the first training"
+        return f"{uris.mask_credentials(uri)}: made by the first training"
     tracker = api.connect()
     said = tracker.round_trip(f"newsbert-doctor-{uuid.uuid4().hex[:12]}")
-    return f"{tracking_uri.shown(uri)}, {said}: a run and a file were written, read and deleted"
+    return f"{uris.mask_credentials(uri)}, {said}: a run and a file were written, read and deleted"
 
 
 def container_engine() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert import config
+from newsbert import config, uris
 from newsbert.errors import MissingExtraError, TrackingError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def repository(uri: str) -> "ArtifactRepository":
 
     if "://" not in uri:
         Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
-        uri = Path(uri).as_uri()
+        uri = uris.as_uri(uri)
     elif uri.startswith("gs:") and not config.google_storage_emulated():
         import google.auth
 

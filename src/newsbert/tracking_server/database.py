@@ -3,17 +3,23 @@
 import contextlib
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert import tracking_file
+from newsbert import tracking_file, uris
 from newsbert.errors import MissingExtraError, TrackingError, UsageError, first_line
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
 CONNECT_TIMEOUT_S = 5
+_REFUSING_TRIGGER = re.compile(
+    r"CREATE TRIGGER \w+\s+BEFORE (UPDATE|DELETE|INSERT) ON \w+\s+FOR EACH ROW\s+(WHEN [\w\s.!=]+)?"
+    r"BEGIN\s+SELECT RAISE\(ABORT, '[^']*'\);\s+END"
+)
+"""MLflow's own kind of trigger, which can do nothing but refuse."""
 
 _HINTS = {
     "authentication failed": "check the user and the password in MLFLOW_BACKEND_STORE_URI or --backend-store",
@@ -37,6 +43,7 @@ def parse(url: str) -> "URL":
         from sqlalchemy.exc import ArgumentError
     except ImportError as error:
         raise MissingExtraError("mlflow", "train") from error
+    uris.check_unambiguous(url, "the backend store (MLFLOW_BACKEND_STORE_URI)")
     hint = "give postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
     try:
         found = make_url(url)
@@ -51,7 +58,7 @@ def parse(url: str) -> "URL":
 
 def shown(url: str) -> str:
     """A database's URL as it may be printed."""
-    return parse(url).render_as_string(hide_password=True)
+    return uris.mask_credentials(url)
 
 
 def prepare(url: str, on_log: Callable[[str], None]) -> None:
@@ -99,6 +106,34 @@ def revision(url: str) -> str:
     if found is None:
         raise TrackingError(f"the database {shown(url)} holds no tables of MLflow's", "newsbert tracking up makes them")
     return str(found)
+
+
+def check_file(file: Path, on_log: Callable[[str], None]) -> None:
+    """Check that an SQLite file from elsewhere holds MLflow's tables and nothing that acts by itself.
+
+    Tables of an older MLflow are brought up to date in it.
+
+    Raises:
+        TrackingError: If it does not.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{uris.as_uri(file)}?mode=ro&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            entries = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise TrackingError(f"the database cannot be read: {first_line(error)}", "take another backup") from error
+    if state != "ok":
+        raise TrackingError(f"the database is damaged: {first_line(Exception(state))}", "take another backup")
+    for kind, name, sql in entries:
+        plain = kind in {"table", "index"} and not re.match(r"\s*CREATE\s+VIRTUAL\b", sql or "", re.IGNORECASE)
+        if not plain and not (kind == "trigger" and _REFUSING_TRIGGER.fullmatch(sql)):
+            raise TrackingError(f"the database has the {kind} {name!r}, which is not of MLflow's", "drop it")
+    if "experiments" not in {name for _, name, _ in entries}:
+        raise TrackingError("the database holds no tables of MLflow's", "take another backup")
+    url = uris.sqlite_uri(file)
+    with errors(url), _engine(parse(url)) as engine:
+        _update(engine, on_log)
 
 
 def is_empty(url: str) -> bool:
@@ -169,6 +204,6 @@ def errors(url: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "tracking") from error
     except (SQLAlchemyError, MlflowException) as error:
-        reason = first_line(error).replace(parse(url).password or "\0", "***")
+        reason = uris.mask_credentials(first_line(error).replace(parse(url).password or "\0", "***"))
         hint = next((hint for sign, hint in _HINTS.items() if re.search(sign, str(error))), "check --backend-store")
         raise TrackingError(f"the database {shown(url)} cannot be used: {reason}", hint) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from newsbert import background
+from newsbert import background, uris
 from newsbert.errors import TrackingError
 
 _HINT = "give another: --directory DIRECTORY"
@@ -79,7 +79,7 @@ class Home:
     @property
     def database(self) -> str:
         """The URL of the database in it."""
-        return f"sqlite:///{self.path / 'mlflow.db'}"
+        return uris.sqlite_uri(self.path / "mlflow.db")
 
     @property
     def artifacts(self) -> str:
@@ -205,3 +205,13 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TrackingError(f"{path} cannot be used: {error.strerror or error}", _HINT) from error
+
+
+@contextlib.contextmanager
+def private_umask() -> Iterator[None]:
+    """Make what is made meanwhile this user's alone, whoever may enter the directory."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

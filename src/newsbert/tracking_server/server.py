@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from newsbert import background, config, loopback, tracking_file
+from newsbert import background, config, loopback, tracking_file, uris
 from newsbert.address import claim_port
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.settings import TrackingServerSettings
 from newsbert.tracking_server import accounts, artifacts, database
-from newsbert.tracking_server.home import Home, Kept, Noted
+from newsbert.tracking_server.home import Home, Kept, Noted, private_umask
 
 START_TIMEOUT_S = 90
 STOP_TIMEOUT_S = 30
@@ -40,6 +40,7 @@ class Plan:
         port: The port.
         auth: Whether it asks for a name and a password.
         allowed_hosts: The names that it answers to.
+        default_permission: What an account may do with what others have made.
         workers: Its processes.
     """
 
@@ -50,6 +51,7 @@ class Plan:
     port: int
     auth: bool
     allowed_hosts: list[str]
+    default_permission: str
     workers: int
 
     @property
@@ -75,6 +77,7 @@ def plan(settings: TrackingServerSettings) -> Plan:
         _port(settings),
         exposed if settings.auth is None else settings.auth,
         [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
+        settings.default_permission,
         settings.workers,
     )
 
@@ -90,7 +93,7 @@ def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
     url = settings.backend_store or before.database
     file = tracking_file.path_of(url)
     if file is not None:  # from wherever the server is started the next time
-        url = f"sqlite:///{file.expanduser().absolute()}"
+        url = uris.sqlite_uri(file.expanduser().absolute())
     database.parse(url)
     return home, Kept(url, artifacts.located(settings.artifacts or before.artifacts))
 
@@ -107,24 +110,14 @@ def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
     wanted.home.make()
     with wanted.home.locked():
         _quiet()
-        with _private():
+        with private_umask():
             database.prepare(wanted.database, on_log)
         artifacts.check(wanted.artifacts)
         wanted.home.keep(Kept(wanted.database, wanted.artifacts))
         if not wanted.auth:
             return None
-        accounts.configure(wanted.home, wanted.database)
+        accounts.configure(wanted.home, wanted.database, wanted.default_permission)
         return accounts.make_admin(wanted.home, wanted.database)
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    """What is made meanwhile is this user's alone, whoever may enter the directory."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]) -> None:
@@ -165,7 +158,16 @@ def start_detached(wanted: Plan) -> Noted:
     """
     home = wanted.home
     arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", wanted.artifacts]
-    arguments += ["--host", wanted.host, "--port", str(wanted.port), "--workers", str(wanted.workers)]
+    arguments += [
+        "--default-permission",
+        wanted.default_permission,
+        "--host",
+        wanted.host,
+        "--port",
+        str(wanted.port),
+        "--workers",
+        str(wanted.workers),
+    ]
     arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
 
     def noted(pid: int) -> Noted | None:
@@ -244,8 +246,14 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
             [*_origins(wanted.allowed_hosts, wanted.port), *config.further_origins()]
         ),
-        # Its own runner of jobs is for language models; it takes a process and memory.
+        # Its own runner of jobs is for language models; it takes a process and memory. So is its gateway, which calls
+        # addresses that an account chooses.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+        # A route of MLflow's that nobody has thought of is closed to accounts, also where its default changes.
+        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+        "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     if wanted.auth:

@@ -1,0 +1,228 @@
+"""Backups from elsewhere: restored whole, or refused with nothing written."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newsbert import uris
+from newsbert.errors import NewsbertError
+from newsbert.tracking_server import backup, database
+from newsbert.tracking_server.home import Home, Kept
+
+_NAMES = (
+    "database", "contents.json", "artifacts", "1/run/artifacts/model/database", "a%20b/x", "a%2Fb", "a#b?c=d",
+    "ü ö/日本", "line\nbreak", "..x/y", "-rf", ".hidden", "a:b@c", "\\", "d" * 120 + "/" + "e" * 120,
+)  # fmt: skip
+
+
+@dataclass
+class Hostile:
+    """A backup as somebody made it: members in their order, each with its content."""
+
+    database: bytes
+    files: dict[str, bytes] = field(default_factory=lambda: {"artifacts/1/x.txt": b"good"})
+    members: list[tuple[tarfile.TarInfo, bytes]] = field(default_factory=list)
+    behind: list[tuple[tarfile.TarInfo, bytes]] = field(default_factory=list)
+    contents: dict[str, Any] = field(default_factory=dict)
+    document: bytes | None = None
+    change: Callable[[bytes], bytes] = bytes
+
+    def write(self, file: Path) -> None:
+        """Write it, with digests that are right for what is in it."""
+        plain = {"database": self.database, **self.files}
+        members = [(_member(name), content) for name, content in plain.items()] + self.members
+        digests = {info.name: hashlib.sha256(content).hexdigest() for info, content in members}
+        contents = {
+            "database": "sqlite", "revision": "x", "mlflow": "3.0", "created": "2026-01-01T00:00:00+00:00",
+            "files": digests, "format": 1, **self.contents,
+        }  # fmt: skip
+        document = json.dumps(contents).encode() if self.document is None else self.document
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for info, content in [*members, (_member("contents.json"), document), *self.behind]:
+                if info.isreg():
+                    info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+        file.write_bytes(self.change(stream.getvalue()))
+
+
+def _member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
+) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.pax_headers = kind, link, pax or {}
+    return info
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow's."""
+    file = tmp_path_factory.mktemp("original") / "mlflow.db"
+    database.prepare(uris.sqlite_uri(file), lambda _: None)
+    return file
+
+
+@pytest.fixture(scope="module")
+def changed(original: Path) -> Callable[[str], bytes]:
+    """That database after SQL."""
+
+    def change(sql: str) -> bytes:
+        file = original.with_name("changed.db")
+        shutil.copyfile(original, file)
+        with sqlite3.connect(file) as connection:
+            connection.executescript(sql)
+        connection.close()
+        return file.read_bytes()
+
+    return change
+
+
+_EVIL = b"ssh-ed25519 planted"
+_MEMBERS: dict[str, dict[str, Any]] = {
+    "absolute": {"files": {"/tmp/planted": _EVIL}},
+    "absolute artifact": {"files": {"artifacts//tmp/planted": _EVIL}},
+    "up": {"files": {"artifacts/../../planted": _EVIL}},
+    "up at the top": {"files": {"../planted": _EVIL}},
+    "dot": {"files": {"artifacts/./planted": _EVIL}},
+    "no name": {"files": {"artifacts/": _EVIL}},
+    "other name": {"files": {".ssh/authorized_keys": _EVIL}},
+    "path in a pax header": {"members": [(_member("artifacts/x", pax={"path": "../planted"}), _EVIL)]},
+    "symbolic link": {
+        "members": [(_member("artifacts/l", tarfile.SYMTYPE, "/tmp"), b""), (_member("artifacts/l/x"), _EVIL)]
+    },
+    "hard link": {"members": [(_member("artifacts/l", tarfile.LNKTYPE, "/etc/passwd"), b"")]},
+    "hard link to a member": {"members": [(_member("artifacts/l", tarfile.LNKTYPE, "database"), b"")]},
+    "device": {"members": [(_member("artifacts/d", tarfile.CHRTYPE), b"")]},
+    "pipe": {"members": [(_member("artifacts/p", tarfile.FIFOTYPE), b"")]},
+    "directory": {"members": [(_member("artifacts/d", tarfile.DIRTYPE), b"")]},
+    "contiguous": {"members": [(_member("artifacts/c", tarfile.CONTTYPE), b"")]},
+    "sparse": {"members": [(_member("artifacts/s", pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "artifacts/s", "GNU.sparse.realsize": str(1 << 40)}), b"1\n0\n0\n".ljust(512, b"\0"))]},
+    "member twice": {"members": [(_member("artifacts/1/x.txt"), b"good")]},
+    "database twice": {"members": [(_member("database"), b"other")]},
+    "behind the contents": {"behind": [(_member("artifacts/late"), _EVIL)]},
+    "contents twice": {"behind": [(_member("contents.json"), b"{}")]},
+    "file and directory": {"files": {"artifacts/a": b"file", "artifacts/a/b": b"below"}},
+    "no list": {"contents": {"files": []}},
+    "digest of another": {"contents": {"files": {"database": "0" * 64}}},
+    "format": {"contents": {"format": 2}},
+    "true is no format": {"contents": {"format": True}},
+    "terminal": {"contents": {"mlflow": "3\x1b]0;planted\x07"}},
+    "other kind": {"contents": {"database": "mysql"}},
+    "unknown key": {"contents": {"planted": 1}},
+    "no json": {"document": b"\xff{"},
+    "deep json": {"document": b"[" * 100_000},
+    "compressed": {"change": gzip.compress},
+    "cut": {"change": lambda whole: whole[: len(whole) // 2]},
+    "cut in a header": {"change": lambda whole: whole[:700]},
+    "byte": {"change": lambda whole: whole.replace(b"good", b"evil", 1)},
+    "size": {"change": lambda whole: whole[:124] + b"77777777777\0" + whole[136:]},
+    "no database": {"database": b"no database" * 100},
+    "empty database": {"database": b""},
+}  # fmt: skip
+_DATABASES = {
+    "trigger": "CREATE TRIGGER planted AFTER INSERT ON runs BEGIN DELETE FROM runs; END;",
+    "trigger that seems to refuse": "CREATE TRIGGER p BEFORE UPDATE ON runs FOR EACH ROW WHEN (SELECT 1) BEGIN"
+    " SELECT RAISE(ABORT, 'x'); END;",
+    "view": "DROP TABLE metrics; CREATE VIEW metrics AS SELECT * FROM runs;",
+    "virtual table": "CREATE VIRTUAL TABLE planted USING fts5(x);",
+    "newer": "UPDATE alembic_version SET version_num = 'planted';",
+    "no tables": "DROP TABLE experiments;",
+}
+
+
+@pytest.mark.parametrize("kind", [*_MEMBERS, *_DATABASES])
+def test_attack_a_hostile_backup_is_refused_and_nothing_is_written(
+    kind: str, original: Path, changed: Callable[[str], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    given = {"database": changed(_DATABASES[kind]) if kind in _DATABASES else original.read_bytes()}
+    Hostile(**{**given, **_MEMBERS.get(kind, {})}).write(tmp_path / "hostile.tar")
+    _assert_refused(tmp_path)
+
+
+def test_attack_the_backup_of_these_tests_is_restored_where_it_is_not_hostile(original: Path, tmp_path: Path) -> None:
+    Hostile(original.read_bytes()).write(tmp_path / "good.tar")
+    home = Home(str(tmp_path / "new"))
+    backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "good.tar", lambda _: None)
+    assert (tmp_path / "new" / "artifacts" / "1" / "x.txt").read_bytes() == b"good"
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "nothing", "/dev/zero"])
+def test_attack_what_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "hostile.tar"
+    if kind == "directory":
+        file.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind != "nothing":
+        file.symlink_to(kind)
+    _assert_refused(tmp_path)
+
+
+def _assert_refused(directory: Path) -> None:
+    before = sorted(directory.rglob("*"))
+    home = Home(str(directory / "new"))
+    with pytest.raises(NewsbertError) as caught:
+        backup.restore(home, Kept(home.database, home.artifacts), directory / "hostile.tar", lambda _: None)
+    assert "hostile.tar" in caught.value.message
+    assert caught.value.message.isprintable()
+    assert sorted(directory.rglob("*")) == before
+    assert not Path("/tmp/planted").exists()
+
+
+def test_attack_what_cannot_be_put_in_its_place_leaves_no_half(original: Path, tmp_path: Path) -> None:
+    files = {"artifacts/1/first": b"x", f"artifacts/{'n' * 300}": b"x"}
+    Hostile(original.read_bytes(), files).write(tmp_path / "long.tar")
+    home = Home(str(tmp_path / "new"))
+    with pytest.raises(NewsbertError):
+        backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "long.tar", lambda _: None)
+    assert [file.name for file in (tmp_path / "new").rglob("*") if file.is_file()] == ["lock"]
+    assert list((tmp_path / "new" / "artifacts").iterdir()) == []
+
+
+def test_attack_artifacts_of_any_name_are_backed_up_and_restored_for_their_owner_alone(
+    original: Path, tmp_path: Path
+) -> None:
+    kept = Kept(uris.sqlite_uri(original), str(tmp_path / "old"))
+    for name in _NAMES:
+        file = tmp_path / "old" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(name)
+    before = os.umask(0)  # whatever the shell's is
+    try:
+        made = backup.make(kept, tmp_path / "all.tar")
+        home = Home(str(tmp_path / "new"))
+        backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "all.tar", lambda _: None)
+    finally:
+        os.umask(before)
+    assert sorted(made.artifacts) == sorted(_NAMES)
+    for name in _NAMES:
+        assert (tmp_path / "new" / "artifacts" / name).read_text() == name
+    assert [path for path in (tmp_path / "new").rglob("*") if path.stat().st_mode & 0o077] == []
+    assert (tmp_path / "all.tar").stat().st_mode & 0o077 == 0
+    connection = sqlite3.connect(tmp_path / "new" / "mlflow.db")
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(made.revision,)]
+    connection.close()
+
+
+def test_attack_a_backup_that_could_not_be_restored_is_not_made(
+    changed: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "mlflow.db").write_bytes(changed(_DATABASES["view"]))
+    (tmp_path / "artifacts").mkdir()
+    with pytest.raises(NewsbertError, match="view 'metrics'"):
+        backup.make(Kept(uris.sqlite_uri(tmp_path / "mlflow.db"), str(tmp_path / "artifacts")), tmp_path / "one.tar")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["artifacts", "mlflow.db"]
