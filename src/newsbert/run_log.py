@@ -12,6 +12,7 @@ from newsbert import mlflow_model
 from newsbert.bundle import Bundle
 from newsbert.errors import first_line
 from newsbert.evaluation import Scores
+from newsbert.uris import mask_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,7 +77,7 @@ class RunLog:
         import mlflow
 
         with self._errors():
-            mlflow.log_params({key: str(value)[:6000] for key, value in params.items()})
+            mlflow.log_params({key: mask_credentials(str(value))[:6000] for key, value in params.items()})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, at a step or for the whole run: sooner or later, if the server is there again by `flush`."""

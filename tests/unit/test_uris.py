@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 
 from newsbert import uris
 from newsbert.errors import UsageError
+from tests.conftest import Cli
 
 _NAMES = ("a b", "a%20b", "a%2Fb", "a#b", "a?b", "ü", "a:b", "a@b", "a;b", "a&b=c", "a+b", "100%", "~", "\\", "'\"")
 _PASSWORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=6, max_size=30).map(
@@ -154,3 +155,18 @@ def _leaks(secret: str, text: str) -> bool:
     """Whether half of a secret or more stands in a text."""
     length = max(len(secret) // 2, 5)
     return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
+
+
+@pytest.mark.parametrize(
+    ("uri", "options"),
+    [
+        ("http://user:Q7%2F%40secret@127.0.0.1:9", ("--json",)), ("http://user:Q7/@secret@127.0.0.1:9", ("--debug",)),
+        ("http://Q7secret@127.0.0.1:9", ("--debug",)), ("postgresql://user:Q7@secret@127.0.0.1:9/db", ("--json",)),
+        ("http://127.0.0.1:9/?token=Q7secret", ()),
+    ],
+)  # fmt: skip
+def test_attack_no_command_shows_the_password_of_a_tracking_uri(uri: str, options: tuple[str, ...], cli: Cli) -> None:
+    for command in (("config", "show", "--json"), ("runs", *options)):
+        done = cli(*command, MLFLOW_TRACKING_URI=uri)
+        assert "secret" not in done.stdout + done.stderr
+        assert "Q7" not in done.stdout + done.stderr

@@ -5,7 +5,6 @@ import itertools
 import os
 import signal
 import sys
-import traceback
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -173,7 +172,7 @@ def _run(output: Output) -> int:
         raise
     except Exception as error:
         # A bug of ours: its traceback is the message, and whoever reads JSON gets their one document all the same.
-        traceback.print_exc()
+        output.traceback(error)
         if output.as_json:
             output.unexpected(error)
         return NewsbertError.exit_code

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from newsbert.errors import NewsbertError
+from newsbert.uris import mask_credentials
 
 if TYPE_CHECKING:
     from newsbert.engine import Layer
@@ -93,13 +94,13 @@ class Output:
         if self.log_format == "json":
             self.event("log", text)
         else:
-            self.err.print(escape(text))
+            self.err.print(escape(mask_credentials(text)))
 
     def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
         """Log a JSON object in one line."""
         from newsbert.problems import Problem
 
-        self._line(Problem(event, message, level, details=details).json())
+        self._line(Problem(event, mask_credentials(message), level, details=details).json())
 
     def problem(self, problem: "Problem") -> None:
         """Log what goes wrong in a server, in one line."""
@@ -110,7 +111,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say what the user should know."""
-        self.err.print(f"[yellow]Note:[/yellow] {escape(text)}")
+        self.err.print(f"[yellow]Note:[/yellow] {escape(mask_credentials(text))}")
 
     def next_command(self, command: str) -> None:
         """Show the command that comes next."""
@@ -119,24 +120,29 @@ class Output:
     def error(self, error: NewsbertError, debug: bool = False) -> None:
         """Report an error that the user can act on."""
         if debug:
-            traceback.print_exception(error)
+            self.traceback(error)
+        message, hint = mask_credentials(error.message), error.hint and mask_credentials(error.hint)
         if self.as_json:
-            self.document({"error": error.document()})
+            self.document({"error": {**error.document(), "message": message, "hint": hint}})
         if self.log_format == "json":
-            self.event(error.code, error.message, "ERROR", hint=error.hint)
+            self.event(error.code, message, "ERROR", hint=hint)
             return
         for note in getattr(error, "__notes__", ()):
             self.note(note)
         # One line each, also where a library's words or a path hold line breaks.
-        self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(error.message.splitlines()))}")
-        if error.hint:
-            self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(error.hint.splitlines()))}")
+        self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(message.splitlines()))}")
+        if hint:
+            self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(hint.splitlines()))}")
         if error.examined:
             self.err.print("[bold]Hint:[/bold] newsbert doctor")
 
+    def traceback(self, error: BaseException) -> None:
+        """Write where an error came from; the messages of libraries may hold the URIs that they were called with."""
+        self._line(mask_credentials("".join(traceback.format_exception(error))).rstrip())
+
     def unexpected(self, error: Exception) -> None:
         """Write the document of an error that nobody foresaw."""
-        message = f"{type(error).__name__}: {error}"
+        message = mask_credentials(f"{type(error).__name__}: {error}")
         hint = "report it, with the traceback on standard error"
         self.document({"error": {"code": "unexpected", "message": message, "hint": hint}})
 
