@@ -9,6 +9,7 @@ import logging
 import re
 import shlex
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Tracker:
         with self.errors():
             # Under `mlflow run`, MLflow has made the run already and says so in the environment.
             if run_id is None and config.mlflow_run_id() is None:
+                self._make_experiment()
                 experiment = mlflow.set_experiment(self.settings.experiment)
                 if _KIND not in experiment.tags:
                     mlflow.set_experiment_tag(_KIND, _TRAINING)
@@ -135,6 +137,22 @@ class Tracker:
             with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
                 mlflow.end_run(status)
 
+    def _make_experiment(self) -> None:
+        """Make our experiment where MLflow's way would put its artifacts into another directory.
+
+        With a database on this machine MLflow keeps artifacts in `mlruns` of the working directory, whose path it then
+        reads as a URL: in `a%20b` it writes to `a b`.
+        """
+        from mlflow.exceptions import MlflowException
+
+        name = self.settings.experiment
+        if tracking_file.path_of(self.settings.tracking_uri) is None or not re.search("[%?#;]", str(Path.cwd())):
+            return
+        if self._client.get_experiment_by_name(name) is None:
+            location = uris.as_uri(Path("mlruns", uuid.uuid4().hex[:12]))
+            with contextlib.suppress(MlflowException):  # another process has made it meanwhile
+                self._client.create_experiment(name, artifact_location=location)
+
     def _check_artifacts(self, uri: str) -> None:
         """Find out before any work whether artifacts can be written, where they go to this machine.
 
@@ -152,6 +170,7 @@ class Tracker:
         import mlflow
 
         with self.errors():
+            self._make_experiment()
             experiment = mlflow.set_experiment(self.settings.experiment)
             return str(self._client.create_run(experiment.experiment_id, tags=tags).info.run_id)
 
@@ -373,6 +392,7 @@ class Tracker:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         with self.errors(), tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+            self._make_experiment()
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
             made = experiment.experiment_id if experiment else self._client.create_experiment(self.settings.experiment)
             run = self._client.create_run(made, run_name=name)
