@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from newsbert import uris
-from newsbert.errors import NewsbertError
-from newsbert.tracking_server import backup, database
+from newsbert.errors import NewsbertError, UsageError
+from newsbert.settings import TrackingServerSettings
+from newsbert.tracking_server import backup, database, server
 from newsbert.tracking_server.home import Home, Kept
 
 _NAMES = (
@@ -226,3 +227,15 @@ def test_attack_a_backup_that_could_not_be_restored_is_not_made(
     with pytest.raises(NewsbertError, match="view 'metrics'"):
         backup.make(Kept(uris.sqlite_uri(tmp_path / "mlflow.db"), str(tmp_path / "artifacts")), tmp_path / "one.tar")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["artifacts", "mlflow.db"]
+
+
+@pytest.mark.parametrize("name", ["team%20a", "a#b", "a?b"])
+def test_attack_a_directory_that_is_another_one_in_a_url_is_refused(name: str, tmp_path: Path) -> None:
+    for settings in (
+        TrackingServerSettings(directory=str(tmp_path / name)),
+        TrackingServerSettings(directory="x", artifacts=str(tmp_path / name)),
+        TrackingServerSettings(directory="x", backend_store=uris.sqlite_uri(tmp_path / name / "mlflow.db")),
+    ):
+        with pytest.raises(UsageError, match="cannot hold a tracking server's data"):
+            server.places(settings)
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ import ctypes
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,11 +92,15 @@ def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
     home = Home(settings.directory)
     before = home.kept_before() or Kept(home.database, home.artifacts)
     url = settings.backend_store or before.database
+    located = artifacts.located(settings.artifacts or before.artifacts)
     file = tracking_file.path_of(url)
+    for path in (str(home.path), *([str(file)] if file is not None else []), *([] if "://" in located else [located])):
+        if re.search("[%?#]", path):  # some of MLflow reads it as a URL, some does not: files would be in two places
+            raise UsageError(f"{path!r} cannot hold a tracking server's data: it has one of % ? # in it", "rename it")
     if file is not None:  # from wherever the server is started the next time
         url = uris.sqlite_uri(file.expanduser().absolute())
     database.parse(url)
-    return home, Kept(url, artifacts.located(settings.artifacts or before.artifacts))
+    return home, Kept(url, located)
 
 
 def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
