@@ -102,7 +102,7 @@ def check_unambiguous(uri: str, what: str) -> None:
 
     Args:
         uri: A server's or a database's.
-        what: Its name in the error, which does not show the URI.
+        what: Its name in the error, which does not show a URI that may hold a password.
 
     Raises:
         UsageError: If there are several places where its host may begin, or it holds blanks.
@@ -117,4 +117,8 @@ def check_unambiguous(uri: str, what: str) -> None:
     except ValueError:
         readable = False
     if not readable or (parts.netloc and re.search(r"[\s\x00-\x20\x7f]", uri)):
+        if not set(uri) & set("@?#"):  # it can hold no password
+            raise UsageError(
+                f"{what} is {uri!r}, which cannot be read", "such as http://HOST:5000 or sqlite:///mlflow.db"
+            )
         raise UsageError(f"{what} cannot be read", _ENCODE)
