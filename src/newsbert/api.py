@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import archive, bundle, config, delivery, model_store, ray_cluster, tracking, training_run
+from newsbert import archive, bundle, config, delivery, model_store, ray_cluster, training_run
 from newsbert.bundle import AUTO, Bundle
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
 from newsbert.events import Event
+from newsbert.identifiers import parse_alias, parse_model_name
 from newsbert.model import Model
 from newsbert.model_store import Located
 from newsbert.settings import RaySettings, ServeSettings, TrackingSettings, TrainSettings
@@ -55,7 +56,7 @@ def train(
     if unknown:
         raise TypeError(f"train() has no argument {unknown.pop()!r}")
     if model_name is not None:
-        tracking.check_names(model_name)
+        parse_model_name(model_name)
     given = [name for name, value in settings.items() if value is not None]
     if resume is not None and given:
         raise UsageError(
@@ -154,7 +155,9 @@ def register(
         NewsbertError: If there is no such model, or the registry refuses.
     """
     if source is not None and Path(source).is_dir():
-        tracking.check_names(name, alias)
+        parse_model_name(name)
+        if alias is not None:
+            parse_alias(alias)
         return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias)
     return connect(tracking_uri, experiment).register(source, name, alias)
 

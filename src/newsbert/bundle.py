@@ -8,13 +8,13 @@ bundle's.
 import dataclasses
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from newsbert.errors import ModelError, UsageError
+from newsbert.identifiers import is_file_name
 from newsbert.text import unknown_rules
 
 CONTRACT_FILE = "newsbert.json"
@@ -162,6 +162,9 @@ class Contract:
         for name, kind in _KINDS.items():
             if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
                 raise ValueError(f"its {name} is {values[name]!r:.80}")
+        for name in (*values.get("files", {}), *values.get("graphs", {})):
+            if not is_file_name(name):
+                raise ValueError(f"it names the file {name!r:.80}, which no bundle has")
         try:
             unknown = unknown_rules(values["cleaning"])
             if unknown:
@@ -229,7 +232,7 @@ class Bundle:
             if only and name not in only:
                 continue
             file = self.path / name
-            if not file.is_file():
+            if not file.is_file() or file.is_symlink():
                 raise ModelError(f"the bundle {self.path} has lost its file {name}", _RETRAIN)
             try:
                 found = sha256_of(file)
@@ -247,8 +250,8 @@ class Bundle:
             raise ModelError(f"{self.path} cannot be read: {error.strerror or error}", "check its rights") from error
         if added:
             raise ModelError(
-                f"{self.path / added[0]} was added after training: the contract does not name it",
-                f"rm -r {shlex.quote(str(self.path / added[0]))}",
+                f"{self.path / added[0]!s} was added after training: the contract does not name it",
+                "look what it is, then move it away",
             )
 
 

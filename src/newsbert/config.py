@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from newsbert import identifiers
 from newsbert.errors import UsageError
 from newsbert.settings import (
     TARGETS,
@@ -303,8 +304,13 @@ def served_review_below() -> float | None:
 
 
 def mlflow_run_id() -> str | None:
-    """The run in which `mlflow run` has started this process, if it has."""
-    return os.environ.get("MLFLOW_RUN_ID") or None
+    """Return the run in which `mlflow run` has started this process, if it has.
+
+    Raises:
+        UsageError: If the variable holds no run's id.
+    """
+    text = os.environ.get("MLFLOW_RUN_ID")
+    return identifiers.parse_run_id(text, "MLFLOW_RUN_ID", UsageError) if text else None
 
 
 def quiet_mlflow() -> None:

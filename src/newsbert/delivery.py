@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newsbert import locks
 from newsbert.bundle import Bundle
 from newsbert.errors import NewsbertError, TrackingError
 from newsbert.events import Event, Note
@@ -95,8 +96,14 @@ def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> 
         ModelError: If the bundle is none, or was altered.
         TrackingError: If the server does not take it, or has no such run.
     """
-    found, kept = Bundle.read(bundle), _kept(bundle)
+    found = Bundle.read(bundle)
     found.verify()
+    # Of several processes with the same bundle the first logs it, the others take its run.
+    with locks.alone(f"register-{found.digest}", "it is being registered", wait=True):
+        return _register(found, _kept(bundle), tracker, name, alias)
+
+
+def _register(found: Bundle, kept: Path, tracker: "Tracker", name: str, alias: str | None) -> "Version":
     if not kept.is_dir():
         run_id = tracker.run_of(found.digest)
         if run_id is None:

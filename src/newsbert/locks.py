@@ -13,12 +13,13 @@ _LOCK = "lock"
 
 
 @contextlib.contextmanager
-def alone(work: str, message: str) -> Iterator[None]:
+def alone(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
     """Keep others out until the block ends, or this process does.
 
     Args:
         work: What they are kept out of, as a file's name.
         message: What to tell those who come.
+        wait: Wait for another process instead of an error.
 
     Raises:
         ServingError: If there is somebody.
@@ -32,7 +33,7 @@ def alone(work: str, message: str) -> Iterator[None]:
         raise NewsbertError(f"{directory} cannot be written to: {error.strerror}", "set NEWSBERT_STATE_DIR") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ServingError(message, "wait for it") from error
         yield

@@ -1,17 +1,27 @@
 """Finding the model that is meant, and having its bundle on this machine: where it is, or in the cache."""
 
+import hashlib
 import re
 import shlex
 import shutil
 import tempfile
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert import config, mlflow_model
-from newsbert.bundle import CONTRACT_FILE, sha256_of
+from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, Bundle
 from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
+from newsbert.identifiers import (
+    is_model_name,
+    parse_alias,
+    parse_digest,
+    parse_location,
+    parse_model_id,
+    parse_version,
+)
 from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG
 
 if TYPE_CHECKING:
@@ -25,7 +35,7 @@ REVISION_TAG = "newsbert.revision"
 _BEGINNING = re.compile(r"[0-9a-f]{6,31}")
 """Of a run's id, as `newsbert runs` shows it."""
 
-_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:%'\"]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
+_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Located:
         version: Its version, such as `2`, if it was found as one.
         model_name: The registered model that it is a version of.
         model_id: The logged model that it is, on the tracking server.
+        choice: Which run was chosen and whose it is, where the reference left that open.
     """
 
     name: str
@@ -49,6 +60,7 @@ class Located:
     version: str | None = None
     model_name: str | None = None
     model_id: str | None = None
+    choice: str | None = None
 
 
 def locate(tracker: "Tracker", reference: str | None = None) -> Located:
@@ -67,13 +79,14 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
     if reference is None:
         newest = max(tracker.versions(), key=lambda version: int(version.creation_timestamp), default=None)
         if newest is None:
-            return fetch_run(tracker, find_run(tracker, None))
+            latest = find_run(tracker, None)
+            return replace(fetch_run(tracker, latest), choice=describe_run(latest))
         reference = f"{newest.name}/{newest.version}"
     is_run = reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference)
     if is_run or (_BEGINNING.fullmatch(reference) and not tracker.versions(reference)):
         return fetch_run(tracker, find_run(tracker, reference))
     version = find_version(tracker, reference)
-    number, run_id = str(version.version), version.run_id or None
+    number, run_id = parse_version(version.version, f"the version of {version.name}"), version.run_id or None
     name = f"{version.name}/{number}"
     logged = model_id(version)
     path = _fetch(tracker, name, logged, version.source, version.tags.get(DIGEST_TAG))
@@ -92,8 +105,10 @@ def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
         NotFoundError: If there is no such model, version or alias.
     """
     match = _REFERENCE.fullmatch(reference)
-    if match is None:
-        raise UsageError(f"{reference!r} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory")
+    if match is None or not is_model_name(match["name"]):
+        raise UsageError(
+            f"{reference!r:.300} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory"
+        )
     name, version, alias = match["name"], match["version"], match["alias"]
     known = tracker.versions(name)
     if not known:
@@ -103,7 +118,7 @@ def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
             f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {shlex.quote(name)}",
         )
     if alias is not None:
-        found = tracker.aliased(name, alias)
+        found = tracker.aliased(name, parse_alias(alias))
         if found is None:
             raise NotFoundError(
                 f"{name!r} has no alias {alias!r}",
@@ -113,7 +128,7 @@ def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
     latest = max(known, key=lambda each: int(each.version))
     if version is None:
         return latest
-    found = next((each for each in known if str(each.version) == str(int(version))), None)
+    found = next((each for each in known if str(each.version) == version.lstrip("0")), None)
     if found is None:
         raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest.version}")
     return found
@@ -157,7 +172,15 @@ def find_run(tracker: "Tracker", source: str | None) -> "Run":
             f"(the run's status is {run.info.status})",
             "register a run that `newsbert train` finished",
         )
+    parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {match['run']}")
     return run
+
+
+def describe_run(run: "Run") -> str:
+    """Return whose run it is, its id and when it ended, for a choice that the user left open."""
+    user = run.data.tags.get("mlflow.user") or "somebody unknown"
+    ended = datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone()
+    return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
 
 
 def _whole_id(tracker: "Tracker", beginning: str) -> str:
@@ -182,16 +205,21 @@ def fetch_run(tracker: "Tracker", run: "Run") -> Located:
     Raises:
         TrackingError: If its artifacts cannot be had.
     """
-    logged = run.data.tags[MODEL_ID_TAG]
+    logged = parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {run.info.run_id}")
     name = f"run {run.info.run_id}"
     path = _fetch(tracker, name, logged, None, run.data.tags.get(DIGEST_TAG))
     return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
 
 
 def model_id(version: "ModelVersion") -> str | None:
-    """The logged model behind a version; some stores tell it in the source only."""
-    match = re.fullmatch(r"models:/(m-[0-9a-f]+)/?", version.source or "")
-    return version.model_id or (match[1] if match else None)
+    """Return the logged model behind a version; some stores have it in the source only.
+
+    Raises:
+        TrackingError: If what stands there is none.
+    """
+    match = re.fullmatch(r"models:/(m-[^/]*)/?", version.source or "")
+    text = version.model_id or (match[1] if match else None)
+    return parse_model_id(text, f"the logged model of {version.name}/{version.version}") if text else None
 
 
 def local_path(uri: str) -> Path | None:
@@ -203,7 +231,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def _fetch(tracker: "Tracker", name: str, logged: str | None, source: str | None, digest: str | None) -> Path:
-    """Return the bundle's directory of a logged model, from where it is or through the cache.
+    """Return the verified bundle of a logged model, from where it is or through the cache.
 
     Args:
         tracker: The tracking server that knows it.
@@ -213,56 +241,92 @@ def _fetch(tracker: "Tracker", name: str, logged: str | None, source: str | None
         digest: The bundle's digest that was recorded with the version or the run, if one was.
 
     Raises:
-        ModelError: If its digest is not the recorded one.
+        ModelError: If it is not what was recorded.
         TrackingError: If there are no files, or not a bundle's.
     """
-    digests = {digest} if digest else set()
+    digests = [digest] if digest else []
     location = source or ""
     if logged:
         model = tracker.logged_model(logged)
         location = model.artifact_location
         if DIGEST_TAG in model.tags:
-            digests.add(model.tags[DIGEST_TAG])
-    with tracker.errors(f"the files of {name} cannot be fetched"):
-        path = _local_or_cached(tracker, name, location, logged or urllib.parse.quote(location, safe=""))
-        found = sha256_of(path / CONTRACT_FILE)
-    for recorded in digests - {found}:
-        in_cache = config.cache_dir() in path.parents
-        raise ModelError(
-            f"{name} was altered after it was registered: its digest is {found[:12]}… and the registry says "
-            f"{recorded[:12]}… ({path})",
-            f"rm -r {shlex.quote(str(path))}" if in_cache else "train again, or put back what was trained",
-        )
-    return path
-
-
-def _local_or_cached(tracker: "Tracker", name: str, location: str, cache_key: str) -> Path:
+            digests.append(model.tags[DIGEST_TAG])
+    server = tracker.settings.registry_uri or tracker.settings.tracking_uri
+    location = parse_location(location, tracker.settings.tracking_uri, f"the artifact location of {name}")
+    recorded = {parse_digest(text, f"the digest of {name}") for text in digests}
     local = local_path(location)
     if local is not None and local.is_dir():
-        return _checked(local / mlflow_model.BUNDLE_SUBPATH, name)
-    cached = config.cache_dir() / "models" / cache_key
-    if not cached.is_dir():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
+        return _verify(local / mlflow_model.BUNDLE_SUBPATH, name, recorded)
+    # A digest: nothing that a server says becomes a part of a path.
+    key = hashlib.sha256(f"{server}\n{location}".encode("utf-8", "surrogatepass")).hexdigest()
+    cached = config.cache_dir() / "models" / key
+    if cached.is_dir():
         try:
-            uri = f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}"
-            fetched = _checked(tracker.download(uri, partial), name)
-            try:
-                fetched.rename(cached)
-            except OSError:
-                if not cached.is_dir():  # somebody else was quicker
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            return _verify(cached, name, recorded)
+        except ModelError:
+            pass  # whatever happened to it there, it is fetched again
+    _download(tracker, f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", cached, name, recorded)
     return cached
 
 
-def _checked(bundle: Path, name: str) -> Path:
-    """The directory of a logged model's bundle, which must be one.
+def _download(tracker: "Tracker", location: str, cached: Path, name: str, recorded: set[str]) -> None:
+    """Fetch a bundle into the cache, where it gets its place once it is verified.
+
+    Its contract comes first, and names the other files: what else the server lists is not looked at.
+    """
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
+    except OSError as error:
+        raise TrackingError(
+            f"the cache {cached.parent} cannot be written to: {error.strerror or error}", "set NEWSBERT_CACHE_DIR"
+        ) from error
+    try:
+        fetched = partial / "bundle"
+        fetched.mkdir()
+        with tracker.errors(f"the files of {name} cannot be fetched"):
+            tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched)
+        bundle = _read(fetched, name, recorded)
+        with tracker.errors(f"the files of {name} cannot be fetched"):
+            tracker.download_files(location, sorted(set(bundle.contract.files) - {LABELS_FILE}), fetched)
+        _verify(fetched, name, recorded)
+        with tracker.errors(f"the files of {name} cannot be cached"):
+            if cached.is_dir():
+                cached.rename(partial / "replaced")
+            try:
+                fetched.rename(cached)
+            except OSError:
+                if not cached.is_dir():  # another process was quicker
+                    raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _read(directory: Path, name: str, recorded: set[str]) -> Bundle:
+    """Read a bundle's contract, which must be the recorded one.
 
     Raises:
-        TrackingError: If it is none.
+        TrackingError: If it is no bundle.
+        ModelError: If its digest is another.
     """
-    if not (bundle / CONTRACT_FILE).is_file():
+    if not (directory / CONTRACT_FILE).is_file():
         raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
+    bundle = Bundle.read(directory)
+    for digest in recorded - {bundle.digest}:
+        raise ModelError(
+            f"{name} was altered after it was registered: its digest is {bundle.digest[:12]}… and the registry says "
+            f"{digest[:12]}…",
+            "train and register it again, or put back what was trained",
+        )
     return bundle
+
+
+def _verify(directory: Path, name: str, recorded: set[str]) -> Path:
+    """Check a bundle and all of its files, and return its directory.
+
+    Raises:
+        TrackingError: If it is no bundle.
+        ModelError: If it is not the recorded one, or a file is missing, altered or added.
+    """
+    _read(directory, name, recorded).verify()
+    return directory

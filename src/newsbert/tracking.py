@@ -6,7 +6,6 @@ With `run_log.py`, `mlflow_model.py` and `mlflow_deploy.py` the only importers o
 import contextlib
 import functools
 import logging
-import re
 import shlex
 import tempfile
 import uuid
@@ -18,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from newsbert import config, model_store, tracking_file, tracking_uri, uris
 from newsbert.bundle import Bundle
-from newsbert.errors import TrackingError, UsageError
+from newsbert.errors import TrackingError
+from newsbert.identifiers import (
+    is_model_name,
+    parse_alias,
+    parse_experiment_id,
+    parse_model_name,
+    parse_run_id,
+    parse_version,
+)
 from newsbert.model_store import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.run_log import DATA_DIGEST_TAG, DIGEST_TAG, MODEL_ID_TAG, RunLog
 from newsbert.settings import TrackingSettings
@@ -34,13 +41,23 @@ _KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
 
 @dataclass(frozen=True)
 class Version:
-    """A version in the registry; `created` is false if the run's model was one before."""
+    """A version in the registry.
+
+    Attributes:
+        name: The registered model.
+        version: Its number.
+        run_id: The run that it was made of.
+        created: Whether it is new: false if the run's model was one before.
+        alias: The alias that points at it, if one was set.
+        choice: Which run was chosen and whose it is, where that was left open.
+    """
 
     name: str
     version: str
     run_id: str
     created: bool = False
     alias: str | None = None
+    choice: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -172,7 +189,8 @@ class Tracker:
         with self.errors():
             self._make_experiment()
             experiment = mlflow.set_experiment(self.settings.experiment)
-            return str(self._client.create_run(experiment.experiment_id, tags=tags).info.run_id)
+            run = self._client.create_run(experiment.experiment_id, tags=tags)
+        return parse_run_id(run.info.run_id, f"a new run's id on {self.where}")
 
     def tag_run(self, run_id: str, key: str, value: str) -> None:
         """Set a tag of a run."""
@@ -202,39 +220,60 @@ class Tracker:
             NotFoundError: If there is no such run.
             TrackingError: If the run holds no newsbert model, or the registry refuses.
         """
-        from mlflow.exceptions import MlflowException
-
-        check_names(name, alias)
+        parse_model_name(name)
+        if alias is not None:
+            parse_alias(alias)
         run = model_store.find_run(self, source)
-        bundle = Bundle.read(model_store.fetch_run(self, run).path)
-        model_id = run.data.tags[MODEL_ID_TAG]
+        located = model_store.fetch_run(self, run)
+        bundle = Bundle.read(located.path)
+        assert located.model_id is not None
+        version = self._version_of(name, run.info.run_id, located.model_id)
+        created = version is None
+        if version is None:
+            version, created = self._create_version(name, run, located.model_id, bundle)
         with self.errors():
-            version = next(
-                (
-                    each
-                    for each in self.versions(name)
-                    if each.run_id == run.info.run_id and model_store.model_id(each) == model_id
-                ),
-                None,
-            )
-            created = version is None
-            if version is None:
-                try:
-                    self._client.create_registered_model(name)
-                except MlflowException as error:
-                    if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                        raise
-                version = self._client.create_model_version(
-                    name,
-                    source=f"models:/{model_id}",
-                    run_id=run.info.run_id,
-                    model_id=model_id,
-                    tags=_version_tags(run, bundle),
-                    description=bundle.contract.description,
-                )
             if alias is not None:
                 self._client.set_registered_model_alias(name, alias, version.version)
-        return Version(name, str(version.version), run.info.run_id, created, alias)
+        choice = model_store.describe_run(run) if source is None else None
+        return Version(name, str(version.version), run.info.run_id, created, alias, choice)
+
+    def _version_of(self, name: str, run_id: str, model_id: str) -> "ModelVersion | None":
+        """Return the first version of a registered model that was made of a run's model."""
+        versions = [
+            version
+            for version in self.versions(name)
+            if version.run_id == run_id and model_store.model_id(version) == model_id
+        ]
+        return min(versions, key=lambda version: int(version.version), default=None)
+
+    def _create_version(self, name: str, run: "Run", model_id: str, bundle: Bundle) -> "tuple[ModelVersion, bool]":
+        """Make a version, unless another process makes one of the same run meanwhile: the first one stays.
+
+        Returns:
+            The version, and whether it is the one that was made here.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.errors():
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            version = self._client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=run.info.run_id,
+                model_id=model_id,
+                tags=_version_tags(run, bundle),
+                description=bundle.contract.description,
+            )
+        first = self._version_of(name, run.info.run_id, model_id) or version
+        created = int(first.version) == int(version.version)
+        if not created:
+            with self.errors():
+                self._client.delete_model_version(name, str(version.version))
+        return first, created
 
     def artifact_root(self) -> Path | None:
         """Where our experiment keeps its artifacts, if there is one and that is on this machine."""
@@ -269,7 +308,8 @@ class Tracker:
             NotFoundError: If there is no such version.
             TrackingError: If the registry refuses.
         """
-        check_names(name, alias)
+        parse_model_name(name)
+        parse_alias(alias)
         number = str(model_store.find_version(self, f"{name}/{version}").version)
         with self.errors():
             self._client.set_registered_model_alias(name, alias, number)
@@ -314,7 +354,10 @@ class Tracker:
             if experiment is None:
                 return []
             ids, order_by = [experiment.experiment_id], [f"attributes.{order} DESC"]
-            return list(self._client.search_runs(ids, condition, max_results=most, order_by=order_by))
+            runs = list(self._client.search_runs(ids, condition, max_results=most, order_by=order_by))
+        for run in runs:
+            parse_run_id(run.info.run_id, f"a run's id on {self.where}")
+        return runs
 
     def run_of(self, digest: str) -> str | None:
         """The id of the latest finished run of our experiment that holds the bundle with this digest."""
@@ -322,13 +365,20 @@ class Tracker:
         return str(runs[0].info.run_id) if runs else None
 
     def get_run(self, run_id: str) -> "Run | None":
-        """A run, if this server has it."""
+        """Return a run, if this server has it.
+
+        Raises:
+            TrackingError: If that is no run's id, or the server answers with another run.
+        """
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._client.get_run(run_id)
+            run = self._client.get_run(parse_run_id(run_id, "the run"))
         except MlflowException:
             return None
+        if run.info.run_id != run_id:
+            raise TrackingError(f"{self.where} answers with another run than {run_id}", "check who runs that server")
+        return run
 
     def page_of(self, run_id: str) -> str | None:
         """The page that shows a run, if this is a server that has it and has pages."""
@@ -336,16 +386,25 @@ class Tracker:
         if run is None:
             return None
         base = uris.without_credentials(self.settings.tracking_uri).rstrip("/")
-        return f"{base}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+        return f"{base}/#/experiments/{parse_experiment_id(run.info.experiment_id)}/runs/{run_id}"
 
     def versions(self, name: str | None = None) -> "list[ModelVersion]":
-        """All versions of a registered model, or of all of them."""
+        """Return all versions of a registered model, or of all of them.
+
+        Versions whose names, numbers or runs newsbert does not take are left out: others may use the registry, too.
+
+        Raises:
+            UsageError: If the name cannot be one.
+            TrackingError: If the registry refuses.
+        """
+        if name is not None:
+            parse_model_name(name)
         found: list[ModelVersion] = []
         token = None
         with self.errors():
             while True:
                 page = self._client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
-                found.extend(page)
+                found.extend(version for version in page if _is_readable(version))
                 token = page.token
                 if not token:
                     return found
@@ -373,11 +432,21 @@ class Tracker:
         with self.errors():
             return self._client.get_logged_model(model_id)
 
-    def download(self, uri: str, directory: Path) -> Path:
-        """Fetch artifacts into a directory and return their path; MLflow's errors are its own."""
-        import mlflow
+    def download_files(self, location: str, names: Sequence[str], directory: Path) -> None:
+        """Fetch files by name into a directory; MLflow's errors are its own.
 
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(directory)))
+        Not by `download_artifacts`, which writes whatever names a server lists.
+
+        Args:
+            location: A URI that `identifiers.parse_location` let through.
+            names: Names that `identifiers.is_file_name` lets through.
+            directory: Where they are written.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(location)
+        for name in names:
+            repository._download_file(name, str(directory / name))
 
     def round_trip(self, name: str) -> str:
         """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.
@@ -432,18 +501,15 @@ class Tracker:
             ) from error
 
 
-def check_names(name: str, alias: str | None = None) -> None:
-    """Refuse names that the registry would not take, before any work is done for them.
-
-    Raises:
-        UsageError: Naming what is wrong.
-    """
-    if not re.fullmatch(r"[^/:@%'\"\x00-\x1f]{1,250}", name) or not name.strip():
-        raise UsageError(f"{name!r} cannot name a registered model", "use a name without / : @ % and quotes")
-    if alias is not None and (
-        not re.fullmatch(r"[A-Za-z0-9_-]{1,250}", alias) or re.fullmatch(r"latest|[vV][0-9]+", alias)
-    ):
-        raise UsageError(f"{alias!r} cannot be an alias", "use letters, digits, - and _; not 'latest' nor 'v1'")
+def _is_readable(version: "ModelVersion") -> bool:
+    """Return whether what a registry says of a version can stand in paths, filters and commands."""
+    try:
+        parse_version(version.version, "version")
+        if version.run_id:
+            parse_run_id(version.run_id, "run")
+    except TrackingError:
+        return False
+    return is_model_name(version.name)
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:

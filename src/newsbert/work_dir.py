@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from newsbert import cached, locks
-from newsbert.errors import DivergedError, NewsbertError, NotFoundError, UsageError
+from newsbert.errors import DivergedError, NewsbertError, NotFoundError, TrackingError, UsageError
+from newsbert.identifiers import parse_run_id
 
 _RUN_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
@@ -205,8 +206,10 @@ def read(work: Path) -> RunFile:
         NotFoundError: If none did there.
     """
     try:
-        return RunFile(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        run = RunFile(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
+        parse_run_id(run.run_id, f"the run in {work / _RUN_FILE}")
+        return run
+    except (OSError, ValueError, TypeError, TrackingError) as error:
         raise NotFoundError(f"no training worked in {work}", "newsbert runs") from error
 
 

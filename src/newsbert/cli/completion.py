@@ -6,6 +6,7 @@ it out. Whoever cannot be asked, in a second, offers nothing: a shell has no pla
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def models(ctx: typer.Context, incomplete: str) -> Found:
         for name, version, aliases in _versions(settings):
             found.append((f"{name}/{version}", "version"))
             found += [(f"{name}@{alias}", f"alias of version {version}") for alias in aliases]
-    return _beginning(found, incomplete) or _directories(incomplete) or runs(ctx, incomplete)
+    return _beginning(_safe(found), incomplete) or _directories(incomplete) or runs(ctx, incomplete)
 
 
 def runs(ctx: typer.Context, incomplete: str) -> Found:
@@ -38,7 +39,7 @@ def runs(ctx: typer.Context, incomplete: str) -> Found:
     found: Found = []
     with _quietly():
         found = [(run[:12], f"run {name}") for run, name in _runs(_settings(ctx))]
-    return _beginning(found, incomplete)
+    return _beginning(_safe(found), incomplete)
 
 
 def files(incomplete: str) -> list[str]:
@@ -55,6 +56,11 @@ def _settings(context: typer.Context) -> TrackingSettings:
 
 def _quietly() -> contextlib.suppress:
     return contextlib.suppress(Exception)
+
+
+def _safe(found: Iterable[tuple[str, str]]) -> Found:
+    """Leave out what a shell would read as more than a word: it is put into the command line as it stands."""
+    return [(value, text) for value, text in found if shlex.quote(value) == value and text.isprintable()]
 
 
 def _beginning(found: Iterable[tuple[str, str]], incomplete: str) -> Found:

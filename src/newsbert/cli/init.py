@@ -10,6 +10,7 @@ from newsbert import config
 from newsbert.cli.completion import files
 from newsbert.cli.options import Debug, Json, ModelName, setting
 from newsbert.cli.output import Output
+from newsbert.identifiers import parse_model_name
 from newsbert.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -44,13 +45,13 @@ def init(
     few rows of a class, texts that repeat or contradict each other, rows of training among those that test it.
     """
     screen = Output(as_json)
-    from newsbert import config_file, survey, tracking
+    from newsbert import config_file, survey
 
     file = Path(config.CONFIG_FILE)
     config_file.check_absent(file, force=force)
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     model_name = model_name or config_file.suggested_name(data)
-    tracking.check_names(model_name)
+    parse_model_name(model_name)
     found = survey.survey(data, names, text_column, label_column)
     config_file.write(found, model_name, file, names, force=force)
     if screen.as_json:

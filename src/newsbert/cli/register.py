@@ -52,9 +52,17 @@ def register(
     version = api.register(run, name, alias, tracking_uri=tracking_uri, experiment=experiment)
     if screen.as_json:
         screen.document(
-            {"model": str(version), "run_id": version.run_id, "created": version.created, "alias": version.alias}
+            {
+                "model": str(version),
+                "run_id": version.run_id,
+                "created": version.created,
+                "alias": version.alias,
+                "choice": version.choice,
+            }
         )
         return
+    if version.choice is not None:
+        screen.note(f"the latest finished run was taken: {version.choice}")
     if not version.created:
         screen.note(f"run {version.run_id} was registered before")
     screen.result(str(version))
