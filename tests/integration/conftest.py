@@ -47,7 +47,7 @@ def tracking_server(directory: Path, port: int, end: signal.Signals = signal.SIG
     with (directory / "log").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2).close()
