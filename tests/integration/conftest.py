@@ -58,7 +58,7 @@ def tracking_server(directory: Path, port: int, end: signal.Signals = signal.SIG
         yield url
     finally:
         os.killpg(process.pid, end)
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")
