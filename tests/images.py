@@ -1,10 +1,12 @@
 """The three images of the tiny model, built once a session on a real engine: fixtures, which `conftest.py` takes."""
 
 import contextlib
+import io
 import json
 import os
 import socket
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -96,6 +98,20 @@ def stages() -> frozenset[str]:
 
     with contextlib.closing(docker.from_env()) as client:
         return frozenset(str(each.id) for each in client.images.list(all=True, filters={"label": "newsbert.stage"}))
+
+
+def import_image(tag: str, labels: Mapping[str, str]) -> str:
+    """Make an image that holds nothing but its labels; return its tag."""
+    import docker
+
+    empty = io.BytesIO()
+    with tarfile.open(fileobj=empty, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("empty"))
+    repository, _, name = tag.rpartition(":")
+    changes = [f"LABEL {label}={json.dumps(value)}" for label, value in labels.items()]
+    with contextlib.closing(docker.from_env()) as client:
+        client.api.import_image_from_data(empty.getvalue(), repository=repository, tag=name, changes=changes)
+    return tag
 
 
 def remove_image(tag: str) -> None:

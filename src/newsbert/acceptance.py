@@ -2,7 +2,7 @@
 
 import shlex
 
-from newsbert import agreement, labelled
+from newsbert import labelled, verification
 from newsbert.bundle import Bundle
 from newsbert.client import Client
 from newsbert.errors import ModelError, ServingError
@@ -34,14 +34,11 @@ class Acceptance:
             NewsbertError: If it cannot be asked.
         """
         client, labels = Client(url), self._contract.labels
-        answers = client.predict([golden.item for golden in self._contract.golden])
-        if client.name != self._model:
-            raise ServingError(f"{client.name!r} answers on {url}", "is there another server?")
         try:
-            agreement.check(self._contract, runtime, answers)
-        except ModelError as error:  # in its container it did: it would not have been deployed otherwise
+            verification.verify(client, self._contract, runtime, self._model)
+        except ModelError as error:  # when it was deployed it did
             raise ServingError(f"{error.message} on {url}", "does something change requests on their way?") from error
-        said = f"{len(answers)} golden texts"
+        said = f"{len(self._contract.golden)} golden texts"
         if self._rows is None:
             return said
         answers = client.predict(self._rows.items)

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import shlex
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,13 @@ from newsbert.bundle import Bundle
 from newsbert.engine import Engine, Layer
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.image import Context
+from newsbert.image_reference import ImageReference
 from newsbert.model_store import Located
 from newsbert.pip_options import holds_secret
 from newsbert.settings import ImageSettings
 
 BILL_PATH = "/opt/model/bom.cdx.json"
-IMAGE_TAG, DIGEST_TAG, RUNTIME_TAG = "newsbert.image", "newsbert.image_digest", "newsbert.image_runtime"
+IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
 """Of a model version: the image that was built of it last, and the one that was pushed."""
 
 STAGE_ARGUMENT = "STAGE"
@@ -173,7 +175,7 @@ def push(
     tracking_uri: str | None,
     on_progress: Callable[[str, int, int], None],
 ) -> dict[str, str]:
-    """Push an image under all its names, and note its digest and runtime with the model version.
+    """Push an image under all its names, and note its digest with the model version.
 
     Returns:
         `REPOSITORY@sha256:…` by tag.
@@ -188,10 +190,34 @@ def push(
         pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
     if located is not None and located.model_name is not None and located.version is not None:
         tracker = api.connect(tracking_uri)
-        runtime = engine.labels(built.tag).get("newsbert.runtime", "")
-        tracker.tag_version(located.model_name, located.version, RUNTIME_TAG, runtime)
         tracker.tag_version(located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
     return pushed
+
+
+def pushed_image(tags: Mapping[str, str], model: str, settings: ImageSettings) -> ImageReference | None:
+    """Read which image a version's tags name as the one that was pushed; return nothing if they name none.
+
+    Anybody who may write to the registry may change a tag. So it chooses among the images of one repository, which is
+    configured here, and only by a digest.
+
+    Raises:
+        UsageError: If what they name is no image with a digest, or of another repository.
+    """
+    text = tags.get(DIGEST_TAG)
+    if text is None:
+        return None
+    again = f"newsbert build-image {shlex.quote(model)} --push"
+    try:
+        found = ImageReference.parse(text)
+    except UsageError as error:
+        raise UsageError(f"the registry names no image for {model}: {error.message}", again) from error
+    expected = image.serving_repository(settings)
+    if found.digest is None or found.tag is not None or found.repository != expected:
+        raise UsageError(
+            f"the registry names {found} as the image of {model}, which is none of {expected}@sha256:…",
+            f"set [image] repository in newsbert.toml to your registry, or push it again: {again}",
+        )
+    return found
 
 
 @dataclass(frozen=True)

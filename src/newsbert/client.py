@@ -60,10 +60,17 @@ class Client:
     Args:
         url: The server's base URL, or the URL of the model's predictions.
         retry_s: How long a request is sent again after it first failed.
+        headers: More headers of all requests, by name.
+
+    Attributes:
+        name: The model, as the server calls it in its last answer.
+        response_headers: The headers of its last answer, by name in small letters.
     """
 
-    def __init__(self, url: str, retry_s: float = RETRY_S) -> None:
+    def __init__(self, url: str, retry_s: float = RETRY_S, headers: Mapping[str, str] | None = None) -> None:
         self._retry_s = retry_s
+        self._headers = dict(headers or {})
+        self.response_headers: dict[str, str] = {}
         self._reached = False
         base = url if "://" in url else f"http://{url}"
         self.url = base if "/predictions/" in base else f"{base.rstrip('/')}/predictions/{SERVED_NAME}"
@@ -117,12 +124,15 @@ class Client:
         token = _token()
         try:
             request = urllib.request.Request(
-                self.url, body(items), {"Content-Type": "application/json", "Accept": "application/json"}
+                self.url,
+                body(items),
+                {"Content-Type": "application/json", "Accept": "application/json", **self._headers},
             )
             if token is not None:
                 request.add_unredirected_header(*tokens.header(token))
             with loopback.urlopen(request, timeout=timeout_s) as response:
                 self._reached = True
+                self.response_headers = {name.lower(): value for name, value in response.headers.items()}
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
             found = [read(answer) for answer in answers]

@@ -17,6 +17,7 @@ from typing import Any
 from newsbert import api, containers, locks
 from newsbert.acceptance import Acceptance
 from newsbert.bundle import Bundle
+from newsbert.engine import Engine
 from newsbert.errors import ServingError, UsageError
 from newsbert.settings import CloudRunSettings, ServeSettings
 from newsbert.target import Deployed, Release, described
@@ -55,6 +56,10 @@ class CloudRun:
         self._gcloud = Tool("gcloud", ["--quiet", "--format=json"], "gcloud run services list")
         self._name, self._settings, self._tracking_uri, self._log = name, settings, tracking_uri, on_log
         self._service = f"newsbert-{name}"
+
+    def engine(self) -> Engine:
+        """Return this machine's engine: Cloud Run cannot be asked what an image's labels are."""
+        return Engine()
 
     def deployed(self) -> Deployed | None:
         """What runs; nothing if nothing was deployed.

@@ -6,18 +6,29 @@ What answers is the deployment's revision; the ones before are its replica sets,
 import contextlib
 import dataclasses
 import json
+import shlex
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from newsbert import containers, kubernetes, locks
+from newsbert import containers, kubernetes, locks, verification
+from newsbert.bundle import Contract
+from newsbert.client import Client
+from newsbert.engine import Engine
 from newsbert.errors import ServingError, UsageError
 from newsbert.settings import ClusterSettings, KubernetesSettings, ServeSettings
 from newsbert.target import ARCHIVE, Deployed, Release, described
 from newsbert.tool import Tool
 
 _REVISION = "deployment.kubernetes.io/revision"
+_CONTRACT = "newsbert/contract"
+"""Annotation of a deployment's pods: the contract that their answers are compared with, for a rollback too."""
+
+_INGRESS_S = 30
+"""How long an ingress may take to send requests to new pods only."""
+
 _LEAST_DEADLINE_S = 60
 """A deployment's own deadline must be longer than the seconds for which a pod must have been ready."""
 
@@ -31,6 +42,7 @@ class _Revision:
     model: str
     image: str
     runtime: str
+    contract: str
     pods: Mapping[str, str]
 
 
@@ -64,6 +76,10 @@ class Cluster:
         self._name, self._settings, self._log = name, settings, on_log
         self._called = f"newsbert-{name}"
 
+    def engine(self) -> Engine:
+        """Return this machine's engine: a cluster's own cannot be asked what an image's labels are."""
+        return Engine()
+
     def deployed(self) -> Deployed | None:
         """What runs; nothing if nothing was deployed.
 
@@ -89,6 +105,9 @@ class Cluster:
         deadline_s = max(self._settings.timeout_s, _LEAST_DEADLINE_S)
         notes = described(release)
         objects = kubernetes.manifests(self._called, release, self._objects, serving, notes, deadline_s)
+        for manifest in objects:
+            if manifest["kind"] == "Deployment":
+                manifest["spec"]["template"]["metadata"]["annotations"][_CONTRACT] = release.contract.to_json()
         with self._alone():
             known = self._revisions()
             self._log(f"applying {len(objects)} objects to namespace {self._objects.namespace} …")
@@ -129,7 +148,7 @@ class Cluster:
         live, before = _two(self._revisions())
         if live is None:
             raise ServingError(f"somebody removed deployment {self._called}", "deploy again")
-        return self._described(live, before, self._prove(live))
+        return self._described(live, before, self._verify(live))
 
     def _restore(self, known: list[_Revision]) -> None:
         """Have what answered before a change answer, and nothing of the change be left."""
@@ -163,15 +182,44 @@ class Cluster:
             return self._kubectl.run("logs", f"--selector=app.kubernetes.io/instance={self._called}", "--tail=20")
         return ""
 
-    def _prove(self, live: _Revision) -> str:
-        """Have a pod of a revision answer its golden texts, asked from inside it."""
+    def _verify(self, live: _Revision) -> str:
+        """Have a pod of a revision answer its golden texts, and compare them here with its contract.
+
+        They are asked inside the pod, which no ingress is needed for; and at the environment's URL, where it has one.
+        """
+        try:
+            contract = Contract.from_json(live.contract)
+        except ValueError as error:
+            raise ServingError(
+                f"{live.model} was deployed by another newsbert: {error}",
+                f"newsbert deploy {shlex.quote(live.model)} --to {self._name}",
+            ) from error
         pods = self._items("pods", live.pods)
-        names = [each["metadata"]["name"] for each in pods if "deletionTimestamp" not in each["metadata"]]
+        names = [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         if not names:
             raise ServingError(f"{live.replica_set} has no pod", "kubectl get events")
         url = f"http://127.0.0.1:{containers.CONTAINER_PORT}"
-        said = self._kubectl.run("exec", names[0], "--", "python", "-m", "newsbert.proof", "--running", url, ARCHIVE)
-        return said.strip().removeprefix("proved: ")
+        command = ["python", "-m", "newsbert.proof", "--answers", url, ARCHIVE]
+        printed = self._kubectl.run("exec", names[0], "--", *command).strip().splitlines()
+        try:
+            document = json.loads(printed[-1])
+        except (IndexError, ValueError, RecursionError) as error:
+            raise ServingError(f"pod {names[0]} gives no answers", f"kubectl logs {names[0]}") from error
+        proof = verification.compare(document, contract, live.runtime, live.model, f"pod {names[0]}")
+        if self._settings.url:
+            self._verify_at(self._settings.url, contract, live)
+        return proof
+
+    def _verify_at(self, url: str, contract: Contract, live: _Revision) -> None:
+        deadline = time.monotonic() + _INGRESS_S
+        while True:
+            try:
+                verification.verify(Client(url), contract, live.runtime, live.model)
+                return
+            except ServingError:  # an ingress that does not know the new pods yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def _revisions(self) -> list[_Revision]:
         """What the deployment is to run, and after it what it ran before, the newest first."""
@@ -215,4 +263,5 @@ def _revision(replica_set: Mapping[str, Any]) -> _Revision:
     image = template["spec"]["containers"][0]["image"]
     model, runtime = notes.get("newsbert/model", image), notes.get("newsbert/runtime", "")
     labels = replica_set["spec"]["selector"]["matchLabels"]
-    return _Revision(_number(replica_set), replica_set["metadata"]["name"], model, image, runtime, labels)
+    contract = notes.get(_CONTRACT, "")
+    return _Revision(_number(replica_set), replica_set["metadata"]["name"], model, image, runtime, contract, labels)

@@ -14,6 +14,7 @@ from newsbert.address import Address, check_ports, claim_port
 from newsbert.bundle import Bundle
 from newsbert.engine import Container, Engine
 from newsbert.errors import NotFoundError, ServingError
+from newsbert.image_reference import ImageReference
 from newsbert.settings import ImageSettings, ServeSettings
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
@@ -53,10 +54,12 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
     """Return the serving image that `reference` means: an image's own name, or the one of a model.
 
     Raises:
+        UsageError: If it is the name of no image.
         NotFoundError: If there is no such model, or the engine has no image of it.
     """
     engine = Engine()
     if reference is not None and is_image(reference):
+        reference = str(ImageReference.parse(reference))
         if not engine.has_image(reference):
             raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference

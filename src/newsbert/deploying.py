@@ -1,12 +1,19 @@
 """From a model version to an environment, and back."""
 
-from collections.abc import Callable
+import hashlib
+import io
+import shlex
+import zipfile
+from collections.abc import Callable, Mapping
 
 from newsbert import api, building, config, containers, model_store
+from newsbert.bundle import CONTRACT_FILE, RUNTIME_FILES, Bundle, Contract
 from newsbert.cloud_run import CloudRun
 from newsbert.cluster import Cluster
-from newsbert.errors import NewsbertError, NotFoundError, UsageError
+from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundError, UsageError
 from newsbert.host import Host
+from newsbert.image import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
+from newsbert.image_reference import ImageReference
 from newsbert.settings import (
     CloudRunSettings,
     ClusterSettings,
@@ -15,7 +22,7 @@ from newsbert.settings import (
     KubernetesSettings,
     ServeSettings,
 )
-from newsbert.target import Deployed, Release, Target, push_again
+from newsbert.target import ARCHIVE, Deployed, Release, Target, push_again
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -47,7 +54,9 @@ def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], Non
 
 
 def release(reference: str, target: Target, images: ImageSettings, tracking_uri: str | None) -> Release:
-    """What is to be deployed: what was pushed, by its digest, else the image that this machine's engine has.
+    """Choose the image to deploy, and check what its labels say before it starts.
+
+    For a version that is the image that was pushed, by its digest, else the one that this machine's engine has.
 
     Args:
         reference: A version, such as `BertModel/7`, or an image.
@@ -57,15 +66,71 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
 
     Raises:
         NotFoundError: If there is no such model, or no image of it that can be deployed there.
+        UsageError: If the registry names an image outside of `[image] repository`, or it is an image where only a
+            version can be deployed.
+        ModelError: If the image holds another model than the version.
     """
     if containers.is_image(reference):
-        return Release(reference)
+        if not target.local:
+            raise UsageError(f"{reference!r} is an image, and here a version is needed", "newsbert deploy BertModel/2")
+        return _release_image(str(ImageReference.parse(reference)), target)
     version = model_store.find_version(api.connect(tracking_uri), reference)
-    model, pushed = f"{version.name}/{version.version}", version.tags.get(building.DIGEST_TAG)
+    model = f"{version.name}/{version.version}"
+    pushed = building.pushed_image(version.tags, model, images)
     if pushed is None and not target.local:
         raise NotFoundError(f"no registry is known to have the image of {model}", push_again(model))
-    image = str(pushed) if pushed is not None else containers.image_of(reference, images, tracking_uri)
-    return Release(image, model, version.run_id, version.tags.get(building.RUNTIME_TAG))
+    bundle = Bundle.read(api.locate(model, tracking_uri=tracking_uri).path)
+    image = str(pushed) if pushed is not None else containers.image_of(model, images, tracking_uri)
+    labels = _labels(image, target)
+    expected = {MODEL_LABEL: model, DIGEST_LABEL: bundle.digest}
+    for label, value in expected.items():
+        if labels.get(label) != value:
+            raise ModelError(
+                f"{image} holds another model than {model}: its label {label} is {labels.get(label)!r} instead of "
+                f"{value!r}",
+                f"newsbert build-image {shlex.quote(model)}{' --push' if pushed is not None else ''}",
+            )
+    return Release(
+        image=image, model=model, run_id=version.run_id, runtime=_runtime(image, labels), contract=bundle.contract
+    )
+
+
+def _release_image(image: str, target: Target) -> Release:
+    """Take an image that the user names: its contract is the one in it, if that is the one that its label names."""
+    labels = _labels(image, target)
+    content = target.engine().read_file(image, ARCHIVE)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
+            contract_file = archive.read(CONTRACT_FILE)
+        contract = Contract.from_json(contract_file.decode("utf-8"))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
+    if hashlib.sha256(contract_file).hexdigest() != labels.get(DIGEST_LABEL):
+        raise ModelError(f"{image} holds another model than its label {DIGEST_LABEL} names", "build it again")
+    runtime = _runtime(image, labels)
+    return Release(image=image, model=labels.get(MODEL_LABEL, ""), runtime=runtime, contract=contract)
+
+
+def _labels(image: str, target: Target) -> dict[str, str]:
+    """Return an image's labels, from the environment's engine or this machine's, which pulls it where it has none.
+
+    Raises:
+        EngineError: If there is no engine, or it cannot have the image.
+    """
+    try:
+        engine = target.engine()
+        if not engine.has_image(image):
+            engine.pull(image)
+        return engine.labels(image)
+    except EngineError as error:
+        raise EngineError(f"the labels of {image} cannot be read: {error.message}", error.hint) from error
+
+
+def _runtime(image: str, labels: Mapping[str, str]) -> str:
+    runtime = labels.get(RUNTIME_LABEL, "")
+    if runtime not in RUNTIME_FILES:
+        raise ModelError(f"{image} has the label {RUNTIME_LABEL}={runtime!r}, which is no runtime", "build it again")
+    return runtime
 
 
 def deploy(

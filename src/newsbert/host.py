@@ -6,17 +6,23 @@ is published. Which of the two answers stands in HAProxy's configuration and now
 
 import contextlib
 import re
+import secrets
+import shlex
 import signal
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from newsbert import containers, locks
+from newsbert import containers, locks, verification
+from newsbert.address import Address
+from newsbert.bundle import Contract
+from newsbert.client import Client
+from newsbert.engine import Engine
 from newsbert.engine.services import Service, Services
-from newsbert.errors import ServingError, UsageError
+from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
 from newsbert.settings import HostSettings, ServeSettings
-from newsbert.target import ARCHIVE, Deployed, Release
+from newsbert.target import Deployed, Release
 
 MODEL, PROXY = "model", "proxy"
 _PROXY_PORT = 8080
@@ -29,12 +35,12 @@ _RELOAD_S = 10
 _STOP_S = 30
 # Of its documentation: https://docs.haproxy.org/2.6/configuration.html. `idle-close-on-response` keeps a client's idle
 # connection until its next answer, in place of closing it just as that request is on its way.
-_TEMPLATE = f"""\
+_TEMPLATE = """\
 # Written by newsbert deploy.
-# before: {{before}}
+# before: {before}
 global
     maxconn 4096
-    hard-stop-after {_OLD_WORKERS_S}s
+    hard-stop-after {old_workers_s}s
     log stdout format raw daemon warning
 
 defaults
@@ -52,12 +58,45 @@ resolvers engine
     nameserver names 127.0.0.11:53
 
 frontend requests
-    bind :{_PROXY_PORT}
-    default_backend model
-
-backend model
-    server live {{live}}:{containers.CONTAINER_PORT} resolvers engine init-addr last,libc,none
+    bind :{proxy_port}
+{routes}
 """
+_CANDIDATE_ROUTE = """\
+    acl is_for_candidate req.hdr({header}) -m str {secret}
+    use_backend candidate if is_for_candidate
+"""
+_LIVE_ROUTE = "    default_backend model\n"
+_CANDIDATE_BACKEND = """
+backend candidate
+    http-response set-header {header} {secret}
+    server candidate {name}:{port} resolvers engine init-addr last,libc,none
+"""
+_LIVE_BACKEND = """
+backend model
+    server live {name}:{port} resolvers engine init-addr last,libc,none
+"""
+_CANDIDATE_HEADER = "x-newsbert-candidate"
+"""Requests that have it, with a secret of the deployment's, go to the model that is to take over; so do its answers."""
+
+_CONTRACT_LABEL = "newsbert.contract"
+"""The contract that a container's answers were compared with, for a rollback."""
+
+
+def _render_config(live: Service | None, before: Service | None, candidate: Service | None, secret: str) -> str:
+    """Write HAProxy's configuration; the names in it are those that `_new_name` makes."""
+    names = {"port": containers.CONTAINER_PORT, "header": _CANDIDATE_HEADER, "secret": secret}
+    routes = ""
+    if candidate is not None:
+        routes += _CANDIDATE_ROUTE.format(**names)
+    if live is not None:
+        routes += _LIVE_ROUTE
+    if candidate is not None:
+        routes += _CANDIDATE_BACKEND.format(**names, name=candidate.name)
+    if live is not None:
+        routes += _LIVE_BACKEND.format(**names, name=live.name)
+    return _TEMPLATE.format(
+        before=before.name if before else "none", old_workers_s=_OLD_WORKERS_S, proxy_port=_PROXY_PORT, routes=routes
+    )
 
 
 class Host:
@@ -77,6 +116,11 @@ class Host:
     def __init__(self, name: str, settings: HostSettings, on_log: Callable[[str], None]) -> None:
         self._services = Services(name, settings.engine)
         self._name, self._settings, self._log = name, settings, on_log
+        self._url = settings.url or Address(settings.host, settings.port).url
+
+    def engine(self) -> Engine:
+        """Return the environment's engine."""
+        return self._services.engine
 
     def deployed(self) -> Deployed | None:
         """What runs; nothing if nothing was deployed."""
@@ -102,9 +146,13 @@ class Host:
             self._services.have(release.image)
             self._log(f"starting {release.image} …")
             candidate = self._services.make(
-                MODEL, release.image, self._new_name(), environment=containers.environment(serving)
+                MODEL,
+                release.image,
+                self._new_name(),
+                environment=containers.environment(serving),
+                labels={_CONTRACT_LABEL: release.contract.to_json()},
             )
-            return self._replace(live, candidate, keep=before)
+            return self._replace(live, candidate, release.contract, keep=before)
 
     def back(self) -> Deployed:
         """Have the model before answer again.
@@ -120,19 +168,28 @@ class Host:
                     f"there is no model before in {self._name}", f"newsbert deploy MODEL --to {self._name}"
                 )
             self._log(f"starting {before.image} …")
-            return self._replace(live, before, keep=before)
+            try:
+                contract = Contract.from_json(before.labels.get(_CONTRACT_LABEL, ""))
+            except ValueError as error:
+                raise ServingError(
+                    f"{before.model} was deployed by another newsbert: {error}",
+                    f"newsbert deploy {shlex.quote(before.model)} --to {self._name}",
+                ) from error
+            return self._replace(live, before, contract, keep=before)
 
-    def _replace(self, live: Service | None, candidate: Service, keep: Service | None) -> Deployed:
-        """Prove a candidate, send all requests to it, and stop what had them; `keep` survives a failure."""
+    def _replace(self, live: Service | None, candidate: Service, contract: Contract, keep: Service | None) -> Deployed:
+        """Verify a candidate, send all requests to it, and stop what had them; `keep` survives a failure."""
         pointed: Service | None = None
         try:
             candidate.start()
             self._wait(candidate)
-            proof = self._prove(candidate, f"http://127.0.0.1:{containers.CONTAINER_PORT}")
             pointed = self._proxy()
+            secret = secrets.token_hex(16)
+            self._point(pointed, live, keep, candidate, secret)
+            proof = self._verify(candidate, contract, secret)
             self._log("sending requests to it …")
             old = self._point(pointed, candidate, live)
-            self._prove_through(pointed, candidate)
+            self._verify(candidate, contract)
         except BaseException:
             with contextlib.suppress(Exception):
                 if pointed is not None and live is not None:
@@ -180,28 +237,33 @@ class Host:
                 raise self._failed(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
             time.sleep(0.2)
 
-    def _prove(self, candidate: Service, url: str) -> str:
-        """Have the golden texts answered at `url`, asked from inside the candidate's container."""
-        code, said = candidate.execute(["python", "-m", "newsbert.proof", "--running", url, ARCHIVE])
-        last = said.strip().splitlines()[-1] if said.strip() else ""
-        if code != 0:
-            raise ServingError(
-                f"{candidate.image} is not taken: {last.removeprefix('ERROR: ')}",
-                "newsbert build-image MODEL --rebuild, if it was built by an older newsbert",
-            )
-        return last.removeprefix("proved: ")
+    def _verify(self, candidate: Service, contract: Contract, secret: str | None = None) -> str:
+        """Compare its answers to the golden texts, as clients have them through the proxy, with its contract.
 
-    def _prove_through(self, proxy: Service, candidate: Service) -> None:
-        """The same, as requests come to it, once the proxy has taken it in."""
+        Args:
+            candidate: The model.
+            contract: As it is known here.
+            secret: What routes requests to it before all go there.
+
+        Raises:
+            ServingError: If it does not answer, or not as it is to.
+        """
+        client = Client(self._url, headers={_CANDIDATE_HEADER: secret} if secret else {})
         deadline = time.monotonic() + _RELOAD_S
         while True:
+            failure: NewsbertError
             try:
-                self._prove(candidate, f"http://{proxy.name}:{_PROXY_PORT}")
-                return
-            except ServingError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+                proof = verification.verify(client, contract, candidate.runtime, candidate.model)
+                if secret is None or client.response_headers.get(_CANDIDATE_HEADER) == secret:
+                    return proof
+                failure = ServingError(f"{self._url} goes to another model", "does something before it drop headers?")
+            except (ModelError, ServingError) as error:
+                failure = error
+            # Until the proxy has taken it in, another model may answer, of the same name too.
+            is_candidate = secret is not None and client.response_headers.get(_CANDIDATE_HEADER) == secret
+            if (is_candidate and isinstance(failure, ModelError)) or time.monotonic() > deadline:
+                raise ServingError(f"{candidate.image} is not taken: {failure.message}", failure.hint) from failure
+            time.sleep(0.2)
 
     def _failed(self, candidate: Service, what: str) -> ServingError:
         for line in candidate.logs().splitlines()[-20:]:
@@ -230,14 +292,27 @@ class Host:
             volume=_CONFIG_DIRECTORY,
         )
 
-    def _point(self, proxy: Service, live: Service, before: Service | None) -> set[str]:
+    def _point(
+        self,
+        proxy: Service,
+        live: Service | None,
+        before: Service | None,
+        candidate: Service | None = None,
+        secret: str = "",
+    ) -> set[str]:
         """Have the proxy send new requests to a model; return the processes that go on with what they have.
+
+        Args:
+            proxy: The proxy.
+            live: The model that has all requests; none has, if not given.
+            before: The model before it.
+            candidate: The model that has requests with the secret.
+            secret: The secret.
 
         Raises:
             ServingError: If it does not.
         """
-        text = _TEMPLATE.format(live=live.name, before=before.name if before else "none")
-        proxy.put(_CONFIG_DIRECTORY, _CONFIG, text)
+        proxy.put(_CONFIG_DIRECTORY, _CONFIG, _render_config(live, before, candidate, secret))
         if not proxy.running():
             proxy.start()
             return set()
@@ -263,7 +338,7 @@ class Host:
             live.model,
             live.image,
             live.runtime,
-            f"http://{self._settings.host}:{self._settings.port}",
+            self._url,
             None if before is None else before.model,
             proof,
         )

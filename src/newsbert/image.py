@@ -23,6 +23,9 @@ BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "to
 TRACKING_NAME = "newsbert-tracking"
 TRAINER_EXTRAS = ("train", "minilm", "azure", "gs", "s3")
 TRACKING_EXTRA = "tracking"
+MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
+"""Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
+
 REQUIREMENTS_FILE = "requirements.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 _LICENCES = (
@@ -206,9 +209,9 @@ def render_serving(
             f"{_OCI}.version": located.version or newsbert.__version__,
             f"{_OCI}.licenses": _LICENCES,
             "newsbert.version": newsbert.__version__,
-            "newsbert.model": located.name,
-            "newsbert.runtime": runtime,
-            "newsbert.bundle_digest": bundle.digest,
+            MODEL_LABEL: located.name,
+            RUNTIME_LABEL: runtime,
+            DIGEST_LABEL: bundle.digest,
             "newsbert.data_digest": str(bundle.contract.data["sha256"]),
             **{label: value for label, value in told.items() if value},
         },
@@ -224,6 +227,11 @@ def render_serving(
 def serving_tag(located: Located, digest: str, settings: ImageSettings) -> str:
     """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
     return _name(settings.repository, SERVING_NAME, _version_of(located, digest))
+
+
+def serving_repository(settings: ImageSettings) -> str:
+    """Return the repository that holds all serving images."""
+    return _name(settings.repository, SERVING_NAME, "x").rpartition(":")[0]
 
 
 def without_secrets(context: Context) -> Mapping[str, str]:

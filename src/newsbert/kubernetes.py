@@ -8,8 +8,9 @@ from typing import Any
 
 from newsbert import api, building, containers, model_store
 from newsbert.errors import MissingExtraError, NotFoundError, UsageError
-from newsbert.settings import KubernetesSettings, ServeSettings
-from newsbert.target import Release
+from newsbert.image_reference import ImageReference
+from newsbert.settings import ImageSettings, KubernetesSettings, ServeSettings
+from newsbert.target import ServingImage
 
 USER = 10_001
 """Of the image."""
@@ -23,7 +24,9 @@ _ENDPOINTS_S = 5
 _LONGEST_NAME = 50
 
 
-def served(reference: str | None, image: str | None, name: str | None, tracking_uri: str | None) -> tuple[str, Release]:
+def served(
+    reference: str | None, image: str | None, name: str | None, tracking_uri: str | None, images: ImageSettings
+) -> tuple[str, ServingImage]:
     """Find what is to be served, and how its objects are called.
 
     Args:
@@ -31,29 +34,32 @@ def served(reference: str | None, image: str | None, name: str | None, tracking_
         image: Its image in a registry, if not the one that `build-image --push` noted.
         name: The objects' name, if not made of the model's.
         tracking_uri: The tracking server.
+        images: Where images are.
 
     Raises:
-        UsageError: If the name cannot be one.
+        UsageError: If the name cannot be one, the image is none, or the registry names one outside of `[image]
+            repository`.
         NotFoundError: If there is no such version, or it has not been pushed.
     """
+    parsed = ImageReference.parse(image) if image is not None else None
     if reference is None:
-        if image is None:
+        if parsed is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
-        return _name(name or image.rpartition("/")[2].partition("@")[0].partition(":")[0], name), Release(image)
+        return _name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
     version = model_store.find_version(api.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
-    pushed = image or version.tags.get(building.DIGEST_TAG)
+    pushed = parsed or building.pushed_image(version.tags, model, images)
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",
             f"newsbert build-image {model} --push --repository registry.example/team, or give it: --image",
         )
-    return _name(name or version.name, name), Release(pushed, model, version.run_id)
+    return _name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
 
 
 def manifests(
     name: str,
-    release: Release,
+    release: ServingImage,
     settings: KubernetesSettings,
     serving: ServeSettings,
     notes: Mapping[str, str] | None = None,

@@ -1,7 +1,7 @@
 """`python -m newsbert.proof COMMAND…`: start a server as it will be started, and have it answer the golden texts.
 
 The last step of the serving image's build: what does not give the model's own answers does not become an image. With
-`--running URL` in place of the start, a server that runs already: in a container that is to take over.
+`--answers URL`, print as JSON how a server that runs already answers them: who deploys it compares.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from newsbert import agreement, archive
+from newsbert import archive, verification
 from newsbert.bundle import CONTRACT_FILE, Contract
 from newsbert.client import Client
 from newsbert.errors import NewsbertError, ServingError, UsageError
@@ -45,40 +45,12 @@ def prove(command: Sequence[str]) -> str:
         if "url" not in ready:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
-        said = _compare(Client(ready["url"]), contract, runtime)
+        said = verification.verify(Client(ready["url"]), contract, runtime, None)
     finally:
         code = _stop(process)
     if code != 0:
         raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
     return said
-
-
-def prove_running(url: str, model_archive: Path) -> str:
-    """Compare the answers of a server that runs with those that an archive's contract promises.
-
-    Args:
-        url: The server's.
-        model_archive: What it is to serve.
-
-    Raises:
-        ModelError: If a label differs, or a probability by more than the contract's tolerance.
-        ServingError: If it does not answer, or it is another model that does.
-    """
-    contract, runtime = _promise(model_archive)
-    client = Client(url)
-    said = _compare(client, contract, runtime)
-    expected = archive.served(model_archive).model
-    if client.name != expected:
-        raise ServingError(f"{client.name!r} answers on {url}, and not {expected!r}", "is there another server?")
-    return said
-
-
-def _compare(client: Client, contract: Contract, runtime: str) -> str:
-    items = [golden.item for golden in contract.golden]
-    alone = [client.predict([item])[0] for item in items]
-    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, client.predict(items)))
-    allowed = agreement.tolerance(contract, runtime)
-    return f"{len(items)} golden texts, alone and together: at most {largest:.1e} off ({allowed:g} allowed)"
 
 
 def _document(stream: IO[str]) -> dict[str, Any]:
@@ -115,14 +87,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="newsbert.proof", description="Prove that a server gives the model's answers."
     )
-    parser.add_argument("--running", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
+    parser.add_argument("--answers", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    if given.running and len(given.command) != 1:
-        parser.error("--running URL takes one ARCHIVE.mar")
+    if given.answers and len(given.command) != 1:
+        parser.error("--answers URL takes one ARCHIVE.mar")
     try:
-        said = prove_running(given.running, Path(given.command[0])) if given.running else prove(given.command)
-        print(f"proved: {said}")
+        if given.answers:
+            contract, _ = _promise(Path(given.command[0]))
+            print(json.dumps(verification.collect(Client(given.answers), contract)))
+        else:
+            print(f"proved: {prove(given.command)}")
     except NewsbertError as error:
         print(f"ERROR: not proved: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from newsbert.errors import NotFoundError, UsageError
+from newsbert.bundle import Contract
+from newsbert.engine import Engine
 from newsbert.settings import ServeSettings
 
 ARCHIVE = "/opt/model/news_classification.mar"
@@ -11,20 +12,33 @@ ARCHIVE = "/opt/model/news_classification.mar"
 
 
 @dataclass(frozen=True)
-class Release:
-    """What is to be deployed.
+class ServingImage:
+    """An image and what is known of the model in it.
 
     Attributes:
         image: A serving image.
         model: The version in it, `BertModel/7`, where it is known.
         run_id: The run that trained it, where it is known.
-        runtime: What of its graphs answers, where it is known.
     """
 
     image: str
     model: str | None = None
     run_id: str | None = None
-    runtime: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release(ServingImage):
+    """An image that was checked, to be deployed.
+
+    Attributes:
+        model: What the image calls its model.
+        runtime: What computes its answers.
+        contract: The model's, as it is known here.
+    """
+
+    model: str
+    runtime: str
+    contract: Contract
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,14 @@ class Target(Protocol):
 
     local: bool
 
+    def engine(self) -> Engine:
+        """Return the engine in which an image is looked at before it starts.
+
+        Raises:
+            EngineError: If none answers.
+        """
+        ...
+
     def deployed(self) -> Deployed | None:
         """What runs; nothing if nothing was deployed.
 
@@ -91,14 +113,5 @@ def push_again(model: str) -> str:
 
 
 def described(release: Release) -> dict[str, str]:
-    """What a target elsewhere keeps of a release beside it, to tell later what it runs.
-
-    Raises:
-        UsageError: If it is an image, and not a version.
-        NotFoundError: If it is not known what answers in the image.
-    """
-    if release.model is None:
-        raise UsageError(f"{release.image!r} is an image, and here a version is wanted", "newsbert deploy BertModel/2")
-    if release.runtime is None:
-        raise NotFoundError(f"{release.image} was pushed by an older newsbert", push_again(release.model))
+    """What a target elsewhere keeps of a release beside it, to tell later what it runs."""
     return {"newsbert/model": release.model, "newsbert/run": release.run_id or "", "newsbert/runtime": release.runtime}

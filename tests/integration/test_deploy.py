@@ -42,7 +42,8 @@ def other_images(tiny_image: str, trained: Trained, tmp_path_factory: pytest.Tem
     (bundle / CONTRACT_FILE).write_text(json.dumps(contract))
     third = archive.write(Bundle.read(bundle), directory / "3", "TinyModel/3", ServeSettings())
     names = [
-        _with_archive(tiny_image, file, model) for file, model in ((second, "TinyModel/2"), (third, "TinyModel/3"))
+        _with_archive(tiny_image, file, model, Bundle.read(made).digest)
+        for file, model, made in ((second, "TinyModel/2", trained[0].bundle), (third, "TinyModel/3", bundle))
     ]
     yield names
     for name in names:
@@ -111,6 +112,49 @@ def test_what_does_not_give_its_own_answers_changes_nothing(
     _leave_behind(name, tiny_image)
     assert cli("deploy", other_images[0], "--to", name, timeout_s=180).returncode == 0
     assert _containers(name) == {"proxy": ["running"], "model": ["exited", "running"]}
+
+
+_OTHER_SERVER = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        answer = {"label": "Sport & loisirs", "score": 1.0, "probabilities": {"Sport & loisirs": 1.0}}
+        body = json.dumps(answer if "text/plain" in self.headers["Content-Type"] else [answer]).encode()
+        self.send_response(200)
+        self.send_header("X-Newsbert-Model", "TinyModel%2F2")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+def test_attack_an_image_says_of_itself_that_it_is_right(
+    trial: tuple[str, int], tiny_image: str, trained: Trained, cli: Cli, tmp_path: Path
+) -> None:
+    """Labels, archive, and a proof program that prints what is hoped for: but the server answers otherwise."""
+    name, port = trial
+    bundle = Bundle.read(trained[0].bundle)
+    second = archive.write(bundle, tmp_path / "2", "TinyModel/2", ServeSettings())
+    lie = 'RUN ["python", "-c", "import newsbert.proof as p; open(p.__file__, \'w\').write(\'print("proved: all")\')"]'
+    server = f"USER root\n{lie}\nUSER newsbert\nENTRYPOINT {json.dumps(['python', '-c', _OTHER_SERVER])}\n"
+    image = _with_archive(tiny_image, second, "TinyModel/2", bundle.digest, server)
+    wrong = _with_archive(tiny_image, second, "TinyModel/3", "0" * 64)
+    try:
+        assert cli("deploy", tiny_image, "--to", name, timeout_s=180).returncode == 0
+        with _load(port) as answers:
+            refused = cli("deploy", image, "--to", name, timeout_s=180)
+            assert refused.returncode == 1, refused.stdout
+            assert f"{image} is not taken" in refused.stderr and "otherwise than in training" in refused.stderr
+            mislabelled = cli("deploy", wrong, "--to", name)
+            assert mislabelled.returncode == 1, mislabelled.stdout
+            assert "holds another model than its label newsbert.bundle_digest names" in mislabelled.stderr
+        assert set(answers) == {"TinyModel/1"}, answers
+        assert _containers(name) == {"proxy": ["running"], "model": ["running"]}
+    finally:
+        remove_image(image)
+        remove_image(wrong)
 
 
 def test_what_cannot_be_deployed_is_told(trial: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
@@ -184,12 +228,13 @@ def _leave_behind(environment: str, image: str) -> None:
         client.containers.run(image, detach=True, read_only=True, tmpfs={"/tmp": ""}, labels=labels)
 
 
-def _with_archive(image: str, file: Path, model: str) -> str:
-    """An image with another model archive; return its name."""
+def _with_archive(image: str, file: Path, model: str, digest: str, more: str = "") -> str:
+    """Make an image with another model archive, and more lines of a Dockerfile; return its name."""
     import docker
 
     name = f"newsbert-test/torchserve:{model.replace('/', '-')}"
     dockerfile = f"FROM {image}\nCOPY news_classification.mar /opt/model/\nLABEL newsbert.model={model}\n"
+    dockerfile += f"LABEL newsbert.bundle_digest={digest}\n{more}"
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
         for entry, content in (("Dockerfile", dockerfile.encode()), ("news_classification.mar", file.read_bytes())):

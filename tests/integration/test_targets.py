@@ -17,13 +17,18 @@ import pytest
 
 import newsbert
 from newsbert import archive, torchserve
-from newsbert.building import DIGEST_TAG, RUNTIME_TAG
+from newsbert.building import DIGEST_TAG
 from newsbert.bundle import Bundle
-from newsbert.settings import ServeSettings
+from newsbert.engine import Engine
+from newsbert.image import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
+from newsbert.settings import ImageSettings, ServeSettings
 from tests.cloud_run import CloudRunServer
 from tests.cluster import ApiServer
 from tests.conftest import Cli
+from tests.images import import_image, remove_image
+from tests.integration.conftest import Registry
 
+pytestmark = pytest.mark.engine
 Trained = tuple[newsbert.TrainResult, str]
 
 
@@ -33,21 +38,30 @@ class Models:
 
     Attributes:
         uri: The tracking server.
+        repository: Where their images were pushed.
+        images: These, by version.
         urls: Where they answer, by version.
         archives: What they should answer, by version.
     """
 
     uri: str
+    repository: str
+    images: dict[str, str]
     urls: dict[str, str]
     archives: dict[str, Path]
 
-
-def image(version: str) -> str:
-    return f"registry.example/team/torchserve@sha256:{version * 64}"
+    def version_of(self, image: str) -> str:
+        return next(version for version, name in self.images.items() if name == image)
 
 
 @pytest.fixture(scope="module")
-def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+def models(
+    trained: Trained,
+    engine: Engine,
+    registry: Registry,
+    image_settings: ImageSettings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Models]:
     import mlflow
 
     directory = tmp_path_factory.mktemp("models")
@@ -58,11 +72,16 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     assert first.source is not None
     for _ in ("2", "3", "4"):
         client.create_model_version("TinyModel", first.source, run_id=first.run_id)
-    for version in ("1", "2", "3"):
-        client.set_model_version_tag("TinyModel", version, DIGEST_TAG, image(version))
-        client.set_model_version_tag("TinyModel", version, RUNTIME_TAG, "onnxruntime")
     settings = ServeSettings(port=0, runtime="onnxruntime")
     bundle = Bundle.read(trained[0].bundle)
+    repository = f"{image_settings.repository}/elsewhere"
+    images = {}
+    for version in ("1", "2", "3"):
+        # Nothing runs it here: of an image only its labels are read.
+        labels = {MODEL_LABEL: f"TinyModel/{version}", RUNTIME_LABEL: "onnxruntime", DIGEST_LABEL: bundle.digest}
+        tag = import_image(f"{repository}/torchserve:{version}", labels)
+        images[version] = f"{repository}/torchserve@{engine.push(tag, lambda *_: None)}"
+        client.set_model_version_tag("TinyModel", version, DIGEST_TAG, images[version])
     archives = {each: archive.write(bundle, directory / each, f"TinyModel/{each}", settings) for each in ("1", "2")}
     with (
         torchserve.serving(archives["1"], settings, tmp_path_factory.mktemp("run"), print) as one,
@@ -70,7 +89,9 @@ def models(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     ):
         assert one.wait_ready(60, threading.Event()) and two.wait_ready(60, threading.Event())
         urls = {"1": one.address.url, "2": two.address.url, "3": one.address.url}
-        yield Models(uri, urls, {**archives, "3": archives["2"]})
+        yield Models(uri, repository, images, urls, {**archives, "3": archives["2"]})
+    for version in images:
+        remove_image(f"{repository}/torchserve:{version}")
 
 
 @pytest.fixture
@@ -92,8 +113,8 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
 
     def execute(pod: dict[str, Any], command: list[str]) -> tuple[int, str]:
         """What the image would run, with the model that the image would have."""
-        version = pod["spec"]["containers"][0]["image"][-1]
-        assert command[:-2] == ["python", "-m", "newsbert.proof", "--running"], command
+        version = models.version_of(pod["spec"]["containers"][0]["image"])
+        assert command[:-2] == ["python", "-m", "newsbert.proof", "--answers"], command
         arguments = [*command[1:-2], models.urls[version], str(models.archives[version])]
         ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         return ran.returncode, ran.stderr if ran.returncode else ran.stdout
@@ -115,6 +136,7 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it finds out about servers there
     (tmp_path / "newsbert.toml").write_text(
+        f'[image]\nrepository = "{models.repository}"\n'
         '[environments.live]\ntarget = "kubernetes"\ncontext = "team"\ntimeout_s = 900\n'
     )
     yield server
@@ -131,6 +153,7 @@ def cloud_run(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in server.environment(tmp_path / "gcloud").items():
         monkeypatch.setenv(name, value)
     (tmp_path / "newsbert.toml").write_text(
+        f'[image]\nrepository = "{models.repository}"\n'
         '[environments.live]\ntarget = "cloud-run"\nproject = "team"\nregion = "europe-west1"\n'
         'service_account = "news@team.iam.gserviceaccount.com"\nmin_instances = 1\n'
     )
@@ -140,32 +163,32 @@ def cloud_run(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_cluster_gets_a_model_another_and_the_first_again(
-    cluster: ApiServer, unready: set[str], uri: str, cli: Cli
+    cluster: ApiServer, models: Models, unready: set[str], uri: str, cli: Cli
 ) -> None:
     assert _environments(cli) == {"live": None}
     first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
-    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", image("1"), None)
+    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", models.images["1"], None)
     assert "golden texts, alone and together: at most" in first["proof"]
     assert first["url"] == "http://newsbert-live.newsbert"
     assert cluster.objects["deployments", "newsbert-live"]["spec"]["progressDeadlineSeconds"] == 900
     second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
     assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
-    assert (_alias(uri), _running(cluster)) == ("2", image("2"))
+    assert (_alias(uri), _running(cluster)) == ("2", models.images["2"])
 
     # One whose pods give another model's answers, and one whose pods do not answer.
     refused = cli("deploy", "TinyModel/3", "--to", "live")
     assert refused.returncode == 1
     assert "'TinyModel/1' answers on" in refused.stderr and "Traceback" not in refused.stderr
-    assert _running(cluster) == image("2")
-    unready.add(image("3"))
+    assert _running(cluster) == models.images["2"]
+    unready.add(models.images["3"])
     refused = cli("deploy", "TinyModel/3", "--to", "live")
     assert refused.returncode == 1
     assert "not all pods answer" in refused.stderr and "it cannot" in refused.stderr, refused.stderr
-    assert (_alias(uri), _running(cluster)) == ("2", image("2"))
+    assert (_alias(uri), _running(cluster)) == ("2", models.images["2"])
 
     back = _run(cli, "rollback", "--to", "live")
     assert (back["model"], back["before"]) == ("TinyModel/1", "TinyModel/2")
-    assert (_alias(uri), _running(cluster)) == ("1", image("1"))
+    assert (_alias(uri), _running(cluster)) == ("1", models.images["1"])
     assert _environments(cli)["live"] == {**back, "proof": None}
 
 
@@ -183,7 +206,7 @@ def test_a_first_model_that_a_cluster_does_not_take_leaves_nothing_there(
 def test_what_a_cluster_cannot_be_given_is_told_before_it_is_asked(cluster: ApiServer, uri: str, cli: Cli) -> None:
     asked = len(cluster.asked)
     for arguments, environment, code, said in (
-        (["registry.example/x@sha256:" + "0" * 64], {}, 2, "is an image, and here a version is wanted"),
+        (["registry.example/x@sha256:" + "0" * 64], {}, 2, "is an image, and here a version is needed"),
         (["TinyModel/1"], {"NEWSBERT_TOKEN_AUTH": "1"}, 2, "each pod has tokens of its own"),
         (["TinyModel/4"], {}, 1, "no registry is known to have the image of TinyModel/4"),
     ):
@@ -210,14 +233,62 @@ def test_an_environment_that_cannot_be_asked_is_told_among_others(
     assert (missing.returncode, "kubectl is not installed" in missing.stderr) == (1, True), missing.stderr
 
 
-def test_cloud_run_gets_a_model_another_and_the_first_again(cloud_run: CloudRunServer, uri: str, cli: Cli) -> None:
+def test_attack_a_tag_of_the_registry_chooses_another_image(
+    cluster: ApiServer, models: Models, engine: Engine, uri: str, cli: Cli
+) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    labels = {MODEL_LABEL: "TinyModel/2", RUNTIME_LABEL: "onnxruntime", DIGEST_LABEL: "0" * 64}
+    altered = import_image(f"{models.repository}/torchserve:altered", labels)
+    digest = engine.push(altered, lambda *_: None)
+    attempts = {
+        f"attacker.example/team/torchserve@sha256:{'0' * 64}": (2, "the registry names attacker.example/team"),
+        models.images["1"]: (1, "holds another model than TinyModel/2: its label newsbert.model is 'TinyModel/1'"),
+        f"{models.repository}/torchserve@{digest}": (1, "its label newsbert.bundle_digest is '00000000"),
+    }
+    try:
+        for tag, (code, message) in attempts.items():
+            client.set_model_version_tag("TinyModel", "2", DIGEST_TAG, tag)
+            refused = cli("deploy", "TinyModel/2", "--to", "live")
+            assert (refused.returncode, "Traceback" in refused.stderr) == (code, False), refused.stderr
+            assert message in " ".join(refused.stderr.split()), refused.stderr
+            if code == 2:
+                manifests = cli("serve", "kubernetes", "TinyModel/2")
+                assert (manifests.returncode, manifests.stdout) == (2, ""), manifests.stderr
+        assert cluster.objects == {}
+    finally:
+        client.set_model_version_tag("TinyModel", "2", DIGEST_TAG, models.images["2"])
+        remove_image(altered)
+
+
+def test_attack_a_pod_reports_good_answers_of_its_own(
+    cluster: ApiServer, models: Models, uri: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is printed in the pod is compared here: words such as `proved` are no answers."""
+    for printed in (
+        "proved: 12 golden texts",
+        "",
+        "{}",
+        '{"model": "TinyModel/1", "alone": [], "together": []}',
+        "[" * 99_999,
+    ):
+        monkeypatch.setattr(cluster, "execute", lambda pod, command, printed=printed: (0, printed))
+        refused = cli("deploy", "TinyModel/1", "--to", "live")
+        assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
+        assert [key for key in cluster.objects if key[0] not in {"pods", "replicasets"}] == []
+
+
+def test_cloud_run_gets_a_model_another_and_the_first_again(
+    cloud_run: CloudRunServer, models: Models, uri: str, cli: Cli
+) -> None:
     refused = cli("deploy", "TinyModel/3", "--to", "live")
     assert refused.returncode == 1
     assert "'TinyModel/1' answers on" in refused.stderr and "Traceback" not in refused.stderr
     assert cloud_run.services == {}
 
     first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
-    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", image("1"), None)
+    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", models.images["1"], None)
     assert first["proof"].endswith("golden texts")
     (service,) = cloud_run.services.values()
     template = service["spec"]["template"]

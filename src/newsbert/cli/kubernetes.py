@@ -8,7 +8,7 @@ from newsbert import config
 from newsbert.cli.completion import models
 from newsbert.cli.options import Debug, Json, TrackingUri, setting
 from newsbert.cli.output import Output
-from newsbert.settings import KubernetesSettings, ServeSettings
+from newsbert.settings import ImageSettings, KubernetesSettings, ServeSettings
 
 EXAMPLES = """
 Examples:
@@ -65,7 +65,7 @@ def kubernetes(
     serving = config.resolve(ServeSettings)
     from newsbert import kubernetes
 
-    called, release = kubernetes.served(model, image, name, tracking_uri)
+    called, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
     made = kubernetes.manifests(called, release, settings, serving)
     if screen.as_json:
         screen.document({"apiVersion": "v1", "kind": "List", "items": made})

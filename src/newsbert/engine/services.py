@@ -43,6 +43,11 @@ class Service(Container):
         ]
         return f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}" if bindings else ""
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels, those of its image among them."""
+        return dict(self._container.labels)
+
     def running(self) -> bool:
         """Whether it runs now."""
         return self.exit_code() is None and self._container.status == "running"
@@ -114,8 +119,8 @@ class Services:
     """
 
     def __init__(self, environment: str, address: str | None = None) -> None:
-        self._engine = Engine(address)
-        self._client = self._engine.client
+        self.engine = Engine(address)
+        self._client = self.engine.client
         self.environment = environment
         self.network = f"newsbert-{environment}"
 
@@ -132,8 +137,8 @@ class Services:
         Raises:
             EngineError: If its registry cannot be reached, or has none.
         """
-        if not self._engine.has_image(image):
-            self._engine.pull(image)
+        if not self.engine.has_image(image):
+            self.engine.pull(image)
 
     def make(
         self,
@@ -147,6 +152,7 @@ class Services:
         user: str | None = None,
         published: tuple[int, str, int] | None = None,
         volume: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> Service:
         """Make a container without rights that starts again with its engine; it does not run yet.
 
@@ -160,6 +166,7 @@ class Services:
             user: As whom, if not the image's.
             published: Its port, and the address and port of the engine's machine.
             volume: A directory that is its own volume.
+            labels: Its labels, besides those of its image.
 
         Raises:
             EngineError: If it cannot be made.
@@ -185,7 +192,7 @@ class Services:
                 pids_limit=PIDS_LIMIT,
                 restart_policy={"Name": "unless-stopped"},
                 environment=dict(environment or {}),
-                labels={ENVIRONMENT_LABEL: self.environment, ROLE_LABEL: role},
+                labels={**(labels or {}), ENVIRONMENT_LABEL: self.environment, ROLE_LABEL: role},
                 **options,
             )
         return Service(container)
