@@ -6,6 +6,7 @@ With `run_log.py`, `mlflow_model.py` and `mlflow_deploy.py` the only importers o
 import contextlib
 import functools
 import logging
+import re
 import shlex
 import tempfile
 import uuid

@@ -29,7 +29,7 @@ def test_references_are_read_and_written_again(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a@b@" + DIGEST, "", " x", "x y:1", "-x:1", "../x:1", "/x:1", "x:1\n", "http://x/y:1", "X:1", "x:", "x::1", 
+    ["a@b@" + DIGEST, "", " x", "x y:1", "-x:1", "../x:1", "/x:1", "x:1\n", "http://x/y:1", "X:1", "x:", "x::1",
      "x@sha256:1", "x" * 300, "ü:1", "x:\u202e1", "registry.example/a//b:1", "x@" + DIGEST.upper()],
 )  # fmt: skip
 def test_what_is_no_reference_is_refused(text: str) -> None:
