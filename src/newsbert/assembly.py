@@ -132,7 +132,7 @@ def write(
     plots.confusion_matrix(scores, part / "confusion_matrix.png")
     plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
-    lines = requirements.pinned(requirements.SERVING_EXTRA)
+    lines = requirements.for_bundle()
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
     mistakes = label_errors.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)

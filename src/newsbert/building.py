@@ -5,13 +5,14 @@ import json
 import shlex
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from newsbert import api, image, requirements
+from newsbert import api, bundle_requirements, image, requirements
 from newsbert.bundle import Bundle
+from newsbert.bundle_requirements import Difference
 from newsbert.engine import Engine, Layer
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.image import Context
@@ -32,10 +33,17 @@ Kind = Literal["base", "trainer", "tracking", "serving"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Contexts in the order they are built, and the model of the last one, if it has one."""
+    """Contexts in the order they are built, and the model of the last one, if it has one.
+
+    Attributes:
+        contexts: The contexts.
+        located: The model.
+        notes: What the user should know of it: packages whose versions differ from those it was trained with.
+    """
 
     contexts: tuple[Context, ...]
     located: Located | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,28 @@ def contexts(
             return
         located = api.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
-        pins = requirements.pins((located.path / image.REQUIREMENTS_FILE).read_text(encoding="utf-8"))
+        shipped = requirements.pins()
+        differences = bundle_requirements.differences(bundle_requirements.read(located.path, shipped), shipped)
+        own = {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
+        pins = {**shipped, **own}
         base = image.render_base(settings, pins, work)
-        trainer_image = image.render_trainer(base, settings, pins)
+        trainer_image = image.render_trainer(base, settings, shipped)
         serving_image = image.render_serving(bundle, located, base, trainer_image, settings, pins)
-        yield Plan((base, trainer_image, serving_image), located)
+        yield Plan((base, trainer_image, serving_image), located, _notes(differences, settings))
+
+
+def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
+    """Return what the user should know of packages in images whose versions a model was not trained with."""
+    used = [difference for difference in differences if difference.name in requirements.BASE + requirements.SERVING]
+    if settings.bundle_versions:
+        return tuple(
+            f"{package.name} {package.bundle} is the bundle's; newsbert has {package.shipped}" for package in used
+        )
+    notes = [
+        f"{package.name} {package.shipped} is newsbert's; the model was trained with {package.bundle}"
+        for package in used
+    ]
+    return (*notes, *(["to serve with what it was trained with: --bundle-versions"] if notes else []))
 
 
 def build(context: Context, settings: ImageSettings, on_line: Callable[[str], None], *, rebuild: bool = False) -> Built:

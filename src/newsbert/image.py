@@ -15,6 +15,7 @@ from pathlib import Path
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
 from newsbert.bundle import Bundle, files_of, sha256_of
+from newsbert.image_reference import ImageReference
 from newsbert.model_store import Located
 from newsbert.pip_options import blotted, pip_conf
 from newsbert.settings import ImageSettings
@@ -107,7 +108,7 @@ def render_base(settings: ImageSettings, pins: Mapping[str, str], directory: Pat
         newsbert.__version__,
         settings,
         dockerfile.replace(_GPU_LINE, ""),
-        {"ROOT_IMAGE": settings.root_image},
+        {"ROOT_IMAGE": str(ImageReference.parse(settings.root_image))},
         _newsbert_labels(BASE_NAME),
         {**files, REQUIREMENTS_FILE: _lines(needed)},
     )
@@ -322,8 +323,13 @@ def _tag(text: str) -> str:
 
 
 def _name(repository: str, image: str, tag: str) -> str:
-    """An image reference."""
-    return f"{repository.rstrip('/')}/{image}:{_tag(tag)}" if repository else f"{image}:{_tag(tag)}"
+    """Write an image reference.
+
+    Raises:
+        UsageError: If the repository is no prefix of one.
+    """
+    prefix = f"{repository.rstrip('/')}/" if repository else ""
+    return str(ImageReference.parse(f"{prefix}{image}:{_tag(tag)}"))
 
 
 def _dockerfile(name: str) -> str:

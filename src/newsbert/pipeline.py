@@ -128,6 +128,8 @@ class Pipeline:
 
     def _built(self, model: str | None, kind: "Kind") -> "Built":
         with building.contexts(model, kind, self._images, self._tracking_uri) as plan:
+            for note in plan.notes:
+                self._log(f"Note: {note}")
             built = [building.build(context, self._images, self._log) for context in building.needed(plan)][-1]
             self._step(f"build the {kind} image", built.tag, not built.cached)
             if kind == "serving":

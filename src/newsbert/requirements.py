@@ -40,13 +40,15 @@ def pinned(*extras: str) -> list[str]:
     return lines({name: version.partition("+")[0] for name, version in _installed(extras).items()})
 
 
-def pins(over: str = "") -> dict[str, str]:
-    """Versions by name for an image: those that newsbert is tested with.
+def pins() -> dict[str, str]:
+    """Return versions by name of everything that newsbert is tested with."""
+    return _read(shipped.find(shipped.CONSTRAINTS).read_text(encoding="utf-8"))
 
-    Args:
-        over: Other requirements, of a bundle, which have precedence: a model is served with what it was trained with.
-    """
-    return {**_read(shipped.find(shipped.CONSTRAINTS).read_text(encoding="utf-8")), **_read(over)}
+
+def for_bundle() -> list[str]:
+    """Return what a bundle says it was trained with: `pinned`, of the packages that images can have."""
+    known = pins()
+    return [line for line in pinned(SERVING_EXTRA) if line.partition("==")[0] in known]
 
 
 def declared(*extras: str) -> list[str]:

@@ -159,18 +159,6 @@ def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, train
     assert not {"newsbert", "torch", "transformers", "mlflow", "docker", "torchserve", "huggingface-hub"} & names
 
 
-def test_a_model_is_served_with_the_versions_that_it_was_trained_with(bundle: Bundle, tmp_path: Path) -> None:
-    text = (bundle.path / "requirements.txt").read_text(encoding="utf-8")
-    same = render_base(ImageSettings(), requirements.pins(text), tmp_path)
-    assert same.tag == render_base(ImageSettings(), PINS, tmp_path).tag
-    other = render_base(
-        ImageSettings(), requirements.pins("numpy==2.0.1\n# a comment\nTyping_Extensions==4.12.0"), tmp_path
-    )
-    assert "numpy==2.0.1" in _requirements(other)
-    assert "typing-extensions==4.12.0" in _requirements(other)
-    assert other.tag != same.tag
-
-
 def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_path: Path) -> None:
     first = _contexts(bundle, tmp_path, ImageSettings())
     again = _contexts(

@@ -48,6 +48,7 @@ def build_image(
     root_image: Annotated[str | None, setting(ImageSettings, "root_image", metavar="IMAGE")] = None,
     gpu: Annotated[bool | None, setting(ImageSettings, "gpu", "--gpu")] = None,
     torch_index: Annotated[str | None, setting(ImageSettings, "torch_index", metavar="URL")] = None,
+    bundle_versions: Annotated[bool | None, setting(ImageSettings, "bundle_versions", "--bundle-versions")] = None,
     pip_option: PipOptions = None,
     build_network: Annotated[str | None, setting(ImageSettings, "build_network", metavar="NETWORK")] = None,
     extra_host: ExtraHosts = None,
@@ -74,6 +75,7 @@ def build_image(
         root_image=root_image,
         gpu=gpu,
         torch_index=torch_index,
+        bundle_versions=bundle_versions,
         pip_options=pip_option or None,
         build_network=build_network,
         extra_hosts=extra_host or None,
@@ -84,6 +86,7 @@ def build_image(
 
     kind: Kind = "base" if base else "trainer" if trainer else "tracking" if tracking else "serving"
     with building.contexts(model, kind, settings, tracking_uri) as plan:
+        _show_notes(screen, plan.notes)
         if dry_run:
             _render_dry(screen, plan.contexts)
             return
@@ -93,8 +96,7 @@ def build_image(
                 progress.phase(f"building {context.tag}")
                 built.append(building.build(context, settings, screen.log, rebuild=rebuild))
         if plan.located is not None:
-            for note in building.record(plan.located, built[-1], tracking_uri):
-                screen.note(note)
+            _show_notes(screen, building.record(plan.located, built[-1], tracking_uri))
         written = mlproject.write(project, built[-1].tag) if trainer else None
         digests: dict[str, str] = {}
         if push:
@@ -121,6 +123,11 @@ def build_image(
     elif written is not None:
         screen.result(f"wrote {written}")
         screen.next_command(f"mlflow run {project} -A network=host -P max_epochs=1")
+
+
+def _show_notes(screen: Output, notes: Sequence[str]) -> None:
+    for note in notes:
+        screen.note(note)
 
 
 def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
