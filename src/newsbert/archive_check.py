@@ -5,23 +5,36 @@ archive of somebody else's is a program. One that passes here holds data, and th
 """
 
 import json
+import os
 import stat
 import struct
 import zipfile
 import zlib
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from newsbert import archive
 from newsbert.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 from newsbert.bundle import RUNTIME_FILES
 from newsbert.errors import ModelError
-from newsbert.settings import ServeSettings
 
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")
 _ZIP64 = struct.Struct("<HHQQ")
 _UTF8_NAMES = 0x800
+_HINT = "serve the model itself, or write the archive again: newsbert archive MODEL"
+_BLOCK_BYTES = 1024 * 1024
+_RANGES = {
+    "minWorkers": (1, 1024),
+    "maxWorkers": (1, 1024),
+    "batchSize": (1, 4096),
+    "maxBatchDelay": (0, 60_000),
+    "jobQueueSize": (1, 100_000),
+    "responseTimeout": (1, 3600),
+    "startupTimeout": (1, 3600),
+}
+"""TorchServe's settings that an archive may bring, and their least and largest values."""
+_OPTIONS = {"model", "runtime", "workers", "review_below"}
 _MAX_TEXT_BYTES = 1024 * 1024
 _MODEL_KEYS = {"modelName", "modelVersion", "handler", "configFile"}
 _MANIFEST_KEYS = {"createdOn", "runtime", "model", "archiverVersion"}
@@ -31,8 +44,45 @@ class _RefusedError(Exception):
     """What an archive holds that it must not."""
 
 
-def check(file: Path) -> None:
+def take(file: Path, copy: Path) -> Path:
+    """Copy an archive into a private directory, check the copy and return its path.
+
+    What is served is the copy: neither the name of `file` nor a change of it after the check matters.
+
+    Args:
+        file: Somebody's archive.
+        copy: Where it goes; in a directory of this user alone.
+
+    Raises:
+        ModelError: If it could do anything but answer with its model, or cannot be copied.
+    """
+    try:
+        # Not blocking: opened for reading, a named pipe would wait for a writer.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as source:
+            found = os.fstat(source.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ModelError(f"{file} is not a plain file", _HINT)
+            with copy.open("xb") as target:
+                _copy(source, target, found.st_size)
+    except OSError as error:
+        raise ModelError(f"{file} cannot be copied to be served: {error}", "check it and the disk: df -h") from error
+    check(copy, file)
+    return copy
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    """Copy `size` bytes at most: a file that grows meanwhile does not fill the disk."""
+    while size > 0 and (block := source.read(min(size, _BLOCK_BYTES))):
+        target.write(block)
+        size -= len(block)
+
+
+def check(file: Path, name: Path | None = None) -> None:
     """Refuse an archive that could do anything but answer with its model.
+
+    Args:
+        file: The archive.
+        name: What errors call it; `file` if nothing else.
 
     Raises:
         ModelError: If it holds another file, handler or setting than `archive.write` would give it, or is no archive.
@@ -56,8 +106,7 @@ def check(file: Path) -> None:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        hint = "serve the model itself, or write the archive again: newsbert archive MODEL"
-        raise ModelError(f"{file} is not served: {error}", hint) from error
+        raise ModelError(f"{name or file} is not served: {error}", _HINT) from error
 
 
 def _check_names(names: list[str], runtime: str) -> None:
@@ -102,7 +151,15 @@ def _check_handler(content: zipfile.ZipFile) -> None:
 def _json(content: zipfile.ZipFile, name: str) -> Any:
     if content.getinfo(name).file_size > _MAX_TEXT_BYTES:
         raise _RefusedError(f"its {name} is too large")
-    return json.loads(content.read(name))
+    return json.loads(content.read(name), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of members, none of them twice: of two, Java and Python need not take the same."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _RefusedError("it names a setting twice")
+    return members
 
 
 def _check_manifest(manifest: Any) -> None:
@@ -121,10 +178,19 @@ def _check_manifest(manifest: Any) -> None:
 
 def _check_configuration(values: Any) -> None:
     """Of TorchServe's settings only those that newsbert gives, and they are numbers: others install packages."""
-    known = archive.model_config("", ServeSettings(), "")
     for name, value in values.items():
-        if name not in known or (name != "newsbert" and type(value) is not int):
+        if name == "newsbert":
+            continue
+        if name not in _RANGES or type(value) is not int:
+            raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
+        least, most = _RANGES[name]
+        if not least <= value <= most:
+            raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]}, not from {least} to {most}")
+    for name, value in values["newsbert"].items():
+        if name not in _OPTIONS:
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
     below = values["newsbert"].get("review_below", 0)
     if type(below) not in {int, float} or not 0 <= below <= 1:
         raise _RefusedError(f"its {CONFIG_NAME} has 'review_below': {str(below)[:100]!r}")
+    if not values["minWorkers"] == values["maxWorkers"] == values["newsbert"]["workers"]:
+        raise _RefusedError(f"its {CONFIG_NAME} has three numbers of workers that differ")

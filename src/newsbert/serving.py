@@ -41,8 +41,8 @@ def serve_locally(
     claim_port(settings.host, settings.port)
     with run_directory.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
-            model_archive = Path(reference)
-            archive_check.check(model_archive)
+            # Checked and named as a copy that nobody else can change in the meantime.
+            model_archive = archive_check.take(Path(reference), work / archive.ARCHIVE_NAME)
             name = archive.served(model_archive).model
         else:
             located = api.locate(reference, tracking_uri=tracking_uri)

@@ -22,10 +22,23 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert import config, cpu, java, listeners, metrics, netty, probe, scraping, tokens, uris
+from newsbert import (
+    archive_check,
+    config,
+    cpu,
+    java,
+    java_properties,
+    listeners,
+    metrics,
+    netty,
+    probe,
+    scraping,
+    tokens,
+    uris,
+)
 from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
-from newsbert.archive import CONFIG_NAME, SERVED_NAME, served
+from newsbert.archive import ARCHIVE_NAME, CONFIG_NAME, SERVED_NAME, served
 from newsbert.drain import drain
 from newsbert.errors import MissingExtraError, ServingError
 from newsbert.problems import Problem, Problems, Record
@@ -33,7 +46,9 @@ from newsbert.settings import ServeSettings
 
 MAX_REQUEST_BYTES = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
-_ACTIVITY, _METRICS = "activity", "metrics"
+_ACTIVITY, _METRICS, _STORE = "activity", "metrics", "store"
+_JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
+"""Variables whose options Java would take besides ours."""
 _ASK_AFTER_S = 10
 _HEAP_MB, _MOST_HEAP_MB = 256, 4096
 _QUIET_S = 0.15
@@ -223,20 +238,23 @@ def serving(
     """Run TorchServe with an archive until the block ends.
 
     Args:
-        archive: The model archive.
+        archive: The model archive; a copy in `work` is checked and served, whatever becomes of the file.
         settings: Host, ports (0 takes a free one), tokens, and how it is watched and stopped.
         work: A private directory, for all that it writes.
         on_log: Called with every line that it logs.
         on_problem: Called with every problem that it has.
 
     Raises:
+        ModelError: If the archive could do anything but answer with its model.
         ServingError: If it cannot be started, a port in use among the reasons.
     """
-    if not served(archive).runtime.startswith("torch"):
+    store = work / _STORE
+    store.mkdir()
+    copy = archive_check.take(archive, store / ARCHIVE_NAME)
+    if not served(copy).runtime.startswith("torch"):
         (work / "lib").mkdir()
         shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
-    archive = archive.resolve()
-    with _started(archive.parent, archive.name, settings, work, on_log, on_problem) as server:
+    with _started(store.resolve(), ARCHIVE_NAME, settings, work, on_log, on_problem) as server:
         yield server
 
 
@@ -291,8 +309,13 @@ def _started(
         queue_mb = configured.get("jobQueueSize", settings.queue_size) * MAX_REQUEST_BYTES // 2**20
         heap_mb = min(_HEAP_MB + 3 * queue_mb, _MOST_HEAP_MB)
         properties = _properties(address, model_store, model, work, settings)
-        properties += f"metrics_config={metrics_config.resolve()}\n"
-        (work / "config.properties").write_text(properties, encoding="utf-8")
+        properties["metrics_config"] = metrics_config.resolve()
+        try:
+            (work / "config.properties").write_bytes(java_properties.dump(properties))
+        except ValueError as error:  # a name of bytes that are not UTF-8, which Java cannot open either
+            raise ServingError(
+                f"TorchServe cannot use a path that is not UTF-8: {error}", "give another: --run-dir /tmp/newsbert"
+            ) from error
         process = subprocess.Popen(
             [
                 str(java_binary),
@@ -347,14 +370,16 @@ def _configured(archive: Path) -> dict[str, int]:
         return dict(json.loads(content.read(CONFIG_NAME)))
 
 
-def _properties(address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings) -> str:
+def _properties(
+    address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings
+) -> dict[str, object]:
     """TorchServe's configuration: the model on the given address, what else there is on loopback.
 
     Management is a socket in a directory of ours alone: on a port, any user of this machine could stop the workers.
     """
-    values = {
+    return {
         "inference_address": f"http://{address.host}:{address.port}",
-        "management_address": f"unix:{work / tokens.MANAGEMENT_SOCKET}",
+        "management_address": f"unix:/proc/self/cwd/{tokens.MANAGEMENT_SOCKET}",
         "metrics_address": f"http://{LOOPBACK}:{address.frontend_metrics_port}",
         "metrics_mode": "prometheus",
         "grpc_inference_address": address.grpc_host,
@@ -378,7 +403,6 @@ def _properties(address: Address, model_store: Path, model: str | None, work: Pa
         "max_response_size": 16 * MAX_REQUEST_BYTES,
         "default_startup_timeout": 120,
     }
-    return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
 def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
@@ -386,7 +410,9 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
     # Not only in an archive made for these settings: an archive may have been made before.
     below = settings.review_below
     given = {} if below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(below)}
-    return config.child_environment(
+    # Java takes the encoding of file names from the locale: under LANG=C it opens none with an umlaut.
+    environment = config.child_environment(
+        LC_ALL="C.UTF-8",
         LOG_LOCATION=str(work / "logs"),
         METRICS_LOCATION=str(work / "logs"),
         TEMP=str(work / "tmp"),
@@ -397,6 +423,9 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
         **given,
     )
+    return {
+        name: value for name, value in environment.items() if name not in _JAVA_OPTIONS and not name.startswith("TS_")
+    }
 
 
 def _detach_from_signals() -> None:

@@ -164,3 +164,24 @@ def test_an_evil_archive_is_not_served_and_leaves_nothing(files: Files, tmp_path
     assert "it holds '../../planted.py'" in done.stderr
     assert "Hint: serve the model itself" in done.stderr
     assert not list(tmp_path.rglob("planted.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("minWorkers", 10**6), ("batchSize", 0), ("batchSize", 10**9), ("maxBatchDelay", -1), ("jobQueueSize", 2**31),
+     ("responseTimeout", 0), ("startupTimeout", 10**9), ("minWorkers", 2)],
+)  # fmt: skip
+def test_attack_a_foreign_number_outside_its_range_is_refused(
+    files: Files, tmp_path: Path, name: str, value: int
+) -> None:
+    _changed(CONFIG, name, value)(files)
+    with pytest.raises(ModelError, match="not from|that differ"):
+        archive_check.check(_write(tmp_path / "evil.mar", files))
+
+
+def test_attack_a_swap_after_the_check_changes_nothing(files: Files, tmp_path: Path) -> None:
+    original = _write(tmp_path / "a,b=evil.mar", files)
+    expected = original.read_bytes()
+    copy = archive_check.take(original, tmp_path / archive.ARCHIVE_NAME)
+    original.write_bytes(b"swapped")
+    assert copy.read_bytes() == expected
