@@ -175,7 +175,7 @@ def test_attack_a_foreign_number_outside_its_range_is_refused(
     files: Files, tmp_path: Path, name: str, value: int
 ) -> None:
     _changed(CONFIG, name, value)(files)
-    with pytest.raises(ModelError, match="not from|that differ"):
+    with pytest.raises(ModelError, match=r"not from|that differ"):
         archive_check.check(_write(tmp_path / "evil.mar", files))
 
 
