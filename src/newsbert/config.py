@@ -5,6 +5,7 @@ is the default. This is the only module that reads the environment or that file.
 """
 
 import base64
+import contextlib
 import dataclasses
 import os
 import re
@@ -51,6 +52,16 @@ _MODEL_NAME_KEY = "model_name"
 _VARIABLE = "the environment variable "
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 _CONTAINER_NAMES = (
+    "API_ENDPOINT_OVERRIDE",
+    "CURL_CA_BUNDLE",
+    "GCE_METADATA_HOST",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "MSI_ENDPOINT",
+    "NO_GCE_CHECK",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "STORAGE_EMULATOR_HOST",
     "NEWSBERT_EXPERIMENT",
     "NEWSBERT_MODEL_NAME",
     "NEWSBERT_REGISTRY_URI",
@@ -68,11 +79,24 @@ _CONTAINER_FILES = {
     "AWS_CONFIG_FILE": False,
     "AWS_WEB_IDENTITY_TOKEN_FILE": False,
     "AWS_CA_BUNDLE": False,
+    "AZURE_CLIENT_CERTIFICATE_PATH": False,
+    "AZURE_FEDERATED_TOKEN_FILE": False,
+    "CURL_CA_BUNDLE": False,
+    "REQUESTS_CA_BUNDLE": False,
+    "SSL_CERT_FILE": False,
     "MLFLOW_TRACKING_SERVER_CERT_PATH": False,
     "MLFLOW_TRACKING_CLIENT_CERT_PATH": False,
     "HF_HOME": True,
 }
 """Variables that name files, and whether those are written to."""
+_HOME_FILES = {
+    "GOOGLE_APPLICATION_CREDENTIALS": ".config/gcloud/application_default_credentials.json",
+    "AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials",
+    "AWS_CONFIG_FILE": ".aws/config",
+}
+"""Where the clients of buckets look in the user's home if the variable is not set."""
+_STORE_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST",
+                    "API_ENDPOINT_OVERRIDE")  # fmt: skip
 
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
@@ -349,6 +373,11 @@ def google_storage_emulated() -> bool:
     return bool(os.environ.get("STORAGE_EMULATOR_HOST"))
 
 
+def has_azure_key() -> bool:
+    """Whether the key of an account of Azure's is in the environment; else its client looks for a login."""
+    return any(name in os.environ for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY"))
+
+
 def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
     """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
@@ -383,6 +412,10 @@ def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
     given = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
     given |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
     files = {}
+    with contextlib.suppress(OSError, RuntimeError):  # nobody's home, or one that cannot be looked at
+        for name, path in _HOME_FILES.items():
+            if name not in given and Path.home().joinpath(path).is_file():
+                given[name] = str(Path.home() / path)
     for name, write in _CONTAINER_FILES.items():
         if name in given and Path(given[name]).exists():
             given[name] = str(Path(given[name]).resolve())
@@ -390,6 +423,16 @@ def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
     return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108
+
+
+def store_hosts() -> list[str]:
+    """The hosts of the artifact stores whose addresses are in the environment."""
+    azure = re.findall(r"(?:^|;)BlobEndpoint=([^;]+)", os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
+    hosts = []
+    for address in [*(os.environ.get(name, "") for name in _STORE_ENDPOINTS), *azure]:
+        with contextlib.suppress(ValueError):
+            hosts.append(urllib.parse.urlsplit(address).hostname or "")
+    return list(filter(None, hosts))
 
 
 def tracking_tls() -> "ssl.SSLContext | None":

@@ -63,6 +63,15 @@ class TrackingError(NewsbertError):
     examined = True
 
 
+class RefusedError(TrackingError):
+    """The tracking server or the artifact store refuses it, and waiting does not change that."""
+
+    @property
+    def code(self) -> str:
+        """That of its kind."""
+        return _code(TrackingError)
+
+
 class NotFoundError(NewsbertError):
     """There is no such run, model or version."""
 
@@ -106,7 +115,7 @@ class MissingExtraError(NewsbertError):
         super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what somebody else's error says; its kind, if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 

@@ -171,7 +171,7 @@ def evaluate(
     on_event(Phase("logging"))
     try:
         return dataclasses.replace(result, run_id=_log(tracker, result, located[0]))
-    except TrackingError as error:
+    except (TrackingError, MissingExtraError) as error:
         on_event(Note(f"not logged: {error.message}"))
         return result
 

@@ -24,7 +24,7 @@ class Place:
     Attributes:
         mounts: Directories and files of this machine that it sees under the same path; true where it may write.
         environment: Its variables, credentials for the tracking server and its bucket among them.
-        network: `host` where the tracking server is on this machine; the engine's default otherwise.
+        network: `host` where the tracking server or its bucket is on this machine; the engine's default otherwise.
         given: Options that are to be given in place of the caller's.
     """
 
@@ -149,9 +149,9 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
         root = _artifact_root(tracking)
         if root is not None:
             mounts[root] = True
-    host = urllib.parse.urlsplit(tracking.tracking_uri).hostname
+    hosts = [urllib.parse.urlsplit(tracking.tracking_uri).hostname, *config.store_hosts()]
     given = {"tracking_uri": uri, **({} if resume else paths)}
-    return Place(mounts, environment, "host" if loopback.is_here(host) else None, given)
+    return Place(mounts, environment, "host" if any(loopback.is_here(host) for host in hosts) else None, given)
 
 
 def _artifact_root(tracking: TrackingSettings) -> Path | None:

@@ -284,10 +284,10 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, record
     try:
         fetched = partial / "bundle"
         fetched.mkdir()
-        with tracker.errors(f"the files of {name} cannot be fetched"):
+        with tracker.errors(f"the files of {name} cannot be fetched", location):
             tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched)
         bundle = _read(fetched, name, recorded)
-        with tracker.errors(f"the files of {name} cannot be fetched"):
+        with tracker.errors(f"the files of {name} cannot be fetched", location):
             tracker.download_files(location, sorted(set(bundle.contract.files) - {LABELS_FILE}), fetched)
         _verify(fetched, name, recorded)
         with tracker.errors(f"the files of {name} cannot be cached"):

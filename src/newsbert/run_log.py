@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import mlflow_model
+from newsbert import mlflow_model, uris
 from newsbert.bundle import Bundle
 from newsbert.errors import first_line
 from newsbert.evaluation import Scores
@@ -111,7 +111,7 @@ class RunLog:
         self._told = trouble is not None
         if trouble is None:
             return "the tracking server answers again"
-        reason = first_line(Exception(trouble))
+        reason = uris.mask_credentials(first_line(Exception(trouble)))
         return f"the tracking server does not answer: {reason}. Training goes on; its metrics are kept until it does"
 
     def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:

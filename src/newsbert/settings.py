@@ -265,7 +265,8 @@ class TrackingServerSettings:
     )
     artifacts: str | None = _setting(
         None,
-        "Artifacts, gs://BUCKET, s3://BUCKET or a directory (default: where they were before, else in that directory)",
+        "Artifacts, s3://BUCKET, gs://BUCKET, wasbs://… or a directory (default: where they were before, else in that"
+        " directory)",
         "MLFLOW_ARTIFACTS_DESTINATION",
     )
     host: str = _setting("127.0.0.1", "Address it answers on")

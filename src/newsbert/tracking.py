@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import config, model_store, tracking_file, tracking_uri, uris
+from newsbert import artifact_store, config, foreign_errors, model_store, tracking_file, tracking_uri, uris
 from newsbert.bundle import Bundle
 from newsbert.errors import TrackingError
 from newsbert.identifiers import (
@@ -82,7 +82,7 @@ class Tracker:
         config.quiet_mlflow()
         import mlflow
 
-        for name in ("mlflow", "alembic"):
+        for name in ("mlflow", "alembic", "azure", "botocore", "google", "urllib3"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
         mlflow.set_tracking_uri(settings.tracking_uri)
         mlflow.set_registry_uri(settings.registry_uri or "")  # empty: the tracking server, whichever is set later
@@ -139,9 +139,10 @@ class Tracker:
             set_system_metrics_sampling_interval(5)
             active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
         status = "FAILED"
-        log = RunLog(active.info.run_id, self._client, self.errors, pending)
+        location = active.info.artifact_uri
+        log = RunLog(active.info.run_id, self._client, functools.partial(self.errors, store=location), pending)
         try:
-            self._check_artifacts(active.info.artifact_uri)
+            self._check_artifacts(location)
             if run_id is not None:
                 log.resume()
             yield log
@@ -172,16 +173,21 @@ class Tracker:
                 self._client.create_experiment(name, artifact_location=location)
 
     def _check_artifacts(self, uri: str) -> None:
-        """Find out before any work whether artifacts can be written, where they go to this machine.
+        """Find out before any work whether artifacts can be written, by writing one.
 
         Raises:
             TrackingError: If not.
+            MissingExtraError: If the client of the store is not installed.
         """
-        directory = model_store.local_path(uri)
-        if directory is not None:
-            with self.errors("the run's artifacts cannot be written"):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with self.errors("the run's artifacts cannot be written", uri):
+            directory = model_store.local_path(uri)
+            if directory is not None:
                 directory.mkdir(parents=True, exist_ok=True)
                 tempfile.TemporaryFile(dir=directory).close()
+            else:
+                artifact_store.check(uri, functools.partial(get_artifact_repository, uri), delete=False)
 
     def create_run(self, tags: dict[str, str]) -> str:
         """Make a run for another process, which gets its id, as `mlflow run` does."""
@@ -445,6 +451,7 @@ class Tracker:
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+        artifact_store.check_credentials(location)
         repository = get_artifact_repository(location)
         for name in names:
             repository._download_file(name, str(directory / name))
@@ -461,45 +468,37 @@ class Tracker:
         import mlflow
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        with self.errors(), tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+        with self.errors():
             self._make_experiment()
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
             made = experiment.experiment_id if experiment else self._client.create_experiment(self.settings.experiment)
             run = self._client.create_run(made, run_name=name)
-            run_id, artifacts = run.info.run_id, get_artifact_repository(run.info.artifact_uri)
+            uri = run.info.artifact_uri
             try:
-                file = Path(directory, "written.txt")
-                file.write_text(name, encoding="utf-8")
-                artifacts.log_artifact(str(file))
-                Path(directory, "read").mkdir()
-                read = Path(artifacts.download_artifacts(file.name, str(Path(directory, "read"))))
-                if read.read_text(encoding="utf-8") != name:
-                    raise TrackingError(
-                        f"{run.info.artifact_uri} does not give back what was written", "check the disk"
-                    )
-                artifacts.delete_artifacts(file.name)
+                with self.errors(store=uri):
+                    artifact_store.check(uri, functools.partial(get_artifact_repository, uri))
             finally:
-                self._client.delete_run(run_id)
+                self._client.delete_run(run.info.run_id)
         version = tracking_uri.server_version(self.settings.tracking_uri)
         return f"MLflow {version}" if version else f"MLflow {mlflow.__version__} here"
 
     @contextlib.contextmanager
-    def errors(self, what: str = "") -> Iterator[None]:
-        """Turn MLflow's, the network's, the database's and the disk's errors into ours."""
-        import requests
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+    def errors(self, what: str = "", store: str | None = None) -> Iterator[None]:
+        """Turn the errors of MLflow, the network, the database, the disk and an artifact store into ours.
 
+        Args:
+            what: What could not be done, to begin the message with.
+            store: Where the artifacts are, if they are meant.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
-        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
-            raise tracking_uri.told(what, self.settings.tracking_uri, error) from error
-        except OSError as error:  # artifacts, where they are on this machine's disk
-            raise TrackingError(
-                f"{what or 'the tracking files cannot be used'}: {error}", "check the disk and its rights: df -h ."
-            ) from error
+        except Exception as error:
+            found = foreign_errors.translate(error, what, self.settings.tracking_uri, store)
+            if found is None or found is error:
+                raise
+            raise found from error
 
 
 def _is_readable(version: "ModelVersion") -> bool:

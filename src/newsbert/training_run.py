@@ -1,9 +1,10 @@
 """One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ def start(
     given = config.mlflow_run_id()
     if given:  # before it is opened: the training in it may live
         work_dir.check_new(output or BUNDLES / given, given)
-    with tracker.run() as run:
+    with _ended() as results, tracker.run() as run:
         final = output or BUNDLES / run.run_id
         params = _params(settings, base, rows)
         begun = RunFile(
@@ -115,8 +116,8 @@ def start(
         )
         with work_dir.beside(final, begun) as work:
             _describe(run, params, settings.data, rows)
-            result = _finish(run, work, final, settings, shared, rows, base, on_event, stop)
-    return _registered(result, tracker, model_name)
+            results.append(_finish(run, work, final, settings, shared, rows, base, on_event, stop))
+    return _registered(results[0], tracker, model_name)
 
 
 def resume(
@@ -156,16 +157,26 @@ def resume(
     if base.sha256 != begun.base_model_sha256:
         raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
     final = Path(begun.final)
+    if delivery.waits(final, begun.run_id):
+        raise UsageError(
+            f"the training of run {begun.run_id} is done: its model is in {final}, and only not logged",
+            delivery.later(final),
+        )
     if work_dir.is_taken(final):
         raise UsageError(
             f"there is something in {final} by now",
             f"move it away; or, if run {begun.run_id} made it, that training is done: remove {directory}",
         )
     # A server that cannot be reached, or has no such run, leaves all as it is.
-    with work_dir.held(directory), tracker.run(begun.run_id) as run, work_dir.working(directory, final):
+    with (
+        _ended() as results,
+        work_dir.held(directory),
+        tracker.run(begun.run_id) as run,
+        work_dir.working(directory, final),
+    ):
         _describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
-        result = _finish(run, directory, final, settings, shared, rows, base, on_event, stop)
-    return _registered(result, tracker, model_name or begun.model_name)
+        results.append(_finish(run, directory, final, settings, shared, rows, base, on_event, stop))
+    return _registered(results[0], tracker, model_name or begun.model_name)
 
 
 def settings_of(reference: str) -> TrainSettings:
@@ -243,19 +254,25 @@ def _finish(
     from newsbert import assembly, label_errors, runtimes
 
     on_event(Phase("exporting"))
-    part = work / "bundle"
+    part = work / work_dir.BUNDLE
     tested, finished = assembly.write(part, trained, tokenizer, rows, base, baseline.scores, settings, on_event)
-    suspects = label_errors.confirm(doubted, rows.train, rows.label_names, runtimes.load(finished))
-    on_event(Phase("logging"))
-    record = work / "log"
-    _write_log(record, finished, tested, trained, baseline, suspects)
+    suspects: list[Disputed] = []
+    failure = None
     try:
-        delivery.deliver_or_keep(run, record, part, final, on_event)
+        suspects = label_errors.confirm(doubted, rows.train, rows.label_names, runtimes.load(finished))
+        on_event(Phase("logging"))
+        _write_log(run.run_id, finished, tested, trained, baseline, suspects)
+    except Exception as error:  # the bundle is finished: nothing that fails from here on may lose it
+        failure = error
+    bundle = delivery.place(part, final, run.run_id)
+    try:
+        if failure is not None:
+            raise delivery.undelivered(bundle, failure) from failure
+        delivery.deliver(run, bundle, on_event)
     finally:
-        if not part.exists():  # the bundle is in its place: there is nothing to go on with
-            work_dir.done(work)
+        work_dir.done(work)
     return TrainResult(
-        bundle=final,
+        bundle=bundle,
         run_id=run.run_id,
         scores=tested.scores,
         seconds=trained.seconds,
@@ -269,10 +286,27 @@ def _finish(
     )
 
 
+@contextlib.contextmanager
+def _ended() -> Iterator[list[TrainResult]]:
+    """Yield a list for the result, whose record is kept where its run cannot be ended after all of it was logged."""
+    results: list[TrainResult] = []
+    try:
+        yield results
+    except Exception as error:
+        for result in results:
+            raise delivery.undelivered(result.bundle, error) from error
+        raise
+    for result in results:
+        delivery.done(result.bundle)
+
+
 def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
     if model_name is None:
         return result
-    return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+    try:
+        return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+    except NewsbertError as error:
+        raise delivery.unregistered(result.bundle, model_name, error) from error
 
 
 def _baseline(rows: data.Dataset, seed: int) -> "tuple[Baseline, IntArray]":
@@ -312,7 +346,9 @@ def _fit(
     on_event(Phase("tokenizing"))
     checkpoints = Checkpoints(work_dir.checkpoints(work))
     try:
-        trained, tokenizer = tuning.tune(base, rows, settings, shared, work / "bundle", checkpoints, report, stop)
+        trained, tokenizer = tuning.tune(
+            base, rows, settings, shared, work / work_dir.BUNDLE, checkpoints, report, stop
+        )
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise
@@ -354,7 +390,7 @@ def _log(run: "RunLog", event: Event) -> None:
 
 
 def _write_log(
-    directory: Path,
+    run_id: str,
     finished: Bundle,
     tested: "Tested",
     trained: "Trained",
@@ -375,7 +411,7 @@ def _write_log(
         **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
         "suspected_label_errors": float(len(suspects)),
     }
-    delivery.write(directory, delivery.metrics_of(finished) | more, tags)
+    directory = delivery.write(finished, run_id, delivery.metrics_of(finished) | more, tags)
     (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
     for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
         if disputed:

@@ -16,12 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert import cached, locks
+from newsbert import cached, delivery, locks
 from newsbert.errors import DivergedError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.identifiers import parse_run_id
 
 _RUN_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
+BUNDLE = "bundle"
+"""Where the bundle is until it is finished."""
+
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _FULL_BYTES = 1_000_000
 
@@ -154,7 +157,8 @@ def working(work: Path, final: Path) -> Iterator[None]:
             and not isinstance(error, DivergedError)
         )
         on = _go_on(work)
-        if not resumable:
+        # A bundle that could not be moved out of it is all that there is of the training.
+        if not resumable and not delivery.record_of(work / BUNDLE).is_dir():
             _remove(work)
         if _is_disk_error(error, final.parent):
             raise NewsbertError(
@@ -241,6 +245,11 @@ def left(parent: Path) -> dict[str, str | None]:
         if not (directory / _RUN_FILE).exists():
             shutil.rmtree(directory, ignore_errors=True)
             found[run_id] = None
+            continue
+        final = Path(read(directory).final)
+        if delivery.waits(final, run_id):
+            shutil.rmtree(directory, ignore_errors=True)
+            found[run_id] = f"its model is finished and in {final}; log and register it: {delivery.later(final)}"
     return found
 
 

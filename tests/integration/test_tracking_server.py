@@ -272,7 +272,7 @@ def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: C
     (tmp_path / "key.json").write_text("{}")
     google = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
     for where, environment, code, message, hint in (
-        ("s3://nowhere/x", {}, 1, "NoSuchBucket", "AWS_SECRET_ACCESS_KEY"),
+        ("s3://nowhere/x", {}, 1, "NoSuchBucket", "aws s3 mb s3://nowhere"),
         (s3, {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 1, "credentials", "AWS_SECRET_ACCESS_KEY"),
         ("gs://models/x", google, 1, "key.json", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("ftp://models/x", {}, 2, "'ftp://models/x'", "gs://BUCKET"),

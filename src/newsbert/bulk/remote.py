@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert import config
+from newsbert import config, foreign_errors
 from newsbert.bulk.columnar import pyarrow
 from newsbert.bulk.partial import rejected_file
 from newsbert.errors import DataError, NewsbertError, UsageError
 
 SCHEMES = ("s3", "gs")
 _CHUNK_BYTES = 8 << 20
+_RETRY_S = 30
 _HINT = "check the credentials in the environment, and AWS_ENDPOINT_URL where the store is not Amazon's"
 
 
@@ -87,7 +88,8 @@ def _store(address: str) -> tuple[Any, str]:
     if scheme not in SCHEMES or not path.strip("/").partition("/")[2]:
         raise UsageError(f"{address!r} cannot be used", "give a path, or s3://BUCKET/KEY or gs://BUCKET/KEY")
     # The key by itself: in an address, Arrow takes some of its characters for something else.
-    return FileSystem.from_uri(f"{scheme}://{path.partition('/')[0]}")[0], path
+    patience = f"?retry_limit_seconds={_RETRY_S}" if scheme == "gs" else ""  # Arrow's own is a quarter of an hour
+    return FileSystem.from_uri(f"{scheme}://{path.partition('/')[0]}{patience}")[0], path
 
 
 def _fetch(address: str, target: Path) -> None:
@@ -102,7 +104,8 @@ def _fetch(address: str, target: Path) -> None:
             shutil.copyfileobj(stream, copy, _CHUNK_BYTES)
         after = store.get_file_info(path)
     except (OSError, pyarrow().ArrowException) as error:
-        raise DataError(f"{address} cannot be fetched: {_words(error)}", _HINT) from error
+        found = _explained(error, f"{address} cannot be fetched", address)
+        raise DataError(found.message, found.hint) from error
     if (after.size, after.mtime_ns) != (before.size, before.mtime_ns):
         raise DataError(f"{address} was changed while it was fetched", "run the same command again")
 
@@ -127,7 +130,8 @@ def _storing(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow().ArrowException) as error:
-        raise NewsbertError(f"{address} cannot be written: {_words(error)}", _HINT) from error
+        found = _explained(error, f"{address} cannot be written", address)
+        raise NewsbertError(found.message, found.hint) from error
 
 
 @contextlib.contextmanager
@@ -139,6 +143,10 @@ def _as_called(names: dict[str, str]) -> Iterator[None]:
         for path, name in names.items():
             error.message = error.message.replace(path, name)
         raise
+
+
+def _explained(error: BaseException, what: str, address: str) -> NewsbertError:
+    return foreign_errors.store_error([OSError(_words(error))], what, address)
 
 
 def _words(error: BaseException) -> str:
