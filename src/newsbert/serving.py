@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import api, archive, archive_check, run_directory, torchserve
+from newsbert import api, archive, run_directory, torchserve
 from newsbert.address import claim_port
 from newsbert.bundle import Bundle
 from newsbert.problems import Problem
@@ -41,9 +41,7 @@ def serve_locally(
     claim_port(settings.host, settings.port)
     with run_directory.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
-            # Checked and named as a copy that nobody else can change in the meantime.
-            model_archive = archive_check.take(Path(reference), work / archive.ARCHIVE_NAME)
-            name = archive.served(model_archive).model
+            model_archive, name = Path(reference), None
         else:
             located = api.locate(reference, tracking_uri=tracking_uri)
             name = located.name
@@ -51,6 +49,7 @@ def serve_locally(
         with torchserve.serving(model_archive, settings, work, on_log, on_problem) as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return
-            on_ready(name, server)
+            # An archive's own name for its model, of the copy that was checked.
+            on_ready(name or archive.served(work / torchserve.STORE / archive.ARCHIVE_NAME).model, server)
             while not stop.wait(_CHECK_INTERVAL_S):
                 server.check()

@@ -46,7 +46,9 @@ from newsbert.settings import ServeSettings
 
 MAX_REQUEST_BYTES = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
-_ACTIVITY, _METRICS, _STORE = "activity", "metrics", "store"
+_ACTIVITY, _METRICS = "activity", "metrics"
+STORE = "store"
+"""Where the copy of the archive is that is served, in a server's directory."""
 _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
 """Variables whose options Java would take besides ours."""
 _ASK_AFTER_S = 10
@@ -248,7 +250,7 @@ def serving(
         ModelError: If the archive could do anything but answer with its model.
         ServingError: If it cannot be started, a port in use among the reasons.
     """
-    store = work / _STORE
+    store = work / STORE
     store.mkdir()
     copy = archive_check.take(archive, store / ARCHIVE_NAME)
     if not served(copy).runtime.startswith("torch"):
