@@ -220,7 +220,7 @@ def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
     """The encoder after it has learned to guess words of `unlabelled`."""
     base, directory = base_model.find("minilm"), tempfile.TemporaryDirectory(prefix="newsbert-benchmark-")
     tokenizer = training.prepare_tokenizer(base, Path(directory.name), 128)
-    model = transformers.AutoModelForMaskedLM.from_pretrained(str(base.path)).train()
+    model = transformers.AutoModelForMaskedLM.from_pretrained(str(base.path), trust_remote_code=False).train()
     model.get_input_embeddings().requires_grad_(False)  # and with it what words are guessed from
     ids, (low, high) = tokenizer.encode(unlabelled), (1000, model.config.vocab_size)
     order, rng = loop._Order(np.array([len(each) for each in ids], np.int32), MASKED_ROWS, 1), np.random.default_rng(1)
@@ -256,7 +256,7 @@ def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
         optimizer.zero_grad()
         if step % 100 == 0:
             print(f"guessing words: step {step} of {steps}, loss {float(loss.detach()):.3f}", flush=True)
-    whole = transformers.AutoModel.from_pretrained(str(base.path))
+    whole = transformers.AutoModel.from_pretrained(str(base.path), trust_remote_code=False)
     whole.load_state_dict(model.bert.state_dict(), strict=False)  # all but the pooler
     whole.save_pretrained(directory.name)
     return directory

@@ -176,9 +176,9 @@ def save_mlflow_models(bundle: Bundle, path: Path) -> None:
 
     from newsbert import mlflow_model
 
-    model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path)).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path), trust_remote_code=False).eval()
     mlflow_model.save_model(str(path / "newsbert"), Model(), bundle=bundle, model=model)
-    components = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(str(bundle.path))}
+    components = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(str(bundle.path), trust_remote_code=False)}
     # Named, as it would look for torchvision to pin it; it is served in this environment anyway.
     pins = ["torch", "transformers"]
     mlflow.transformers.save_model(

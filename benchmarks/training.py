@@ -203,7 +203,11 @@ def collate(tokenizer: SequenceTokenizer) -> Callable[[list[dict[str, Any]]], di
 
 def reference(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
     """Examples a second of a head on a frozen encoder that reads padded texts again in every epoch."""
-    encoder = transformers.AutoModel.from_pretrained(str(base_model.find("minilm").path)).eval().requires_grad_(False)
+    encoder = (
+        transformers.AutoModel.from_pretrained(str(base_model.find("minilm").path), trust_remote_code=False)
+        .eval()
+        .requires_grad_(False)
+    )
     head = nn.Sequential(nn.Linear(384, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, len(dataset.label_names)))
     optimizer = torch.optim.Adam(head.parameters(), 1e-3)
     times = []

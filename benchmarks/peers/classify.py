@@ -37,8 +37,10 @@ class TorchClassifier:
 
         torch.set_num_threads(THREADS)
         self._torch = torch
-        self._tokenizer = AutoTokenizer.from_pretrained(str(BUNDLE))
-        self._model = AutoModelForSequenceClassification.from_pretrained(str(BUNDLE), dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(str(BUNDLE), trust_remote_code=False)
+        self._model = AutoModelForSequenceClassification.from_pretrained(
+            str(BUNDLE), dtype=torch.float32, trust_remote_code=False
+        ).eval()
 
     def __call__(self, texts: Sequence[str]) -> list[Probabilities]:
         """Return the probabilities of every text, computed as one batch."""

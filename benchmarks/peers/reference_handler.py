@@ -25,7 +25,9 @@ class NewsHandler:
         torch.set_num_threads(int(os.environ["NEWSBERT_BENCH_THREADS"]))
         self.directory = str(context.system_properties["model_dir"])
         self.mapping = json.loads((Path(self.directory) / "class_mapping.json").read_text(encoding="utf-8"))
-        self.model = AutoModelForSequenceClassification.from_pretrained(self.directory, dtype=torch.float32).eval()
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            self.directory, dtype=torch.float32, trust_remote_code=False
+        ).eval()
         self.initialized = True
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
@@ -33,7 +35,7 @@ class NewsHandler:
         text = data[0]["data"]
         if isinstance(text, bytes | bytearray):
             text = text.decode("utf-8")
-        tokenizer = BertTokenizer.from_pretrained(self.directory)
+        tokenizer = BertTokenizer.from_pretrained(self.directory, trust_remote_code=False)
         inputs = tokenizer(
             text, max_length=MAX_LENGTH, padding="max_length", truncation=True, return_tensors="pt"
         )  # fmt: skip

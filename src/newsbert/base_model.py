@@ -1,6 +1,7 @@
 """Where a fine-tuning starts: the bundled MiniLM, a directory, or a model of the Hugging Face Hub."""
 
 import hashlib
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from json import JSONDecodeError
@@ -58,7 +59,26 @@ def find(name: str) -> BaseModel:
                 f"{name!r} is no usable base model: it has no {needed}",
                 "give a directory that save_pretrained() of model and tokenizer wrote (weights as safetensors)",
             )
+    _check_no_code(name, path)
     return BaseModel(name, path, _hash(path))
+
+
+def _check_no_code(name: str, path: Path) -> None:
+    """Refuse a model that is a program: transformers would run it, or ask on the terminal whether to.
+
+    Raises:
+        ModelError: If one of its configurations names Python of its own, or cannot be read.
+    """
+    for file in (path / "config.json", path / "tokenizer_config.json"):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"{file} cannot be read: {first_line(error)}", "fetch the model again") from error
+        if not isinstance(values, dict) or "auto_map" in values:
+            raise ModelError(
+                f"the base model {name!r} needs Python of its own ({file.name}: auto_map), which newsbert does not run",
+                "give a model of an architecture that transformers has; `--base-model minilm` is the bundled one",
+            )
 
 
 def _bundled() -> BaseModel:

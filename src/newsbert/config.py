@@ -459,8 +459,11 @@ def further_origins() -> list[str]:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment for a program that newsbert starts: this one's, and what `extra` adds or replaces."""
-    return {**os.environ, **extra}
+    """Return the environment for a program that newsbert starts: this one's, and what `extra` adds or replaces.
+
+    Python in it, and in what that starts, imports nothing from its working directory: `rich.py` there would be run.
+    """
+    return {**os.environ, "PYTHONSAFEPATH": "1", **extra}
 
 
 def _read_file() -> dict[str, Any]:

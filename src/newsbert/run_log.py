@@ -201,7 +201,9 @@ class RunLog:
         from mlflow.models import Model
         from transformers import AutoModelForSequenceClassification
 
-        model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path)).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(bundle.path), use_safetensors=True, trust_remote_code=False
+        ).eval()
         with self._errors("the model cannot be logged"):
             info = Model.log(
                 artifact_path=None,

@@ -88,8 +88,8 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         ModelError: If the tokenizer cannot be loaded.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(base.path))
-        config = transformers.AutoConfig.from_pretrained(str(base.path))
+        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the base model {base.name!r} cannot be loaded: {error}", "give a BERT-family directory or Hub name"
@@ -158,6 +158,7 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
             id2label=names,
             label2id={name: index for index, name in names.items()},
             use_safetensors=True,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )

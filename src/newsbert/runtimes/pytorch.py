@@ -46,7 +46,7 @@ class TorchGraph:
         if isinstance(source, Path):
             try:
                 source = AutoModelForSequenceClassification.from_pretrained(
-                    str(source), use_safetensors=True, dtype=torch.float32
+                    str(source), use_safetensors=True, trust_remote_code=False, dtype=torch.float32
                 )
             except (OSError, ValueError, SafetensorError) as error:
                 raise ModelError(f"{source} cannot be loaded: {error}", "train or fetch the model again") from error
