@@ -1,0 +1,64 @@
+"""What requests may cost: those who ask for much wait, and their neighbours do not."""
+
+import json
+import threading
+import urllib.error
+import urllib.request
+
+from newsbert import torchserve
+from newsbert.client import Client
+
+
+def _status(server: torchserve.Server, body: bytes, content_type: str) -> tuple[int, str | None]:
+    request = urllib.request.Request(server.address.predictions_url, body, {"Content-Type": content_type})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, None
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers.get("Retry-After")
+
+
+def test_attack_a_flood_of_explanations_does_not_stop_answers(server: torchserve.Server) -> None:
+    flooding, outcomes = threading.Event(), set()
+    flooding.set()
+
+    def flood(number: int) -> None:
+        turn = 0
+        while flooding.is_set():
+            turn += 1
+            text = f"{'goal team cup coach ' * 10} {number} {turn}"
+            body = json.dumps({"instances": [{"text": text, "explain": True}] * 10}).encode()
+            outcomes.add(_status(server, body, "application/json"))
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        answered = [_status(server, b"goal", "text/plain") for _ in range(20)]
+    finally:
+        flooding.clear()
+        for thread in threads:
+            thread.join()
+    assert answered == [(200, None)] * 20
+    assert outcomes <= {(200, None), (503, "1")}
+    assert (503, "1") in outcomes
+    # Who comes again as the server says gets the explanation.
+    (explained,) = Client(server.address.url).explain(["goal team cup after the flood"])
+    assert [word.text for word in explained.words] == ["goal", "team", "cup", "after", "the", "flood"]
+
+
+def test_attack_megabytes_beside_a_neighbour(server: torchserve.Server) -> None:
+    outcomes: list[tuple[int, str | None]] = []
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(_status(server, b"!" * 1_000_000, "text/plain")))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    answered = [_status(server, b"goal", "text/plain") for _ in range(10)]
+    for thread in threads:
+        thread.join()
+    assert answered == [(200, None)] * 10
+    assert len(outcomes) == 16
+    assert set(outcomes) <= {(200, None), (503, "1")}
