@@ -9,10 +9,8 @@ The attributions of a text's words sum to its label's probability, less that of 
   word by itself, left out of the whole text, would tell little where others say the same.
 """
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +31,6 @@ TOLERANCE = 0.01
 OCCLUSION, INTEGRATED_GRADIENTS = "occlusion", "integrated gradients"
 Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
-_PIECE_CHARACTERS = 512
-"""Of texts that are read at once: an answer that comes in between waits for no more than these."""
 
 
 @dataclass(frozen=True)
@@ -108,21 +104,14 @@ class Explanation:
         return {**self.prediction.to_dict(), "explanation": explanation}
 
 
-def explain(
-    runtime: Runtime,
-    text: str,
-    prediction: Prediction,
-    label: str | None = None,
-    piece: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-) -> Explanation:
-    """Find which words of a text the probability of a label rests on.
+def explain(runtime: Runtime, text: str, prediction: Prediction, label: str | None = None) -> Explanation:
+    """Tell which words of a text the probability of a label rests on.
 
     Args:
         runtime: What answers.
         text: What `runtime.prepare` gave.
         prediction: The answer.
         label: Whose probability is explained; that of the predicted one, if not given.
-        piece: Entered for every piece of the computation, but for that of gradients, so that others may go between.
 
     Raises:
         ValueError: If there is no such label.
@@ -136,7 +125,7 @@ def explain(
     spans = [match.span() for match in _WORD.finditer(read)]
     integrated = runtime.integrated_gradients(text, explained, TOLERANCE)
     if integrated is None:
-        method, (attributions, gap) = OCCLUSION, _occluded(runtime, [read[a:b] for a, b in spans], explained, piece)
+        method, (attributions, gap) = OCCLUSION, _occluded(runtime, [read[a:b] for a, b in spans], explained)
     else:
         method, gap = INTEGRATED_GRADIENTS, integrated.gap
         attributions = _of_words(spans, integrated.spans, integrated.attributions)
@@ -159,9 +148,7 @@ def _of_words(
     return sums
 
 
-def _occluded(
-    runtime: Runtime, words: Sequence[str], label: int, piece: Callable[[], AbstractContextManager[None]]
-) -> tuple[Attributions, float]:
+def _occluded(runtime: Runtime, words: Sequence[str], label: int) -> tuple[Attributions, float]:
     """What each word adds, averaged over orders to take them away in, and what their sum lacks."""
     if not words:  # the tokenizer may read nothing of a text that is not empty
         return np.zeros(0), 0.0
@@ -176,10 +163,7 @@ def _occluded(
         for taken in range(len(order) + 1):
             kept.setdefault(frozenset(order[taken:]), len(kept))
     texts = [" ".join(words[index] for index in sorted(each)) for each in kept]
-    probabilities = np.zeros(len(texts))
-    for rows in _pieces(texts):
-        with piece():
-            probabilities[rows] = runtime.predict_prepared([texts[row] for row in rows])[:, label]
+    probabilities = runtime.predict_prepared(texts)[:, label].astype(np.float64)
     attributions = np.zeros(len(words))
     for order in orders:
         for taken, word in enumerate(order):
@@ -187,17 +171,6 @@ def _occluded(
             attributions[word] += (probabilities[with_it] - probabilities[without]) / len(orders)
     everything, nothing = kept[frozenset(range(len(words)))], kept[frozenset()]
     return attributions, float(probabilities[everything] - probabilities[nothing] - attributions.sum())
-
-
-def _pieces(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Cut texts into small batches of about the same length: their indices."""
-    rows: list[int] = []
-    for row in sorted(range(len(texts)), key=lambda index: len(texts[index])):
-        if rows and (len(rows) + 1) * len(texts[row]) > _PIECE_CHARACTERS:
-            yield rows
-            rows = []
-        rows.append(row)
-    yield rows
 
 
 def _rounded(value: float) -> float:

@@ -6,25 +6,21 @@ server is configured with `decode_input_request=false`: otherwise it would decod
 as if it were text. A server of somebody else's may still do that, so a decoded body is understood too.
 """
 
-import functools
 import json
 import logging
 import traceback
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from newsbert import agreement, config, cpu, explanation, runtimes
 from newsbert.activity import Activity
 from newsbert.bundle import Bundle, files_of
-from newsbert.explanation import Explanation
-from newsbert.lane import FullError, Lane, wait
 from newsbert.metrics import Metrics
 from newsbert.model import Prediction
 from newsbert.problems import tell
@@ -35,13 +31,6 @@ MAX_ITEMS = 1000
 
 MAX_EXPLAINED = 10
 """Explanations in one request: each takes as long as some hundreds of answers."""
-
-BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
-"""What is read and computed for the requests that are answered together. The smallest go first, one always goes."""
-
-RETRY_AFTER_S = 1
-_LARGE_BYTES = 1024 * 1024
-"""Of requests that came together: what they took is returned to the system after them."""
 
 MODEL_HEADER = "X-Newsbert-Model"
 _JSON, _TEXT, _FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
@@ -59,14 +48,7 @@ class RequestError(Exception):
         self.status = status
 
 
-def _later(reason: str) -> RequestError:
-    return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
-
-
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
-_OVER_BUDGET = _later("the requests that came together are too much for one batch")
-_FULL_LANE = _later("too many explanations wait for their turn")
-_BEING_MADE = _later("the explanation is being made, and others wait for answers")
 _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -118,7 +100,6 @@ class Handler:
         golden = bundle.contract.golden
         answers = self._runtime.predict([each.item for each in golden])
         agreement.check(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
-        self._lane: Lane[Explanation] = Lane()
         self._activity = Activity(config.activity_dir())
         self._metrics = Metrics(config.metrics_dir(), name, self._labels)
 
@@ -146,90 +127,33 @@ class Handler:
         return [_refuse(context, index, error) for index in range(len(requests))]
 
     def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        headers = [
-            {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
-            for index in range(len(requests))
-        ]
-        with self._lane.before_it():
-            parsed = self._parse_all(requests, headers)
-            answered = [each for each in parsed if isinstance(each, Parsed)]
-            measured = Measured()
-            probabilities = self._runtime.predict_prepared(
-                [text for each in answered for text in each.sequences], measured
-            )
+        parsed: list[Parsed | RequestError] = []
+        accepts = []
+        for index, request in enumerate(requests):
+            headers = {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
+            accepts.append(str(headers.get("accept", "")))
+            try:
+                parsed.append(self._parse(request, headers))
+            except RequestError as error:
+                parsed.append(error)
+        sequences = [text for each in parsed if isinstance(each, Parsed) for text in each.sequences]
+        measured = Measured()
+        probabilities = self._runtime.predict_prepared(sequences, measured)
         answers = [Prediction.of(self._labels, each, self._review_below) for each in probabilities.tolist()]
         rest = iter(answers)
-        predictions = {id(each): [next(rest) for _ in each.sequences] for each in answered}
-        outcomes = self._explain(parsed, predictions, headers)
         bodies = []
-        for index, outcome in enumerate(outcomes):
+        for index, each in enumerate(parsed):
             context.set_response_header(index, MODEL_HEADER, self._name)
-            if isinstance(outcome, RequestError):
-                bodies.append(_refuse(context, index, outcome))
+            if isinstance(each, RequestError):
+                bodies.append(_refuse(context, index, each))
             else:
-                documents = [each.to_dict() for each in outcome]
-                many = cast("Parsed", parsed[index]).many
-                content_type, body = _render(documents, many, headers[index])
+                predictions = [next(rest) for _ in each.sequences]
+                content_type, body = self._render(each, predictions, accepts[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
-        statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in outcomes]
-        if sum(map(_size, requests)) > _LARGE_BYTES:
-            cpu.return_memory()
+        statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in parsed]
         self._metrics.batch(statuses, probabilities, measured, sum(each.review for each in answers))
         return bodies
-
-    def _parse_all(
-        self, requests: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
-    ) -> "list[Parsed | RequestError]":
-        """Parse the requests of a batch, those that are within its budget."""
-        parsed: dict[int, Parsed | RequestError] = {}
-        allowed = _within([_size(request) for request in requests], BATCH_BYTES)
-        for index, request in enumerate(requests):
-            try:
-                parsed[index] = self._parse(request, headers[index]) if index in allowed else _OVER_BUDGET
-            except RequestError as error:
-                parsed[index] = error
-        tokens = {
-            index: sum(map(self._runtime.estimate_tokens, each.sequences))
-            for index, each in parsed.items()
-            if isinstance(each, Parsed)
-        }
-        allowed = _within(list(tokens.values()), BATCH_TOKENS)
-        for number, index in enumerate(tokens):
-            if number not in allowed:
-                parsed[index] = _OVER_BUDGET
-        return [parsed[index] for index in range(len(requests))]
-
-    def _explain(
-        self,
-        parsed: "Sequence[Parsed | RequestError]",
-        predictions: Mapping[int, Sequence[Prediction]],
-        headers: Sequence[Mapping[str, Any]],
-    ) -> "list[list[Prediction | Explanation] | RequestError]":
-        """Return the answers to each request, those explained that are to be, or why there are none."""
-        outcomes: list[list[Prediction | Future[Explanation]] | RequestError] = []
-        for each in parsed:
-            try:
-                outcomes.append(self._submitted(each, predictions[id(each)]) if isinstance(each, Parsed) else each)
-            except FullError:
-                outcomes.append(_FULL_LANE)
-        futures = [
-            [answer for answer in each if isinstance(answer, Future)] if isinstance(each, list) else []
-            for each in outcomes
-        ]
-        if any(futures):
-            # A connection of HTTP/1 waits for one answer; one of gRPC, which sends no such header, may for many.
-            nobody_else = all(futures) and all("host" in each for each in headers)
-            wait([future for each in futures for future in each], len(parsed), nobody_else)
-        return [each if isinstance(each, RequestError) else _finished(each) for each in outcomes]
-
-    def _submitted(self, parsed: Parsed, predictions: Sequence[Prediction]) -> "list[Prediction | Future[Explanation]]":
-        answers: list[Prediction | Future[Explanation]] = list(predictions)
-        for index, label in parsed.explained.items():
-            text, prediction = parsed.sequences[index], predictions[index]
-            make = functools.partial(explanation.explain, self._runtime, text, prediction, label, self._lane.piece)
-            answers[index] = self._lane.submit((text, label or prediction.label), len(text), make)
-        return answers
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
         items, many = parse_request(request, headers)
@@ -252,46 +176,17 @@ class Handler:
         if len(wanted) > MAX_EXPLAINED:
             message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return Parsed(sequences, many, {} if _bare(headers) else wanted)
+        return Parsed(sequences, many, wanted)
 
-
-def _finished(answers: "Sequence[Prediction | Future[Explanation]]") -> "list[Prediction | Explanation] | RequestError":
-    """Return the answers with their explanations, or why they are not there."""
-    futures = [each for each in answers if isinstance(each, Future)]
-    if not all(future.done() for future in futures):
-        return _BEING_MADE
-    for error in filter(None, (future.exception() for future in futures)):
-        tell("prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error)))
-        return _FAILED
-    return [each.result() if isinstance(each, Future) else each for each in answers]
-
-
-def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
-    if _bare(headers):
-        return f"{_TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
-    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
-
-
-def _bare(headers: Mapping[str, Any]) -> bool:
-    """Tell whether bare labels are to be answered."""
-    return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == _TEXT
-
-
-def _size(request: Mapping[str, Any]) -> int:
-    """Count the bytes of a request's parameters; what another server has decoded is not counted."""
-    return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
-
-
-def _within(costs: Sequence[int], budget: int) -> set[int]:
-    """Return the indices of what a budget is enough for: the cheapest first, and the cheapest always."""
-    allowed: set[int] = set()
-    for index in sorted(range(len(costs)), key=costs.__getitem__):
-        budget -= costs[index]
-        if budget < 0 and allowed:
-            break
-        allowed.add(index)
-    return allowed
+    def _render(self, parsed: Parsed, predictions: Sequence[Prediction], accept: str) -> tuple[str, bytes]:
+        """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+        if accept.partition(",")[0].partition(";")[0].strip().lower() == _TEXT:
+            return f"{_TEXT}; charset=utf-8", "\n".join(prediction.label for prediction in predictions).encode()
+        answers = [prediction.to_dict() for prediction in predictions]
+        for index, label in parsed.explained.items():
+            text, answer = parsed.sequences[index], predictions[index]
+            answers[index] = explanation.explain(self._runtime, text, answer, label).to_dict()
+        return _JSON, json.dumps(answers if parsed.many else answers[0], ensure_ascii=False).encode()
 
 
 def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
@@ -397,8 +292,6 @@ def _refuse(context: Any, index: int, error: RequestError) -> bytes:
     """Set a request's status and return the message, in the form that TorchServe's own errors have."""
     context.set_response_status(error.status.value, error.status.phrase, index)
     context.set_response_content_type(index, _JSON)
-    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
     name = error.status.phrase.title().replace(" ", "")
     return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
 

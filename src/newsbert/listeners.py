@@ -20,7 +20,6 @@ from pathlib import Path
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _SO_ATTACH_FILTER = 26
 _LISTEN = "0A"
-_CONNECTED = ("01", "08")
 _NOT_ACCEPTED = "0"
 _ACCEPT_TIMEOUT_S = 0.5
 # A packet filter that drops what opens a connection (SYN without ACK, in the TCP header's flags at byte 13).
@@ -84,24 +83,6 @@ def queued_bytes(pid: int, port: int) -> int:
     """Bytes of accepted connections on `port` that wait to be read, or to be taken by the other side."""
     connections = (each for each in _sockets(pid) if each.port == port and each.state != _LISTEN)
     return sum(each.queued for each in connections if each.inode != _NOT_ACCEPTED)
-
-
-def num_connections(pid: int) -> int | None:
-    """Count the connections that a process has accepted, or is to accept; nothing where its sockets cannot be seen."""
-    try:
-        inodes = set()
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                inodes.add(str(link.readlink()).removeprefix("socket:").strip("[]"))
-    except OSError:
-        return None
-    sockets = _sockets(pid)
-    ports = {each.port for each in sockets if each.state == _LISTEN and each.inode in inodes}
-    if not ports:
-        return None
-    # One that its client has half closed is one that waits for an answer.
-    connected = (each for each in sockets if each.state in _CONNECTED and each.port in ports)
-    return sum(each.inode in inodes or each.inode == _NOT_ACCEPTED for each in connected)
 
 
 def wait_accepted(pid: int, ports: Collection[int]) -> None:

@@ -422,8 +422,6 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         NEWSBERT_ACTIVITY_DIR=str(work / _ACTIVITY),
         NEWSBERT_METRICS_DIR=str(work / _METRICS),
         PYTHONUNBUFFERED="1",
-        # Else every thread keeps a heap of its own, and what a burst of large requests took stays in all of them.
-        MALLOC_ARENA_MAX="2",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
         **given,
     )

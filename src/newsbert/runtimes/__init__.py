@@ -98,10 +98,6 @@ class Runtime:
         """
         return prepare(item, self._contract.cleaning)
 
-    def estimate_tokens(self, sequence: str) -> int:
-        """Estimate how many tokens of a sequence are read, as cheaply as its length: rarely fewer than there are."""
-        return min(self._contract.max_length, len(sequence) + 2)
-
     def reads(self, sequence: str) -> int:
         """How many characters of a sequence that `prepare` gave are read: a long one's beginning."""
         return max(end for _, end in self._tokenizer.spans(sequence))
