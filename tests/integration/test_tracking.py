@@ -130,7 +130,7 @@ def test_registering_twice_gives_the_same_version(trained: tuple[newsbert.TrainR
     assert (again.returncode, again.stdout.strip()) == (0, "TinyModel/1"), again.stderr
     other = cli("register", f"runs:/{result.run_id}/model", "--model-name", "Other", "--tracking-uri", uri, "--json")
     assert json.loads(other.stdout) == {
-        "model": "Other/1", "run_id": result.run_id, "created": True, "alias": None,
+        "model": "Other/1", "run_id": result.run_id, "created": True, "alias": None, "choice": None,
     }  # fmt: skip
 
 
