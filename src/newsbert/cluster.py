@@ -27,7 +27,7 @@ _CONTRACT = "newsbert/contract"
 """Annotation of a deployment's pods: the contract that their answers are compared with, for a rollback too."""
 
 _INGRESS_S = 30
-"""How long an ingress may take to send requests to new pods only."""
+"""Seconds that an ingress may take to send requests to new pods only."""
 
 _LEAST_DEADLINE_S = 60
 """A deployment's own deadline must be longer than the seconds for which a pod must have been ready."""
@@ -183,7 +183,7 @@ class Cluster:
         return ""
 
     def _verify(self, live: _Revision) -> str:
-        """Have a pod of a revision answer its golden texts, and compare them here with its contract.
+        """Compare a pod's answers to the golden texts with the contract of its revision.
 
         They are asked inside the pod, which no ingress is needed for; and at the environment's URL, where it has one.
         """

@@ -280,14 +280,28 @@ def key_file() -> Path | None:
 
 def cache_dir() -> Path:
     """Where fetched models are kept, and what training prepares: `NEWSBERT_CACHE_DIR`, else the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("NEWSBERT_CACHE_DIR") or Path(base) / "newsbert")
+    return _own_dir("NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
 
 
 def state_dir() -> Path:
     """Where running servers are noted: `NEWSBERT_STATE_DIR`, else the user's state directory."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(os.environ.get("NEWSBERT_STATE_DIR") or Path(base) / "newsbert")
+    return _own_dir("NEWSBERT_STATE_DIR", "XDG_STATE_HOME", ".local/state")
+
+
+def _own_dir(variable: str, base_variable: str, below_home: str) -> Path:
+    """Return a directory of newsbert's; the user's home is looked for only where the environment names neither.
+
+    Raises:
+        UsageError: If the user has no home.
+    """
+    if os.environ.get(variable):
+        return Path(os.environ[variable])
+    if os.environ.get(base_variable):
+        return Path(os.environ[base_variable]) / "newsbert"
+    try:
+        return Path.home() / below_home / "newsbert"
+    except RuntimeError as error:  # a user of a container whom /etc/passwd does not know
+        raise UsageError("this user has no home directory", f"set {variable}") from error
 
 
 def activity_dir() -> Path | None:

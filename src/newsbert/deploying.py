@@ -24,6 +24,9 @@ from newsbert.settings import (
 )
 from newsbert.target import ARCHIVE, Deployed, Release, Target, push_again
 
+_MAX_CONTRACT_BYTES = 2**20
+"""Of an image's contract, which nothing has checked when it is read: a longer one is no JSON then."""
+
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
     """Reach an environment of `newsbert.toml`.
@@ -100,8 +103,8 @@ def _release_image(image: str, target: Target) -> Release:
     labels = _labels(image, target)
     content = target.engine().read_file(image, ARCHIVE)
     try:
-        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
-            contract_file = archive.read(CONTRACT_FILE)
+        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive, archive.open(CONTRACT_FILE) as stream:
+            contract_file = stream.read(_MAX_CONTRACT_BYTES)
         contract = Contract.from_json(contract_file.decode("utf-8"))
     except (KeyError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error

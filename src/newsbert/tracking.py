@@ -454,7 +454,12 @@ class Tracker:
         artifact_store.check_credentials(location)
         repository = get_artifact_repository(location)
         for name in names:
-            repository._download_file(name, str(directory / name))
+            try:
+                repository._download_file(name, str(directory / name))
+            except Exception:
+                # A bucket says of a file only that it is refused or not there, and of its list why.
+                repository.list_artifacts()
+                raise
 
     def round_trip(self, name: str) -> str:
         """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.

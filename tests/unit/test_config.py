@@ -1,6 +1,9 @@
 """Settings: flag over environment over newsbert.toml over default, and what is refused."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +382,17 @@ def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     assert config.mlflow_run_id() == "0" * 32
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
+def test_without_a_home_the_variables_are_enough() -> None:
+    """As in a container, whose user has a number that nobody has given a name."""
+    program = "import os; from newsbert import config; os.setuid(54321); print(config.state_dir(), config.cache_dir())"
+
+    def run(**variables: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+
+    named = run(NEWSBERT_STATE_DIR="/s", NEWSBERT_CACHE_DIR="/c")
+    assert (named.returncode, named.stdout) == (0, "/s /c\n"), named.stderr
+    assert "UsageError: this user has no home directory" in run().stderr
