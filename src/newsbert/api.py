@@ -184,6 +184,8 @@ def predictor(
         NewsbertError: As `load` does, or if Ray cannot be had.
     """
     located = locate(reference, tracking_uri=tracking_uri)
+    if located.choice is not None:
+        on_note(f"the latest finished run is taken: {located.choice}")
     with contextlib.ExitStack() as stack:
         found: Model | Workers
         if shared.workers > 1:

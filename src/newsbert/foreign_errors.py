@@ -134,7 +134,7 @@ _KINDS = (
         True,
     ),
 )
-_FOREIGN = {"mlflow", "requests", "sqlalchemy", "urllib3"}
+_FOREIGN = ("mlflow", "requests", "sqlalchemy", "urllib3", "google.protobuf")
 _STORE_WORDS = re.compile(r"failures occurred while downloading|No such file or directory: '")
 
 
@@ -161,7 +161,7 @@ def translate(error: Exception, what: str, server: str, store: str | None = None
     of_store = _STORES.get(urllib.parse.urlsplit(store or "").scheme)
     if of_client is not None or (of_store is not None and _STORE_WORDS.search(str(error))):
         return store_error(chain, what, store or "the artifact store", of_client or of_store)
-    if any(module.partition(".")[0] in _FOREIGN for module in _classes(chain[:1])):
+    if _is_of(_classes(chain[:1]), _FOREIGN):
         refused = tracking_uri.told(what, server, error)
         if re.search(r"error code 40[13]", str(error)):
             return RefusedError(refused.message, refused.hint)

@@ -5,6 +5,7 @@ What comes through may stand in a path, a URL, a filter or a command. What does 
 
 import re
 import urllib.parse
+from datetime import UTC, datetime
 
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 
@@ -19,6 +20,13 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _STORES = {"s3", "gs", "wasb", "wasbs", "abfs", "abfss", "hdfs", "dbfs", "file", ""}
 """Schemes of artifact locations that MLflow reads with credentials of their own, or none."""
+_AZURE_HOST = re.compile(
+    r"[^@/]+@[a-z0-9-]+\.(?:(?:blob|dfs)\.core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)"
+    r"|dfs\.fabric\.microsoft\.com)"
+)
+"""MLflow sends Azure's credentials to whatever host an abfss:// location names."""
+_LATEST_MS = 253_370_764_800_000
+"""The year 9999 begins then, and Python's calendar ends in it."""
 
 
 def parse_run_id(text: object, origin: str, error: type[NewsbertError] = TrackingError) -> str:
@@ -142,6 +150,8 @@ def parse_location(text: object, tracking_uri: str, origin: str) -> str:
         allowed = _RUN_ID.fullmatch(parts.path.lstrip("/").partition("/")[0]) is not None and not parts.netloc
     elif parts.scheme in {"", "file"}:
         return text  # a path of this machine, where `?`, `#` and `%` are characters
+    elif parts.scheme in {"wasb", "wasbs", "abfs", "abfss"}:
+        allowed = _AZURE_HOST.fullmatch(parts.netloc) is not None
     else:
         allowed = parts.scheme in _STORES
     steps = parts.path.split("/")
@@ -149,6 +159,11 @@ def parse_location(text: object, tracking_uri: str, origin: str) -> str:
     if not allowed or not plain or parts.query or parts.fragment or "?" in text or "#" in text or "\\" in text:
         raise refused
     return text
+
+
+def parse_time(milliseconds: int) -> datetime:
+    """Return a time of MLflow's, which anybody may set: one that no calendar has becomes the nearest that there is."""
+    return datetime.fromtimestamp(min(max(milliseconds, 0), _LATEST_MS) / 1000, UTC)
 
 
 def _parse(

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import urllib.parse
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from newsbert.identifiers import (
     parse_digest,
     parse_location,
     parse_model_id,
+    parse_time,
     parse_version,
 )
 from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG
@@ -34,6 +34,9 @@ MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
 REVISION_TAG = "newsbert.revision"
 _BEGINNING = re.compile(r"[0-9a-f]{6,31}")
 """Of a run's id, as `newsbert runs` shows it."""
+
+MAX_CONTRACT_BYTES, MAX_BUNDLE_BYTES = 16 * 2**20, 8 * 2**30
+"""What is fetched of a bundle at most: a server says only afterwards where a file ends."""
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
@@ -179,7 +182,7 @@ def find_run(tracker: "Tracker", source: str | None) -> "Run":
 def describe_run(run: "Run") -> str:
     """Return whose run it is, its id and when it ended, for a choice that the user left open."""
     user = run.data.tags.get("mlflow.user") or "somebody unknown"
-    ended = datetime.fromtimestamp((run.info.end_time or run.info.start_time) / 1000).astimezone()
+    ended = parse_time(run.info.end_time or run.info.start_time or 0).astimezone()
     return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
 
 
@@ -285,10 +288,11 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, record
         fetched = partial / "bundle"
         fetched.mkdir()
         with tracker.errors(f"the files of {name} cannot be fetched", location):
-            tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched)
+            tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched, MAX_CONTRACT_BYTES)
         bundle = _read(fetched, name, recorded)
         with tracker.errors(f"the files of {name} cannot be fetched", location):
-            tracker.download_files(location, sorted(set(bundle.contract.files) - {LABELS_FILE}), fetched)
+            others = sorted(set(bundle.contract.files) - {LABELS_FILE})
+            tracker.download_files(location, others, fetched, MAX_BUNDLE_BYTES)
         _verify(fetched, name, recorded)
         with tracker.errors(f"the files of {name} cannot be cached"):
             if cached.is_dir():

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from newsbert.identifiers import parse_time
 from newsbert.run_log import DATA_DIGEST_TAG
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def training_runs(tracker: "Tracker", most: int) -> list[TrainingRun]:
         TrainingRun(
             run.info.run_id,
             run.info.status.lower(),
-            _time(run.info.start_time),
-            _time(run.info.end_time) if run.info.end_time else None,
+            parse_time(run.info.start_time),
+            parse_time(run.info.end_time) if run.info.end_time else None,
             run.data.params,
             {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")},
             {name: value for name, value in run.data.tags.items() if name.startswith("newsbert.")},
@@ -64,7 +65,3 @@ def training_runs(tracker: "Tracker", most: int) -> list[TrainingRun]:
         )
         for run in found
     ]
-
-
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -22,6 +22,7 @@ def serve_locally(
     on_ready: Callable[[str, torchserve.Server], None],
     on_log: Callable[[str], None],
     on_problem: Callable[[Problem], None],
+    on_choice: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Serve a model with TorchServe until `stop` is set.
 
@@ -33,6 +34,7 @@ def serve_locally(
         on_ready: Called with the model's name and the server when it has answered for the first time.
         on_log: Called with the lines that TorchServe logs.
         on_problem: Called with what goes wrong.
+        on_choice: Called with which run is served and whose it is, where `reference` left that open.
 
     Raises:
         NewsbertError: If it cannot be served, or the server stops by itself.
@@ -45,6 +47,8 @@ def serve_locally(
         else:
             located = api.locate(reference, tracking_uri=tracking_uri)
             name = located.name
+            if located.choice is not None:
+                on_choice(located.choice)
             model_archive = archive.write(Bundle.read(located.path), work, name, settings)
         with torchserve.serving(model_archive, settings, work, on_log, on_problem) as server:
             if not server.wait_ready(settings.timeout_s, stop):

@@ -16,13 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import artifact_store, config, foreign_errors, model_store, tracking_file, tracking_uri, uris
+from newsbert import (
+    artifact_download,
+    artifact_locations,
+    artifact_store,
+    config,
+    foreign_errors,
+    model_store,
+    tracking_file,
+    tracking_uri,
+    uris,
+)
 from newsbert.bundle import Bundle
-from newsbert.errors import TrackingError
+from newsbert.errors import NewsbertError, TrackingError
 from newsbert.identifiers import (
     is_model_name,
     parse_alias,
     parse_experiment_id,
+    parse_location,
     parse_model_name,
     parse_run_id,
     parse_version,
@@ -138,6 +149,13 @@ class Tracker:
                     mlflow.set_experiment_tag(_KIND, _TRAINING)
             set_system_metrics_sampling_interval(5)
             active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
+        try:
+            parse_run_id(active.info.run_id, f"a run's id on {self.where}")
+            parse_location(active.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
+        except NewsbertError:
+            with contextlib.suppress(Exception):
+                mlflow.end_run("FAILED")
+            raise
         status = "FAILED"
         location = active.info.artifact_uri
         log = RunLog(active.info.run_id, self._client, functools.partial(self.errors, store=location), pending)
@@ -379,10 +397,11 @@ class Tracker:
         """
         from mlflow.exceptions import MlflowException
 
-        try:
-            run = self._client.get_run(parse_run_id(run_id, "the run"))
-        except MlflowException:
-            return None
+        with self.errors():
+            try:
+                run = self._client.get_run(parse_run_id(run_id, "the run"))
+            except MlflowException:
+                return None
         if run.info.run_id != run_id:
             raise TrackingError(f"{self.where} answers with another run than {run_id}", "check who runs that server")
         return run
@@ -417,13 +436,23 @@ class Tracker:
                     return found
 
     def aliased(self, name: str, alias: str) -> "ModelVersion | None":
-        """The version of a registered model that an alias points at, if there is such an alias."""
+        """Return the version of a registered model that an alias points at, if there is such an alias.
+
+        Raises:
+            TrackingError: If the server answers with what is no version of that model.
+        """
         from mlflow.exceptions import MlflowException
 
-        try:
-            return self._client.get_model_version_by_alias(name, alias)
-        except MlflowException:
-            return None
+        with self.errors():
+            try:
+                found = self._client.get_model_version_by_alias(name, alias)
+            except MlflowException:
+                return None
+        if not _is_readable(found) or found.name != name:
+            raise TrackingError(
+                f"{self.where} answers with no version of {name!r} for its alias {alias}", "check who runs that server"
+            )
+        return found
 
     def aliases(self, name: str) -> dict[str, str]:
         """The aliases of a registered model, with the version that each points at."""
@@ -439,7 +468,7 @@ class Tracker:
         with self.errors():
             return self._client.get_logged_model(model_id)
 
-    def download_files(self, location: str, names: Sequence[str], directory: Path) -> None:
+    def download_files(self, location: str, names: Sequence[str], directory: Path, most: int) -> None:
         """Fetch files by name into a directory; MLflow's errors are its own.
 
         Not by `download_artifacts`, which writes whatever names a server lists.
@@ -448,18 +477,16 @@ class Tracker:
             location: A URI that `identifiers.parse_location` let through.
             names: Names that `identifiers.is_file_name` lets through.
             directory: Where they are written.
+            most: How many bytes they may have together.
+
+        Raises:
+            TrackingError: If they have more.
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         artifact_store.check_credentials(location)
         repository = get_artifact_repository(location)
-        for name in names:
-            try:
-                repository._download_file(name, str(directory / name))
-            except Exception:
-                # A bucket says of a file only that it is refused or not there, and of its list why.
-                repository.list_artifacts()
-                raise
+        artifact_download.fetch(repository, names, directory, most)
 
     def round_trip(self, name: str) -> str:
         """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.
@@ -478,8 +505,9 @@ class Tracker:
             experiment = self._client.get_experiment_by_name(self.settings.experiment)
             made = experiment.experiment_id if experiment else self._client.create_experiment(self.settings.experiment)
             run = self._client.create_run(made, run_name=name)
-            uri = run.info.artifact_uri
+            parse_run_id(run.info.run_id, f"a new run's id on {self.where}")
             try:
+                uri = parse_location(run.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
                 with self.errors(store=uri):
                     artifact_store.check(uri, functools.partial(get_artifact_repository, uri))
             finally:
@@ -496,7 +524,7 @@ class Tracker:
             store: Where the artifacts are, if they are meant.
         """
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), artifact_locations.guarded(self.settings.tracking_uri):
                 warnings.simplefilter("ignore")  # MLflow's, of its own workings
                 yield
         except Exception as error:

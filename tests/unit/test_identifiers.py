@@ -95,3 +95,20 @@ def test_a_location_that_is_read_has_no_way_up(text: str) -> None:
             continue
         assert ".." not in urllib.parse.unquote(location).split("/")
         assert "?" not in location and location.isprintable()
+
+
+@given(st.integers(-(2**63), 2**63))
+def test_attack_a_time_of_no_calendar_is_one(milliseconds: int) -> None:
+    assert 1970 <= identifiers.parse_time(milliseconds).astimezone().year <= 9999
+
+
+@pytest.mark.parametrize("scheme", ["wasb", "wasbs", "abfs", "abfss"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "c@evil.example", "c@a.blob.core.windows.net.evil.example", "c@a.dfs.core.windows.net:1",
+             "c@d@a.evil.example", "c@evil.example/@a.dfs.core.windows.net"],
+)  # fmt: skip
+def test_attack_azures_credentials_go_to_azure_alone(scheme: str, host: str) -> None:
+    with pytest.raises(TrackingError, match="not read"):
+        identifiers.parse_location(f"{scheme}://{host}/x", SERVER, "it")
+    for place in ("a.dfs.core.windows.net", "a.blob.core.chinacloudapi.cn", "onelake.dfs.fabric.microsoft.com"):
+        assert identifiers.parse_location(f"{scheme}://c@{place}/x", SERVER, "it")

@@ -217,6 +217,7 @@ def locally(
             on_ready=on_ready,
             on_log=lambda text: screen.log(text) if debug else None,
             on_problem=screen.problem,
+            on_choice=lambda run: screen.note(f"the latest finished run is taken: {run}"),
         )
     except NewsbertError as error:
         if screen.log_format != "json":
