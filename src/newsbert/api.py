@@ -4,10 +4,21 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import archive, bundle, config, delivery, model_store, ray_cluster, training_run
+from newsbert import (
+    archive,
+    bundle,
+    config,
+    delivery,
+    mlflow_model,
+    model_store,
+    ray_cluster,
+    runtimes,
+    training_run,
+)
 from newsbert.bundle import AUTO, Bundle
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
 from newsbert.events import Event
@@ -225,6 +236,37 @@ def write_archive(
     bundle.verify()
     name = name or (located.name if located.run_id else nameless(bundle))
     return name, archive.write(bundle, directory, name, settings)
+
+
+def write_for_plugin(
+    reference: str | Path | None, directory: Path, settings: ServeSettings, *, tracking_uri: str | None = None
+) -> tuple[str, Path]:
+    """Write the model directory that mlflow-torchserve's own target packs; return the model's name and the directory.
+
+    Args:
+        reference: As `load` takes it.
+        directory: Where `news_classification` is made.
+        settings: The runtime.
+        tracking_uri: MLflow's; as configured if not given.
+
+    Raises:
+        NewsbertError: If there is no such model, it was altered, or the directory exists or cannot be written.
+    """
+    located = locate(reference, tracking_uri=tracking_uri)
+    bundle = Bundle.read(located.path)
+    bundle.verify()
+    written = directory / archive.SERVED_NAME
+    mlflow_model.write_for_plugin(bundle, written, runtimes.chosen(bundle, settings.runtime))
+    return located.name, written
+
+
+def plugin_command(directory: Path) -> list[str]:
+    """Return the command with which mlflow-torchserve deploys what `write_for_plugin` wrote."""
+    handler = Path(str(resources.files("newsbert") / archive.HANDLER_NAME))
+    return [
+        "mlflow", "deployments", "create", "-t", "torchserve", "-m", str(directory), "--name", archive.SERVED_NAME,
+        "-C", f"HANDLER={handler}", "-C", "initial_workers=1", "-C", "synchronous=true",
+    ]  # fmt: skip
 
 
 def nameless(bundle: Bundle) -> str:

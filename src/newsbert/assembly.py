@@ -90,7 +90,7 @@ def write(
     Raises:
         ModelError: If a graph does not answer as the model does.
     """
-    export.write_weights(trained.model, part)
+    trained.model.save_pretrained(str(part))
     graphs, reference = _write_graphs(part, trained.model, tokenizer, rows, on_event)
     contract: dict[str, Any] = {
         "newsbert_version": newsbert.__version__,

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from newsbert import contract_check, typed_json
 from newsbert.errors import ModelError, UsageError
-from newsbert.identifiers import is_file_name
-from newsbert.text import unknown_rules
 
 CONTRACT_FILE = "newsbert.json"
 LABELS_FILE = "class_mapping.json"
@@ -51,18 +50,6 @@ INT8_TOLERANCE = 2e-2
 in the last digit of an fp32 number may round to another 8-bit one."""
 
 _RETRAIN = "train or fetch the model again"
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "labels": list,
-    "max_length": int,
-    "pad_id": int,
-    "cleaning": list,
-    "temperature": (int, float),
-    "review_below": (int, float),
-    "data": dict,
-    "graphs": dict,
-    "golden": list,
-    "files": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -155,29 +142,13 @@ class Contract:
         Raises:
             ValueError: If it is no contract of a format that this version reads.
         """
-        values = json.loads(content)
+        values = typed_json.loads(content)
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
             version = values.get("format_version") if isinstance(values, dict) else None
-            raise ValueError(f"its format_version is {version!r}, and this newsbert reads {FORMAT_VERSION}")
-        for name, kind in _KINDS.items():
-            if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
-                raise ValueError(f"its {name} is {values[name]!r:.80}")
-        for name in (*values.get("files", {}), *values.get("graphs", {})):
-            if not is_file_name(name):
-                raise ValueError(f"it names the file {name!r:.80}, which no bundle has")
-        try:
-            unknown = unknown_rules(values["cleaning"])
-            if unknown:
-                raise ValueError(f"its cleaning rule {unknown[0]!r} is unknown to this newsbert")
-            if not values["temperature"] > 0:
-                raise ValueError(f"its temperature is {values['temperature']!r}, which no logits can be divided by")
-            if not 0 <= values.get("review_below", 0) <= 1:
-                raise ValueError(f"its review_below is {values['review_below']!r}, and not from 0 to 1")
-            values["graphs"] = {name: Graph(**graph) for name, graph in values["graphs"].items()}
-            values["golden"] = [Golden(**golden) for golden in values["golden"]]
-            return cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it is incomplete: {error}") from error
+            raise ValueError(f"its format_version is {version!r:.80}, and this newsbert reads {FORMAT_VERSION}")
+        contract = typed_json.read(cls, values)
+        contract_check.check(contract)
+        return contract
 
 
 @dataclass(frozen=True)

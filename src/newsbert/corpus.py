@@ -20,6 +20,7 @@ from newsbert.evaluation import IntArray
 from newsbert.ragged import Ragged, RaggedWriter, mapped
 from newsbert.rows import AG_NEWS_COLUMNS, Row
 from newsbert.sources import SPLIT_NAMES, Source
+from newsbert.terminal import has_controls
 from newsbert.text import CLEANING_RULES, clean, join
 
 Labels = NDArray[np.int32]
@@ -190,6 +191,9 @@ class _LabelIds:
     def __init__(self, source: Source, labels: Sequence[str], column: str | None) -> None:
         self._column = label_column_of(source, column)
         self._names = tuple(labels) or source.label_names
+        for name in self._names or ():
+            if has_controls(name):
+                raise DataError(f"the label {name!r:.80} holds a control character", "rename it: --labels A,B")
         self._first_id = source.first_id
         self._known: dict[int | str, int] = {}
         if self._names is not None:
@@ -235,6 +239,9 @@ def label_value(value: Any) -> int | str:
     """A label as it stands in a file: an id, also one written as text or as a whole float, or a name.
 
     Only what an id looks like when it is written is one: `007` is a name. Nothing is the empty text.
+
+    Raises:
+        DataError: If it is a list or an object, or holds a control character.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: an empty cell to pandas
         return ""
@@ -244,5 +251,7 @@ def label_value(value: Any) -> int | str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if has_controls(str(value).strip()):
+        raise DataError(f"the label {value!r:.80} holds a control character", "remove it from the file")
     text = clean(str(value), ("unicode", "whitespace"))
     return int(text) if ID.fullmatch(text) else text

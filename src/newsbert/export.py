@@ -38,12 +38,6 @@ def example_inputs(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     return input_ids, attention_mask
 
 
-def write_weights(model: PreTrainedModel, directory: Path) -> None:
-    """Write `config.json`, `model.safetensors`, and `model.pth` (tensors only, for TorchServe's deployment plugin)."""
-    model.save_pretrained(str(directory))
-    torch.save(model.state_dict(), directory / "model.pth")
-
-
 def write_onnx(model: PreTrainedModel, file: Path) -> None:
     """Write the model as an ONNX graph with dynamic batch and sequence sizes and fp32 logits."""
     axes = {0: "batch", 1: "sequence"}

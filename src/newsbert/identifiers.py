@@ -5,9 +5,11 @@ What comes through may stand in a path, a URL, a filter or a command. What does 
 
 import re
 import urllib.parse
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from newsbert.errors import NewsbertError, TrackingError, UsageError
+from newsbert.terminal import has_controls
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
@@ -18,6 +20,7 @@ _RESERVED_ALIAS = re.compile(r"latest|[vV][0-9]+")
 _EXPERIMENT_ID = re.compile(r"[0-9]{1,20}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_MIN_LABELS = 2
 _STORES = {"s3", "gs", "wasb", "wasbs", "abfs", "abfss", "hdfs", "dbfs", "file", ""}
 """Schemes of artifact locations that MLflow reads with credentials of their own, or none."""
 _AZURE_HOST = re.compile(
@@ -115,6 +118,28 @@ def parse_digest(text: object, origin: str) -> str:
         TrackingError: If it is none.
     """
     return _parse(_DIGEST, text, origin, "a SHA-256", "train and register the model again", TrackingError)
+
+
+def is_digest(text: object) -> bool:
+    """Return whether a text is a SHA-256 in hexadecimal."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Check names of labels, which go into tables, metrics, URLs of dashboards and terminals.
+
+    Raises:
+        ValueError: If there are fewer than two, or one is empty, there twice, or holds a control character.
+    """
+    if len(labels) < _MIN_LABELS:
+        raise ValueError(f"it has the labels {list(labels)!r:.80}; a classifier needs two or more")
+    for label in labels:
+        if not label.strip():
+            raise ValueError(f"its label {label!r} is empty")
+        if has_controls(label):
+            raise ValueError(f"its label {label!r:.80} holds a control character")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"it has a label twice: {', '.join(labels):.200}")
 
 
 def is_file_name(text: object) -> bool:

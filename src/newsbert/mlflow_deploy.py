@@ -27,6 +27,7 @@ from newsbert.deployment import CREATE_KEYS, HELP, LOCAL_SETTINGS, VERSION, Opti
 from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
 from newsbert.management import ModelServer
 from newsbert.model import Prediction
+from newsbert.terminal import show_controls
 
 try:
     import mlflow_torchserve
@@ -44,7 +45,7 @@ class DeploymentError(MlflowException, click.ClickException):  # type: ignore[mi
     """What callers of MLflow expect to be raised; its command line prints it instead of a traceback."""
 
     def __init__(self, error: NewsbertError) -> None:
-        super().__init__(f"{error.message}\nHint: {error.hint}" if error.hint else error.message)
+        super().__init__(show_controls(f"{error.message}\nHint: {error.hint}" if error.hint else error.message))
         self.exit_code = error.exit_code  # type: ignore[misc]
 
 
@@ -278,7 +279,7 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
             stop=threading.Event(),
             on_ready=lambda model, server: click.echo(f"{model} is ready on {server.address.url}; Ctrl+C stops it"),
             on_log=lambda line: None,
-            on_problem=lambda problem: click.echo(problem.text(), err=True),
+            on_problem=lambda problem: click.echo(show_controls(problem.text()), err=True),
         )
 
 

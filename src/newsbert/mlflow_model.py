@@ -4,10 +4,12 @@ The bundle travels as `extra_files`; `python_function` loads it from there and t
 torch nor transformers.
 """
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle import Bundle
+from newsbert.bundle import Bundle, files_of
+from newsbert.errors import NewsbertError, UsageError
 from newsbert.requirements import pinned, versions
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 BUNDLE_SUBPATH = "extra_files"
 """Where `mlflow.pytorch.save_model` puts extra files below the model."""
+
+PLUGIN_WEIGHTS = "model.pth"
 
 
 def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model: "PreTrainedModel") -> None:
@@ -71,6 +75,45 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
         ),
     )
     mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
+    """Write a logged model that mlflow-torchserve's own target can pack: what a runtime reads, and `model.pth`.
+
+    Its archiver wants a serialized file. Our handler reads none: it is the model's state dict, tensors only.
+
+    Args:
+        bundle: A verified bundle.
+        directory: Does not exist yet.
+        runtime: Name of the runtime whose files the archive is to hold.
+
+    Raises:
+        UsageError: If `directory` exists.
+        NewsbertError: If it cannot be written; nothing of it is left.
+    """
+    import torch
+    from mlflow.models import Model as MlflowModel
+    from safetensors.torch import load_file
+
+    names = files_of(runtime)
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UsageError(f"{directory} exists", "name a directory that does not: --output DIRECTORY") from error
+    except OSError as error:
+        raise NewsbertError(f"{directory} cannot be made: {error.strerror}", "check its parent's rights") from error
+    try:
+        for name in names:
+            shutil.copyfile(bundle.path / name, directory / name)
+        torch.save(load_file(bundle.path / "model.safetensors"), directory / PLUGIN_WEIGHTS)
+        logged = MlflowModel()
+        logged.add_flavor("pytorch", model_data=PLUGIN_WEIGHTS, extra_files=[{"path": name} for name in names])
+        logged.save(str(directory / "MLmodel"))
+    except BaseException as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise NewsbertError(f"{directory} cannot be written: {error}", "check the disk: df -h .") from error
+        raise
 
 
 def requirements() -> list[str]:

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import newsbert
 from newsbert import archive, handler, java, runtimes, torch_standin
 from newsbert.bundle import Bundle, files_of
 from newsbert.mlflow_deploy import DeploymentError, NewsbertTarget
+from tests.conftest import Cli
 
 NAME = "news_classification"
 Mlflow = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -452,19 +454,26 @@ def test_run_local_serves_until_it_is_interrupted(
 
 @pytest.mark.parametrize("with_torch", [True, False], ids=["torch", "no torch"])
 def test_the_plugins_own_target_keeps_working(
-    tmp_path_factory: pytest.TempPathFactory, mlflow_command: Mlflow, with_torch: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    trained: tuple[newsbert.TrainResult, str],
+    cli: Cli,
+    mlflow_command: Mlflow,
+    with_torch: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the README says: without a word about workers it would start none."""
+    """With the command that `newsbert archive --for-plugin` prints."""
     from mlflow.deployments import get_deploy_client
 
+    written = cli("archive", "TinyModel/1", "--for-plugin", "--output", tmp_path, "--tracking-uri", trained[1])
+    assert written.returncode == 0, written.stderr
+    command = shlex.split(next(line for line in written.stderr.splitlines() if "mlflow deployments" in line))
+    arguments = command[command.index("deployments") + 1 :]
     with _torchserve(tmp_path_factory.mktemp("stock"), tokens=False, with_torch=with_torch) as running:
         properties = str(running.home / "config.properties")
         created = mlflow_command(
-            "create", "-t", "torchserve", "-m", "models:/TinyModel/1", "--name", NAME,
-            "-C", f"HANDLER={handler.__file__}", "-C", f"EXPORT_PATH={running.store}",
-            "-C", "initial_workers=1", "-C", "synchronous=true", "-C", "batch_size=8",
-            CONFIG_PROPERTIES=properties,
-        )  # fmt: skip
+            *arguments, "-C", f"EXPORT_PATH={running.store}", "-C", "batch_size=8", CONFIG_PROPERTIES=properties
+        )
         assert f"deployment {NAME}/1.0 is created" in _succeeded(created)
         described = mlflow_command("get", "-t", "torchserve", "--name", NAME, CONFIG_PROPERTIES=properties)
         assert '"status": "READY"' in _succeeded(described)

@@ -116,12 +116,9 @@ def test_the_logged_model_has_both_flavors_pins_and_no_pickle(trained: tuple[new
     assert {"pytorch", "python_function"} <= set(info.flavors)
     where = Path(mlflow.artifacts.download_artifacts(f"models:/{result.version}"))
     files = {str(file.relative_to(where)) for file in where.rglob("*") if file.is_file()}
-    assert {"data/model.pt2", "extra_files/newsbert.json", "extra_files/model.pth"} <= files
-    assert not any(name.endswith((".pkl", ".pickle", "pickle_module_info.txt")) for name in files)
+    assert {"data/model.pt2", "extra_files/newsbert.json"} <= files
+    assert not any(name.endswith((".pkl", ".pickle", ".pth", ".bin", "pickle_module_info.txt")) for name in files)
     assert all("==" in line for line in (where / "requirements.txt").read_text().splitlines() if line.strip())
-    import torch
-
-    torch.load(where / "extra_files" / "model.pth", weights_only=True)
 
 
 def test_registering_twice_gives_the_same_version(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:

@@ -90,11 +90,11 @@ def test_a_run_with_them_is_not_unpickled_when_it_is_registered(cli: Cli, evil: 
     """As whoever can write to the artifacts could put them into a run."""
     trained = cli("train", "--base-model", evil, "--epochs", 1, "--samples", 8, "--max-length", 48)
     assert trained.returncode == 0, trained.stderr
-    found = list(Path("mlruns").rglob("model.pth"))
-    assert found
-    for place in found:
+    contracts = list(Path("mlruns").rglob(CONTRACT_FILE))
+    assert contracts
+    for contract in contracts:
         for name in PLACES:
-            shutil.copy(evil / name, place.with_name(name))
+            shutil.copy(evil / name, contract.with_name(name))
     for arguments in (("register", "--model-name", "Evil"), ("predict", "--model", "Evil", "goal")):
         cli(*arguments)
     assert not planted.exists()

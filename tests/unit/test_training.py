@@ -26,7 +26,7 @@ def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult
     assert bundle.contract.metrics["accuracy"] == result.metrics["accuracy"]
     assert set(bundle.contract.files) >= {
         "config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "class_mapping.json",
-        "model.onnx", "model.pth", "requirements.txt", "README.md",
+        "model.onnx", "requirements.txt", "README.md",
     }  # fmt: skip
     assert json.loads((result.bundle / "class_mapping.json").read_text()) == dict(zip("012", LABELS, strict=True))
 

@@ -19,6 +19,8 @@ Examples:
     newsbert archive BertModel@champion --workers 2 --batch-size 16
 
     newsbert archive bundles/my-model --name BertModel/2
+
+    newsbert archive BertModel/2 --for-plugin --output models
 """
 
 
@@ -28,6 +30,14 @@ def archive(
     name: Annotated[
         str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")
     ] = None,
+    for_plugin: Annotated[
+        bool,
+        typer.Option(
+            "--for-plugin",
+            help="Write news_classification/, an MLflow model with a model.pth, which `mlflow deployments create -t "
+            "torchserve` packs.",
+        ),
+    ] = False,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
@@ -49,6 +59,14 @@ def archive(
     )
     from newsbert import api, bundle
 
+    if for_plugin:
+        said, directory = api.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
+        if screen.as_json:
+            screen.document({"model": said, "directory": str(directory)})
+            return
+        screen.result(str(directory))
+        screen.next_command(shlex.join(api.plugin_command(directory)))
+        return
     said, file = api.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
     size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
     if screen.as_json:

@@ -11,6 +11,7 @@ from newsbert.cli.options import Debug, Json, ModelOption, TrackingUri, setting
 from newsbert.cli.output import Output
 from newsbert.errors import UsageError
 from newsbert.settings import ServeSettings
+from newsbert.terminal import show_controls
 
 if TYPE_CHECKING:
     from newsbert.explanation import Explanation
@@ -75,15 +76,15 @@ def _render(name: str, explained: "Explanation") -> None:
     console = Console(highlight=False)
     prediction = explained.prediction
     review = ", a person should see it" if prediction.review else ""
-    console.print(Text(f"{prediction.label} {prediction.score:.3f}{review}  ({name})", style="bold"))
+    console.print(Text(show_controls(f"{prediction.label} {prediction.score:.3f}{review}  ({name})"), style="bold"))
     least = max((abs(word.attribution) for word in explained.words), default=0.0) / 10
     shown, after = Text(), 0
     for word in explained.words:
         style = "" if abs(word.attribution) < least else "black on green" if word.attribution > 0 else "white on red"
-        shown.append(explained.text[after : word.start])
-        shown.append(word.text, style)
+        shown.append(show_controls(explained.text[after : word.start]))
+        shown.append(show_controls(word.text), style)
         after = word.end
-    shown.append(explained.text[after:], "dim")
+    shown.append(show_controls(explained.text[after:]), "dim")
     console.print(shown)
     said = sorted(explained.words, key=lambda word: -abs(word.attribution))[:MOST_WORDS]
     probability = prediction.probabilities[explained.label]

@@ -1,5 +1,6 @@
 """Everything that prints: results on stdout, everything else on stderr; people or machines as readers."""
 
+import codecs
 import json
 import math
 import sys
@@ -17,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from newsbert.errors import NewsbertError
+from newsbert.terminal import show_controls
 from newsbert.uris import mask_credentials
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ class Output:
         self.as_json = as_json
         self.log_format = log_format
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        # A chunk of a container's output may end within a character.
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decode_output, self._decode_log = decoder("replace").decode, decoder("replace").decode
 
     @property
     def is_terminal(self) -> bool:
@@ -53,7 +58,7 @@ class Output:
 
     def result(self, text: str) -> None:
         """Write a line of the result."""
-        print(text)  # noqa: T201
+        print(show_controls(text))  # noqa: T201
 
     def help(self, context: typer.Context) -> None:
         """Write a command's help."""
@@ -69,32 +74,31 @@ class Output:
         Where it would be too wide to keep words whole, every row is a list of what it has in each column.
         """
         console = Console(highlight=False)
-        cells = [list(row) for row in rows]
+        headers = [show_controls(header) for header in headers]
+        cells = [[show_controls(cell) for cell in row] for row in rows]
         if not cells:
             return
         least = _least_widths([headers, *cells])
         fits = sum(width + 3 for width in least) + 1 <= console.width
         table = _across(headers, cells, words, least) if fits else _down(headers, cells)
-        table.title = title and escape(title)
+        table.title = title and escape(show_controls(title))
         table.title_justify, table.title_style = "left", "bold"
         console.print(table)
 
     def raw(self, output: bytes) -> None:
         """Pass on what another newsbert wrote as its result."""
-        sys.stdout.buffer.write(output)
-        sys.stdout.buffer.flush()
+        print(show_controls(self._decode_output(output)), end="", flush=True)  # noqa: T201
 
     def raw_log(self, log: bytes) -> None:
         """Pass on what another newsbert said of how things go."""
-        sys.stderr.buffer.write(log)
-        sys.stderr.buffer.flush()
+        print(show_controls(self._decode_log(log)), end="", file=sys.stderr, flush=True)  # noqa: T201
 
     def log(self, text: str) -> None:
         """Say how things go."""
         if self.log_format == "json":
             self.event("log", text)
         else:
-            self.err.print(escape(mask_credentials(text)))
+            self.err.print(_plain(text))
 
     def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
         """Log a JSON object in one line."""
@@ -107,15 +111,15 @@ class Output:
         self._line(problem.json() if self.log_format == "json" else problem.text())
 
     def _line(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        print(show_controls(line), file=sys.stderr, flush=True)  # noqa: T201
 
     def note(self, text: str) -> None:
         """Say what the user should know."""
-        self.err.print(f"[yellow]Note:[/yellow] {escape(mask_credentials(text))}")
+        self.err.print(f"[yellow]Note:[/yellow] {_plain(text)}")
 
     def next_command(self, command: str) -> None:
         """Show the command that comes next."""
-        self.err.print(f"[dim]Next:[/dim] {escape(command)}")
+        self.err.print(f"[dim]Next:[/dim] {_plain(command)}")
 
     def error(self, error: NewsbertError, debug: bool = False) -> None:
         """Report an error that the user can act on."""
@@ -130,9 +134,9 @@ class Output:
         for note in getattr(error, "__notes__", ()):
             self.note(note)
         # One line each, also where a library's words or a path hold line breaks.
-        self.err.print(f"[bold red]Error:[/bold red] {escape(' '.join(message.splitlines()))}")
+        self.err.print(f"[bold red]Error:[/bold red] {_plain(' '.join(message.splitlines()))}")
         if hint:
-            self.err.print(f"[bold]Hint:[/bold] {escape(' '.join(hint.splitlines()))}")
+            self.err.print(f"[bold]Hint:[/bold] {_plain(' '.join(hint.splitlines()))}")
         if error.examined:
             self.err.print("[bold]Hint:[/bold] newsbert doctor")
 
@@ -154,6 +158,11 @@ class Output:
             yield progress
         finally:
             progress.close()
+
+
+def _plain(text: str) -> str:
+    """Return text whose credentials are masked and in which nothing is markup to rich or an order to a terminal."""
+    return escape(show_controls(mask_credentials(text)))
 
 
 def _across(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, least: Sequence[int]) -> Table:
@@ -234,9 +243,9 @@ class Progress:
 
     def _show(self, name: str, done: int, total: int | None, detail: str) -> None:
         if self._task is None:
-            self._task = self._bar.add_task(name, total=total, detail=detail)
+            self._task = self._bar.add_task("", total=total, detail="")
             self._bar.start()
-        self._bar.update(self._task, description=name, completed=done, total=total, detail=detail)
+        self._bar.update(self._task, description=_plain(name), completed=done, total=total, detail=_plain(detail))
 
 
 def duration(seconds: float) -> str:

@@ -154,7 +154,13 @@ class Runtime:
         batches = list(sub_batches(measured.tokens, most))
 
         def run(graph: Graph, rows: list[int]) -> None:
-            logits[rows] = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
+            batch = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
+            if batch.shape != (len(rows), logits.shape[1]):
+                raise ModelError(
+                    f"the graph gives {batch.shape} logits for {len(rows)} texts and {logits.shape[1]} labels",
+                    "train or fetch the model again",
+                )
+            logits[rows] = batch
 
         if self._pool is not None and self._single is not None and len(batches) > 1:
             # The longest first: no core should begin it when the others are done.

@@ -59,8 +59,15 @@ class OnnxGraph:
         self._session = session(file, threads)
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
-        """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
-        (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
+        """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`.
+
+        Raises:
+            ModelError: If the graph does not take them.
+        """
+        try:
+            (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
+        except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
+            raise ModelError(f"the graph fails: {error}", "train or fetch the model again") from error
         return logits  # type: ignore[no-any-return]
 
 

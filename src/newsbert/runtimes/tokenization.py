@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from newsbert.errors import ModelError
 from newsbert.truncation import Truncation
 
 Ids = NDArray[np.int64]
+
+_TRIED = "Stocks fall. "
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,25 @@ class SequenceTokenizer:
 
     @classmethod
     def load(cls, file: Path, max_length: int, pad_id: int) -> "SequenceTokenizer":
-        """Load a `tokenizer.json`, reading at most `max_length` tokens of a sequence, special tokens included."""
-        backend = Tokenizer.from_file(str(file))
-        # Whatever the file says of lengths is overridden: the contract's max_length is the only one there is.
-        backend.no_padding()
-        backend.enable_truncation(max_length)
-        return cls(backend, max_length, pad_id, Truncation(backend, max_length))
+        """Load a `tokenizer.json`, reading at most `max_length` tokens of a sequence, special tokens included.
+
+        Raises:
+            ModelError: If it is no tokenizer, or one that makes no tokens of a text.
+        """
+        try:
+            backend = Tokenizer.from_file(str(file))
+            # Whatever the file says of lengths is overridden: the contract's max_length is the only one there is.
+            backend.no_padding()
+            backend.enable_truncation(max_length)
+            loaded = cls(backend, max_length, pad_id, Truncation(backend, max_length))
+            encoded = loaded.encode([_TRIED, _TRIED * max_length])
+        except BaseException as error:  # tokenizers raises Exception itself, and what Rust panics with is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            raise ModelError(f"{file} cannot be loaded: {error}", "train or fetch the model again") from error
+        if not all(encoded):
+            raise ModelError(f"{file} makes no tokens of a text", "train or fetch the model again")
+        return loaded
 
     def encode(self, sequences: Sequence[str]) -> list[list[int]]:
         """Return the token ids of every sequence, special tokens included, each of its own length."""
