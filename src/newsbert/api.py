@@ -149,6 +149,7 @@ def register(
     name: str,
     alias: str | None = None,
     *,
+    sign: str | Path | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
 ) -> Version:
@@ -159,18 +160,20 @@ def register(
             logged first where that was not done.
         name: The registered model; made if there is none.
         alias: An alias to point at the version.
+        sign: A private key in PEM to sign the model with; `NEWSBERT_SIGNING_PASSPHRASE` has its passphrase.
         tracking_uri: MLflow's; as configured if not given.
         experiment: MLflow's; as configured if not given.
 
     Raises:
         NewsbertError: If there is no such model, or the registry refuses.
     """
+    key = None if sign is None else Path(sign)
     if source is not None and Path(source).is_dir():
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
-        return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias)
-    return connect(tracking_uri, experiment).register(source, name, alias)
+        return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias, key)
+    return connect(tracking_uri, experiment).register(source, name, alias, sign=key)
 
 
 @contextlib.contextmanager

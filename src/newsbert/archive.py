@@ -79,7 +79,7 @@ def write(
     """
     runtime = runtimes.chosen(bundle, settings.runtime)
     bundle.verify(only=files_of(runtime))
-    content: dict[str, bytes | Path] = {each: bundle.path / each for each in files_of(runtime)}
+    content = bundle.files(runtime)
     # JSON is YAML, and the serving side need not install a YAML writer for it.
     content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
     content[MANIFEST_NAME] = _manifest(served_name, version)

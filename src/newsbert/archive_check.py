@@ -14,9 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newsbert import archive
+from newsbert import archive, signing
 from newsbert.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
-from newsbert.bundle import RUNTIME_FILES
+from newsbert.bundle import CONTRACT_FILE, RUNTIME_FILES, SIGNATURE_FILE
 from newsbert.errors import ModelError
 
 _LOCAL = struct.Struct("<4s2xHH8xIIHH")
@@ -44,8 +44,8 @@ class _RefusedError(Exception):
     """What an archive holds that it must not."""
 
 
-def take(file: Path, copy: Path) -> Path:
-    """Copy an archive into a private directory, check the copy and return its path.
+def take(file: Path, copy: Path) -> str | None:
+    """Copy an archive into a private directory, check the copy and return which trusted key has signed its model.
 
     What is served is the copy: neither the name of `file` nor a change of it after the check matters.
 
@@ -54,7 +54,8 @@ def take(file: Path, copy: Path) -> Path:
         copy: Where it goes; in a directory of this user alone.
 
     Raises:
-        ModelError: If it could do anything but answer with its model, or cannot be copied.
+        ModelError: If it could do anything but answer with its model, is not signed by a trusted key where there are
+            some, or cannot be copied.
     """
     try:
         # Not blocking: opened for reading, a named pipe would wait for a writer.
@@ -66,8 +67,7 @@ def take(file: Path, copy: Path) -> Path:
                 _copy(source, target, found.st_size)
     except OSError as error:
         raise ModelError(f"{file} cannot be copied to be served: {error}", "check it and the disk: df -h") from error
-    check(copy, file)
-    return copy
+    return check(copy, file)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
@@ -77,21 +77,26 @@ def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
         size -= len(block)
 
 
-def check(file: Path, name: Path | None = None) -> None:
+def check(file: Path, name: Path | None = None) -> str | None:
     """Refuse an archive that could do anything but answer with its model.
 
     Args:
         file: The archive.
         name: What errors call it; `file` if nothing else.
 
+    Returns:
+        The trusted key that signed its model; nothing if no keys are set.
+
     Raises:
-        ModelError: If it holds another file, handler or setting than `archive.write` would give it, or is no archive.
+        ModelError: If it holds another file, handler or setting than `archive.write` would give it, is not signed by a
+            trusted key where there are some, or is no archive.
     """
     runtime = archive.served(file).runtime
     try:
         with zipfile.ZipFile(file) as content, file.open("rb") as stream:
             _check_names([info.filename for info in content.infolist()], runtime)
             _check_entries(content, stream)
+            signed_by = _check_signature(content, str(name or file))
             _check_manifest(_json(content, MANIFEST_NAME))
             _check_configuration(_json(content, CONFIG_NAME))
             _check_handler(content)
@@ -107,6 +112,7 @@ def check(file: Path, name: Path | None = None) -> None:
         zipfile.BadZipFile,
     ) as error:
         raise ModelError(f"{name or file} is not served: {error}", _HINT) from error
+    return signed_by
 
 
 def _check_names(names: list[str], runtime: str) -> None:
@@ -114,7 +120,7 @@ def _check_names(names: list[str], runtime: str) -> None:
         raise _RefusedError(f"there is no runtime {runtime!r}")
     expected = {*RUNTIME_FILES[runtime], CONFIG_NAME, MANIFEST_NAME, HANDLER_NAME}
     for name in names:
-        if name not in expected:
+        if name not in expected and (name != SIGNATURE_FILE or names.count(name) > 1):
             raise _RefusedError(f"it holds {name[:200]!r}")
     for name in sorted(expected):
         if names.count(name) != 1:
@@ -142,16 +148,26 @@ def _check_entries(content: zipfile.ZipFile, stream: Any) -> None:
         raise _RefusedError("it holds more than its directory says")
 
 
+def _check_signature(content: zipfile.ZipFile, name: str) -> str | None:
+    signature = _read_text(content, SIGNATURE_FILE) if SIGNATURE_FILE in content.namelist() else None
+    hint = "sign the model, then write its archive again: newsbert archive MODEL"
+    return signing.check(content.read(CONTRACT_FILE), signature, name, hint)
+
+
 def _check_handler(content: zipfile.ZipFile) -> None:
     own = (resources.files("newsbert") / HANDLER_NAME).read_bytes()
     if content.getinfo(HANDLER_NAME).file_size != len(own) or content.read(HANDLER_NAME) != own:
         raise _RefusedError(f"its {HANDLER_NAME} is not that of this version of newsbert")
 
 
-def _json(content: zipfile.ZipFile, name: str) -> Any:
+def _read_text(content: zipfile.ZipFile, name: str) -> bytes:
     if content.getinfo(name).file_size > _MAX_TEXT_BYTES:
         raise _RefusedError(f"its {name} is too large")
-    return json.loads(content.read(name), object_pairs_hook=_once)
+    return content.read(name)
+
+
+def _json(content: zipfile.ZipFile, name: str) -> Any:
+    return json.loads(_read_text(content, name), object_pairs_hook=_once)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def write(
     # The graph that ships is the graph that is scored.
     (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
-    runtime = runtimes.load(Bundle.read(part))
+    runtime = runtimes.load(Bundle.read_unsigned(part))
     started = time.perf_counter()
     probabilities = _predict(runtime, rows.test.texts)
     speed = len(rows.test) / (time.perf_counter() - started)

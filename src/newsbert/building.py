@@ -94,7 +94,8 @@ def contexts(
         base = image.render_base(settings, pins, work)
         trainer_image = image.render_trainer(base, settings, shipped)
         serving_image = image.render_serving(bundle, located, base, trainer_image, settings, pins)
-        yield Plan((base, trainer_image, serving_image), located, _notes(differences, settings))
+        signed = (f"{located.name} is signed by {bundle.signed_by}",) if bundle.signed_by else ()
+        yield Plan((base, trainer_image, serving_image), located, (*signed, *_notes(differences, settings)))
 
 
 def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:

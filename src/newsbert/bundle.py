@@ -8,15 +8,16 @@ bundle's.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert import contract_check, typed_json
+from newsbert import contract_check, signing, typed_json
 from newsbert.errors import ModelError, UsageError
 
-CONTRACT_FILE = "newsbert.json"
+CONTRACT_FILE, SIGNATURE_FILE = signing.CONTRACT_FILE, signing.SIGNATURE_FILE
 LABELS_FILE = "class_mapping.json"
 REVIEW_FILE = "review.csv"
 FORMAT_VERSION = 1
@@ -159,22 +160,48 @@ class Bundle:
         path: Its directory.
         contract: Its contract.
         digest: SHA-256 of the contract, which stands for all files.
+        signature: Its signature, if it has one.
+        signed_by: The trusted key that made that, where `trusted_keys` are set.
     """
 
     path: Path
     contract: Contract
     digest: str
+    signature: bytes | None = dataclasses.field(default=None, repr=False)
+    signed_by: str | None = None
 
     @classmethod
-    def read(cls, path: Path) -> "Bundle":
-        """Read the contract of the bundle in `path`.
+    def read(cls, path: Path, name: str | None = None, run_id: str | None = None) -> "Bundle":
+        """Read the contract of the bundle in `path`; where `trusted_keys` are set, one of them must have signed it.
+
+        Args:
+            path: Its directory.
+            name: What errors call it, such as `BertModel/2`; its path by default.
+            run_id: The run that it is of, by which it can be signed; its path by default.
+
+        Raises:
+            ModelError: If it is no bundle, one that this version cannot read, or not signed by a trusted key.
+        """
+        model_name = (name or "").rpartition("/")[0] or "NAME"
+        register = ["newsbert", "register", run_id or str(path), "--model-name", model_name, "--sign", "KEY.pem"]
+        hint = f"if you know who made it, sign it: {shlex.join(register)}"
+        return cls._read(path, lambda content, signature: signing.check(content, signature, name or str(path), hint))
+
+    @classmethod
+    def read_unsigned(cls, path: Path) -> "Bundle":
+        """Read a bundle as `read` does, whoever has signed it: one that is being made, or is to be signed.
 
         Raises:
             ModelError: If it is no bundle, or one that this version cannot read.
         """
+        return cls._read(path, lambda content, signature: None)
+
+    @classmethod
+    def _read(cls, path: Path, check_signature: Callable[[bytes, bytes | None], str | None]) -> "Bundle":
         name = CONTRACT_FILE
         try:
-            content = (path / CONTRACT_FILE).read_bytes()
+            content, signature = (path / CONTRACT_FILE).read_bytes(), signing.read(path)
+            signed_by = check_signature(content, signature)
             contract = Contract.from_json(content.decode("utf-8"))
             name = LABELS_FILE
             labels = json.loads((path / LABELS_FILE).read_text(encoding="utf-8"))
@@ -184,7 +211,31 @@ class Bundle:
             raise ModelError(f"{path} is no readable bundle: {name}: {error}", _RETRAIN) from error
         if labels != class_mapping(contract.labels):
             raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN)
-        return cls(path, contract, hashlib.sha256(content).hexdigest())
+        return cls(path, contract, hashlib.sha256(content).hexdigest(), signature, signed_by)
+
+    def files(self, runtime: str) -> dict[str, bytes | Path]:
+        """Return what goes with it to where a runtime reads it, by name: a path or content; its signature, too.
+
+        Raises:
+            UsageError: If there is no such runtime.
+        """
+        files: dict[str, bytes | Path] = {name: self.path / name for name in files_of(runtime)}
+        return files | ({SIGNATURE_FILE: self.signature} if self.signature else {})
+
+    def sign(self, key: Path) -> tuple[bytes, str]:
+        """Sign the contract that was read, and return the signature and the SHA-256 of the public key.
+
+        Raises:
+            ModelError: If another contract is there by now, or it cannot be read.
+            NewsbertError: As `signing.sign` does.
+        """
+        try:
+            content = (self.path / CONTRACT_FILE).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror or error}", "check its rights") from error
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise ModelError(f"{self.path} was changed while it was read", "see who changes it, and try again")
+        return signing.sign(content, key)
 
     def verify(self, only: tuple[str, ...] | None = None) -> None:
         """Check that the files are those that training wrote.
@@ -215,8 +266,9 @@ class Bundle:
             self._check_nothing_added()
 
     def _check_nothing_added(self) -> None:
+        expected = {CONTRACT_FILE, *self.contract.files, *([SIGNATURE_FILE] if self.signature else [])}
         try:
-            added = sorted({file.name for file in self.path.iterdir()} - {CONTRACT_FILE, *self.contract.files})
+            added = sorted({file.name for file in self.path.iterdir()} - expected)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be read: {error.strerror or error}", "check its rights") from error
         if added:
@@ -251,7 +303,7 @@ def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:
     files = {file.name: sha256_of(file) for file in sorted(path.iterdir()) if file.name != CONTRACT_FILE}
     content = Contract(**contract, files=files).to_json()
     (path / CONTRACT_FILE).write_text(content, encoding="utf-8")
-    return Bundle.read(path)
+    return Bundle.read_unsigned(path)
 
 
 def class_mapping(labels: list[str]) -> dict[str, str]:

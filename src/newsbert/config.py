@@ -242,6 +242,26 @@ def model_name(flag: str | None = None) -> str | None:
     return None if value is None else str(value)
 
 
+def trusted_keys() -> tuple[Path, ...]:
+    """Return the files of the public keys of which one must have signed a model; none where all models are loaded.
+
+    Raises:
+        UsageError: If the setting names no file.
+    """
+    value, origin = _given(TrackingSettings, "", _read_file(), {}).get("trusted_keys", ([], ""))
+    if value == []:
+        return ()
+    files = _convert(value, tuple[str, ...], origin)
+    if not files:  # not as if there were none: who writes a blank there wants a key
+        raise UsageError(f"{origin}: {value!r} names no file", "name a file with a public key, or remove the setting")
+    return tuple(Path(file) if file.startswith("~") else Path(file).absolute() for file in files)
+
+
+def signing_passphrase() -> bytes | None:
+    """Return the passphrase of the key that signs: `NEWSBERT_SIGNING_PASSPHRASE`, where it is set."""
+    return os.environ.get("NEWSBERT_SIGNING_PASSPHRASE", "").encode() or None
+
+
 def default_of(section: type, name: str) -> str:
     """The default of a setting as `--help` shows it."""
     default = next(setting.default for setting in dataclasses.fields(section) if setting.name == name)
@@ -475,9 +495,12 @@ def further_origins() -> list[str]:
 def child_environment(**extra: str) -> dict[str, str]:
     """Return the environment for a program that newsbert starts: this one's, and what `extra` adds or replaces.
 
-    Python in it, and in what that starts, imports nothing from its working directory: `rich.py` there would be run.
+    Python in it, and in what that starts, imports nothing from its working directory: `rich.py` there would be run. It
+    trusts the same keys, though neither `newsbert.toml` nor relative paths mean the same to it.
     """
-    return {**os.environ, "PYTHONSAFEPATH": "1", **extra}
+    keys = ",".join(map(str, trusted_keys()))
+    trusted = {"NEWSBERT_TRUSTED_KEYS": keys} if keys else {}
+    return {**os.environ, "PYTHONSAFEPATH": "1", **trusted, **extra}
 
 
 def _read_file() -> dict[str, Any]:

@@ -2,23 +2,30 @@
 
 import contextlib
 import http.client
+import io
 import shlex
 import threading
 import time
 import urllib.error
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from newsbert import api, image, loopback, probe
+from newsbert import api, config, image, loopback, probe, signing
 from newsbert.address import Address, check_ports, claim_port
-from newsbert.bundle import Bundle
+from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.engine import Container, Engine
-from newsbert.errors import NotFoundError, ServingError
+from newsbert.errors import ModelError, NotFoundError, ServingError
 from newsbert.image_reference import ImageReference
 from newsbert.settings import ImageSettings, ServeSettings
+from newsbert.target import ARCHIVE
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
 """Inside of a container, whatever they are on this machine: there no two can be the same."""
+
+_MAX_ENTRY_BYTES = 2**20
+"""Of what an archive in an image holds, which nothing has checked when it is read: what is longer is no contract."""
 
 PROBE = ("python", "-m", "newsbert.probe")
 
@@ -71,6 +78,27 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
     return tag
 
 
+def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
+    """Return the contract of the model in a serving image, and the trusted key that signed it, where keys are set.
+
+    Raises:
+        ModelError: If it is no serving image, or its model is not signed by a trusted key.
+    """
+    content = engine.read_file(image, ARCHIVE)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
+            contract = _read_entry(archive, CONTRACT_FILE)
+            signature = _read_entry(archive, SIGNATURE_FILE) if SIGNATURE_FILE in archive.namelist() else None
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
+    return contract, signing.check(contract, signature, image, "sign the model, then newsbert build-image MODEL")
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as stream:
+        return stream.read(_MAX_ENTRY_BYTES)
+
+
 @contextlib.contextmanager
 def serving(
     tag: str, settings: ServeSettings, stop: threading.Event, on_log: Callable[[str], None], *, keep: bool = False
@@ -86,10 +114,14 @@ def serving(
         keep: Leave it running at the end of the block.
 
     Raises:
+        ModelError: If trusted keys are set, and none of them has signed the model in the image.
         UsageError: If a port is to be for two things.
         ServingError: If it ends or does not answer in time, or a port is in use.
     """
     check_ports(settings)
+    if config.trusted_keys():
+        _, signed_by = read_contract(Engine(), tag)
+        on_log(f"the model in {tag} is signed by {signed_by}")
     address = Address(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
     told = environment(settings)

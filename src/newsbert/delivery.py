@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert import locks
-from newsbert.bundle import Bundle
+from newsbert.bundle import SIGNATURE_FILE, Bundle
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.events import Event, Note
 
@@ -110,7 +110,7 @@ def deliver(run: "RunLog", bundle: Path, on_event: Callable[[Event], None]) -> N
     try:
         for pause in (*_PAUSES_S, None):
             try:
-                _deliver(run, record, log, Bundle.read(bundle))
+                _deliver(run, record, log, Bundle.read_unsigned(bundle))
                 return
             except TrackingError as error:
                 if pause is None or isinstance(error, RefusedError):
@@ -163,7 +163,7 @@ def later(bundle: Path) -> str:
     return _command(bundle, "NAME")
 
 
-def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> "Version":
+def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None, sign: Path | None = None) -> "Version":
     """Log a bundle that no tracking server has yet, or not all of, and make it a version.
 
     Args:
@@ -171,19 +171,36 @@ def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None) -> 
         tracker: The server.
         name: The registered model.
         alias: An alias to point at the version.
+        sign: The private key to sign the bundle with, in its directory and in the registry.
 
     Raises:
         ModelError: If the bundle is none, or was altered.
         TrackingError: If the server does not take it.
     """
-    found = Bundle.read(bundle)
+    found = Bundle.read_unsigned(bundle)
     found.verify()
+    if sign is not None:
+        _write_signature(found, sign)
     # Of several processes with the same bundle the first logs it, the others take its run.
     with locks.alone(f"register-{found.digest}", "it is being registered", wait=True):
-        return _register(found, record_of(bundle), tracker, name, alias)
+        run_id = _logged(found, record_of(bundle), tracker)
+        return tracker.register(run_id, name, alias, sign=sign, digest=found.digest)
 
 
-def _register(found: Bundle, record: Path, tracker: "Tracker", name: str, alias: str | None) -> "Version":
+def _write_signature(bundle: Bundle, key: Path) -> None:
+    signature, _ = bundle.sign(key)
+    part = bundle.path.resolve().with_name(f".{bundle.path.resolve().name}.{SIGNATURE_FILE}")
+    try:
+        part.write_bytes(signature)
+        part.replace(bundle.path / SIGNATURE_FILE)
+    except OSError as error:
+        raise NewsbertError(f"{bundle.path} cannot be signed: {error.strerror or error}", "check its rights") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
+    """Return the run that holds a bundle, which is made where there is none."""
     log = _read(record)
     if log is None or log.digest != found.digest:  # none, or of another bundle that was here
         run_id = tracker.run_of(found.digest)
@@ -193,7 +210,7 @@ def _register(found: Bundle, record: Path, tracker: "Tracker", name: str, alias:
                 run.bundle(found)
                 _flush(run)
                 run_id = run.run_id
-        return tracker.register(run_id, name, alias)
+        return run_id
     known = tracker.get_run(log.run_id)
     here = known is not None and known.info.lifecycle_stage == "active"
     pending = {str(key) for key, *_ in log.pending}
@@ -202,7 +219,7 @@ def _register(found: Bundle, record: Path, tracker: "Tracker", name: str, alias:
         run.metrics({key: value for key, value in log.metrics.items() if key not in pending})
         _deliver(run, record, log, found)
     shutil.rmtree(record)
-    return tracker.register(run.run_id, name, alias)
+    return run.run_id
 
 
 def _deliver(run: "RunLog", record: Path, log: _Log, bundle: Bundle) -> None:

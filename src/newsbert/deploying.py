@@ -1,13 +1,11 @@
 """From a model version to an environment, and back."""
 
 import hashlib
-import io
 import shlex
-import zipfile
 from collections.abc import Callable, Mapping
 
 from newsbert import api, building, config, containers, model_store
-from newsbert.bundle import CONTRACT_FILE, RUNTIME_FILES, Bundle, Contract
+from newsbert.bundle import RUNTIME_FILES, Bundle, Contract
 from newsbert.cloud_run import CloudRun
 from newsbert.cluster import Cluster
 from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundError, UsageError
@@ -22,10 +20,7 @@ from newsbert.settings import (
     KubernetesSettings,
     ServeSettings,
 )
-from newsbert.target import ARCHIVE, Deployed, Release, Target, push_again
-
-_MAX_CONTRACT_BYTES = 2**20
-"""Of an image's contract, which nothing has checked when it is read: a longer one is no JSON then."""
+from newsbert.target import Deployed, Release, Target, push_again
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -94,24 +89,28 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
                 f"newsbert build-image {shlex.quote(model)}{' --push' if pushed is not None else ''}",
             )
     return Release(
-        image=image, model=model, run_id=version.run_id, runtime=_runtime(image, labels), contract=bundle.contract
+        image=image,
+        model=model,
+        run_id=version.run_id,
+        runtime=_runtime(image, labels),
+        contract=bundle.contract,
+        signed_by=bundle.signed_by,
     )
 
 
 def _release_image(image: str, target: Target) -> Release:
     """Take an image that the user names: its contract is the one in it, if that is the one that its label names."""
     labels = _labels(image, target)
-    content = target.engine().read_file(image, ARCHIVE)
+    contract_file, signed_by = containers.read_contract(target.engine(), image)
     try:
-        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive, archive.open(CONTRACT_FILE) as stream:
-            contract_file = stream.read(_MAX_CONTRACT_BYTES)
         contract = Contract.from_json(contract_file.decode("utf-8"))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
     if hashlib.sha256(contract_file).hexdigest() != labels.get(DIGEST_LABEL):
         raise ModelError(f"{image} holds another model than its label {DIGEST_LABEL} names", "build it again")
     runtime = _runtime(image, labels)
-    return Release(image=image, model=labels.get(MODEL_LABEL, ""), runtime=runtime, contract=contract)
+    model = labels.get(MODEL_LABEL, "")
+    return Release(image=image, model=model, runtime=runtime, contract=contract, signed_by=signed_by)
 
 
 def _labels(image: str, target: Target) -> dict[str, str]:
@@ -151,6 +150,8 @@ def deploy(
     Raises:
         NewsbertError: If it does not give its own answers.
     """
+    if found.signed_by:
+        on_log(f"{found.model} is signed by {found.signed_by}")
     deployed = target.deploy(found, serving)
     _alias(deployed, tracking_uri, on_log)
     return deployed

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import newsbert
 from newsbert import requirements, runtimes, shipped, wheel
-from newsbert.bundle import Bundle, files_of, sha256_of
+from newsbert.bundle import Bundle, sha256_of
 from newsbert.image_reference import ImageReference
 from newsbert.model_store import Located
 from newsbert.pip_options import blotted, pip_conf
@@ -220,7 +220,7 @@ def render_serving(
             "serving.txt": _lines(requirements.select(pins, *serving)),
             "packing.txt": _lines(requirements.select(pins, *requirements.PACKING)),
             "bill.txt": _lines(requirements.select(pins, *requirements.BILL)),
-            **{f"model/{name}": bundle.path / name for name in files_of(runtime)},
+            **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },
     )
 

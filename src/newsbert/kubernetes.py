@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from newsbert import api, building, containers, model_store
+from newsbert import api, building, config, containers, model_store
 from newsbert.errors import MissingExtraError, NotFoundError, UsageError
 from newsbert.image_reference import ImageReference
 from newsbert.settings import ImageSettings, KubernetesSettings, ServeSettings
@@ -40,6 +40,7 @@ def served(
         UsageError: If the name cannot be one, the image is none, or the registry names one outside of `[image]
             repository`.
         NotFoundError: If there is no such version, or it has not been pushed.
+        ModelError: If trusted keys are set, and none of them has signed the version.
     """
     parsed = ImageReference.parse(image) if image is not None else None
     if reference is None:
@@ -48,6 +49,8 @@ def served(
         return _name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
     version = model_store.find_version(api.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
+    if config.trusted_keys():
+        api.locate(model, tracking_uri=tracking_uri)  # refuses what no trusted key has signed
     pushed = parsed or building.pushed_image(version.tags, model, images)
     if pushed is None:
         raise NotFoundError(

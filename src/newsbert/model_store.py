@@ -1,17 +1,19 @@
 """Finding the model that is meant, and having its bundle on this machine: where it is, or in the cache."""
 
+import functools
 import hashlib
 import re
 import shlex
 import shutil
 import tempfile
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert import config, mlflow_model
-from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, Bundle
+from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
 from newsbert.identifiers import (
     is_model_name,
@@ -92,7 +94,8 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
     number, run_id = parse_version(version.version, f"the version of {version.name}"), version.run_id or None
     name = f"{version.name}/{number}"
     logged = model_id(version)
-    path = _fetch(tracker, name, logged, version.source, version.tags.get(DIGEST_TAG))
+    read = functools.partial(Bundle.read, name=name, run_id=run_id)
+    path = _fetch(tracker, name, logged, version.source, version.tags.get(DIGEST_TAG), read)
     revision = version.tags.get(REVISION_TAG)
     if not revision and run_id:
         run = tracker.get_run(run_id)  # it may be on another server
@@ -202,15 +205,22 @@ def _whole_id(tracker: "Tracker", beginning: str) -> str:
     return found[0]
 
 
-def fetch_run(tracker: "Tracker", run: "Run") -> Located:
+def fetch_run(tracker: "Tracker", run: "Run", *, check_signature: bool = True) -> Located:
     """Have the bundle of a run that `find_run` found on this machine.
+
+    Args:
+        tracker: The tracking server that knows it.
+        run: The run.
+        check_signature: Whether one of `trusted_keys` must have signed it, where they are set.
 
     Raises:
         TrackingError: If its artifacts cannot be had.
     """
     logged = parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {run.info.run_id}")
     name = f"run {run.info.run_id}"
-    path = _fetch(tracker, name, logged, None, run.data.tags.get(DIGEST_TAG))
+    recorded = run.data.tags.get(DIGEST_TAG)
+    signed = functools.partial(Bundle.read, name=name, run_id=run.info.run_id)
+    path = _fetch(tracker, name, logged, None, recorded, signed if check_signature else Bundle.read_unsigned)
     return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
 
 
@@ -233,7 +243,14 @@ def local_path(uri: str) -> Path | None:
     return Path(urllib.parse.unquote(parts.path))
 
 
-def _fetch(tracker: "Tracker", name: str, logged: str | None, source: str | None, digest: str | None) -> Path:
+def _fetch(
+    tracker: "Tracker",
+    name: str,
+    logged: str | None,
+    source: str | None,
+    digest: str | None,
+    read: Callable[[Path], Bundle],
+) -> Path:
     """Return the verified bundle of a logged model, from where it is or through the cache.
 
     Args:
@@ -242,6 +259,7 @@ def _fetch(tracker: "Tracker", name: str, logged: str | None, source: str | None
         logged: The logged model.
         source: Where its files are, if it is none.
         digest: The bundle's digest that was recorded with the version or the run, if one was.
+        read: Reads a bundle, and checks who signed it if that is to be.
 
     Raises:
         ModelError: If it is not what was recorded.
@@ -257,25 +275,26 @@ def _fetch(tracker: "Tracker", name: str, logged: str | None, source: str | None
     server = tracker.settings.registry_uri or tracker.settings.tracking_uri
     location = parse_location(location, tracker.settings.tracking_uri, f"the artifact location of {name}")
     recorded = {parse_digest(text, f"the digest of {name}") for text in digests}
+    read_recorded = functools.partial(_read, name=name, recorded=recorded, read=read)
     local = local_path(location)
     if local is not None and local.is_dir():
-        return _verify(local / mlflow_model.BUNDLE_SUBPATH, name, recorded)
+        return _verify(read_recorded(local / mlflow_model.BUNDLE_SUBPATH))
     # A digest: nothing that a server says becomes a part of a path.
     key = hashlib.sha256(f"{server}\n{location}".encode("utf-8", "surrogatepass")).hexdigest()
     cached = config.cache_dir() / "models" / key
     if cached.is_dir():
         try:
-            return _verify(cached, name, recorded)
+            return _verify(read_recorded(cached))
         except ModelError:
             pass  # whatever happened to it there, it is fetched again
-    _download(tracker, f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", cached, name, recorded)
+    _download(tracker, f"{location.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", cached, name, read_recorded)
     return cached
 
 
-def _download(tracker: "Tracker", location: str, cached: Path, name: str, recorded: set[str]) -> None:
+def _download(tracker: "Tracker", location: str, cached: Path, name: str, read: Callable[[Path], Bundle]) -> None:
     """Fetch a bundle into the cache, where it gets its place once it is verified.
 
-    Its contract comes first, and names the other files: what else the server lists is not looked at.
+    Its contract comes first, and names the other files: of what else the server lists only a signature is looked at.
     """
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -289,11 +308,13 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, record
         fetched.mkdir()
         with tracker.errors(f"the files of {name} cannot be fetched", location):
             tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched, MAX_CONTRACT_BYTES)
-        bundle = _read(fetched, name, recorded)
+            if tracker.has_file(location, SIGNATURE_FILE):
+                tracker.download_files(location, [SIGNATURE_FILE], fetched, MAX_CONTRACT_BYTES)
+        bundle = read(fetched)
         with tracker.errors(f"the files of {name} cannot be fetched", location):
             others = sorted(set(bundle.contract.files) - {LABELS_FILE})
             tracker.download_files(location, others, fetched, MAX_BUNDLE_BYTES)
-        _verify(fetched, name, recorded)
+        _verify(read(fetched))
         with tracker.errors(f"the files of {name} cannot be cached"):
             if cached.is_dir():
                 cached.rename(partial / "replaced")
@@ -306,16 +327,16 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, record
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read(directory: Path, name: str, recorded: set[str]) -> Bundle:
+def _read(directory: Path, name: str, recorded: set[str], read: Callable[[Path], Bundle]) -> Bundle:
     """Read a bundle's contract, which must be the recorded one.
 
     Raises:
         TrackingError: If it is no bundle.
-        ModelError: If its digest is another.
+        ModelError: If its digest is another, or it is not signed by a trusted key and has to be.
     """
     if not (directory / CONTRACT_FILE).is_file():
         raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
-    bundle = Bundle.read(directory)
+    bundle = read(directory)
     for digest in recorded - {bundle.digest}:
         raise ModelError(
             f"{name} was altered after it was registered: its digest is {bundle.digest[:12]}… and the registry says "
@@ -325,12 +346,11 @@ def _read(directory: Path, name: str, recorded: set[str]) -> Bundle:
     return bundle
 
 
-def _verify(directory: Path, name: str, recorded: set[str]) -> Path:
-    """Check a bundle and all of its files, and return its directory.
+def _verify(bundle: Bundle) -> Path:
+    """Check all of a bundle's files, and return its directory.
 
     Raises:
-        TrackingError: If it is no bundle.
-        ModelError: If it is not the recorded one, or a file is missing, altered or added.
+        ModelError: If a file is missing, altered or added.
     """
-    _read(directory, name, recorded).verify()
-    return directory
+    bundle.verify()
+    return bundle.path

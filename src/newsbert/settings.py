@@ -43,11 +43,14 @@ LEAST_STEPS, LEAST_STEPS_AN_EPOCH, LEAST_BATCH_ROWS = 60, 8, 4
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """Where runs and models are kept: top-level keys of `newsbert.toml`."""
+    """Where runs and models are kept, and whose are trusted: top-level keys of `newsbert.toml`."""
 
     tracking_uri: str = _setting(DEFAULT_TRACKING_URI, "MLflow tracking server or database", "MLFLOW_TRACKING_URI")
     registry_uri: str | None = _setting(None, "MLflow registry, if not the tracking server", "MLFLOW_REGISTRY_URI")
     experiment: str = _setting("newsbert", "MLflow experiment", "MLFLOW_EXPERIMENT_NAME")
+    trusted_keys: tuple[str, ...] = _setting(
+        (), "Files of public keys, comma-separated: only models that one of them has signed are loaded"
+    )
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,13 @@ class Release(ServingImage):
         model: What the image calls its model.
         runtime: What computes its answers.
         contract: The model's, as it is known here.
+        signed_by: The trusted key that signed it, where `trusted_keys` are set.
     """
 
     model: str
     runtime: str
     contract: Contract
+    signed_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,7 @@ class Server:
         on_problem: Callable[[Problem], None],
     ) -> None:
         self.address = address
+        self.signed_by: str | None = None
         self.management = work / tokens.MANAGEMENT_SOCKET
         self.key_file = work / tokens.KEY_FILE if settings.token_auth else None
         self._process = process
@@ -252,11 +253,13 @@ def serving(
     """
     store = work / STORE
     store.mkdir()
-    copy = archive_check.take(archive, store / ARCHIVE_NAME)
+    copy = store / ARCHIVE_NAME
+    signed_by = archive_check.take(archive, copy)
     if not served(copy).runtime.startswith("torch"):
         (work / "lib").mkdir()
         shutil.copy(Path(__file__).with_name("torch_standin.py"), work / "lib" / "torch.py")
     with _started(store.resolve(), ARCHIVE_NAME, settings, work, on_log, on_problem) as server:
+        server.signed_by = signed_by
         yield server
 
 

@@ -22,13 +22,14 @@ from newsbert import (
     artifact_store,
     config,
     foreign_errors,
+    mlflow_model,
     model_store,
     tracking_file,
     tracking_uri,
     uris,
 )
-from newsbert.bundle import Bundle
-from newsbert.errors import NewsbertError, TrackingError
+from newsbert.bundle import SIGNATURE_FILE, Bundle
+from newsbert.errors import ModelError, NewsbertError, TrackingError
 from newsbert.identifiers import (
     is_model_name,
     parse_alias,
@@ -62,6 +63,7 @@ class Version:
         created: Whether it is new: false if the run's model was one before.
         alias: The alias that points at it, if one was set.
         choice: Which run was chosen and whose it is, where that was left open.
+        signed_by: The SHA-256 of the public key by which it was signed, if it was signed now.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Version:
     created: bool = False
     alias: str | None = None
     choice: str | None = None
+    signed_by: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -230,7 +233,15 @@ class Tracker:
             if self._client.get_run(run_id).info.status == "RUNNING":
                 self._client.set_terminated(run_id, "KILLED")
 
-    def register(self, source: str | None, name: str, alias: str | None = None) -> Version:
+    def register(
+        self,
+        source: str | None,
+        name: str,
+        alias: str | None = None,
+        *,
+        sign: Path | None = None,
+        digest: str | None = None,
+    ) -> Version:
         """Make a run's model a version of the registered model `name`.
 
         Registering the same run twice under one name gives the version that there is.
@@ -239,19 +250,29 @@ class Tracker:
             source: A run id, a `runs:/…` URI, or nothing for the latest finished run.
             name: The registered model; made if there is none.
             alias: An alias to point at the version.
+            sign: The private key to sign the model with.
+            digest: The bundle that the run must hold, by its digest, where that is known here.
 
         Raises:
-            UsageError: If the name or the alias cannot be one.
+            UsageError: If the name or the alias cannot be one, or the key cannot be used.
             NotFoundError: If there is no such run.
+            ModelError: If the run holds another bundle, or it was altered.
             TrackingError: If the run holds no newsbert model, or the registry refuses.
         """
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
         run = model_store.find_run(self, source)
-        located = model_store.fetch_run(self, run)
-        bundle = Bundle.read(located.path)
+        # Not a load: the registry may hold what nobody has signed yet.
+        located = model_store.fetch_run(self, run, check_signature=False)
+        bundle = Bundle.read_unsigned(located.path)
         assert located.model_id is not None
+        if digest is not None and bundle.digest != digest:
+            raise ModelError(
+                f"run {run.info.run_id} holds another bundle than the one that was logged to it",
+                f"check who runs {self.where}",
+            )
+        signed_by = None if sign is None else self._sign(bundle, located.model_id, sign)
         version = self._version_of(name, run.info.run_id, located.model_id)
         created = version is None
         if version is None:
@@ -260,7 +281,17 @@ class Tracker:
             if alias is not None:
                 self._client.set_registered_model_alias(name, alias, version.version)
         choice = model_store.describe_run(run) if source is None else None
-        return Version(name, str(version.version), run.info.run_id, created, alias, choice)
+        return Version(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
+
+    def _sign(self, bundle: Bundle, model_id: str, key: Path) -> str:
+        """Put a signature beside the files of a logged model's bundle, and return the SHA-256 of the public key."""
+        signature, signed_by = bundle.sign(key)
+        with tempfile.TemporaryDirectory(prefix="newsbert-sign-") as directory:
+            file = Path(directory) / SIGNATURE_FILE
+            file.write_bytes(signature)
+            with self.errors("the signature cannot be logged"):
+                self._client.log_model_artifact(model_id, str(file), mlflow_model.BUNDLE_SUBPATH)
+        return signed_by
 
     def _version_of(self, name: str, run_id: str, model_id: str) -> "ModelVersion | None":
         """Return the first version of a registered model that was made of a run's model."""
@@ -487,6 +518,12 @@ class Tracker:
         artifact_store.check_credentials(location)
         repository = get_artifact_repository(location)
         artifact_download.fetch(repository, names, directory, most)
+
+    def has_file(self, location: str, name: str) -> bool:
+        """Whether there is such a file at a location, as of `download_files`; MLflow's errors are its own."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return any(file.path == name for file in get_artifact_repository(location).list_artifacts())
 
     def round_trip(self, name: str) -> str:
         """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.

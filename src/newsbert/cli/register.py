@@ -1,6 +1,7 @@
 """`newsbert register`."""
 
 import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ Examples:
     newsbert register RUN_ID --model-name BertModel --alias champion
 
     newsbert register bundles/RUN_ID --model-name BertModel
+
+    newsbert register RUN_ID --model-name BertModel --sign KEY.pem
 """
 
 
@@ -33,6 +36,13 @@ def register(
     ] = None,
     model_name: ModelName = None,
     alias: Annotated[str | None, typer.Option(help="Alias to point at the version, such as champion.")] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sign the model with this private key; its passphrase is in NEWSBERT_SIGNING_PASSPHRASE.",
+            metavar="KEY",
+        ),
+    ] = None,
     experiment: Experiment = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -41,7 +51,8 @@ def register(
     """Make a training run's model a version in the MLflow Model Registry.
 
     A run that is a version of that model already is not registered twice. A bundle that could not be logged, because
-    the tracking server was gone when its training ended, is logged first.
+    the tracking server was gone when its training ended, is logged first. A signed model is loaded where trusted_keys
+    in newsbert.toml names the public key.
     """
     screen = Output(as_json)
     name = config.model_name(model_name)
@@ -49,7 +60,7 @@ def register(
         raise UsageError("no model name", "newsbert register --model-name BertModel")
     from newsbert import api
 
-    version = api.register(run, name, alias, tracking_uri=tracking_uri, experiment=experiment)
+    version = api.register(run, name, alias, sign=sign, tracking_uri=tracking_uri, experiment=experiment)
     if screen.as_json:
         screen.document(
             {
@@ -58,11 +69,14 @@ def register(
                 "created": version.created,
                 "alias": version.alias,
                 "choice": version.choice,
+                "signed_by": version.signed_by,
             }
         )
         return
     if version.choice is not None:
         screen.note(f"the latest finished run was taken: {version.choice}")
+    if version.signed_by is not None:
+        screen.log(f"signed with the key whose public part has the SHA-256 {version.signed_by}")
     if not version.created:
         screen.note(f"run {version.run_id} was registered before")
     screen.result(str(version))

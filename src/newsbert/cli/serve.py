@@ -204,6 +204,8 @@ def locally(
                 )
             )
             port_noted.append(address.port)
+        if server.signed_by:
+            screen.log(f"{name} is signed by {server.signed_by}")
         _render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
     stop = stop_on_signals()
