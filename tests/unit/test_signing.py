@@ -6,66 +6,37 @@ import random
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
 import newsbert
 from newsbert import api, archive, archive_check, mlflow_model, signing
-from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle, seal
+from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError, NewsbertError, UsageError
 from newsbert.handler import Handler
 from newsbert.model import Model
 from newsbert.settings import RaySettings, ServeSettings
 from tests.conftest import Cli
-
-
-def _write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None, passphrase: bytes = b"") -> Path:
-    """Make a private key `NAME.pem` and its public key `NAME.pub`."""
-    key = ec.generate_private_key(curve or ec.SECP256R1())
-    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-    private = directory / f"{name}.pem"
-    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    private.with_suffix(".pub").write_bytes(public)
-    return private
+from tests.signed import sign, write_bundle, write_key
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("keys")
     for name in ("release", "other"):
-        _write_key(directory, name)
+        write_key(directory, name)
     return directory
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A bundle that answers nothing; who reads more of it than its contract notices."""
-    directory = tmp_path / "model"
-    directory.mkdir()
-    for name in ("tokenizer.json", "model.onnx"):
-        (directory / name).write_text("nothing of use")
-    fields = {"newsbert_version": "0", "labels": ["a", "b"], "max_length": 8, "pad_id": 0, "cleaning": []}
-    fields |= {"temperature": 1.0, "base_model": {}, "data": {}, "libraries": {}, "metrics": {}, "graphs": {}}
-    seal(directory, {**fields, "golden": []})
-    return directory
-
-
-def _sign(path: Path, key: Path) -> bytes:
-    signature, _ = Bundle.read_unsigned(path).sign(key)
-    (path / SIGNATURE_FILE).write_bytes(signature)
-    return signature
+    return write_bundle(tmp_path / "model").path
 
 
 @pytest.fixture
@@ -84,7 +55,7 @@ def _refusal(path: Path) -> str:
 
 
 def test_a_signed_bundle_says_which_key_signed_it(path: Path, keys: Path, trust: Callable[..., None]) -> None:
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     assert Bundle.read(path).signed_by is None  # nobody asks
     trust("other", "release")
     bundle = Bundle.read(path)
@@ -96,15 +67,15 @@ def test_a_signed_bundle_says_which_key_signed_it(path: Path, keys: Path, trust:
 def test_keys_of_other_curves_and_with_a_passphrase(
     path: Path, tmp_path: Path, curve: ec.EllipticCurve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = _write_key(tmp_path, "mine", curve, "schlüssel".encode())
+    key = write_key(tmp_path, "mine", curve, "schlüssel".encode())
     with pytest.raises(UsageError, match="is encrypted") as caught:
-        _sign(path, key)
+        sign(path, key)
     assert caught.value.hint == "set NEWSBERT_SIGNING_PASSPHRASE"
     monkeypatch.setenv("NEWSBERT_SIGNING_PASSPHRASE", "wrong")
     with pytest.raises(UsageError, match="its passphrase is another"):
-        _sign(path, key)
+        sign(path, key)
     monkeypatch.setenv("NEWSBERT_SIGNING_PASSPHRASE", "schlüssel")
-    _sign(path, key)
+    sign(path, key)
     Path("newsbert.toml").write_text('trusted_keys = ["mine.pub"]\n')
     assert (Bundle.read(path).signed_by or "").startswith("mine.pub ")
 
@@ -113,7 +84,7 @@ def test_the_signature_is_one_of_openssf_model_signing(path: Path, keys: Path, t
     from model_signing import signing as stock_signing
     from model_signing import verifying
 
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     config = verifying.Config().use_elliptic_key_verifier(public_key=keys / "release.pub")
     config.verify(path / CONTRACT_FILE, path / SIGNATURE_FILE)
     # And one that its own signer makes is taken: of the two values of a signature it is the lower one at some time.
@@ -137,12 +108,12 @@ def test_attack_an_unsigned_bundle(path: Path, trust: Callable[..., None]) -> No
 
 
 def test_attack_a_bundle_signed_with_another_key(path: Path, keys: Path, trust: Callable[..., None]) -> None:
-    _sign(path, keys / "other.pem")
+    sign(path, keys / "other.pem")
     trust("release")
     assert "is of another key" in _refusal(path)
     # A fingerprint is no signature.
     text = (path / SIGNATURE_FILE).read_text()
-    mine = _sign(path, keys / "release.pem").decode()
+    mine = sign(path, keys / "release.pem").decode()
     hint = re.compile(r'"hint":"([0-9a-f]{64})"')
     found = hint.search(mine)
     assert found
@@ -152,7 +123,7 @@ def test_attack_a_bundle_signed_with_another_key(path: Path, keys: Path, trust: 
 
 def test_attack_a_signature_of_another_bundle(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     trust("release")
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     contract = path / CONTRACT_FILE
     contract.write_bytes(contract.read_bytes().replace(b'"temperature": 1.0', b'"temperature": 2.0'))
     assert "the model was altered" in _refusal(path)
@@ -160,7 +131,7 @@ def test_attack_a_signature_of_another_bundle(path: Path, keys: Path, trust: Cal
 
 def test_attack_what_stands_beside_the_contract_is_altered(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     trust("release")
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     (path / "model.onnx").write_text("something else")
     with pytest.raises(ModelError, match=r"model\.onnx was altered"):
         Bundle.read(path).verify()
@@ -168,7 +139,7 @@ def test_attack_what_stands_beside_the_contract_is_altered(path: Path, keys: Pat
 
 def test_attack_mutations_of_contract_and_signature(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     trust("release")
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     chance = random.Random(22)
     originals = {name: (path / name).read_bytes() for name in (CONTRACT_FILE, SIGNATURE_FILE)}
     for number in range(1000):
@@ -234,7 +205,7 @@ def test_attack_other_forms_of_a_signature(
     path: Path, keys: Path, trust: Callable[..., None], change: Callable[[bytes], bytes]
 ) -> None:
     trust("release")
-    signature = _sign(path, keys / "release.pem")
+    signature = sign(path, keys / "release.pem")
     (path / SIGNATURE_FILE).write_bytes(change(signature))
     assert _refusal(path)
 
@@ -260,7 +231,7 @@ def test_attack_what_a_trusted_key_has_signed_of_other_kinds(
 def test_attack_a_signature_that_is_no_plain_file(
     path: Path, keys: Path, trust: Callable[..., None], kind: str
 ) -> None:
-    signature = _sign(path, keys / "release.pem")
+    signature = sign(path, keys / "release.pem")
     file = path / SIGNATURE_FILE
     file.unlink()
     if kind == "link":
@@ -279,7 +250,7 @@ def test_attack_a_signature_that_is_no_plain_file(
 
 @pytest.mark.parametrize("content", ["", "no key", "PRIVATE"])
 def test_a_trusted_key_that_is_none_loads_nothing(path: Path, keys: Path, content: str) -> None:
-    _sign(path, keys / "release.pem")
+    sign(path, keys / "release.pem")
     Path("bad.pub").write_text((keys / "release.pem").read_text() if content == "PRIVATE" else content)
     for value in ('["bad.pub"]', f'["{keys / "release.pub"}", "bad.pub"]', '["missing.pub"]', '[""]', '" , "'):
         Path("newsbert.toml").write_text(f"trusted_keys = {value}\n")
@@ -327,13 +298,53 @@ DOORS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def test_an_archive_takes_the_signature_along(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+    signature = sign(path, keys / "release.pem")
+    trust("release")
+    made = _mar(path)
+    with zipfile.ZipFile(made) as content:
+        assert content.read(SIGNATURE_FILE) == signature
+    assert (archive_check.check(made) or "").startswith("release.pub ")
+
+
+class _Images:
+    """An engine with one image."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+
+    def read_file(self, tag: str, path: str) -> bytes | None:
+        return self._archive.read_bytes()
+
+
+@pytest.mark.parametrize("key", [None, "other", "release"])
+def test_attack_an_image_with_an_unsigned_model(
+    path: Path, keys: Path, trust: Callable[..., None], key: str | None
+) -> None:
+    from newsbert import containers
+
+    if key:
+        sign(path, keys / f"{key}.pem")
+    images: Any = _Images(_mar(path))
+    content = (path / CONTRACT_FILE).read_bytes()
+    assert containers.read_contract(images, "torchserve:x") == (content, None)
+    trust("release")
+    if key == "release":
+        contract, signed_by = containers.read_contract(images, "torchserve:x")
+        assert contract == content and signed_by and signed_by.startswith("release.pub ")
+    else:
+        with pytest.raises(ModelError, match="torchserve:x is not signed") as caught:
+            containers.read_contract(images, "torchserve:x")
+        assert caught.value.hint == "sign the model, then newsbert build-image MODEL"
+
+
 @pytest.mark.parametrize("state", ["unsigned", "another key", "altered"])
 @pytest.mark.parametrize("door", DOORS)
 def test_attack_through_every_door(
     path: Path, keys: Path, trust: Callable[..., None], door: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if state != "unsigned":
-        _sign(path, keys / ("other.pem" if state == "another key" else "release.pem"))
+        sign(path, keys / ("other.pem" if state == "another key" else "release.pem"))
     if state == "altered":
         with (path / CONTRACT_FILE).open("a") as file:
             file.write(" ")
@@ -393,6 +404,6 @@ def test_children_get_the_keys_whatever_their_directory(keys: Path) -> None:
 def test_the_documented_commands_make_keys(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (signing.MAKE_KEY, signing.PUBLISH_KEY):
         subprocess.run(command.split(), check=True, capture_output=True)
-    _sign(path, Path("KEY.pem"))
+    sign(path, Path("KEY.pem"))
     monkeypatch.setenv("NEWSBERT_TRUSTED_KEYS", "KEY.pub")
     assert Bundle.read(path).signed_by
