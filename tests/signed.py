@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from newsbert.bundle import SIGNATURE_FILE, Bundle, seal
+from newsbert.bundle import SIGNATURE_FILE, Bundle, Golden, seal
 
 
 def write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None, passphrase: bytes = b"") -> Path:
@@ -31,11 +31,9 @@ def write_bundle(directory: Path) -> Bundle:
     for name in ("tokenizer.json", "model.onnx"):
         (directory / name).write_text("nothing of use")
     fields = {"newsbert_version": "0", "labels": ["a", "b"], "max_length": 8, "pad_id": 0, "cleaning": []}
-    fields |= {"temperature": 1.0, "base_model": {"name": "none"}, "libraries": {}, "graphs": {}, "golden": []}
-    fields |= {
-        "data": {"name": "none", "sha256": "", "rows": {"train": 1, "test": 1}},
-        "metrics": {"accuracy": 1.0, "f1_macro": 1.0},
-    }
+    fields |= {"temperature": 1.0, "base_model": {"name": "none"}, "libraries": {}, "graphs": {}}
+    fields |= {"data": {"name": "none", "sha256": "", "rows": {"train": 1, "test": 1}}}
+    fields |= {"metrics": {"accuracy": 1.0, "f1_macro": 1.0}, "golden": [Golden("a text", [0.5, 0.5])]}
     return seal(directory, fields)
 
 
