@@ -19,6 +19,10 @@ __all__ = ["engine", "image_settings", "images"]
 # A suite that a shell runs in the background has Ctrl+C ignored, and so would all that it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# PyTorch's threads wait for one another in a loop, which takes the cores from the processes that they wait for: with
+# twice as many processes as cores, a training takes ten times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
 
 
@@ -52,7 +56,8 @@ WORDS = {
 
 @pytest.fixture(scope="session", autouse=True)
 def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A cache for what is made once for all tests, instead of the user's."""
+    """A cache for what is made once for all tests, instead of the user's; and MLflow's servers start nothing else."""
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # three processes, as large as the server
     os.environ["NEWSBERT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 

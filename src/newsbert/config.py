@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import tomllib
 import types
 import typing
@@ -435,6 +436,12 @@ def quiet_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def set_ray_token() -> None:
+    """Make a token for Ray; the processes that Ray starts inherit it."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def for_container() -> tuple[dict[str, str], dict[Path, bool]]:

@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from newsbert import private_files
 from newsbert.config import CONFIG_FILE
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
@@ -38,12 +38,9 @@ def write(survey: Survey, model_name: str, file: Path, labels: tuple[str, ...] =
         NewsbertError: If it cannot be written.
     """
     check_absent(file, force=force)
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text(survey, model_name, labels), encoding="utf-8")
-        partial.replace(file)
+        private_files.replace(file, text(survey, model_name, labels))
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise NewsbertError(f"{file} cannot be written: {error.strerror}", "check the directory's rights") from error
 
 

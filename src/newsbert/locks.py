@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from newsbert import config
+from newsbert import config, private_files
 from newsbert.errors import NewsbertError, ServingError
 
 _LOCK = "lock"
@@ -27,8 +27,8 @@ def alone(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
     """
     directory = config.state_dir()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / f"{work}.lock").open("a", encoding="utf-8")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = private_files.open_lock(directory / f"{work}.lock")
     except OSError as error:
         raise NewsbertError(f"{directory} cannot be written to: {error.strerror}", "set NEWSBERT_STATE_DIR") from error
     with lock:
@@ -63,8 +63,9 @@ def hold_again(directory: Path) -> TextIO:
     """Hold a directory whose process has ended.
 
     Raises:
-        OSError: If it lives (BlockingIOError), or the directory was never held.
+        OSError: If it lives (BlockingIOError), or the directory was never held, or is another user's.
     """
+    private_files.check_owner(directory)
     stream = (directory / _LOCK).open("r+", encoding="utf-8")  # writable: over NFS an exclusive lock needs that
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

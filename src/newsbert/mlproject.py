@@ -1,8 +1,8 @@
 """The MLproject with which `mlflow run` trains in the trainer image."""
 
-import os
 from pathlib import Path
 
+from newsbert import private_files
 from newsbert.errors import UsageError
 
 FILE = "MLproject"
@@ -34,11 +34,9 @@ def write(directory: str, image: str) -> str:
         UsageError: If it cannot be written there.
     """
     file = Path(directory) / FILE
-    partial = file.with_name(f".{FILE}.partial-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(_TEXT.format(image=image), encoding="utf-8")
-        partial.replace(file)
+        private_files.replace(file, _TEXT.format(image=image))
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}", "name another directory: --project DIR") from error
     return str(file)

@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from newsbert import config
+from newsbert import config, private_files
 from newsbert.errors import ServingError
 
 _JAR = "model-server.jar"
@@ -31,7 +31,8 @@ def directory(frontend: Path, work: Path) -> Path:
         return frontend / "native"
     for candidate in (work / "native", config.cache_dir() / "native"):
         with contextlib.suppress(OSError):
-            candidate.mkdir(parents=True, exist_ok=True, mode=0o700)
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_directory(candidate)
             if not os.statvfs(candidate).f_flag & os.ST_NOEXEC:
                 unpack(frontend, candidate)
                 return candidate

@@ -107,6 +107,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
             # Ray's own place keeps the logs of every run; a socket's path in it may have no more than 107 characters.
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="newsbert-ray-", dir="/tmp"))
             where = {"address": "local", "num_cpus": cpu.cores(), "include_dashboard": False, "_temp_dir": directory}
+            stack.enter_context(_closed())
         handler = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
         try:
@@ -132,12 +133,39 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
         yield Cluster(settings.workers, worker_cores, ray.get_runtime_context().get_node_id())
 
 
+@contextlib.contextmanager
+def _closed() -> Iterator[None]:
+    """Have a cluster of this machine listen on 127.0.0.1 alone, and obey whoever has a token of this process."""
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    config.set_ray_token()
+    Config.initialize("")  # what it read of the environment when it was imported
+    AuthenticationTokenLoader.instance().reset_cache()
+    # As on systems for which Ray knows no clusters of several machines.
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+class _NoPaths(list[str]):
+    """Where Ray has workers look for modules before all other places: it would add the working directory."""
+
+    def extend(self, paths: Any) -> None:
+        """Leave them out."""
+
+
 def _init(where: dict[str, Any]) -> None:
     import ray
+    from ray.job_config import JobConfig
 
+    job = JobConfig()
+    job._py_driver_sys_path = _NoPaths()
     for tries_left in (1, 0) if where["address"] == "local" else (0,):
         try:
-            ray.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
+            ray.init(**where, job_config=job, log_to_driver=False, logging_level=logging.CRITICAL)
             return
         except Exception:
             # A machine that has much to do may take longer than the 30 s that Ray waits for its own processes; they

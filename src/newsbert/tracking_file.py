@@ -9,10 +9,11 @@ import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from newsbert import uris
+from newsbert import private_files, uris
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError
 
 
@@ -51,13 +52,10 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
     try:
         with _locked(file, create=make is not None):
             if make is not None and _is_missing(file):
-                partial = file.with_name(f".{file.name}.partial")
-                partial.unlink(missing_ok=True)
-                try:
+                with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as directory:
+                    partial = Path(directory) / file.name
                     make(partial)
                     partial.replace(file)
-                finally:
-                    partial.unlink(missing_ok=True)
             if _is_missing(file):
                 raise NotFoundError(f"there is no tracking database {str(file.absolute())!r}", "newsbert train")
             if make is not None and not os.access(file, os.W_OK):
@@ -104,7 +102,7 @@ def _locked(file: Path, *, create: bool) -> Iterator[None]:
     if create:
         file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        stream = lock.open("ab" if create else "rb")
+        stream = private_files.open_lock(lock) if create else lock.open(encoding="utf-8")
     except FileNotFoundError:
         if create:
             raise

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert import cached, delivery, locks
+from newsbert import cached, delivery, locks, private_files
 from newsbert.errors import DivergedError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.identifiers import parse_run_id
 
@@ -108,7 +108,7 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
     try:
         check_new(final, run.run_id)
         final.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir()
+        work.mkdir(mode=0o700)
         try:
             lock = locks.hold(work, run.run_id)
             _write_whole(work / _RUN_FILE, json.dumps(asdict(run)))
@@ -210,6 +210,7 @@ def read(work: Path) -> RunFile:
         NotFoundError: If none did there.
     """
     try:
+        private_files.check_owner(work)
         run = RunFile(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
         parse_run_id(run.run_id, f"the run in {work / _RUN_FILE}")
         return run

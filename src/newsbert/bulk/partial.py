@@ -14,8 +14,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from newsbert import private_files
 from newsbert.errors import NewsbertError
 
 _ROWS, _REJECTED, _NOTE, _LOCK = "rows", "rejected.jsonl", "progress.json", "lock"
@@ -170,9 +170,9 @@ def _lock(output: Path, directory: Path, stack: contextlib.ExitStack) -> None:
         NewsbertError: If another process has it.
     """
     while True:
-        directory.mkdir(exist_ok=True)
+        private_files.make_directory(directory)
         try:
-            stream: IO[str] = (directory / _LOCK).open("a", encoding="utf-8")
+            stream = private_files.open_lock(directory / _LOCK)
         except FileNotFoundError:  # another process was done with it at this moment
             continue
         stack.enter_context(stream)

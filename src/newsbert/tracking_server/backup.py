@@ -373,15 +373,14 @@ def _load(url: str, file: Path) -> None:
         whole = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
         _run_postgres("pg_restore", database.parse(url), *whole, str(file))
         return
-    partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, partial)
-        partial.replace(target)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as directory:
+            partial = Path(directory) / target.name
+            shutil.copyfile(file, partial)
+            partial.replace(target)
     except OSError as error:
         raise TrackingError(f"{target} cannot be written: {error.strerror}", "make room, or give another") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _run_postgres(program: str, url: "URL", *arguments: str) -> None:

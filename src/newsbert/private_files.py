@@ -1,0 +1,63 @@
+"""Files and directories in places where other users of the machine write, too.
+
+A name that can be guessed may be there already, put there by somebody else: as a link to a file of this user's, or as
+a directory with work in it that this user is to go on with.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import TextIO
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory for this user alone, or take one that is this user's.
+
+    Raises:
+        OSError: If it cannot be made, or `check_owner` refuses it.
+    """
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        check_owner(directory)
+        directory.chmod(0o700)
+
+
+def check_owner(directory: Path) -> None:
+    """Refuse what is no directory, or another user's.
+
+    Raises:
+        OSError: If it is that, or not there.
+    """
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no directory", str(directory))
+    if status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it is another user's", str(directory))
+
+
+def open_lock(file: Path) -> TextIO:
+    """Open a file to lock it, making it if it is not there; never what a link points to.
+
+    Raises:
+        OSError: If it cannot be opened, or is a link.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.fdopen(descriptor, "a", encoding="utf-8")
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as stream:
+            stream.write(text)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
