@@ -137,7 +137,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
 def _closed() -> Iterator[None]:
     """Have a cluster of this machine listen on 127.0.0.1 alone, and obey whoever has a token of this process."""
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     config.set_ray_token()
     Config.initialize("")  # what it read of the environment when it was imported
