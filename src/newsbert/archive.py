@@ -1,8 +1,6 @@
 """From a bundle to a TorchServe model archive: what its runtime reads, the handler, and how to serve it."""
 
-import contextlib
 import json
-import secrets
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from newsbert import runtimes, stable_zip
+from newsbert import runtimes, stable_zip, temporary
 from newsbert.bundle import Bundle, files_of
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError
 from newsbert.settings import ServeSettings
@@ -84,17 +82,14 @@ def write(
     content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
     content[MANIFEST_NAME] = _manifest(served_name, version)
     content[HANDLER_NAME] = (resources.files("newsbert") / HANDLER_NAME).read_bytes()
-    partial = directory / f".{file_name}.partial-{secrets.token_hex(4)}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Stored, not compressed: weights do not get smaller, and unpacking them delays the start.
-        stable_zip.write(partial, content)
-        return partial.replace(directory / file_name)
+        with temporary.directory(directory) as work:
+            # Stored, not compressed: weights do not get smaller, and unpacking them delays the start.
+            stable_zip.write(work / file_name, content)
+            return (work / file_name).replace(directory / file_name)
     except OSError as error:
         raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h .") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _manifest(served_name: str, version: str) -> bytes:

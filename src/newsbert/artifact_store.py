@@ -1,14 +1,13 @@
 """Where MLflow keeps artifacts: tried with a small file before anything relies on it."""
 
 import contextlib
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert import config, foreign_errors, uris
+from newsbert import config, foreign_errors, temporary, uris
 from newsbert.errors import TrackingError
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ def check(
 def _check(uri: str, connect: "Callable[[], ArtifactRepository]", delete: bool) -> None:
     shown = uris.mask_credentials(uri)
     name = f"newsbert-check-{uuid.uuid4().hex[:12]}.txt"
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
-        file = Path(directory, name)
+    with temporary.directory() as directory:
+        file = directory / name
         file.write_text(name, encoding="utf-8")
         check_credentials(uri)
         repository = connect()
@@ -92,7 +91,7 @@ def _check(uri: str, connect: "Callable[[], ArtifactRepository]", delete: bool) 
         try:
             if name not in {Path(each.path).name for each in repository.list_artifacts()}:
                 raise TrackingError(f"{shown} does not list what was written to it", "check the store")
-            if Path(repository.download_artifacts(name, directory)).read_text(encoding="utf-8") != name:
+            if Path(repository.download_artifacts(name, str(directory))).read_text(encoding="utf-8") != name:
                 raise TrackingError(f"{shown} does not give back what was written to it", "check the store")
         finally:
             with contextlib.nullcontext() if delete else contextlib.suppress(Exception):

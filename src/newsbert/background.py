@@ -34,7 +34,9 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
         OSError: If its log cannot be written.
     """
     result = log.with_suffix(".result")
-    with log.open("w", encoding="utf-8") as stream, result.open("w", encoding="utf-8") as output:
+    log.unlink(missing_ok=True)
+    # To append to: `bounded_log` makes it shorter meanwhile.
+    with log.open("a", encoding="utf-8") as stream, result.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "newsbert", *arguments, "--json"],
             stdin=subprocess.DEVNULL,

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import shlex
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from newsbert import api, bundle_requirements, image, requirements
+from newsbert import api, bundle_requirements, image, requirements, temporary
 from newsbert.bundle import Bundle
 from newsbert.bundle_requirements import Difference
 from newsbert.engine import Engine, Layer
@@ -77,8 +76,7 @@ def contexts(
     Raises:
         NewsbertError: If there is no such model, or it was altered after training.
     """
-    with tempfile.TemporaryDirectory(prefix="newsbert-image-") as directory:
-        work = Path(directory)
+    with temporary.directory() as work:
         if kind != "serving":
             pins = requirements.pins()
             base = image.render_base(settings, pins, work)
@@ -137,8 +135,8 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
             on_line(f"Note: the root image stays as it is: {error.message}")
     if not cached:
         try:
-            with tempfile.TemporaryDirectory(prefix="newsbert-context-") as directory:
-                file = Path(directory) / "context.tar"
+            with temporary.directory() as directory:
+                file = directory / "context.tar"
                 context.write(file)
                 engine.build(
                     file,
@@ -185,8 +183,8 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
         bill = Engine().read_file(built.tag, BILL_PATH)
         if bill is None:
             return [f"{built.tag} has no {BILL_PATH}"]
-        with tempfile.TemporaryDirectory(prefix="newsbert-bill-") as directory:
-            file = Path(directory) / Path(BILL_PATH).name
+        with temporary.directory() as directory:
+            file = directory / Path(BILL_PATH).name
             file.write_bytes(bill)
             tracker.add_artifact(located.model_name, located.version, file)
             tracker.tag_version(located.model_name, located.version, IMAGE_TAG, built.tag)

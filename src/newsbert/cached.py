@@ -1,15 +1,11 @@
 """Directories in the cache that are made once: each appears whole or not at all, whoever else makes it meanwhile."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import config, locks
+from newsbert import config, temporary
 from newsbert.errors import NewsbertError
-
-_PARTIAL = ".partial-"
 
 
 def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
@@ -28,14 +24,8 @@ def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
         return found
     try:
         found.parent.mkdir(parents=True, exist_ok=True)
-        for left, _ in locks.abandoned(found.parent, f"{_PARTIAL}*"):  # by processes that were killed
-            shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=found.parent))
-        try:
-            with locks.hold(work):
-                _make(work / key, found, write)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with temporary.directory(found.parent) as work:
+            _make(work / key, found, write)
     except OSError as error:
         raise NewsbertError(f"{found} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
     return found

@@ -7,14 +7,12 @@ stand in the tags of the service's traffic.
 import contextlib
 import dataclasses
 import json
-import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
-from newsbert import api, containers, locks
+from newsbert import api, containers, locks, temporary
 from newsbert.acceptance import Acceptance
 from newsbert.bundle import Bundle
 from newsbert.engine import Engine
@@ -187,8 +185,8 @@ class CloudRun:
         }
 
     def _replace(self, manifest: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="newsbert-cloud-run-") as directory:
-            file = Path(directory) / "service.yaml"
+        with temporary.directory() as directory:
+            file = directory / "service.yaml"
             file.write_text(json.dumps(manifest), encoding="utf-8")  # JSON is YAML too
             self._run("replace", str(file))
 

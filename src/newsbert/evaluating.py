@@ -1,7 +1,6 @@
 """Scoring finished models on labelled rows, one or two side by side, and logging what came out."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import newsbert
-from newsbert import api, config, runtimes, significance
+from newsbert import api, config, runtimes, significance, temporary
 from newsbert.bundle import Bundle
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores, score
@@ -253,8 +252,8 @@ def _log(tracker: Tracker, result: EvaluateResult, located: Located) -> str:
         if result.against:
             run.evaluation(_differences(result.against), None, rows)
         run.report(model.scores)
-        with tempfile.TemporaryDirectory() as directory:
-            picture = Path(directory) / "confusion_matrix.png"
+        with temporary.directory() as directory:
+            picture = directory / "confusion_matrix.png"
             plots.confusion_matrix(model.scores, picture, f"{model.name} on {Path(result.data).name}")
             run.artifacts([picture])
     return run.run_id

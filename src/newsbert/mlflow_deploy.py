@@ -8,7 +8,6 @@ configuration, packs the whole logged model through a shell, and reads nothing o
 import contextlib
 import dataclasses
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
@@ -21,7 +20,7 @@ import mlflow
 from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
-from newsbert import agreement, api, archive, mlflow_model, payload, runtimes
+from newsbert import agreement, api, archive, mlflow_model, payload, runtimes, temporary
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.deployment import CREATE_KEYS, HELP, LOCAL_SETTINGS, VERSION, Options, addresses, split_name
 from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
@@ -310,9 +309,10 @@ def _directory(export_path: Path | None) -> Iterator[Path]:
     if export_path is not None:
         yield export_path
         return
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
-        Path(directory).chmod(0o755)
-        yield Path(directory)
+    with temporary.directory() as directory:
+        for part in (directory.parent, directory):
+            part.chmod(0o755)
+        yield directory
 
 
 @contextlib.contextmanager
@@ -332,10 +332,10 @@ def _fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
         located = api.locate(model_uri, tracking_uri=tracking_uri)
         yield located.name, Bundle.read(located.path)
     else:
-        with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
+        with temporary.directory() as directory:
             try:
                 fetched = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{model_uri.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=directory
+                    artifact_uri=f"{model_uri.rstrip('/')}/{mlflow_model.BUNDLE_SUBPATH}", dst_path=str(directory)
                 )
             except (MlflowException, OSError) as error:
                 raise NotFoundError(f"{model_uri} cannot be fetched: {error}", "give -m models:/NAME/1") from error

@@ -1,18 +1,17 @@
 """Finding the model that is meant, and having its bundle on this machine: where it is, or in the cache."""
 
+import contextlib
 import functools
 import hashlib
 import re
 import shlex
-import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert import config, mlflow_model
+from newsbert import config, mlflow_model, temporary
 from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
 from newsbert.identifiers import (
@@ -296,14 +295,14 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, read: 
 
     Its contract comes first, and names the other files: of what else the server lists only a signature is looked at.
     """
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=cached.parent))
-    except OSError as error:
-        raise TrackingError(
-            f"the cache {cached.parent} cannot be written to: {error.strerror or error}", "set NEWSBERT_CACHE_DIR"
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(temporary.directory(cached.parent))
+        except OSError as error:
+            raise TrackingError(
+                f"the cache {cached.parent} cannot be written to: {error.strerror or error}", "set NEWSBERT_CACHE_DIR"
+            ) from error
         fetched = partial / "bundle"
         fetched.mkdir()
         with tracker.errors(f"the files of {name} cannot be fetched", location):
@@ -323,8 +322,6 @@ def _download(tracker: "Tracker", location: str, cached: Path, name: str, read: 
             except OSError:
                 if not cached.is_dir():  # another process was quicker
                     raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read(directory: Path, name: str, recorded: set[str], read: Callable[[Path], Bundle]) -> Bundle:

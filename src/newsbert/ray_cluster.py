@@ -10,13 +10,12 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert import config, cpu
+from newsbert import config, cpu, temporary
 from newsbert.errors import MissingExtraError, NewsbertError, UsageError, first_line
 from newsbert.settings import RaySettings
 
@@ -105,7 +104,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
         where: dict[str, Any] = {"address": address}
         if address is None:
             # Ray's own place keeps the logs of every run; a socket's path in it may have no more than 107 characters.
-            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="newsbert-ray-", dir="/tmp"))
+            directory = str(stack.enter_context(temporary.directory(Path("/tmp"))))  # noqa: S108 - it is ours alone
             where = {"address": "local", "num_cpus": cpu.cores(), "include_dashboard": False, "_temp_dir": directory}
             stack.enter_context(_closed())
         handler = signal.getsignal(signal.SIGTERM)

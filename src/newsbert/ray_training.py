@@ -4,7 +4,6 @@ Checkpoints and what happens go to an actor beside this process, so that the wor
 a worker dies, Ray starts all of them again, and they go on from the latest checkpoint.
 """
 
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from newsbert import parallel, ray_cluster, training_run, tuning
+from newsbert import parallel, ray_cluster, temporary, training_run, tuning
 from newsbert.checkpoints import Checkpoints
 from newsbert.errors import DataError, NewsbertError, first_line
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
@@ -51,7 +50,7 @@ def fit(
     on_event(Phase(f"starting {shared.workers} workers"))
     with (
         ray_cluster.connected(shared, lambda said: on_event(Note(said))) as cluster,
-        tempfile.TemporaryDirectory(prefix="newsbert-") as directory,
+        temporary.directory() as directory,
     ):
         import ray
 
@@ -59,7 +58,7 @@ def fit(
         work = _Work(TrainSettings(**training_run.anywhere(settings)), digest, cluster.worker_cores, keeper)
         failed: list[Exception] = []
         # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
-        thread = threading.Thread(target=_train, args=(cluster, Path(directory), work, failed), daemon=True)
+        thread = threading.Thread(target=_train, args=(cluster, directory, work, failed), daemon=True)
         thread.start()
         relay = _Relay(on_event)
         while True:

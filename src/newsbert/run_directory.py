@@ -5,10 +5,10 @@ import fcntl
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from newsbert import temporary
 from newsbert.errors import ServingError, UsageError
 
 LOCK = "newsbert.lock"
@@ -30,19 +30,16 @@ def make(given: str | None) -> Iterator[Path]:
         ServingError: If a server runs there, or it cannot be written to.
     """
     if given is None:
-        try:
-            directory = Path(tempfile.mkdtemp(prefix="newsbert-"))
-        except OSError as error:
-            raise ServingError(f"no temporary directory can be written to: {error}", _TMPFS_HINT) from error
-    else:
-        directory = _claim(Path(given).absolute())
-    if len(os.fsencode(directory)) > _MAX_PATH:
-        with contextlib.suppress(OSError):  # where somebody else's things are in it
-            directory.rmdir()
-        raise UsageError(
-            f"the path of {directory} has more than {_MAX_PATH} bytes, too many for a socket in it",
-            "give a shorter one: --run-dir /tmp/newsbert",
-        )
+        with contextlib.ExitStack() as stack:
+            try:
+                directory = stack.enter_context(temporary.directory())
+            except OSError as error:
+                raise ServingError(f"no temporary directory can be written to: {error}", _TMPFS_HINT) from error
+            _check_length(directory)
+            yield directory
+        return
+    directory = _claim(Path(given).absolute())
+    _check_length(directory)
     with (directory / LOCK).open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +70,16 @@ def _claim(directory: Path) -> Path:
     except OSError as error:
         raise ServingError(f"{directory} cannot be made: {error}", _TMPFS_HINT) from error
     return directory
+
+
+def _check_length(directory: Path) -> None:
+    if len(os.fsencode(directory)) > _MAX_PATH:
+        with contextlib.suppress(OSError):  # where somebody else's things are in it
+            directory.rmdir()
+        raise UsageError(
+            f"the path of {directory} has more than {_MAX_PATH} bytes, too many for a socket in it",
+            "give a shorter one: --run-dir /tmp/newsbert",
+        )
 
 
 def _empty(directory: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import mlflow_model, uris
+from newsbert import mlflow_model, temporary, uris
 from newsbert.bundle import Bundle
 from newsbert.errors import first_line
 from newsbert.evaluation import Scores
@@ -204,7 +204,7 @@ class RunLog:
         model = AutoModelForSequenceClassification.from_pretrained(
             str(bundle.path), use_safetensors=True, trust_remote_code=False
         ).eval()
-        with self._errors("the model cannot be logged"):
+        with self._errors("the model cannot be logged"), temporary.for_libraries():
             info = Model.log(
                 artifact_path=None,
                 name="model",

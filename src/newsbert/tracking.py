@@ -24,6 +24,7 @@ from newsbert import (
     foreign_errors,
     mlflow_model,
     model_store,
+    run_marks,
     tracking_file,
     tracking_uri,
     uris,
@@ -109,6 +110,16 @@ class Tracker:
             with self.errors():
                 self._client = mlflow.MlflowClient()
                 self._client.search_experiments(max_results=1)
+        run_marks.end_killed(self.marks, self._end_marked)
+
+    @property
+    def marks(self) -> str:
+        """What `run_marks` knows this server and our experiment by."""
+        return f"{self.settings.tracking_uri}\n{self.settings.experiment}"
+
+    def _end_marked(self, mark: str) -> None:
+        for run in self.runs(f"attributes.status = 'RUNNING' and tags.`{run_marks.TAG}` = '{mark}'", 2):
+            self.end_killed(run.info.run_id)
 
     def _make_database(self, uri: str, file: Path) -> None:
         """Let MLflow make its tables in `file` as it would in the database of `uri`."""
@@ -143,39 +154,42 @@ class Tracker:
         import mlflow
         from mlflow.system_metrics import set_system_metrics_sampling_interval
 
-        with self.errors():
-            # Under `mlflow run`, MLflow has made the run already and says so in the environment.
-            if run_id is None and config.mlflow_run_id() is None:
-                self._make_experiment()
-                experiment = mlflow.set_experiment(self.settings.experiment)
-                if _KIND not in experiment.tags:
-                    mlflow.set_experiment_tag(_KIND, _TRAINING)
-            set_system_metrics_sampling_interval(5)
-            active = mlflow.start_run(run_id, run_name=name, log_system_metrics=system_metrics)
-        try:
-            parse_run_id(active.info.run_id, f"a run's id on {self.where}")
-            parse_location(active.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
-        except NewsbertError:
-            with contextlib.suppress(Exception):
-                mlflow.end_run("FAILED")
-            raise
-        status = "FAILED"
-        location = active.info.artifact_uri
-        log = RunLog(active.info.run_id, self._client, functools.partial(self.errors, store=location), pending)
-        try:
-            self._check_artifacts(location)
-            if run_id is not None:
-                log.resume()
-            yield log
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            log.flush(_LAST_METRICS_S)
-            log.end()
-            with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
-                mlflow.end_run(status)
+        with run_marks.hold(self.marks) as mark:
+            with self.errors():
+                # Under `mlflow run`, MLflow has made the run already and says so in the environment.
+                if run_id is None and config.mlflow_run_id() is None:
+                    self._make_experiment()
+                    experiment = mlflow.set_experiment(self.settings.experiment)
+                    if _KIND not in experiment.tags:
+                        mlflow.set_experiment_tag(_KIND, _TRAINING)
+                set_system_metrics_sampling_interval(5)
+                active = mlflow.start_run(
+                    run_id, run_name=name, tags={run_marks.TAG: mark}, log_system_metrics=system_metrics
+                )
+            try:
+                parse_run_id(active.info.run_id, f"a run's id on {self.where}")
+                parse_location(active.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
+            except NewsbertError:
+                with contextlib.suppress(Exception):
+                    mlflow.end_run("FAILED")
+                raise
+            status = "FAILED"
+            location = active.info.artifact_uri
+            log = RunLog(active.info.run_id, self._client, functools.partial(self.errors, store=location), pending)
+            try:
+                self._check_artifacts(location)
+                if run_id is not None:
+                    log.resume()
+                yield log
+                status = "FINISHED"
+            except KeyboardInterrupt:
+                status = "KILLED"
+                raise
+            finally:
+                log.flush(_LAST_METRICS_S)
+                log.end()
+                with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
+                    mlflow.end_run(status)
 
     def _make_experiment(self) -> None:
         """Make our experiment where MLflow's way would put its artifacts into another directory.

@@ -1,13 +1,12 @@
 """Tuning an encoder as settings say: in this process, in those of torchrun, or in workers of Ray."""
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from newsbert import base_model, cpu, head, parallel, training
+from newsbert import base_model, cpu, head, parallel, temporary, training
 from newsbert.base_model import BaseModel
 from newsbert.checkpoints import Checkpoints
 from newsbert.data import Dataset
@@ -74,8 +73,8 @@ def help_out(
     Raises:
         NewsbertError: If it cannot be done.
     """
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as directory:
-        kept = checkpoints or Checkpoints(Path(directory, "checkpoints"))
+    with temporary.directory() as directory:
+        kept = checkpoints or Checkpoints(directory / "checkpoints")
         base = base_model.find(settings.base_model)
-        trained, _ = tune(base, rows, settings, RaySettings(), Path(directory, "bundle"), kept, on_event, stop)
+        trained, _ = tune(base, rows, settings, RaySettings(), directory / "bundle", kept, on_event, stop)
         return trained

@@ -419,15 +419,23 @@ def test_all_that_it_writes_is_in_the_directory_that_it_is_given(start: Start, t
     assert not wanted.exists()
 
 
-def test_what_a_killed_server_left_is_in_nobodys_way(start: Start, tmp_path: Path) -> None:
-    served = start("--run-dir", tmp_path / "run", "--token-auth")
-    first = (tmp_path / "run" / "key_file.json").read_text()
-    served.process.kill()
-    served.process.wait()
-    assert (tmp_path / "run" / "key_file.json").exists()
-    served = start("--run-dir", tmp_path / "run", "--token-auth")
-    assert (tmp_path / "run" / "key_file.json").read_text() != first
-    assert served.stop() == 0
+def test_what_a_killed_server_left_is_gone_with_the_next_command_and_a_living_one_answers_on(
+    start: Start, cli: Cli
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # a short path, as for any server's directory
+        killed, living = start(TMPDIR=directory), start("--token-auth", TMPDIR=directory)
+        assert len(list(Path(directory).iterdir())) == 2
+        processes = killed._children()
+        killed.process.kill()
+        killed.process.wait()
+        assert psutil.wait_procs(processes, 20)[1] == []
+        assert len(list(Path(directory).iterdir())) == 2
+        assert cli("config", "show", TMPDIR=directory).returncode == 0
+        (left,) = Path(directory).iterdir()
+        key = json.loads((left / "files" / "key_file.json").read_text(encoding="utf-8"))
+        assert living.ask(key["inference"]["key"]) == 200
+        assert living.stop() == 0
+        assert list(Path(directory).iterdir()) == []
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import newsbert
-from newsbert import background
+from newsbert import background, bounded_log
 from newsbert.tracking_server import database
 from tests.calls import free_port
 from tests.conftest import Cli, long
@@ -97,8 +97,14 @@ def test_it_is_up_seen_and_down_and_keeps_what_was_logged(up: Up, cli: Cli, tmp_
     assert started["url"].startswith("http://127.0.0.1:")
     assert (started["auth"], started["database"]) == (False, f"sqlite:///{tmp_path / 'tracking' / 'mlflow.db'}")
     run = _log(started["url"])
+    log = tmp_path / "tracking" / "server.log"
+    with log.open("ab") as stream:
+        stream.write(b"x" * (bounded_log.MAX_BYTES + 1))
+    _wait_until(lambda: log.stat().st_size < 2**20)
     status = cli("tracking", "status", "--json")
     assert status.returncode == 0, status.stderr
+    assert log.stat().st_size < 2**20  # what it logs on is appended
+    assert log.with_name("server.log.1").stat().st_size == bounded_log.MAX_BYTES
     assert json.loads(status.stdout)["pid"] == started["pid"]
     assert _listening(started["pid"]) == {("127.0.0.1", int(started["url"].rpartition(":")[2]))}
     # Its files are nobody else's.

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert import base_model, config, data, features, locks, token_rows, training
+from newsbert import base_model, config, data, features, temporary, token_rows, training
 from newsbert.bert_training import BertTraining
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.events import Evaluation, Event, Progress, Step
@@ -121,14 +121,13 @@ def test_a_broken_cache_is_made_anew(train: Any, labelled_file: Path, tmp_path: 
 
 
 def test_what_killed_processes_left_in_the_cache_is_removed(train: Any) -> None:
-    left, living = [config.cache_dir() / "tokens" / f".partial-{name}" for name in ("left", "living")]
-    for each in (left, living):
-        each.mkdir(parents=True)
-    locks.hold(left).close()  # as a process's end does it
-    with locks.hold(living):
+    tokens = config.cache_dir() / "tokens"
+    left = tokens / ".newsbert-tmp-abcdefgh"
+    left.mkdir(parents=True)
+    (left / "lock").touch()
+    with temporary.directory(tokens) as living:
         train()
-    assert [each.exists() for each in (left, living)] == [False, True]
-    assert [each.name for each in (config.cache_dir() / "tokens").glob(".*")] == [".partial-living"]
+        assert list(tokens.glob(".newsbert-tmp-*")) == [living.parent]
 
 
 def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,11 @@ this process alone needs them.
 import contextlib
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert import config, foreign_errors
+from newsbert import config, foreign_errors, temporary
 from newsbert.bulk.columnar import pyarrow
 from newsbert.bulk.partial import rejected_file
 from newsbert.errors import DataError, NewsbertError, UsageError
@@ -45,7 +44,7 @@ def at_hand(
     with contextlib.ExitStack() as stack:
         here, there = Path(file), Path(output)
         if is_remote(file):
-            here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="newsbert-"))) / _name(file)
+            here = stack.enter_context(temporary.directory()) / _name(file)
         work = config.cache_dir() / "predict" / hashlib.sha256(output.encode()).hexdigest()[:16]
         if is_remote(output):
             there = work / _name(output)

@@ -7,13 +7,11 @@ is started again by Ray and given again what it had: the same windows, since rea
 import contextlib
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import newsbert
-from newsbert import agreement, ray_cluster, runtimes
+from newsbert import agreement, ray_cluster, runtimes, temporary
 from newsbert.bulk.scoring import CHUNK_ITEMS, Answer, TextColumns, answer
 from newsbert.bulk.source import Source, Window
 from newsbert.bundle import Bundle, files_of
@@ -220,8 +218,7 @@ class _Worker:
         import ray
 
         (reference,) = ray.get(self._keeper.files.remote())
-        with tempfile.TemporaryDirectory(prefix="newsbert-bundle-") as directory:
-            path = Path(directory)
+        with temporary.directory() as path:
             files: dict[str, bytes] = ray.get(reference)
             for name, content in files.items():
                 (path / name).write_bytes(content)

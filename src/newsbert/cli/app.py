@@ -85,6 +85,10 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         Output().help(context)
+        return
+    from newsbert import temporary
+
+    temporary.sweep_all()
 
 
 class _Stdout(io.FileIO):

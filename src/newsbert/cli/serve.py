@@ -17,6 +17,7 @@ from newsbert.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
     from newsbert.address import Address
+    from newsbert.problems import Problem
     from newsbert.servers import Detached
     from newsbert.torchserve import Server
 
@@ -163,7 +164,7 @@ def locally(
             f"{' and '.join(given)} cannot be given for {model!r}: the archive says what they are",
             "give the model itself, or write another archive: newsbert archive --help",
         )
-    from newsbert import servers, serving
+    from newsbert import bounded_log, servers, serving
 
     if detach:
         from newsbert.address import claim_port
@@ -208,6 +209,11 @@ def locally(
             screen.log(f"{name} is signed by {server.signed_by}")
         _render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
+    def on_problem(problem: "Problem") -> None:
+        screen.problem(problem)
+        if note_detached:
+            bounded_log.trim(servers.log_file(settings.port))
+
     stop = stop_on_signals()
     screen.log("starting …")
     try:
@@ -218,7 +224,7 @@ def locally(
             stop=stop,
             on_ready=on_ready,
             on_log=lambda text: screen.log(text) if debug else None,
-            on_problem=screen.problem,
+            on_problem=on_problem,
             on_choice=lambda run: screen.note(f"the latest finished run is taken: {run}"),
         )
     except NewsbertError as error:

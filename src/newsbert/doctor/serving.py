@@ -1,12 +1,11 @@
 """Whether a model can be served here: Java, TorchServe itself, its port, and the servers there are."""
 
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert import address, config, java, loopback, probe, run_directory, servers, tokens, torchserve
+from newsbert import address, config, java, loopback, probe, run_directory, servers, temporary, tokens, torchserve
 from newsbert.doctor import NoteError
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.settings import ServeSettings
@@ -35,9 +34,9 @@ def starts() -> str:
     began = time.monotonic()
     settings = ServeSettings(port=0, token_auth=True)
     with (
-        tempfile.TemporaryDirectory(prefix="newsbert-doctor-") as store,
+        temporary.directory() as store,
         run_directory.make(None) as work,
-        torchserve.empty(Path(store), settings, work, lambda _line: None) as server,
+        torchserve.empty(store, settings, work, lambda _line: None) as server,
     ):
         assert server.key_file is not None
         while not (server.management.exists() and server.key_file.exists()):

@@ -3,12 +3,11 @@
 import contextlib
 import secrets
 import shlex
-import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from newsbert import config
+from newsbert import config, temporary
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.tracking_server import database
 from newsbert.tracking_server.home import Home
@@ -149,8 +148,8 @@ def _resources(
     if experiment is not None:
         key = "*"
         if experiment != "*":
-            with tempfile.TemporaryDirectory(prefix="newsbert-") as unused:  # MLflow makes a directory for artifacts
-                known = Tracking(url, unused).get_experiment_by_name(experiment)
+            with temporary.directory() as unused:  # MLflow makes a directory for artifacts
+                known = Tracking(url, str(unused)).get_experiment_by_name(experiment)
             if known is None:
                 raise NotFoundError(f"there is no experiment {experiment!r}", "its first run makes it: newsbert train")
             key = known.experiment_id

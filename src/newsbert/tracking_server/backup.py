@@ -17,13 +17,12 @@ import sqlite3
 import stat
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from newsbert import config, tracking_file, uris
+from newsbert import config, temporary, tracking_file, uris
 from newsbert.errors import NewsbertError, TrackingError, UsageError, first_line
 from newsbert.tracking_server import artifacts, database
 from newsbert.tracking_server.home import Home, Kept, private_umask
@@ -75,16 +74,17 @@ def make(kept: Kept, file: Path) -> Contents:
     if file.exists():
         raise UsageError(f"{file} is there already", "give another name; a backup replaces nothing")
     revision = database.revision(kept.database)
-    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     files: dict[str, str] = {}
-    try:
+    with contextlib.ExitStack() as stack:
+        with _disk_errors(file):
+            work = stack.enter_context(temporary.directory(file.parent))
+        partial = work / "backup"
         with (
             _disk_errors(file),
-            tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as work,
             os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream,
         ):
             # Two directories: an artifact may be called as the database is.
-            dumped, fetched = Path(work, "database", _DATABASE), Path(work, "artifacts")
+            dumped, fetched = work / "database" / _DATABASE, work / "artifacts"
             dumped.parent.mkdir()
             fetched.mkdir()
             with tarfile.open(fileobj=stream, mode="w|") as tar:
@@ -104,11 +104,8 @@ def make(kept: Kept, file: Path) -> Contents:
         with _opened(partial) as stream:
             if read(stream, file) != contents:
                 raise _broken(file, "it does not hold what was written to it")
-            with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as work:
-                _stage_database(stream, file, contents, Path(work, _DATABASE), lambda _: None)
+            _stage_database(stream, file, contents, work / "read", lambda _: None)
         partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
     return contents
 
 
@@ -119,7 +116,7 @@ def restore(home: Home, kept: Kept, file: Path, on_log: Callable[[str], None]) -
         UsageError: If the backup is of the other kind of database, or there are data already.
         TrackingError: If it is not whole, or cannot be put there.
     """
-    with private_umask(), _opened(file) as stream, tempfile.TemporaryDirectory(prefix="newsbert-") as work:
+    with private_umask(), _opened(file) as stream, temporary.directory() as work:
         contents = read(stream, file)
         url = database.parse(kept.database)
         if url.get_backend_name() != contents.database:
@@ -127,7 +124,7 @@ def restore(home: Home, kept: Kept, file: Path, on_log: Callable[[str], None]) -
                 f"{file} is of a {contents.database} database, and cannot be put into {database.shown(kept.database)}",
                 "give one of that kind: --backend-store",
             )
-        dumped = Path(work, _DATABASE)
+        dumped = work / _DATABASE
         _stage_database(stream, file, contents, dumped, on_log)
         home.make()
         with home.locked():
@@ -261,12 +258,12 @@ def _restore_artifacts(
     stream: BinaryIO, file: Path, contents: Contents, where: str, repository: "ArtifactRepository"
 ) -> None:
     """Put a backup's artifacts into an empty place."""
-    with tempfile.TemporaryDirectory(prefix="newsbert-") as work:
+    with temporary.directory() as work:
         for member, content in _members(stream, file):
             if not member.name.startswith(_ARTIFACTS):
                 continue
             path = PurePosixPath(member.name.removeprefix(_ARTIFACTS))
-            extracted = Path(work, path.name)
+            extracted = work / path.name
             _extract(content, extracted, contents.files[member.name], file)
             with artifacts.errors(where):
                 if "://" in where:

@@ -146,14 +146,14 @@ class Home:
             partial.replace(file)
 
     def private(self, file: Path) -> BinaryIO:
-        """Make a file anew that nobody else may read, to write to.
+        """Make a file anew that nobody else may read, to append to.
 
         Raises:
             TrackingError: If it cannot be made.
         """
         with _errors(file):
             file.unlink(missing_ok=True)
-            return os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+            return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     def keep(self, kept: Kept) -> None:
         """Write down where the data are, for what is done to them without the server."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from newsbert import background, config, loopback, tracking_file, uris
+from newsbert import background, bounded_log, config, loopback, tracking_file, uris
 from newsbert.address import claim_port
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.settings import TrackingServerSettings
@@ -151,6 +151,7 @@ def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]
             on_ready(noted)
             while not stop.wait(0.5):
                 _check(process, home)
+                bounded_log.trim(home.log)
         finally:
             home.forget()
 

@@ -1,0 +1,43 @@
+"""Logs of servers: bounded, and nothing of what is written afterwards is lost."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from newsbert import bounded_log
+
+WRITE = """
+import sys
+for number in range(20_000):
+    print(number, "x" * 100, flush=True)
+"""
+
+
+def test_a_log_that_another_process_writes_to_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("newsbert.bounded_log.MAX_BYTES", 100_000)
+    log = tmp_path / "server.log"
+    with log.open("a") as stream, subprocess.Popen([sys.executable, "-c", WRITE], stdout=stream) as process:
+        while process.poll() is None:
+            bounded_log.trim(log)
+    assert process.returncode == 0
+    bounded_log.trim(log)
+    old = log.with_name("server.log.1")
+    assert sorted(tmp_path.iterdir()) == [log, old]
+    assert old.stat().st_size <= 100_000 and log.stat().st_size <= 100_000
+    assert old.stat().st_mode & 0o777 == 0o600
+    last = (old.read_text() + log.read_text()).splitlines()[-1]
+    assert last.startswith("19999 ")
+
+
+def test_attack_what_is_there_instead_of_the_old_log_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("newsbert.bounded_log.MAX_BYTES", 10)
+    log, other = tmp_path / "server.log", tmp_path / "other"
+    other.write_text("precious")
+    (tmp_path / "server.log.1").symlink_to(other)
+    log.write_text("x" * 50)
+    bounded_log.trim(log)
+    assert (other.read_text(), (tmp_path / "server.log.1").read_text(), log.read_text()) == ("precious", "x" * 10, "")
