@@ -35,7 +35,6 @@ from newsbert.identifiers import (
     is_model_name,
     parse_alias,
     parse_experiment_id,
-    parse_location,
     parse_model_name,
     parse_run_id,
     parse_version,
@@ -168,7 +167,7 @@ class Tracker:
                 )
             try:
                 parse_run_id(active.info.run_id, f"a run's id on {self.where}")
-                parse_location(active.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
+                self._parse_artifacts(active.info.artifact_uri)
             except NewsbertError:
                 with contextlib.suppress(Exception):
                     mlflow.end_run("FAILED")
@@ -190,6 +189,9 @@ class Tracker:
                 log.end()
                 with contextlib.suppress(Exception) if status != "FINISHED" else self.errors():
                     mlflow.end_run(status)
+
+    def _parse_artifacts(self, uri: object) -> str:
+        return artifact_locations.parse(uri, self.settings.tracking_uri, "the run's artifact location")
 
     def _make_experiment(self) -> None:
         """Make our experiment where MLflow's way would put its artifacts into another directory.
@@ -558,7 +560,7 @@ class Tracker:
             run = self._client.create_run(made, run_name=name)
             parse_run_id(run.info.run_id, f"a new run's id on {self.where}")
             try:
-                uri = parse_location(run.info.artifact_uri, self.settings.tracking_uri, "the run's artifact location")
+                uri = self._parse_artifacts(run.info.artifact_uri)
                 with self.errors(store=uri):
                     artifact_store.check(uri, functools.partial(get_artifact_repository, uri))
             finally:

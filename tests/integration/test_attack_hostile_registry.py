@@ -167,6 +167,24 @@ def test_attack_artifacts_are_written_to_another_host(
     assert asked == []
 
 
+@pytest.mark.parametrize("location", ["{home}", "file://{home}", "file:{home}/x"])
+def test_attack_artifacts_are_written_to_a_directory_of_another_machines_choice(
+    registry: HostileRegistry, tmp_path: Path, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = registry.url.replace("127.0.0.1", "0.0.0.0")
+    home = tmp_path / "home"
+    home.mkdir()
+    registry.info |= {"artifact_uri": location.format(home=home)}
+    tracker = Tracker(TrackingSettings(tracking_uri=url))
+    with pytest.raises(NewsbertError, match="a directory of this machine"), tracker.run():
+        pytest.fail("the run was begun")
+    registry.model |= {"artifact_uri": location.format(home=home)}
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(NewsbertError, match="a directory of this machine"):
+        tracker.add_artifact("Victim", "1", tmp_path / "file.txt")
+    assert list(home.iterdir()) == []
+
+
 SHAPES: tuple[Any, ...] = (
     [], "x", 7, None, {"model_versions": 7}, {"run": {"info": 7}}, {"model": []}, {"run": {}},
     {"model_versions": [{"name": "Victim", "version": "²", "run_id": RUN_ID}]},
