@@ -115,8 +115,12 @@ class Served:
     runtime: str
 
 
-def served(archive: Path) -> Served:
+def served(archive: Path, name: Path | None = None) -> Served:
     """Read what `write` put into an archive's configuration.
+
+    Args:
+        archive: The archive.
+        name: What errors call it; `archive` if nothing else.
 
     Raises:
         ModelError: If it is no archive that newsbert wrote.
@@ -135,4 +139,6 @@ def served(archive: Path) -> Served:
         zlib.error,
         zipfile.BadZipFile,
     ) as error:
-        raise ModelError(f"{archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL") from error
+        raise ModelError(
+            f"{name or archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL"
+        ) from error

@@ -91,7 +91,7 @@ def check(file: Path, name: Path | None = None) -> str | None:
         ModelError: If it holds another file, handler or setting than `archive.write` would give it, is not signed by a
             trusted key where there are some, or is no archive.
     """
-    runtime = archive.served(file).runtime
+    runtime = archive.served(file, name).runtime
     try:
         with zipfile.ZipFile(file) as content, file.open("rb") as stream:
             _check_names([info.filename for info in content.infolist()], runtime)
