@@ -10,12 +10,11 @@ import base64
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert import config
+from newsbert import config, temporary
 from newsbert.errors import MissingExtraError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -107,8 +106,8 @@ def sign(content: bytes, key_file: Path) -> tuple[bytes, str]:
         from model_signing.signing import Config
     except ImportError as error:
         raise MissingExtraError("model_signing", _EXTRA) from error
-    with tempfile.TemporaryDirectory(prefix="newsbert-sign-") as directory:
-        contract, file = Path(directory) / CONTRACT_FILE, Path(directory) / SIGNATURE_FILE
+    with temporary.directory() as directory:
+        contract, file = directory / CONTRACT_FILE, directory / SIGNATURE_FILE
         contract.write_bytes(content)
         signer = Config().use_elliptic_key_signer(private_key=key_file, password=config.signing_passphrase())
         while True:  # of two values that are as good, the signer takes one by chance, and only the lower is taken here

@@ -25,6 +25,7 @@ from newsbert import (
     mlflow_model,
     model_store,
     run_marks,
+    temporary,
     tracking_file,
     tracking_uri,
     uris,
@@ -302,8 +303,8 @@ class Tracker:
     def _sign(self, bundle: Bundle, model_id: str, key: Path) -> str:
         """Put a signature beside the files of a logged model's bundle, and return the SHA-256 of the public key."""
         signature, signed_by = bundle.sign(key)
-        with tempfile.TemporaryDirectory(prefix="newsbert-sign-") as directory:
-            file = Path(directory) / SIGNATURE_FILE
+        with temporary.directory() as directory:
+            file = directory / SIGNATURE_FILE
             file.write_bytes(signature)
             with self.errors("the signature cannot be logged"):
                 self._client.log_model_artifact(model_id, str(file), mlflow_model.BUNDLE_SUBPATH)
