@@ -372,8 +372,8 @@ def _load(url: str, file: Path) -> None:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as directory:
-            partial = Path(directory) / target.name
+        with temporary.directory(target.parent) as directory:
+            partial = directory / target.name
             shutil.copyfile(file, partial)
             partial.replace(target)
     except OSError as error:
