@@ -9,11 +9,10 @@ import errno
 import fcntl
 import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from newsbert import private_files, uris
+from newsbert import private_files, temporary, uris
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError
 
 
@@ -52,8 +51,8 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
     try:
         with _locked(file, create=make is not None):
             if make is not None and _is_missing(file):
-                with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as directory:
-                    partial = Path(directory) / file.name
+                with temporary.directory(file.parent) as directory:
+                    partial = directory / file.name
                     make(partial)
                     partial.replace(file)
             if _is_missing(file):

@@ -55,7 +55,7 @@ def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: P
     file = tmp_path / "new" / "mlflow.db"
     process = _open(_uri(file))
     # It is killed as soon as there is anything of a database.
-    while not (any(each.stat().st_size for each in file.parent.glob("*mlflow.db*")) if file.parent.is_dir() else False):
+    while not any(made.stat().st_size for made in file.parent.rglob("mlflow.db")):
         assert process.poll() is None
     process.kill()
     process.communicate(timeout=30)
