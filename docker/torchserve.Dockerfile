@@ -10,9 +10,10 @@ ARG STAGE=build
 LABEL newsbert.stage=$STAGE
 COPY pip.conf serving.txt packing.txt bill.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python3 -m pip install --no-deps --target /opt/serving -r /build/serving.txt \
- && python3 -m pip install --no-deps --target /opt/packing -r /build/packing.txt \
- && python3 -m pip install --no-deps --target /opt/bill -r /build/bill.txt
+RUN python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/serving -r /build/serving.txt \
+ && python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/packing -r /build/packing.txt \
+ && python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/bill -r /build/bill.txt
+# BUNDLE
 
 # Start TorchServe on loopback, create the deployment from the MLflow model with our target of the plugin, stop.
 FROM ${TRAINER_IMAGE} AS archive

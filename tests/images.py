@@ -46,7 +46,7 @@ def image_settings() -> ImageSettings:
         port = probe.getsockname()[1]
     options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
     hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
-    planted = f"extra-index-url=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/simple"
+    planted = f"find-links=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/wheels"
     return ImageSettings(
         repository=f"127.0.0.1:{port}/newsbert-test",
         pip_options=(*filter(None, options.split(",")), planted, "retries=0"),

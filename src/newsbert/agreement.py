@@ -11,7 +11,7 @@ OTHERWISE = "is answered otherwise than in training"
 """Stands in the message of every disagreement: what reads the log of an image's build looks for it."""
 
 _ROUNDING = 1e-6  # answers have six decimals
-_HINT = "pip install -r requirements.txt, the bundle's, where it is served"
+_HINT = "serve it with the package versions that it was trained with: newsbert build-image MODEL --bundle-versions"
 
 
 def tolerance(contract: Contract, runtime: str) -> float:

@@ -1,6 +1,7 @@
 """`python -m newsbert.bill ARCHIVE OUTPUT`: the CycloneDX bill of materials of the image it runs in.
 
-It lists the model, every Python package that is there, and the system's packages. The same image gives the same bill.
+It lists the model, every Python package that is there, the libraries inside TorchServe's jar, and the system's
+packages. The same image gives the same bill.
 Source: https://cyclonedx.org/specification/overview/, written with CycloneDX's own library.
 """
 
@@ -16,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import archive
+from newsbert import archive, torchserve_jar
 from newsbert.bundle import CONTRACT_FILE
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _bill(model_archive: Path, path: list[str]) -> "Bom":
     from cyclonedx.model.component import Component, ComponentType
 
     image = Component(name="torchserve", type=ComponentType.CONTAINER, version=archive.served(model_archive).model)
-    bill = Bom(components=[_model(model_archive), *_python(path), *_debian()])
+    bill = Bom(components=[_model(model_archive), *_python(path), *_java(path), *_debian()])
     bill.metadata.component = image
     bill.register_dependency(image, bill.components)
     return bill
@@ -105,6 +106,26 @@ def _python(path: list[str]) -> "Iterator[Component]":
             purl=url,
             bom_ref=str(url),
             licenses=_licences(distribution.metadata),
+        )
+
+
+def _java(path: list[str]) -> "Iterator[Component]":
+    """The libraries inside TorchServe's jar, as scanners know them."""
+    from cyclonedx.model import Property
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    jar = torchserve_jar.find(path)
+    for library in torchserve_jar.libraries(jar) if jar else ():
+        url = PackageURL("maven", library.group, library.name, library.version or None)
+        yield Component(
+            name=library.name,
+            group=library.group,
+            version=library.version or None,
+            type=ComponentType.LIBRARY,
+            purl=url,
+            bom_ref=str(url),
+            properties=[Property(name="newsbert.inside", value=torchserve_jar.NAME)],
         )
 
 

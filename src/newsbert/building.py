@@ -78,20 +78,18 @@ def contexts(
     """
     with temporary.directory() as work:
         if kind != "serving":
-            pins = requirements.pins()
-            base = image.render_base(settings, pins, work)
+            base = image.render_base(settings, work)
             on_it = {"trainer": image.render_trainer, "tracking": image.render_tracking}.get(kind)
-            yield Plan((base, *([on_it(base, settings, pins)] if on_it else [])), None)
+            yield Plan((base, *([on_it(base, settings)] if on_it else [])), None)
             return
         located = api.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
         shipped = requirements.pins()
         differences = bundle_requirements.differences(bundle_requirements.read(located.path, shipped), shipped)
         own = {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
-        pins = {**shipped, **own}
-        base = image.render_base(settings, pins, work)
-        trainer_image = image.render_trainer(base, settings, shipped)
-        serving_image = image.render_serving(bundle, located, base, trainer_image, settings, pins)
+        base = image.render_base(settings, work, own)
+        trainer_image = image.render_trainer(base, settings)
+        serving_image = image.render_serving(bundle, located, base, trainer_image, settings, own)
         signed = (f"{located.name} is signed by {bundle.signed_by}",) if bundle.signed_by else ()
         yield Plan((base, trainer_image, serving_image), located, (*signed, *_notes(differences, settings)))
 

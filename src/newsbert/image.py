@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import newsbert
-from newsbert import requirements, runtimes, shipped, wheel
+from newsbert import lock_files, requirements, runtimes, shipped, wheel
 from newsbert.bundle import Bundle, sha256_of
 from newsbert.image_reference import ImageReference
 from newsbert.model_store import Located
@@ -22,12 +22,10 @@ from newsbert.settings import ImageSettings
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
 TRACKING_NAME = "newsbert-tracking"
-TRAINER_EXTRAS = ("train", "minilm", "azure", "gs", "s3")
-TRACKING_EXTRA = "tracking"
 MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
 """Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
 
-REQUIREMENTS_FILE = "requirements.txt"
+REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "bundle.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 _LICENCES = (
     "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
@@ -37,8 +35,14 @@ _HASH_LENGTH = 12
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 _OCI = "org.opencontainers.image"
 _IMAGE_ARGUMENTS = {"BASE_IMAGE", "TRAINER_IMAGE", "SHIPPED_IMAGE"}
+_PIP_INSTALL = "python3 -m pip --python /opt/packages/bin/python install --no-deps --only-binary :all:"
 _GPU_LINE = "# GPU\n"
-_GPU_STEP = "RUN python3 -m pip --python /opt/packages/bin/python install -r /build/gpu.txt\n"
+_GPU_STEP = f"RUN {_PIP_INSTALL} --require-hashes -r /build/gpu.txt\n"
+_BUNDLE_LINE = "# BUNDLE\n"
+_BUNDLE_STEP = f"# Asked for: what the bundle names, without hashes.\nRUN {_PIP_INSTALL} -r /build/bundle.txt\n"
+_BUNDLE_SERVING_STEP = _BUNDLE_STEP.replace(
+    "--python /opt/packages/bin/python install", "install --target /opt/serving"
+)
 
 
 @dataclass(frozen=True)
@@ -86,62 +90,71 @@ class Context:
         return {"Dockerfile": len(self.dockerfile.encode()), **sizes}
 
 
-def render_base(settings: ImageSettings, pins: Mapping[str, str], directory: Path) -> Context:
+def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str, str] | None = None) -> Context:
     """Render the context of the base image.
 
     Args:
         settings: Root image, repository and pip options.
-        pins: Versions by name, see `requirements.pins`.
         directory: Where the newsbert wheel may be written.
+        versions: Other versions than the shipped ones by name, of packages that may also be in other images.
 
     Raises:
-        UsageError: If a pip option is none.
+        UsageError: If a pip option is none, or the root image or the repository no name.
     """
     package = wheel.write(directory)
-    needed = requirements.select(pins, *requirements.BASE)
-    dockerfile = _dockerfile("base")
     files: dict[str, bytes | Path] = {package.name: package}
+    needed = set(requirements.BASE)
+    dockerfile = _dockerfile("base")
     if settings.gpu:
-        dockerfile, needed, files["gpu.txt"] = _for_gpu(dockerfile, needed)
+        # ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares.
+        needed.discard("onnxruntime")
+        dockerfile = _with_step(dockerfile, _GPU_LINE, _GPU_STEP, "gpu.txt")
+        files["gpu.txt"] = _lines(lock_files.lines(lock_files.names(lock_files.GPU), lock_files.GPU))
+    own = {name: version for name, version in (versions or {}).items() if name in needed}
+    if own:
+        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_STEP, BUNDLE_FILE)
+        files[BUNDLE_FILE] = _lines(requirements.lines(own))
     return _context(
         BASE_NAME,
         newsbert.__version__,
         settings,
-        dockerfile.replace(_GPU_LINE, ""),
+        dockerfile.replace(_GPU_LINE, "").replace(_BUNDLE_LINE, ""),
         {"ROOT_IMAGE": str(ImageReference.parse(settings.root_image))},
         _newsbert_labels(BASE_NAME),
-        {**files, REQUIREMENTS_FILE: _lines(needed)},
+        {**files, REQUIREMENTS_FILE: _lines(lock_files.lines(needed - own.keys()))},
     )
 
 
-def render_trainer(base: Context, settings: ImageSettings, pins: Mapping[str, str]) -> Context:
-    """Render the context of the image that trains; the other arguments are those of `render_base`, which gave `base`.
+def render_trainer(base: Context, settings: ImageSettings) -> Context:
+    """Render the context of the image that trains; the other argument is that of `render_base`, which gave `base`.
 
     Raises:
         UsageError: If a pip option is none.
     """
     index = "" if settings.gpu else settings.torch_index
+    if settings.gpu:
+        cuda = lock_files.names(lock_files.TORCH_CUDA) - lock_files.names(lock_files.GPU)
+        torch = lock_files.lines(cuda, lock_files.TORCH_CUDA)
+    else:
+        torch = lock_files.lines({"torch"}, lock_files.TORCH_CPU)
+    needed = lock_files.names(lock_files.TRAINER) - {*requirements.BASE}
     return _context(
         TRAINER_NAME,
         newsbert.__version__,
         settings,
         _dockerfile("trainer"),
-        {
-            "BASE_IMAGE": base.tag,
-            "ROOT_IMAGE": settings.root_image,
-            "TORCH": requirements.select(pins, "torch")[0],
-        },
+        {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
         # Pip's own index and another may have builds of one version that differ: for CUDA, for the CPU.
         {**_newsbert_labels(TRAINER_NAME), "newsbert.torch_index": "another" if index else "pip"},
         {
-            shipped.CONSTRAINTS: _lines(requirements.lines(pins)),
-            REQUIREMENTS_FILE: _lines(requirements.declared(*TRAINER_EXTRAS)),
+            TORCH_FILE: _lines(torch),
+            REQUIREMENTS_FILE: _lines(lock_files.lines(needed)),
         },
         {TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index))},
     )
 
 
-def render_tracking(base: Context, settings: ImageSettings, pins: Mapping[str, str]) -> Context:
+def render_tracking(base: Context, settings: ImageSettings) -> Context:
     """Render the context of a tracking server's image; the arguments are those of `render_trainer`.
 
     Raises:
@@ -154,10 +167,7 @@ def render_tracking(base: Context, settings: ImageSettings, pins: Mapping[str, s
         _dockerfile("tracking"),
         {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
         _newsbert_labels(TRACKING_NAME),
-        {
-            shipped.CONSTRAINTS: _lines(requirements.lines(pins)),
-            REQUIREMENTS_FILE: _lines(requirements.declared(TRACKING_EXTRA)),
-        },
+        {REQUIREMENTS_FILE: _lines(lock_files.lines(lock_files.names(lock_files.TRACKING) - {*requirements.BASE}))},
     )
 
 
@@ -167,7 +177,7 @@ def render_serving(
     base: Context,
     trainer: Context,
     settings: ImageSettings,
-    pins: Mapping[str, str],
+    versions: Mapping[str, str] | None = None,
 ) -> Context:
     """Render the context of the image that serves a bundle.
 
@@ -177,7 +187,7 @@ def render_serving(
         base: The base image.
         trainer: The trainer image, in which the archive is made.
         settings: Runtime, root image, repository and pip options.
-        pins: As of `base`.
+        versions: As of `base`.
 
     Raises:
         ModelError: If the bundle was altered after training.
@@ -185,7 +195,11 @@ def render_serving(
     """
     runtime = runtimes.chosen(bundle, settings.runtime)
     bundle.verify()
-    serving = [*requirements.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])]
+    serving = {*requirements.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
+    own = {name: version for name, version in (versions or {}).items() if name in serving}
+    dockerfile = _dockerfile("torchserve")
+    if own:
+        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_SERVING_STEP, BUNDLE_FILE)
     told = {
         "newsbert.model_name": located.model_name,
         "newsbert.model_version": located.version,
@@ -196,7 +210,7 @@ def render_serving(
         SERVING_NAME,
         _version_of(located, bundle.digest),
         settings,
-        _dockerfile("torchserve"),
+        dockerfile.replace(_BUNDLE_LINE, ""),
         {
             "BASE_IMAGE": base.tag,
             "TRAINER_IMAGE": trainer.tag,
@@ -217,9 +231,10 @@ def render_serving(
             **{label: value for label, value in told.items() if value},
         },
         {
-            "serving.txt": _lines(requirements.select(pins, *serving)),
-            "packing.txt": _lines(requirements.select(pins, *requirements.PACKING)),
-            "bill.txt": _lines(requirements.select(pins, *requirements.BILL)),
+            "serving.txt": _lines(lock_files.lines(serving - own.keys())),
+            "packing.txt": _lines(lock_files.lines(requirements.PACKING)),
+            "bill.txt": _lines(lock_files.lines(requirements.BILL)),
+            **({BUNDLE_FILE: _lines(requirements.lines(own))} if own else {}),
             **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },
     )
@@ -279,20 +294,13 @@ def _instead_of_index(options: Sequence[str], index: str) -> list[str]:
     """Pip's options with another index, if one is given."""
     if not index:
         return list(options)
-    kept = [option for option in options if not option.startswith(("index-url=", "extra-index-url="))]
+    kept = [option for option in options if not option.startswith("index-url=")]
     return [*kept, f"index-url={index}"]
 
 
-def _for_gpu(dockerfile: str, needed: Sequence[str]) -> tuple[str, list[str], bytes]:
-    """The base for NVIDIA GPUs: ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares."""
-    (version,) = (line.partition("==")[2] for line in needed if line.startswith("onnxruntime=="))
-    return (
-        dockerfile.replace("requirements.txt /build/", "requirements.txt gpu.txt /build/").replace(
-            _GPU_LINE, _GPU_STEP
-        ),
-        [line for line in needed if not line.startswith("onnxruntime==")],
-        _lines([f"onnxruntime-gpu[cuda,cudnn]=={version}"]),
-    )
+def _with_step(dockerfile: str, line: str, step: str, file: str) -> str:
+    """A Dockerfile with a step in place of a line of comment, and the file that it needs."""
+    return dockerfile.replace(" /build/\n", f" {file} /build/\n", 1).replace(line, step)
 
 
 def _newsbert_labels(title: str) -> dict[str, str]:

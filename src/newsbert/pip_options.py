@@ -5,7 +5,14 @@ from collections.abc import Sequence
 
 from newsbert.errors import UsageError
 
-_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\r\n]+)")
+ALLOWED = (
+    "cert", "client-cert", "find-links", "index-url", "no-index", "proxy", "resume-retries", "retries", "timeout",
+    "trusted-host",
+)  # fmt: skip
+"""What says where packages come from and how they are reached. What is installed is not for options to say, and of two
+indexes pip takes whichever has the higher version: an index that has all, or --find-links, does without a second."""
+
+_OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\x00-\x1f\x7f\x85\u2028\u2029]+)")
 _CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
 _QUERY = re.compile(r"\?\S+")
 
@@ -14,7 +21,7 @@ def pip_conf(options: Sequence[str]) -> bytes:
     """Pip's configuration of `NAME=VALUE` options; a name given several times has several values.
 
     Raises:
-        UsageError: If an option is not of that form.
+        UsageError: If an option is not of that form, or not one of those that a build takes.
     """
     values: dict[str, list[str]] = {}
     for option in options:
@@ -24,6 +31,8 @@ def pip_conf(options: Sequence[str]) -> bytes:
                 f"the pip option {blotted(option)!r} is not NAME=VALUE",
                 "such as --pip-option index-url=https://packages.example/simple",
             )
+        if match["name"] not in ALLOWED:
+            raise UsageError(f"the pip option {match['name']!r} is none of a build", f"choose of {', '.join(ALLOWED)}")
         values.setdefault(match["name"], []).append(match["value"])
     settings = [f"{name} = {' '.join(each)}\n" for name, each in values.items()]
     return "".join(["[global]\n", *settings]).encode()

@@ -1,6 +1,6 @@
 """Pinned requirements: of this environment, for a bundle; and of the images, for which one file has the pins.
 
-The file is `constraints.txt`, which also makes the environments that newsbert is developed and tested in.
+The file is `constraints.txt`; the lock files add the hashes, see `lock_files`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from newsbert import shipped
-from newsbert.errors import NewsbertError
 
 SERVING_EXTRA = "serve"
 
@@ -42,39 +41,15 @@ def pinned(*extras: str) -> list[str]:
 
 def pins() -> dict[str, str]:
     """Return versions by name of everything that newsbert is tested with."""
-    return _read(shipped.find(shipped.CONSTRAINTS).read_text(encoding="utf-8"))
+    text = shipped.find(shipped.CONSTRAINTS).read_text(encoding="utf-8")
+    found = (line.partition("==") for line in text.splitlines() if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, _, version in found if version}
 
 
 def for_bundle() -> list[str]:
     """Return what a bundle says it was trained with: `pinned`, of the packages that images can have."""
     known = pins()
     return [line for line in pinned(SERVING_EXTRA) if line.partition("==")[0] in known]
-
-
-def declared(*extras: str) -> list[str]:
-    """Return the requirements that newsbert itself declares for extras, as they stand there.
-
-    Raises:
-        NewsbertError: If it declares none: it was installed before they were.
-    """
-    found = [Requirement(line) for line in metadata.requires("newsbert") or []]
-    wanted = [each for each in found if each.marker and any(each.marker.evaluate({"extra": name}) for name in extras)]
-    if not wanted:
-        raise NewsbertError(f"the newsbert installed here has no extra {'/'.join(extras)}", "install it again")
-    return sorted(f"{each.name}{_extras(each)}{each.specifier}" for each in wanted)
-
-
-def _extras(requirement: Requirement) -> str:
-    return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-
-
-def select(versions: Mapping[str, str], *names: str) -> list[str]:
-    """Return `name==version` of `names`, sorted.
-
-    Raises:
-        LookupError: If a version is not given.
-    """
-    return lines({name: versions[name] for name in names})
 
 
 def lines(versions: Mapping[str, str]) -> list[str]:
@@ -90,15 +65,6 @@ def versions(*names: str) -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
-
-
-def _read(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, version = line.partition("#")[0].strip().partition("==")
-        if version:
-            found[canonicalize_name(name)] = version
     return found
 
 

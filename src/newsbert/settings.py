@@ -166,7 +166,7 @@ class ImageSettings:
     )
     gpu: bool = _setting(False, "Base image for NVIDIA GPUs (its build has not been run)")
     runtime: str = _setting("auto", "What answers in the serving image: auto, onnxruntime, onnxruntime-int8, torch, …")
-    bundle_versions: bool = _setting(False, "Serve with the package versions that the bundle names")
+    bundle_versions: bool = _setting(False, "Serve with the bundle's own package versions, which have no hashes")
     pip_options: tuple[str, ...] = _setting((), "NAME=VALUE for pip in the build, such as index-url=https://…")
     build_network: str | None = _setting(None, "Engine network for the build's steps")
     extra_hosts: tuple[str, ...] = _setting((), "HOST:IP known to the build's steps")

@@ -1,11 +1,11 @@
-"""Files of the checkout's top level that the wheel carries too: the Dockerfiles and the pins."""
+"""Files of the checkout's top level that the wheel carries too: the Dockerfiles, the pins and their hashes."""
 
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 CONSTRAINTS = "constraints.txt"
-DOCKER = "docker"
+DOCKER, LOCKS = "docker", "locks"
 
 
 def find(name: str) -> Traversable:
@@ -16,5 +16,10 @@ def find(name: str) -> Traversable:
 
 def files() -> dict[str, bytes]:
     """All of them, by name, as the wheel carries them."""
-    docker = {f"{DOCKER}/{file.name}": file.read_bytes() for file in find(DOCKER).iterdir() if file.is_file()}
-    return {CONSTRAINTS: find(CONSTRAINTS).read_bytes(), **docker}
+    directories = {
+        f"{name}/{file.name}": file.read_bytes()
+        for name in (DOCKER, LOCKS)
+        for file in find(name).iterdir()
+        if file.is_file()
+    }
+    return {CONSTRAINTS: find(CONSTRAINTS).read_bytes(), **directories}

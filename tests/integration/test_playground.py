@@ -26,7 +26,7 @@ from newsbert.torchserve import Server
 from tests.calls import free_port
 from tests.conftest import LABELS, Cli
 
-AXE = Path(sys.prefix) / "axe/node_modules/axe-core/axe.min.js"
+AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 TEXT = "Coach and team: the cup, a vote"
 WAIT_S = 30
 

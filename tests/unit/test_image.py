@@ -47,30 +47,30 @@ def _located(bundle: Bundle, name: str = "TinyModel/2") -> Located:
 
 
 def _contexts(bundle: Bundle, directory: Path, settings: ImageSettings) -> tuple[Context, Context, Context]:
-    base = render_base(settings, PINS, directory)
-    trainer = render_trainer(base, settings, PINS)
-    return base, trainer, render_serving(bundle, _located(bundle), base, trainer, settings, PINS)
+    base = render_base(settings, directory)
+    trainer = render_trainer(base, settings)
+    return base, trainer, render_serving(bundle, _located(bundle), base, trainer, settings)
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Context:
-    return render_base(ImageSettings(), PINS, tmp_path)
+    return render_base(ImageSettings(), tmp_path)
 
 
 @pytest.fixture
 def trainer(base: Context) -> Context:
-    return render_trainer(base, ImageSettings(), PINS)
+    return render_trainer(base, ImageSettings())
 
 
 @pytest.fixture
 def tracking(base: Context) -> Context:
-    return render_tracking(base, ImageSettings(), PINS)
+    return render_tracking(base, ImageSettings())
 
 
 @pytest.fixture
 def serving(bundle: Bundle, base: Context, trainer: Context) -> Context:
     # Named, since what is chosen otherwise depends on this machine's processor.
-    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), PINS)
+    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"))
 
 
 def _without_versions(context: Context) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _without_versions(context: Context) -> dict[str, Any]:
 def _requirements(context: Context, file: str = "requirements.txt") -> list[str]:
     content = context.files[file]
     assert isinstance(content, bytes)
-    return content.decode().splitlines()
+    return [line.partition(" ")[0] for line in content.decode().splitlines() if line and not line.startswith(" ")]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.Fixt
 def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: Path) -> None:
     def tag(name: str, **changes: Any) -> str:
         (tmp_path / name).mkdir()
-        return render_base(ImageSettings(**changes), PINS, tmp_path / name).tag
+        return render_base(ImageSettings(**changes), tmp_path / name).tag
 
     first = tag("first")
     assert tag("again") == first
@@ -152,11 +152,47 @@ def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, train
     lines = [*_requirements(base), *(line for name in ("serving", "packing", "bill")
                                      for line in _requirements(serving, f"{name}.txt"))]  # fmt: skip
     assert len(set(lines)) == len(lines)
-    assert set(lines) <= set(pins)
-    assert set(_requirements(trainer, "constraints.txt")) == set(pins)
+    trainers = [*_requirements(trainer), *_requirements(trainer, "torch.txt")]
+    assert {*lines, *trainers} <= set(pins)
+    assert not {*_requirements(base)} & {*trainers}
     names = {line.partition("==")[0] for line in _requirements(base)}
     assert {"numpy", "onnxruntime", "rich", "tokenizers", "typer"} <= names
     assert not {"newsbert", "torch", "transformers", "mlflow", "docker", "torchserve", "huggingface-hub"} & names
+
+
+def test_everything_that_pip_takes_for_an_image_has_a_hash(
+    base: Context, trainer: Context, tracking: Context, serving: Context
+) -> None:
+    for context in (base, trainer, tracking, serving):
+        calls = re.findall(r"pip [^&#]*? install [^&#\n]*", context.dockerfile.replace("\\\n", " "))
+        assert calls
+        for call in calls:
+            # newsbert itself comes with the context.
+            assert "--require-hashes" in call or "--no-index --no-deps /opt/newsbert/*.whl" in re.sub(" +", " ", call)
+            assert "--only-binary :all:" in call or "--no-index" in call
+        files = {name: each for name, each in context.files.items() if name.endswith(".txt")}
+        for name, content in files.items():
+            assert isinstance(content, bytes)
+            entries = re.split(r"\n(?! )", content.decode().strip())
+            assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", entry) for entry in entries), name
+
+
+def test_versions_of_the_bundle_are_installed_by_themselves(bundle: Bundle, tmp_path: Path) -> None:
+    versions = {"numpy": "2.0.1", "torchserve": "0.11.0", "transformers": "5.0.0"}
+    shipped_base = render_base(ImageSettings(), tmp_path)
+    base = render_base(ImageSettings(), tmp_path, versions)
+    assert base.files["bundle.txt"] == b"numpy==2.0.1\n"
+    assert f"numpy=={PINS['numpy']}" not in _requirements(base)
+    assert set(_requirements(shipped_base)) - set(_requirements(base)) == {f"numpy=={PINS['numpy']}"}
+    assert "-r /build/bundle.txt" in base.dockerfile
+    assert base.tag != shipped_base.tag
+    trainer = render_trainer(base, ImageSettings())
+    assert "bundle.txt" not in trainer.files
+    serving = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), versions)
+    assert serving.files["bundle.txt"] == b"torchserve==0.11.0\n"
+    assert "install --target /opt/serving --no-deps --only-binary :all: -r /build/bundle.txt" in serving.dockerfile
+    for context in (base, serving):
+        assert re.search(r"COPY .* bundle.txt /build/$", context.dockerfile, re.MULTILINE)
 
 
 def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_path: Path) -> None:
@@ -172,23 +208,29 @@ def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_pa
 
 def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: Path) -> None:
     settings = ImageSettings(gpu=True)
-    gpu = render_base(settings, PINS, tmp_path)
+    gpu = render_base(settings, tmp_path)
     assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
-    assert _requirements(gpu, "gpu.txt") == [f"onnxruntime-gpu[cuda,cudnn]=={PINS['onnxruntime']}"]
+    of_gpu = {line.partition("==")[0] for line in _requirements(gpu, "gpu.txt")}
+    assert {"onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cublas"} <= of_gpu
+    assert not of_gpu & set(requirements.BASE)
     without = [line for line in _requirements(base) if not line.startswith("onnxruntime==")]
     assert _requirements(gpu) == without
     assert gpu.tag != base.tag
-    assert render_trainer(gpu, settings, PINS).labels["newsbert.torch_index"] == "pip"
+    trainer = render_trainer(gpu, settings)
+    assert trainer.labels["newsbert.torch_index"] == "pip"
+    of_torch = {line.partition("==")[0] for line in _requirements(trainer, "torch.txt")}
+    assert {"torch", "triton", "nvidia-nccl-cu13"} <= of_torch
+    assert not of_torch & of_gpu
 
 
 def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
     bundle: Bundle, base: Context, trainer: Context
 ) -> None:
-    context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"), PINS)
+    context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"))
     assert context.build_args["SHIPPED_IMAGE"] == trainer.tag
     assert {"model/model.safetensors", "model/config.json"} <= set(context.files)
     with pytest.raises(UsageError, match="no runtime 'tensorrt'"):
-        render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"), PINS)
+        render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"))
 
 
 def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: Context) -> None:
@@ -205,14 +247,14 @@ def test_an_altered_bundle_gets_no_image(bundle: Bundle, base: Context, trainer:
     (path / "vocab.txt").write_text("[UNK]\n")
     altered = Bundle.read(path)
     with pytest.raises(ModelError, match=r"vocab\.txt was altered"):
-        render_serving(altered, _located(altered), base, trainer, ImageSettings(), PINS)
+        render_serving(altered, _located(altered), base, trainer, ImageSettings())
 
 
 def test_pip_reads_its_options(tmp_path: Path) -> None:
     options = [
         "index-url=https://user:p%40ss@host/simple?a=b",
-        "extra-index-url=https://one/simple",
-        "extra-index-url=https://two/simple",
+        "find-links=https://one/wheels",
+        "find-links=https://two/wheels",
         "timeout=7",
     ]
     file = tmp_path / "pip.conf"
@@ -221,7 +263,7 @@ def test_pip_reads_its_options(tmp_path: Path) -> None:
     parser.read(file, encoding="utf-8")
     assert dict(parser["global"]) == {
         "index-url": "https://user:p%40ss@host/simple?a=b",
-        "extra-index-url": "https://one/simple https://two/simple",
+        "find-links": "https://one/wheels https://two/wheels",
         "timeout": "7",
     }
     listed = subprocess.run(
@@ -242,12 +284,23 @@ def test_no_pip_options_are_an_empty_configuration() -> None:
 @pytest.mark.parametrize(
     "option",
     ["", "index-url", "=https://host", "index-url=", "Index-Url=x", "index_url=x", "-x=1", " a=b",
-     "a=b\nc=d", "a=b\rc", "[global]", "1a=b", "a=\n"],
+     "a=b\nc=d", "a=b\rc", "[global]", "1a=b", "a=\n", "proxy=a\u2028b", "proxy=a\x0bb", "proxy=a\x00"],
 )  # fmt: skip
 def test_what_is_no_pip_option_is_a_usage_error(option: str) -> None:
     with pytest.raises(UsageError, match="is not NAME=VALUE") as caught:
         pip_conf(["timeout=3", option])
     assert "index-url=" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["extra-index-url=https://other.example/simple", "require-hashes=false", "no-deps=false", "requirement=/etc/passwd",
+     "constraint=http://evil.example/c", "target=/", "python=/bin/sh", "pre=true", "editable=git+https://evil.example/x",
+     "no-binary=:all:", "global-option=x", "log=/x"],
+)  # fmt: skip
+def test_attack_pip_options_do_not_say_what_is_installed(option: str) -> None:
+    with pytest.raises(UsageError, match="is none of a build"):
+        pip_conf(["timeout=3", option])
 
 
 _SECRETS = st.text(alphabet="abzXYZ019@:/%!$&'()+,;=?#[]-._~", min_size=4, max_size=12).map(
@@ -257,7 +310,7 @@ _PLACES = st.sampled_from(
     [
         "index-url=https://user:{}@host.example/simple",
         "index-url=https://{}@host.example/simple",
-        "extra-index-url=https://{}:x@host.example:8443/simple https://user:{}@other.example/simple",
+        "find-links=https://{}:x@host.example:8443/wheels https://user:{}@other.example/wheels",
         "proxy=user:{}@proxy.example:3128",
         "proxy=http://user:{}@proxy.example:3128",
         "find-links=git+ssh://user:{}@host.example/wheels",

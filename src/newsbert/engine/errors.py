@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from newsbert import agreement
 from newsbert.errors import EngineError
 
+_OTHER_HASH = "DO NOT MATCH THE HASHES"  # pip's words
 START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 
 
@@ -62,6 +63,11 @@ def build_hint(error: str, tail: Sequence[str]) -> str:
         return "the root image cannot be had: name another with --root-image, or load it into the engine first"
     if "no space left" in lowered or any("no space left" in line.lower() for line in tail):
         return "the engine's disk is full: docker system df; docker system prune"
+    if any(_OTHER_HASH in line for line in tail):
+        return (
+            "what the index gave is not the file that newsbert was tested with; is it torch? "
+            "--torch-index https://download.pytorch.org/whl/cpu has the CPU builds, --gpu takes those for CUDA"
+        )
     if any("torch==" in line for line in tail if line.startswith("ERROR")):
         return "name an index that has it: --torch-index URL; empty for pip's own"
     return "pip's index can be set with --pip-option index-url=URL, the network with --build-network host"

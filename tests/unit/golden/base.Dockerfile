@@ -1,6 +1,7 @@
 # What training and serving share: Python, the pinned requirements, newsbert itself.
-# newsbert comes from the build context, never from an index. pip's options (an index with a password in its URL, say)
-# are in the first stage only, of which nothing but the installed packages is taken.
+# newsbert comes from the build context, never from an index; of all else pip takes only files of the hashes that it is
+# given. pip's options (an index with a password in its URL, say) are in the first stage only, of which nothing but the
+# installed packages is taken.
 ARG ROOT_IMAGE=python:3.11-slim-bookworm
 
 FROM ${ROOT_IMAGE} AS build
@@ -9,7 +10,8 @@ LABEL newsbert.stage=$STAGE
 COPY pip.conf requirements.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/packages \
- && python3 -m pip --python /opt/packages/bin/python install --no-deps -r /build/requirements.txt \
+ && python3 -m pip --python /opt/packages/bin/python install \
+      --no-deps --require-hashes --only-binary :all: -r /build/requirements.txt \
  && find /opt/packages/lib -depth -type d -name tests -exec rm -r {} +
 
 FROM ${ROOT_IMAGE}

@@ -9,11 +9,12 @@ FROM ${ROOT_IMAGE} AS build
 ARG STAGE=build
 LABEL newsbert.stage=$STAGE
 COPY --from=base /opt/packages /opt/packages
-COPY pip.conf constraints.txt requirements.txt /build/
+COPY pip.conf requirements.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/tracking \
  && echo /opt/packages/lib/python*/site-packages > "$(echo /opt/tracking/lib/python*/site-packages)/packages.pth"
-RUN python3 -m pip --python /opt/tracking/bin/python install -c /build/constraints.txt -r /build/requirements.txt
+RUN python3 -m pip --python /opt/tracking/bin/python install \
+      --no-deps --require-hashes --only-binary :all: -r /build/requirements.txt
 # newsbert itself is the base's, started with this environment's Python.
 COPY --from=base /opt/newsbert/bin/newsbert /build/newsbert
 RUN sed '1s,.*,#!/opt/tracking/bin/python,' /build/newsbert > /opt/tracking/bin/newsbert && chmod 755 /opt/tracking/bin/newsbert \
