@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 import newsbert
 from newsbert import requirements, shipped
@@ -90,7 +91,8 @@ def _without_versions(context: Context) -> dict[str, Any]:
 def _requirements(context: Context, file: str = "requirements.txt") -> list[str]:
     content = context.files[file]
     assert isinstance(content, bytes)
-    return [line.partition(" ")[0] for line in content.decode().splitlines() if line and not line.startswith(" ")]
+    entries = [Requirement(line.rstrip(" \\")) for line in content.decode().splitlines() if not line.startswith(" ")]
+    return [f"{each.name}{each.specifier}" for each in entries if each.marker is None or each.marker.evaluate()]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_everything_that_pip_takes_for_an_image_has_a_hash(
     base: Context, trainer: Context, tracking: Context, serving: Context
 ) -> None:
     for context in (base, trainer, tracking, serving):
-        calls = re.findall(r"pip [^&#]*? install [^&#\n]*", context.dockerfile.replace("\\\n", " "))
+        calls = re.findall(r"\bpip\b[^&#\n]*? install [^&#\n]*", context.dockerfile.replace("\\\n", " "))
         assert calls
         for call in calls:
             # newsbert itself comes with the context.
