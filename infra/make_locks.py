@@ -10,7 +10,6 @@ that are there for the same version, `--wheels DIR` those of the wheels in a dir
 
 import argparse
 import hashlib
-import json
 import re
 import subprocess
 import urllib.request
@@ -23,7 +22,10 @@ LOCKS = INFRA.parent / "locks"
 CONSTRAINTS = INFRA.parent / "constraints.txt"
 PYPROJECT = INFRA.parent / "pyproject.toml"
 EXCLUDES = INFRA / "cuda.excludes.txt"
-PYTHON = "3.11"
+COMPILE = (
+    *("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
+    *("--only-binary", ":all:", "--no-header", "--no-annotate"),
+)
 BUILD = ("hatchling", "editables")
 """What builds newsbert itself, installed beforehand: a build of its own would take them without hashes."""
 
@@ -72,16 +74,7 @@ def compile_lock(
         cuda: Whether it has torch and CUDA's libraries, of the versions that torch declares.
     """
     file = LOCKS / name
-    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", PYTHON, "--no-header"]
-    command += [
-        "--no-annotate",
-        "--only-binary",
-        ":all:",
-        "--constraints",
-        str(CONSTRAINTS),
-        "--output-file",
-        str(file),
-    ]
+    command = [*COMPILE, "--constraints", str(CONSTRAINTS), "--output-file", str(file)]
     command += ["--generate-hashes"] if hashes else []
     command += ["--constraints", str(LOCKS / "cuda.txt")] if cuda else ["--excludes", str(EXCLUDES)]
     for extra in extras:
@@ -100,19 +93,7 @@ def lock_infra() -> None:
     """Write infra/requirements.txt, whose tools want other versions than constraints.txt."""
     source = INFRA / "requirements.in"
     file = source.with_suffix(".txt")
-    command = [
-        "uv",
-        "pip",
-        "compile",
-        "--quiet",
-        "--universal",
-        "--python-version",
-        PYTHON,
-        "--no-header",
-        "--no-annotate",
-    ]
-    command += ["--generate-hashes", "--output-file", str(file), str(source)]
-    subprocess.run(command, check=True)
+    subprocess.run([*COMPILE, "--generate-hashes", "--output-file", str(file), str(source)], check=True)
     file.write_text(_HEADER + file.read_text(encoding="utf-8"), encoding="utf-8")
 
 
@@ -135,30 +116,24 @@ def lock_torch(wheels: Path | None, index: str | None) -> None:
     digests = set(re.findall(r"sha256:([0-9a-f]{64})", before)) if f"\n{line} " in before else set()
     version = line.partition("==")[2]
     if wheels is not None:
-        digests |= {hashlib.sha256(each.read_bytes()).hexdigest() for each in wheels.glob(f"torch-{version}+cpu-*.whl")}
+        digests |= {
+            hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels.glob(f"torch-{version}+cpu-*.whl")
+        }
     if index is not None:
-        digests |= of_index(index, version)
+        digests |= read_index(index, version)
     hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in sorted(digests))
     file.write_text(f"{_HEADER}{line}{hashes}\n", encoding="utf-8")
 
 
-def of_index(index: str, version: str) -> set[str]:
+def read_index(index: str, version: str) -> set[str]:
     """Return the hashes that an index lists for a version of torch, of any CPU build.
 
     Source: https://packaging.python.org/specifications/simple-repository-api/
     """
-    accept = {"Accept": "application/vnd.pypi.simple.v1+json, text/html;q=0.1"}
-    request = urllib.request.Request(f"{index.rstrip('/')}/torch/", headers=accept)
+    request = urllib.request.Request(f"{index.rstrip('/')}/torch/", headers={"Accept": "text/html"})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        text = answer.read().decode()
-    if text.lstrip().startswith("{"):
-        files = {each["filename"]: each["hashes"].get("sha256", "") for each in json.loads(text)["files"]}
-    else:
-        files = {
-            name.replace("%2B", "+"): digest for name, digest in re.findall(r"([^\"/#]+)#sha256=([0-9a-f]{64})", text)
-        }
-    wanted = re.compile(rf"torch-{re.escape(version)}(?:\+cpu)?-.*\.whl")
-    return {digest for name, digest in files.items() if wanted.fullmatch(name) and digest}
+        text = answer.read().decode().replace("%2B", "+")
+    return set(re.findall(rf"torch-{re.escape(version)}(?:\+cpu)?-[^\"/#]*\.whl#sha256=([0-9a-f]{{64}})", text))
 
 
 if __name__ == "__main__":

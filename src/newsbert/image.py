@@ -39,7 +39,7 @@ _PIP_INSTALL = "python3 -m pip --python /opt/packages/bin/python install --no-de
 _GPU_LINE = "# GPU\n"
 _GPU_STEP = f"RUN {_PIP_INSTALL} --require-hashes -r /build/gpu.txt\n"
 _BUNDLE_LINE = "# BUNDLE\n"
-_BUNDLE_STEP = f"# Asked for: what the bundle names, without hashes.\nRUN {_PIP_INSTALL} -r /build/bundle.txt\n"
+_BUNDLE_STEP = f"# --bundle-versions: what the bundle names, without hashes.\nRUN {_PIP_INSTALL} -r /build/bundle.txt\n"
 _BUNDLE_SERVING_STEP = _BUNDLE_STEP.replace(
     "--python /opt/packages/bin/python install", "install --target /opt/serving"
 )
@@ -99,7 +99,7 @@ def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str,
         versions: Other versions than the shipped ones by name, of packages that may also be in other images.
 
     Raises:
-        UsageError: If a pip option is none, or the root image or the repository no name.
+        UsageError: If a pip option is none, or the root image or the repository is no image.
     """
     package = wheel.write(directory)
     files: dict[str, bytes | Path] = {package.name: package}
@@ -299,7 +299,7 @@ def _instead_of_index(options: Sequence[str], index: str) -> list[str]:
 
 
 def _with_step(dockerfile: str, line: str, step: str, file: str) -> str:
-    """A Dockerfile with a step in place of a line of comment, and the file that it needs."""
+    """Put a step in place of a comment of a Dockerfile, and the file that it needs into the build."""
     return dockerfile.replace(" /build/\n", f" {file} /build/\n", 1).replace(line, step)
 
 

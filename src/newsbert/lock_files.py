@@ -19,18 +19,18 @@ def names(file: str) -> frozenset[str]:
     return frozenset(_entries(file))
 
 
-def lines(wanted: Collection[str], *files: str) -> list[str]:
+def lines(packages: Collection[str], *files: str) -> list[str]:
     """Return the entries of packages, with their hashes, sorted by name.
 
     Args:
-        wanted: Names of packages.
+        packages: Their names.
         files: The lock files to look in; those of newsbert's own requirements if none.
 
     Raises:
         LookupError: If a package has no entry.
     """
     entries = {name: entry for file in files or LOCKED for name, entry in _entries(file).items()}
-    return [entries[name] for name in sorted(wanted)]
+    return [entries[name] for name in sorted(packages)]
 
 
 def _entries(file: str) -> dict[str, str]:
