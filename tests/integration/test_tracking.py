@@ -127,6 +127,7 @@ def test_registering_twice_gives_the_same_version(trained: tuple[newsbert.TrainR
     other = cli("register", f"runs:/{result.run_id}/model", "--model-name", "Other", "--tracking-uri", uri, "--json")
     assert json.loads(other.stdout) == {
         "model": "Other/1", "run_id": result.run_id, "created": True, "alias": None, "choice": None,
+        "signed_by": None,
     }  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def test_an_error_that_a_client_raises_as_pythons_own_is_the_stores(monkeypatch:
 
 
 def test_a_bug_of_ours_stays_one_and_a_missing_module_names_its_extra() -> None:
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(KeyError) as caught:
         config.resolve(int)  # type: ignore[type-var]
     assert foreign_errors.translate(caught.value, "", "sqlite:///x", "s3://x/y") is None
     for module, extra in (("boto3", "s3"), ("google.cloud", "gs"), ("azure.storage", "azure"), ("torch", "train")):
