@@ -147,6 +147,9 @@ def train(tiny_encoder: Path, labelled_file: Path) -> Train:
     return run
 
 
+@pytest.mark.parametrize(
+    "store", ["s3", *(pytest.param(kind, marks=long) for kind in KINDS if kind != "s3")], indirect=True
+)
 def test_a_bucket_that_goes_in_the_middle_costs_no_training_and_what_is_in_it_is_fetched_or_the_error_names_the_mend(
     store: BucketStore, train: Train, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from mlflow.deployments.cli import commands
 
 import newsbert
 from newsbert import archive, handler, java, runtimes, torch_standin
@@ -129,12 +132,13 @@ def mlflow_command(trained: tuple[newsbert.TrainResult, str]) -> Mlflow:
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
 
     def run(*arguments: object, **env: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "mlflow", "deployments", *map(str, arguments)],
-            capture_output=True, text=True, timeout=300, check=False,
-            # The plugin looks for torch-model-archiver as a shell does: the environment need not be activated here.
-            env={**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": trained[1], **env},
-        )  # fmt: skip
+        # In this process: MLflow takes seconds to be imported. The plugin looks for torch-model-archiver as a shell
+        # does: the environment need not be activated here.
+        words = list(map(str, arguments))
+        done = CliRunner().invoke(commands, words, env={"PATH": path, "MLFLOW_TRACKING_URI": trained[1], **env})
+        trace = "" if done.exc_info is None else "".join(traceback.format_exception(*done.exc_info))
+        stderr = done.stderr + ("" if isinstance(done.exception, SystemExit | None) else trace)
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, stderr)
 
     return run
 

@@ -23,6 +23,7 @@ import newsbert
 from newsbert import data
 from tests import examples
 from tests.calls import free_port
+from tests.conftest import long
 
 ELSEWHERE = {
     r"^make |^pip install": "test_wheel.py does what they do, and `make test` runs this",
@@ -53,6 +54,10 @@ BEFORE = {
     r"tracking user": "newsbert tracking up --detach --auth",
     r"tracking backup": "newsbert tracking up --detach && newsbert tracking down",
     r"tracking restore": "newsbert tracking up --detach && newsbert tracking down && newsbert tracking backup {tar}",
+    r"--sign KEY\.pem|^openssl ec ": "openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem",
+    r"^model_signing ": "openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem && openssl ec -in KEY.pem -pubout"
+    " -out KEY.pub && newsbert register bundles/my-model --model-name BertModel --sign KEY.pem"
+    " && cp bundles/my-model/newsbert.{{json,sig}} .",
     r"up --directory restored$": "newsbert tracking up --detach --directory restored && newsbert tracking down"
     " --directory restored",
 }
@@ -65,6 +70,15 @@ def _without_comment(line: str) -> str:
 
 LINES = list(dict.fromkeys(_without_comment(line) for page in examples.PAGES for line in examples.of(page)))
 HERE = [line for line in LINES if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
+
+
+def _command(line: str) -> str:
+    """Name what a line runs, without what it is given: `newsbert tracking up`."""
+    return re.match(r"(newsbert )?(serve |tracking |config )?\S+", line)[0]  # type: ignore[index]
+
+
+FIRST = list({_command(line): line for line in reversed(HERE)}.values())
+"""The first line with each command: the others take as long as many tests together."""
 
 
 def test_what_is_left_out_is_there() -> None:
@@ -161,7 +175,7 @@ def _write_rows(directory: Path) -> None:
     (directory / "headlines.txt").write_text("".join(f"{text}\n" for text in rows.texts[:5]), encoding="utf-8")
 
 
-@pytest.mark.parametrize("line", HERE)
+@pytest.mark.parametrize("line", [line if line in FIRST else pytest.param(line, marks=long) for line in HERE])
 def test_what_a_page_has_its_reader_type_works(line: str, desk: Desk, tmp_path: Path) -> None:
     shutil.copytree(desk.directory, tmp_path / "desk", symlinks=True, ignore=shutil.ignore_patterns(".state"))
     environment = desk.environment | {"NEWSBERT_STATE_DIR": str(tmp_path / "state")}
