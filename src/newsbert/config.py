@@ -419,6 +419,17 @@ def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
     os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret_key
 
 
+def limit_spinning() -> None:
+    """Have OpenMP's threads sleep soon while they wait for one another, unless the user has said otherwise.
+
+    They wait in a loop for milliseconds, and on a machine that has other work take the cores from those that they wait
+    for: a training then takes ten times as long. 1,000 turns are what GNU's OpenMP itself takes where it knows that
+    there are more threads than cores. What it costs on a quiet machine: `benchmarks/spinning.py`.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def quiet_onnxruntime() -> None:
     """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

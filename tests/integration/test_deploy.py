@@ -137,7 +137,8 @@ def test_attack_an_image_says_of_itself_that_it_is_right(
     name, port = trial
     bundle = Bundle.read(trained[0].bundle)
     second = archive.write(bundle, tmp_path / "2", "TinyModel/2", ServeSettings())
-    lie = 'RUN ["python", "-c", "import newsbert.proof as p; open(p.__file__, \'w\').write(\'print("proved: all")\')"]'
+    lie = """import newsbert.proof as p; open(p.__file__, "w").write('print("proved: all")')"""
+    lie = f"RUN {json.dumps(['python', '-c', lie])}"
     server = f"USER root\n{lie}\nUSER newsbert\nENTRYPOINT {json.dumps(['python', '-c', _OTHER_SERVER])}\n"
     image = _with_archive(tiny_image, second, "TinyModel/2", bundle.digest, server)
     wrong = _with_archive(tiny_image, second, "TinyModel/3", "0" * 64)

@@ -30,7 +30,7 @@ ELSEWHERE = {
     r"^cp |^sudo |^terraform|gcloud|terraform output": "the reader's own machine, and Google Cloud, which no test has",
     r"docker (run|exec|compose)|/root\.crt": "test_images.py, test_containers.py, test_tracking_server.py",
     r"^kubectl|\| kubectl": "test_targets.py, with a kubectl that talks to a stand-in",
-    r"postgresql://|(s3|gs)://my-bucket": "test_tracking_server.py, with PostgreSQL, moto and Google's emulator",
+    r"postgresql://|(s3|gs)://my-bucket|wasbs://": "test_tracking_server.py, test_artifact_stores.py, with emulators",
     r"--workers \d.*(--ray-address|out\.parquet)|--workers 2$": "test_ray.py, test_ray_training.py",
     r"newsbert (deliver|deploy|rollback) ": "test_deliver.py, test_deploy.py, test_targets.py",
     r"build-image (?!.*--dry-run)|inspect torchserve|serve container|--in-container|mlflow run": "test_images.py",

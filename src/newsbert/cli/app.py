@@ -34,6 +34,7 @@ from newsbert.cli import (
 )
 from newsbert.cli.commands import Commands
 from newsbert.cli.output import Output
+from newsbert.config import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -128,6 +129,7 @@ def main() -> None:
             errors="replace",  # a label or text that the terminal's encoding lacks
             line_buffering=True,
         )
+    limit_spinning()
     # As Ctrl+C, so that temporary files go; commands that serve or train have more to say about both.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
