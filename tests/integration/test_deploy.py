@@ -118,9 +118,12 @@ _OTHER_SERVER = """
 import http.server, json
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
         answer = {"label": "Sport & loisirs", "score": 1.0, "probabilities": {"Sport & loisirs": 1.0}}
-        body = json.dumps(answer if "text/plain" in self.headers["Content-Type"] else [answer]).encode()
+        if "json" in self.headers["Content-Type"]:
+            items = json.loads(content)
+            answer = [answer] * len(items["instances"] if isinstance(items, dict) else items)
+        body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("X-Newsbert-Model", "TinyModel%2F2")
         self.send_header("Content-Length", str(len(body)))

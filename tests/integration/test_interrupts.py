@@ -70,7 +70,7 @@ def test_ctrl_c_once_finishes_what_is_kept(
     process = start(_arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--json"))
     _wait_for(process, "step ")
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     document = json.loads(stdout)
     assert document["stopped_early"] is True
@@ -86,13 +86,13 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(
     arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--output", "bundles/news")
     process = start(arguments)
     _wait_for(process, "step ")
-    other = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    other = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert other.returncode == 2, other.stderr
     assert "--output bundles/news is what another training under way is to become" in other.stderr
     process.send_signal(signal.SIGINT)
     _wait_for(process, "stopping after this step")
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
@@ -135,12 +135,12 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
         assert killed_id in third.stderr
         assert "newsbert train --resume" in third.stderr
         resume = [sys.executable, "-m", "newsbert", "train", "--json", "--resume"]
-        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=120)
+        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=300)
         assert busy.returncode == 2
         assert "another process" in json.loads(busy.stdout)["error"]["message"]
     finally:
         living.send_signal(signal.SIGINT)
-        stdout, stderr = living.communicate(timeout=120)
+        stdout, stderr = living.communicate(timeout=300)
     assert living.returncode == 0, stderr
     # As if the last metrics had still been on their way when it was killed.
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
@@ -173,7 +173,7 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
     assert not list(tmp_path.glob("bundles/.*/checkpoints/checkpoint-*"))
     other = subprocess.run(
         _arguments(tiny_encoder, labelled_file, "--epochs", "50", "--json"),
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert other.returncode == 0, other.stderr
     assert f"newsbert train --resume bundles/{left} goes on with it; or remove that directory" in other.stderr
@@ -184,13 +184,13 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
         database.execute("DELETE FROM params WHERE run_uuid = ?", (run_id,))
     elsewhere = subprocess.run(
         [*_resume(run_id[:8]), "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}"],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert elsewhere.returncode == 1, elsewhere.stderr
     assert left in _left_behind(tmp_path)  # it has no such run, and nothing is lost
     resumed = subprocess.run(
         _resume(run_id[:8]),
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
     found, whole = json.loads(resumed.stdout), json.loads(other.stdout)
@@ -216,7 +216,7 @@ def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_
     full = start([sys.executable, "-c", program, *arguments])
     wait_for_checkpoint(tmp_path, full)
     resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    stdout, stderr = full.communicate(timeout=120)
+    stdout, stderr = full.communicate(timeout=300)
     assert full.returncode == 1, stderr
     error = json.loads(stdout)["error"]
     assert "cannot hold it" in error["message"]
@@ -241,7 +241,7 @@ def test_artifacts_that_cannot_be_written_are_told_before_any_training(
 
     (tmp_path / "mlruns").write_text("no directory")
     run = subprocess.run(
-        _arguments(tiny_encoder, labelled_file), capture_output=True, text=True, check=False, timeout=120
+        _arguments(tiny_encoder, labelled_file), capture_output=True, text=True, check=False, timeout=300
     )
     assert run.returncode == 1
     assert "artifacts cannot be written" in run.stderr
@@ -276,7 +276,7 @@ def test_a_disk_that_is_full_is_an_error_and_leaves_nothing(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 1, run.stderr
     assert "cannot hold it" in run.stderr
@@ -365,7 +365,7 @@ def test_an_unreachable_tracking_server_is_told_before_any_training(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert run.returncode == 1
     assert "http://127.0.0.1:9 cannot be reached" in run.stderr
@@ -424,7 +424,7 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
         register = [sys.executable, "-m", "newsbert", "register", "bundle", "--model-name", "Late", "--json"]
         for created in (True, False):
             done = subprocess.run(
-                [*register, "--tracking-uri", url], capture_output=True, text=True, check=False, timeout=120
+                [*register, "--tracking-uri", url], capture_output=True, text=True, check=False, timeout=300
             )
             assert done.returncode == 0, done.stderr
             document = json.loads(done.stdout)
