@@ -16,7 +16,7 @@ import pytest
 
 from newsbert.bundle import Bundle
 from tests.calls import free_port
-from tests.conftest import Cli, wait_for_checkpoint
+from tests.conftest import Cli, long, wait_for_checkpoint
 from tests.integration.conftest import tracking_server
 
 MB = 1024 * 1024
@@ -159,6 +159,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     assert len(histories[0]) == 100
 
 
+@long
 def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run(
     start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
     assert set(_left_behind(tmp_path)) == {found["run_id"], whole["run_id"]}
 
 
+@long
 def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_on_from(
     start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
