@@ -105,11 +105,11 @@ def test_from_rows_to_production_and_back(
     names = sorted({line.rpartition(",")[2] for line in labelled_file.read_text().splitlines()[1:]})
     swapped.write_text("text,label\n" + "".join(f"some,{name}\n" for name in names * 3))
     configure(2, tmp_path / "missing.csv")
-    unread = cli("deliver", "News@dev", "--to", "production", timeout_s=180)
+    unread = cli("deliver", "News@dev", "--to", "production", timeout_s=400)
     assert unread.returncode == 2 and "missing.csv" in unread.stderr
     assert json.loads(cli("environments", "--json").stdout)["environments"]["production"]["model"] == "News/1"
     configure(2, swapped)
-    refused = cli("deliver", "News@dev", "--to", "production", timeout_s=180)
+    refused = cli("deliver", "News@dev", "--to", "production", timeout_s=400)
     assert refused.returncode == 1, refused.stderr
     assert "News/2 is not accepted in production: 3 of 9 rows" in refused.stderr
     assert "News/1 answers again" in refused.stderr
@@ -124,7 +124,7 @@ def test_from_rows_to_production_and_back(
     configure(2, labelled_file)
     assert _delivered(cli, "News@dev", "--to", "production")["before"] == "News/1"
     configure(2, swapped)
-    refused = cli("deliver", "News/1", "--to", "production", timeout_s=180)
+    refused = cli("deliver", "News/1", "--to", "production", timeout_s=400)
     assert (refused.returncode, "News/2 answers again" in refused.stderr) == (1, True), refused.stderr
 
 
@@ -152,7 +152,7 @@ def test_a_delivery_killed_while_it_trains_goes_on(
 
 
 def _delivered(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli("deliver", *arguments, "--json", timeout_s=300)
+    done = cli("deliver", *arguments, "--json", timeout_s=600)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
