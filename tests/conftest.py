@@ -19,8 +19,8 @@ __all__ = ["engine", "image_settings", "images"]
 # A suite that a shell runs in the background has Ctrl+C ignored, and so would all that it starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# PyTorch's threads wait for one another in a loop, which takes the cores from the processes that they wait for: with
-# twice as many processes as cores, a training takes ten times as long.
+# PyTorch's threads wait for one another in a loop, which takes the cores from those that they wait for where there are
+# more processes than cores: see benchmarks/spinning.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")

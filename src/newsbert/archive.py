@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,6 +21,7 @@ HANDLER_NAME = "handler.py"
 MANIFEST_NAME = "MAR-INF/MANIFEST.json"
 RESPONSE_TIMEOUT_S = 60
 STARTUP_TIMEOUT_S = 120
+_MAX_CONFIG_BYTES = 2**20
 
 
 def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, Any]:
@@ -127,18 +127,9 @@ def served(archive: Path, name: Path | None = None) -> Served:
     """
     try:
         with zipfile.ZipFile(archive) as content:
-            options = json.loads(content.read(CONFIG_NAME))["newsbert"]
+            options = json.loads(stable_zip.read_entry(content, CONFIG_NAME, _MAX_CONFIG_BYTES))["newsbert"]
         return Served(str(options["model"]), str(options["runtime"]))
-    except (
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        EOFError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*stable_zip.READ_ERRORS, TypeError) as error:
         raise ModelError(
             f"{name or archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL"
         ) from error

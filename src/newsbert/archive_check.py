@@ -4,17 +4,15 @@ TorchServe unpacks an archive, runs the handler that its manifest names and does
 archive of somebody else's is a program. One that passes here holds data, and this package's own handler.
 """
 
-import json
 import os
 import stat
 import struct
 import zipfile
-import zlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from newsbert import archive, signing
+from newsbert import archive, signing, stable_zip, typed_json
 from newsbert.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 from newsbert.bundle import CONTRACT_FILE, RUNTIME_FILES, SIGNATURE_FILE
 from newsbert.errors import ModelError
@@ -100,17 +98,7 @@ def check(file: Path, name: Path | None = None) -> str | None:
             _check_manifest(_json(content, MANIFEST_NAME))
             _check_configuration(_json(content, CONFIG_NAME))
             _check_handler(content)
-    except (
-        _RefusedError,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        struct.error,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*stable_zip.READ_ERRORS, _RefusedError, TypeError, struct.error) as error:
         raise ModelError(f"{name or file} is not served: {error}", _HINT) from error
     return signed_by
 
@@ -167,15 +155,7 @@ def _read_text(content: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _json(content: zipfile.ZipFile, name: str) -> Any:
-    return json.loads(_read_text(content, name), object_pairs_hook=_once)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of members, none of them twice: of two, Java and Python need not take the same."""
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _RefusedError("it names a setting twice")
-    return members
+    return typed_json.loads(_read_text(content, name).decode("utf-8"))
 
 
 def _check_manifest(manifest: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where MLflow's own calls read and write artifacts: at no place that a tracking server has no business with."""
+"""Check where MLflow's own calls read and write artifacts: a tracking server may name any place."""
 
 import contextlib
 import functools
@@ -41,7 +41,7 @@ def parse(text: object, tracking_uri: str, origin: str) -> str:
 
 @contextlib.contextmanager
 def guarded(tracking_uri: str) -> Iterator[None]:
-    """Have `parse` look at all locations that MLflow goes to in this thread, until the block ends.
+    """Parse all locations that MLflow goes to in this thread, until the block ends.
 
     A server may name another one whenever it is asked: for a run, for a logged model, and the second time.
 

@@ -110,7 +110,7 @@ def _python(path: list[str]) -> "Iterator[Component]":
 
 
 def _java(path: list[str]) -> "Iterator[Component]":
-    """The libraries inside TorchServe's jar, as scanners know them."""
+    """Yield the libraries inside TorchServe's jar, as scanners know them."""
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL

@@ -420,11 +420,11 @@ def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
 
 
 def limit_spinning() -> None:
-    """Have OpenMP's threads sleep soon while they wait for one another, unless the user has said otherwise.
+    """Limit how long OpenMP's threads wait for one another in a loop, unless the user sets that.
 
-    They wait in a loop for milliseconds, and on a machine that has other work take the cores from those that they wait
-    for: a training then takes ten times as long. 1,000 turns are what GNU's OpenMP itself takes where it knows that
-    there are more threads than cores. What it costs on a quiet machine: `benchmarks/spinning.py`.
+    GNU's OpenMP takes 300,000 turns before a thread sleeps. On a machine that has other work these take the cores from
+    the threads that are waited for. `benchmarks/spinning.py` compares both, alone and beside other processes.
+    Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -449,10 +449,20 @@ def quiet_ray() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-def set_ray_token() -> None:
-    """Make a token for Ray; the processes that Ray starts inherit it."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+@contextlib.contextmanager
+def ray_token() -> Iterator[None]:
+    """Set a new token for Ray, which the processes that Ray starts in the block inherit."""
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def for_container() -> tuple[dict[str, str], dict[Path, bool]]:

@@ -8,11 +8,10 @@ import threading
 import time
 import urllib.error
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from newsbert import api, config, image, loopback, probe, signing
+from newsbert import api, config, image, loopback, probe, signing, stable_zip
 from newsbert.address import Address, check_ports, claim_port
 from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.engine import Container, Engine
@@ -25,7 +24,7 @@ CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 
 """Inside of a container, whatever they are on this machine: there no two can be the same."""
 
 _MAX_ENTRY_BYTES = 2**20
-"""Of what an archive in an image holds, which nothing has checked when it is read: what is longer is no contract."""
+"""Of what an archive in an image holds, which nothing has checked when it is read."""
 
 PROBE = ("python", "-m", "newsbert.probe")
 
@@ -87,16 +86,15 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
     content = engine.read_file(image, ARCHIVE)
     try:
         with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
-            contract = _read_entry(archive, CONTRACT_FILE)
-            signature = _read_entry(archive, SIGNATURE_FILE) if SIGNATURE_FILE in archive.namelist() else None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            contract, signature = (
+                stable_zip.read_entry(archive, name, _MAX_ENTRY_BYTES) if name in archive.namelist() else None
+                for name in (CONTRACT_FILE, SIGNATURE_FILE)
+            )
+        if contract is None:
+            raise ValueError(f"its archive has no {CONTRACT_FILE}")
+    except stable_zip.READ_ERRORS as error:
         raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
     return contract, signing.check(contract, signature, image, "sign the model, then newsbert build-image MODEL")
-
-
-def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    with archive.open(name) as stream:
-        return stream.read(_MAX_ENTRY_BYTES)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What training never writes into a contract: the types are right, the values are not."""
+"""Check the values of a contract, whose types `typed_json` has checked."""
 
 import itertools
 from typing import TYPE_CHECKING

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert import locks
+from newsbert import locks, temporary
 from newsbert.bundle import SIGNATURE_FILE, Bundle
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.events import Event, Note
@@ -189,14 +189,12 @@ def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None, sig
 
 def _write_signature(bundle: Bundle, key: Path) -> None:
     signature, _ = bundle.sign(key)
-    part = bundle.path.resolve().with_name(f".{bundle.path.resolve().name}.{SIGNATURE_FILE}")
     try:
-        part.write_bytes(signature)
-        part.replace(bundle.path / SIGNATURE_FILE)
+        with temporary.directory(bundle.path.resolve().parent) as work:  # a bundle may hold nothing else for a moment
+            (work / SIGNATURE_FILE).write_bytes(signature)
+            (work / SIGNATURE_FILE).replace(bundle.path / SIGNATURE_FILE)
     except OSError as error:
         raise NewsbertError(f"{bundle.path} cannot be signed: {error.strerror or error}", "check its rights") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:

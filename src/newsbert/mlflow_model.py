@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle import Bundle, files_of
+from newsbert.bundle import Bundle
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.requirements import pinned, versions
 
@@ -95,7 +95,7 @@ def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
     from mlflow.models import Model as MlflowModel
     from safetensors.torch import load_file
 
-    names = files_of(runtime)
+    files = bundle.files(runtime)
     try:
         directory.mkdir(parents=True)
     except FileExistsError as error:
@@ -103,11 +103,14 @@ def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
     except OSError as error:
         raise NewsbertError(f"{directory} cannot be made: {error.strerror}", "check its parent's rights") from error
     try:
-        for name in names:
-            shutil.copyfile(bundle.path / name, directory / name)
+        for name, content in files.items():
+            if isinstance(content, Path):
+                shutil.copyfile(content, directory / name)
+            else:
+                (directory / name).write_bytes(content)
         torch.save(load_file(bundle.path / "model.safetensors"), directory / PLUGIN_WEIGHTS)
         logged = MlflowModel()
-        logged.add_flavor("pytorch", model_data=PLUGIN_WEIGHTS, extra_files=[{"path": name} for name in names])
+        logged.add_flavor("pytorch", model_data=PLUGIN_WEIGHTS, extra_files=[{"path": name} for name in files])
         logged.save(str(directory / "MLmodel"))
     except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)

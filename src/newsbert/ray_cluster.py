@@ -138,15 +138,20 @@ def _closed() -> Iterator[None]:
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-    config.set_ray_token()
-    Config.initialize("")  # what it read of the environment when it was imported
-    AuthenticationTokenLoader.instance().reset_cache()
+    def read_environment() -> None:
+        """Have Ray read what it read when it was imported."""
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
     # As on systems for which Ray knows no clusters of several machines.
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        yield
+        with config.ray_token():
+            read_environment()
+            yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        read_environment()
 
 
 class _NoPaths(list[str]):

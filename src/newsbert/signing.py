@@ -189,7 +189,7 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _is_low(value: bytes, key: "EllipticCurvePublicKey") -> bool:
-    """Whether a signature's value is the lower of the two that anybody can make of one.
+    """Return whether a signature's value is the lower of the two that anybody can make of one.
 
     Raises:
         ValueError: If it is none.

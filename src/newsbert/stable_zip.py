@@ -1,13 +1,30 @@
-"""Zip files that are the same bytes whenever, wherever and by whom they are written."""
+"""Zip files that are the same bytes whenever, wherever and by whom they are written; and reading those of others."""
 
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _CHUNK_BYTES = 1024 * 1024
+READ_ERRORS = (OSError, LookupError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
+"""What `zipfile` raises of a file that somebody else made."""
+
+
+def read_entry(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    """Return an entry's content, however much its directory says that it unpacks to.
+
+    Raises:
+        ValueError: If it has more than `max_bytes`.
+        Exception: One of `READ_ERRORS` if it cannot be read.
+    """
+    with archive.open(name) as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"its {name} is too large")
+    return content
 
 
 def write(file: Path, content: Mapping[str, bytes | Path], compression: int = zipfile.ZIP_STORED) -> None:

@@ -4,13 +4,12 @@ import contextlib
 import fcntl
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from newsbert import config
+from newsbert import config, private_files
 from newsbert.errors import NewsbertError
 
 _PREFIX = ".newsbert-tmp-"
@@ -82,9 +81,7 @@ def abandoned(parent: Path) -> Iterator[Path]:
     """
     for owned in sorted(parent.glob(f"{_PREFIX}*")):
         with contextlib.suppress(OSError):
-            found = owned.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                continue
+            private_files.check_owner(owned)
             try:  # for writing: over NFS an exclusive lock needs that
                 descriptor = os.open(owned / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:

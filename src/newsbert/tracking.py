@@ -537,7 +537,7 @@ class Tracker:
         artifact_download.fetch(repository, names, directory, most)
 
     def has_file(self, location: str, name: str) -> bool:
-        """Whether there is such a file at a location, as of `download_files`; MLflow's errors are its own."""
+        """Return whether there is such a file at a location, as of `download_files`; MLflow's errors are its own."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return any(file.path == name for file in get_artifact_repository(location).list_artifacts())
