@@ -56,6 +56,27 @@ def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: 
     assert made.name == "news_classification.mar"
 
 
+def test_attack_a_configuration_that_unpacks_to_more_than_any_has(tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.mar"
+    with zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr(archive.CONFIG_NAME, b" " * (64 * 2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"model-config\.yaml is too large"):
+            served(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [0, 10, 200])
+def test_attack_an_archive_that_was_cut(made: Path, tmp_path: Path, length: int) -> None:
+    cut = tmp_path / "cut.mar"
+    cut.write_bytes(made.read_bytes()[:length])
+    with pytest.raises(ModelError, match="is no newsbert model archive"):
+        served(cut)
+
+
 def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
     contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
     assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN

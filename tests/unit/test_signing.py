@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from safetensors.torch import save_file
 
 import newsbert
 from newsbert import api, archive, archive_check, mlflow_model, signing
@@ -305,6 +307,19 @@ def test_an_archive_takes_the_signature_along(path: Path, keys: Path, trust: Cal
     with zipfile.ZipFile(made) as content:
         assert content.read(SIGNATURE_FILE) == signature
     assert (archive_check.check(made) or "").startswith("release.pub ")
+
+
+def test_what_the_plugin_packs_takes_the_signature_along(
+    path: Path, keys: Path, trust: Callable[..., None], tmp_path: Path
+) -> None:
+    signature = sign(path, keys / "release.pem")
+    trust("release")
+    save_file({"weight": torch.zeros(1)}, path / "model.safetensors")
+    packed = tmp_path / "packed"
+    mlflow_model.write_for_plugin(Bundle.read(path), packed, "onnxruntime")
+    assert (packed / SIGNATURE_FILE).read_bytes() == signature
+    assert SIGNATURE_FILE in (packed / "MLmodel").read_text()
+    assert torch.load(packed / "model.pth", weights_only=True).keys() == {"weight"}
 
 
 class _Images:
