@@ -331,6 +331,12 @@ def activity_dir() -> Path | None:
     return Path(directory) if directory else None
 
 
+def server_dir() -> Path | None:
+    """The directory of a worker's server, with its management socket; set by the supervisor."""
+    directory = os.environ.get("NEWSBERT_SERVER_DIR")
+    return Path(directory) if directory else None
+
+
 def metrics_dir() -> Path | None:
     """Where a worker counts for its server's metrics; set by the supervisor."""
     directory = os.environ.get("NEWSBERT_METRICS_DIR")

@@ -9,8 +9,10 @@ The attributions of a text's words sum to its label's probability, less that of 
   word by itself, left out of the whole text, would tell little where others say the same.
 """
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +33,8 @@ TOLERANCE = 0.01
 OCCLUSION, INTEGRATED_GRADIENTS = "occlusion", "integrated gradients"
 Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
+_STEP_CHARACTERS = 512
+"""Of the texts that are read in one step: an answer waits for one step at most."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,21 @@ class Explanation:
         return {**self.prediction.to_dict(), "explanation": explanation}
 
 
-def explain(runtime: Runtime, text: str, prediction: Prediction, label: str | None = None) -> Explanation:
-    """Tell which words of a text the probability of a label rests on.
+def explain(
+    runtime: Runtime,
+    text: str,
+    prediction: Prediction,
+    label: str | None = None,
+    step: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Explanation:
+    """Find which words of a text the probability of a label rests on.
 
     Args:
         runtime: What answers.
         text: What `runtime.prepare` gave.
         prediction: The answer.
         label: Whose probability is explained; that of the predicted one, if not given.
+        step: Entered for every step of the computation, so that answers may pass between; not for gradients.
 
     Raises:
         ValueError: If there is no such label.
@@ -125,7 +136,7 @@ def explain(runtime: Runtime, text: str, prediction: Prediction, label: str | No
     spans = [match.span() for match in _WORD.finditer(read)]
     integrated = runtime.integrated_gradients(text, explained, TOLERANCE)
     if integrated is None:
-        method, (attributions, gap) = OCCLUSION, _occluded(runtime, [read[a:b] for a, b in spans], explained)
+        method, (attributions, gap) = OCCLUSION, _occluded(runtime, [read[a:b] for a, b in spans], explained, step)
     else:
         method, gap = INTEGRATED_GRADIENTS, integrated.gap
         attributions = _of_words(spans, integrated.spans, integrated.attributions)
@@ -148,7 +159,9 @@ def _of_words(
     return sums
 
 
-def _occluded(runtime: Runtime, words: Sequence[str], label: int) -> tuple[Attributions, float]:
+def _occluded(
+    runtime: Runtime, words: Sequence[str], label: int, step: Callable[[], AbstractContextManager[None]]
+) -> tuple[Attributions, float]:
     """What each word adds, averaged over orders to take them away in, and what their sum lacks."""
     if not words:  # the tokenizer may read nothing of a text that is not empty
         return np.zeros(0), 0.0
@@ -163,7 +176,10 @@ def _occluded(runtime: Runtime, words: Sequence[str], label: int) -> tuple[Attri
         for taken in range(len(order) + 1):
             kept.setdefault(frozenset(order[taken:]), len(kept))
     texts = [" ".join(words[index] for index in sorted(each)) for each in kept]
-    probabilities = runtime.predict_prepared(texts)[:, label].astype(np.float64)
+    probabilities = np.zeros(len(texts))
+    for rows in _steps(texts):
+        with step():
+            probabilities[rows] = runtime.predict_prepared([texts[row] for row in rows])[:, label]
     attributions = np.zeros(len(words))
     for order in orders:
         for taken, word in enumerate(order):
@@ -171,6 +187,17 @@ def _occluded(runtime: Runtime, words: Sequence[str], label: int) -> tuple[Attri
             attributions[word] += (probabilities[with_it] - probabilities[without]) / len(orders)
     everything, nothing = kept[frozenset(range(len(words)))], kept[frozenset()]
     return attributions, float(probabilities[everything] - probabilities[nothing] - attributions.sum())
+
+
+def _steps(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Cut texts into small batches of about the same length: their indices."""
+    rows: list[int] = []
+    for row in sorted(range(len(texts)), key=lambda index: len(texts[index])):
+        if rows and (len(rows) + 1) * len(texts[row]) > _STEP_CHARACTERS:
+            yield rows
+            rows = []
+        rows.append(row)
+    yield rows
 
 
 def _rounded(value: float) -> float:

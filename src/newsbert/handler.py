@@ -6,21 +6,26 @@ server is configured with `decode_input_request=false`: otherwise it would decod
 as if it were text. A server of somebody else's may still do that, so a decoded body is understood too.
 """
 
+import functools
 import json
 import logging
 import traceback
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from newsbert import agreement, config, cpu, explanation, runtimes
+from newsbert import agreement, config, cpu, explanation, job_queue, lane, runtimes
 from newsbert.activity import Activity
 from newsbert.bundle import Bundle, files_of
+from newsbert.evaluation import FloatArray
+from newsbert.explanation import Explanation
+from newsbert.lane import Lane, LaneFullError
 from newsbert.metrics import Metrics
 from newsbert.model import Prediction
 from newsbert.problems import tell
@@ -31,6 +36,13 @@ MAX_ITEMS = 1000
 
 MAX_EXPLAINED = 10
 """Explanations in one request: each takes as long as some hundreds of answers."""
+
+BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
+"""What is read and computed for the requests of one batch. The smallest go first, and the last may exceed it."""
+
+RETRY_AFTER_S = 1
+_LARGE_BYTES = 1024 * 1024
+"""Of requests that came together: what they took is returned to the system after them."""
 
 MODEL_HEADER = "X-Newsbert-Model"
 _JSON, _TEXT, _FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
@@ -48,7 +60,14 @@ class RequestError(Exception):
         self.status = status
 
 
+def _later(reason: str) -> RequestError:
+    return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
+_OVER_BUDGET = _later("the requests that came together are too much for one batch")
+_LANE_FULL = _later("too many explanations wait for their turn")
+_NOT_COMPLETE = _later("the explanation is being computed, and other requests wait for answers")
 _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -65,6 +84,30 @@ class Parsed:
     sequences: list[str]
     many: bool
     explained: dict[int, str | None]
+
+    @property
+    def plain(self) -> list[str]:
+        """The texts whose answers are not to be explained."""
+        return [text for index, text in enumerate(self.sequences) if index not in self.explained]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """An explanation of the lane, and what its answer took."""
+
+    explanation: Explanation
+    measured: Measured
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.explanation.prediction
+
+    @property
+    def review(self) -> bool:
+        return self.prediction.review
+
+    def to_dict(self) -> dict[str, object]:
+        return self.explanation.to_dict()
 
 
 class Handler:
@@ -100,6 +143,8 @@ class Handler:
         golden = bundle.contract.golden
         answers = self._runtime.predict([each.item for each in golden])
         agreement.check(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
+        self._lane: Lane[_Explained] = Lane()
+        self._server_dir = config.server_dir()
         self._activity = Activity(config.activity_dir())
         self._metrics = Metrics(config.metrics_dir(), name, self._labels)
 
@@ -127,33 +172,120 @@ class Handler:
         return [_refuse(context, index, error) for index in range(len(requests))]
 
     def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        parsed: list[Parsed | RequestError] = []
-        accepts = []
-        for index, request in enumerate(requests):
-            headers = {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
-            accepts.append(str(headers.get("accept", "")))
-            try:
-                parsed.append(self._parse(request, headers))
-            except RequestError as error:
-                parsed.append(error)
-        sequences = [text for each in parsed if isinstance(each, Parsed) for text in each.sequences]
+        headers = [
+            {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
+            for index in range(len(requests))
+        ]
         measured = Measured()
-        probabilities = self._runtime.predict_prepared(sequences, measured)
-        answers = [Prediction.of(self._labels, each, self._review_below) for each in probabilities.tolist()]
-        rest = iter(answers)
+        with self._lane.answering():
+            parsed = self._parse_all(requests, headers)
+            plain = [text for request in parsed if isinstance(request, Parsed) for text in request.plain]
+            probabilities = self._runtime.predict_prepared(plain, measured)
+        rows = iter(probabilities.tolist())
+        started = [
+            self._start(request, [next(rows) for _ in request.plain]) if isinstance(request, Parsed) else request
+            for request in parsed
+        ]
+        self._wait(started, context.model_name)
+        outcomes = [answers if isinstance(answers, RequestError) else _finish(answers) for answers in started]
         bodies = []
-        for index, each in enumerate(parsed):
+        for index, outcome in enumerate(outcomes):
             context.set_response_header(index, MODEL_HEADER, self._name)
-            if isinstance(each, RequestError):
-                bodies.append(_refuse(context, index, each))
+            if isinstance(outcome, RequestError):
+                bodies.append(_refuse(context, index, outcome))
             else:
-                predictions = [next(rest) for _ in each.sequences]
-                content_type, body = self._render(each, predictions, accepts[index])
+                many = cast("Parsed", parsed[index]).many
+                content_type, body = _render([answer.to_dict() for answer in outcome], many, headers[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
-        statuses = [each.status if isinstance(each, RequestError) else HTTPStatus.OK for each in parsed]
-        self._metrics.batch(statuses, probabilities, measured, sum(each.review for each in answers))
+        if sum(map(_count_bytes, requests)) > _LARGE_BYTES:
+            cpu.return_memory()
+        self._count(outcomes, probabilities, measured)
         return bodies
+
+    def _parse_all(
+        self, requests: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
+    ) -> "list[Parsed | RequestError]":
+        """Parse the requests of a batch that are within its budget, and refuse the others."""
+        parsed: list[Parsed | RequestError] = []
+        within = _within([_count_bytes(request) for request in requests], BATCH_BYTES)
+        for index, request in enumerate(requests):
+            try:
+                parsed.append(self._parse(request, headers[index]) if within[index] else _OVER_BUDGET)
+            except RequestError as error:
+                parsed.append(error)
+        num_tokens = [
+            sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, Parsed) else 0
+            for request in parsed
+        ]
+        within = _within(num_tokens, BATCH_TOKENS)
+        return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
+
+    def _start(
+        self, request: Parsed, rows: Iterable[Sequence[float]]
+    ) -> "list[Prediction | Future[_Explained]] | RequestError":
+        """Return a request's answers, explanations of the lane among them, or why there are none.
+
+        Args:
+            request: The request.
+            rows: The probabilities of its plain texts.
+        """
+        remaining = iter(rows)
+        answers: list[Prediction | Future[_Explained]] = []
+        for index, text in enumerate(request.sequences):
+            if index in request.explained:
+                label = request.explained[index]
+                compute = functools.partial(self._explain, text, label)
+                try:
+                    answers.append(self._lane.submit((text, label), len(text), compute))
+                except LaneFullError:
+                    return _LANE_FULL
+            else:
+                answers.append(self._predict(next(remaining)))
+        return answers
+
+    def _explain(self, text: str, label: str | None) -> "_Explained":
+        measured = Measured()
+        with self._lane.step():
+            (row,) = self._runtime.predict_prepared([text], measured).tolist()
+        made = explanation.explain(self._runtime, text, self._predict(row), label, self._lane.step)
+        return _Explained(made, measured)
+
+    def _predict(self, row: Sequence[float]) -> Prediction:
+        return Prediction.of(self._labels, row, self._review_below)
+
+    def _wait(self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str) -> None:
+        """Wait for the explanations of a batch, while nobody waits for an answer."""
+        futures = [list(_futures(answers)) for answers in started]
+        if any(futures):
+            all_explained = all(futures)
+            lane.wait(
+                [future for request_futures in futures for future in request_futures],
+                lambda: not all_explained or self._others_wait(model_name),
+            )
+
+    def _others_wait(self, model_name: str) -> bool:
+        """Tell whether another request waits; somebody else's TorchServe is not asked."""
+        if self._server_dir is None:
+            return False
+        num_pending = job_queue.count_pending(self._server_dir, model_name)
+        return num_pending is None or num_pending > 0
+
+    def _count(
+        self,
+        outcomes: "Sequence[list[Prediction | _Explained] | RequestError]",
+        probabilities: FloatArray,
+        measured: Measured,
+    ) -> None:
+        """Count a batch for the metrics, explained answers like the others."""
+        answers = [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome]
+        for answer in answers:
+            if isinstance(answer, _Explained):
+                row = np.array([list(answer.prediction.probabilities.values())], probabilities.dtype)
+                probabilities = np.concatenate([probabilities, row])
+                measured.add(answer.measured)
+        statuses = [outcome.status if isinstance(outcome, RequestError) else HTTPStatus.OK for outcome in outcomes]
+        self._metrics.batch(statuses, probabilities, measured, sum(answer.review for answer in answers))
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
         items, many = parse_request(request, headers)
@@ -176,17 +308,48 @@ class Handler:
         if len(wanted) > MAX_EXPLAINED:
             message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return Parsed(sequences, many, wanted)
+        return Parsed(sequences, many, {} if _bare(headers) else wanted)
 
-    def _render(self, parsed: Parsed, predictions: Sequence[Prediction], accept: str) -> tuple[str, bytes]:
-        """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
-        if accept.partition(",")[0].partition(";")[0].strip().lower() == _TEXT:
-            return f"{_TEXT}; charset=utf-8", "\n".join(prediction.label for prediction in predictions).encode()
-        answers = [prediction.to_dict() for prediction in predictions]
-        for index, label in parsed.explained.items():
-            text, answer = parsed.sequences[index], predictions[index]
-            answers[index] = explanation.explain(self._runtime, text, answer, label).to_dict()
-        return _JSON, json.dumps(answers if parsed.many else answers[0], ensure_ascii=False).encode()
+
+def _futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
+    if isinstance(answers, list):
+        yield from (answer for answer in answers if isinstance(answer, Future))
+
+
+def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Prediction | _Explained] | RequestError":
+    """Return the answers with their explanations, or why they are not there."""
+    if not all(future.done() for future in _futures(answers)):
+        return _NOT_COMPLETE
+    for error in filter(None, (future.exception() for future in _futures(answers))):
+        tell("prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error)))
+        return _FAILED
+    return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
+
+
+def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+    if _bare(headers):
+        return f"{_TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
+    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
+
+
+def _bare(headers: Mapping[str, Any]) -> bool:
+    """Tell whether bare labels are to be answered."""
+    return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == _TEXT
+
+
+def _count_bytes(request: Mapping[str, Any]) -> int:
+    """Count the bytes of a request's parameters; what another server has decoded is not counted."""
+    return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
+
+
+def _within(costs: Sequence[int], budget: int) -> list[bool]:
+    """Say of each cost whether it is within a budget: the smallest go first, and the last may exceed it."""
+    within = [False] * len(costs)
+    for index in sorted(range(len(costs)), key=costs.__getitem__):
+        within[index] = budget > 0
+        budget -= costs[index]
+    return within
 
 
 def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
@@ -292,6 +455,8 @@ def _refuse(context: Any, index: int, error: RequestError) -> bytes:
     """Set a request's status and return the message, in the form that TorchServe's own errors have."""
     context.set_response_status(error.status.value, error.status.phrase, index)
     context.set_response_content_type(index, _JSON)
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
     name = error.status.phrase.title().replace(" ", "")
     return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
 

@@ -93,14 +93,18 @@ def read(key_file: Path) -> Keys:
     raise AssertionError
 
 
-def renew(key_file: Path) -> Keys:
-    """Have the server whose key file this is make a new token for inference; the one before is no longer taken.
+def renew(key_file: Path, kind: str = "inference") -> Keys:
+    """Have the server whose key file this is make a new token; the one before is no longer taken.
+
+    Args:
+        key_file: The file.
+        kind: What the token is for, `inference` or `management`.
 
     Raises:
         ServingError: If it does not answer, or refuses.
     """
     keys = read(key_file)
-    request = urllib.request.Request("http://localhost/token?type=inference", headers=dict([header(keys.api)]))
+    request = urllib.request.Request(f"http://localhost/token?type={kind}", headers=dict([header(keys.api)]))
     try:
         loopback.unix_urlopen(str(key_file.with_name(MANAGEMENT_SOCKET)), request, _TIMEOUT_S).close()
     except urllib.error.HTTPError as error:

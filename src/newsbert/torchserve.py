@@ -53,6 +53,18 @@ _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
 """Variables whose options Java would take besides ours."""
 _ASK_AFTER_S = 10
 _HEAP_MB, _MOST_HEAP_MB = 256, 4096
+_SMALL_HEAP = (
+    # Large bodies go to the old generation, which by default starts large and is full before anything is collected.
+    "-Xms64m",
+    "-Xmn32m",
+    "-XX:MinHeapFreeRatio=20",
+    "-XX:MaxHeapFreeRatio=40",
+    # Netty keeps chunks of 8 KiB shifted by this, 16 MiB by default, while anything in them is used.
+    "-Dio.netty.allocator.maxOrder=7",
+    "-Dio.netty.allocator.numDirectArenas=2",
+)
+"""What has the JVM take little memory, and give back what a burst of large requests took."""
+
 _QUIET_S = 0.15
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
 _FATAL = ("Failed to load model", "Backend worker process died")
@@ -335,6 +347,7 @@ def _started(
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
                 f"-Xmx{heap_mb}m",  # otherwise it grows to a quarter of the machine before it collects
+                *_SMALL_HEAP,
                 "-XX:+ExitOnOutOfMemoryError",
                 "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
                 "-cp",
@@ -424,7 +437,10 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         TMPDIR=str(work / "tmp"),
         NEWSBERT_ACTIVITY_DIR=str(work / _ACTIVITY),
         NEWSBERT_METRICS_DIR=str(work / _METRICS),
+        NEWSBERT_SERVER_DIR=str(work),
         PYTHONUNBUFFERED="1",
+        # Else every thread keeps a heap of its own, and what a burst of large requests took stays in all of them.
+        MALLOC_ARENA_MAX="2",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
         **given,
     )

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 import pytest
 
-from newsbert import archive
+from newsbert import archive, job_queue
 from newsbert.bundle import Bundle
 from newsbert.client import Client
 from newsbert.model import Model
@@ -318,6 +318,7 @@ def test_a_token_expires_and_probes_go_on(start: Start, cli: Cli) -> None:
     done = _probe(served, NEWSBERT_KEY_FILE=str(key_file))
     assert done.returncode == 0, done.stdout
     assert served.ask(cli("serve", "token", "--key-file", key_file).stdout.strip()) == 200
+    assert job_queue.count_pending(key_file.parent, archive.SERVED_NAME) == 0  # though its token expired, too
 
 
 def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> None:

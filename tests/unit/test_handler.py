@@ -76,6 +76,15 @@ def _ask(handler: Handler, *requests: Request) -> list[Answer]:
     return answers
 
 
+def _explained(handler: Handler, *requests: Request) -> list[Answer]:
+    """Send a batch again and again, until all of its explanations are complete."""
+    while True:
+        answers = _ask(handler, *requests)
+        if not any(answer.status == 503 for answer in answers):
+            return answers
+        assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status == 503)
+
+
 def _one(handler: Handler, parameters: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer:
     (answer,) = _ask(handler, (parameters, headers))
     return answer
@@ -193,7 +202,7 @@ def test_answers_are_explained_where_that_is_asked_for(handler: Handler) -> None
     item = {"title": "Cup final", "text": "goal"}
     plain = _one(handler, *_json(item)).json
     wanted = {**item, "explain": True}
-    explained, other, unwanted, listed, by_path, text, bare = _ask(
+    explained, other, unwanted, listed, by_path, text, bare = _explained(
         handler,
         _json(wanted),
         _json({**wanted, "label": LABELS[1]}),
@@ -236,7 +245,8 @@ def test_what_cannot_be_explained_is_told(handler: Handler, more: dict[str, Any]
 
 def test_as_many_answers_are_explained_as_are_allowed_and_no_more(handler: Handler) -> None:
     wanted = {"text": "goal", "explain": True}
-    assert len(_one(handler, *_json({"instances": [wanted] * MAX_EXPLAINED})).json) == MAX_EXPLAINED
+    (answer,) = _explained(handler, _json({"instances": [wanted] * MAX_EXPLAINED}))
+    assert len(answer.json) == MAX_EXPLAINED
     refused = _one(handler, *_json({"instances": [wanted] * (MAX_EXPLAINED + 1)}))
     assert (refused.status, refused.message[:28]) == (413, "11 explanations in one reque")
 
@@ -582,3 +592,32 @@ def test_a_worker_that_is_told_to_close_turns_requests_away(
     assert [answer.status for answer in answers] == [503, 503]
     assert answers[0].message == "this server is stopping"
     assert activity.last() == answered
+
+
+def test_attack_what_is_too_much_for_a_batch_is_refused_and_its_neighbours_are_answered(
+    handler: Handler, expect: Callable[[NewsItem], Any]
+) -> None:
+    large: Request = {"body": b"!" * 1_000_000}, TEXT
+    *answers, goal = _ask(handler, *[large] * 8, ({"body": b"goal"}, TEXT))
+    assert (goal.status, goal.json) == (200, expect("goal"))
+    refused = [answer for answer in answers if answer.status != 200]
+    assert len(refused) == 5
+    for answer in refused:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        assert "too much for one batch" in answer.message
+    assert _one(handler, *large).status == 200
+
+
+def test_attack_lists_of_too_many_tokens_are_refused_and_the_smallest_is_answered(handler: Handler) -> None:
+    lists = [_json({"instances": ["goal team " * 20] * 1000}) for _ in range(4)]
+    answers = _ask(handler, *lists, ({"body": b"goal"}, TEXT))
+    assert [answer.status for answer in answers] == [200, 200, 503, 503, 200]
+
+
+def test_attack_explanations_above_the_lanes_bound_are_refused(handler: Handler) -> None:
+    requests = [_json({"text": f"{'goal team cup ' * 10} {number}", "explain": True}) for number in range(60)]
+    *answers, goal = _ask(handler, *requests, ({"body": b"goal"}, TEXT))
+    assert goal.status == 200
+    full = [answer for answer in answers if answer.status == 503 and "too many explanations" in answer.message]
+    assert full
+    assert all(answer.headers["Retry-After"] == "1" for answer in full)

@@ -31,6 +31,12 @@ class Measured:
     tokenizer_s: float = 0.0
     model_s: float = 0.0
 
+    def add(self, other: "Measured") -> None:
+        """Add what other answers took."""
+        self.tokens += other.tokens
+        self.tokenizer_s += other.tokenizer_s
+        self.model_s += other.model_s
+
 
 @dataclass(frozen=True)
 class Integrated:
@@ -97,6 +103,10 @@ class Runtime:
             ValueError: If the item is no text or empty; the message says which.
         """
         return prepare(item, self._contract.cleaning)
+
+    def estimate_tokens(self, sequence: str) -> int:
+        """Estimate how many tokens of a sequence are read, as cheaply as its length: rarely fewer than there are."""
+        return min(self._contract.max_length, len(sequence) + 2)
 
     def reads(self, sequence: str) -> int:
         """How many characters of a sequence that `prepare` gave are read: a long one's beginning."""

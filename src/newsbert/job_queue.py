@@ -1,0 +1,43 @@
+"""The queue in which TorchServe holds requests for a model's workers."""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from newsbert import loopback, tokens
+from newsbert.errors import ServingError
+
+_TIMEOUT_S = 1.0
+
+
+def count_pending(directory: Path, model_name: str) -> int | None:
+    """Count the requests that wait for a model's workers.
+
+    Args:
+        directory: The server's directory, which has its management socket and, where it wants tokens, its key file.
+        model_name: What TorchServe calls the model.
+
+    Returns:
+        The count; `None` where the server does not answer.
+    """
+    key_file = directory / tokens.KEY_FILE
+    try:
+        if not key_file.exists():
+            return _ask(directory, model_name, {})
+        try:
+            return _ask(directory, model_name, dict([tokens.header(tokens.read(key_file).management)]))
+        except urllib.error.HTTPError as error:  # the token has expired
+            error.close()
+            return _ask(directory, model_name, dict([tokens.header(tokens.renew(key_file, "management").management)]))
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
+        return None
+
+
+def _ask(directory: Path, model_name: str, headers: dict[str, str]) -> int:
+    request = urllib.request.Request(f"http://localhost/models/{model_name}", headers=headers)
+    socket = str(directory / tokens.MANAGEMENT_SOCKET)
+    with loopback.unix_urlopen(socket, request, _TIMEOUT_S) as response:
+        (description,) = json.load(response)
+    return int(description["jobQueueStatus"]["pendingRequests"])

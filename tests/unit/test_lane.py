@@ -1,0 +1,108 @@
+"""The lane of explanations: answers go first, what is complete is found again, and there are bounds."""
+
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from newsbert import lane
+from newsbert.lane import Lane, LaneFullError
+
+TIMEOUT_S = 30
+
+
+def _blocked(submitted: Lane[str]) -> tuple[threading.Event, "Future[str]"]:
+    """Give the lane an explanation that it computes until the event is set."""
+    started, end = threading.Event(), threading.Event()
+
+    def compute() -> str:
+        started.set()
+        end.wait(TIMEOUT_S)
+        return "first"
+
+    future = submitted.submit("first", 1, compute)
+    assert started.wait(TIMEOUT_S)
+    return end, future
+
+
+def test_explanations_are_computed_in_their_order_and_found_again() -> None:
+    explanations: Lane[str] = Lane()
+    end, first = _blocked(explanations)
+    second = explanations.submit("second", 1, lambda: "second")
+    assert explanations.submit("second", 1, lambda: "another") is second
+    end.set()
+    assert (first.result(TIMEOUT_S), second.result(TIMEOUT_S)) == ("first", "second")
+    assert explanations.submit("second", 1, lambda: "another").result(TIMEOUT_S) == "second"
+
+
+def test_what_failed_is_computed_again() -> None:
+    explanations: Lane[str] = Lane()
+
+    def fail() -> str:
+        raise RuntimeError("no memory")
+
+    assert str(explanations.submit("text", 1, fail).exception(TIMEOUT_S)) == "no memory"
+    assert explanations.submit("text", 1, lambda: "complete").result(TIMEOUT_S) == "complete"
+
+
+def test_a_step_waits_for_answers_and_answers_wait_for_one_step() -> None:
+    explanations: Lane[str] = Lane()
+    events: list[str] = []
+    started = threading.Event()
+
+    def compute() -> str:
+        with explanations.step():
+            started.set()
+            while explanations._no_answers.is_set():  # until answers are to be computed
+                time.sleep(0.001)
+            events.append("step 1")
+        with explanations.step():
+            events.append("step 2")
+        return "complete"
+
+    future = explanations.submit("text", 1, compute)
+    assert started.wait(TIMEOUT_S)
+    with explanations.answering():
+        events.append("answers")
+    assert future.result(TIMEOUT_S) == "complete"
+    assert events == ["step 1", "answers", "step 2"]
+
+
+def test_more_than_may_wait_are_refused_and_the_oldest_results_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_WAITING", 2)
+    monkeypatch.setattr(lane, "MAX_RESULTS", 3)
+    explanations: Lane[str] = Lane()
+    end, first = _blocked(explanations)
+    waiting = [explanations.submit(number, 1, lambda: "complete") for number in range(2)]
+    with pytest.raises(LaneFullError):
+        explanations.submit("another", 1, lambda: "complete")
+    end.set()
+    assert [future.result(TIMEOUT_S) for future in [first, *waiting]] == ["first", "complete", "complete"]
+    assert explanations.submit("another", 1, lambda: "new").result(TIMEOUT_S) == "new"
+    # The first, the oldest, is not there any more; the others are.
+    assert explanations.submit(0, 1, lambda: "again").result(TIMEOUT_S) == "complete"
+    assert explanations.submit("first", 1, lambda: "again").result(TIMEOUT_S) == "again"
+
+
+def test_texts_that_are_too_long_together_are_refused_and_one_alone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "MAX_CHARACTERS", 10)
+    explanations: Lane[str] = Lane()
+    end, first = _blocked(explanations)
+    with pytest.raises(LaneFullError):
+        explanations.submit("long", 10, lambda: "complete")
+    end.set()
+    assert first.result(TIMEOUT_S) == "first"
+    assert explanations.submit("long", 20, lambda: "complete").result(TIMEOUT_S) == "complete"
+
+
+def test_a_batch_waits_until_others_wait() -> None:
+    explanations: Lane[str] = Lane()
+    end, first = _blocked(explanations)
+    looks = iter([False, False, True])
+    lane.wait([first], lambda: next(looks))
+    assert not first.done()
+    assert list(looks) == []
+    end.set()
+    lane.wait([first], lambda: False)
+    assert first.result(0) == "first"
