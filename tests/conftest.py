@@ -1,9 +1,11 @@
 """What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 import newsbert
 from newsbert.bundle import Bundle
+from tests import preloaded
 from tests.images import engine, image_settings, images
 
 __all__ = ["engine", "image_settings", "images"]
@@ -149,15 +152,36 @@ def bundle(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def preloaded_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """`newsbert`, run by a process that has imported all that it needs: see tests/preloaded.py."""
+    socket = Path(tempfile.mkdtemp()) / "socket"  # its path is limited
+    with (
+        (tmp_path_factory.mktemp("preloaded") / "log").open("w+") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.preloaded", str(socket)],
+            cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=log, stderr=log,
+        ) as process,
+    ):  # fmt: skip
+        while not socket.exists():
+            if process.poll() is not None:
+                pytest.fail((log.seek(0), log.read())[1])
+            time.sleep(0.05)
+        os.environ[preloaded.VARIABLE] = str(socket)
+        yield [sys.executable, "-S", preloaded.__file__]
+        process.kill()
+    shutil.rmtree(socket.parent)
+
+
 @pytest.fixture
-def cli() -> Iterator[Cli]:
+def cli(preloaded_command: list[str]) -> Iterator[Cli]:
     """Run `newsbert ARGUMENTS` as a user would, in the test's directory."""
 
     def run(
         *arguments: object, stdin: str = "", timeout_s: float = 300, **env: str
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "newsbert", *map(str, arguments)],
+            [*preloaded_command, *map(str, arguments)],
             input=stdin,
             capture_output=True,
             text=True,

@@ -143,8 +143,8 @@ def test_attack_an_image_says_of_itself_that_it_is_right(
     lie = """import newsbert.proof as p; open(p.__file__, "w").write('print("proved: all")')"""
     lie = f"RUN {json.dumps(['python', '-c', lie])}"
     server = f"USER root\n{lie}\nUSER newsbert\nENTRYPOINT {json.dumps(['python', '-c', _OTHER_SERVER])}\n"
-    image = _with_archive(tiny_image, second, "TinyModel/2", bundle.digest, server)
-    wrong = _with_archive(tiny_image, second, "TinyModel/3", "0" * 64)
+    image = _with_archive(tiny_image, second, "TinyModel/2", bundle.digest, server, tag="lies")
+    wrong = _with_archive(tiny_image, second, "TinyModel/3", "0" * 64, tag="mislabelled")
     try:
         assert cli("deploy", tiny_image, "--to", name, timeout_s=180).returncode == 0
         with _load(port) as answers:
@@ -232,11 +232,11 @@ def _leave_behind(environment: str, image: str) -> None:
         client.containers.run(image, detach=True, read_only=True, tmpfs={"/tmp": ""}, labels=labels)
 
 
-def _with_archive(image: str, file: Path, model: str, digest: str, more: str = "") -> str:
+def _with_archive(image: str, file: Path, model: str, digest: str, more: str = "", tag: str = "") -> str:
     """Make an image with another model archive, and more lines of a Dockerfile; return its name."""
     import docker
 
-    name = f"newsbert-test/torchserve:{model.replace('/', '-')}"
+    name = f"newsbert-test/torchserve:{tag or model.replace('/', '-')}"
     dockerfile = f"FROM {image}\nCOPY news_classification.mar /opt/model/\nLABEL newsbert.model={model}\n"
     dockerfile += f"LABEL newsbert.bundle_digest={digest}\n{more}"
     context = io.BytesIO()

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 import newsbert
 from newsbert import data
-from tests import examples
+from tests import examples, preloaded
 from tests.calls import free_port
 from tests.conftest import long
 
@@ -106,14 +107,19 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Seven versions of a tiny model of AG News' labels, rows in the files that the pages name, and a server."""
     directory = tmp_path_factory.mktemp("desk")
     _write_rows(directory)
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "newsbert").write_text(f'#!/bin/sh\nexec {shlex.join(preloaded_command)} "$@"\n')
+    (programs / "newsbert").chmod(0o755)
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("NEWSBERT_", "MLFLOW_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NEWSBERT_", "MLFLOW_")) or name == preloaded.VARIABLE
     } | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "80",
         "NO_COLOR": "1",
         "BROWSER": "true",  # the program, which succeeds and shows nothing

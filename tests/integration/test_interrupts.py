@@ -117,12 +117,12 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     living = start([sys.executable, "-c", program, *arguments[3:], "10000"])
     try:
         wait_for_checkpoint(tmp_path, living, 1)
-        killed = start([sys.executable, "-c", program, *arguments[3:], "150"])
+        killed = start([sys.executable, "-c", program, *arguments[3:], "40"])
         wait_for_checkpoint(tmp_path, killed, 2)
         killed.kill()
         killed.communicate(timeout=30)
         assert len(set(_left_behind(tmp_path))) == 2
-        third = subprocess.run([*arguments, "150"], capture_output=True, text=True, check=False, timeout=300)
+        third = subprocess.run([*arguments, "40"], capture_output=True, text=True, check=False, timeout=600)
         assert third.returncode == 0, third.stderr
         whole = json.loads(third.stdout)
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -135,18 +135,18 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
         assert killed_id in third.stderr
         assert "newsbert train --resume" in third.stderr
         resume = [sys.executable, "-m", "newsbert", "train", "--json", "--resume"]
-        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=300)
+        busy = subprocess.run([*resume, living_id], capture_output=True, text=True, check=False, timeout=600)
         assert busy.returncode == 2
         assert "another process" in json.loads(busy.stdout)["error"]["message"]
     finally:
         living.send_signal(signal.SIGINT)
-        stdout, stderr = living.communicate(timeout=300)
+        stdout, stderr = living.communicate(timeout=600)
     assert living.returncode == 0, stderr
     # As if the last metrics had still been on their way when it was killed.
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
         for table in ("metrics", "latest_metrics"):
             database.execute(f"DELETE FROM {table} WHERE run_uuid = ? AND key = 'train_loss'", (killed_id,))
-    resumed = subprocess.run([*resume, killed_id[:12]], capture_output=True, text=True, check=False, timeout=300)
+    resumed = subprocess.run([*resume, killed_id[:12]], capture_output=True, text=True, check=False, timeout=600)
     assert resumed.returncode == 0, resumed.stderr
     # The same seed: what was killed ends as what never was.
     gone_on = json.loads(resumed.stdout)
