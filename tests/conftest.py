@@ -180,8 +180,10 @@ def cli(preloaded_command: list[str]) -> Iterator[Cli]:
     def run(
         *arguments: object, stdin: str = "", timeout_s: float = 300, **env: str
     ) -> "subprocess.CompletedProcess[str]":
+        # What stands before the installed packages must be imported.
+        command = [sys.executable, "-m", "newsbert"] if "PYTHONPATH" in env else preloaded_command
         return subprocess.run(
-            [*preloaded_command, *map(str, arguments)],
+            [*command, *map(str, arguments)],
             input=stdin,
             capture_output=True,
             text=True,
