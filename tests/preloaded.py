@@ -23,12 +23,15 @@ MODULES = (
     "torch.onnx._internal.exporter._core", "transformers",
 )  # fmt: skip
 VARIABLE = "NEWSBERT_TEST_PRELOADED"
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""What libraries read when they are imported, as all tests have it."""
 
 
 def _serve(path: str) -> NoReturn:
     """Import, then fork for whoever connects."""
     import importlib
 
+    os.environ |= ENVIRONMENT
     for module in MODULES:
         importlib.import_module(module)
     listener = socket.socket(socket.AF_UNIX)
