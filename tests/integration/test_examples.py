@@ -226,16 +226,17 @@ def _runs_until_interrupted(line: str, directory: Path, environment: dict[str, s
     log = directory.parent / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {line}"], cwd=directory, env=environment, stdout=written, stderr=written
-        )
+            ["bash", "-c", f"exec {line}"],
+            cwd=directory, env=environment, stdout=written, stderr=written, start_new_session=True,
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
         while not _answers(log.read_text(encoding="utf-8")):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.2)
     finally:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(60)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all that the line has started
+        code = process.wait(120)
     assert code == 0, log.read_text(encoding="utf-8")
 
 
