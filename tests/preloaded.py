@@ -78,6 +78,7 @@ def _keep(connection: socket.socket) -> NoReturn:
 def _run(request: dict[str, Any]) -> NoReturn:
     """In the child: be a Python that was just started, but for its imports."""
     import atexit
+    import tempfile
     import threading
     import traceback
 
@@ -87,6 +88,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
     os.umask(request["umask"])
+    tempfile.tempdir = None  # an import may have asked for it
     sys.argv = ["newsbert", *request["arguments"]]
     sys.path[:] = [entry for entry in sys.path if entry]
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="surrogateescape")

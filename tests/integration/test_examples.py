@@ -125,6 +125,7 @@ def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pyt
         "BROWSER": "true",  # the program, which succeeds and shows nothing
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_PORT": str(free_port()),
+        "MLFLOW_WORKERS": "1",
         "NEWSBERT_CACHE_DIR": str(directory / ".cache"),
         "NEWSBERT_STATE_DIR": str(directory / ".state"),
         "NEWSBERT_SERVE_PORT": "0",
