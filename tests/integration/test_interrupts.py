@@ -63,7 +63,7 @@ def _left_behind(directory: Path) -> list[str]:
     return [path.name for path in directory.glob("bundles/*")] + [path.name for path in directory.glob("bundles/.*")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=long)])
 def test_ctrl_c_once_finishes_what_is_kept(
     start: Start, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -135,6 +135,7 @@ def test_in_the_foreground_it_says_where_it_is_and_ends_at_ctrl_c(tmp_path: Path
     assert stderr.splitlines()[-2:] == ["Ctrl+C stops it", "stopped"]
 
 
+@long
 def test_a_server_whose_keeper_is_killed_ends_too(up: Up) -> None:
     started = up()
     keeper = psutil.Process(started["pid"])
