@@ -1,4 +1,4 @@
-"""What a neighbour of an attack waits, and what memory it takes: without an attack, and beside two.
+"""Measure what a neighbour of an attack waits, and what memory the attack takes: without an attack, and beside two.
 
     python benchmarks/attack.py BUNDLE --seconds 20
 
@@ -11,6 +11,7 @@ TorchServe takes all of them in before the worker sees one, and answers in the o
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import random
@@ -60,10 +61,11 @@ def flood(port: int, attack: str, seconds: float) -> None:
 
     async def attacker() -> None:
         while time.monotonic() < end:
-            await hostile.send(port, shape, rng)
+            with contextlib.suppress(OSError, TimeoutError):  # an attacker comes again, whatever it gets
+                await hostile.send(port, shape, rng)
 
     async def attackers() -> None:
-        await asyncio.gather(*(attacker() for _ in range(clients)), return_exceptions=True)
+        await asyncio.gather(*(attacker() for _ in range(clients)))
 
     asyncio.run(attackers())
 

@@ -1,4 +1,4 @@
-"""What of the machine this process may use, and how it returns what it does not."""
+"""Count the cores that this process may use, and return memory that it does not."""
 
 import contextlib
 import ctypes

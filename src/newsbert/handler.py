@@ -265,7 +265,7 @@ class Handler:
             )
 
     def _others_wait(self, model_name: str) -> bool:
-        """Tell whether another request waits; somebody else's TorchServe is not asked."""
+        """Return whether another request waits; nothing is known of a server that newsbert did not start."""
         if self._server_dir is None:
             return False
         num_pending = job_queue.count_pending(self._server_dir, model_name)
@@ -334,7 +334,7 @@ def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mappin
 
 
 def _bare(headers: Mapping[str, Any]) -> bool:
-    """Tell whether bare labels are to be answered."""
+    """Return whether bare labels are to be answered."""
     return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == _TEXT
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from newsbert import loopback, tokens
 from newsbert.errors import ServingError
 
 _TIMEOUT_S = 1.0
+_TOKEN_EXPIRED = {400, 401, 403}
 
 
 def count_pending(directory: Path, model_name: str) -> int | None:
@@ -28,15 +30,18 @@ def count_pending(directory: Path, model_name: str) -> int | None:
             return _ask(directory, model_name, {})
         try:
             return _ask(directory, model_name, dict([tokens.header(tokens.read(key_file).management)]))
-        except urllib.error.HTTPError as error:  # the token has expired
+        except urllib.error.HTTPError as error:
             error.close()
+            if error.code not in _TOKEN_EXPIRED:
+                return None
             return _ask(directory, model_name, dict([tokens.header(tokens.renew(key_file, "management").management)]))
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
         return None
 
 
 def _ask(directory: Path, model_name: str, headers: dict[str, str]) -> int:
-    request = urllib.request.Request(f"http://localhost/models/{model_name}", headers=headers)
+    url = f"http://localhost/models/{urllib.parse.quote(model_name, safe='')}"
+    request = urllib.request.Request(url, headers=headers)
     socket = str(directory / tokens.MANAGEMENT_SOCKET)
     with loopback.unix_urlopen(socket, request, _TIMEOUT_S) as response:
         (description,) = json.load(response)
