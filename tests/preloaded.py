@@ -37,18 +37,17 @@ def _serve(path: str) -> NoReturn:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets who ended: nobody waits for them here
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:  # closed, by the end of whoever started this
             sys.exit()
         connection, _ = listener.accept()
         if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
             _keep(connection)
         connection.close()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
 
 
 def _keep(connection: socket.socket) -> NoReturn:

@@ -30,8 +30,8 @@ CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 FIRST_TIMEOUT_S, TIMEOUT_S = 30.0, 120.0
 """How long an answer is waited for, at first and at most: of a worker that dies, TorchServe forgets some requests."""
 
-RETRY_S = 30.0
-"""How long a request is sent again after it first failed; longer than a worker takes to start."""
+RETRY_S = 60.0
+"""How long a request is sent again after it first failed; longer than two workers take to start."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _WORKER_DIED = "InternalServerException"

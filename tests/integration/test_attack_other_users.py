@@ -73,7 +73,8 @@ with ray_cluster.connected(RaySettings(workers=1), print):
     assert os.getcwd() not in paths, paths
     address = ray.get_runtime_context().gcs_address
     session = ray._private.worker._global_node.get_session_dir_path()
-    ray_processes = [process for process in psutil.process_iter() if session in " ".join(process.cmdline())]
+    running = psutil.process_iter(["cmdline"])  # none of one that ended
+    ray_processes = [process for process in running if session in " ".join(process.info["cmdline"] or [])]
     heard = {
         connection.laddr.ip.removeprefix("::ffff:")
         for process in ray_processes

@@ -17,6 +17,7 @@ import pytest
 from newsbert import torchserve
 from newsbert.bundle import Bundle
 from newsbert.model import Model
+from tests import processes
 from tests.conftest import Cli
 from tests.integration.test_server import Served, Start, start
 
@@ -32,11 +33,7 @@ KILLS = 10
 
 
 def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server: torchserve.Server) -> None:
-    (java,) = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "org.pytorch.serve.ModelServer" in child.cmdline()
-    ]
+    java = processes.frontend()
 
     async def run() -> tuple[Any, list[float]]:
         clients = faults.Clients(server.address.port)
@@ -61,15 +58,15 @@ def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server
 
 @contextlib.contextmanager
 def _workers_killed(served: Served) -> Iterator[list[int]]:
-    """Kill a server's worker when it has had a moment, and the next, again and again."""
+    """Kill a server's worker once it has answered, and the next, again and again."""
     killed: list[int] = []
     stop = threading.Event()
 
     def kill() -> None:
         while not stop.wait(0.5):
             worker = faults.worker(psutil.Process(served.process.pid))
-            with contextlib.suppress(psutil.Error):
-                if worker is not None and worker.pid not in killed and time.time() - worker.create_time() > 2.5:
+            with contextlib.suppress(psutil.Error, OSError):
+                if worker is not None and served.ask() == 200 and worker.is_running():
                     worker.kill()
                     killed.append(worker.pid)
 
@@ -142,11 +139,11 @@ def test_a_full_queue_is_told_from_other_failures(start: Start) -> None:
 
 def test_a_frontend_that_is_killed_ends_the_server_with_an_error(start: Start) -> None:
     served = start()
-    processes = psutil.Process(served.process.pid).children(recursive=True)
+    family = processes.children(served.process.pid)
     served.java().kill()
     assert served.process.wait(30) == 1
     said = served.log.read_text()
     assert "Error: TorchServe stopped by itself (exit code -9)" in said
     assert "Hint:" in said
-    _, left = psutil.wait_procs(processes, timeout=10)
+    _, left = psutil.wait_procs(family, timeout=10)
     assert left == []

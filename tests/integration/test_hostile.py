@@ -29,6 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from newsbert import torchserve
+from tests import processes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in a source distribution")
@@ -156,12 +157,9 @@ def bait() -> Iterator[tuple[str, list[str]]]:
 
 
 def _listening() -> set[int]:
-    (java,) = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "org.pytorch.serve.ModelServer" in child.cmdline()
-    ]
-    return {each.laddr.port for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    return {
+        each.laddr.port for each in processes.frontend().net_connections("tcp") if each.status == psutil.CONN_LISTEN
+    }
 
 
 def test_nothing_is_registered_from_a_url(server: torchserve.Server, bait: tuple[str, list[str]]) -> None:

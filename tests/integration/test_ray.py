@@ -15,6 +15,7 @@ import pytest
 
 from newsbert import rows
 from newsbert.bundle import Bundle
+from tests import processes
 from tests.conftest import Cli, long
 
 pytest.importorskip("ray", reason="needs newsbert[ray]")
@@ -170,9 +171,8 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
 
     try:
         done = wait_for(1)
-        children = psutil.Process(process.pid).children(recursive=True)
-        victim = next(each for each in children if "_Worker" in " ".join(each.cmdline()))
-        victim.kill()
+        children = processes.children(process.pid)
+        processes.with_command("_Worker", children)[0].kill()
         # Windows come in order: so far it comes only if what the victim had in hand was done again.
         done = wait_for(done + 24_000)
         assert done < 60_000

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from newsbert import loop
 from newsbert.bundle import Bundle
+from tests import processes
 from tests.conftest import Cli, long, wait_for_checkpoint
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
@@ -79,8 +79,7 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
     assert whole.returncode == 0, whole.stderr
     process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 300, "--workers", "2")])
     wait_for_checkpoint(tmp_path, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    victims = [each for each in children if "RayTrainWorker" in " ".join(each.cmdline())]
+    victims = processes.with_command("RayTrainWorker", processes.children(process.pid))
     assert len(victims) == 2
     victims[1].kill()
     assert process.stderr is not None

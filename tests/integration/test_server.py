@@ -29,6 +29,7 @@ from newsbert.bundle import Bundle
 from newsbert.client import Client
 from newsbert.model import Model
 from newsbert.settings import ServeSettings
+from tests import processes
 from tests.conftest import Cli
 
 PATH = "/predictions/news_classification"
@@ -66,13 +67,10 @@ class Served:
                 return error.code
 
     def java(self) -> psutil.Process:
-        return next(each for each in self._children() if each.name() == "java")
+        return next(child for child in processes.children(self.process.pid) if child.name() == "java")
 
     def worker(self) -> psutil.Process:
-        return next(each for each in self._children() if "model_service_worker.py" in " ".join(each.cmdline()))
-
-    def _children(self) -> list[psutil.Process]:
-        return list(psutil.Process(self.process.pid).children(recursive=True))
+        return processes.with_command("model_service_worker.py", processes.children(self.process.pid))[0]
 
 
 Start = Callable[..., Served]
@@ -183,17 +181,17 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
 def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -> None:
     # As systemd does it.
     served = start()
-    processes = [served.java(), served.worker()]
+    family = [served.java(), served.worker()]
     with _send(served.port, LONG_ITEMS) as connection:
         time.sleep(0.05)
-        for process in processes:
+        for process in family:
             process.terminate()
         served.process.send_signal(signal.SIGTERM)
         response = http.client.HTTPResponse(connection, method="POST")
         response.begin()
         assert (response.status, len(json.load(response))) == (200, LONG_ITEMS)
     assert served.process.wait(30) == 0
-    assert not any(map(_alive, processes))
+    assert not any(map(_alive, family))
 
 
 def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
@@ -426,10 +424,10 @@ def test_what_a_killed_server_left_is_gone_with_the_next_command_and_a_living_on
     with tempfile.TemporaryDirectory() as directory:  # a short path, as for any server's directory
         killed, living = start(TMPDIR=directory), start("--token-auth", TMPDIR=directory)
         assert len(list(Path(directory).iterdir())) == 2
-        processes = killed._children()
+        family = processes.children(killed.process.pid)
         killed.process.kill()
         killed.process.wait()
-        assert psutil.wait_procs(processes, 20)[1] == []
+        assert psutil.wait_procs(family, 20)[1] == []
         assert len(list(Path(directory).iterdir())) == 2
         assert cli("config", "show", TMPDIR=directory).returncode == 0
         (left,) = Path(directory).iterdir()

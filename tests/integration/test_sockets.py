@@ -10,16 +10,12 @@ import psutil
 import pytest
 
 from newsbert import torchserve
+from tests import processes
 
 
 def _listening() -> list[Any]:
     """The listening sockets of the frontend that this process started."""
-    (java,) = [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "org.pytorch.serve.ModelServer" in child.cmdline()
-    ]
-    return [each for each in java.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    return [each for each in processes.frontend().net_connections("tcp") if each.status == psutil.CONN_LISTEN]
 
 
 def _status(port: int, path: str, method: str = "GET") -> int:

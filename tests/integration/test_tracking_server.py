@@ -22,7 +22,9 @@ import pytest
 
 import newsbert
 from newsbert import background, bounded_log
-from newsbert.tracking_server import database
+from newsbert.settings import TrackingServerSettings
+from newsbert.tracking_server import database, server
+from tests import processes
 from tests.calls import free_port
 from tests.conftest import Cli, long
 from tests.postgres import PASSWORD, QUOTED, Postgres
@@ -133,6 +135,15 @@ def test_in_the_foreground_it_says_where_it_is_and_ends_at_ctrl_c(tmp_path: Path
     assert process.returncode == 0, stderr
     assert stderr.splitlines()[:2] == ["preparing database and artifacts …", "starting …"]
     assert stderr.splitlines()[-2:] == ["Ctrl+C stops it", "stopped"]
+
+
+def test_nobody_else_gets_the_port_before_the_server_has_it(tmp_path: Path) -> None:
+    with (
+        server.planned(TrackingServerSettings(directory=str(tmp_path), port=0)) as plan,
+        socket.socket() as other,
+        pytest.raises(OSError, match="Address already in use"),
+    ):
+        other.bind((plan.host, plan.port))
 
 
 @long
@@ -457,7 +468,7 @@ def test_twenty_runs_at_once_lose_nothing_while_the_server_is_killed_and_started
         assert {step: found.get(step) for step in steps} == {step: float(step * number) for step in steps}
         assert {each.path for each in client.list_artifacts(run)} >= set(files)
     # The database's password is on no command line, and in no log.
-    assert not [each for each in psutil.process_iter(["cmdline"]) if QUOTED in " ".join(each.info["cmdline"] or [])]
+    assert not processes.with_command(QUOTED)
     logs = (tmp_path / "tracking").glob("*.log*")
     assert [log.name for log in logs if QUOTED in (text := log.read_text()) or PASSWORD in text] == []
 

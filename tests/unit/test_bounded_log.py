@@ -25,7 +25,8 @@ def test_a_log_that_another_process_writes_to_stays_bounded(tmp_path: Path, monk
     bounded_log.trim(log)
     old = log.with_name("server.log.1")
     assert sorted(tmp_path.iterdir()) == [log, old]
-    assert old.stat().st_size <= 100_000 and log.stat().st_size <= 100_000
+    # What is written while the end of the log is copied is copied, too.
+    assert old.stat().st_size <= 150_000 and log.stat().st_size <= 100_000
     assert old.stat().st_mode & 0o777 == 0o600
     last = (old.read_text() + log.read_text()).splitlines()[-1]
     assert last.startswith("19999 ")

@@ -167,10 +167,9 @@ def locally(
     from newsbert import bounded_log, servers, serving
 
     if detach:
-        from newsbert.address import claim_port
+        from newsbert import address
 
-        chosen = claim_port(settings.host, settings.port)
-        arguments = ["serve", "locally", *([model] if model else []), "--note-detached", "--port", str(chosen)]
+        arguments = ["serve", "locally", *([model] if model else []), "--note-detached"]
         arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
         for flag, value in (
             ("--host", host),
@@ -190,7 +189,10 @@ def locally(
             ("--tracking-uri", tracking_uri),
         ):
             arguments += [] if value is None else [flag, str(value)]
-        _render_detached(screen, servers.start_detached(arguments, chosen, settings.timeout_s + 30))
+        with address.hold(settings.host, settings.port) as held:  # until the server has it
+            chosen = int(held.getsockname()[1])
+            arguments += ["--port", str(chosen)]
+            _render_detached(screen, servers.start_detached(arguments, chosen, settings.timeout_s + 30))
         return
 
     port_noted: list[int] = []

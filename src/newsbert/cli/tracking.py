@@ -127,17 +127,17 @@ def up(
     from newsbert.tracking_server import server
 
     stop = stop_on_signals()
-    wanted = server.plan(settings)
-    password = None
-    if not prepared:
-        screen.log("preparing database and artifacts …")
-        password = server.prepare(wanted, screen.log)
-    if detach:
-        _render(screen, server.start_detached(wanted), password, wanted.home)
-        return
-    screen.log("starting …")
-    server.serve(wanted, stop, lambda noted: _render(screen, noted, password))
-    screen.log("stopped")
+    with server.planned(settings) as plan:
+        password = None
+        if not prepared:
+            screen.log("preparing database and artifacts …")
+            password = server.prepare(plan, screen.log)
+        if detach:
+            _render(screen, server.start_detached(plan), password, plan.home)
+            return
+        screen.log("starting …")
+        server.serve(plan, stop, lambda noted: _render(screen, noted, password))
+        screen.log("stopped")
 
 
 @app.command("down", epilog=DOWN_EXAMPLES)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from newsbert import background, bounded_log, config, loopback, tracking_file, uris
-from newsbert.address import claim_port
+from newsbert.address import hold
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.settings import TrackingServerSettings
 from newsbert.tracking_server import accounts, artifacts, database
@@ -61,8 +61,9 @@ class Plan:
         return f"http://{'127.0.0.1' if self.host == _ALL else self.host}:{self.port}"
 
 
-def plan(settings: TrackingServerSettings) -> Plan:
-    """Resolve what depends on this machine.
+@contextlib.contextmanager
+def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
+    """Resolve what depends on this machine, and hold the port for the block.
 
     Raises:
         UsageError: If a setting cannot be, or the server would be open to everybody.
@@ -70,17 +71,18 @@ def plan(settings: TrackingServerSettings) -> Plan:
     """
     home, kept = places(settings)
     exposed = not _is_loopback(settings.host)
-    return Plan(
-        home,
-        kept.database,
-        kept.artifacts,
-        settings.host,
-        _port(settings),
-        exposed if settings.auth is None else settings.auth,
-        [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
-        settings.default_permission,
-        settings.workers,
-    )
+    with _port(settings) as port:
+        yield Plan(
+            home,
+            kept.database,
+            kept.artifacts,
+            settings.host,
+            port,
+            exposed if settings.auth is None else settings.auth,
+            [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
+            settings.default_permission,
+            settings.workers,
+        )
 
 
 def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
@@ -322,13 +324,16 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _port(settings: TrackingServerSettings) -> int:
+@contextlib.contextmanager
+def _port(settings: TrackingServerSettings) -> Iterator[int]:
     try:
-        return claim_port(settings.host, settings.port)
+        held = hold(settings.host, settings.port)
     except UsageError:
         raise
     except NewsbertError as error:
         raise TrackingError(error.message, "newsbert tracking up --port 0 takes a free port") from error
+    with held:
+        yield int(held.getsockname()[1])
 
 
 def _is_loopback(host: str) -> bool:

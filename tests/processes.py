@@ -1,0 +1,33 @@
+"""Processes of the machine, by what they run."""
+
+import psutil
+
+
+def with_command(part: str, processes: list[psutil.Process] | None = None) -> list[psutil.Process]:
+    """The processes that have `part` in their command line; one that ended meanwhile has none.
+
+    Args:
+        part: What to look for.
+        processes: Where to look; all processes of the machine, if not given.
+    """
+    among = list(psutil.process_iter()) if processes is None else processes
+    return [process for process in among if part in command(process)]
+
+
+def command(process: psutil.Process) -> str:
+    """A process's command line, or nothing if it ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def children(pid: int | None = None) -> list[psutil.Process]:
+    """The processes that this one, or another, started, and theirs."""
+    return list(psutil.Process(pid).children(recursive=True))
+
+
+def frontend() -> psutil.Process:
+    """The only TorchServe that this process started."""
+    (java,) = with_command("org.pytorch.serve.ModelServer", children())
+    return java
