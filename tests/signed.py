@@ -28,7 +28,7 @@ def write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None,
 def write_bundle(directory: Path) -> Bundle:
     """Make a bundle whose files are of no use."""
     directory.mkdir()
-    for name in ("tokenizer.json", "model.onnx"):
+    for name in ("tokenizer.json", "model.onnx", "model.safetensors"):
         (directory / name).write_text("nothing of use")
     fields = {"newsbert_version": "0", "labels": ["a", "b"], "max_length": 8, "pad_id": 0, "cleaning": []}
     fields |= {"temperature": 1.0, "base_model": {"name": "none"}, "libraries": {}, "graphs": {}}

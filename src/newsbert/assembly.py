@@ -25,6 +25,7 @@ from newsbert import (
     requirements,
     review,
     runtimes,
+    shared_weights,
 )
 from newsbert.base_model import BaseModel
 from newsbert.bundle import Bundle
@@ -204,6 +205,7 @@ def _write_graphs(
     validation = rows.validation
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     export.write_onnx(model, fp32)
+    shared_weights.share(fp32, part / bundle.WEIGHTS_FILE)
     texts = _spread(validation.texts, fidelity.CHECKED_ROWS)
     reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), fidelity.CHECKED_ROWS))
     graphs = {fp32.name: reference.fp32(fp32)}

@@ -23,16 +23,18 @@ REVIEW_FILE = "review.csv"
 FORMAT_VERSION = 1
 FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
 _ALWAYS = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
-_TORCH = ("model.safetensors", "config.json")
+WEIGHTS_FILE = "model.safetensors"
+_TORCH = (WEIGHTS_FILE, "config.json")
+_FP32 = (FP32_GRAPH, WEIGHTS_FILE)  # the graph refers to the weights: see shared_weights.py
 
 AUTO = "auto"
 """Stands for the runtime that `runtimes.chosen` chooses."""
 
 RUNTIME_FILES = {
-    "onnxruntime": (FP32_GRAPH, *_ALWAYS),
+    "onnxruntime": (*_FP32, *_ALWAYS),
     "onnxruntime-int8": (INT8_GRAPH, *_ALWAYS),
-    "openvino": (FP32_GRAPH, *_ALWAYS),
-    "openvino-bf16": (FP32_GRAPH, *_ALWAYS),
+    "openvino": (*_FP32, *_ALWAYS),
+    "openvino-bf16": (*_FP32, *_ALWAYS),
     "openvino-int8": (INT8_GRAPH, *_ALWAYS),
     "torch": (*_TORCH, *_ALWAYS),
     "torch-bf16": (*_TORCH, *_ALWAYS),

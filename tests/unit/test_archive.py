@@ -38,7 +38,7 @@ def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.Tem
 
 def _names(bundle: Bundle) -> set[str]:
     """Of all files in an archive of the bundle."""
-    return {files_of(runtimes.chosen(bundle))[0], *SERVING} | OWN
+    return {*files_of(runtimes.chosen(bundle))} | OWN
 
 
 def _contents(file: Path) -> dict[str, bytes]:
