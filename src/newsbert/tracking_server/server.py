@@ -23,7 +23,7 @@ from newsbert.settings import TrackingServerSettings
 from newsbert.tracking_server import accounts, artifacts, database
 from newsbert.tracking_server.home import Home, Kept, Noted, private_umask
 
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
 _PR_SET_PDEATHSIG = 1
 _ALL = "0.0.0.0"  # noqa: S104
@@ -245,6 +245,8 @@ def _noted(wanted: Plan) -> Noted:
 def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", wanted.host, "--port", str(wanted.port)]
     command += ["--workers", str(wanted.workers), *(["--app-name", "basic-auth"] if wanted.auth else [])]
+    # On a busy machine a worker's imports take longer than the 5 s after which uvicorn kills one that does not answer.
+    command += ["--uvicorn-opts", f"--timeout-worker-healthcheck {START_TIMEOUT_S}"]
     given = {
         # In the environment, since anybody on this machine may read a command line.
         "MLFLOW_BACKEND_STORE_URI": wanted.database,
