@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 import newsbert
 from newsbert import (
+    bert_graph,
     bundle,
     cpu,
     data,
@@ -205,7 +206,8 @@ def _write_graphs(
     validation = rows.validation
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     export.write_onnx(model, fp32)
-    shared_weights.share(fp32, part / bundle.WEIGHTS_FILE)
+    scale = bert_graph.query_scale(model.config) if bert_graph.fits(model) else 1.0
+    shared_weights.share(fp32, part / bundle.WEIGHTS_FILE, scale)
     texts = _spread(validation.texts, fidelity.CHECKED_ROWS)
     reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), fidelity.CHECKED_ROWS))
     graphs = {fp32.name: reference.fp32(fp32)}

@@ -33,6 +33,11 @@ def fits(model: PreTrainedModel) -> bool:
     )
 
 
+def query_scale(config: Any) -> float:
+    """Return what the matrices of queries are multiplied by."""
+    return float((config.hidden_size // config.num_attention_heads) ** -0.5)
+
+
 class BertGraph(nn.Module):
     """A `BertForSequenceClassification` in evaluation mode as a function of two tensors.
 
@@ -71,7 +76,7 @@ class _Layer(nn.Module):
         self.size = int(config.hidden_size)
         self.heads = int(config.num_attention_heads)
         own = layer.attention.self
-        scale = (self.size // self.heads) ** -0.5
+        scale = query_scale(config)
         self.weight = nn.Parameter(torch.cat([own.query.weight * scale, own.key.weight, own.value.weight]).detach())
         self.bias = nn.Parameter(torch.cat([own.query.bias * scale, own.key.bias, own.value.bias]).detach())
         self.attention_output = layer.attention.output

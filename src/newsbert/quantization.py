@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from newsbert import shared_weights
 from newsbert.evaluation import FloatArray
 from newsbert.runtimes.onnx import session
 from newsbert.runtimes.tokenization import pad
@@ -38,7 +39,7 @@ def write(source: Path, target: Path, rows: Sequence[Sequence[int]], pad_id: int
         rows: Token ids of calibration texts, such as training rows.
         pad_id: The id that pads a batch.
     """
-    model = onnx.load(str(source))
+    model = shared_weights.load(source)
     graph = _Quantized(model)
     graph.quantize(_activations(source, graph.inputs(), rows[:CALIBRATION_ROWS], pad_id))
     onnx.checker.check_model(model)
@@ -52,7 +53,7 @@ def _activations(
 
     Each row runs by itself: padding is nothing that scales should fit.
     """
-    model = onnx.load(str(source))
+    model = shared_weights.load(source)
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
     running = session(model.SerializeToString())
     seen: dict[str, list[FloatArray]] = {name: [] for name in names}

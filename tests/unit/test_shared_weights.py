@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from transformers import BertConfig
 
-from newsbert import shared_weights
+from newsbert import bert_graph, shared_weights
 from newsbert.bundle import Bundle
 from newsbert.errors import ModelError
 from newsbert.runtimes.onnx import OnnxGraph
@@ -16,12 +17,17 @@ from newsbert.runtimes.onnx import OnnxGraph
 def test_a_graph_refers_to_the_weights_and_answers_alike(bundle: Bundle, tmp_path: Path) -> None:
     graph, weights = tmp_path / "model.onnx", tmp_path / "model.safetensors"
     shutil.copy(bundle.path / weights.name, weights)
-    onnx.save(onnx.load(str(bundle.path / graph.name)), str(graph))  # which holds all of its tensors
+    onnx.save(shared_weights.load(bundle.path / graph.name), str(graph))  # which holds all of its tensors
     whole_bytes = graph.stat().st_size
+    config = BertConfig.from_pretrained(bundle.path)
     ids = np.arange(16).reshape(2, 8)
     answers = OnnxGraph(graph).logits(ids, np.ones_like(ids))
-    shared_weights.share(graph, weights)
+    shared_weights.share(graph, weights, bert_graph.query_scale(config))
     assert graph.stat().st_size < whole_bytes
+    matrices = [
+        tensor for tensor in onnx.load(str(graph), load_external_data=False).graph.initializer if len(tensor.dims) > 1
+    ]
+    assert [tensor.name for tensor in matrices if not tensor.external_data and np.prod(tensor.dims) > 256] == []
     assert graph.read_bytes() == (bundle.path / graph.name).read_bytes()
     assert (OnnxGraph(graph).logits(ids, np.ones_like(ids)) == answers).all()
 
