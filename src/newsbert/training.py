@@ -11,13 +11,15 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from newsbert import bert_graph, cached, cpu, evaluation, loop, lora, parallel, token_rows
 from newsbert.base_model import BaseModel
@@ -88,13 +90,13 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         ModelError: If the tokenizer cannot be loaded.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+        tokenizer = _tokenizer(base)
         config = transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the base model {base.name!r} cannot be loaded: {error}", "give a BERT-family directory or Hub name"
         ) from error
-    limit = min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", 512)))
+    limit = min(int(tokenizer.model_max_length), _positions(config))
     if max_length > limit:
         raise UsageError(
             f"--max-length {max_length} is more than the {limit} tokens that {base.name} reads", f"give {limit} or less"
@@ -107,6 +109,38 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         (directory / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
     return SequenceTokenizer.load(directory / "tokenizer.json", max_length, pad_id=int(tokenizer.pad_token_id or 0))
+
+
+def _tokenizer(base: BaseModel) -> Any:
+    """Load the base model's tokenizer.
+
+    Raises:
+        ModelError: If it is of a kind that the installed `tokenizers` does not know, or broken.
+        OSError: If it cannot be read.
+        ValueError: If there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # what tokenizers raises has no class of its own
+        raise ModelError(
+            f"{base.path / 'tokenizer.json'} cannot be read by tokenizers {metadata.version('tokenizers')}: {error}",
+            "pip install --upgrade tokenizers transformers, or take another base model",
+        ) from error
+
+
+def _positions(config: Any) -> int:
+    """Return how many tokens an encoder has places for: RoBERTa's begin behind the padding's."""
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(config, trust_remote_code=False)
+    tables = [module for name, module in encoder.named_modules() if name.endswith("position_embeddings")]
+    places = [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for table in tables
+        if isinstance(table, nn.Embedding)
+    ]
+    return min([int(getattr(config, "max_position_embeddings", 512)), *places])
 
 
 def fit(
@@ -157,6 +191,7 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
             num_labels=len(names),
             id2label=names,
             label2id={name: index for index, name in names.items()},
+            problem_type="single_label_classification",  # whatever the base model's own head was for
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,

@@ -13,7 +13,15 @@ import pytest
 from newsbert import base_model
 from newsbert.errors import ModelError
 
-WEIGHTS = {"model.safetensors": b"some weights"}
+
+def weights_of(content: bytes) -> bytes:
+    """Make a safetensors file of one tensor."""
+    header = {"of": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + content
+
+
+WEIGHTS = {"model.safetensors": weights_of(b"some weights")}
 
 
 def write_model(directory: Path, weights: dict[str, bytes] | None = None, leave_out: str = "") -> Path:
@@ -46,12 +54,13 @@ def test_altered_bundled_weights_are_refused(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("def get_model_path():\n    return __file__.replace('__init__.py', 'model')\n")
     answer = ask("minilm", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     assert answer["error"] == "ModelError"
-    assert hashlib.sha256(b"some weights").hexdigest()[:12] in answer["message"]
+    assert hashlib.sha256(WEIGHTS["model.safetensors"]).hexdigest()[:12] in answer["message"]
     assert "--force-reinstall" in answer["hint"]
 
 
 def test_a_directory_is_taken_as_it_is_and_hashed(tmp_path: Path) -> None:
-    weights = {"model-00002-of-00002.safetensors": b"second", "model-00001-of-00002.safetensors": b"first"}
+    names = ("model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors")
+    weights = {name: weights_of(name.encode()) for name in names}
     directory = write_model(tmp_path / "bert", weights)
     found = base_model.find(str(directory))
     expected = hashlib.sha256()
@@ -64,7 +73,12 @@ def test_the_hash_tells_of_other_weights_and_of_nothing_else(tmp_path: Path) -> 
     hashes = [
         base_model.find(str(write_model(tmp_path / str(number), weights))).sha256
         for number, weights in enumerate(
-            [WEIGHTS, WEIGHTS, {"model.safetensors": b"other"}, {"a.safetensors": b"some weights"}]
+            [
+                WEIGHTS,
+                WEIGHTS,
+                {"model.safetensors": weights_of(b"other")},
+                {"a.safetensors": weights_of(b"some weights")},
+            ]
         )
     ]
     assert hashes[0] == hashes[1]
