@@ -18,6 +18,7 @@ from newsbert import (
     ray_cluster,
     runtimes,
     training_run,
+    work_dir,
 )
 from newsbert.bundle import AUTO, Bundle
 from newsbert.errors import MissingExtraError, ModelError, NewsbertError, UsageError
@@ -172,6 +173,7 @@ def register(
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
+        work_dir.left(Path(source).parent)  # which removes what a training left that was killed as it ended
         return delivery.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias, key)
     return connect(tracking_uri, experiment).register(source, name, alias, sign=key)
 

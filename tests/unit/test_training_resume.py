@@ -1,5 +1,8 @@
 """A training that ended before it was done, and goes on: whatever is tuned, and wherever it ended."""
 
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +120,22 @@ def test_a_run_that_was_begun_before_is_not_begun_again(
     with pytest.raises(UsageError, match=f"bundles/{run_id} is there already"):
         train(**settings, batch_size=8, epochs=10)
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_registration(
+    uri: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    script = (
+        "import os, newsbert; from newsbert import delivery; delivery.deliver = lambda *of: os._exit(9); "
+        f"newsbert.train(data={str(labelled_file)!r}, base_model={str(tiny_encoder)!r}, max_length=48, max_steps=3)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path, env={**os.environ, "MLFLOW_TRACKING_URI": uri}, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert killed.returncode == 9, killed.stderr
+    (left,) = (tmp_path / "bundles").glob(".*.partial-*")
+    run_id = work_dir.read(left).run_id
+    assert newsbert.register(str(tmp_path / "bundles" / run_id), "Late", tracking_uri=uri).run_id == run_id
+    assert not left.exists()
+    assert newsbert.load("Late/1", tracking_uri=uri).predict(["goal team"])
