@@ -4,7 +4,7 @@ import psutil
 
 
 def with_command(part: str, processes: list[psutil.Process] | None = None) -> list[psutil.Process]:
-    """The processes that have `part` in their command line; one that ended meanwhile has none.
+    """Return the processes that have `part` in their command line; one that ended meanwhile has none.
 
     Args:
         part: What to look for.
@@ -15,7 +15,7 @@ def with_command(part: str, processes: list[psutil.Process] | None = None) -> li
 
 
 def command(process: psutil.Process) -> str:
-    """A process's command line, or nothing if it ended."""
+    """Return a process's command line, or nothing if it ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:
@@ -23,11 +23,11 @@ def command(process: psutil.Process) -> str:
 
 
 def children(pid: int | None = None) -> list[psutil.Process]:
-    """The processes that this one, or another, started, and theirs."""
+    """Return the processes that this one, or another, started, and theirs."""
     return list(psutil.Process(pid).children(recursive=True))
 
 
 def frontend() -> psutil.Process:
-    """The only TorchServe that this process started."""
+    """Return the only TorchServe that this process started."""
     (java,) = with_command("org.pytorch.serve.ModelServer", children())
     return java

@@ -207,7 +207,7 @@ def _write_graphs(
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     export.write_onnx(model, fp32)
     scale = bert_graph.query_scale(model.config) if bert_graph.fits(model) else 1.0
-    shared_weights.share(fp32, part / bundle.WEIGHTS_FILE, scale)
+    shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
     texts = _spread(validation.texts, fidelity.CHECKED_ROWS)
     reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), fidelity.CHECKED_ROWS))
     graphs = {fp32.name: reference.fp32(fp32)}

@@ -31,7 +31,7 @@ FIRST_TIMEOUT_S, TIMEOUT_S = 30.0, 120.0
 """How long an answer is waited for, at first and at most: of a worker that dies, TorchServe forgets some requests."""
 
 RETRY_S = 60.0
-"""How long a request is sent again after it first failed; longer than two workers take to start."""
+"""Time after its first failure within which a request is sent again."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 _WORKER_DIED = "InternalServerException"

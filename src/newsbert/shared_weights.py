@@ -22,14 +22,13 @@ from newsbert.evaluation import FloatArray
 _MIN_BYTES = 1024
 """Smaller tensors stay in the graph: some of its rewriting rules look into them."""
 
-_DTYPES = {"F32": np.dtype("<f4")}
 _LENGTH_BYTES = 8
 _PREFIX = "shared/"
 """Begins the names of what is not in the graph as it was exported."""
 
 
-def share(graph: Path, weights: Path, query_scale: float = 1.0) -> None:
-    """Have a graph refer to the tensors of a safetensors file that it holds, too.
+def externalize(graph: Path, weights: Path, query_scale: float = 1.0) -> None:
+    """Replace tensors of a graph by references to the same ones in a safetensors file.
 
     Args:
         graph: An ONNX graph that holds all its tensors.
@@ -37,18 +36,18 @@ def share(graph: Path, weights: Path, query_scale: float = 1.0) -> None:
         query_scale: What the graph's matrices of queries are multiplied by, other than the file's.
     """
     model = onnx.load(str(graph))
-    sharing = _Sharing(weights, query_scale)
-    kept, nodes = [], []
+    references = _References(weights, query_scale)
+    initializers, nodes = [], []
     for tensor in model.graph.initializer:
-        blocks = sharing.blocks(numpy_helper.to_array(tensor)) if len(tensor.raw_data) >= _MIN_BYTES else []
+        blocks = references.blocks(numpy_helper.to_array(tensor)) if len(tensor.raw_data) >= _MIN_BYTES else []
         if not blocks:
-            kept.append(tensor)
+            initializers.append(tensor)
         elif [scale for _, scale in blocks] == [1.0]:
-            kept.append(sharing.tensor(blocks[0][0], tensor.name))
+            initializers.append(references.tensor(blocks[0][0], tensor.name))
         else:
-            nodes += sharing.joined(blocks, tensor.name)
+            nodes += references.joined(blocks, tensor.name)
     del model.graph.initializer[:]
-    model.graph.initializer.extend([*kept, *sharing.tensors.values()])
+    model.graph.initializer.extend([*initializers, *references.tensors.values()])
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -65,15 +64,15 @@ def load(graph: Path) -> onnx.ModelProto:
             nodes.append(node)
             continue
         arrays = [numpy_helper.to_array(constants[name]) for name in node.input]
-        found = np.concatenate(arrays) if node.op_type == "Concat" else arrays[0] * arrays[1]
-        constants[node.output[0]] = numpy_helper.from_array(found, node.output[0])
+        joined = np.concatenate(arrays) if node.op_type == "Concat" else arrays[0] * arrays[1]
+        constants[node.output[0]] = numpy_helper.from_array(joined, node.output[0])
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(tensor for name, tensor in constants.items() if not name.startswith(_PREFIX))
     return model
 
 
-class _Sharing:
+class _References:
     """Finds arrays in a safetensors file, as they are or scaled.
 
     Attributes:
@@ -82,7 +81,6 @@ class _Sharing:
 
     def __init__(self, weights: Path, query_scale: float) -> None:
         self._file = weights.name
-        self._scale = query_scale
         self._places: dict[tuple[tuple[int, ...], bytes], tuple[int, float]] = {}
         self._arrays: dict[int, tuple[int, ...]] = {}
         self.tensors: dict[str, TensorProto] = {}
@@ -90,12 +88,12 @@ class _Sharing:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             header = json.loads(stream.read(length))
             for name, tensor in header.items():
-                if name == "__metadata__" or tensor["dtype"] not in _DTYPES:
+                if name == "__metadata__" or tensor["dtype"] != "F32":
                     continue
                 first, last = (_LENGTH_BYTES + length + offset for offset in tensor["data_offsets"])
                 stream.seek(first)
                 shape = tuple(tensor["shape"])
-                array = np.frombuffer(stream.read(last - first), _DTYPES[tensor["dtype"]]).reshape(shape)
+                array = np.frombuffer(stream.read(last - first), "<f4").reshape(shape)
                 self._arrays[first] = shape
                 self._places[shape, _digest(array)] = first, 1.0
                 if "query" in name and query_scale != 1.0:
@@ -112,8 +110,8 @@ class _Sharing:
         if array.ndim != 2 or array.shape[0] % array.shape[1]:
             return []
         size = array.shape[1]
-        found = [self._places.get(((size, size), _digest(block))) for block in array.reshape(-1, size, size)]
-        return [place for place in found if place is not None] if None not in found else []
+        places = [self._places.get(((size, size), _digest(block))) for block in array.reshape(-1, size, size)]
+        return [place for place in places if place is not None] if None not in places else []
 
     def tensor(self, first: int, name: str) -> TensorProto:
         """Return a tensor of the file."""

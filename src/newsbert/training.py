@@ -91,12 +91,12 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
     """
     try:
         tokenizer = _tokenizer(base)
-        config = transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False)
+        places = _positions(transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the base model {base.name!r} cannot be loaded: {error}", "give a BERT-family directory or Hub name"
         ) from error
-    limit = min(int(tokenizer.model_max_length), _positions(config))
+    limit = min(int(tokenizer.model_max_length), places)
     if max_length > limit:
         raise UsageError(
             f"--max-length {max_length} is more than the {limit} tokens that {base.name} reads", f"give {limit} or less"

@@ -247,7 +247,11 @@ def left(parent: Path) -> dict[str, str | None]:
             shutil.rmtree(directory, ignore_errors=True)
             found[run_id] = None
             continue
-        final = Path(read(directory).final)
+        try:
+            final = Path(read(directory).final)
+        except NotFoundError:  # its note is broken: nothing can go on with it, and whose it is nobody knows
+            del found[run_id]
+            continue
         if delivery.waits(final, run_id):
             shutil.rmtree(directory, ignore_errors=True)
             found[run_id] = f"its model is finished and in {final}; log and register it: {delivery.later(final)}"

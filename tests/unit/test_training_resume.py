@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import loop, work_dir
+from newsbert import locks, loop, work_dir
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.events import Event, Step
 
@@ -139,3 +139,12 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
     assert newsbert.register(str(tmp_path / "bundles" / run_id), "Late", tracking_uri=uri).run_id == run_id
     assert not left.exists()
     assert newsbert.load("Late/1", tracking_uri=uri).predict(["goal team"])
+
+
+def test_a_training_whose_note_is_broken_stays_and_stops_nobody(tmp_path: Path) -> None:
+    broken = tmp_path / ".out.partial-0123abcd"
+    broken.mkdir()
+    locks.hold(broken, "0" * 32).close()
+    (broken / "run.json").write_text("{}")
+    assert work_dir.left(tmp_path) == {}
+    assert broken.is_dir()
