@@ -77,11 +77,14 @@ class Desk:
         assert not alive
 
     def files(self) -> set[str]:
-        """The files that are there, but for those whose names hold a run's id, and logs."""
+        """The files that are there, but for names that hold a run's id, logs, and locks, which stay."""
         return {
             str(path.relative_to(self.directory))
             for path in self.directory.rglob("*")
-            if path.is_file() and not {"mlruns", "bundles"} & set(path.parts) and ".log" not in path.name
+            if path.is_file()
+            and not {"mlruns", "bundles"} & set(path.parts)
+            and ".log" not in path.name
+            and path.suffix != ".lock"
         }
 
 
