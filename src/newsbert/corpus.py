@@ -1,34 +1,34 @@
 """Labelled rows on the disk: cleaned, with the ids of their labels; made of a source once."""
 
+import dataclasses
 import hashlib
 import json
-import math
-import re
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from newsbert import cached
-from newsbert import rows as row_files
+from newsbert import cached, row_columns
+from newsbert.class_folders import SPLIT_NAMES
 from newsbert.errors import DataError
 from newsbert.evaluation import IntArray
 from newsbert.ragged import Ragged, RaggedWriter, mapped
-from newsbert.rows import AG_NEWS_COLUMNS, Row
-from newsbert.sources import SPLIT_NAMES, Source
+from newsbert.row_columns import ID
+from newsbert.rows import Row
+from newsbert.sources import Columns, Source
 from newsbert.terminal import has_controls
-from newsbert.text import CLEANING_RULES, clean, join
+from newsbert.text import CLEANING_RULES, join
 
 Labels = NDArray[np.int32]
 
-_FORMAT = 1
+_FORMAT = 3
 _WRITTEN_ROWS = 4096
+_LIKE_MISSING = {"na", "n/a", "#n/a", "null", "none", "\\n", "-", "--", "?"}
 _TEXTS, _LABELS, _DIGESTS, _ABOUT = "texts", "labels.bin", "digests.bin", "about.json"
-ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ def prepare(source: Source, labels: Sequence[str], text_column: str | None, labe
         DataError: If a row cannot be trained on; the message names it.
         NewsbertError: If the cache directory cannot be written to.
     """
-    asked = [_FORMAT, source.identity, source.label_names, CLEANING_RULES, list(labels), text_column, label_column]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    return _read(cached.directory("rows", key, lambda part: _write(part, source, labels, text_column, label_column)))
+    columns, notes = source.find_columns(text_column, label_column)
+    names = tuple(labels) or source.class_names(columns)
+    found = {split: dataclasses.astuple(part) for split, part in columns.items()}
+    parts = [_FORMAT, source.identity, names, source.first_id, CLEANING_RULES, found]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _read(cached.directory("rows", key, lambda part: _write(part, source, columns, names, notes)))
 
 
 def _read(directory: Path) -> Corpus:
@@ -72,37 +75,47 @@ def _read(directory: Path) -> Corpus:
         Ragged(directory / _TEXTS, np.uint8),
         mapped(directory / _LABELS, np.int32),
         mapped(directory / _DIGESTS, np.uint64).reshape(-1, 2),
-        {name: np.flatnonzero(codes == code) for code, name in enumerate(names)},
+        {name: places for code, name in enumerate(names) if len(places := np.flatnonzero(codes == code)) or not name},
         tuple(about["label_names"]),
         about["notes"],
     )
 
 
 def _write(
-    directory: Path, source: Source, labels: Sequence[str], text_column: str | None, label_column: str | None
+    directory: Path,
+    source: Source,
+    columns: Mapping[str, Columns],
+    label_names: tuple[str, ...] | None,
+    notes: Sequence[str],
 ) -> None:
     directory.mkdir()
-    ids = _LabelIds(source, labels, label_column)
-    by_column = list(source.splits) == [""] and "split" in source.columns()
-    columns = {split: _text_columns(source.columns(split), text_column) for split in source.splits}
+    ids = _LabelIds(label_names, source)
+    split_column = row_columns.find(source.columns(), "split") if list(source.splits) == [""] else None
+    by_column = split_column is not None
     label_ids, codes = array("i"), array("b")
     left_out = dict.fromkeys(source.splits, 0)
     names, divided = list(source.splits), by_column
     texts: list[bytes] = []
+    faults = Faults()
     with RaggedWriter(directory / _TEXTS, np.uint8) as writer, (directory / _DIGESTS).open("wb") as digests:
-        for code, (split, rows) in enumerate(source.splits.items()):
-            for number, row in enumerate(rows(), 1):
-                label = ids.of(row, number, split)
-                text = _text(row, number, *columns[split])
+        for code, split in enumerate(source.splits):
+            for number, row in enumerate(source.splits[split].rows(), 1) if split in columns else ():
+                try:
+                    label = ids.of(row, columns[split].label)
+                    text = join(*text_parts(row, columns[split].title, columns[split].text), CLEANING_RULES)
+                except FaultyRowError as error:
+                    faults.add(source.where(split, number), error)
+                    continue
                 if not text or label < 0:
                     left_out[split] += 1
                     continue
+                ids.count(label)
                 encoded = text.encode()
                 texts.append(encoded)
                 label_ids.append(label)
                 digests.write(hashlib.blake2b(encoded, digest_size=16).digest())
                 if divided:
-                    name = SPLIT_NAMES.get(str(row.get("split", "")).strip().lower())
+                    name = SPLIT_NAMES.get(str(row.get(str(split_column), "")).strip().lower())
                     divided = name is not None
                     if name is not None and name not in names:
                         names.append(name)
@@ -113,119 +126,190 @@ def _write(
                     writer.extend(texts)
                     texts.clear()
         writer.extend(texts)
+    faults.check()
     found = np.frombuffer(codes, np.int8) if codes else np.empty(0, np.int8)
     if by_column and not (divided and "train" in names):
         found, names = np.zeros_like(found), [""]
     final, order = ids.final()
     (directory / "splits.bin").write_bytes(found.tobytes())
     (directory / _LABELS).write_bytes(order[np.frombuffer(label_ids, np.int32)].tobytes() if label_ids else b"")
-    notes = [f"{count} rows without text or label were left out" for count in left_out.values() if count]
+    notes = [*source.notes(), *notes, *ids.notes()]
+    notes += [left_out_note(count) for count in left_out.values() if count]
     about = {"splits": names, "label_names": final, "notes": notes}
     (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
 
-def parts(rows: Sequence[Row], column: str | None = None) -> list[tuple[str, str]]:
-    """Every row's title, empty where it has none, and text.
+def left_out_note(count: int) -> str:
+    """Return what is said of rows that cannot be used."""
+    return f"{count} row{'' if count == 1 else 's'} without text or label {'was' if count == 1 else 'were'} left out"
+
+
+class FaultyRowError(Exception):
+    """A row that cannot be used.
+
+    Args:
+        kind: What is wrong with it, the same words for all such rows.
+        message: What is wrong with it, with the value.
+        hint: What to do about it.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.kind, self.hint = kind, hint
+
+
+class Faults:
+    """Rows that cannot be used; the first is named, and how many are like it."""
+
+    def __init__(self) -> None:
+        self._first: tuple[str, FaultyRowError] | None = None
+        self._counts: Counter[str] = Counter()
+
+    def add(self, where: str, error: FaultyRowError) -> None:
+        """Take note of a row."""
+        self._first = self._first or (where, error)
+        self._counts[error.kind] += 1
+
+    def check(self) -> None:
+        """Do nothing if there are none.
+
+        Raises:
+            DataError: If there are; it names the first.
+        """
+        if self._first is None:
+            return
+        where, error = self._first
+        alike = self._counts[error.kind] - 1
+        more = f"; {alike} more {'row has' if alike == 1 else 'rows have'} {error.kind}" if alike else ""
+        raise DataError(f"{where}, {error}{more}", error.hint) from error
+
+
+def parts(
+    rows: Sequence[Row], title: str | None, column: str, where: Callable[[int], str] = "row {}".format
+) -> list[tuple[str, str]]:
+    """Return every row's title, empty where it has none, and text.
+
+    Args:
+        rows: The rows.
+        title: Column of the title, if any.
+        column: Column of the text.
+        where: What messages call a row of some number.
 
     Raises:
-        DataError: If there is no such column, or it holds something else.
+        DataError: If a text is something else.
     """
-    columns = _text_columns(row_files.columns(rows), column) if rows else None
-    return [_parts(row, number, *columns) for number, row in enumerate(rows, 1)] if columns else []
+    found, faults = [], Faults()
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(text_parts(row, title, column))
+        except FaultyRowError as error:
+            faults.add(where(number), error)
+    faults.check()
+    return found
 
 
-def _text_columns(columns: Sequence[str], column: str | None) -> tuple[str | None, str]:
-    """The columns of title and text.
+def text_parts(row: Row, title: str | None, column: str) -> tuple[str, str]:
+    """Return a row's title, empty where it has none, and text.
 
     Raises:
-        DataError: If there is none of a text.
+        FaultyRowError: If one of them is something else.
     """
-    title = None
-    if column is None:
-        column = next((name for name in ("text", "description") if name in columns), None)
-        title = "title" if "title" in columns else None
-    if column is None or column not in columns:
-        raise DataError(
-            f"no column {column or 'text'!r}; the columns are: {', '.join(columns)}", "name it with --text-column"
-        )
-    return title, column
+    try:
+        return row_columns.text_of(row, title), row_columns.text_of(row, column)
+    except ValueError as error:
+        raise FaultyRowError("no text", f"column {column!r}: {error}", "name its column with --text-column") from error
 
 
-def _parts(row: Row, number: int, title: str | None, column: str) -> tuple[str, str]:
-    """A row's title, empty where it has none, and text.
+def label_of(row: Row, column: str) -> int | str:
+    """Return a row's label, or nothing if it has none.
 
     Raises:
-        DataError: If one of them is something else.
+        FaultyRowError: If it is something else.
     """
-    parts = [row.get(title) if title else None, row.get(column)]
-    for part in parts:
-        if part is not None and not isinstance(part, str):
-            raise DataError(f"row {number}: the text is no text but {part!r}", "name its column with --text-column")
-    return parts[0] or "", parts[1] or ""
+    try:
+        return row_columns.label_of(row, column)
+    except ValueError as error:
+        raise FaultyRowError(
+            "such a label", f"column {column!r}: {error}", "remove it, or name the labels' column with --label-column"
+        ) from error
 
 
-def _text(row: Row, number: int, title: str | None, column: str) -> str:
-    return join(*_parts(row, number, title, column), CLEANING_RULES)
-
-
-def label_column_of(source: Source, column: str | None) -> str:
-    """The column of the label.
-
-    Raises:
-        DataError: If there is no such column.
-    """
-    columns = source.columns()
-    column = column or (AG_NEWS_COLUMNS[0] if source.first_id else "label")
-    if column not in columns:
-        raise DataError(f"no column {column!r}; the columns are: {', '.join(columns)}", "name it with --label-column")
-    return column
+def _counted(name: str, count: int) -> str:
+    return f"{name!r} ({count} row{'' if count == 1 else 's'})"
 
 
 class _LabelIds:
-    """From what stands in a row's label column to an id, -1 where the Hub says that a row has none.
+    """From what stands in a row's label column to an id, -1 where a row has no label.
+
+    Args:
+        names: Names in the order of their ids, if they are known.
+        source: Where the rows are from.
 
     Raises:
-        DataError: If there is no such column.
+        DataError: If a name holds a control character.
     """
 
-    def __init__(self, source: Source, labels: Sequence[str], column: str | None) -> None:
-        self._column = label_column_of(source, column)
-        self._names = tuple(labels) or source.label_names
+    def __init__(self, names: tuple[str, ...] | None, source: Source) -> None:
+        self._names = names
         for name in self._names or ():
             if has_controls(name):
                 raise DataError(f"the label {name!r:.80} holds a control character", "rename it: --labels A,B")
         self._first_id = source.first_id
         self._known: dict[int | str, int] = {}
+        self._counts: Counter[int] = Counter()
         if self._names is not None:
             self._known = {name: index for index, name in enumerate(self._names)}
             self._known |= {index + source.first_id: index for index in range(len(self._names))}
             # Names that are numbers themselves ("--labels 10,20") are still names.
             self._known |= {int(name): index for index, name in enumerate(self._names) if ID.fullmatch(name)}
-        if source.label_names and source.first_id == 0:
+        if source.has_class_names and source.first_id == 0:
             self._known.setdefault(-1, -1)
 
-    def of(self, row: Row, number: int, split: str) -> int:
-        """A row's id; that of a label not met before, where no names are given, is a new one.
+    def of(self, row: Row, column: str) -> int:
+        """Return a row's id; that of a label not met before, where no names are given, is a new one.
 
         Raises:
-            DataError: If it has no label, or one that is not known.
+            FaultyRowError: If its label is not known.
         """
-        value = label_value(row.get(self._column))
-        where = f"row {number}{f' of {split}' if split else ''}"
+        value = label_of(row, column)
         if value == "":
-            raise DataError(f"{where} has no label", "label or remove it")
+            return -1
         if self._names is None:
             return self._known.setdefault(value, len(self._known))
         if value not in self._known:
             ids = f"ids {self._first_id} to {self._first_id + len(self._names) - 1}"
-            raise DataError(
-                f"{where}: unknown label {value!r}; known are {', '.join(self._names)} ({ids})",
+            raise FaultyRowError(
+                "an unknown label",
+                f"column {column!r}: unknown label {value!r}; known are {', '.join(self._names)} ({ids})",
                 "name every label with --labels, in the order of their ids",
             )
         return self._known[value]
 
+    def count(self, label: int) -> None:
+        """Take note of a row that is used."""
+        self._counts[label] += 1
+
+    def notes(self) -> list[str]:
+        """Return which labels differ by case alone, and which look like no label."""
+        alike: dict[str, list[tuple[str, int]]] = {}
+        for value, index in self._known.items():
+            if isinstance(value, str) and self._counts[index]:
+                alike.setdefault(value.casefold(), []).append((value, self._counts[index]))
+        groups = sorted(sorted(names) for names in alike.values() if len(names) > 1)
+        said = [" and ".join(_counted(*names) for names in group) for group in groups]
+        notes = [f"labels that differ by case alone are different labels: {', '.join(said)}"] if said else []
+        missing = sorted(
+            (value, self._counts[index])
+            for value, index in self._known.items()
+            if isinstance(value, str) and value.casefold() in _LIKE_MISSING and self._counts[index]
+        )
+        if missing and self._names is None:
+            said = [_counted(*value) for value in missing]
+            notes.append(f"taken for labels, though they look like empty cells: {', '.join(said)}")
+        return notes
+
     def final(self) -> tuple[list[str], Labels]:
-        """The names in order, and by each id that `of` returned what it is there."""
+        """Return the names in order, and by each id that `of` returned what it is there."""
         if self._names is not None:
             return list(self._names), np.arange(len(self._names), dtype=np.int32)
         ordered = sorted(self._known, key=lambda value: (isinstance(value, str), value))
@@ -233,25 +317,3 @@ class _LabelIds:
         for index, value in enumerate(ordered):
             order[self._known[value]] = index
         return [str(value) for value in ordered], order
-
-
-def label_value(value: Any) -> int | str:
-    """A label as it stands in a file: an id, also one written as text or as a whole float, or a name.
-
-    Only what an id looks like when it is written is one: `007` is a name. Nothing is the empty text.
-
-    Raises:
-        DataError: If it is a list or an object, or holds a control character.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: an empty cell to pandas
-        return ""
-    if isinstance(value, list | dict):
-        raise DataError(f"a label must be a text or a number, got {value!r:.80}", "name its column with --label-column")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if has_controls(str(value).strip()):
-        raise DataError(f"the label {value!r:.80} holds a control character", "remove it from the file")
-    text = clean(str(value), ("unicode", "whitespace"))
-    return int(text) if ID.fullmatch(text) else text

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newsbert import corpus as corpora
+from newsbert import row_columns, sources
 from newsbert import rows as row_files
-from newsbert import sources
 from newsbert.corpus import Corpus, Labels
 from newsbert.errors import DataError, UsageError
 from newsbert.evaluation import IntArray
@@ -89,7 +89,7 @@ def load(
         DataError: If the rows cannot be trained on; the message names the row or the class.
     """
     sources.check_distinct(labels)
-    corpus = corpora.prepare(sources.open_source(data, label_column), labels, text_column, label_column)
+    corpus = corpora.prepare(sources.open_source(data), labels, text_column, label_column)
     notes = list(corpus.notes)
     names = corpus.label_names
     drawing = _Drawing(corpus, np.random.default_rng(seed), notes)
@@ -110,7 +110,8 @@ def texts(file: Path | None = None) -> list[str]:
     """
     with resources.as_file(resources.files("newsbert") / "sample.csv") as sample:
         rows = row_files.read(file or sample)
-    found = [text for part in corpora.parts(rows) if (text := join(*part))]
+    title, column = row_columns.find_texts(row_files.columns(rows), None, str(file or ""))
+    found = [text for part in corpora.parts(rows, title, column) if (text := join(*part))]
     if not found:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
     return found

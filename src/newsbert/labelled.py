@@ -3,14 +3,16 @@
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from newsbert import corpus
-from newsbert.corpus import ID, label_column_of, label_value
+from newsbert import corpus, row_columns
+from newsbert.class_folders import SPLIT_NAMES
+from newsbert.corpus import Faults, FaultyRowError
 from newsbert.errors import DataError
+from newsbert.row_columns import ID
 from newsbert.rows import Row
-from newsbert.sources import SPLIT_NAMES, Splits, check_distinct, open_source
+from newsbert.sources import Source, check_distinct, open_source
 from newsbert.text import NewsItem, join
 
 
@@ -57,60 +59,91 @@ def labelled(
         DataError: If the rows cannot be scored; the message names the row.
     """
     check_distinct(labels)
-    source = open_source(data, label_column)
-    column = label_column_of(source, label_column)
-    splits = _by_split_column(source.splits)
-    given = tuple(labels) or source.label_names
+    source = open_source(data)
+    columns, notes = source.find_columns(text_column, label_column)
+    given = tuple(labels) or source.class_names(columns)
     known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
     names_are_numbers = any(ID.fullmatch(name) for name in label_names)
     numbered = dict(enumerate(given or (() if names_are_numbers else label_names), source.first_id))
     known |= {number: known[name] for number, name in numbered.items() if name in known}
     known |= {int(name): index for index, name in enumerate(label_names) if ID.fullmatch(name)}
-    if source.label_names and source.first_id == 0:
+    if source.has_class_names and source.first_id == 0:
         known.setdefault(-1, -1)  # the Hub's rows without a label
-    notes: list[str] = []
+    known[""] = -1
+    parts = _by_split_column(source)
     for split in ("test", "validation", "train", ""):
-        rows = list(splits[split]()) if split in splits else []
-        values = [label_value(row.get(column)) for row in rows]
-        for number, value in enumerate(values, 1):
-            if value not in known:
-                of = f"row {number}{f' of {split}' if split else ''}"
-                if value == "":
-                    raise DataError(f"{of} has no label", "label or remove it")
-                name = numbered.get(value, value) if isinstance(value, int) else value
-                raise DataError(
-                    f"{of}: the model has no label {name!r}; it has {', '.join(label_names)}",
-                    "leave such rows out, or name the integer labels in their order with --labels",
-                )
-        parts = corpus.parts(rows, text_column)
+        if split not in parts:
+            continue
+        found = columns[split] if split in columns else columns.get("")
+        if found is None:
+            continue
+        rows = list(parts[split]())
+        values = _labels(rows, found.label, known, numbered, functools.partial(source.where, split))
+        texts = corpus.parts(rows, found.title, found.text, functools.partial(source.where, split))
         ids = [known[value] for value in values]
-        kept = [row for row, part in enumerate(parts) if ids[row] >= 0 and join(*part)]
-        if kept:
+        usable = [row for row, part in enumerate(texts) if ids[row] >= 0 and join(*part)]
+        if usable:
             break
     else:
         raise DataError(f"{data!r} has no rows with text and label", "give some labelled rows")
     if given is None and not names_are_numbers and any(isinstance(value, int) for value in values):
         meant = ", ".join(f"{number} {name}" for number, name in numbered.items())
         notes.append(f"the labels are numbers and were taken as the model's: {meant}; --labels names others")
-    if len(kept) < len(rows):
-        notes.append(f"{len(rows) - len(kept)} rows without text or label were left out")
+    notes += source.notes()
+    if len(usable) < len(rows):
+        notes.append(corpus.left_out_note(len(rows) - len(usable)))
     items: list[NewsItem] = [
-        {"title": title, "text": text} if title else text for title, text in map(parts.__getitem__, kept)
+        {"title": title, "text": text} if title else text for title, text in map(texts.__getitem__, usable)
     ]
     digest = hashlib.sha256()
-    for item, row in zip(items, kept, strict=True):
+    for item, row in zip(items, usable, strict=True):
         digest.update(f"{json.dumps([item, label_names[ids[row]]])}\n".encode())
-    return LabelledRows(items, [ids[row] for row in kept], split, digest.hexdigest(), tuple(notes))
+    return LabelledRows(items, [ids[row] for row in usable], split, digest.hexdigest(), tuple(notes))
 
 
-def _by_split_column(splits: Splits) -> Splits:
-    """Divide a file's rows by its `split` column, if it has one that names splits and nothing else."""
-    if list(splits) != [""]:
-        return splits
-    rows = list(splits[""]())
+def _labels(
+    rows: Sequence[Row],
+    column: str,
+    known: Mapping[int | str, int],
+    numbered: Mapping[int, str],
+    where: Callable[[int], str],
+) -> list[int | str]:
+    """Return the rows' labels.
+
+    Raises:
+        DataError: If the model does not know one.
+    """
+    values: list[int | str] = []
+    faults = Faults()
+    names = ", ".join(name for name in known if isinstance(name, str) and name)
+    for number, row in enumerate(rows, 1):
+        try:
+            value = corpus.label_of(row, column)
+        except FaultyRowError as error:
+            faults.add(where(number), error)
+            continue
+        if value not in known:
+            name = numbered.get(value, value) if isinstance(value, int) else value
+            fault = FaultyRowError(
+                "an unknown label",
+                f"column {column!r}: the model has no label {name!r}; it has {names}",
+                "leave such rows out, or name the integer labels in their order with --labels",
+            )
+            faults.add(where(number), fault)
+        values.append(value)
+    faults.check()
+    return values
+
+
+def _by_split_column(source: Source) -> dict[str, Callable[[], Iterable[Row]]]:
+    """Return rows by split: of a file, by its `split` column, if it has one that names splits and nothing else."""
+    column = row_columns.find(source.columns(), "split")
+    if list(source.splits) != [""] or column is None:
+        return {name: split.rows for name, split in source.splits.items()}
+    rows = list(source.splits[""].rows())
     divided: dict[str, list[Row]] = {}
     for row in rows:
-        divided.setdefault(SPLIT_NAMES.get(str(row.get("split", "")).strip().lower(), ""), []).append(row)
+        divided.setdefault(SPLIT_NAMES.get(str(row.get(column, "")).strip().lower(), ""), []).append(row)
     if "train" not in divided or "" in divided:
         divided = {"": rows}
     return {name: functools.partial(iter, part) for name, part in divided.items()}

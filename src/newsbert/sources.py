@@ -1,32 +1,58 @@
-"""Where labelled rows come from: the bundled sample, files by split, or a data set in the layout of the Hub.
+"""Where labelled rows come from: the bundled sample, files, directories by split or by class, or a Hub data set.
 
 A source is opened without reading it: its rows are iterated over when they are wanted.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from newsbert import class_folders, row_columns
 from newsbert import rows as row_files
+from newsbert.class_folders import SPLIT_NAMES
+from newsbert.dialect import CLASS_COLUMN
 from newsbert.errors import DataError, MissingExtraError, UsageError, first_line
-from newsbert.rows import AG_NEWS_COLUMNS, Row
+from newsbert.rows import Row, RowFile
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 SAMPLE = "sample"
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-_PEEKED = 1000
-"""Rows whose columns are taken for those of all."""
 
 
-Splits = Mapping[str, Callable[[], Iterable[Row]]]
+@dataclass(frozen=True)
+class Split:
+    """Rows of a source.
+
+    Attributes:
+        rows: What yields them, from the first one on at every call.
+        columns: What returns their columns.
+        name: What messages call them.
+        class_names: By column, names in the order of their ids, where the source knows them.
+    """
+
+    rows: Callable[[], Iterable[Row]]
+    columns: Callable[[], list[str]]
+    name: str
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a split has what is trained on.
+
+    Attributes:
+        title: Column of the title, if any.
+        text: Column of the text.
+        label: Column of the label.
+    """
+
+    title: str | None
+    text: str
+    label: str
 
 
 @dataclass(frozen=True)
@@ -34,21 +60,80 @@ class Source:
     """Rows that were found, by split; those of no split are under `""`.
 
     Attributes:
-        splits: What yields a split's rows, from the first one on at every call.
+        splits: The splits.
         identity: What changes when the rows do.
-        label_names: Names in the order of their ids, where the source knows them.
-        first_id: The id of the first of them.
+        first_id: The id of the first class.
+        files: Those that were read.
+        remarks: What is not plain about where the rows were found.
     """
 
-    splits: Splits
+    splits: Mapping[str, Split]
     identity: str
-    label_names: tuple[str, ...] | None = None
     first_id: int = 0
+    files: Sequence[RowFile] = ()
+    remarks: Sequence[str] = ()
 
-    def columns(self, split: str | None = None) -> list[str]:
-        """The columns of a split, or of all."""
-        wanted = self.splits if split is None else {split: self.splits[split]}
-        return row_files.columns(row for rows in wanted.values() for row in itertools.islice(rows(), _PEEKED))
+    def columns(self) -> list[str]:
+        """Return the columns of all splits."""
+        return list(dict.fromkeys(name for split in self.splits.values() for name in split.columns()))
+
+    def label_column(self, columns: Sequence[str], wanted: str | None, data: str = "") -> str:
+        """Return which of the columns is that of the label.
+
+        Args:
+            columns: All of them.
+            wanted: Its name, if it is not the usual one.
+            data: Where they are, for the error.
+
+        Raises:
+            DataError: If there is no such column.
+        """
+        if len(columns) == 1 and wanted is None:
+            where = f"{data}: " if data else ""
+            raise DataError(
+                f"{where}the only column is {columns[0]!r:.60}, and labelled rows have another with the label",
+                "add a column `label`",
+            )
+        return row_columns.find_label(columns, wanted or (CLASS_COLUMN if self.first_id else "label"), data)
+
+    def find_columns(self, text_column: str | None, label_column: str | None) -> tuple[dict[str, Columns], list[str]]:
+        """Return the columns by split, and a note on each split without labels: it is left out.
+
+        Raises:
+            DataError: If a split that is trained on, or all of them, have no such column.
+        """
+        columns, notes = {}, []
+        labelled = ["train"] if "train" in self.splits else list(self.splits)
+        for name, split in self.splits.items():
+            there = split.columns()
+            try:
+                label = self.label_column(there, label_column, split.name)
+            except DataError:
+                if name in labelled:
+                    raise
+                notes.append(f"{split.name} has no column {label_column or 'label'!r} and is left out")
+                continue
+            columns[name] = Columns(*row_columns.find_texts(there, text_column, split.name), label)
+        return columns, notes
+
+    @property
+    def has_class_names(self) -> bool:
+        """Whether classes have names, as in a data set of the Hub: rows without a label have -1 there."""
+        return any(split.class_names for split in self.splits.values())
+
+    def class_names(self, columns: Mapping[str, Columns]) -> tuple[str, ...] | None:
+        """Return the classes' names in the order of their ids, where the source knows them."""
+        named = (split.class_names.get(columns[name].label) for name, split in self.splits.items() if name in columns)
+        return next((names for names in named if names), None)
+
+    def where(self, split: str, number: int) -> str:
+        """Return how messages name a row."""
+        name = self.splits[split].name if split in self.splits else ""
+        return f"{name}, row {number}" if name else f"row {number}"
+
+    def notes(self) -> list[str]:
+        """Return what is not plain about the source, once it was read to its end."""
+        return [*self.remarks, *(note for file in self.files if (note := file.note()))]
 
 
 def check_distinct(labels: Sequence[str]) -> None:
@@ -61,12 +146,11 @@ def check_distinct(labels: Sequence[str]) -> None:
         raise UsageError(f"--labels names a label twice: {', '.join(labels)}", "name every label once")
 
 
-def open_source(data: str, label_column: str | None = None) -> Source:
+def open_source(data: str) -> Source:
     """Find what `data` names.
 
     Args:
         data: `sample`, a path, or the name of a Hub data set.
-        label_column: Column of the label, if it is not `label`.
 
     Raises:
         UsageError: If there is no such file.
@@ -74,7 +158,9 @@ def open_source(data: str, label_column: str | None = None) -> Source:
     """
     if data == SAMPLE:
         with resources.as_file(resources.files("newsbert") / "sample.csv") as path:
-            return Source({"": lambda: row_files.iterate(path)}, _identity({"": path}), AG_NEWS_LABELS)
+            file = RowFile(path)
+            names = {"label": AG_NEWS_LABELS}
+            return Source({"": Split(file.rows, file.columns, "", names)}, _identity([path]))
     path = Path(data)
     try:
         with suppress(RuntimeError):  # no such user's home: then there is no such file either
@@ -82,26 +168,42 @@ def open_source(data: str, label_column: str | None = None) -> Source:
         if path.is_file():
             return _from_files({"": path})
         if path.is_dir():
-            named = _named_splits(path)
-            return _from_files(named) if "train" in named else _from_hub(str(path), label_column)
+            return _from_directory(path)
     except OSError as error:
         raise UsageError(
             f"{data!r} cannot be read: {error.strerror or error}", "check the path and its rights"
         ) from error
     if path.suffix or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise UsageError(f"no such file: {data!r}", "check the path; `--data sample` trains on the bundled rows")
-    return _from_hub(data, label_column)
+    return _from_hub(data)
+
+
+def _from_directory(path: Path) -> Source:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _from_hub(str(path), saved=True)
+    named = _named_splits(path)
+    if "train" in named:
+        return _from_files(named)
+    folders = class_folders.find(path)
+    if folders is not None:
+        splits = {
+            name: Split(functools.partial(class_folders.rows, part), lambda: ["text", "label"], f"{path}/{name}")
+            for name, part in folders.splits.items()
+        }
+        return Source(splits, _identity(folders.files()), remarks=folders.notes())
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and _has_rows(file)]
+    return _from_files({"": files[0]}) if len(files) == 1 else _from_hub(str(path))
 
 
 def _named_splits(directory: Path) -> dict[str, Path]:
-    """The files of a directory that are named after splits.
+    """Return the files of a directory that are named after splits.
 
     Raises:
         UsageError: If two files are of the same split.
     """
     named: dict[str, Path] = {}
     for file in sorted(directory.iterdir()):
-        split = _split_of(file) if file.is_file() else ""
+        split = SPLIT_NAMES.get(file.name.lower().partition(".")[0], "") if file.is_file() and _has_rows(file) else ""
         if split in named:
             raise UsageError(f"two files hold {split} rows: {named[split]} and {file}", "keep one, or join them")
         if split:
@@ -109,62 +211,75 @@ def _named_splits(directory: Path) -> dict[str, Path]:
     return named
 
 
-def _split_of(file: Path) -> str:
-    """The split that a file's name tells (`train.csv`, `dev.jsonl.gz`), or nothing."""
-    stem, _, suffix = file.name.lower().partition(".")
-    return SPLIT_NAMES.get(stem, "") if suffix.removesuffix(".gz") in row_files.FORMATS else ""
+def _has_rows(file: Path) -> bool:
+    """Return whether a file's name is that of rows: `train.csv`, `dev.jsonl.gz`."""
+    suffix = file.name.lower().removesuffix(".gz").removesuffix(".zip").rpartition(".")[2]
+    return suffix in row_files.FORMATS and not file.name.startswith(".")
 
 
-def _from_files(files: dict[str, Path]) -> Source:
-    splits = {name: _rows_of(path) for name, path in files.items()}
-    first = next(iter(next(iter(splits.values()))()))
-    identity = _identity(files)
-    if tuple(first) == AG_NEWS_COLUMNS:
-        return Source(splits, identity, AG_NEWS_LABELS, first_id=1)
-    return Source(splits, identity)
+def _from_files(paths: dict[str, Path]) -> Source:
+    files = {split: RowFile(path) for split, path in paths.items()}
+    first = next(iter(files.values()))
+    next(iter(first.rows()))  # an empty file is refused before anything is made of it
+    splits = {
+        split: Split(file.rows, file.columns, str(file.path), file.class_names()) for split, file in files.items()
+    }
+    return Source(
+        splits,
+        _identity(list(paths.values())),
+        first_id=1 if first.form.dialect is not None and first.form.dialect.counts_classes else 0,
+        files=list(files.values()),
+    )
 
 
-def _rows_of(path: Path) -> Callable[[], Iterator[Row]]:
-    return lambda: row_files.iterate(path)
-
-
-def _identity(files: dict[str, Path]) -> str:
-    """The files' paths, sizes and times: to read them would take as long as to prepare them anew."""
+def _identity(paths: Sequence[Path]) -> str:
+    """Return the files' paths, sizes and times: to read them would take as long as to prepare them anew."""
     found = []
-    for split, path in files.items():
+    for path in paths:
         stat = path.stat()
-        found.append((split, str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+        found.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return repr(found)
 
 
-def _from_hub(name: str, label_column: str | None) -> Source:
-    """Load a data set through `datasets`: a Hub name, or a local directory in the Hub's layout."""
+def _from_hub(name: str, *, saved: bool = False) -> Source:
+    """Load a data set through `datasets`.
+
+    Args:
+        name: Its Hub name, or a local directory.
+        saved: Whether it is a directory that `save_to_disk` has made; else it has the Hub's layout.
+    """
     try:
         import datasets
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it uses
     except ImportError as error:
         raise MissingExtraError("datasets", "train") from error
     try:
-        loaded = datasets.load_dataset(name)
+        loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
     except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"no data set {name!r} could be loaded: {first_line(error)}",
             "check the name and the network, or give a file: newsbert train --data rows.csv",
         ) from error
+    if isinstance(loaded, datasets.Dataset):
+        loaded = {"all": loaded}
     if not any(len(rows) for rows in loaded.values()):
         raise DataError(f"the data set {name!r} has no rows", "give a few labelled rows for every class")
     parts: dict[str, list[datasets.Dataset]] = {}
     for split, rows in loaded.items():
         if len(rows):
             parts.setdefault(SPLIT_NAMES.get(str(split), str(split)), []).append(rows)
-    feature = next(iter(loaded.values())).features.get(label_column or "label")
-    names = tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None
-    kept: dict[str, list[datasets.Dataset]] = {
+    usable: dict[str, list[datasets.Dataset]] = {
         split: parts[split] for split in ("train", "validation", "test") if split in parts
     }
-    if "train" not in kept:
-        kept = {"": [rows for part in parts.values() for rows in part]}
-    identity = repr([(split, [rows._fingerprint for rows in part]) for split, part in kept.items()])
-    return Source(
-        {split: functools.partial(itertools.chain.from_iterable, part) for split, part in kept.items()}, identity, names
-    )
+    if "train" not in usable:
+        usable = {"": [rows for part in parts.values() for rows in part]}
+    identity = repr([(split, [rows._fingerprint for rows in part]) for split, part in usable.items()])
+    splits = {split: _of_hub(f"split {split}" if split else name, part) for split, part in usable.items()}
+    return Source(splits, identity)
+
+
+def _of_hub(name: str, part: Sequence[Any]) -> Split:
+    """Return a split of one or several `datasets.Dataset`."""
+    features = {column: feature for rows in part for column, feature in rows.features.items()}
+    names = {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "names")}
+    return Split(functools.partial(itertools.chain.from_iterable, part), lambda: list(features), name, names)

@@ -1,27 +1,31 @@
 """What labelled rows are like before anything is trained on them."""
 
-import itertools
-from collections.abc import Sequence
+import random
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from newsbert import base_model, corpus, sources
+from newsbert import base_model, corpus, row_columns, sources
 from newsbert.corpus import Corpus
 from newsbert.errors import DataError
 from newsbert.evaluation import IntArray
 from newsbert.ragged import Texts
-from newsbert.rows import AG_NEWS_COLUMNS
+from newsbert.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS
+from newsbert.rows import Row
 from newsbert.runtimes.tokenization import SequenceTokenizer
 from newsbert.settings import TrainSettings
 from newsbert.sources import Source
 
-MOST_LABELS = 200
+MAX_LABELS = 200
 """A column with more values than this is taken for no label's."""
 
 _LOOKED_AT, _MEASURED = 1_000, 2_000
 _NO_LIMIT = 100_000
-_TEXT_COLUMNS, _LABEL_COLUMN = ("text", "description"), "label"
+_FEW_VALUES = 20
+"""With more, a column whose values are all different holds no labels."""
+_ADDRESS = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
 _CUT_SHARE, _TOLD_SHARE = 0.05, 0.005
 """Of more texts than this the end is not to be cut off, or that is at least told."""
 _LENGTHS = (128, 192, 256, 384, 512)
@@ -78,18 +82,17 @@ def survey(
         DataError: If a row cannot be trained on, or no column can be one of texts or labels.
     """
     sources.check_distinct(labels)
-    source = sources.open_source(data, label_column)
+    source = sources.open_source(data)
     columns = source.columns()
-    if tuple(columns) != AG_NEWS_COLUMNS:
-        label_column = label_column or (None if _LABEL_COLUMN in columns else _label_column(source, columns))
-        text_column = text_column or _text_column(source, columns, label_column or _LABEL_COLUMN)
+    text_column, label_column, guesses = _guess(source, columns, text_column, label_column, data)
     found = corpus.prepare(source, labels, text_column, label_column)
     lengths = _lengths(found)
     max_length = next((each for each in _LENGTHS if (lengths > each).mean() <= _CUT_SHARE), _LENGTHS[-1])
     _, first, again = np.unique(found.digests[:, 0], return_index=True, return_inverse=True)
     contradicting = _contradicting(again, found.labels)
     leaked = _leaked(found)
-    rows = {name or "all": _counted(found, places) for name, places in found.splits.items()}
+    splits = {name: places for name, places in found.splits.items() if name or len(places) or len(found.splits) == 1}
+    rows = {name or "all": _counted(found, places) for name, places in splits.items()}
     repeated = len(found.labels) - len(first)
     cut = float((lengths > max_length).mean())
     return Survey(
@@ -104,44 +107,89 @@ def survey(
         repeated,
         contradicting,
         leaked,
-        (*found.notes, *_notes(rows, repeated, contradicting, leaked, cut)),
+        (*guesses, *found.notes, *_notes(rows, repeated, contradicting, leaked, cut)),
     )
 
 
-def _text_column(source: Source, columns: Sequence[str], label_column: str) -> str | None:
-    """The column with the longest texts, where none has a usual name."""
-    if any(name in columns for name in _TEXT_COLUMNS):
+def _guess(
+    source: Source, columns: Sequence[str], text_column: str | None, label_column: str | None, data: str
+) -> tuple[str | None, str | None, list[str]]:
+    """Return the columns of text and label, where they are not found by themselves, and what of it is guessed.
+
+    Names go before values: of those, a label has few, and a text has long ones that are no addresses.
+
+    Raises:
+        DataError: If no column can be one of them.
+    """
+    said = []
+    values = _values(source, columns)
+    if label_column is None and row_columns.find(columns, "label") is None and not source.first_id:
+        split = row_columns.find(columns, "split")
+        others = {name: found for name, found in values.items() if name not in {text_column, split}}
+        guessed = _guess_label(others)
+        if guessed is not None:
+            label_column = guessed
+            said.append(f"the label is in {label_column!r}")
+    label = source.label_column(columns, label_column, data)
+    if text_column is None and not any(row_columns.find(columns, name) for name in ("text", "description")):
+        text_column = _guess_text({name: found for name, found in values.items() if name != label}, columns)
+        said.append(f"the text is in {text_column!r}")
+    return text_column, label_column, [f"guessed: {' and '.join(said)}"] if said else []
+
+
+def _guess_label(values: dict[str, list[object]]) -> str | None:
+    counts = {name: len(set(map(str, found))) for name, found in values.items()}
+    possible = [name for name, count in counts.items() if 1 < count <= MAX_LABELS and not _are_addresses(values[name])]
+    texts = [name for name in possible if len(values[name]) > _FEW_VALUES and counts[name] == len(values[name])]
+    possible = [name for name in possible if name not in texts]
+    if len(values) < 2 or not possible:
         return None
-    means = {
-        name: float(np.mean([len(str(value)) for value in values]))
-        for name, values in _values(source, columns).items()
-        if name != label_column and _are_texts(values)
-    }
-    if not means:
+    named = list(row_columns.find_all(possible, NAMES_OF_LABELS))
+    return named[0] if named else min(possible, key=lambda name: counts[name])
+
+
+def _guess_text(values: dict[str, list[object]], columns: Sequence[str]) -> str:
+    possible = {name: found for name, found in values.items() if _are_texts(found)}
+    if not possible:
         raise DataError(f"no column holds texts; the columns are: {', '.join(columns)}", "name it with --text-column")
-    return max(means, key=lambda name: means[name])
+    named = list(row_columns.find_all(list(possible), NAMES_OF_TEXTS))
+    means = {name: float(np.mean([len(str(value)) for value in found])) for name, found in possible.items()}
+    return named[0] if named else max(means, key=lambda name: means[name])
 
 
 def _are_texts(values: Sequence[object]) -> bool:
-    """Whether there are letters in them: csv has numbers as texts, too."""
-    return all(isinstance(value, str) for value in values) and any(map(str.isalpha, "".join(map(str, values))))
+    """Return whether there are letters in them, csv has numbers as texts, too, and they are no addresses."""
+    return (
+        bool(values)
+        and all(isinstance(value, str) for value in values)
+        and any(map(str.isalpha, "".join(map(str, values))))
+        and not _are_addresses(values)
+    )
 
 
-def _label_column(source: Source, columns: Sequence[str]) -> str:
-    """The column with the fewest values that has more than one, where none has the usual name."""
-    counts = {name: len(set(map(str, values))) for name, values in _values(source, columns).items() if name != "split"}
-    possible = {name: count for name, count in counts.items() if 1 < count <= MOST_LABELS}
-    if not possible:
-        raise DataError(
-            f"no column can be the label's; the columns are: {', '.join(columns)}", "name it with --label-column"
-        )
-    return min(possible, key=lambda name: possible[name])
+def _are_addresses(values: Sequence[object]) -> bool:
+    return sum(_ADDRESS.fullmatch(str(value).strip()) is not None for value in values) * 2 > len(values)
 
 
 def _values(source: Source, columns: Sequence[str]) -> dict[str, list[object]]:
-    """The first rows' values by column, without those that are missing."""
-    rows = [row for each in source.splits.values() for row in itertools.islice(each(), _LOOKED_AT)]
-    return {name: [row[name] for row in rows if row.get(name) not in {None, ""}] for name in columns}
+    """Return the values by column of rows drawn from each split, without those that are missing."""
+    rows = [row for split in source.splits.values() for row in _drawn(split.rows())]
+    return {name: [row[name] for row in rows if row.get(name) is not None and row[name] != ""] for name in columns}
+
+
+def _drawn(rows: Iterable[Row]) -> list[Row]:
+    """Return some rows, drawn evenly: files are often sorted by label.
+
+    Source: Vitter, "Random sampling with a reservoir" (1985), algorithm R.
+    """
+    rng = random.Random(0)  # noqa: S311 - it keeps no secret
+    drawn: list[Row] = []
+    for number, row in enumerate(rows):
+        if number < _LOOKED_AT:
+            drawn.append(row)
+        elif (place := rng.randrange(number + 1)) < _LOOKED_AT:
+            drawn[place] = row
+    return drawn
 
 
 def _lengths(found: Corpus) -> IntArray:

@@ -220,7 +220,7 @@ def test_lines_of_jsonl_that_are_no_rows_go_to_the_file_of_rejected_rows(tmp_pat
         b'{"text": ',
         b'["text"]',
         b'{"text": "caf\xe9"}',
-        b'{"text": 5}',
+        b'{"text": [5]}',
         b'{"text": ""}',
     ]
     lines += [b'{"text": "eight", "x": [1]}']
@@ -249,9 +249,9 @@ def test_lines_of_jsonl_that_are_no_rows_go_to_the_file_of_rejected_rows(tmp_pat
         {"row": 4, "at": "line 5", "reason": utf8, "in_output": False, "content": '{"text": "caf\\xe9"}\n'},
         {
             "row": 5,
-            "reason": "expected a string or an object with 'text', got a number",
+            "reason": "the text is no text but [5]",
             "in_output": True,
-            "content": {"text": 5},
+            "content": {"text": [5]},
         },
         {"row": 6, "reason": "the text is empty", "in_output": True, "content": {"text": ""}},
     ]
@@ -317,7 +317,7 @@ def test_parquet_rows_that_python_does_not_know_are_rejected(kind: str, tmp_path
         assert pq.read_table(output, columns=["at"]).column("at").equals(pa.chunked_array([dates]))
         assert [(row["row"], row["reason"]) for row in rejected(output)] == [
             (3, "the text is empty"),
-            (5, "expected a string or an object with 'text', got bytes"),
+            (5, "the text is not valid UTF-8"),
         ]
         assert pq.read_table(output, columns=["label"]).column("label").to_pylist()[3] in LABELS
     else:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert import data
+from newsbert import data, row_columns
 from newsbert.errors import DataError, NewsbertError, UsageError
 from tests.labelled import AG_NEWS, Table, expected, labelled, load_table, pairs, refused, relaxed, write
 
@@ -88,8 +88,9 @@ def test_ag_news_headerless_file_is_known_its_first_row_included(gz: str, tmp_pa
     file = tmp_path / f"train.csv{gz}"
     file.write_bytes(gzip.compress(content) if gz else content)
     dataset = data.load(str(file))
-    assert dataset.label_names == AG_NEWS
-    assert sorted(pairs(dataset)) == sorted((f"{title} {body}", AG_NEWS[label - 1]) for label, title, body in rows)
+    assert dataset.label_names == ("1", "2", "3", "4")  # stars are counted in the same way
+    assert "--labels names the classes" in dataset.notes[0]
+    assert sorted(pairs(dataset)) == sorted((f"{title} {body}", str(label)) for label, title, body in rows)
 
 
 def test_ag_news_labels_can_be_renamed(tmp_path: Path) -> None:
@@ -106,9 +107,9 @@ def test_ag_news_labels_can_be_renamed(tmp_path: Path) -> None:
 @relaxed
 @given(
     st.lists(
-        st.one_of(
-            st.text(min_size=1, max_size=12), st.from_regex(r"-?[0-9]{1,20}", fullmatch=True), st.just("nan")
-        ).filter(lambda name: name.isprintable() and name == " ".join(name.split())),
+        st.one_of(st.text(min_size=1, max_size=12), st.from_regex(r"-?[0-9]{1,20}", fullmatch=True)).filter(
+            lambda name: name.isprintable() and name == str(row_columns.label_of({"label": name}, "label"))
+        ),
         min_size=2,
         max_size=6,
         unique=True,
@@ -170,26 +171,24 @@ def test_booleans_are_labels() -> None:
 def test_an_unknown_label_is_named_with_its_row_and_the_known_ones(label: object) -> None:
     table = labelled([0, 1])
     table[6]["label"] = label
-    refused(
-        table, "row 7: unknown label", str(label).removesuffix(".0"), "World, Sports (ids 0 to 1)", labels=AG_NEWS[:2]
-    )
+    named = str(label).removesuffix(".0")
+    refused(table, "row 7, column 'label': unknown label", named, "World, Sports (ids 0 to 1)", labels=AG_NEWS[:2])
 
 
-@pytest.mark.parametrize("label", [None, "", "  ", math.nan])
-def test_a_row_without_label_is_named(label: object) -> None:
+@pytest.mark.parametrize("label", [None, "", "  ", math.nan, "nan", "NaN", "\u200b"])
+def test_rows_without_label_are_left_out_and_counted(label: object) -> None:
     table = labelled(["a", "b"])
     table[4]["label"] = label
-    refused(table, "row 5 has no label")
-    del table[4]["label"]
-    refused(table, "row 5 has no label")
-    refused([{**row, "split": "train"} for row in table], "row 5 has no label")
+    del table[5]["label"]
+    dataset = load_table(table)
+    assert (len(pairs(dataset)), dataset.notes) == (8, ("2 rows without text or label were left out",))
 
 
 def test_a_missing_number_in_a_parquet_file_is_no_label(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"text": [f"t {n}" for n in range(6)], "label": [0.0, 1.0, math.nan] * 2}), file)
-    with pytest.raises(DataError, match="row 3 has no label"):
-        data.load(str(file))
+    pq.write_table(pa.table({"text": [f"t {n}" for n in range(18)], "label": [0.0, 1.0, math.nan] * 6}), file)
+    dataset = data.load(str(file))
+    assert (dataset.label_names, dataset.notes) == (("0", "1"), ("6 rows without text or label were left out",))
 
 
 @pytest.mark.parametrize("label", [["a", "b"], {"name": "a"}])
@@ -235,11 +234,19 @@ def test_rows_without_any_text_are_refused() -> None:
     refused([{"text": " ", "label": label} for label in "abab"], "no rows to train on")
 
 
-@pytest.mark.parametrize("value", [5, ["a"], {"text": "a"}, True])
+@pytest.mark.parametrize("value", [["a"], {"text": "a"}])
 def test_a_text_that_is_no_text_is_named_with_its_row(value: object) -> None:
     table = labelled(["a", "b"])
     table[2]["text"] = value
-    refused(table, "row 3", repr(value))
+    table[4]["text"] = value
+    refused(table, "row 3, column 'text'", repr(value), "; 1 more row has no text")
+
+
+@pytest.mark.parametrize(("value", "text"), [(1984, "1984"), (1984.0, "1984"), (0.5, "0.5")])
+def test_a_number_is_a_text_in_every_format(value: object, text: str) -> None:
+    table = labelled(["a", "b"])
+    table[2]["text"] = value
+    assert (text, "a") in pairs(load_table(table))
 
 
 @pytest.mark.parametrize(

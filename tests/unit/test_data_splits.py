@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsbert import data
-from newsbert.errors import DataError, UsageError
+from newsbert.errors import UsageError
 from tests.labelled import AG_NEWS, expected, labelled, load_table, pairs, refused, relaxed, write
 
 # --- splits -----------------------------------------------------------------------------------------------------------
@@ -128,8 +128,9 @@ def test_a_directory_of_ag_news_own_files(tmp_path: Path) -> None:
         lines = "".join(f'"{n % 4 + 1}","{name} {n}","body"\n' for n in range(count))
         (tmp_path / f"{name}.csv").write_text(lines)
     dataset = data.load(str(tmp_path))
-    assert dataset.label_names == AG_NEWS
-    assert pairs(dataset, "test") == [(f"test {n} body", AG_NEWS[n % 4]) for n in range(8)]
+    assert dataset.label_names == ("1", "2", "3", "4")
+    assert data.load(str(tmp_path), labels=AG_NEWS).label_names == AG_NEWS
+    assert pairs(dataset, "test") == [(f"test {n} body", str(n % 4 + 1)) for n in range(8)]
     assert len(dataset.train) == 36
     assert Counter(dataset.validation.labels) == dict.fromkeys(range(4), 1)
 
@@ -143,11 +144,12 @@ def test_two_files_for_one_split_are_a_usage_error(tmp_path: Path) -> None:
     assert "dev.jsonl" in caught.value.message
 
 
-def test_a_split_file_without_labels_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", labelled(["a", "b"]))
-    write(tmp_path / "test.csv", [{"text": "unlabelled"}])
-    with pytest.raises(DataError, match="row 1 of test has no label"):
-        data.load(str(tmp_path))
+def test_a_split_file_without_labels_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", labelled(["a", "b"], each=20))
+    test = write(tmp_path / "test.csv", [{"text": "unlabelled"}])
+    dataset = data.load(str(tmp_path))
+    assert dataset.notes == (f"{test} has no column 'label' and is left out",)
+    assert len(dataset.test) == 4
 
 
 # --- rows left out ----------------------------------------------------------------------------------------------------

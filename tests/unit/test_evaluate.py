@@ -55,18 +55,20 @@ def test_numbers_are_names_or_places(
 
 def test_a_number_that_is_no_name_of_a_model_with_numbers_for_names_is_unknown(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,1", "b,0")
-    with pytest.raises(DataError, match="row 2: the model has no label 0; it has 1, 2, 3"):
+    with pytest.raises(DataError, match="row 2, column 'label': the model has no label 0; it has 1, 2, 3"):
         labelled(file, ("1", "2", "3"))
 
 
 def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,World", "b,Weather")
-    with pytest.raises(DataError, match=r"row 2: the model has no label 'Weather'; it has World, Sports, Business"):
+    with pytest.raises(
+        DataError, match="row 2, column 'label': the model has no label 'Weather'; it has World, Sports, Business"
+    ):
         labelled(file, NAMES)
     numbered = _write(tmp_path / "numbers.csv", "text,label", "a,0", "b,1")
-    with pytest.raises(DataError, match="row 2: the model has no label 'Weather'"):
+    with pytest.raises(DataError, match="row 2, column 'label': the model has no label 'Weather'"):
         labelled(numbered, NAMES, labels=("World", "Weather"))
-    with pytest.raises(DataError, match=r"row 1 has no label"):
+    with pytest.raises(DataError, match="no rows with text and label"):
         labelled(_write(tmp_path / "none.csv", "text,label", "a,"), NAMES)
 
 
@@ -81,7 +83,7 @@ def test_of_splits_the_test_rows_are_scored(tmp_path: Path) -> None:
 def test_rows_without_text_are_left_out_and_told(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,World", '" ",World')
     rows = labelled(file, NAMES)
-    assert (rows.items, rows.notes) == (["a"], ("1 rows without text or label were left out",))
+    assert (rows.items, rows.notes) == (["a"], ("1 row without text or label was left out",))
     with pytest.raises(DataError, match="no rows with text and label"):
         labelled(_write(tmp_path / "rows.csv", "text,label", '" ",World'), NAMES)
 
@@ -164,7 +166,7 @@ def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labe
     [
         ([], 2, "--data"),
         (["--data", "nowhere.csv"], 2, "nowhere.csv"),
-        (["--data", "rows.csv"], 1, "row 1: the model has no label 'Weather'"),
+        (["--data", "rows.csv"], 1, "row 1, column 'label': the model has no label 'Weather'"),
         (["--data", "rows.csv", "--labels", "A,A"], 2, "--labels"),
         (["--data", "rows.csv", "--label-column", "topic"], 1, "'topic'"),
         (["--data", "rows.csv", "--text-column", "body", "--label-column", "topics"], 1, "'topics'"),

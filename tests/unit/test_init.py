@@ -75,7 +75,7 @@ def test_splits_that_share_rows_and_long_texts_are_told(cli: Cli, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "arguments", "code", "said"),
     [
-        ("text\na goal\n", (), 1, "no column can be the label's"),
+        ("text\na goal\n", (), 1, "the only column is 'text'"),
         ("label,number\na,1\nb,2\n", (), 1, "no column"),
         ("text,label\na goal,a\nstocks,b\n", ("--model-name", "a/b"), 2, "'a/b'"),
         ("text,label\na goal,a\nstocks,b\n", ("--text-column", "body"), 1, "no column 'body'"),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import rows
+from newsbert import row_columns, rows
 from newsbert.errors import DataError, NewsbertError, UsageError
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
@@ -42,9 +42,14 @@ def encode(name: str, table: Sequence[dict[str, Any]]) -> bytes:
         content = buffer.getvalue()
     elif kind in {"csv", "tsv"}:
         stream = io.StringIO(newline="")
-        writer = csv.DictWriter(stream, list(table[0]), delimiter="\t" if kind == "tsv" else ",")
-        writer.writeheader()
-        writer.writerows(table)
+        if kind == "tsv":
+            lines = [list(table[0]), *([row.get(name, "") for name in table[0]] for row in table)]
+            for line in lines:
+                stream.write("\t".join("" if cell is None else str(cell) for cell in line) + "\n")
+        else:
+            writer = csv.DictWriter(stream, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
         content = stream.getvalue().encode()
     elif kind == "json":
         content = json.dumps(list(table)).encode()
@@ -69,7 +74,8 @@ def failure(name: str, content: bytes) -> DataError:
 
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_every_format_gives_the_same_rows(name: str) -> None:
-    table = [{"text": 'Öl, "teurer"\nZeile zwei\tTab', "label": "Wirtschaft"}, {"text": "Tor", "label": "Sport"}]
+    text = 'Öl, "teurer"' if "tsv" in name else 'Öl, "teurer"\nZeile zwei\tTab'
+    table = [{"text": text, "label": "Wirtschaft"}, {"text": "Tor", "label": "Sport"}]
     assert read_bytes(name, encode(name, table)) == table
 
 
@@ -90,7 +96,7 @@ def test_the_name_tells_the_format(name: str, kind: str) -> None:
     assert rows.format_of(Path("some.dir") / name) == kind
 
 
-@pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.gz", "rows.csv.zip", ".csv", "csv", "rows.xlsx"])
+@pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.gz", "rows.zip", ".csv", "csv", "rows.xlsx"])
 def test_a_name_without_a_known_format_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="no known format") as caught:
         rows.read(Path(name))
@@ -141,8 +147,12 @@ def test_a_parquet_file_without_rows_is_a_data_error() -> None:
 
 @relaxed
 @given(
-    st.sampled_from(["r.csv", "r.tsv", "r.csv.gz", "r.tsv.gz"]),
-    st.lists(st.lists(cell, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.sampled_from(["r.csv", "r.csv.gz"]),
+    st.lists(
+        st.lists(cell, min_size=3, max_size=3).filter(lambda row: not row[0].startswith("\ufeff")),  # a file's own mark
+        min_size=1,
+        max_size=5,
+    ),
     st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL)]),
     st.booleans(),
 )
@@ -151,8 +161,7 @@ def test_csv_comes_back_whatever_it_holds(
 ) -> None:
     stream = io.StringIO(newline="")
     terminator, quoting = style
-    delimiter = "\t" if "tsv" in name else ","
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator=terminator, quoting=quoting)
+    writer = csv.writer(stream, lineterminator=terminator, quoting=quoting)
     writer.writerows([["text", "label", "größe"], *table])
     content = stream.getvalue().encode("utf-8-sig" if mark else "utf-8")
     content = gzip.compress(content) if name.endswith(".gz") else content
@@ -166,10 +175,13 @@ def test_csv_headers_come_back_whatever_they_are(header: list[str], data: st.Dat
     ag_news = len(header) == 3 and header[0] in {"1", "2", "3", "4"}
     if ag_news or header[0].startswith("\ufeff"):  # the one is a row, the other a byte order mark
         return
-    row = data.draw(st.lists(cell, min_size=len(header), max_size=len(header)))
+    row = data.draw(st.lists(cell, min_size=len(header), max_size=len(header)).filter(lambda row: row != header))
+    if list(map(row_columns.normalize, row)) == list(map(row_columns.normalize, header)):  # it is repeated
+        return
     stream = io.StringIO(newline="")
-    csv.writer(stream).writerows([header, row])
-    assert read_bytes("r.csv", stream.getvalue().encode()) == [dict(zip(header, row, strict=True))]
+    csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([header, row])  # a bare tab may stand between fields
+    names = [name if name.strip() else f"Unnamed: {place}" for place, name in enumerate(header)]
+    assert read_bytes("r.csv", stream.getvalue().encode()) == [dict(zip(names, row, strict=True))]
 
 
 @relaxed
@@ -263,14 +275,15 @@ def test_only_a_row_of_ag_news_form_is_taken_for_one(first: str) -> None:
         ("r.csv", b'text,label\n"a" b,c\n', "line 2: "),
         ("r.csv", b'text,label\n"never closed,b\n', "line 2: unexpected end of data"),
         ("r.csv", b"text,label\ngood,b\ncaf\xe9,b\n", "line 3: not valid UTF-8 (byte 0xe9, position 4)"),
-        ("r.tsv", b"\xff\xfet\x00e\x00", "line 1: not valid UTF-8 (byte 0xff, position 1)"),
+        ("r.tsv", b"te\xffxt\tlabel\n", "line 1: not valid UTF-8 (byte 0xff, position 3)"),
+        ("r.tsv", "text\tlabel\na\tb\n".encode("utf-16") + b"a", "not valid UTF-16: truncated data"),
         ("r.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: not valid UTF-8 (byte 0xff, position 11)"),
         ("r.jsonl", b'{"text": "a"}\n\n{"text": \n', "line 3: not valid JSON"),
         ("r.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: expected an object, got list"),
         ("r.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", "line 1: not readable JSON"),
         ("r.jsonl", b"[" * 100_000, "line 1: JSON nested too deep"),
         ("r.json", b'[{"text": "a"},\n {"text": b}]', "line 2: not valid JSON"),
-        ("r.json", b'{"text": "a"}', "expected a list of objects"),
+        ("r.json", b'{"text": {"of": "a"}}', "expected a list of objects"),
         ("r.json", b'[{"text": "a"}, "b"]', "item 1: expected an object, got str"),
         ("r.json", b'[\n"\xc3"]', "line 2: not valid UTF-8"),
         ("r.parquet", b"PAR1 but nothing else", "not a readable parquet file"),
@@ -301,13 +314,15 @@ def test_text_that_is_no_text_in_a_parquet_file_is_a_data_error() -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["mark me"]}), buffer, compression="none", use_dictionary=False)
     broken = buffer.getvalue().replace(b"mark", b"\xff\xfe\xfd\xfc")
-    assert "not a readable parquet file" in failure("r.parquet", broken).message
+    (row,) = read_bytes("r.parquet", broken)
+    with pytest.raises(ValueError, match="not valid UTF-8"):
+        row_columns.text_of(row, "text")
 
 
-def test_a_date_that_python_does_not_know_is_a_data_error() -> None:
+def test_a_date_that_python_does_not_know_spoils_its_own_cell_alone() -> None:
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"when": pa.array([2**62], pa.timestamp("us"))}), buffer)
-    assert "not a readable parquet file" in failure("r.parquet", buffer.getvalue()).message
+    pq.write_table(pa.table({"text": ["a goal"], "when": pa.array([2**62], pa.timestamp("us"))}), buffer)
+    assert read_bytes("r.parquet", buffer.getvalue()) == [{"text": "a goal", "when": row_columns.UNREADABLE}]
 
 
 def test_parquet_columns_of_other_types_are_read() -> None:

@@ -5,17 +5,14 @@ pyarrow comes with an extra; nothing here imports it before a parquet file is na
 
 import io
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from newsbert import rows as row_files
 from newsbert.bulk.source import WINDOW_CHARS, WINDOW_ROWS, Source, Window, no_rows
 from newsbert.errors import DataError, MissingExtraError
-from newsbert.rows import Fault, Row
+from newsbert.rows import Fault, Row, RowFile, cells
 
 _GROUP_ROWS, _GROUP_BYTES = 1 << 15, 16 << 20
 """Bounds of a row group of what is written."""
@@ -39,7 +36,7 @@ class ParquetSource:
     """A parquet file.
 
     Args:
-        path: The file.
+        file: The file.
         as_table: Whether windows hold tables, and of rows only `text_columns`; they hold whole rows otherwise.
 
     Attributes:
@@ -50,29 +47,29 @@ class ParquetSource:
         DataError: If it is broken or empty.
     """
 
-    def __init__(self, path: Path, as_table: bool) -> None:
-        self._path = path
+    def __init__(self, file: RowFile, as_table: bool) -> None:
+        self._file = file
         self._as_table = as_table
         self.text_columns: list[str] = []
-        with self._opened() as file:
-            self.schema = file.schema_arrow
-            self.total: int = file.metadata.num_rows
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        with file.parquet() as opened:
+            self.schema = opened.schema_arrow
+            self.total: int = opened.metadata.num_rows
+            groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
             row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
         self._batch_rows = min(WINDOW_ROWS, max(1, WINDOW_CHARS // max(1, row_bytes)))
         self.columns: list[str] = list(self.schema.names)
         if len(set(self.columns)) < len(self.columns):
             names = ", ".join(self.columns)
-            raise DataError(f"{path}: two columns have the same name: {names}", "rename one of them")
+            raise DataError(f"{file.path}: two columns have the same name: {names}", "rename one of them")
         if not self.total:
-            raise no_rows(path)
+            raise no_rows(file.path)
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
         """Yield the rows behind the first `skip`."""
         pa = pyarrow()
         batches: list[Any] = []
         rows = 0
-        with self._opened() as file:
+        with self._file.parquet() as file:
             for read in file.iter_batches(batch_size=self._batch_rows):
                 batch = read.slice(min(skip, read.num_rows))
                 skip -= read.num_rows - batch.num_rows
@@ -90,29 +87,8 @@ class ParquetSource:
     def _window(self, table: Any) -> Window:
         if not self._as_table:
             return Window(_rows(table))
-        columns = [_texts(table.column(name)) for name in self.text_columns]
+        columns = [cells(table.column(name)) for name in self.text_columns]
         return Window([dict(zip(self.text_columns, row, strict=True)) for row in zip(*columns, strict=True)], table)
-
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        pa = pyarrow()
-        with row_files.reading(self._path):
-            try:
-                with tempfile.TemporaryFile() as unpacked, self._path.open("rb") as plain:
-                    if self._path.name.lower().endswith(
-                        ".gz"
-                    ):  # which cannot be read from its end, where parquet begins
-                        with row_files.open_plain(self._path) as packed:
-                            shutil.copyfileobj(packed, unpacked)
-                    file = unpacked if unpacked.tell() else plain
-                    file.seek(0)
-                    # A buffer, or a row group's whole column is read at once.
-                    yield pa.parquet.ParquetFile(file, buffer_size=1 << 20)
-            except (pa.ArrowException, ValueError, OverflowError) as error:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                raise DataError(
-                    f"{self._path}: not a readable parquet file: {reason}", "write the file again"
-                ) from error
 
 
 def _rows(table: Any) -> list[Row | Fault]:
@@ -124,17 +100,6 @@ def _rows(table: Any) -> list[Row | Fault]:
             return [Fault("", f"not readable: {error}", "write it again", "")]
     half = len(table) // 2
     return [*_rows(table.slice(0, half)), *_rows(table.slice(half))]
-
-
-def _texts(column: Any) -> list[Any]:
-    """The values of a column, bytes for those that are no text."""
-    try:
-        return list(column.to_pylist())
-    except (ValueError, OverflowError):
-        if len(column) == 1:
-            return [b""]
-    half = len(column) // 2
-    return [*_texts(column.slice(0, half)), *_texts(column.slice(half))]
 
 
 def row(table: Any, place: int, known: Row) -> Row:
@@ -154,7 +119,7 @@ def schema_of(source: Source, kind: str) -> Any:
         DataError: If a column holds values that no type can hold.
     """
     pa = pyarrow()
-    if kind in {"csv", "tsv"}:
+    if kind == "csv":
         return pa.schema([(name, pa.string()) for name in source.columns])
     schema = pa.schema([(name, pa.null()) for name in source.columns])
     with _fitting():

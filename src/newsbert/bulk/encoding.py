@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -90,14 +91,16 @@ class JsonEncoding:
 class CsvEncoding:
     """A header and a line a row; lists, objects, true and false as JSON.
 
+    A tsv file has no quotes around its fields: a quote is a character, and a blank stands for tabs and line breaks.
+
     Args:
-        delimiter: Between the fields of a line.
+        kind: `csv` or `tsv`.
         columns: Names of the input's columns.
         names: Names of the columns of label, score, review and probabilities.
     """
 
-    def __init__(self, delimiter: str, columns: Sequence[str], names: Sequence[str]) -> None:
-        self._delimiter = delimiter
+    def __init__(self, kind: str, columns: Sequence[str], names: Sequence[str]) -> None:
+        self._kind = kind
         self._columns = [*columns, *names]
         self._names = names
         self.header = self._lines([self._columns])
@@ -112,16 +115,21 @@ class CsvEncoding:
         return encoded
 
     def _lines(self, lines: Sequence[Sequence[Any]]) -> bytes:
+        if self._kind == "tsv":
+            return to_bytes("".join("\t".join(map(_one_line, line)) + "\n" for line in lines))
         stream = io.StringIO(newline="")
         plain, quoted = (
-            csv.writer(stream, delimiter=self._delimiter, lineterminator="\n", quoting=quoting)
-            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+            csv.writer(stream, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
         )
         for line in lines:
             # With this line terminator the module does not see that a carriage return needs quotes.
             returns = any(isinstance(field, str) and "\r" in field for field in line)
             (quoted if returns else plain).writerow(line)
         return to_bytes(stream.getvalue())
+
+
+def _one_line(field: Any) -> str:
+    return "" if field is None else re.sub(r"[\t\r\n]+", " ", str(field))
 
 
 def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -> Encoding:
@@ -137,7 +145,7 @@ def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -
         return ParquetEncoding(schema, names)
     if kind in {"json", "jsonl"}:
         return JsonEncoding(kind == "jsonl", names)
-    return CsvEncoding("\t" if kind == "tsv" else ",", columns, names)
+    return CsvEncoding(kind, columns, names)
 
 
 def to_bytes(text: str) -> bytes:

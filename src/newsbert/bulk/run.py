@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import newsbert
+from newsbert import row_columns
 from newsbert import rows as row_files
 from newsbert.bulk import columnar, encoding, partial
 from newsbert.bulk.columnar import ParquetSource
@@ -17,7 +18,7 @@ from newsbert.bulk.workers import Workers
 from newsbert.bundle import sha256_of
 from newsbert.errors import DataError, ServingError
 from newsbert.model import Prediction
-from newsbert.rows import Fault
+from newsbert.rows import Fault, RowFile
 
 ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 
@@ -76,21 +77,24 @@ def predict_file(
     """
     kind = row_files.format_of(output)
     before = _look(file)
-    source, schema = _open(file, kind)
+    given = RowFile(file)
+    source, schema = _open(given, kind)
     with row_files.reading(file):
         digest = sha256_of(file)
-    text_columns = _text_columns(source.columns, text_column)
+    text_columns = row_columns.find_texts(source.columns, text_column, str(file))
     if isinstance(source, ParquetSource):
         source.text_columns = [name for name in text_columns if name is not None]
     names = _answer_columns(source.columns)
     encoded = encoding.make(kind, source.columns, schema, names)
     job = {
-        "input": [row_files.format_of(file), digest],
+        "input": [given.form.format, digest],
         "model": predictor.name if model is None else model,
         "text column": list(text_columns),
         "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
     }
     with partial.opened(output, job, source.total, encoded.header, restart) as part:
+        if note := given.note():
+            on_note(note)
         if part.note:
             on_note(part.note)
         on_progress(part.kept.records, source.total)
@@ -139,16 +143,15 @@ def _answered(
         skip += len(window.records)
 
 
-def _open(file: Path, kind: str) -> tuple[Source, Any]:
+def _open(file: RowFile, kind: str) -> tuple[Source, Any]:
     """Look through the input; also return the Arrow schema of its columns if the output's `kind` is parquet."""
-    given = row_files.format_of(file)
-    if given == "parquet":
+    if file.form.format == "parquet":
         table = ParquetSource(file, as_table=kind == "parquet")
         return table, table.schema
     if kind == "parquet":
         columnar.pyarrow()  # it is missing before a long file is read, not after
     text = TextSource(file)
-    return text, columnar.schema_of(text, given) if kind == "parquet" else None
+    return text, columnar.schema_of(text, file.form.format) if kind == "parquet" else None
 
 
 def _look(file: Path) -> tuple[int, ...]:
@@ -164,20 +167,6 @@ def _answer_columns(given: Sequence[str]) -> tuple[str, ...]:
     while set(columns) & set(given):
         columns = tuple(f"predicted_{name}" for name in columns)
     return columns
-
-
-def _text_columns(given: Sequence[str], wanted: str | None) -> TextColumns:
-    """The columns of title (if any) and text.
-
-    Raises:
-        DataError: If there is no such column.
-    """
-    column = wanted or next((name for name in ("text", "description") if name in given), None)
-    if column is None or column not in given:
-        raise DataError(
-            f"no column {wanted or 'text'!r}; the columns are: {', '.join(given)}", "name it with --text-column"
-        )
-    return ("title" if wanted is None and "title" in given else None), column
 
 
 def _columns(answers: Sequence[Answer]) -> list[list[object]]:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from newsbert import row_columns
 from newsbert.bulk.source import Window
 from newsbert.errors import BadRequestError
 from newsbert.model import Prediction
@@ -44,9 +45,8 @@ def _item(row: Row, columns: TextColumns) -> NewsItem:
         ValueError: If it has no text.
     """
     title, column = columns
-    given: dict[str, Any] = {"title": row.get(title) if title else None, "text": row.get(column)}
-    item = {name: "" if value is None else value for name, value in given.items()}
-    accepted: NewsItem = item["text"] if title is None else item
+    text = row_columns.text_of(row, column)
+    accepted: NewsItem = text if title is None else {"title": row_columns.text_of(row, title), "text": text}
     prepare(accepted)
     return accepted
 

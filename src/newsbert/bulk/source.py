@@ -6,9 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from newsbert import rows as row_files
 from newsbert.errors import DataError
-from newsbert.rows import Fault, Row
+from newsbert.rows import Fault, Row, RowFile
 
 WINDOW_ROWS = 8192
 WINDOW_CHARS = 16 << 20
@@ -53,19 +52,19 @@ class TextSource:
     """A csv, tsv, json or jsonl file.
 
     Args:
-        path: The file; it is read once through, since its last row may have a column of its own.
+        file: The file; it is read once through, since its last row may have a column of its own.
 
     Raises:
         DataError: If no row can be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, file: RowFile) -> None:
+        self._file = file
         self.total = 0
         columns: dict[str, None] = {}
         fault: Fault | None = None
         readable = 0
-        for record, _ in row_files.stream(path):
+        for record, _ in file.stream():
             self.total += 1
             if isinstance(record, Fault):
                 fault = fault or record
@@ -73,14 +72,14 @@ class TextSource:
                 readable += 1
                 columns.update(dict.fromkeys(record))
         if not readable:
-            raise fault.error(path) if fault else no_rows(path)
+            raise fault.error(file.path, self.total - 1) if fault else no_rows(file.path)
         self.columns = list(columns)
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
         """Yield the rows behind the first `skip`."""
         records: list[Row | Fault] = []
         room = WINDOW_CHARS
-        for record, size in islice(row_files.stream(self._path), skip, None):
+        for record, size in islice(self._file.stream(), skip, None):
             records.append(record)
             room -= size
             if len(records) == WINDOW_ROWS or room < 0:
