@@ -15,6 +15,12 @@ SPLIT_NAMES = {
 }
 """The splits by the names that files and folders have after them."""
 
+
+def find_split(value: object) -> str | None:
+    """Return the split that a cell of a column `split` names: `train`, `validation` or `test`."""
+    return SPLIT_NAMES.get(str(value).strip().lower())
+
+
 _UNLABELLED = {"unsup", "unlabeled", "unlabelled"}
 """Folders of rows without a label: aclImdb has one."""
 
@@ -56,7 +62,7 @@ def find(directory: Path) -> ClassFolders | None:
     """Return the text files of a directory, if it has at least two folders of them, and little else."""
     others: list[Path] = []
     empty: list[Path] = []
-    folders = _folders(directory)
+    folders = subfolders(directory)
     splits = {SPLIT_NAMES[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLIT_NAMES}
     if "train" not in splits:
         splits = {"": directory}
@@ -90,7 +96,8 @@ def rows(by_class: TextsByClass) -> Iterator[Row]:
         raise DataError(f"{file}: not valid UTF-8: {first.reason}{more}", f"if it is Windows-1252: {hint}")
 
 
-def _folders(directory: Path) -> list[Path]:
+def subfolders(directory: Path) -> list[Path]:
+    """Return the folders in a directory, without hidden ones and what macOS adds."""
     return [
         folder
         for folder in sorted(directory.iterdir())
@@ -101,8 +108,8 @@ def _folders(directory: Path) -> list[Path]:
 def _texts_by_class(directory: Path, others: list[Path], empty: list[Path]) -> dict[str, list[Path]]:
     """Return the text files by folder; others, and folders without any, go to the lists."""
     found = {}
-    for folder in _folders(directory):
-        files = [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    for folder in subfolders(directory):
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
         # Those of 20 Newsgroups have no suffix, but numbers for names.
         texts = [file for file in files if file.suffix.lower() == ".txt"] or [file for file in files if not file.suffix]
         others += [file for file in files if file not in set(texts)]

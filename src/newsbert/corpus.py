@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newsbert import cached, row_columns
-from newsbert.class_folders import SPLIT_NAMES
+from newsbert.class_folders import find_split
 from newsbert.errors import DataError
 from newsbert.evaluation import IntArray
 from newsbert.ragged import Ragged, RaggedWriter, mapped
-from newsbert.row_columns import ID
+from newsbert.row_columns import ID, show_names
 from newsbert.rows import Row
 from newsbert.sources import Columns, Source
 from newsbert.terminal import has_controls
@@ -25,7 +25,9 @@ from newsbert.text import CLEANING_RULES, join
 
 Labels = NDArray[np.int32]
 
-_FORMAT = 3
+_FORMAT = 4
+_NO_SPLIT = -1
+_SHOWN_CHARS = 80
 _WRITTEN_ROWS = 4096
 _LIKE_MISSING = {"na", "n/a", "#n/a", "null", "none", "\\n", "-", "--", "?"}
 _TEXTS, _LABELS, _DIGESTS, _ABOUT = "texts", "labels.bin", "digests.bin", "about.json"
@@ -91,10 +93,9 @@ def _write(
     directory.mkdir()
     ids = _LabelIds(label_names, source)
     split_column = row_columns.find(source.columns(), "split") if list(source.splits) == [""] else None
-    by_column = split_column is not None
     label_ids, codes = array("i"), array("b")
     left_out = dict.fromkeys(source.splits, 0)
-    names, divided = list(source.splits), by_column
+    names, others = list(source.splits), Counter[str]()
     texts: list[bytes] = []
     faults = Faults()
     with RaggedWriter(directory / _TEXTS, np.uint8) as writer, (directory / _DIGESTS).open("wb") as digests:
@@ -114,12 +115,11 @@ def _write(
                 texts.append(encoded)
                 label_ids.append(label)
                 digests.write(hashlib.blake2b(encoded, digest_size=16).digest())
-                if divided:
-                    name = SPLIT_NAMES.get(str(row.get(str(split_column), "")).strip().lower())
-                    divided = name is not None
-                    if name is not None and name not in names:
-                        names.append(name)
-                    codes.append(names.index(name) if name is not None else 0)
+                if split_column is not None:
+                    name = find_split(row.get(split_column))
+                    others.update([str(row.get(split_column))] if name is None else [])
+                    names += [name] if name is not None and name not in names else []
+                    codes.append(_NO_SPLIT if name is None else names.index(name))
                 else:
                     codes.append(code)
                 if len(texts) == _WRITTEN_ROWS:
@@ -128,13 +128,14 @@ def _write(
         writer.extend(texts)
     faults.check()
     found = np.frombuffer(codes, np.int8) if codes else np.empty(0, np.int8)
-    if by_column and not (divided and "train" in names):
-        found, names = np.zeros_like(found), [""]
+    if split_column is not None and "train" not in names:
+        found, names, others = np.zeros_like(found), [""], Counter()
     final, order = ids.final()
     (directory / "splits.bin").write_bytes(found.tobytes())
     (directory / _LABELS).write_bytes(order[np.frombuffer(label_ids, np.int32)].tobytes() if label_ids else b"")
     notes = [*source.notes(), *notes, *ids.notes()]
     notes += [left_out_note(count) for count in left_out.values() if count]
+    notes += other_splits_note(others)
     about = {"splits": names, "label_names": final, "notes": notes}
     (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
@@ -142,6 +143,14 @@ def _write(
 def left_out_note(count: int) -> str:
     """Return what is said of rows that cannot be used."""
     return f"{count} row{'' if count == 1 else 's'} without text or label {'was' if count == 1 else 'were'} left out"
+
+
+def other_splits_note(others: Counter[str]) -> list[str]:
+    """Return what is said of rows of no split that is known, by what stands in their column."""
+    if not others:
+        return []
+    named = ", ".join(_counted(name[:_SHOWN_CHARS], count) for name, count in others.most_common(3))
+    return [f"rows of other splits than train, validation and test are left out: {named}"]
 
 
 class FaultyRowError(Exception):
@@ -280,7 +289,7 @@ class _LabelIds:
             ids = f"ids {self._first_id} to {self._first_id + len(self._names) - 1}"
             raise FaultyRowError(
                 "an unknown label",
-                f"column {column!r}: unknown label {value!r}; known are {', '.join(self._names)} ({ids})",
+                f"column {column!r}: unknown label {value!r:.80}; known are {show_names(self._names)} ({ids})",
                 "name every label with --labels, in the order of their ids",
             )
         return self._known[value]

@@ -158,12 +158,14 @@ class _Drawing:
             raise DataError("there are no rows to train on", "give some labelled rows for every class")
         if (counts > 0).sum() == 1:
             only = names[int(counts.argmax())]
-            raise DataError(f"all {len(rows)} rows have the label {only!r}", "a classifier needs two classes or more")
+            raise DataError(
+                f"all {len(rows)} rows have the label {only!r:.80}", "a classifier needs two classes or more"
+            )
         for name, count in zip(names, counts.tolist(), strict=True):
             if count < least:
                 said = {0: "no row", 1: "only one row"}.get(count, f"only {count} rows")
                 raise DataError(
-                    f"the class {name!r} has {said}, and training needs {least}",
+                    f"the class {name!r:.80} has {said}, and training needs {least}",
                     "add rows for it or leave the class out; every class needs a row to train, validate and test on",
                 )
 

@@ -10,6 +10,8 @@ from newsbert.row_columns import normalize, show_names
 from newsbert.row_lines import Fault, Lines, Sized, Tally
 
 _FIELD_CHARS = 64 << 20  # beyond that, a quote was not closed: the rest of a large file is not to be held in memory
+_SURPLUS = "quote fields that hold the delimiter, a quote or a line break"
+_SURPLUS_TABS = "take tabs and line breaks out of fields, or write the file as csv with such fields in quotes"
 _UNCLOSED = ("unexpected end of data", f"field larger than field limit ({_FIELD_CHARS})")
 
 
@@ -58,11 +60,7 @@ def read(path: Path, dialect: Dialect, lines: Lines, tally: Tally) -> Iterator[S
             )
         elif len(fields) < len(header) or any(fields[len(header) :]):
             reason = f"{len(fields)} fields, but the header has {len(header)}"
-            hint_of_row = "quote fields that hold the delimiter, a quote or a line break"
-            yield (
-                lines.fault(reason, hint_of_row if dialect.quotechar else f"{hint_of_row}, and name the file .csv"),
-                lines.size,
-            )
+            yield lines.fault(reason, _SURPLUS if dialect.quotechar else _SURPLUS_TABS), lines.size
         else:
             tally.multiline += len(lines.taken) > 1
             tally.trailing += len(fields) > len(header)

@@ -20,14 +20,15 @@ Source: Zhang, Zhao, LeCun, "Character-level convolutional networks for text cla
 (AG News, Amazon, DBpedia, Yelp) all have it.
 """
 
-_HEAD_RECORDS = 1000
-_SNIFFED_RECORDS = 50
+_HEAD_RECORDS = 20_000
 _DELIMITERS = {",": "','", ";": "';'", "\t": "tabs", "|": "'|'"}
 _MAJORITY = 0.5
 """Of the first records, which have as many fields as the header."""
 _ALMOST_ALL = 0.9
-_MAX_TITLE_LINES = 10
-"""Lines that may stand before the header."""
+_MAX_TITLES = 10
+"""Records that may stand before the header."""
+_ROW_WORDS = 4
+"""A cell of as many words is rather a text than the name of a column."""
 
 _CLASS = re.compile(r"[1-9][0-9]{0,2}")
 _FEW_CLASSES, _MAX_CLASSES = 5, 200
@@ -38,6 +39,7 @@ _MIN_RECORDS = 4
 """Of fewer, a label that stands twice says nothing of the first line."""
 
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_ESCAPED_QUOTE = re.compile(r'(?<!\\)((?:\\\\)*)\\"')
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Dialect:
     Attributes:
         delimiter: What stands between fields.
         quotechar: What a field is put in that holds a delimiter or a line break; nothing where a quote is a character.
-        escapechar: What stands before a quote in such a field, where it is not another quote.
+        escapes_quotes: Whether a backslash stands before a quote in such a field, and not another quote.
         skipinitialspace: Whether a blank after a delimiter is none of the field.
         skipped_lines: How many lines stand before the header.
         header: The columns, where the file has no header or one that lacks a name.
@@ -57,7 +59,7 @@ class Dialect:
 
     delimiter: str
     quotechar: str | None = '"'
-    escapechar: str | None = None
+    escapes_quotes: bool = False
     skipinitialspace: bool = False
     skipped_lines: int = 0
     header: tuple[str, ...] | None = None
@@ -71,53 +73,165 @@ class Dialect:
 
     def reader(self, lines: Iterable[str]) -> Any:
         """Return a reader of the records in lines."""
+        if self.escapes_quotes:  # not csv's `escapechar`, which takes every backslash for one
+            lines = (_ESCAPED_QUOTE.sub(r'\1""', line) for line in lines)
         return csv.reader(
             lines,
             delimiter=self.delimiter,
             quotechar=self.quotechar,
             quoting=csv.QUOTE_NONE if self.quotechar is None else csv.QUOTE_MINIMAL,
-            escapechar=self.escapechar,
             skipinitialspace=self.skipinitialspace,
             strict=True,
         )
 
 
-def find(named: str, text: str, newline: str) -> Dialect:
+@dataclass(frozen=True)
+class _Reading:
+    """The beginning of a file as a dialect reads it.
+
+    Attributes:
+        dialect: The dialect.
+        records: The header and what follows.
+        agreement: How many of the records have as many fields as the header, as a ratio.
+        num_titles: How many records stand before the header.
+        num_faulty: How many records cannot be read.
+    """
+
+    dialect: Dialect
+    records: list[list[str]]
+    agreement: float
+    num_titles: int
+    num_faulty: int
+
+    @classmethod
+    def of(cls, dialect: Dialect, lines: Sequence[str], complete: bool) -> "_Reading":
+        """Read the first records; the last one of a text that is not complete is left out."""
+        records: list[list[str]] = []
+        begins: list[int] = []
+        num_faulty, is_faulty = 0, False
+        reader = dialect.reader(lines)
+        while len(records) < _HEAD_RECORDS:
+            begin = reader.line_num
+            try:
+                record = next(reader)
+                is_faulty = False
+            except csv.Error:
+                num_faulty, is_faulty = num_faulty + 1, True
+                continue
+            except StopIteration:
+                if not complete and is_faulty:
+                    num_faulty -= 1
+                elif not complete:
+                    del records[-1:]
+                break
+            if record:
+                records.append(record)
+                begins.append(begin)
+        num_titles = _count_titles(records)
+        if num_titles:
+            dialect = replace(dialect, skipped_lines=dialect.skipped_lines + begins[num_titles])
+        records = records[num_titles:]
+        width = len(records[0]) if records else 0
+        same = sum(len(record) >= width and not any(record[width:]) for record in records)
+        same = len(records) if _lacks_name(records) else same
+        agreement = same / (len(records) + num_faulty) if width > 1 else 0.0
+        return cls(dialect, records, agreement, num_titles, num_faulty)
+
+
+def find(named: str, text: str, newline: str, complete: bool) -> Dialect:
     r"""Find the dialect of a text.
 
     Args:
         named: `csv` or `tsv`, as the file's name tells.
         text: The file's beginning, in whole lines.
         newline: What ends a line: `\n` or `\r`.
+        complete: Whether that is the whole file.
     """
     lines = split_lines(text, newline)
     notes = []
-    skipped, delimiter = 0, ""
-    match = re.fullmatch(r"sep=(.)\s*", lines[0], re.IGNORECASE) if lines else None
-    if match:  # for Excel
-        delimiter, skipped = match[1], 1
-        notes.append("its first line names the delimiter")
     order = sorted(_DELIMITERS, key=lambda candidate: candidate != ("\t" if named == "tsv" else ","))
-    dialect = Dialect(delimiter or _delimiter(lines[skipped:], order))
+    delimiters, skipped = order, 0
+    match = re.fullmatch(r'"?sep ?= ?(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
+    if match:  # for Excel
+        delimiters, skipped = [match[1]], 1
+        notes.append("its first line names the delimiter")
+    lines = lines[skipped:]
+    candidates = [
+        Dialect(delimiter, quotechar, escapes, skipped_lines=skipped)
+        for delimiter in delimiters
+        for quotechar, escapes in _quotes(delimiter, lines, text)
+    ]
+    reading = _choose([_Reading.of(candidate, lines, complete) for candidate in candidates])
+    dialect = reading.dialect
+    if any(re.fullmatch(r'\s+"[^"]*"', cell) for record in reading.records for cell in record[1:]):
+        spaced = _Reading.of(replace(dialect, skipinitialspace=True, skipped_lines=skipped), lines, complete)
+        if dialect.quotechar == '"' and spaced.num_faulty <= reading.num_faulty:
+            reading, dialect = spaced, spaced.dialect
     if dialect.delimiter != order[0]:
         notes.append(f"{_DELIMITERS.get(dialect.delimiter, repr(dialect.delimiter))} between fields")
-    titles = _title_lines(lines[skipped:], dialect)
-    if any(line.strip() for line in lines[skipped : skipped + titles]):
-        notes.append(f"{titles} line{'' if titles == 1 else 's'} before the header left out")
-    skipped += titles
-    dialect = _with_quotes(replace(dialect, skipped_lines=skipped), lines[skipped:])
-    if named == "tsv" and dialect.delimiter == "\t" and dialect.quotechar:
+    count = dialect.skipped_lines - skipped
+    if any(line.strip() for line in lines[:count]):
+        notes.append(f"{count} line{'' if count == 1 else 's'} before the header left out")
+    if dialect.delimiter == "\t" and dialect.quotechar == '"':
         notes.append("fields in quotes")
     elif dialect.quotechar == "'":
         notes.append("fields in single quotes")
-    if dialect.escapechar:
-        notes.append(f"{dialect.escapechar!r} before quotes in fields".replace("\\\\", "\\"))
-    records = _records(lines[skipped:], dialect, _HEAD_RECORDS)
-    header, said = _missing_header(records)
-    replaces = header is None and _lacks_name(records)
+    if dialect.escapes_quotes:
+        notes.append("'\\' before quotes in fields")
+    header, said = _missing_header(reading.records)
+    replaces = header is None and _lacks_name(reading.records)
     if replaces:
-        header, said = ("Unnamed: 0", *records[0]), ["the header has no name for the first column"]
+        header, said = ("Unnamed: 0", *reading.records[0]), ["the header has no name for the first column"]
     return replace(dialect, header=header, replaces_header=replaces, notes=(*notes, *said))
+
+
+def _quotes(delimiter: str, lines: Sequence[str], text: str) -> list[tuple[str | None, bool]]:
+    """Return what may enclose fields: characters, and whether backslashes stand before them in fields."""
+    field = "'(?:[^']|'')*'"
+    if lines and re.fullmatch(rf"\s*{field}(?:{re.escape(delimiter)} ?{field})+\s*", lines[0]):
+        return [("'", False)]
+    quotes: list[tuple[str | None, bool]] = [(None, False)] if delimiter == "\t" else []
+    return [*quotes, ('"', False), *([('"', True)] if '\\"' in text else [])]
+
+
+def _choose(readings: Sequence[_Reading]) -> _Reading:
+    """Return the reading in which most records have as many fields as the header; of equal ones, the first.
+
+    One whose header is in the first line goes before those with lines above it.
+    """
+    best = max(readings, key=lambda reading: (reading.agreement, not reading.num_titles))
+    if best.agreement <= _MAJORITY:
+        return readings[0]
+    if best.dialect.quotechar is None:
+        quoted = next(
+            reading
+            for reading in readings
+            if reading.dialect.delimiter == best.dialect.delimiter and reading.dialect.quotechar == '"'
+        )
+        if quoted.agreement == best.agreement and _quotes_enclose(best, quoted):
+            return quoted
+    return best
+
+
+def _quotes_enclose(plain: _Reading, quoted: _Reading) -> bool:
+    """Return whether quotes enclose fields of a file with tabs, as pandas, R and Excel write it, not IANA's definition.
+
+    Args:
+        plain: The file, a quote being a character.
+        quoted: The file, quotes enclosing fields, with as many fields in its records.
+    """
+    if all(map(_QUOTED.fullmatch, plain.records[0])):
+        return True
+    cells = [cell for record in plain.records for cell in record]
+    opened = [cell for cell in cells if cell.startswith('"')]
+    if not opened or quoted.num_faulty:
+        return False
+    if not all(map(_QUOTED.fullmatch, opened)):
+        return any("\n" in cell for record in quoted.records for cell in record)
+    if any('""' in cell[1:-1] for cell in opened):
+        return True
+    others = [cell for cell in cells if not cell.startswith('"')]
+    return any("," in cell for cell in opened) and not any("," in cell or '"' in cell for cell in others)
 
 
 def split_lines(text: str, newline: str) -> list[str]:
@@ -125,115 +239,27 @@ def split_lines(text: str, newline: str) -> list[str]:
     return re.findall(rf"[^{newline}]*{newline}|[^{newline}]+", text)
 
 
-def _records(lines: Iterable[str], dialect: Dialect, most: int) -> list[list[str]]:
-    """Return the first records of lines, without blank ones, as far as they can be read."""
-    return [record for record in _read(lines, dialect, most) if record]
-
-
-def _read(lines: Iterable[str], dialect: Dialect, most: int) -> list[list[str] | None]:
-    """Return the first records of lines, without blank lines, and nothing for each that cannot be read."""
-    found: list[list[str] | None] = []
-    reader = dialect.reader(lines)
-    while len(found) < most:
-        try:
-            record = next(reader)
-        except csv.Error:
-            found.append(None)
-            continue
-        except StopIteration:
-            break
-        found += [record] if record else []
-    return found
-
-
-def _delimiter(lines: Sequence[str], order: Sequence[str]) -> str:
-    """Return the delimiter by which all first records, or else most, have as many fields as the header: two or more.
-
-    Lines before the header are those without the delimiter.
-    """
-    agreeing: dict[str, float] = {}
-    for delimiter in order:
-        records = _records(lines, Dialect(delimiter, None if delimiter == "\t" else '"'), _SNIFFED_RECORDS)
-        if records and not _names(re.split(r"[,;\t|]", lines[0])):
-            titles = next((i for i, record in enumerate(records[:_MAX_TITLE_LINES]) if len(record) > 1), 0)
-            records = records[titles:]
-        width = len(records[0]) if records else 0
-        if width > 1:
-            same = [not any(record[width:]) and len(record) >= width for record in records]
-            agreeing[delimiter] = sum(same) / len(same)
-    best = max(agreeing.values(), default=0.0)
-    if best <= _MAJORITY:
-        return order[0]
-    return next(delimiter for delimiter, ratio in agreeing.items() if ratio == best)
-
-
-def _title_lines(lines: Sequence[str], dialect: Dialect) -> int:
-    """Return how many lines stand before the header: comments, a title, blank cells."""
-    blank = next((place for place, line in enumerate(lines) if line.strip()), 0)
-    above: list[list[str]] = []
-    for line in lines[: _MAX_TITLE_LINES + 1]:
-        cells = next(iter(_records([line], dialect, 1)), [])
-        if _names(cells):  # they tell the header from comments with as many delimiters
-            are_titles = all((cells[:1] and cells[0].startswith("#")) or _is_title(cells) for cells in above)
-            return len(above) if are_titles else blank
-        above.append(cells)
-    widths = Counter(len(record) for record in _records(lines, dialect, _SNIFFED_RECORDS))
+def _count_titles(records: Sequence[Sequence[str]]) -> int:
+    """Return how many records stand before the header: comments, a title, blank cells."""
+    widths = Counter(len(record) for record in records)
     width = max(widths, key=lambda width: (widths[width], width), default=0)
-    for titles, cells in enumerate(above):
-        if not _is_title(cells) and not (cells[0].startswith("#") and len(cells) != width):
-            return titles if width > 1 and widths.total() > titles + 1 else blank
-    return blank
+    if width < 2:
+        return 0
+    names = [sum(normalize(cell) in KNOWN_NAMES for cell in record) for record in records[: _MAX_TITLES + 1]]
+    if not names[0] and max(names) > 1:
+        return next(place for place, count in enumerate(names) if count > 1)
+    for place, record in enumerate(records[: _MAX_TITLES + 1]):
+        if names[place] or not _is_title(record, width):
+            return place if len(records) > place + 1 else 0
+    return 0
 
 
-def _is_title(cells: Sequence[str]) -> bool:
-    """Return whether a record has one cell, or only one that is not blank."""
-    return len(cells) < 2 or (len(cells) > 2 and sum(1 for cell in cells if cell.strip()) < 2)
-
-
-def _names(cells: Iterable[str]) -> bool:
-    """Return whether one of the cells is a name that columns of texts or labels often have."""
-    return any(normalize(cell.strip().strip("'\"")) in KNOWN_NAMES for cell in cells)
-
-
-def _with_quotes(dialect: Dialect, lines: Sequence[str]) -> Dialect:
-    """Return the dialect with what quotes mean in it."""
-    if dialect.delimiter == "\t" and not _quotes_enclose(dialect, lines):
-        return replace(dialect, quotechar=None)
-    records = _records(lines, dialect, _HEAD_RECORDS)
-    if not records:
-        return dialect
-    if sum(any(re.match(r'\s+"', cell) for cell in record) for record in records) > len(records) * _MAJORITY:
-        dialect = replace(dialect, skipinitialspace=True)
-    elif re.fullmatch(rf"'[^']*'(?:{re.escape(dialect.delimiter)} ?'[^']*')+\s*", lines[0]):
-        dialect = replace(dialect, quotechar="'", skipinitialspace=f"{dialect.delimiter} '" in lines[0])
-    quoted = f"\\{dialect.quotechar}"
-    if any(quoted in line for line in lines):
-        escaped = replace(dialect, escapechar="\\")
-        faulty = [_read(lines, candidate, _HEAD_RECORDS).count(None) for candidate in (dialect, escaped)]
-        if faulty[1] < faulty[0]:
-            return escaped
-    return dialect
-
-
-def _quotes_enclose(dialect: Dialect, lines: Sequence[str]) -> bool:
-    """Return whether quotes enclose fields of a file with tabs, as pandas and R write it, not IANA's definition.
-
-    They do if the lines are records only so, or if all that begin with one are whole, and hold what needs them.
-    """
-    plain, quoted = (_records(lines, replace(dialect, quotechar=char), _HEAD_RECORDS) for char in (None, '"'))
-    faulty = _read(lines, dialect, _HEAD_RECORDS).count(None)
-    if not plain or not quoted:
-        return False
-    if all(map(_QUOTED.fullmatch, plain[0])):
-        return True
-    opened = [cell for record in plain for cell in record if cell.startswith('"')]
-    width = len(quoted[0])
-    whole = not faulty and all(len(record) == width for record in quoted)
-    if not whole or not opened:
-        return False
-    if any(len(record) != width for record in plain):
-        return True
-    return all(map(_QUOTED.fullmatch, opened)) and any('""' in cell[1:-1] for cell in opened)
+def _is_title(record: Sequence[str], width: int) -> bool:
+    """Return whether a record is none of a table: one cell of several words, a comment, or blank but for one cell."""
+    filled = [cell for cell in record if cell.strip()]
+    if len(filled) < 2:
+        return not filled or len(record) > 2 or (len(record) == 1 and (" " in filled[0] or filled[0].startswith("#")))
+    return record[0].startswith("#") and len(record) != width
 
 
 def _lacks_name(records: Sequence[Sequence[str]]) -> bool:
@@ -241,8 +267,8 @@ def _lacks_name(records: Sequence[Sequence[str]]) -> bool:
     if len(records) < 2:
         return False
     width = len(records[0]) + 1
-    numbers = [record[0] for record in records[1:] if len(record) == width and record[0].strip().isdigit()]
-    return len(numbers) == len(set(numbers)) and len(numbers) > _ALMOST_ALL * (len(records) - 1)
+    rows = [record for record in records[1:] if len(record) == width and record[0].strip().isdigit() and record[-1]]
+    return len({row[0] for row in rows}) == len(rows) > _ALMOST_ALL * (len(records) - 1)
 
 
 def _missing_header(records: Sequence[Sequence[str]]) -> tuple[tuple[str, ...] | None, list[str]]:
@@ -254,8 +280,6 @@ def _missing_header(records: Sequence[Sequence[str]]) -> tuple[tuple[str, ...] |
         example = " (AG News's are World,Sports,Business,Sci/Tech)" if len(first) == 3 else ""
         said = f"--labels names the classes 1, 2, … in their order{example}"
         return CLASS_HEADERS[len(first)], [_no_header(CLASS_HEADERS[len(first)]), said]
-    if _names(first):
-        return None, []
     others = [record for record in records[1:] if list(record) != list(records[0])]
     columns = [[record[place].strip() for record in others if len(record) > place] for place in range(len(first))]
     for cell, below in zip(first, columns, strict=True):
@@ -264,6 +288,9 @@ def _missing_header(records: Sequence[Sequence[str]]) -> tuple[tuple[str, ...] |
                 header = tuple(str(number) for number in range(1, len(first) + 1))
                 return header, [_no_header(header)]
             return None, [f"the first line is taken for the header, though {cell!r:.40} stands below it, too"]
+    text = next((cell for cell in first if len(cell.split()) >= _ROW_WORDS), None)
+    if text is not None and not {normalize(cell) for cell in first} & KNOWN_NAMES:
+        return None, [f"the first line is taken for the header, though it has {text!r:.40}"]
     return None, []
 
 
@@ -272,11 +299,16 @@ def _no_header(columns: Sequence[str]) -> str:
 
 
 def _counts_classes(records: Sequence[Sequence[str]]) -> bool:
-    """Return whether the first fields count classes from 1, but for a few."""
+    """Return whether the first fields count classes from 1, but for a few, and not the rows."""
     values = [record[0].strip() for record in records]
     most = max(_FEW_CLASSES, min(_MAX_CLASSES, len(records) // 2))
     faulty = [value for value in values if not (_CLASS.fullmatch(value) and int(value) <= most)]
-    return values[0] not in faulty and len(faulty) <= len(values) * _MAX_FAULTY and not records[0][-1].strip().isdigit()
+    return (
+        values[0] not in faulty
+        and len(faulty) <= len(values) * _MAX_FAULTY
+        and not records[0][-1].strip().isdigit()
+        and values != [str(number) for number in range(1, len(values) + 1)]
+    )
 
 
 def _resembles(cell: str, below: Sequence[str]) -> bool:

@@ -19,8 +19,11 @@ from newsbert.dialect import Dialect
 from newsbert.errors import DataError, UsageError
 from newsbert.terminal import has_controls
 
+_MAGIC_BYTES = 512
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
 _HEAD_BYTES = 1 << 20
+CRCRLF = "\r\r\n"
+"""What a program for Windows writes where it makes `\r\n` of the `\n` of a `\r\n`."""
 _BOMS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
@@ -57,7 +60,7 @@ class FileForm:
         compression: `gzip`, `zip` or nothing.
         member: The file in a zip archive.
         encoding: Python's name of it.
-        newline: What ends a line, `\n` (after a `\r`, too) or `\r`.
+        newline: What ends a line, `\n` (after a `\r`, too), `\r` or `CRCRLF`.
         dialect: Of csv and tsv.
         notes: What of it is not plain.
     """
@@ -83,6 +86,9 @@ def format_of(path: Path) -> str:
     if suffix not in FORMATS:
         if path.name.lower().endswith(".zip") and (member := _member(path)):
             return format_of(Path(member))
+        if path.is_file():
+            with path.open("rb") as opened_file:
+                _refuse_others(path, opened_file.read(_MAGIC_BYTES))
         raise UsageError(
             f"{str(path)!r} is of no known format", f"name it .{', .'.join(FORMATS)}, or one of these with .gz or .zip"
         )
@@ -104,6 +110,8 @@ def inspect(path: Path) -> FileForm:
         complete = len(content) < _HEAD_BYTES
     _refuse_others(path, content)
     notes = []
+    if not compression and path.name.lower().endswith((".gz", ".zip")):
+        notes.append("not packed")
     if compression and not path.name.lower().endswith({"gzip": ".gz", "zip": ".zip"}[compression]):
         notes.append(f"unpacked with {compression}")
     if content.startswith(b"PAR1") or named == "parquet":
@@ -114,15 +122,17 @@ def inspect(path: Path) -> FileForm:
         notes.append(f"{encoding.upper()[:6]} text")
     text = content.decode(encoding, "replace")
     newline = _newline(text)
-    if newline == "\r":
-        notes.append("lines end with CR")
+    if newline != "\n":
+        notes.append("lines end with " + newline.replace("\r", "CR ").replace("\n", "LF").strip())
+    if newline == CRCRLF:
+        text = text.replace(CRCRLF, "\n")
     if not complete:
-        text = text[: text.rfind(newline) + 1] or text
+        text = text[: text.rfind(newline[-1]) + 1] or text
     text = re.sub("(?m)^\ufeff+", "", text)  # of files that were joined
     format_ = _content_format(named, text, complete)
     if format_ != named:
         notes.append({"json": "a JSON document", "jsonl": "JSON lines"}[format_])
-    found = None if format_ in {"json", "jsonl"} else dialect.find(named, text, newline)
+    found = None if format_ in {"json", "jsonl"} else dialect.find(named, text, newline[-1], complete)
     return FileForm(
         format_ if found is None else "csv",
         compression,
@@ -169,7 +179,7 @@ def _compression(path: Path) -> tuple[str, str]:
         return "gzip", ""
     if magic == b"PK\x03\x04":
         return "zip", _member(path)
-    return ("gzip", "") if path.name.lower().endswith(".gz") else ("", "")
+    return "", ""
 
 
 def _member(path: Path) -> str:
@@ -185,6 +195,8 @@ def _member(path: Path) -> str:
     if "[Content_Types].xml" in names:
         raise DataError(f"{path} is an Office document", "save it as CSV UTF-8 in Excel or LibreOffice")
     names = [name for name in names if not re.search(r"^__MACOSX/|(^|/)\.[^/]*$", name)]
+    of_rows = [name for name in names if Path(name).suffix.lower().lstrip(".") in FORMATS]
+    names = of_rows if len(of_rows) == 1 else names
     if len(names) != 1:
         held = row_columns.show_names(names) or "nothing"
         raise DataError(
@@ -237,10 +249,10 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _newline(text: str) -> str:
-    r"""Return what ends the first line that is not in quotes: `\r` as on an old Mac, or else `\n`."""
-    for part in re.finditer(r'"[^"]*"|\r\n|\r|\n', text):
-        if part[0] in {"\r", "\r\n", "\n"}:
-            return "\r" if part[0] == "\r" else "\n"
+    r"""Return what ends the first line that is not in quotes: `\r` as on an old Mac, `\r\r\n`, or else `\n`."""
+    for part in re.finditer(r'"[^"]*"|\r\r\n|\r\n|\r|\n', text):
+        if not part[0].startswith('"'):
+            return part[0] if part[0] in {"\r", CRCRLF} else "\n"
     return "\r" if "\r" in text and "\n" not in text else "\n"
 
 

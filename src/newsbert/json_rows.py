@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.errors import DataError
-from newsbert.row_columns import show_names
+from newsbert.row_columns import KNOWN_NAMES, normalize, show_names
 from newsbert.row_lines import Fault, Lines, Row, Sized
 
 
@@ -101,6 +101,13 @@ def _items(path: Path, document: Any, notes: list[str]) -> list[Any]:
         if outer and not inner:
             notes.append("its values are rows")
             return values
+        outer, inner = (any(normalize(name) in KNOWN_NAMES for name in names) for names in (document, values[0]))
+        if outer and not inner:
+            notes.append("its values are columns")
+            return [{name: column[key] for name, column in document.items()} for key in values[0]]
+        if inner and not outer:
+            notes.append("its values are rows")
+            return values
     raise DataError(f"{path}: expected a list of objects, got an object with {show_names(list(document))}", hint)
 
 
@@ -122,6 +129,10 @@ def _parse(content: str) -> Any:
         return json.loads(content)
     except json.JSONDecodeError as error:
         hint = "write an object a line, and name the file .jsonl" if error.msg == "Extra data" else "mend it"
+        if not content.lstrip().startswith(("{", "[")):
+            hint = "if it is csv, name the file .csv"
+        elif content.strip() in {"{", "["}:
+            hint = "write an object a line, or name the file .json if it is one document"
         raise _NoRowError(f"not valid JSON: {error.msg}", hint, error.lineno if error.lineno > 1 else None) from error
     except ValueError as error:  # a number of more digits than Python turns into an int
         raise _NoRowError(f"not readable JSON: {error}", "mend it", None) from error

@@ -3,11 +3,12 @@
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from newsbert import corpus, row_columns
-from newsbert.class_folders import SPLIT_NAMES
+from newsbert.class_folders import find_split
 from newsbert.corpus import Faults, FaultyRowError
 from newsbert.errors import DataError
 from newsbert.row_columns import ID
@@ -70,7 +71,8 @@ def labelled(
     if source.has_class_names and source.first_id == 0:
         known.setdefault(-1, -1)  # the Hub's rows without a label
     known[""] = -1
-    parts = _by_split_column(source)
+    parts, others = _by_split_column(source)
+    notes += corpus.other_splits_note(others)
     for split in ("test", "validation", "train", ""):
         if split not in parts:
             continue
@@ -115,7 +117,7 @@ def _labels(
     """
     values: list[int | str] = []
     faults = Faults()
-    names = ", ".join(name for name in known if isinstance(name, str) and name)
+    names = row_columns.show_names([name for name in known if isinstance(name, str) and name])
     for number, row in enumerate(rows, 1):
         try:
             value = corpus.label_of(row, column)
@@ -126,7 +128,7 @@ def _labels(
             name = numbered.get(value, value) if isinstance(value, int) else value
             fault = FaultyRowError(
                 "an unknown label",
-                f"column {column!r}: the model has no label {name!r}; it has {names}",
+                f"column {column!r}: the model has no label {name!r:.80}; it has {names}",
                 "leave such rows out, or name the integer labels in their order with --labels",
             )
             faults.add(where(number), fault)
@@ -135,15 +137,20 @@ def _labels(
     return values
 
 
-def _by_split_column(source: Source) -> dict[str, Callable[[], Iterable[Row]]]:
-    """Return rows by split: of a file, by its `split` column, if it has one that names splits and nothing else."""
+def _by_split_column(source: Source) -> tuple[dict[str, Callable[[], Iterable[Row]]], Counter[str]]:
+    """Return rows by split, of a file by its `split` column, and what stands there for how many rows of no split."""
     column = row_columns.find(source.columns(), "split")
+    others: Counter[str] = Counter()
     if list(source.splits) != [""] or column is None:
-        return {name: split.rows for name, split in source.splits.items()}
+        return {name: split.rows for name, split in source.splits.items()}, others
     rows = list(source.splits[""].rows())
     divided: dict[str, list[Row]] = {}
     for row in rows:
-        divided.setdefault(SPLIT_NAMES.get(str(row.get(column, "")).strip().lower(), ""), []).append(row)
-    if "train" not in divided or "" in divided:
-        divided = {"": rows}
-    return {name: functools.partial(iter, part) for name, part in divided.items()}
+        name = find_split(row.get(column))
+        if name is None:
+            others[str(row.get(column))] += 1
+        else:
+            divided.setdefault(name, []).append(row)
+    if "train" not in divided:
+        divided, others = {"": rows}, Counter()
+    return {name: functools.partial(iter, part) for name, part in divided.items()}, others

@@ -1,8 +1,10 @@
 """Which columns of rows hold title, text and label, and what a cell of them says."""
 
+import itertools
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +14,7 @@ from newsbert.terminal import has_controls
 from newsbert.text import clean
 
 NAMES_OF_TEXTS = ("text", "content", "body", "sentence", "headline", "title", "description")
-NAMES_OF_LABELS = ("label", "category", "class", "topic", "target", "sentiment")
+NAMES_OF_LABELS = ("label", "category", "class", "topic", "target", "sentiment", "stars", "rating", "score")
 """Names of columns in the order in which they are guessed."""
 
 KNOWN_NAMES = {
@@ -50,8 +52,11 @@ _MISSING = {"", "nan", "<na>"}
 """What stands in an empty cell that pandas has written; `None` and `null` may be names of classes."""
 UNREADABLE = b"\xff"
 """What stands for a cell of a parquet file that Python cannot hold, such as a date beyond its years."""
-_INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")
-"""Soft hyphen, zero-width space, word joiner, byte order mark. Joiners between letters belong to some scripts."""
+_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff]")
+"""Soft hyphen, marks of direction, zero-width space, word joiner, byte order mark.
+
+Joiners between letters belong to some scripts.
+"""
 
 
 def normalize(name: str) -> str:
@@ -101,6 +106,13 @@ def find_all(columns: Sequence[str], names: Iterable[str]) -> Iterable[str]:
     return (found for name in names if (found := find(columns, name)) is not None)
 
 
+def find_named_like(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the first column of one of some names, or whose name ends with such a word: `airline_sentiment`."""
+    last_words = {column: re.split(r"[\s_.-]+", normalize(column))[-1] for column in columns}
+    ending = (column for name in names for column in columns if last_words[column] == name)
+    return next(itertools.chain(find_all(columns, names), ending), None)
+
+
 def text_of(row: Mapping[str, Any], column: str | None) -> str:
     """Return the text in a cell: numbers as they are written, nothing for an empty cell.
 
@@ -132,12 +144,15 @@ def label_of(row: Mapping[str, Any], column: str) -> int | str:
     value = row.get(column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    value = _decode(value)
+    value = _decode(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    if isinstance(value, list) and value:
+        raise ValueError(f"a row has one label, got {len(value)}: {value!r:.80}")
     if isinstance(value, list | dict | bytes):
         raise ValueError(f"a label must be a text or a number, got {value!r:.80}")
-    if has_controls(str(value).strip()):
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", str(value))).strip()
+    if has_controls(text):
         raise ValueError(f"the label {value!r:.80} holds a control character")
-    text = clean(_INVISIBLE.sub("", str(value)), ("unicode", "whitespace"))
+    text = clean(text, ("unicode", "whitespace"))
     if text.lower() in _MISSING:
         return ""
     if text.lower() in _BOOLEANS:
@@ -157,7 +172,8 @@ def _decode(value: object) -> object:
 
 def show_names(columns: Sequence[str]) -> str:
     """Return the names of columns as errors list them: no more, and none longer, than can be read."""
-    names = [name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…" for name in columns[:_MAX_NAMES]]
+    names = [" ".join(name[: _NAME_CHARS + 1].split()) for name in columns[:_MAX_NAMES]]
+    names = [name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…" for name in names]
     return ", ".join(names) + (f" and {len(columns) - _MAX_NAMES} more" if len(columns) > _MAX_NAMES else "")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from newsbert.errors import DataError
-from newsbert.file_form import FileForm
+from newsbert.file_form import CRCRLF, FileForm
 
 Row = dict[str, Any]
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -84,8 +84,9 @@ class Lines:
     def __init__(self, path: Path, opened: BinaryIO, form: FileForm) -> None:
         self._path, self._form = path, form
         errors = "surrogateescape" if form.encoding.startswith("utf-8") else "strict"
-        self._stream = io.TextIOWrapper(opened, form.encoding, errors, form.newline)
-        self._undecodable: tuple[str, str] | None = None
+        self._stream = io.TextIOWrapper(opened, form.encoding, errors, form.newline.removeprefix("\r\r"))
+        self._undecodable: tuple[str, str, str] | None = None
+        self._has_utf8 = False
         self.number = 0
         self.size = 0
         self.taken: list[str] = []
@@ -105,14 +106,19 @@ class Lines:
                 f"{self._path}, behind line {self.number}: not valid {encoding}: {error.reason}", "write the file again"
             ) from error
         self.number += 1
+        if self._form.newline == CRCRLF:
+            line = line.removesuffix(CRCRLF).removesuffix("\n") + "\n"
         if not self.taken:
             line = line.lstrip("\ufeff")  # of files that were joined
         undecoded = None if line.isascii() else _UNDECODED.search(line)
         if undecoded is not None:
             position = len(line[: undecoded.start()].encode("utf-8", "surrogateescape")) + 1
             byte = ord(undecoded[0]) - 0xDC00
-            self._undecodable = f"line {self.number}", f"not valid UTF-8 (byte 0x{byte:02x}, position {position})"
+            reason = f"not valid UTF-8 (byte 0x{byte:02x}, position {position})"
+            self._undecodable = f"line {self.number}", reason, self._conversion(line)
             line = line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        elif not line.isascii():
+            self._has_utf8 = True
         self.taken.append(line)
         self.size += len(line)
         return line
@@ -131,20 +137,24 @@ class Lines:
         """Return what is wrong with the row if it is no UTF-8."""
         if self._undecodable is None:
             return None
-        return Fault(*self._undecodable, _conversion(self._path, self._form), "".join(self.taken))
+        return Fault(*self._undecodable, "".join(self.taken))
 
     def fault(self, reason: str, hint: str, line: int | None = None) -> Fault:
         """Return what is wrong with the row, if not that it is no UTF-8."""
         return self.undecodable() or Fault(f"line {line or self.number}", reason, hint, "".join(self.taken))
 
-
-def _conversion(path: Path, form: FileForm) -> str:
-    """Return the command that makes a file UTF-8, where it is Windows-1252, as Excel writes it."""
-    source = shlex.quote(str(path))
-    plain = path.name
-    command = f"iconv -f windows-1252 -t utf-8 {source}"
-    if form.compression:
-        plain = Path(form.member).name or re.sub(r"\.gz$", "", plain, flags=re.IGNORECASE)
-        unpack = "gzip -dc" if form.compression == "gzip" else "unzip -p"
-        command = f"{unpack} {source} | iconv -f windows-1252 -t utf-8"
-    return f"if it is Windows-1252, as Excel writes it: {command} > {shlex.quote(f'utf8-{plain}')}"
+    def _conversion(self, line: str) -> str:
+        """Return how to make the file UTF-8: by a command, where it may be Windows-1252, as Excel writes it."""
+        if self._has_utf8:
+            return "the lines before it are UTF-8, so mend this one"
+        try:
+            line.encode("utf-8", "surrogateescape").decode("windows-1252")
+        except UnicodeDecodeError:
+            return "write the file anew, in UTF-8"
+        source, plain = shlex.quote(str(self._path)), self._path.name
+        command = f"iconv -f windows-1252 -t utf-8 {source}"
+        if self._form.compression:
+            plain = Path(self._form.member).name or re.sub(r"\.gz$", "", plain, flags=re.IGNORECASE)
+            unpack = "gzip -dc" if self._form.compression == "gzip" else "unzip -p"
+            command = f"{unpack} {source} | iconv -f windows-1252 -t utf-8"
+        return f"if it is Windows-1252, as Excel writes it: {command} > {shlex.quote(f'utf8-{plain}')}"

@@ -5,7 +5,8 @@ A source is opened without reading it: its rows are iterated over when they are 
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
@@ -21,6 +22,8 @@ from newsbert.rows import Row, RowFile
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 SAMPLE = "sample"
+_OF_SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])")
+"""The name of a file in the Hub's layout: `train-00000-of-00002.parquet`."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,11 @@ def _from_directory(path: Path) -> Source:
         }
         return Source(splits, _identity(folders.files()), remarks=folders.notes())
     files = [file for file in sorted(path.iterdir()) if file.is_file() and _has_rows(file)]
-    return _from_files({"": files[0]}) if len(files) == 1 else _from_hub(str(path))
+    if not files and len(inner := class_folders.subfolders(path)) == 1:  # what an archive was unpacked to
+        return _from_directory(inner[0])
+    if files and not any(_OF_SPLIT.match(file.name.lower()) for file in files):
+        return _from_files({"": files[0]}) if len(files) == 1 else _from_parts(path, files)
+    return _from_hub(str(path))
 
 
 def _named_splits(directory: Path) -> dict[str, Path]:
@@ -227,9 +234,29 @@ def _from_files(paths: dict[str, Path]) -> Source:
     return Source(
         splits,
         _identity(list(paths.values())),
-        first_id=1 if first.form.dialect is not None and first.form.dialect.counts_classes else 0,
+        first_id=_first_id(first),
         files=list(files.values()),
     )
+
+
+def _from_parts(directory: Path, paths: Sequence[Path]) -> Source:
+    """Return the rows of several files, such as Spark writes, as those of one."""
+    files = [RowFile(path) for path in paths]
+    names = {column: classes for file in files for column, classes in file.class_names().items()}
+
+    def rows() -> Iterator[Row]:
+        return itertools.chain.from_iterable(file.rows() for file in files)
+
+    def columns() -> list[str]:
+        return list(dict.fromkeys(column for file in files for column in file.columns()))
+
+    notes = [f"the rows of {len(files)} files: {row_columns.show_names([path.name for path in paths])}"]
+    split = Split(rows, columns, str(directory), names)
+    return Source({"": split}, _identity(paths), _first_id(files[0]), files, notes)
+
+
+def _first_id(file: RowFile) -> int:
+    return 1 if file.form.dialect is not None and file.form.dialect.counts_classes else 0
 
 
 def _identity(paths: Sequence[Path]) -> str:

@@ -144,17 +144,19 @@ def _guess_label(values: dict[str, list[object]]) -> str | None:
     possible = [name for name in possible if name not in texts]
     if len(values) < 2 or not possible:
         return None
-    named = list(row_columns.find_all(possible, NAMES_OF_LABELS))
-    return named[0] if named else min(possible, key=lambda name: counts[name])
+    named = row_columns.find_named_like(possible, NAMES_OF_LABELS)
+    return named or min(possible, key=lambda name: counts[name])
 
 
 def _guess_text(values: dict[str, list[object]], columns: Sequence[str]) -> str:
     possible = {name: found for name, found in values.items() if _are_texts(found)}
     if not possible:
-        raise DataError(f"no column holds texts; the columns are: {', '.join(columns)}", "name it with --text-column")
-    named = list(row_columns.find_all(list(possible), NAMES_OF_TEXTS))
+        raise DataError(
+            f"no column holds texts; the columns are: {row_columns.show_names(columns)}", "name it with --text-column"
+        )
+    named = row_columns.find_named_like(list(possible), NAMES_OF_TEXTS)
     means = {name: float(np.mean([len(str(value)) for value in found])) for name, found in possible.items()}
-    return named[0] if named else max(means, key=lambda name: means[name])
+    return named or max(means, key=lambda name: means[name])
 
 
 def _are_texts(values: Sequence[object]) -> bool:

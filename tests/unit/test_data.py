@@ -191,11 +191,15 @@ def test_a_missing_number_in_a_parquet_file_is_no_label(tmp_path: Path) -> None:
     assert (dataset.label_names, dataset.notes) == (("0", "1"), ("6 rows without text or label were left out",))
 
 
-@pytest.mark.parametrize("label", [["a", "b"], {"name": "a"}])
-def test_a_label_that_is_neither_text_nor_number_is_refused(label: object) -> None:
+@pytest.mark.parametrize(
+    ("label", "said"), [(["a", "b"], "a row has one label"), ({"name": "a"}, "a label must be a text or a number")]
+)
+def test_a_label_that_is_neither_text_nor_number_is_refused(label: object, said: str) -> None:
     table = labelled(["a", "b"])
     table[0]["label"] = label
-    refused(table, "a label must be a text or a number", repr(label))
+    refused(
+        table, "a row has one label" if isinstance(label, list) else "a label must be a text or a number", repr(label)
+    )
 
 
 def test_a_label_named_twice_is_a_usage_error() -> None:
@@ -276,7 +280,7 @@ def test_a_file_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
     [
         ("r.csv", b"", "has no rows"),
         ("r.csv", b"text,label\na,b\nb,\xff\n", "line 3: not valid UTF-8"),
-        ("r.csv.gz", b"text,label\n", "broken gzip file"),
+        ("r.csv.gz", b"\x1f\x8btext,label\n", "broken gzip file"),
         ("r.parquet", b"PAR1PAR1", "not a readable parquet file"),
         ("r.jsonl", b'{"text": "a", "label": "b"}\n{', "line 2: not valid JSON"),
     ],

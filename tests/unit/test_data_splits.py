@@ -1,5 +1,6 @@
 """Labelled rows: their splits, rows that are left out, and samples."""
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsbert import data
+from newsbert import labelled as labelled_rows
 from newsbert.errors import UsageError
 from tests.labelled import AG_NEWS, expected, labelled, load_table, pairs, refused, relaxed, write
 
@@ -100,12 +102,27 @@ def test_a_split_column_without_test_rows_has_them_drawn_from_training() -> None
     assert Counter(dataset.test.labels) == {0: 2, 1: 1} or Counter(dataset.test.labels) == {0: 1, 1: 2}
 
 
-@pytest.mark.parametrize("words", [("train", "holdout"), ("home", "away"), ("dev", "test"), ("train", "")])
+@pytest.mark.parametrize("words", [("home", "away"), ("dev", "test")])
 def test_a_column_called_split_that_names_no_splits_is_an_ordinary_column(words: tuple[str, str]) -> None:
     table = [{**row, "split": words[n // 2 % 2]} for n, row in enumerate(labelled(["a", "b"], each=20))]
     dataset = load_table(table)
     assert len(dataset.test) == 4
     assert sorted(pairs(dataset)) == expected(table)
+
+
+@pytest.mark.parametrize("other", ["holdout", "", "unsup"])
+def test_rows_of_other_splits_are_left_out_and_counted(other: str) -> None:
+    table = [{**row, "split": ("train", "test", other)[n % 3]} for n, row in enumerate(labelled(["a", "b"], each=30))]
+    dataset = load_table(table)
+    assert pairs(dataset, "test") == [(row["text"], row["label"]) for row in table[1::3]]
+    assert not {text for text, _ in pairs(dataset)} & {row["text"] for row in table[2::3]}
+    said = f"rows of other splits than train, validation and test are left out: {other!r} (20 rows)"
+    assert said in dataset.notes
+    with tempfile.TemporaryDirectory() as directory:
+        write(Path(directory) / "rows.csv", table)
+        scored = labelled_rows.labelled(f"{directory}/rows.csv", ["a", "b"])
+        assert (len(scored.items), scored.split) == (20, "test")
+        assert said in scored.notes
 
 
 def test_a_directory_of_files_named_after_splits(tmp_path: Path) -> None:

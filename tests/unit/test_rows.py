@@ -283,13 +283,13 @@ def test_only_a_row_of_ag_news_form_is_taken_for_one(first: str) -> None:
         ("r.jsonl", b'{"a": ' + b"9" * 5000 + b"}\n", "line 1: not readable JSON"),
         ("r.jsonl", b"[" * 100_000, "line 1: JSON nested too deep"),
         ("r.json", b'[{"text": "a"},\n {"text": b}]', "line 2: not valid JSON"),
-        ("r.json", b'{"text": {"of": "a"}}', "expected a list of objects"),
+        ("r.json", b'{"of": {"who": "a"}}', "expected a list of objects"),
         ("r.json", b'[{"text": "a"}, "b"]', "item 1: expected an object, got str"),
         ("r.json", b'[\n"\xc3"]', "line 2: not valid UTF-8"),
         ("r.parquet", b"PAR1 but nothing else", "not a readable parquet file"),
         ("r.parquet", b"text,label\na,b\n", "not a readable parquet file"),
-        ("r.csv.gz", b"text,label\na,b\n", "broken gzip file"),
-        ("r.parquet.gz", b"text,label\na,b\n", "Not a gzipped file"),
+        ("r.csv.gz", b"\x1f\x8btext,label\na,b\n", "broken gzip file"),
+        ("r.parquet.gz", b"\x1f\x8btext,label\na,b\n", "broken gzip file"),
     ],
 )
 def test_a_fault_is_named_with_its_place(name: str, content: bytes, complaint: str) -> None:

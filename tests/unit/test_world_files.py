@@ -95,6 +95,11 @@ def _swapped(header: str, **names: str) -> str:
     return "".join(f"{line}\n" for line in [*lines, *(f'{names.get(label, label)},"{text}"' for text, label in ROWS)])
 
 
+def _made(header: str, line: str) -> str:
+    """Return a header and a line for each of 30 numbers, with the labels in turns."""
+    return "".join([f"{header}\n", *(line.format(n=n, label=LABELS[n % 3]) + "\n" for n in range(30))])
+
+
 # name, content, rows by label, what is said of it
 READ: list[tuple[str, str | bytes, dict[str, int], str]] = [
     ("plain.csv", TEXT, EVEN, ""),
@@ -178,6 +183,32 @@ READ: list[tuple[str, str | bytes, dict[str, int], str]] = [
     ("pinyin.csv", TEXT.replace("Headline", "Pānyīn 上").encode("utf-16-le"), EVEN, "UTF-16"),
     ("long.csv", ("text,label\n" + TEXT.partition("\n")[2].replace("Headline", "上海") * 2000).encode("utf-16-le"),
      dict.fromkeys(LABELS, 20000), "UTF-16"),
+    ("lines_first.csv", _swapped("").replace("Headline", "Headline\n"), EVEN, "guessed: the label is in '1'"),
+    ("lines_in_header.csv", _made('id,"Text\n(English)",category', '{n},"Headline {n}",{label}'), EVEN, "guessed"),
+    ("decimals.csv", _made("Überschrift;Kategorie;Preis", "Meldung {n};{label};1,{n}"), EVEN, "';' between fields"),
+    ("dates.csv", _made("Nr|Artikel|Rubrik|Datum", "{n}|Text {n}|{label}|May {n}, 2020"), EVEN, "'|' between fields"),
+    ("sep3.csv", '"sep=;"\n' + TEXT.replace('",', '";').replace("text,", "text;"), EVEN, "names the delimiter"),
+    ("id_trailing.csv", _made("id,text,label", '{n},"Headline {n}",{label},'), EVEN,
+     "30 rows with empty fields beyond the header"),
+    ("null.csv", _made("text,label", r'"He \"{n}\" in C:\new",{label}').replace(",tech", r",\N"),
+     {r"\N": 10, "money": 10, "sport": 10}, r"look like empty cells: '\\N' (10 rows)"),
+    ("both.tsv", _made("text\tlabel", '"Para one\tx\nPara two {n}"\t{label}'), EVEN, "30 rows with a line break"),
+    ("unicode.tsv", _made("text\tlabel", '"Text {n}, of a paper"\t{label}').encode("utf-16"), EVEN, "fields in quotes"),
+    ("apostrophe.csv", _made("'text','label'", "'It''s {n}, fine','{label}'"), EVEN, "single quotes"),
+    ("commas_above.csv", "Export: news, sport\n" + TEXT, EVEN, "1 line before the header left out"),
+    ("pandas_tabs.csv", _made("text\tlabel", '"Para one\nPara two {n}"\t{label}'), EVEN,
+     "tabs between fields, fields in quotes"),
+    ("large.tsv", "text\tlabel\n" + "".join(f'"{"A long paragraph. " * 40}\nHe said ""x"" {n}"\t{LABELS[n % 3]}\n'
+     for n in range(1800)), dict.fromkeys(LABELS, 600), "1800 rows with a line break in a field"),
+    ("crcrlf.csv", TEXT.replace("\n", "\r\r\n"), EVEN, "lines end with CR CR LF"),
+    ("not_packed.csv.gz", TEXT, EVEN, "not packed"),
+    ("readme.zip", _zip(**{"rows_csv": TEXT, "README.md": "# rows"}), EVEN, ""),
+    ("direction.csv", TEXT.replace(",tech", ",tech\u200f"), EVEN, ""),
+    ("nfd.csv", re.sub("(Headline [147],.*),sport", "\\1,cafe\u0301", TEXT).replace(",sport", ",café"),
+     {"café": 10, "money": 10, "tech": 10}, ""),
+    ("one_label.jsonl", "".join(json.dumps(row | {"label": [row["label"]]}) + "\n" for row in JSON), EVEN, ""),
+    ("named_index.json", json.dumps({name: {f"row {n}": row[name] for n, row in enumerate(JSON)} for name in JSON[0]}),
+     EVEN, "its values are columns"),
     ("na.csv", TEXT.replace(",tech", ",NA"), {"NA": 10, "money": 10, "sport": 10}, "'NA' (10 rows)"),
     ("list.csv", json.dumps(JSON), EVEN, "a JSON document"),
     ("tags.json", json.dumps({"text": [row["text"] for row in JSON], "label": [row["label"] for row in JSON],
@@ -206,7 +237,8 @@ def test_a_file_is_read_as_what_it_is(
     notes = [note for note in found.notes if "hundreds" not in note and "macro F1" not in note]
     notes = [note for note in notes if "text of another row" not in note]
     assert (bool(notes), said in "".join(notes)) == (bool(said), True), notes
-    assert len(data.load(str(file)).label_names) == len(counts)
+    loaded = data.load(str(file), text_column=found.text_column, label_column=found.label_column)
+    assert len(loaded.label_names) == len(counts)
 
 
 def _folders(directory: Path) -> None:
@@ -253,6 +285,27 @@ def _capitals(directory: Path) -> None:
         file.rename(file.with_suffix(".TXT"))
 
 
+def _wrapped(directory: Path) -> None:
+    _folders(directory / "bbc" / "news")
+
+
+def _nested(directory: Path) -> None:
+    _folders(directory)
+    for number in (0, 3, 6):
+        (directory / "money" / "more").mkdir(exist_ok=True)
+        (directory / "money" / f"{number}.txt").rename(directory / "money" / "more" / f"{number}.txt")
+
+
+def _spark(directory: Path) -> None:
+    """Two parts as Spark writes them, with backslashes before quotes."""
+    directory.mkdir()
+    for part, rows in enumerate((ROWS[:15], ROWS[15:])):
+        lines = [f'"He said \\"hi, {text}\\" there",{label}' for text, label in rows]
+        (directory / f"part-0000{part}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    for name in ("_SUCCESS", ".part-00000.csv.crc"):
+        (directory / name).write_bytes(b"")
+
+
 def _cased_splits(directory: Path) -> None:
     directory.mkdir()
     (directory / "train.csv").write_text(TEXT.replace("text,label", "Text,Label"), encoding="utf-8")
@@ -281,6 +334,9 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], object], dict[str, dict[str, int]]
     "capitals": (_capitals, {"all": EVEN}),
     "cased_splits": (_cased_splits, {"test": {"money": 0, "sport": 1, "tech": 0}, "train": EVEN}),
     "one_file": (_one_file, {"all": EVEN}),
+    "wrapped": (_wrapped, {"all": EVEN}),
+    "nested": (_nested, {"all": EVEN}),
+    "spark": (_spark, {"all": EVEN}),
 }
 
 
@@ -356,6 +412,9 @@ DOUBTFUL = {
         "text,toxic,obscene\n" + "".join(f'"{text}",{n % 2},{n % 3 % 2}\n' for n, (text, _) in enumerate(ROWS)),
         ["text", "toxic", "obscene"],
     ),
+    "a class with the name of a column": (_swapped("", money="news"), ["1", "2"]),
+    "row numbers": ("".join(f"{n},Some text {n} here\n" for n in range(1, 6)), ["1", "Some text 1 here"]),
+    "a title of one word in a file of one column": ("tweet_text\nHello\nNews\nBaz\n", ["tweet_text"]),
     "stars and numbers": (
         "stars,text\n" + "".join(f'{n % 4 + 1},"{text}"\n' for n, (text, _) in enumerate(ROWS)),
         ["stars", "text"],
@@ -394,6 +453,13 @@ REFUSED: list[tuple[str, bytes, str, str]] = [
      "item 1: 3 cells, but there are 2 columns", "mend it"),
     ("five.json", b'{"columns": 5, "data": [[1]]}', "got an object with columns, data", "write ["),
     ("by_class.json", b'{"money": ["a", "b"], "sport": ["c"]}', "got an object with money, sport", "write ["),
+    ("two_labels.jsonl", b'{"text": "a", "label": ["a", "b"]}\n' * 3, "a row has one label, got 2", "--label-column"),
+    ("csv.jsonl", TEXT.encode(), "line 1: not valid JSON", "name the file .csv"),
+    ("pretty.jsonl", "".join(json.dumps(row, indent=1) + "\n" for row in JSON).encode(), "line 1: not valid JSON",
+     "write an object a line"),
+    ("mixed.csv", "text,label\ncafé,sport\n".encode() + b"na\xefve,sport\n", "line 3: not valid UTF-8", "mend this"),
+    ("odd.csv", b"text,label\n\x9d\x8f,sport\n", "line 2: not valid UTF-8", "write the file anew, in UTF-8"),
+    ("tabs.tsv", b"text\tlabel\n" + b"a\tb\n" * 9 + b"a\tb\tc\n", "line 11: 3 fields, but the header has 2", "csv"),
     ("tar.csv", _tar(), "is a tar archive", "tar -xf "),
     ("twice.csv.gz", gzip.compress(gzip.compress(TEXT.encode())), "is packed twice", "unpack it"),
     ("feather.csv", b"ARROW1" + bytes(50), "a Feather file", "parquet"),
