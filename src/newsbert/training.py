@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from newsbert import bert_graph, cached, cpu, evaluation, loop, lora, parallel, token_rows
-from newsbert.base_model import BaseModel
+from newsbert.base_model import VOCABULARIES, BaseModel
 from newsbert.bert_training import BertTraining
 from newsbert.checkpoints import Checkpoints
 from newsbert.data import Dataset
-from newsbert.errors import ModelError, UsageError
+from newsbert.errors import ModelError, UsageError, first_line
 from newsbert.evaluation import FloatArray, IntArray, Scores
 from newsbert.events import Event, History
 from newsbert.runtimes import sub_batches
@@ -89,8 +90,8 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         UsageError: If the encoder cannot read `max_length` tokens.
         ModelError: If the tokenizer cannot be loaded.
     """
+    tokenizer = _tokenizer(base)
     try:
-        tokenizer = _tokenizer(base)
         places = _positions(transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -101,6 +102,11 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         raise UsageError(
             f"--max-length {max_length} is more than the {limit} tokens that {base.name} reads", f"give {limit} or less"
         )
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {base.name!r} has no pad token (tokenizer_config.json: pad_token)",
+            "give an encoder, such as one of BERT's family; `--base-model minilm` is the bundled one",
+        )
     tokenizer.save_pretrained(str(directory))
     if not (directory / "tokenizer.json").is_file():
         raise ModelError(f"the tokenizer of {base.name!r} has no fast form", "give a BERT-family base model")
@@ -108,7 +114,7 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
     if backend["model"]["type"] == "WordPiece":
         vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
         (directory / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
-    return SequenceTokenizer.load(directory / "tokenizer.json", max_length, pad_id=int(tokenizer.pad_token_id or 0))
+    return SequenceTokenizer.load(directory / "tokenizer.json", max_length, pad_id=int(tokenizer.pad_token_id))
 
 
 def _tokenizer(base: BaseModel) -> Any:
@@ -116,18 +122,50 @@ def _tokenizer(base: BaseModel) -> Any:
 
     Raises:
         ModelError: If it is of a kind that the installed `tokenizers` does not know, or broken.
-        OSError: If it cannot be read.
-        ValueError: If there is none.
     """
+    file = next(file for pattern in VOCABULARIES for file in sorted(base.path.glob(pattern)))
+    if file.suffix == ".model" and find_spec("sentencepiece") is None:
+        raise ModelError(
+            f"{file} is a SentencePiece model, and what converts it is not installed", "pip install sentencepiece"
+        )
     try:
         return AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
-    except (OSError, ValueError):
-        raise
     except Exception as error:  # what tokenizers raises has no class of its own
+        versions = " and ".join(f"{name} {metadata.version(name)}" for name in ("tokenizers", "transformers"))
         raise ModelError(
-            f"{base.path / 'tokenizer.json'} cannot be read by tokenizers {metadata.version('tokenizers')}: {error}",
+            f"{file} cannot be read by {versions}: {first_line(error)}",
             "pip install --upgrade tokenizers transformers, or take another base model",
         ) from error
+
+
+def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
+    """Refuse an encoder that cannot be loaded as a whole, or does not read what its tokenizer writes.
+
+    Raises:
+        ModelError: If it is none that can be tuned.
+    """
+    model = classifier(base, ("0", "1")).eval()
+    tokens, rows = max(tokenizer.backend.get_vocab().values()) + 1, model.get_input_embeddings().num_embeddings
+    if tokens > rows:
+        raise ModelError(
+            f"the tokenizer of {base.name!r} has {tokens} tokens, and its encoder {rows}",
+            "take both from the same model",
+        )
+    ids = tokenizer.encode(["Stocks fall as oil rises again", "Goal"])
+    inputs = [pad(ids, tokenizer.pad_id), pad(ids[1:], tokenizer.pad_id)]
+    try:
+        with torch.inference_mode():
+            padded, alone = (_Graph(model)(*map(torch.from_numpy, arrays))[-1] for arrays in inputs)
+    except Exception as error:  # what architectures raise that are no encoders
+        raise ModelError(
+            f"{base.name!r} ({model.config.model_type}) does not classify texts: {first_line(error)}",
+            "give an encoder, such as one of BERT's family; `--base-model minilm` is the bundled one",
+        ) from error
+    if not torch.allclose(padded, alone, rtol=1e-2, atol=1e-2):
+        raise ModelError(
+            f"{base.name!r} ({model.config.model_type}) answers otherwise beside longer texts",
+            "give an encoder, such as one of BERT's family; `--base-model minilm` is the bundled one",
+        )
 
 
 def _positions(config: Any) -> int:
@@ -182,11 +220,11 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
     """Load the encoder with a new classifier's head, the table of word vectors frozen.
 
     Raises:
-        ModelError: If it cannot be loaded.
+        ModelError: If it cannot be loaded, or lacks weights of the encoder.
     """
     names = dict(enumerate(label_names))
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             str(base.path),
             num_labels=len(names),
             id2label=names,
@@ -196,11 +234,22 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError) as error:
         raise ModelError(
-            f"the base model {base.name!r} cannot be loaded: {error}", "give a BERT-family directory or Hub name"
+            f"the base model {base.name!r} cannot be loaded: {first_line(error)}",
+            "give a BERT-family directory or Hub name",
         ) from error
+    prefix = f"{model.base_model_prefix}."
+    shapes = {str(entry[0]) for entry in info["mismatched_keys"]}
+    new = sorted(key for key in {*info["missing_keys"], *shapes} if key.startswith(prefix) and ".pooler." not in key)
+    if new:
+        what = "has another shape than config.json says" if new[0] in shapes else "is missing"
+        raise ModelError(
+            f"the weights of {base.name!r} are not those of its encoder: {new[0]} {what}, {len(new)} in all",
+            "fetch the model again",
+        )
     # The table of word vectors is half of a small encoder's parameters and most of its optimizer's work, and few of
     # its rows see a gradient on a data set of this size.
     model.get_input_embeddings().requires_grad_(False)

@@ -101,6 +101,7 @@ def start(
     for note in rows.notes:
         on_event(Note(note))
     base = base_model.find(settings.base_model)
+    _check(base, settings)
     tracker = connect()
     for run_id, on in work_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
@@ -226,6 +227,12 @@ def anywhere(settings: TrainSettings) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
     return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
+
+
+def _check(base: BaseModel, settings: TrainSettings) -> None:
+    from newsbert import tuning
+
+    tuning.check(base, settings)
 
 
 def _describe(run: "RunLog", params: dict[str, Any], name: str, rows: data.Dataset) -> None:

@@ -54,6 +54,17 @@ def tune(
         return fit(base, rows, tokenizer, settings, checkpoints, on_event, stop), tokenizer
 
 
+def check(base: BaseModel, settings: TrainSettings) -> None:
+    """Refuse a base model that cannot be tuned, before anything slow is done.
+
+    Raises:
+        ModelError: If it cannot be tuned.
+        UsageError: If it cannot read as many tokens.
+    """
+    with temporary.directory() as directory:
+        training.check(base, training.prepare_tokenizer(base, directory, settings.max_length))
+
+
 def help_out(
     settings: TrainSettings,
     rows: Dataset,

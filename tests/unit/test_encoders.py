@@ -1,26 +1,36 @@
 """Encoders as the Hub has them: what newsbert computes of one is what transformers computes, or it is refused."""
 
 import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AlbertConfig,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertTokenizerFast,
+    DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    GPT2Config,
     ModernBertConfig,
     PreTrainedConfig,
     RobertaConfig,
 )
 
-from newsbert import base_model, bert_graph, export, training
+from newsbert import base_model, bert_graph, export, training, tuning
 from newsbert.errors import ModelError, UsageError
 from newsbert.runtimes.onnx import OnnxGraph
+from newsbert.settings import TrainSettings
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 NAMES = ("a", "b", "c")
@@ -117,6 +127,120 @@ def test_what_is_not_there_as_a_whole_is_refused_by_its_name(tmp_path: Path) -> 
         assert caught.value.hint
         file.write_bytes(before)
     base_model.find(str(base.path))
+
+
+def _drop(directory: Path, part: str) -> None:
+    """Leave out of the weights the tensors that have this in their names."""
+    tensors = load_file(directory / "model.safetensors")
+    save_file({name: tensor for name, tensor in tensors.items() if part not in name}, directory / "model.safetensors")
+
+
+def _cut(directory: Path, part: str) -> None:
+    """Halve the tensors that have this in their names."""
+    tensors = load_file(directory / "model.safetensors")
+    cut = {name: tensor[:, :16].contiguous() if part in name else tensor for name, tensor in tensors.items()}
+    save_file(cut, directory / "model.safetensors")
+
+
+def _divide(directory: Path, _: str) -> None:
+    """Have an index that names two files of weights, of which one is there."""
+    weights = directory / "model.safetensors"
+    files = {name: f"model-{place % 2 + 1}.safetensors" for place, name in enumerate(load_file(weights))}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    weights.rename(directory / "model-1.safetensors")
+
+
+def _adapt(directory: Path, _: str) -> None:
+    (directory / "model.safetensors").rename(directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+
+
+def _without(directory: Path, pattern: str) -> None:
+    for file in directory.glob(pattern):
+        file.unlink()
+
+
+def _configure(directory: Path, change: str) -> None:
+    config = directory / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | json.loads(change)))
+
+
+def _no_pad(directory: Path, _: str) -> None:
+    config = directory / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": None}))
+
+
+# The architecture, what is done to its files, and what is said
+BROKEN: dict[str, tuple[PreTrainedConfig, Callable[[Path, str], None], str, str]] = {
+    "a layer is missing": (CONFIGS["bert"], _drop, "layer.1.", "layer.1.attention.output.LayerNorm.bias is missing"),
+    "another shape": (CONFIGS["bert"], _cut, "query.weight", "self.query.weight has another shape than config.json"),
+    "a file of weights is missing": (CONFIGS["bert"], _divide, "", "is not whole: model-2.safetensors is missing"),
+    "an adapter": (CONFIGS["bert"], _adapt, "", r"is an adapter \(adapter_config.json\)"),
+    "no tokenizer": (CONFIGS["bert"], _without, "[tv]o[kc]*", "has no tokenizer: none of tokenizer.json, vocab.txt"),
+    "no weights": (CONFIGS["bert"], _without, "*.safetensors", "has no weights in safetensors"),
+    "no configuration": (CONFIGS["bert"], _without, "config.json", "has no config.json"),
+    "more tokens than the encoder": (
+        BertConfig(**SMALL | {"vocab_size": 39}), _configure, "{}", "has 40 tokens, and its encoder 39",
+    ),
+    "no pad token": (CONFIGS["bert"], _no_pad, "", "has no pad token"),
+    "a decoder": (
+        GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=2), _configure, '{"pad_token_id": null}',
+        r"\(gpt2\) does not classify texts: Cannot handle batch sizes > 1",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_tuned_is_refused_before_anything_slow(name: str, tmp_path: Path) -> None:
+    config, spoil, part, said = BROKEN[name]
+    _with_tokenizer(config, tmp_path / "base")
+    spoil(tmp_path / "base", part)
+    with pytest.raises(ModelError, match=said) as caught:
+        tuning.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
+    assert caught.value.hint
+
+
+def test_a_vocabulary_alone_is_a_tokenizer(tmp_path: Path) -> None:
+    _with_tokenizer(CONFIGS["bert"], tmp_path / "base")
+    _without(tmp_path / "base", "tokenizer*")
+    base = base_model.find(str(tmp_path / "base"))
+    tuning.check(base, TrainSettings(max_length=16))
+    assert training.prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
+
+
+def test_pickled_weights_are_refused_with_the_command_that_writes_them_anew(tmp_path: Path) -> None:
+    _with_tokenizer(CONFIGS["bert"], tmp_path / "my base")
+    weights = tmp_path / "my base" / "model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    tensor = load_file(weights)["bert.embeddings.word_embeddings.weight"]
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"has its weights in pytorch_model\.bin, which is a pickle") as caught:
+        base_model.find(str(tmp_path / "my base"))
+    target, _, command = str(caught.value.hint).removeprefix("write them anew, and give --base-model ").partition(": ")
+    subprocess.run(["bash", "-ec", command.replace("python", shlex.quote(sys.executable), 1)], cwd=tmp_path, check=True)
+    base = base_model.find(shlex.split(target)[0])
+    tuning.check(base, TrainSettings(max_length=16))
+    assert torch.equal(load_file(base.path / "model.safetensors")["embeddings.word_embeddings.weight"], tensor)
+
+
+def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(f"goal team cup stocks market profit {n}" for n in range(90)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"), model_prefix=str(tmp_path / "spm"), vocab_size=35, minloglevel=2
+    )
+    config = DebertaV2Config(**SMALL | {"vocab_size": 60}, type_vocab_size=0)
+    _classifier(config, tmp_path / "base")
+    (tmp_path / "spm.model").rename(tmp_path / "base" / "spm.model")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    base = base_model.find(str(tmp_path / "base"))
+    tuning.check(base, TrainSettings(max_length=16))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(base.path / "spm.model"))
+    found = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
+    assert found == processor.encode("team stocks", out_type=str)
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"spm\.model is a SentencePiece model") as caught:
+        training.prepare_tokenizer(base, tmp_path, 16)
+    assert caught.value.hint == "pip install sentencepiece"
 
 
 def test_a_tokenizer_of_a_newer_version_is_refused_by_its_name(tmp_path: Path) -> None:
