@@ -155,7 +155,7 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
         ),
         Server(
             "e-onnx", "mlflow models serve, our graph", partial(_mlflow, "newsbert"), "/invocations",
-            partial(_json_of_list, "inputs"), _mlflow_probabilities,
+            _json_of_instances, _mlflow_probabilities,
         ),
         *(
             Server(
@@ -261,6 +261,10 @@ def _json_of(key: str, text: str) -> str:
 
 def _json_of_list(key: str, text: str) -> str:
     return json.dumps({key: [text]}, ensure_ascii=False)
+
+
+def _json_of_instances(text: str) -> str:
+    return json.dumps({"instances": [{"text": text}]}, ensure_ascii=False)
 
 
 def _form(text: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,24 @@ if TYPE_CHECKING:
 
 def train(
     *,
+    data: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    base_model: str | Path | None = None,
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    tune: str | None = None,
+    lora_rank: int | None = None,
+    precision: str | None = None,
+    learning_rate: float | None = None,
+    max_length: int | None = None,
+    review_precision: float | None = None,
+    review_below: float | None = None,
+    seed: int | None = None,
+    output: str | Path | None = None,
     model_name: str | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
@@ -44,11 +62,30 @@ def train(
     ray_address: str | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     stop: Callable[[], bool] = lambda: False,
-    **settings: Any,
 ) -> TrainResult:
     """Fine-tune an encoder and log the run, the model and its bundle.
 
+    What is not given is as configured, or else as `settings.TrainSettings` has it.
+
     Args:
+        data: `sample`, a file or directory of labelled rows, or a data set of the Hub.
+        labels: Names of integer labels 0, 1, …
+        text_column: Column of the text.
+        label_column: Column of the label.
+        base_model: `minilm`, a model's directory, or a Hub name.
+        epochs: Passes over the training rows.
+        max_steps: Steps at most, however many epochs they are.
+        samples: Training rows to use at most.
+        batch_size: Rows in a training step.
+        tune: `full`, `lora` or `head`.
+        lora_rank: Rank of the adapters of `lora`.
+        precision: `bf16`, `fp32` or `auto`.
+        learning_rate: The highest.
+        max_length: Tokens read of a text, in training and in serving.
+        review_precision: Which of the answers that no person has to see are to be right, as a ratio.
+        review_below: Score below which a person has to see an answer.
+        seed: Of splits, order and initialization.
+        output: Directory for the bundle; `bundles/RUN_ID` if not given.
         model_name: Registers the model under this name when done.
         tracking_uri: MLflow's; as configured if not given.
         experiment: MLflow's; as configured if not given.
@@ -58,15 +95,13 @@ def train(
         ray_address: Of the cluster that has them; as configured if not given.
         on_event: Called with what happens.
         stop: Asked after every step; true ends training early, with the model kept so far finished and logged.
-        **settings: Fields of `settings.TrainSettings`, such as `data`, `epochs` or `output`.
 
     Raises:
         NewsbertError: If it cannot be done; nothing half-written is left.
     """
+    arguments = locals()
+    settings = {field.name: arguments[field.name] for field in dataclasses.fields(TrainSettings)}
     shared = config.resolve_shared(workers, ray_address)
-    unknown = set(settings) - {field.name for field in dataclasses.fields(TrainSettings)}
-    if unknown:
-        raise TypeError(f"train() has no argument {unknown.pop()!r}")
     if model_name is not None:
         parse_model_name(model_name)
     given = [name for name, value in settings.items() if value is not None]

@@ -107,6 +107,8 @@ def write(
             "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
             "sha256": rows.digest,
             "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
+            "text_column": settings.text_column,
+            "label_column": settings.label_column,
         },
         "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
         "graphs": graphs,

@@ -100,7 +100,8 @@ class Contract:
         temperature: What logits are divided by before softmax.
         review_below: The score below which a person has to see an answer; see `review`. Contracts may be without.
         base_model: `name` and `sha256` of what was fine-tuned.
-        data: `name`, `sha256` and rows by split of what it was trained on.
+        data: `name`, `sha256`, rows by split, and `text_column` and `label_column` where these were named, of what it
+            was trained on.
         libraries: Versions at training.
         metrics: Scores on the test rows.
         graphs: Serving graphs by file name.

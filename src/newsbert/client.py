@@ -17,7 +17,7 @@ from newsbert.archive import SERVED_NAME
 from newsbert.errors import BadRequestError, ServingError
 from newsbert.handler import MODEL_HEADER
 from newsbert.model import Prediction
-from newsbert.text import NewsItem
+from newsbert.text import NewsItem, NewsItems, list_items
 
 if TYPE_CHECKING:
     from newsbert.explanation import Explanation
@@ -76,20 +76,24 @@ class Client:
         self.url = base if "/predictions/" in base else f"{base.rstrip('/')}/predictions/{SERVED_NAME}"
         self.name = ""
 
-    def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
+    def predict(self, items: NewsItems) -> list[Prediction]:
         """Classify texts or title/text objects, in their order; `name` is then what the server says of its model.
+
+        One alone gets a list of one answer.
 
         Raises:
             BadRequestError: If the server refuses an item; the message is the server's.
             ServingError: If there is no server, or it cannot answer.
         """
-        return [prediction for chunk in chunks(items) for prediction in self._ask(chunk, Prediction.from_dict)]
+        return [
+            prediction for chunk in chunks(list_items(items)) for prediction in self._ask(chunk, Prediction.from_dict)
+        ]
 
-    def explain(self, items: Sequence[NewsItem], *, label: str | None = None) -> "list[Explanation]":
+    def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
         """Classify texts or title/text objects and have the server tell which of their words that rests on.
 
         Args:
-            items: The texts.
+            items: The texts, or one.
             label: Whose probability is explained; that of the predicted one, if not given.
 
         Raises:
@@ -99,8 +103,11 @@ class Client:
         from newsbert.explanation import Explanation
 
         named = {} if label is None else {"label": label}
-        asked = [{**({"text": item} if isinstance(item, str) else item), "explain": True, **named} for item in items]
-        return [answer for item in asked for answer in self._ask([item], Explanation.from_dict)]
+        requests = [
+            {**({"text": item} if isinstance(item, str) else item), "explain": True, **named}
+            for item in list_items(items)
+        ]
+        return [answer for item in requests for answer in self._ask([item], Explanation.from_dict)]
 
     def _ask(self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer]) -> list[_Answer]:
         tries, failed_s = 0, 0.0

@@ -157,6 +157,8 @@ def environment(settings: ServeSettings) -> dict[str, str]:
     }
     if settings.review_below is not None:
         told["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+    if settings.cors_origin is not None:
+        told["NEWSBERT_SERVE_CORS_ORIGIN"] = settings.cors_origin
     return told
 
 

@@ -4,6 +4,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from newsbert.identifiers import check_labels, is_digest, is_file_name
+from newsbert.terminal import has_controls
 from newsbert.text import prepare, unknown_rules
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ def _check_provenance(contract: "Contract") -> None:
     for name, value in named.items():
         if not isinstance(value, str):
             raise ValueError(f"its {name} is {value!r:.80}")
+    for name in ("text_column", "label_column"):
+        column = contract.data.get(name)
+        if column is not None and (not isinstance(column, str) or not column or has_controls(column)):
+            raise ValueError(f"its {name} is {column!r:.80}")
     rows = contract.data.get("rows")
     if not isinstance(rows, dict) or not all(type(rows.get(split)) is int for split in ("train", "test")):
         raise ValueError(f"its data has the rows {rows!r:.80}")

@@ -17,7 +17,7 @@ from newsbert.events import Event, Note, Phase, Progress
 from newsbert.labelled import LabelledRows, labelled
 from newsbert.model import Model
 from newsbert.model_store import Located
-from newsbert.settings import ServeSettings
+from newsbert.settings import ServeSettings, TrainSettings
 from newsbert.significance import Interval, McNemar
 from newsbert.tracking import Tracker
 
@@ -109,8 +109,8 @@ def evaluate(
         model: As `load` takes it.
         data: As `train` takes it; all rows are scored, or the test rows of a data set with splits.
         labels: Names of integer labels, in their order, if it is not the model's.
-        text_column: Column of the text.
-        label_column: Column of the label.
+        text_column: Column of the text; the project's or the model's, if not given.
+        label_column: Column of the label; the project's or the model's, if not given.
         against: Another model with the same labels.
         runtime: `auto`, or one of `newsbert runtimes`; as configured if not given.
         log: Whether to log it to MLflow.
@@ -131,7 +131,20 @@ def evaluate(
         runtimes.chosen(bundle, runtime)  # what cannot answer is told before rows are read
     label_names = _labels_of(located, bundles)
     tracker = _connect(tracking_uri, experiment, on_event) if log else None
-    rows = _read(data, label_names, labels, text_column, label_column, on_event)
+    project = config.resolve(TrainSettings)
+    trained = bundles[0].contract.data
+    on_event(Phase("loading"))
+    rows = labelled(
+        data,
+        label_names,
+        labels=labels,
+        text_column=text_column,
+        label_column=label_column,
+        likely_texts=(project.text_column, trained.get("text_column")),
+        likely_labels=(project.label_column, trained.get("label_column")),
+    )
+    for note in rows.notes:
+        on_event(Note(note))
     names = {data, Path(data).name}
     seen = [each.name for each, bundle in zip(located, bundles, strict=True) if bundle.contract.data["name"] in names]
     if seen and rows.split != "test":
@@ -201,22 +214,6 @@ def _connect(tracking_uri: str | None, experiment: str | None, on_event: Callabl
             raise
         on_event(Note(f"nothing will be logged: {error.message}"))
         return None
-
-
-def _read(
-    data_name: str,
-    label_names: Sequence[str],
-    labels: Sequence[str],
-    text_column: str | None,
-    label_column: str | None,
-    on_event: Callable[[Event], None],
-) -> LabelledRows:
-    """Read the rows, and tell what the user should know of them."""
-    on_event(Phase("loading"))
-    rows = labelled(data_name, label_names, labels=labels, text_column=text_column, label_column=label_column)
-    for note in rows.notes:
-        on_event(Note(note))
-    return rows
 
 
 def _probabilities(

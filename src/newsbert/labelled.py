@@ -43,6 +43,8 @@ def labelled(
     labels: Sequence[str] = (),
     text_column: str | None = None,
     label_column: str | None = None,
+    likely_texts: Sequence[str | None] = (),
+    likely_labels: Sequence[str | None] = (),
 ) -> LabelledRows:
     """Read all labelled rows, to score a model that has these labels; of a data set with splits, its test rows.
 
@@ -54,6 +56,8 @@ def labelled(
         labels: Names of the integer labels 0, 1, … in `data`; the model's own order, if not given.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         label_column: Column of the label, if it is not `label`.
+        likely_texts: Columns that go before the usual one where they are there and none is named.
+        likely_labels: The same of labels.
 
     Raises:
         UsageError: If there is no such file or the arguments do not fit each other.
@@ -61,7 +65,7 @@ def labelled(
     """
     check_distinct(labels)
     source = open_source(data)
-    columns, notes = source.find_columns(text_column, label_column)
+    columns, notes = source.find_columns(text_column, label_column, likely_texts, likely_labels)
     given = tuple(labels) or source.class_names(columns)
     known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
     names_are_numbers = any(ID.fullmatch(name) for name in label_names)

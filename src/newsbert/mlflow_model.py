@@ -64,7 +64,7 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
     # The graph's tensors are for who loads the pytorch flavor; a schema check stands only before python_function,
     # which takes text.
     mlflow_model.signature = ModelSignature(
-        Schema([ColSpec(DataType.string)]),
+        Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.string, "title", required=False)]),
         Schema(
             [
                 ColSpec(DataType.string, "label"),
@@ -142,7 +142,8 @@ class _TextModel:
         """Classify texts.
 
         Args:
-            model_input: A list of texts, or a frame with one column of texts or with `title` and `text`.
+            model_input: A frame with `text` and perhaps `title`: MLflow makes one of a list of objects, and refuses
+                what has no `text`. A list of texts, where MLflow has not looked at it.
             params: Not used.
 
         Returns:
@@ -151,9 +152,11 @@ class _TextModel:
         import pandas as pd
 
         if isinstance(model_input, pd.DataFrame):
-            named = {"title", "text", "description"} & set(model_input.columns)
-            items: list[Any] = model_input.to_dict("records") if named else model_input.iloc[:, 0].tolist()
+            if "text" not in model_input.columns:
+                raise ValueError(f"a frame needs a column 'text'; it has {', '.join(map(str, model_input.columns))}")
+            named = [name for name in ("title", "text") if name in model_input.columns]
+            items: Any = model_input[named].fillna("").to_dict("records")
         else:
-            items = list(model_input)
+            items = model_input
         predictions = self._model.predict(items)
         return pd.DataFrame([prediction.to_dict() for prediction in predictions])

@@ -9,7 +9,7 @@ from newsbert import runtimes
 from newsbert.bundle import AUTO, Bundle
 from newsbert.evaluation import FloatArray
 from newsbert.review import SCORE_DECIMALS, reviewed
-from newsbert.text import NewsItem
+from newsbert.text import NewsItems, list_items
 
 if TYPE_CHECKING:
     from newsbert.explanation import Explanation
@@ -98,8 +98,8 @@ class Model:
         bundle.verify()
         return cls(bundle, name, runtime, review_below=review_below)
 
-    def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
-        """Classify texts, or objects with `title` and `text`, in their order.
+    def predict(self, items: NewsItems) -> list[Prediction]:
+        """Classify texts, or objects with `title` and `text`, in their order; one alone gets a list of one answer.
 
         Raises:
             ValueError: If an item is no text or empty.
@@ -107,11 +107,11 @@ class Model:
         labels = self.bundle.contract.labels
         return [Prediction.of(labels, row.tolist(), self.review_below) for row in self.probabilities(items)]
 
-    def explain(self, items: Sequence[NewsItem], *, label: str | None = None) -> "list[Explanation]":
+    def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
         """Classify items as `predict` does, and tell which of their words that rests on.
 
         Args:
-            items: Texts, or objects with `title` and `text`.
+            items: Texts, or objects with `title` and `text`; or one alone.
             label: Whose probability is explained; that of the predicted one, if not given.
 
         Raises:
@@ -119,16 +119,17 @@ class Model:
         """
         from newsbert import explanation
 
+        items = list_items(items)
         texts = [self._runtime.prepare(item) for item in items]
         return [
             explanation.explain(self._runtime, text, prediction, label)
             for text, prediction in zip(texts, self.predict(items), strict=True)
         ]
 
-    def probabilities(self, items: Sequence[NewsItem]) -> FloatArray:
+    def probabilities(self, items: NewsItems) -> FloatArray:
         """Classify items as `predict` does: all probabilities, `(items, num_labels)`, in label order.
 
         Raises:
             ValueError: If an item is no text or empty.
         """
-        return self._runtime.predict(items)
+        return self._runtime.predict(list_items(items))

@@ -106,7 +106,8 @@ def choose(
         margin: In standard errors.
 
     Returns:
-        0 if all rows together are right so often; 1 if no such score was seen.
+        The lowest score of all rows if they are right so often: of lower ones nothing is known. 0 if no share is
+        wanted; 1 if no such score was seen.
 
     Source: https://doi.org/10.1080/01621459.1927.10502953 (Wilson)
     """
@@ -116,7 +117,7 @@ def choose(
     (reached,) = np.nonzero(_least_share(curve.right, curve.kept, margin) >= precision)
     if not len(reached):
         return ALL
-    return NONE if reached[-1] == len(curve.below) - 1 else float(curve.below[reached[-1]])
+    return float(curve.below[reached[-1]])
 
 
 def outcome(probabilities: FloatArray, labels: Sequence[int], below: float) -> Outcome:

@@ -5,7 +5,7 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -89,6 +89,11 @@ def find_texts(columns: Sequence[str], wanted: str | None, data: str = "") -> tu
     return (find(columns, "title") if wanted is None else None), text
 
 
+def choose(columns: Sequence[str], wanted: str | None, likely: Iterable[str | None]) -> str | None:
+    """Return the column that is wanted, or else the first of some likely ones that is there."""
+    return wanted or next(find_all(columns, filter(None, likely)), None)
+
+
 def find_label(columns: Sequence[str], wanted: str, data: str = "") -> str:
     """Return the column of the label.
 
@@ -101,7 +106,7 @@ def find_label(columns: Sequence[str], wanted: str, data: str = "") -> str:
     return label
 
 
-def find_all(columns: Sequence[str], names: Iterable[str]) -> Iterable[str]:
+def find_all(columns: Sequence[str], names: Iterable[str]) -> Iterator[str]:
     """Yield the columns that are there, of some names in their order."""
     return (found for name in names if (found := find(columns, name)) is not None)
 

@@ -146,6 +146,9 @@ class ServeSettings:
         None, "Show metrics on this port of the address too; else they are on loopback", least=1, most=65_535
     )
     log_format: str = _setting("text", "How problems are logged: text, or json", choices=("text", "json"))
+    cors_origin: str | None = _setting(
+        None, "Origin whose pages may ask, such as https://news.example, or * for any", option="--cors-origin"
+    )
     token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
     token_expiry_min: float = _setting(
         60.0, "Minutes until a token expires", least=1 / 60, most=5_256_000, option="--token-expiry"

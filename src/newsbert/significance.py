@@ -102,6 +102,25 @@ def interval(values: Values) -> Interval:
     return Interval(float(low), float(high))
 
 
+def intervals(confusion: IntArray) -> tuple[Interval, Interval]:
+    """Return where accuracy and macro F1 lie, of a model whose answers were counted.
+
+    Where all rows are right, drawing them again says nothing: the exact bound holds, for F1 that of the class with the
+    fewest rows.
+
+    Args:
+        confusion: Rows by true and predicted label, `(num_labels, num_labels)`.
+    """
+    num_labels = len(confusion)
+    true, predicted = (np.repeat(ids, confusion.ravel()) for ids in np.indices(confusion.shape).reshape(2, -1))
+    (drawn,) = resample(true, [predicted], num_labels)
+    accuracy, f1_macro = interval(drawn.accuracy), interval(drawn.f1_macro)
+    if (true == predicted).all():
+        fewest = int(confusion.sum(axis=1)[confusion.sum(axis=1) > 0].min())
+        return Interval(least_accuracy(len(true)), 1.0), Interval(least_accuracy(fewest), 1.0)
+    return accuracy, f1_macro
+
+
 def least_accuracy(rows: int) -> float:
     """The lower end of the accuracy's exact interval where all of so many rows are right.
 

@@ -99,8 +99,20 @@ class Source:
             )
         return row_columns.find_label(columns, wanted or (CLASS_COLUMN if self.first_id else "label"), data)
 
-    def find_columns(self, text_column: str | None, label_column: str | None) -> tuple[dict[str, Columns], list[str]]:
+    def find_columns(
+        self,
+        text_column: str | None,
+        label_column: str | None,
+        likely_texts: Sequence[str | None] = (),
+        likely_labels: Sequence[str | None] = (),
+    ) -> tuple[dict[str, Columns], list[str]]:
         """Return the columns by split, and a note on each split without labels: it is left out.
+
+        Args:
+            text_column: Column of the text, if it is not the usual one.
+            label_column: Column of the label, if it is not the usual one.
+            likely_texts: Columns that go before the usual one where they are there and none is named.
+            likely_labels: The same of labels.
 
         Raises:
             DataError: If a split that is trained on, or all of them, have no such column.
@@ -110,13 +122,15 @@ class Source:
         for name, split in self.splits.items():
             there = split.columns()
             try:
-                label = self.label_column(there, label_column, split.name)
+                wanted = row_columns.choose(there, label_column, likely_labels)
+                label = self.label_column(there, wanted, split.name)
             except DataError:
                 if name in labelled:
                     raise
                 notes.append(f"{split.name} has no column {label_column or 'label'!r} and is left out")
                 continue
-            columns[name] = Columns(*row_columns.find_texts(there, text_column, split.name), label)
+            wanted = row_columns.choose(there, text_column, likely_texts)
+            columns[name] = Columns(*row_columns.find_texts(there, wanted, split.name), label)
         return columns, notes
 
     @property

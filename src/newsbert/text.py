@@ -6,10 +6,13 @@ that no text can be prepared in two ways. Standard library only: it runs whereve
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 NewsItem = str | Mapping[str, object]
 """A text, or an object with `text` (or `description`) and perhaps `title`."""
+
+NewsItems = NewsItem | Iterable[NewsItem]
+"""One text or object, or several."""
 
 # AG News lost the `&` of its entities: ` #39;` for `&#39;`, ` quot;` for `&quot;`. The blank stands where the
 # ampersand stood, so it goes as well. Only names that are no English word before a semicolon.
@@ -67,6 +70,11 @@ def clean(text: str, rules: Sequence[str] = CLEANING_RULES) -> str:
     for rule in rules:
         text = _RULES[rule](text)
     return text
+
+
+def list_items(items: NewsItems) -> list[NewsItem]:
+    """Return the texts or objects; of one alone, a list of that."""
+    return [items] if isinstance(items, str | Mapping) else list(items)
 
 
 def join(title: str, text: str, rules: Sequence[str] = CLEANING_RULES) -> str:

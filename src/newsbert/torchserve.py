@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,13 +41,14 @@ from newsbert.activity import Activity
 from newsbert.address import LOOPBACK, Address, claimed
 from newsbert.archive import ARCHIVE_NAME, CONFIG_NAME, SERVED_NAME, served
 from newsbert.drain import drain
-from newsbert.errors import MissingExtraError, ServingError
+from newsbert.errors import MissingExtraError, ServingError, UsageError
 from newsbert.problems import Problem, Problems, Record
 from newsbert.settings import ServeSettings
 
 MAX_REQUEST_BYTES = 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 _ACTIVITY, _METRICS = "activity", "metrics"
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 STORE = "store"
 """Where the copy of the archive is that is served, in a server's directory."""
 _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
@@ -420,6 +422,24 @@ def _properties(
         "max_request_size": MAX_REQUEST_BYTES,
         "max_response_size": 16 * MAX_REQUEST_BYTES,
         "default_startup_timeout": 120,
+        **_cors(settings.cors_origin),
+    }
+
+
+def _cors(origin: str | None) -> dict[str, object]:
+    """Return what TorchServe tells browsers of who may ask.
+
+    Raises:
+        UsageError: If the origin is none.
+    """
+    if origin is None:
+        return {}
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise UsageError(f"{origin!r} is no origin", "give scheme, host and port alone, such as https://news.example")
+    return {
+        "cors_allowed_origin": origin,
+        "cors_allowed_methods": "GET, POST, OPTIONS",
+        "cors_allowed_headers": "Accept, Authorization, Content-Type",
     }
 
 

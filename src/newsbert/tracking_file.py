@@ -56,7 +56,11 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
                     make(partial)
                     partial.replace(file)
             if _is_missing(file):
-                raise NotFoundError(f"there is no tracking database {str(file.absolute())!r}", "newsbert train")
+                raise NotFoundError(
+                    f"there is no tracking database {str(file.absolute())!r}",
+                    "name the server that has the model: export MLFLOW_TRACKING_URI=http://HOST:5000; "
+                    "or make a model here: newsbert train",
+                )
             if make is not None and not os.access(file, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             with contextlib.closing(opened(file)) as connection:

@@ -101,8 +101,8 @@ def start(
     for note in rows.notes:
         on_event(Note(note))
     base = base_model.find(settings.base_model)
-    _check(base, settings)
     tracker = connect()
+    _check(base, settings)
     for run_id, on in work_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
         on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))

@@ -39,8 +39,14 @@ def rows(frame):
     reviews.extend(zip(frame["score"].tolist(), frame["review"].tolist()))
     return [list(each.values()) for each in frame["probabilities"]]
 plain = [item for item in items if isinstance(item, str)]
-batch = rows(text.predict(plain))
-alone = [rows(text.predict([item]))[0] for item in plain]
+batch = rows(text.predict(pd.DataFrame({"text": plain})))
+alone = [rows(text.predict([{"text": item}]))[0] for item in plain]
+try:
+    text.predict(pd.DataFrame({"headline": plain}))
+except mlflow.exceptions.MlflowException as error:
+    assert "missing inputs ['text']" in str(error), error
+else:
+    raise AssertionError("a frame without a text was answered")
 graph = mlflow.pytorch.load_model(reference)
 json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__, "reviews": reviews}, sys.stdout)
 """

@@ -380,6 +380,16 @@ def test_answers_are_explained(start: Start, cli: Cli) -> None:
     assert served.stop() == 0
 
 
+def test_pages_of_an_origin_may_ask_if_it_is_named(start: Start) -> None:
+    origin = "https://news.example"
+    for options, allowed in (((), None), (("--cors-origin", origin), origin)):
+        served = start(*options)
+        headers = {"Origin": origin, "Content-Type": "text/plain"}
+        with urllib.request.urlopen(urllib.request.Request(served.url + PATH, b"goal", headers), timeout=60) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == allowed
+        assert served.stop() == 0
+
+
 def test_grpc_answers_on_the_port_that_is_asked_for(start: Start) -> None:
     import grpc
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import typer
+from typer.testing import CliRunner
 
 import newsbert
 from newsbert.bundle import Bundle
@@ -386,3 +387,19 @@ def test_what_is_no_archive_is_not_served(cli: Cli, tmp_path: Path, reference: s
 @pytest.mark.parametrize("arguments", [[], ["--port", "8101"]])
 def test_stopping_where_nothing_runs_exits_1(cli: Cli, arguments: list[str]) -> None:
     failed(cli("serve", "stop", *arguments), 1, "no detached server is running")
+
+
+def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    brackets = 0
+    for path in COMMANDS:
+        printed = " ".join(CliRunner().invoke(app, [*path, "--help"]).stdout.split())
+        command: Any = typer.main.get_command(app)
+        for name in path:
+            command = command.commands[name]
+        texts = [command.help, *(param.help for param in command.params)]  # before they are escaped for Rich
+        for text in filter(None, texts):
+            source = " ".join(text.replace("\\[", "[").split())
+            assert source in printed, (path, source)
+            brackets += "[environments.NAME]" in source
+    assert brackets

@@ -1,5 +1,7 @@
 """`newsbert evaluate` and the rows it reads."""
 
+import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ from newsbert.bundle import Bundle
 from newsbert.errors import DataError, NotFoundError, TrackingError, UsageError
 from newsbert.events import Event, Note
 from newsbert.labelled import labelled
+from newsbert.settings import TrainSettings
 from tests.conftest import LABELS, Cli
 
 NAMES = ("World", "Sports", "Business")
@@ -115,6 +118,47 @@ def test_scores_are_those_of_the_predictions(bundle: Bundle, labelled_file: Path
     assert result.model.accuracy.low <= right <= result.model.accuracy.high
     assert (result.rows, result.run_id, result.against) == (90, None, None)
     assert {name: each.support for name, each in result.model.scores.per_class.items()} == dict.fromkeys(LABELS, 30)
+
+
+def test_the_projects_columns_go_before_the_usual_ones_where_they_are_there(
+    cli: Cli, bundle: Bundle, labelled_file: Path, tmp_path: Path
+) -> None:
+    content = labelled_file.read_text(encoding="utf-8")
+    (tmp_path / "other.csv").write_text(content.replace("text,label", "headline,kind"), encoding="utf-8")
+    evaluate = ("evaluate", bundle.path, "--data", "other.csv", "--no-log", "--json")
+    predict = ("predict", "--model", bundle.path, "--file", "other.csv", "--output", "out.csv", "--json")
+    for call in (evaluate, predict):
+        assert "no column" in cli(*call).stderr
+    (tmp_path / "newsbert.toml").write_text('[train]\ntext_column = "headline"\nlabel_column = "kind"\n')
+    assert json.loads(cli(*evaluate).stdout)["rows"] == 90
+    assert json.loads(cli(*predict).stdout)["rows"] == 90
+    shutil.copy(labelled_file, tmp_path / "other.csv")  # which has no such columns
+    assert json.loads(cli(*evaluate).stdout)["rows"] == 90
+
+
+def test_one_text_is_one_text(bundle: Bundle) -> None:
+    model = newsbert.load(bundle.path)
+    assert model.predict("goal team cup") == model.predict(["goal team cup"])
+    item = {"title": "goal", "text": "team cup"}
+    assert model.predict(item) == model.predict([item])
+    assert model.probabilities("goal team cup").shape == (1, 3)
+    assert len(model.explain("goal team cup")) == 1
+    assert len(model.predict(text for text in ("goal", "bank"))) == 2
+
+
+def test_the_package_shows_what_there_is() -> None:
+    assert dir(newsbert) == sorted(newsbert.__all__)
+    names = {field.name for field in dataclasses.fields(TrainSettings)}
+    parameters = inspect.signature(newsbert.train).parameters
+    assert names < set(parameters)
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+def test_the_models_own_columns_are_found(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+    content = labelled_file.read_text(encoding="utf-8")
+    (tmp_path / "other.csv").write_text(content.replace("text,label", "headline,kind"), encoding="utf-8")
+    rows = labelled(str(tmp_path / "other.csv"), LABELS, likely_texts=(None, "headline"), likely_labels=("kind",))
+    assert len(rows.items) == 90
 
 
 def test_a_model_against_itself_is_the_same(bundle: Bundle, labelled_file: Path) -> None:

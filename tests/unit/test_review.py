@@ -44,8 +44,6 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision(rows: list[tuple[f
     found = choose(probabilities, labels, precision)
     if precision == 0:
         assert found == NONE
-    elif found == NONE:
-        assert keeps(0)
     elif found == ALL:
         assert not any(_wilson_strictly(scores, rows, each, precision) for each in set(scores) - {1.0})
     else:
@@ -65,7 +63,7 @@ def test_a_worked_example() -> None:
     rows = _rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
     assert choose(*rows, 0.95) == 0.8
     assert outcome(*rows, 0.8) == Outcome(1 - 40 / 60, 1.0)
-    assert choose(*rows, 0.5) == NONE
+    assert choose(*rows, 0.5) == 0.6
     assert choose(*rows, 0.99) == ALL
     curve = Curve.of(*rows)
     assert (curve.below.tolist(), curve.kept.tolist(), curve.right.tolist()) == (
@@ -81,9 +79,14 @@ def test_equal_scores_go_together() -> None:
     assert choose(*rows, 0.95) == 0.9
 
 
-@pytest.mark.parametrize(("rows", "found"), [(0, ALL), (18, ALL), (19, NONE), (500, NONE)])
+@pytest.mark.parametrize(("rows", "found"), [(0, ALL), (18, ALL), (19, 0.9), (500, 0.9)])
 def test_few_rows_without_a_mistake_are_no_evidence(rows: int, found: float) -> None:
     assert choose(*_rows(*[(0.9, True)] * rows), 0.95) == found
+
+
+def test_an_answer_with_a_lower_score_than_all_that_were_seen_goes_to_a_person() -> None:
+    below = choose(*_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
+    assert reviewed([0.9, 0.7, 0.337], below).tolist() == [False, False, True]
 
 
 def test_a_precision_that_is_not_reached_sends_everything() -> None:

@@ -86,7 +86,7 @@ def test_who_only_reads_makes_no_database(command: tuple[str, ...], tmp_path: Pa
     run = cli(*command, MLFLOW_TRACKING_URI=uri, NEWSBERT_SERVE_PORT="0")
     assert run.returncode == 1
     assert f"no tracking database '{tmp_path / 'typo' / 'mlflow.db'}'" in run.stderr
-    assert "Hint: newsbert train" in run.stderr
+    assert "export MLFLOW_TRACKING_URI=http://HOST:5000; or make a model here: newsbert train" in run.stderr
     assert not (tmp_path / "typo").exists()
 
 

@@ -53,6 +53,7 @@ def predict_file(
     requests: int = 1,
     restart: bool = False,
     on_note: Callable[[str], None] = lambda note: None,
+    likely_columns: Sequence[str | None] = (),
 ) -> Done:
     """Classify every row of `file` and write it, all its columns kept, with the answer to `output`.
 
@@ -70,6 +71,7 @@ def predict_file(
         requests: How many to have under way at the same time, for a model on a server.
         restart: Whether to begin anew where something is kept.
         on_note: Called with what the user should know.
+        likely_columns: Columns of the text that go before the usual one where they are there and none is named.
 
     Raises:
         DataError: If the file cannot be read, has no such column, or is changed meanwhile.
@@ -81,7 +83,8 @@ def predict_file(
     source, schema = _open(given, kind)
     with row_files.reading(file):
         digest = sha256_of(file)
-    text_columns = row_columns.find_texts(source.columns, text_column, str(file))
+    wanted = row_columns.choose(source.columns, text_column, likely_columns)
+    text_columns = row_columns.find_texts(source.columns, wanted, str(file))
     if isinstance(source, ParquetSource):
         source.text_columns = [name for name in text_columns if name is not None]
     names = _answer_columns(source.columns)

@@ -152,8 +152,7 @@ def _said(error: Any) -> str:
             name, is_with_value, value = word.partition("=")
             if name == option and (given := value if is_with_value else after) not in error.message:
                 return f"{given!r} is no valid value for '{option}': {error.message}"
-    said: str = error.format_message()
-    return said
+    return error.format_message() or "a command is missing"  # Click has shown the help instead of saying it
 
 
 def _run(output: Output) -> int:

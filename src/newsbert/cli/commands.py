@@ -3,10 +3,12 @@
 import inspect
 import re
 import shutil
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
@@ -16,11 +18,17 @@ LEAST_COLUMNS = 80
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _without_types(params: list[Any]) -> list[Any]:
-    """Show no type beside a flag: `--json <bool>` reads as if it wanted a value."""
-    for each in params:
-        if getattr(each, "is_flag", False):
-            each.metavar = ""
+_escaped = weakref.WeakSet[Any]()
+
+
+def _plain(params: list[Any]) -> list[Any]:
+    """Show no type beside a flag (`--json <bool>` reads as if it wanted a value), and brackets as they are."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+        if param not in _escaped:
+            _escaped.add(param)
+            param.help = escape(getattr(param, "help", None) or "")
     return params
 
 
@@ -33,7 +41,7 @@ def _plain_if_narrow(command: Any, ctx: Any) -> None:
 
 class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
+        return _plain(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _plain_if_narrow(self, ctx)
@@ -42,7 +50,7 @@ class _Command(TyperCommand):
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types(super().get_params(ctx))
+        return _plain(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         _plain_if_narrow(self, ctx)
@@ -59,7 +67,7 @@ class Commands(typer.Typer):
         """Add a command; its help is the function's docstring, whose lines are as long as the terminal's."""
 
         def add(function: Function) -> Function:
-            text = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
+            text = escape(re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or ""))
             return super(Commands, self).command(name, cls=_Command, help=text, **settings)(function)
 
         return add

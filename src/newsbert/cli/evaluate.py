@@ -44,8 +44,14 @@ def evaluate(
             help="Names of integer labels 0, 1, …, comma-separated.", metavar="A,B,…", show_default="the model's"
         ),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the text.", metavar="NAME")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the label.", metavar="NAME")] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the text.", metavar="NAME", show_default="the project's, or the model's"),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Column of the label.", metavar="NAME", show_default="the project's, or the model's"),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(

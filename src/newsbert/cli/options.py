@@ -15,9 +15,9 @@ def setting(
 ) -> Any:
     """An option for a setting: not given, it is resolved from environment, file and default."""
     default = config.default_of(section, name)
-    shown = f" [dim]\\[default: {default}][/dim]" if default else ""
-    told = f"{config.help_of(section, name)}{shown}"
-    return typer.Option(*flags, help=told, show_default=False, metavar=metavar, autocompletion=completed)
+    shown = f" [default: {default}]" if default else ""
+    said = f"{config.help_of(section, name)}{shown}"
+    return typer.Option(*flags, help=said, show_default=False, metavar=metavar, autocompletion=completed)
 
 
 _MODEL: dict[str, Any] = {

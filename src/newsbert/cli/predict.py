@@ -12,7 +12,7 @@ from newsbert.cli.completion import files
 from newsbert.cli.options import Debug, Json, ModelOption, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli.output import Output, Progress, duration
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.settings import RaySettings, ServeSettings
+from newsbert.settings import RaySettings, ServeSettings, TrainSettings
 
 if TYPE_CHECKING:
     from newsbert.model import Prediction
@@ -61,7 +61,12 @@ def predict(
             autocompletion=files,
         ),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the text in --file.", metavar="NAME")] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the text in --file.", metavar="NAME", show_default="the project's, or the model's"
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Do all of --file again, not only what a run that was ended has left.")
     ] = False,
@@ -125,6 +130,7 @@ def _predict_file(
     from newsbert import api, bulk
     from newsbert.bulk import remote
     from newsbert.client import Client
+    from newsbert.model import Model
 
     with contextlib.ExitStack() as stack:
         here, there = stack.enter_context(
@@ -141,6 +147,7 @@ def _predict_file(
             predictor, identity = stack.enter_context(
                 api.predictor(model, answering, shared, screen.note, tracking_uri=tracking_uri)
             )
+        trained_column = predictor.bundle.contract.data.get("text_column") if isinstance(predictor, Model) else None
         pace: _Pace | None = None
         try:
             with screen.progress() as progress:
@@ -156,6 +163,7 @@ def _predict_file(
                     requests=1 if url is None else REQUESTS,
                     restart=restart,
                     on_note=screen.note,
+                    likely_columns=(config.resolve(TrainSettings).text_column, trained_column),
                 )
         except (KeyboardInterrupt, NewsbertError):
             kept = bulk.kept(there)

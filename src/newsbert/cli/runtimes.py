@@ -95,5 +95,5 @@ def runtimes(
         if graph.rows:
             screen.note(
                 f"{name} in training: {100 * graph.agreement:.1f}% of {graph.rows} validation rows got PyTorch's "
-                f"label, {-graph.accuracy_loss:+.2f} points of accuracy"
+                f"label, {round(-graph.accuracy_loss, 2) + 0.0:+.2f} points of accuracy"  # never -0.00
             )

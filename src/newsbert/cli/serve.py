@@ -82,6 +82,7 @@ Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", met
 GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
 MetricsPort = Annotated[int | None, setting(ServeSettings, "metrics_port")]
 LogFormat = Annotated[str | None, setting(ServeSettings, "log_format", metavar="text|json")]
+CorsOrigin = Annotated[str | None, setting(ServeSettings, "cors_origin", metavar="ORIGIN")]
 TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token-auth/--no-token-auth")]
 TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", "--token-expiry", metavar="MINUTES")]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]
@@ -116,6 +117,7 @@ def locally(
     grpc_port: GrpcPort = None,
     metrics_port: MetricsPort = None,
     log_format: LogFormat = None,
+    cors_origin: CorsOrigin = None,
     token_auth: TokenAuth = None,
     token_expiry: TokenExpiry = None,
     run_dir: Annotated[str | None, setting(ServeSettings, "run_dir", metavar="DIRECTORY")] = None,
@@ -146,6 +148,7 @@ def locally(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         log_format=log_format,
+        cors_origin=cors_origin,
         token_auth=token_auth,
         token_expiry_min=token_expiry,
         run_dir=run_dir,
@@ -184,6 +187,7 @@ def locally(
             ("--grpc-port", grpc_port),
             ("--metrics-port", metrics_port),
             ("--log-format", log_format),
+            ("--cors-origin", cors_origin),
             ("--token-expiry", token_expiry),
             ("--run-dir", run_dir),
             ("--tracking-uri", tracking_uri),
@@ -257,6 +261,7 @@ def container(
     grpc_port: GrpcPort = None,
     metrics_port: MetricsPort = None,
     log_format: LogFormat = None,
+    cors_origin: CorsOrigin = None,
     token_auth: TokenAuth = None,
     token_expiry: TokenExpiry = None,
     detach: Detach = False,
@@ -279,6 +284,7 @@ def container(
         grpc_port=grpc_port,
         metrics_port=metrics_port,
         log_format=log_format,
+        cors_origin=cors_origin,
         token_auth=token_auth,
         token_expiry_min=token_expiry,
     )

@@ -16,9 +16,14 @@ from newsbert.cli.output import Output, Progress, duration
 from newsbert.errors import UsageError
 from newsbert.settings import TrainSettings
 
+_TRUSTED_ACCURACY = 0.8
+"""A model that may be worse than this is not to doubt the labels of people."""
+
 if TYPE_CHECKING:
+    from newsbert.evaluation import Scores
     from newsbert.events import Event
     from newsbert.review import Threshold
+    from newsbert.significance import Interval
     from newsbert.training_run import TrainResult
 
 EXAMPLES = """
@@ -208,6 +213,7 @@ def _render(screen: Output, result: "TrainResult") -> None:
                 "run_id": result.run_id,
                 "model": version,
                 "metrics": result.metrics,
+                "intervals": {name: dataclasses.asdict(found) for name, found in _intervals(result.scores).items()},
                 "texts_per_second": result.texts_per_second,
                 "baseline": result.baseline.metrics,
                 "suspected_label_errors": result.suspected_label_errors,
@@ -231,12 +237,15 @@ def _render(screen: Output, result: "TrainResult") -> None:
     rows.append(["all (macro F1)", "", "", f"{result.scores.f1_macro:.4f}", total])
     screen.table(["class", "precision", "recall", "F1", "test rows"], rows)
     screen.table(["", "accuracy", "macro F1", "fitted in", "texts/s"], _compared(result))
+    if doubt := _doubt(result):
+        screen.note(doubt)
     screen.result(_said_of(result.review[0]))
     screen.result(f"bundle  {result.bundle}")
     screen.result(f"run     {result.run_id}")
     if version:
         screen.result(f"model   {version}")
-    if suspects := result.suspected_label_errors:
+    suspects = result.suspected_label_errors
+    if suspects and _intervals(result.scores)["accuracy"].low >= _TRUSTED_ACCURACY:
         screen.note(f"{suspects} training rows look mislabelled: see suspected_label_errors.json in the run")
     screen.next_command(command)
 
@@ -248,12 +257,38 @@ def _compared(result: "TrainResult") -> list[list[str]]:
     model = "this model, stopped early" if result.stopped_early else "this model"
     baseline = result.baseline
     return [
-        [name, f"{scores.accuracy:.4f}", f"{scores.f1_macro:.4f}", fitted, f"{speed:,.0f}"]
+        [name, *_with_intervals(scores), fitted, f"{speed:,.0f}"]
         for name, scores, fitted, speed in (
             (model, result.scores, duration(result.seconds), result.texts_per_second),
             (NAME, baseline.scores, f"{baseline.fit_seconds:.1f} s", baseline.texts_per_second),
         )
     ]
+
+
+def _intervals(scores: "Scores") -> "dict[str, Interval]":
+    from newsbert import significance
+
+    return dict(zip(("accuracy", "f1_macro"), significance.intervals(scores.confusion), strict=True))
+
+
+def _with_intervals(scores: "Scores") -> list[str]:
+    """Return accuracy and macro F1, each with where it lies on other rows like these (95%)."""
+    found = _intervals(scores)
+    values = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
+    return [f"{value:.4f} ({found[name].low:.2f}-{found[name].high:.2f})" for name, value in values.items()]
+
+
+def _doubt(result: "TrainResult") -> str | None:
+    """Return that the model is no better than the baseline, or that the test rows do not show it."""
+    from newsbert.baseline import NAME
+
+    ours, theirs = result.scores.accuracy, result.baseline.scores.accuracy
+    rows = sum(each.support for each in result.scores.per_class.values())
+    if ours <= theirs:
+        return f"this model is no better than {NAME} on the {rows} test rows"
+    if _intervals(result.scores)["accuracy"].low <= theirs:
+        return f"{rows} test rows do not show whether this model is better than {NAME}: its interval holds both scores"
+    return None
 
 
 def _said_of(chosen: "Threshold") -> str:

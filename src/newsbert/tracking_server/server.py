@@ -67,9 +67,12 @@ def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
 
     Raises:
         UsageError: If a setting cannot be, or the server would be open to everybody.
-        TrackingError: If the port cannot be had.
+        TrackingError: If a server runs in this directory, or the port cannot be had.
     """
     home, kept = places(settings)
+    if home.path.is_dir():
+        with home.locked():  # which says so if a server runs here, as its port would not
+            pass
     exposed = not _is_loopback(settings.host)
     with _port(settings) as port:
         yield Plan(
