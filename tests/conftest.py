@@ -57,6 +57,10 @@ WORDS = {
 }
 
 
+_SHARED = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "NEWSBERT_CACHE_DIR")
+"""What fixtures that several tests share find in the environment."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache for what is made once for all tests, instead of the user's; and MLflow's servers start nothing else."""
@@ -65,16 +69,26 @@ def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A working directory, cache and state of the test's own, and no settings from outside."""
-    for name in list(os.environ):
-        if name.startswith(("NEWSBERT_", "MLFLOW_")) and not name.startswith(("NEWSBERT_TEST_", "NEWSBERT_REQUIRE_")):
-            monkeypatch.delenv(name)
+    shared = {name: os.environ[name] for name in _settings_in_environment()}
+    for name in shared:
+        del os.environ[name]
     monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / ".cache"))
     monkeypatch.setenv("NEWSBERT_STATE_DIR", str(tmp_path / ".state"))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
+    yield
+    monkeypatch.undo()
+    for name in _settings_in_environment():  # MLflow keeps its address there
+        del os.environ[name]
+    os.environ.update({name: value for name, value in shared.items() if name in _SHARED})
+
+
+def _settings_in_environment() -> list[str]:
+    ours = ("NEWSBERT_TEST_", "NEWSBERT_REQUIRE_")
+    return [name for name in os.environ if name.startswith(("NEWSBERT_", "MLFLOW_")) and not name.startswith(ours)]
 
 
 @pytest.fixture(scope="session")
