@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert import locks, temporary
-from newsbert.bundle import SIGNATURE_FILE, Bundle
+from newsbert.bundle import SIGNATURE_FILE, Bundle, Contract
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.events import Event, Note
 
@@ -205,6 +205,8 @@ def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
         if run_id is None:
             with tracker.run() as run:
                 run.metrics(metrics_of(found))
+                run.params(_params_of(found.contract))
+                run.artifacts(_tables_and_pictures(found))
                 run.bundle(found)
                 _flush(run)
                 run_id = run.run_id
@@ -222,11 +224,29 @@ def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
 
 def _deliver(run: "RunLog", record: Path, log: _Log, bundle: Bundle) -> None:
     run.tags(log.tags)
-    tables_and_pictures = (*bundle.path.glob("*.png"), *bundle.path.glob("*.csv"))
     written = (file for file in record.iterdir() if file.is_file() and not file.is_symlink() and file.name != _LOG)
-    run.artifacts([*written, *tables_and_pictures])
+    run.artifacts([*written, *_tables_and_pictures(bundle)])
     run.bundle(bundle)
     _flush(run)
+
+
+def _tables_and_pictures(bundle: Bundle) -> list[Path]:
+    return [*bundle.path.glob("*.png"), *bundle.path.glob("*.csv")]
+
+
+def _params_of(contract: Contract) -> dict[str, Any]:
+    """Return what a contract says of its training, by the names that a training logs it by."""
+    data = contract.data
+    named = {name: data[name] for name in ("text_column", "label_column") if data.get(name) is not None}
+    return {
+        "base_model_name": contract.base_model["name"],
+        "base_model_sha256": contract.base_model["sha256"],
+        "data": data["name"],
+        "train_rows": data["rows"]["train"],
+        "labels": ",".join(contract.labels),
+        "max_length": contract.max_length,
+        **named,
+    }
 
 
 def _flush(run: "RunLog") -> None:

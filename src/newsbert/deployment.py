@@ -26,6 +26,14 @@ CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLE
 _HELP_COMMAND = "mlflow deployments help -t newsbert"
 
 
+_OF_STOCK_TARGET = {
+    "MODEL_FILE": "the archive holds the graph, and needs no class",
+    "EXTRA_FILES": "the archive holds all that an answer depends on",
+    "REQUIREMENTS_FILE": "the server has what its models need",
+}
+"""What mlflow-torchserve's `torchserve` target takes, and why newsbert does without."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What `-C NAME=VALUE` says of a deployment.
@@ -55,6 +63,10 @@ class Options:
         """
         values = {str(key).upper().replace("-", "_"): str(value) for key, value in (given or {}).items()}
         for key in values:
+            if key in _OF_STOCK_TARGET:
+                raise UsageError(
+                    f"-C {key} is of mlflow-torchserve's own target", f"leave it out: {_OF_STOCK_TARGET[key]}"
+                )
             if key not in keys:
                 raise UsageError(f"unknown configuration -C {key}", f"there are: {', '.join(keys)}")
         handler, version = values.get("HANDLER"), values.get("VERSION")

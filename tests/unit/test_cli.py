@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -403,3 +404,27 @@ def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatc
             assert source in printed, (path, source)
             brackets += "[environments.NAME]" in source
     assert brackets
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (["--max_epochs", "3"], "newsbert train --epochs 3"),
+        (["--num_samples=30", "--json"], "newsbert train --samples=30 --json"),
+        (["--model_save_path", "my models"], "newsbert train --output 'my models'"),
+        (["--batch_size", "8"], "newsbert train --batch-size 8"),
+        (["--save_model", "True"], "newsbert train --help"),
+        (["--vocab_file", "vocab.txt"], "newsbert train --help"),
+    ],
+)
+def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
+    cli: Cli, typed: list[str], hint: str
+) -> None:
+    refused = cli("train", *typed)
+    assert refused.returncode == 2
+    assert f"there is no option {typed[0].partition('=')[0]}: " in refused.stderr
+    assert hint in refused.stderr
+    words = shlex.split(hint)[1:]
+    assert not any("_" in word for word in words)
+    for word in words[1:]:  # they are options of it
+        assert not word.startswith("--") or f"{word.partition('=')[0]} " in cli("train", "--help").stdout

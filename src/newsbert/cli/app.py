@@ -3,6 +3,8 @@
 import io
 import itertools
 import os
+import re
+import shlex
 import signal
 import sys
 from types import ModuleType
@@ -155,6 +157,32 @@ def _said(error: Any) -> str:
     return error.format_message() or "a command is missing"  # Click has shown the help instead of saying it
 
 
+_RENAMED = {
+    "--max_epochs": "--epochs",
+    "--num_samples": "--samples",
+    "--model_save_path": "--output",
+}
+"""Options of the example that newsbert replaces, and what they are called here."""
+
+_UNNEEDED = {
+    "--save_model": "each model is saved, and logged to MLflow",
+    "--vocab_file": "the vocabulary is the encoder's: --base-model",
+}
+
+
+def _renamed(error: Any, command: str) -> UsageError | None:
+    """Return what an option of the replaced example, or one with underscores, is called here."""
+    name = getattr(error, "option_name", None)
+    if name in _UNNEEDED:
+        return UsageError(f"there is no option {name}: {_UNNEEDED[name]}", f"{command} --help")
+    known = {flag for param in error.ctx.command.params for flag in param.opts} if name and error.ctx else set()
+    new = _RENAMED.get(str(name), str(name).replace("_", "-"))
+    if new == name or new not in known:
+        return None
+    words = [re.sub(rf"^{re.escape(str(name))}(?==|$)", str(new), word) for word in sys.argv[1:]]
+    return UsageError(f"there is no option {name}: it is {new} here", shlex.join(["newsbert", *words]))
+
+
 def _run(output: Output) -> int:
     """Run the command and return its exit code, its errors reported."""
     debug = "--debug" in sys.argv[1:]
@@ -165,7 +193,7 @@ def _run(output: Output) -> int:
         return error.exit_code
     except _CALL_ERROR as error:
         path = error.ctx.command_path if error.ctx else "newsbert"
-        output.error(UsageError(_said(error), f"{path} --help"))
+        output.error(_renamed(error, path) or UsageError(_said(error), f"{path} --help"))
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
