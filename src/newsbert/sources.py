@@ -201,7 +201,7 @@ def _from_directory(path: Path) -> Source:
     named = _named_splits(path)
     if "train" in named:
         return _from_files(named)
-    folders = class_folders.find(path)
+    folders = class_folders.find(_unwrapped(path))
     if folders is not None:
         splits = {
             name: Split(functools.partial(class_folders.rows, part), lambda: ["text", "label"], f"{path}/{name}")
@@ -209,11 +209,16 @@ def _from_directory(path: Path) -> Source:
         }
         return Source(splits, _identity(folders.files()), remarks=folders.notes())
     files = [file for file in sorted(path.iterdir()) if file.is_file() and _has_rows(file)]
-    if not files and len(inner := class_folders.subfolders(path)) == 1:  # what an archive was unpacked to
-        return _from_directory(inner[0])
     if files and not any(_OF_SPLIT.match(file.name.lower()) for file in files):
         return _from_files({"": files[0]}) if len(files) == 1 else _from_parts(path, files)
     return _from_hub(str(path))
+
+
+def _unwrapped(directory: Path) -> Path:
+    """Return the folder in a directory that has nothing else, as an archive may be unpacked to."""
+    inner = class_folders.subfolders(directory)
+    has_files = any(path.is_file() and not path.name.startswith(".") for path in directory.iterdir())
+    return directory if has_files or len(inner) != 1 else _unwrapped(inner[0])
 
 
 def _named_splits(directory: Path) -> dict[str, Path]:

@@ -62,6 +62,8 @@ def test_a_directory_is_taken_as_it_is_and_hashed(tmp_path: Path) -> None:
     names = ("model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors")
     weights = {name: weights_of(name.encode()) for name in names}
     directory = write_model(tmp_path / "bert", weights)
+    index = {"weight_map": {f"tensor{place}": name for place, name in enumerate(names)}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     found = base_model.find(str(directory))
     expected = hashlib.sha256()
     for name, content in sorted(weights.items()):
@@ -77,7 +79,7 @@ def test_the_hash_tells_of_other_weights_and_of_nothing_else(tmp_path: Path) -> 
                 WEIGHTS,
                 WEIGHTS,
                 {"model.safetensors": weights_of(b"other")},
-                {"a.safetensors": weights_of(b"some weights")},
+                WEIGHTS | {"more.safetensors": weights_of(b"some weights")},
             ]
         )
     ]
@@ -100,18 +102,22 @@ def test_a_directory_may_be_given_from_the_working_directory_or_from_home(
 
 @pytest.mark.parametrize(
     ("leave_out", "missing"),
-    [("config.json", "config.json"), ("model.safetensors", "*.safetensors"), ("tokenizer.json", "tokenizer*")],
+    [
+        ("config.json", "is no base model: it has no config.json"),
+        ("model.safetensors", "has no weights in safetensors"),
+        ("tokenizer.json", "has no tokenizer: none of tokenizer.json, vocab.txt, vocab.json, *.model is there"),
+    ],
 )
 def test_a_directory_without_a_needed_file_is_refused(leave_out: str, missing: str, tmp_path: Path) -> None:
     directory = write_model(tmp_path / "bert", leave_out=leave_out)
     error = refused(str(directory))
-    assert error.message == f"{str(directory)!r} is no usable base model: it has no {missing}"
-    assert "safetensors" in str(error.hint)
+    assert error.message == f"{str(directory)!r} {missing}"
+    assert "save_pretrained" in str(error.hint)
 
 
 def test_pickled_weights_are_no_weights(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "bert", {"pytorch_model.bin": b"pickle"})
-    assert "*.safetensors" in refused(str(directory)).message
+    assert "has its weights in pytorch_model.bin, which is a pickle" in refused(str(directory)).message
 
 
 @pytest.mark.parametrize("name", ["./missing", "/no/such/place", "~/missing", "~nosuchuser/bert", "a/b/c", "../x"])
