@@ -161,6 +161,45 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
     return Built(context.tag, context.aliases, engine.image_id(context.tag), cached, tuple(engine.layers(context.tag)))
 
 
+def write_contexts(plan: Plan, settings: ImageSettings, directory: Path) -> list[str]:
+    """Write the contexts of a plan, each to a directory of its own, and return the commands that build them in order.
+
+    Args:
+        plan: What to write.
+        settings: Network and hosts of the build.
+        directory: Does not exist yet; `build.sh` in it has the commands.
+
+    Raises:
+        UsageError: If it exists, or an extra host is not HOST:IP.
+        NewsbertError: If it cannot be written to.
+    """
+    hosts = [word for name, ip in map(_host, settings.extra_hosts) for word in ("--add-host", f"{name}:{ip}")]
+    network = ["--network", settings.build_network] if settings.build_network else []
+    commands = []
+    try:
+        if directory.exists():
+            raise UsageError(f"{str(directory)!r} exists", "name a new directory: --write-context DIR")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.directory(directory.parent) as part:
+            for number, context in enumerate(plan.contexts, 1):
+                name = f"{number}-{ImageReference.parse(context.tag).repository.rpartition('/')[2]}"
+                context.write_directory(part / name)
+                words = ["docker", "build", *network, *hosts]
+                for tag in (context.tag, *context.aliases):
+                    words += ["--tag", tag]
+                for flag, values in (("--build-arg", context.build_args), ("--label", context.labels)):
+                    words += [word for key, value in values.items() for word in (flag, f"{key}={value}")]
+                commands.append(shlex.join([*words, name]))
+            script = "".join(f"{command}\n" for command in commands)
+            (part / "build.sh").write_text(f'set -eu\ncd "$(dirname "$0")"\n{script}', encoding="utf-8")
+            part.rename(directory)
+    except OSError as error:
+        raise NewsbertError(
+            f"{directory} cannot be written: {error.strerror}", "check the disk and its rights"
+        ) from error
+    return commands
+
+
 def needed(plan: Plan, *, rebuild: bool = False) -> tuple[Context, ...]:
     """The contexts of a plan to go through: the last alone, where the engine has its image already."""
     return plan.contexts[-1:] if Engine().has_image(plan.contexts[-1].tag) and not rebuild else plan.contexts

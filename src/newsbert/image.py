@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,21 @@ class Context:
                     entry.size = content.stat().st_size
                     with content.open("rb") as stream:
                         context.addfile(entry, stream)
+
+    def write_directory(self, directory: Path) -> None:
+        """Write Dockerfile and files to a directory of this user's alone, since pip's options may be secret.
+
+        Raises:
+            OSError: If it exists, or cannot be written.
+        """
+        directory.mkdir(mode=0o700)
+        for name, content in {"Dockerfile": self.dockerfile.encode(), **self.files}.items():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                file.write_bytes(content)
+            else:
+                shutil.copyfile(content, file)
 
     def sizes(self) -> dict[str, int]:
         """Bytes by name, the Dockerfile among them."""

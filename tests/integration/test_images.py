@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -39,6 +40,24 @@ def test_a_dry_run_needs_no_engine_and_builds_nothing(bundle: Bundle, cli: Cli) 
     assert base["tag"].startswith(f"newsbert-base:{newsbert.__version__}-")
     assert trainer["build_args"]["BASE_IMAGE"] == base["tag"]
     assert serving["build_args"]["SHIPPED_IMAGE"] == base["tag"]
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs Docker's command line")
+def test_docker_build_by_hand_makes_the_same_image(
+    engine: Engine, image_settings: ImageSettings, cli: Cli, tmp_path: Path
+) -> None:
+    settings = replace(image_settings, repository="by-hand")
+    (tmp_path / "newsbert.toml").write_text(image_toml(settings))
+    written = cli("build-image", "--base", "--write-context", "context")
+    assert written.returncode == 0, written.stderr
+    command = written.stderr.partition("Next: ")[2] or written.stdout.partition("Next: ")[2]
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True, timeout=600)
+    (built,) = json.loads(cli("build-image", "--base", "--json").stdout)["images"]
+    try:
+        assert built["cached"]
+    finally:
+        remove_image(built["content_tag"])
+        remove_image(built["tag"])
 
 
 @pytest.mark.parametrize("arguments", [["--base", "--trainer"], ["TinyModel/1", "--base"], ["--push", "--base"]])

@@ -1,7 +1,9 @@
 """`newsbert build-image`."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,6 +58,10 @@ def build_image(
         bool, typer.Option("--rebuild", help="Build also what is there: the root image or its packages have changed.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print Dockerfiles and files; build nothing.")] = False,
+    write_context: Annotated[
+        Path | None,
+        typer.Option(help="Write what docker build takes, and its commands; build nothing.", metavar="DIR"),
+    ] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -89,6 +95,9 @@ def build_image(
         _show_notes(screen, plan.notes)
         if dry_run:
             _render_dry(screen, plan.contexts)
+            return
+        if write_context is not None:
+            _render_written(screen, write_context, building.write_contexts(plan, settings, write_context))
             return
         built = []
         with screen.progress() as progress:
@@ -128,6 +137,15 @@ def build_image(
 def _show_notes(screen: Output, notes: Sequence[str]) -> None:
     for note in notes:
         screen.note(note)
+
+
+def _render_written(screen: Output, directory: Path, commands: Sequence[str]) -> None:
+    if screen.as_json:
+        screen.document({"directory": str(directory), "commands": commands})
+        return
+    for command in commands:
+        screen.result(f"wrote {directory / command.rpartition(' ')[2]}")
+    screen.next_command(shlex.join(["sh", str(directory / "build.sh")]))
 
 
 def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
