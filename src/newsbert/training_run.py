@@ -102,7 +102,6 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    _check(base, settings)
     for run_id, on in work_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
         on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
@@ -255,6 +254,7 @@ def _finish(
     stop: Stop,
 ) -> TrainResult:
     """Train from where it is, write the bundle and log it."""
+    _check(base, settings)
     on_event(Phase("fitting the baseline"))
     baseline, doubted = _baseline(rows, settings.seed)
     trained, tokenizer = _fit(base, rows, settings, shared, work, run, on_event, stop)
