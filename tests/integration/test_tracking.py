@@ -87,7 +87,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     assert "Next: newsbert register" in train.stderr.splitlines()  # which takes the same name
     right = f"{(tested - 1) / tested:.4f}"
     assert any(NAME in line and right in line for line in train.stdout.splitlines())
-    assert "training rows look mislabelled: see suspected_label_errors.json in the run" in train.stderr
+    assert "look mislabelled" not in train.stderr  # nine test rows do not show that the model may say so
     assert f"| {NAME} | {right} | " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 

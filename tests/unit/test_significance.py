@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from newsbert.cli import train
 from newsbert.evaluation import score
 from newsbert.significance import Interval, interval, least_accuracy, mcnemar, resample
 
@@ -102,3 +103,14 @@ def test_mcnemar_does_not_mind_which_comes_first(case: Case) -> None:
     assert (one.only_first, one.only_second) == (other.only_second, other.only_first)
     assert one.p_value == pytest.approx(other.p_value)
     assert mcnemar(true, first, first).p_value == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "right", "said"), [(9, 8, False), (200, 190, True), (200, 150, False), (12, 12, False)]
+)
+def test_only_a_model_that_is_shown_to_be_good_doubts_labels(rows: int, right: int, said: bool) -> None:
+    labels = [place % 2 for place in range(rows)]
+    answers = [label if place < right else 1 - label for place, label in enumerate(labels)]
+    scores = score(np.eye(2, dtype=np.float32)[answers], labels, ("a", "b"))
+    assert (train._said_of_labels(3, scores) is not None) is said
+    assert train._said_of_labels(0, scores) is None

@@ -244,9 +244,8 @@ def _render(screen: Output, result: "TrainResult") -> None:
     screen.result(f"run     {result.run_id}")
     if version:
         screen.result(f"model   {version}")
-    suspects = result.suspected_label_errors
-    if suspects and _intervals(result.scores)["accuracy"].low >= _TRUSTED_ACCURACY:
-        screen.note(f"{suspects} training rows look mislabelled: see suspected_label_errors.json in the run")
+    if said := _said_of_labels(result.suspected_label_errors, result.scores):
+        screen.note(said)
     screen.next_command(command)
 
 
@@ -289,6 +288,13 @@ def _doubt(result: "TrainResult") -> str | None:
     if _intervals(result.scores)["accuracy"].low <= theirs:
         return f"{rows} test rows do not show whether this model is better than {NAME}: its interval holds both scores"
     return None
+
+
+def _said_of_labels(suspects: int, scores: "Scores") -> str | None:
+    """Return how many labels the model doubts, if it is good enough to."""
+    if not suspects or _intervals(scores)["accuracy"].low < _TRUSTED_ACCURACY:
+        return None
+    return f"{suspects} training rows look mislabelled: see suspected_label_errors.json in the run"
 
 
 def _said_of(chosen: "Threshold") -> str:
