@@ -37,9 +37,10 @@ RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.bill /opt/model/news_cl
 
 FROM shipped
 COPY --from=bill /tmp/bom.cdx.json /opt/model/bom.cdx.json
+COPY entrypoint.sh /opt/entrypoint.sh
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.probe"]
-ENTRYPOINT ["newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]
+ENTRYPOINT ["sh", "/opt/entrypoint.sh"]
 CMD []
 # Started as it will be, it must answer the golden texts as PyTorch did; else there is no image.
 RUN ["python", "-m", "newsbert.proof", "newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]

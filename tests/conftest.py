@@ -81,7 +81,9 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.chdir(tmp_path)
     yield
     monkeypatch.undo()
-    for name in _settings_in_environment():  # MLflow keeps its address there
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)  # the server of this test is not the next one's
+    for name in _settings_in_environment():  # MLflow keeps its address there, too
         del os.environ[name]
     os.environ.update({name: value for name, value in shared.items() if name in _SHARED})
 

@@ -296,7 +296,10 @@ def write_for_plugin(
     bundle = Bundle.read(located.path)
     bundle.verify()
     written = directory / archive.SERVED_NAME
-    mlflow_model.write_for_plugin(bundle, written, runtimes.chosen(bundle, settings.runtime))
+    runtime = runtimes.chosen(bundle, settings.runtime)
+    files = bundle.files(runtime)
+    files[archive.CONFIG_NAME] = archive.model_config(located.name, settings, runtime)
+    mlflow_model.write_for_plugin(files, bundle.path / "model.safetensors", written)
     return located.name, written
 
 

@@ -5,7 +5,6 @@ import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from newsbert import runtimes, stable_zip, temporary
 from newsbert.bundle import Bundle, files_of
@@ -24,8 +23,8 @@ STARTUP_TIMEOUT_S = 120
 _MAX_CONFIG_BYTES = 2**20
 
 
-def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, Any]:
-    """The archive's `model-config.yaml`: TorchServe's batching and workers, and what the handler is to know.
+def model_config(name: str, settings: ServeSettings, runtime: str) -> bytes:
+    """Return the archive's `model-config.yaml`: TorchServe's batching and workers, and what the handler is to know.
 
     Args:
         name: What the answers say of the model, such as `BertModel/7`.
@@ -35,7 +34,7 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, 
     options = {"model": name, "runtime": runtime, "workers": settings.workers}
     if settings.review_below is not None:
         options["review_below"] = settings.review_below
-    return {
+    configuration = {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
         "batchSize": settings.batch_size,
@@ -45,6 +44,8 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> dict[str, 
         "startupTimeout": STARTUP_TIMEOUT_S,
         "newsbert": options,
     }
+    # JSON is YAML, and the serving side need not install a YAML writer for it.
+    return json.dumps(configuration, indent=2).encode()
 
 
 def write(
@@ -78,8 +79,7 @@ def write(
     runtime = runtimes.chosen(bundle, settings.runtime)
     bundle.verify(only=files_of(runtime))
     content = bundle.files(runtime)
-    # JSON is YAML, and the serving side need not install a YAML writer for it.
-    content[CONFIG_NAME] = json.dumps(model_config(name, settings, runtime), indent=2).encode()
+    content[CONFIG_NAME] = model_config(name, settings, runtime)
     content[MANIFEST_NAME] = _manifest(served_name, version)
     content[HANDLER_NAME] = (resources.files("newsbert") / HANDLER_NAME).read_bytes()
     try:

@@ -102,12 +102,8 @@ class Client:
         """
         from newsbert.explanation import Explanation
 
-        named = {} if label is None else {"label": label}
-        requests = [
-            {**({"text": item} if isinstance(item, str) else item), "explain": True, **named}
-            for item in list_items(items)
-        ]
-        return [answer for item in requests for answer in self._ask([item], Explanation.from_dict)]
+        explained = explained_items(list_items(items), label)
+        return [answer for item in explained for answer in self._ask([item], Explanation.from_dict)]
 
     def _ask(self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer]) -> list[_Answer]:
         tries, failed_s = 0, 0.0
@@ -216,6 +212,17 @@ def _token() -> str | None:
 def body(items: Sequence[NewsItem]) -> bytes:
     """What asks for the classes of items."""
     return json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]}).encode()
+
+
+def explained_items(items: Sequence[NewsItem], label: str | None = None) -> list[dict[str, Any]]:
+    """Return the items in the form that has their answers explained, which is a request for each of them.
+
+    Args:
+        items: Texts or title/text objects.
+        label: Whose probability is explained; that of the predicted one, if not given.
+    """
+    named = {} if label is None else {"label": label}
+    return [{**(item if isinstance(item, Mapping) else {"text": item}), "explain": True, **named} for item in items]
 
 
 def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:

@@ -14,6 +14,7 @@ from newsbert import locks, temporary
 from newsbert.bundle import SIGNATURE_FILE, Bundle, Contract
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.events import Event, Note
+from newsbert.run_log import DATA_DIGEST_TAG
 
 if TYPE_CHECKING:
     from newsbert.run_log import RunLog
@@ -204,6 +205,7 @@ def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
         run_id = tracker.run_of(found.digest)
         if run_id is None:
             with tracker.run() as run:
+                run.tags({DATA_DIGEST_TAG: str(found.contract.data["sha256"])})  # it is listed as a training
                 run.metrics(metrics_of(found))
                 run.params(_params_of(found.contract))
                 run.artifacts(_tables_and_pictures(found))

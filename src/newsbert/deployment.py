@@ -177,7 +177,7 @@ CREATE, UPDATE: -C NAME=VALUE
 
 An update with a model puts a new version beside the old one, makes it the default, and removes the old one.
 
-PREDICT: -I FILE, JSON in any of MLflow's forms
+PREDICT, EXPLAIN: -I FILE, JSON in any of MLflow's forms
   {"instances": ["Stocks fall"]}   {"dataframe_split": {"columns": ["title", "text"], "data": [["Stocks", "fall"]]}}
 
 DELETE removes NAME/VERSION, or all versions of NAME; with -C EXPORT_PATH=DIR their archives too.

@@ -22,6 +22,7 @@ import numpy as np
 
 from newsbert import agreement, config, cpu, explanation, job_queue, lane, runtimes
 from newsbert.activity import Activity
+from newsbert.archive import CONFIG_NAME
 from newsbert.bundle import Bundle, files_of
 from newsbert.evaluation import FloatArray
 from newsbert.explanation import Explanation
@@ -461,6 +462,12 @@ def _refuse(context: Any, index: int, error: RequestError) -> bytes:
     return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
 
 
+def _read_configuration(directory: Path) -> dict[str, Any]:
+    """Read the configuration that TorchServe leaves out, since mlflow-torchserve's manifest does not name its file."""
+    file = directory / CONFIG_NAME
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
 _handler: Handler | None = None
 
 
@@ -470,8 +477,8 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
     if _handler is None:
         if config.activity_dir() is not None:  # our own server: TorchServe's two lines for every batch tell it nothing
             logging.getLogger().setLevel(logging.WARNING)
-        options = (context.model_yaml_config or {}).get("newsbert", {})
         directory = Path(context.system_properties["model_dir"])
+        options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})
         given = config.served_review_below()
         _handler = Handler(
             directory,

@@ -28,6 +28,7 @@ MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime",
 
 REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "bundle.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
+ENTRYPOINT = "entrypoint.sh"
 _LICENCES = (
     "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
 )
@@ -247,6 +248,7 @@ def render_serving(
             **{label: value for label, value in told.items() if value},
         },
         {
+            ENTRYPOINT: (shipped.find(shipped.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
             "serving.txt": _lines(lock_files.lines(serving - own.keys())),
             "packing.txt": _lines(lock_files.lines(requirements.PACKING)),
             "bill.txt": _lines(lock_files.lines(requirements.BILL)),

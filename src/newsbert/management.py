@@ -121,6 +121,16 @@ class ModelServer:
             answers += response
         return said, answers
 
+    def explain(self, name: str, version: str, items: Sequence[NewsItem]) -> list[dict[str, Any]]:
+        """Return the server's answers to texts or title/text objects, with what they rest on.
+
+        Raises:
+            BadRequestError: If the server refuses an item.
+            ServingError: If it cannot answer.
+        """
+        explained = client.explained_items(items)
+        return [answer for item in explained for answer in self.predict(name, version, [item])[1]]
+
 
 class _Interface:
     """One of the two, asked with its own token.

@@ -200,6 +200,26 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         _, answers = self._server.predict(name, version or "", payload.items(inputs))
         return PredictionsResponse({"predictions": answers})
 
+    @_told
+    def explain(
+        self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None
+    ) -> dict[str, Any]:
+        """Classify texts or title/text objects and say which of their words each answer rests on.
+
+        Args:
+            deployment_name: `name`, or `name/2.0`.
+            df: As `predict` takes it.
+            endpoint: Not used.
+
+        Returns:
+            `predictions`: `label`, `score`, `probabilities` and `explanation` of each.
+        """
+        _check(None, endpoint)
+        if deployment_name is None:
+            raise UsageError("no deployment to ask", "give its name: --name news_classification")
+        name, version = split_name(deployment_name)
+        return {"predictions": self._server.explain(name, version or "", payload.items(df))}
+
     def _deploy(self, name: str, version: str, model_uri: str, options: Options) -> None:
         """Pack, register and try a model; nothing of it is left if one of these fails."""
         settings = options.serve_settings()

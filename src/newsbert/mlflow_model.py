@@ -5,6 +5,7 @@ torch nor transformers.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,15 +78,15 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
     mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
-def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
-    """Write a logged model that mlflow-torchserve's own target can pack: what a runtime reads, and `model.pth`.
+def write_for_plugin(files: Mapping[str, Path | bytes], weights: Path, directory: Path) -> None:
+    """Write a logged model that mlflow-torchserve's own target can pack: `files` as they are, and `model.pth`.
 
     Its archiver wants a serialized file. Our handler reads none: it is the model's state dict, tensors only.
 
     Args:
-        bundle: A verified bundle.
+        files: What the archive is to hold, by name: content, or the path of a file with it.
+        weights: The model's weights, as safetensors.
         directory: Does not exist yet.
-        runtime: Name of the runtime whose files the archive is to hold.
 
     Raises:
         UsageError: If `directory` exists.
@@ -95,7 +96,6 @@ def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
     from mlflow.models import Model as MlflowModel
     from safetensors.torch import load_file
 
-    files = bundle.files(runtime)
     try:
         directory.mkdir(parents=True)
     except FileExistsError as error:
@@ -108,7 +108,7 @@ def write_for_plugin(bundle: Bundle, directory: Path, runtime: str) -> None:
                 shutil.copyfile(content, directory / name)
             else:
                 (directory / name).write_bytes(content)
-        torch.save(load_file(bundle.path / "model.safetensors"), directory / PLUGIN_WEIGHTS)
+        torch.save(load_file(weights), directory / PLUGIN_WEIGHTS)
         logged = MlflowModel()
         logged.add_flavor("pytorch", model_data=PLUGIN_WEIGHTS, extra_files=[{"path": name} for name in files])
         logged.save(str(directory / "MLmodel"))

@@ -8,9 +8,11 @@ from newsbert.errors import UsageError
 FILE = "MLproject"
 _TEXT = """\
 # Written by `newsbert build-image --trainer`, which knows the image's name.
-#   mlflow run . -A network=host -P max_epochs=1 -P num_samples=2000
-# against the tracking server in MLFLOW_TRACKING_URI: one over HTTP, since MLflow would mount an SQLite file where
-# newsbert does not look for it. Training straight to an SQLite file is `newsbert train --in-container`.
+#   mlflow run . --experiment-name newsbert -A network=host -P max_epochs=1 -P num_samples=2000
+# Options of `newsbert train` that are not below go by their own names: -P learning_rate=2e-5 -P model_name=BertModel.
+# It sees the files of this directory with -A volume="$PWD:$PWD:ro" -A workdir="$PWD", then -P data=news.csv.
+# MLFLOW_TRACKING_URI is a server over HTTP, since MLflow would mount an SQLite file where newsbert does not look for
+# it. Training straight to an SQLite file is `newsbert train --in-container`.
 name: newsbert
 docker_env:
   image: {image}
@@ -19,11 +21,9 @@ entry_points:
     parameters:
       max_epochs: {{type: float, default: 5}}
       num_samples: {{type: float, default: 15000}}
-      model_name: {{type: string, default: BertModel}}
       data: {{type: string, default: sample}}
     command: >-
-      newsbert train --epochs {{max_epochs}} --samples {{num_samples}} --model-name {{model_name}} --data {{data}}
-      --output /tmp/newsbert/bundle
+      newsbert train --epochs {{max_epochs}} --samples {{num_samples}} --data {{data}} --output /tmp/newsbert/bundle
 """
 
 

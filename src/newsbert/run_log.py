@@ -22,6 +22,7 @@ MODEL_ID_TAG = "newsbert.model_id"
 DIGEST_TAG = "newsbert.bundle_digest"
 DATA_DIGEST_TAG = "newsbert.data_digest"
 """Training sets it before anything else: a run that has it is a training, whatever became of it."""
+STOPPED_EARLY_TAG = "newsbert.stopped_early"
 
 _NOTE_TAG = "mlflow.note.content"
 """What MLflow's pages show as a run's description."""
@@ -73,11 +74,14 @@ class RunLog:
                 self._logged[key] = max((each.step for each in history), default=0)
 
     def params(self, params: Mapping[str, Any]) -> None:
-        """Log the resolved configuration."""
+        """Log the resolved configuration, but for what the run has of it."""
         import mlflow
 
         with self._errors():
-            mlflow.log_params({key: mask_credentials(str(value))[:6000] for key, value in params.items()})
+            # `mlflow run` logs what was typed: MLflow takes 2e-05 for another value than 2e-5, and refuses it.
+            logged = self._client.get_run(self.run_id).data.params
+            new = {key: value for key, value in params.items() if key not in logged}
+            mlflow.log_params({key: mask_credentials(str(value))[:6000] for key, value in new.items()})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log numbers, at a step or for the whole run: sooner or later, if the server is there again by `flush`."""

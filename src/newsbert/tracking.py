@@ -237,6 +237,16 @@ class Tracker:
             run = self._client.create_run(experiment.experiment_id, tags=tags)
         return parse_run_id(run.info.run_id, f"a new run's id on {self.where}")
 
+    def experiment_of(self, run_id: str) -> str:
+        """Return the name of the experiment that a run is in.
+
+        Raises:
+            TrackingError: If the server has no such run.
+        """
+        with self.errors():
+            experiment: str = self._client.get_experiment(self._client.get_run(run_id).info.experiment_id).name
+        return experiment
+
     def tag_run(self, run_id: str, key: str, value: str) -> None:
         """Set a tag of a run."""
         with self.errors():

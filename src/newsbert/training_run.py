@@ -17,7 +17,7 @@ from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError,
 from newsbert.evaluation import Scores
 from newsbert.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.review import Threshold
-from newsbert.run_log import DATA_DIGEST_TAG
+from newsbert.run_log import DATA_DIGEST_TAG, STOPPED_EARLY_TAG
 from newsbert.settings import RaySettings, TrainSettings
 from newsbert.work_dir import RunFile
 
@@ -108,6 +108,14 @@ def start(
     given = config.mlflow_run_id()
     if given:  # before it is opened: the training in it may live
         work_dir.check_new(output or BUNDLES / given, given)
+        experiment = tracker.experiment_of(given)
+        if experiment != tracker.settings.experiment:
+            on_event(
+                Note(
+                    f"`mlflow run` made run {given} in the experiment {experiment!r}, and newsbert's is "
+                    f"{tracker.settings.experiment!r}: mlflow run --experiment-name {tracker.settings.experiment}"
+                )
+            )
     with _ended() as results, tracker.run() as run:
         final = output or BUNDLES / run.run_id
         params = _params(settings, base, rows)
@@ -405,7 +413,7 @@ def _write_log(
     suspects: "list[Disputed]",
 ) -> None:
     """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
-    tags = {"newsbert.stopped_early": str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
+    tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
     if trained.diverged_at is not None:
         tags["newsbert.diverged_at"] = str(trained.diverged_at)
     tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}

@@ -201,6 +201,9 @@ def test_the_whole_cycle_with_tokens(
         assert answer["label"] == prediction.label
         assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
         assert answer["review"] is True
+    explained = json.loads(run("explain", *at, "-I", tmp_path / "in.json"))["predictions"]
+    assert [answer["label"] for answer in explained] == [answer["label"] for answer in answers]
+    assert [word["text"] for word in explained[0]["explanation"]["words"]] == ["goal", "team", "cup"]
 
     run("update", *at, "-C", "WORKERS=2")
     assert description()["minWorkers"] == "2"
@@ -488,5 +491,12 @@ def test_the_plugins_own_target_keeps_working(
         # Ours sees what the plugin deployed, and answers for it where the plugin cannot parse what MLflow hands it.
         ours = NewsbertTarget(running.target)
         assert ours.predict(NAME, ["goal team"])["predictions"] == [answer]
+        # With the runtime and the name that an archive of ours would have.
+        request = urllib.request.Request(f"{ours.inference_api}/predictions/{NAME}", b"data=goal+team")
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert response.headers["X-Newsbert-Model"] == "TinyModel/1"
+            assert json.load(response) == answer
+        chosen = newsbert.load("TinyModel/1", tracking_uri=trained[1], runtime="auto")
+        assert answer["probabilities"] == chosen.predict("goal team")[0].to_dict()["probabilities"]
         _succeeded(mlflow_command("delete", "-t", "torchserve", "--name", NAME, CONFIG_PROPERTIES=properties))
         assert ours.list_deployments() == []

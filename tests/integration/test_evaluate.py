@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
 
 import newsbert
@@ -95,6 +96,32 @@ def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainR
     none = cli("runs", "--tracking-uri", uri, "--experiment", "nothing")
     assert (none.returncode, none.stdout) == (0, "")
     assert "no training runs in the experiment 'nothing'" in none.stderr
+
+
+def test_runs_that_lack_something_are_listed_too(
+    trained: tuple[newsbert.TrainResult, str], cli: Cli, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    registered = cli("register", trained[0].bundle, "--model-name", "Late", "--tracking-uri", uri, "--json")
+    assert registered.returncode == 0, registered.stderr
+    tracker = api.connect(uri)
+    digest = {"newsbert.data_digest": "0" * 64}
+    failed, stopped = (tracker.create_run({**digest, **tags}) for tags in ({}, {"newsbert.stopped_early": "true"}))
+    client = mlflow.MlflowClient(uri)
+    client.set_terminated(failed, "FAILED")
+    client.log_param(stopped, "epochs", "many")
+    client.log_param(stopped, "data", "\x1b[31mred.csv")
+    client.log_metric(stopped, "training_seconds", float("nan"))
+    lines = cli("runs", "--tracking-uri", uri, COLUMNS="200").stdout.splitlines()
+    (bundle,) = (line for line in lines if "Late/1" in line)
+    assert json.loads(registered.stdout)["run_id"][:8] in bundle
+    assert f"{trained[0].metrics['accuracy']:.4f}" in bundle
+    assert " rows of " in bundle
+    (row,) = (line for line in lines if failed[:8] in line)
+    assert [cell.strip() for cell in row.split("│")[3:-1]] == ["", "", "", ""]
+    (row,) = (line for line in lines if stopped[:8] in line)
+    assert "red.csv, many epochs, stopped early" in row
+    assert "\x1b" not in row
 
 
 def test_the_beginning_of_a_runs_id_is_enough(trained: tuple[newsbert.TrainResult, str]) -> None:

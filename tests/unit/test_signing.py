@@ -316,7 +316,7 @@ def test_what_the_plugin_packs_takes_the_signature_along(
     trust("release")
     save_file({"weight": torch.zeros(1)}, path / "model.safetensors")
     packed = tmp_path / "packed"
-    mlflow_model.write_for_plugin(Bundle.read(path), packed, "onnxruntime")
+    mlflow_model.write_for_plugin(Bundle.read(path).files("onnxruntime"), path / "model.safetensors", packed)
     assert (packed / SIGNATURE_FILE).read_bytes() == signature
     assert SIGNATURE_FILE in (packed / "MLmodel").read_text()
     assert torch.load(packed / "model.pth", weights_only=True).keys() == {"weight"}

@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import re
 import shlex
 import signal
 import sys
@@ -50,7 +49,11 @@ app = Commands(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # `mlflow run -P learning_rate=2e-5` ends in --learning_rate, and the trainers of transformers take both.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
 )
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Train": (init, train, runs, evaluate, register),
@@ -151,36 +154,42 @@ def _said(error: Any) -> str:
     """What is wrong with a call, with the value that is, which typer leaves out."""
     for option in getattr(getattr(error, "param", None), "opts", ()):
         for word, after in itertools.pairwise([*sys.argv, ""]):
-            name, is_with_value, value = word.partition("=")
-            if name == option and (given := value if is_with_value else after) not in error.message:
+            _, is_with_value, value = word.partition("=")
+            if _option(word) == option and (given := value if is_with_value else after) not in error.message:
                 return f"{given!r} is no valid value for '{option}': {error.message}"
     return error.format_message() or "a command is missing"  # Click has shown the help instead of saying it
 
 
 _RENAMED = {
-    "--max_epochs": "--epochs",
-    "--num_samples": "--samples",
-    "--model_save_path": "--output",
+    "--max-epochs": "--epochs",
+    "--num-samples": "--samples",
+    "--model-save-path": "--output",
 }
 """Options of the example that newsbert replaces, and what they are called here."""
 
 _UNNEEDED = {
-    "--save_model": "each model is saved, and logged to MLflow",
-    "--vocab_file": "the vocabulary is the encoder's: --base-model",
+    "--save-model": "each model is saved, and logged to MLflow",
+    "--vocab-file": "the vocabulary is the encoder's: --base-model",
 }
 
 
 def _renamed(error: Any, command: str) -> UsageError | None:
-    """Return what an option of the replaced example, or one with underscores, is called here."""
-    name = getattr(error, "option_name", None)
+    """Return what an option of the replaced example is called here."""
+    name = _option(str(getattr(error, "option_name", "")))
+    typed = next((word.partition("=")[0] for word in sys.argv if _option(word) == name), name)
     if name in _UNNEEDED:
-        return UsageError(f"there is no option {name}: {_UNNEEDED[name]}", f"{command} --help")
-    known = {flag for param in error.ctx.command.params for flag in param.opts} if name and error.ctx else set()
-    new = _RENAMED.get(str(name), str(name).replace("_", "-"))
-    if new == name or new not in known:
+        return UsageError(f"there is no option {typed}: {_UNNEEDED[name]}", f"{command} --help")
+    known = {flag for param in error.ctx.command.params for flag in param.opts} if error.ctx else set()
+    new = _RENAMED.get(name)
+    if new is None or new not in known:
         return None
-    words = [re.sub(rf"^{re.escape(str(name))}(?==|$)", str(new), word) for word in sys.argv[1:]]
-    return UsageError(f"there is no option {name}: it is {new} here", shlex.join(["newsbert", *words]))
+    words = [new + word[len(name) :] if _option(word) == name else word for word in sys.argv[1:]]
+    return UsageError(f"there is no option {typed}: it is {new} here", shlex.join(["newsbert", *words]))
+
+
+def _option(word: str) -> str:
+    """Return the option in a word of the command line, as it is called here: `--learning_rate=2e-5` is no other."""
+    return word.partition("=")[0].replace("_", "-")
 
 
 def _run(output: Output) -> int:

@@ -131,7 +131,9 @@ def build_image(
         screen.next_command(f"newsbert serve container {built[-1].aliases[0]}")
     elif written is not None:
         screen.result(f"wrote {written}")
-        screen.next_command(f"mlflow run {project} -A network=host -P max_epochs=1")
+        screen.next_command(
+            f"mlflow run {shlex.quote(project)} --experiment-name newsbert -A network=host -P max_epochs=1"
+        )
 
 
 def _show_notes(screen: Output, notes: Sequence[str]) -> None:

@@ -1,6 +1,8 @@
 """`newsbert runs`."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,24 +63,36 @@ def runs(
 
 
 def _row(run: "TrainingRun") -> list[str]:
-    params = run.params
-    seconds = run.metrics.get("training_seconds")
-    epochs = float(params.get("epochs", "nan"))
-    training = [
-        f"{params.get('train_rows', '?')} rows of {Path(params.get('data', '?')).name}",
-        f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'}",
-        f"{Path(params.get('base_model', '?')).name} {params.get('tune', '')}".strip(),
-        *([] if seconds is None else [duration(seconds)]),
-    ]
     scores = [run.metrics.get(f"test_{name}") for name in ("accuracy", "f1_macro")]
     versions = [" ".join([name, *(f"@{alias}" for alias in aliases)]) for name, aliases in run.versions.items()]
     return [
         run.run_id[:_ID_DIGITS],
         f"{run.status} {_age(run.ended)} ago" if run.ended else f"{run.status} for {_age(run.started)}",
-        ", ".join(training),
+        ", ".join(_describe(run)),
         ", ".join(versions),
         *("" if score is None else f"{score:.4f}" for score in scores),
     ]
+
+
+def _describe(run: "TrainingRun") -> Iterator[str]:
+    """Yield what is known of a training: a run that failed early, or of a registered bundle, lacks some of it."""
+    from newsbert.run_log import STOPPED_EARLY_TAG
+
+    params = run.params
+    rows, data = params.get("train_rows"), params.get("data")
+    if data is not None:
+        yield f"{rows} rows of {Path(data).name}" if rows else Path(data).name
+    if "epochs" in params:
+        epochs = params["epochs"].removesuffix(".0")
+        yield f"{epochs} {'epoch' if epochs == '1' else 'epochs'}"
+    base = params.get("base_model", params.get("base_model_name"))
+    if base is not None:
+        yield f"{Path(base).name} {params.get('tune', '')}".strip()
+    seconds = run.metrics.get("training_seconds")
+    if seconds is not None and math.isfinite(seconds):
+        yield duration(seconds)
+    if run.tags.get(STOPPED_EARLY_TAG) == "true":
+        yield "stopped early"
 
 
 def _age(moment: datetime) -> str:

@@ -126,13 +126,14 @@ def train(
             api.help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
+    in_foreign_run = config.mlflow_run_id() is not None  # before MLflow takes the variable away
     with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
         result = api.train(
             **flags,
             on_event=_Reporter(screen, progress),
             stop=interrupts.asked_to_stop,
         )
-    _render(screen, result)
+    _render(screen, result, in_foreign_run=in_foreign_run)
 
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainSettings))
@@ -200,12 +201,20 @@ class _Reporter:
             self._progress.update("training", event.step, event.total_steps, details)
 
 
-def _render(screen: Output, result: "TrainResult") -> None:
+def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> None:
+    """Print the result.
+
+    Args:
+        screen: Where.
+        result: What training returned.
+        in_foreign_run: Whether `mlflow run` made the run, which may be in any experiment.
+    """
     version = str(result.version) if result.version else None
     if version:
         command = shlex.join(["newsbert", "serve", "locally", version])
     else:
-        command = "newsbert register" if config.model_name() else "newsbert register --model-name BertModel"
+        name = [] if config.model_name() else ["--model-name", "BertModel"]
+        command = shlex.join(["newsbert", "register", *([result.run_id] if in_foreign_run else []), *name])
     if screen.as_json:
         screen.document(
             {
