@@ -1,6 +1,7 @@
 """From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
 
 import csv
+import itertools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from newsbert import (
     quantization,
     requirements,
     review,
+    row_sketch,
     runtimes,
     shared_weights,
 )
@@ -140,6 +142,7 @@ def write(
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
     mistakes = label_errors.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
+    row_sketch.write(itertools.chain(rows.train.texts, rows.validation.texts), part / bundle.SKETCH_FILE)
     return Tested(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
 
 

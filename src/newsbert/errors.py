@@ -112,7 +112,9 @@ class MissingExtraError(NewsbertError):
     examined = True
 
     def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"the Python package {module!r} is not installed", f"pip install 'newsbert[{extra}]'")
+        from newsbert import installation
+
+        super().__init__(f"the Python package {module!r} is not installed", installation.command(extra))
 
 
 def first_line(error: BaseException) -> str:

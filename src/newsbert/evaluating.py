@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import newsbert
-from newsbert import api, config, runtimes, significance, temporary
-from newsbert.bundle import Bundle
+from newsbert import api, config, row_sketch, runtimes, significance, temporary
+from newsbert.bundle import SKETCH_FILE, Bundle
 from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
 from newsbert.evaluation import FloatArray, IntArray, Scores, score
 from newsbert.events import Event, Note, Phase, Progress
@@ -19,6 +19,7 @@ from newsbert.model import Model
 from newsbert.model_store import Located
 from newsbert.settings import ServeSettings, TrainSettings
 from newsbert.significance import Interval, McNemar
+from newsbert.text import prepare
 from newsbert.tracking import Tracker
 
 _WINDOW_ROWS = 2048
@@ -36,6 +37,7 @@ class ModelScores:
         scores: Its scores.
         accuracy: Where its accuracy on rows like these lies.
         f1_macro: Where its macro F1 on rows like these lies.
+        learned_rows: How many of the rows it was trained or validated on; an estimate where these were many.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ModelScores:
     scores: Scores
     accuracy: Interval
     f1_macro: Interval
+    learned_rows: int
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,14 @@ def evaluate(
     )
     for note in rows.notes:
         on_event(Note(note))
-    names = {data, Path(data).name}
-    seen = [each.name for each, bundle in zip(located, bundles, strict=True) if bundle.contract.data["name"] in names]
-    if seen and rows.split != "test":
-        on_event(Note(f"{' and '.join(dict.fromkeys(seen))} trained on rows of {data}: new ones may score lower"))
+    known = [_count_known(bundle, rows) for bundle in bundles]
+    for each, count in zip(located, known, strict=True):
+        if count:
+            on_event(
+                Note(
+                    f"{each.name} has learned from {count} of these {len(rows.items)} rows: it may do worse on new ones"
+                )
+            )
     loaded = [Model.from_directory(each.path, each.name, runtime) for each in located]
     true = np.asarray(rows.labels, dtype=np.int64)
     probabilities = [_probabilities(each, rows, label_names, on_event) for each in loaded]
@@ -162,8 +169,9 @@ def evaluate(
             score(answers, rows.labels, label_names),
             significance.interval(drawn.accuracy),
             significance.interval(drawn.f1_macro),
+            count,
         )
-        for each, answers, drawn in zip(loaded, probabilities, resampled, strict=True)
+        for each, answers, drawn, count in zip(loaded, probabilities, resampled, known, strict=True)
     )
     compared = None
     if others:
@@ -186,6 +194,15 @@ def evaluate(
     except (TrackingError, MissingExtraError) as error:
         on_event(Note(f"not logged: {error.message}"))
         return result
+
+
+def _count_known(bundle: Bundle, rows: LabelledRows) -> int:
+    """Return how many of the rows a model was trained or validated on."""
+    if SKETCH_FILE not in bundle.contract.files:
+        return 0
+    bundle.verify(only=(SKETCH_FILE,))
+    cleaning = bundle.contract.cleaning
+    return row_sketch.count_known((prepare(item, cleaning) for item in rows.items), bundle.path / SKETCH_FILE)
 
 
 def _labels_of(located: Sequence[Located], bundles: Sequence[Bundle]) -> list[str]:

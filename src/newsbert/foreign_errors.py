@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from newsbert import tracking_uri, uris
+from newsbert import installation, tracking_uri, uris
 from newsbert.errors import MissingExtraError, NewsbertError, RefusedError, TrackingError, first_line
 
 
@@ -264,7 +264,7 @@ def _missing(chain: list[BaseException]) -> NewsbertError | None:
         return MissingExtraError(module, extra)
     return TrackingError(
         f"the Python package {module!r} cannot be used: {first_line(named)}",
-        f"pip install --upgrade 'newsbert[{extra}]'",
+        installation.command(extra, "--upgrade"),
     )
 
 

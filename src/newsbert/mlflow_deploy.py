@@ -20,7 +20,7 @@ import mlflow
 from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
-from newsbert import agreement, api, archive, mlflow_model, payload, runtimes, temporary
+from newsbert import agreement, api, archive, installation, mlflow_model, payload, runtimes, temporary
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.deployment import CREATE_KEYS, HELP, LOCAL_SETTINGS, VERSION, Options, addresses, split_name
 from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
@@ -31,7 +31,7 @@ from newsbert.terminal import show_controls
 try:
     import mlflow_torchserve
 except ImportError as _error:
-    raise ImportError(f"{_error}: pip install 'newsbert[deploy]'") from _error
+    raise ImportError(f"{_error}: {installation.command('deploy')}") from _error
 
 FIRST_VERSION = "1.0"
 FLAVORS = ("python_function", "pytorch")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from newsbert import rows
+from newsbert import installation, rows
 from newsbert.bundle import Bundle
 from tests import processes
 from tests.conftest import Cli, long
@@ -231,5 +231,5 @@ def test_without_ray_its_extra_is_named(bundle: Bundle, tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, *call]
     result = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "pip install 'newsbert[ray]'" in result.stderr
+    assert installation.command("ray") in result.stderr
     assert subprocess.run([*command, "--workers", "1"], capture_output=True, check=False).returncode == 0

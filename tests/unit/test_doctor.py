@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert import doctor
+from newsbert import doctor, installation
 from newsbert.doctor import FAILED, NOTE, OFF, OK, Check, NoteError, UnusedError
 from newsbert.errors import NewsbertError
 from tests.conftest import Cli
@@ -98,7 +98,7 @@ def test_a_package_that_is_too_old_or_missing_is_named(cli: Cli, tmp_path: Path)
     code, found = _looked(cli, PYTHONPATH=str(tmp_path / "older"))
     assert (code, found["packages"]["state"]) == (1, FAILED)
     assert found["packages"]["found"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
-    assert found["packages"]["mend"] == "pip install 'newsbert[train]'"
+    assert found["packages"]["mend"] == installation.command("train")
 
 
 @contextlib.contextmanager

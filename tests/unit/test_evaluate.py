@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import newsbert
+from newsbert import data
 from newsbert.bundle import Bundle
 from newsbert.errors import DataError, NotFoundError, TrackingError, UsageError
 from newsbert.events import Event, Note
@@ -183,10 +184,44 @@ def test_without_a_server_a_bundle_is_scored_all_the_same(bundle: Bundle, labell
     result = newsbert.evaluate(bundle.path, str(labelled_file), on_event=events.append)
     assert result.run_id is None
     assert any(isinstance(each, Note) and "nothing will be logged" in each.message for each in events)
-    assert any(isinstance(each, Note) and "trained on rows of" in each.message for each in events)
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises((NotFoundError, TrackingError)):
         newsbert.evaluate(bundle.path, str(labelled_file), tracking_uri="http://127.0.0.1:9")
+
+
+def test_rows_that_a_model_has_learned_from_are_counted(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+    rows = data.load(str(labelled_file))
+    names = rows.label_names
+
+    def write(*splits: data.Split) -> str:
+        file = tmp_path / "elsewhere.jsonl"  # no name tells it
+        pairs = [pair for split in splits for pair in zip(split.texts, split.labels, strict=True)]
+        lines = [json.dumps({"text": f"  {text} ", "label": names[label]}) for text, label in pairs]
+        file.write_text("\n".join(lines), encoding="utf-8")
+        return str(file)
+
+    events: list[Event] = []
+    both = write(rows.train, rows.test)
+    result = newsbert.evaluate(bundle.path, both, log=False, on_event=events.append)
+    assert result.model.learned_rows == len(rows.train)
+    said = f"has learned from {len(rows.train)} of these {len(rows.train) + len(rows.test)} rows"
+    assert any(isinstance(each, Note) and said in each.message for each in events)
+    assert newsbert.evaluate(bundle.path, write(rows.test), log=False).model.learned_rows == 0
+
+
+def test_the_columns_are_those_that_the_model_was_trained_on(bundle: Bundle, tmp_path: Path) -> None:
+    (contract := bundle.path / "newsbert.json").write_text(
+        contract.read_text(encoding="utf-8")
+        .replace('"text_column": null', '"text_column": "kicker"')
+        .replace('"label_column": null', '"label_column": "desk"'),
+        encoding="utf-8",
+    )
+    file = tmp_path / "rows.csv"
+    file.write_text("text,kicker,desk,label\nstocks market,goal team cup,Sport & loisirs,World\n", encoding="utf-8")
+    scores = newsbert.evaluate(bundle.path, str(file), log=False).model.scores
+    assert (scores.accuracy, scores.per_class["Sport & loisirs"].support) == (1, 1)
+    other = newsbert.evaluate(bundle.path, str(file), text_column="text", label_column="label", log=False)
+    assert (other.model.scores.accuracy, other.model.scores.per_class["World"].support) == (0, 1)
 
 
 # The command line

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import config, foreign_errors
+from newsbert import config, foreign_errors, installation
 from newsbert.errors import MissingExtraError, NewsbertError, RefusedError
 
 SAID = (
@@ -68,7 +68,7 @@ def test_a_bug_of_ours_stays_one_and_a_missing_module_names_its_extra() -> None:
     for module, extra in (("boto3", "s3"), ("google.cloud", "gs"), ("azure.storage", "azure"), ("torch", "train")):
         found = foreign_errors.translate(ModuleNotFoundError("no", name=module), "", "sqlite:///x")
         assert isinstance(found, MissingExtraError)
-        assert found.hint == f"pip install 'newsbert[{extra}]'"
+        assert found.hint == installation.command(extra)
     ours = NewsbertError("said before")
     assert foreign_errors.translate(ours, "", "sqlite:///x") is ours
 

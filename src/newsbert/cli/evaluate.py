@@ -132,6 +132,7 @@ def _scores(model: "ModelScores") -> dict[str, Any]:
         "model": model.name,
         "runtime": model.runtime,
         "bundle_digest": model.digest,
+        "learned_rows": model.learned_rows,
         "metrics": model.scores.metrics,
         "intervals": {"accuracy": dataclasses.asdict(model.accuracy), "f1_macro": dataclasses.asdict(model.f1_macro)},
         "per_class": {name: dataclasses.asdict(each) for name, each in model.scores.per_class.items()},

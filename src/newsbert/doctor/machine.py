@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from newsbert import config, cpu
+from newsbert import config, cpu, installation
 from newsbert.doctor import NoteError
 from newsbert.errors import NewsbertError
 
@@ -44,7 +44,7 @@ def packages() -> str:
     lacking = {extra: _lacking(extra) for extra in (*_NEEDED, *_BESIDES)}
     for extra in _NEEDED:
         if lacking[extra]:
-            raise NewsbertError(f"{extra} lacks {', '.join(lacking[extra])}", f"pip install 'newsbert[{extra}]'")
+            raise NewsbertError(f"{extra} lacks {', '.join(lacking[extra])}", installation.command(extra))
     there = [extra for extra, missing in lacking.items() if not missing]
     without = [extra for extra, missing in lacking.items() if missing]
     said = f"newsbert {metadata.version('newsbert')} with {', '.join(there)}"

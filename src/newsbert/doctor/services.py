@@ -2,7 +2,7 @@
 
 import uuid
 
-from newsbert import api, config, tracking_file, uris
+from newsbert import api, config, installation, tracking_file, uris
 from newsbert.doctor import NoteError, UnusedError
 from newsbert.errors import first_line
 from newsbert.settings import ImageSettings, TrackingServerSettings, TrackingSettings
@@ -80,7 +80,7 @@ def hub() -> str:
     try:
         from huggingface_hub import HfApi, constants, get_token
     except ImportError as error:
-        raise NoteError("the Hub's client is not installed", "pip install 'newsbert[train]'") from error
+        raise NoteError("the Hub's client is not installed", installation.command("train")) from error
     if constants.HF_HUB_OFFLINE:
         raise UnusedError("HF_HUB_OFFLINE is set: what is in its cache is used")
     try:

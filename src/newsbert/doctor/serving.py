@@ -5,7 +5,19 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert import address, config, java, loopback, probe, run_directory, servers, temporary, tokens, torchserve
+from newsbert import (
+    address,
+    config,
+    installation,
+    java,
+    loopback,
+    probe,
+    run_directory,
+    servers,
+    temporary,
+    tokens,
+    torchserve,
+)
 from newsbert.doctor import NoteError
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.settings import ServeSettings
@@ -46,7 +58,9 @@ def starts() -> str:
             time.sleep(0.1)
         took = time.monotonic() - began
         if _models(server.management, None) != 400:
-            raise ServingError("TorchServe takes commands without a token", "pip install 'newsbert[serve]' again")
+            raise ServingError(
+                "TorchServe takes commands without a token", installation.command("serve", "--force-reinstall")
+            )
         status = _models(server.management, tokens.read(server.key_file).management)
         if status != 200:
             raise ServingError(f"TorchServe answers {status} to its own token", "is the clock right? date")

@@ -1,0 +1,54 @@
+"""How many of some texts a model has learned from, by the smallest digests of those that it has: a bottom-k sketch.
+
+Up to `SIZE` texts the sketch has the digests of all, and the answer is exact. Of more texts it is an estimate: which
+texts have the smallest digests depends on nothing else, so those of others that are as small are a fair sample of them.
+
+Source: Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newsbert.errors import ModelError
+
+SIZE = 16_384
+_DIGEST_BYTES = 8
+_WINDOW = 100_000
+
+Digests = NDArray[np.uint64]
+
+
+def write(texts: Iterable[str], file: Path) -> None:
+    """Write the sketch of prepared texts."""
+    smallest: Digests = np.empty(0, np.uint64)
+    texts = iter(texts)
+    while window := list(islice(texts, _WINDOW)):
+        smallest = np.unique(np.concatenate([smallest, _digests(window)]))[:SIZE]
+    file.write_bytes(smallest.astype("<u8").tobytes())
+
+
+def count_known(texts: Iterable[str], file: Path) -> int:
+    """Return how many of the prepared texts are among those of a sketch: exact, or an estimate.
+
+    Raises:
+        ModelError: If the file is no sketch.
+    """
+    with file.open("rb") as stream:
+        content = stream.read(SIZE * _DIGEST_BYTES + 1)
+    if len(content) % _DIGEST_BYTES or len(content) > SIZE * _DIGEST_BYTES:
+        raise ModelError(f"{file.name} is no sketch of texts", "train or fetch the model again")
+    smallest = np.frombuffer(content, "<u8")
+    digests = _digests(list(texts))
+    sampled = digests <= smallest.max() if len(smallest) == SIZE else np.ones(len(digests), bool)
+    known = int(np.isin(digests, smallest).sum())
+    return round(known * len(digests) / max(1, int(sampled.sum())))
+
+
+def _digests(texts: list[str]) -> Digests:
+    content = b"".join(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest() for text in texts)
+    return np.frombuffer(content, "<u8").astype(np.uint64)
