@@ -46,7 +46,8 @@ _LARGE_BYTES = 1024 * 1024
 """Of requests that came together: what they took is returned to the system after them."""
 
 MODEL_HEADER = "X-Newsbert-Model"
-_JSON, _TEXT, _FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
+_JSON, _TEXT = "application/json", "text/plain"
+_FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
 _EXPLAIN_HEADER = "explain"
 """What TorchServe adds to a request that came to `/explanations`."""
 
@@ -367,10 +368,10 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
     if encoding != "identity":  # whatever it would unpack to, it is bounded and read as it comes
         message = f"the content encoding {encoding!r} is not read; send the body as it is"
         raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    if "body" not in request:
-        return _parse_form(request), False
     kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
     kind = kind or _TEXT
+    if "body" not in request or kind in _FORMS:  # which may have a field of that name
+        return _parse_form(request), False
     named = dict(parameter.partition("=")[::2] for parameter in parameters)
     charset = named.get("charset", "").strip("\"' ") or "utf-8"
     if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:

@@ -251,3 +251,23 @@ def test_a_tokenizer_of_a_newer_version_is_refused_by_its_name(tmp_path: Path) -
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read by tokenizers"):
         training.prepare_tokenizer(base, tmp_path, 16)
+
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "encoders"
+OF_OTHERS = ("bert", "bert_relu", "modernbert", "regression", "roberta_nomax", "same_head_multilabel")
+OF_OTHERS_REFUSED = {
+    "custom_code": r"needs Python of its own \(config\.json: auto_map\)",
+    "lfs_pointer": r"model\.safetensors is a Git LFS pointer",
+    "newer_tokenizer": r"tokenizer\.json cannot be read by tokenizers",
+}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="needs the encoders of others")
+def test_encoders_of_others_are_taken_or_refused_with_the_way_out() -> None:
+    assert {directory.name for directory in CASES.iterdir()} == {*OF_OTHERS, *OF_OTHERS_REFUSED}
+    for name in OF_OTHERS:
+        tuning.check(base_model.find(str(CASES / name)), TrainSettings())
+    for name, said in OF_OTHERS_REFUSED.items():
+        with pytest.raises(ModelError, match=said) as caught:
+            tuning.check(base_model.find(str(CASES / name)), TrainSettings())
+        assert caught.value.hint

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import bulk, data, survey
+from newsbert import bulk, data, rows, survey
 from newsbert.errors import DataError
 from newsbert.rows import RowFile
 from tests.conftest import Cli
@@ -299,8 +299,8 @@ def _nested(directory: Path) -> None:
 def _spark(directory: Path) -> None:
     """Two parts as Spark writes them, with backslashes before quotes."""
     directory.mkdir()
-    for part, rows in enumerate((ROWS[:15], ROWS[15:])):
-        lines = [f'"He said \\"hi, {text}\\" there",{label}' for text, label in rows]
+    for part, part_rows in enumerate((ROWS[:15], ROWS[15:])):
+        lines = [f'"He said \\"hi, {text}\\" there",{label}' for text, label in part_rows]
         (directory / f"part-0000{part}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
     for name in ("_SUCCESS", ".part-00000.csv.crc"):
         (directory / name).write_bytes(b"")
@@ -547,6 +547,44 @@ def test_lines_in_are_rows_out_and_rejected_rows(name: str, lines: list[str]) ->
         multiline = sum("\n" in f"{record.get('text')}{record.get('id')}" for record in records)
         said = re.search(r"([0-9]+) rows? with a line break in a field", "".join(notes))
         assert (int(said[1]) if said else 0) == multiline
+
+
+GOOD = [(label, f"{label} number {number}") for number in range(9) for label in ("money", "sport", "N/A")]
+
+
+@relaxed
+@given(
+    st.sampled_from(["rows.csv", "rows.tsv", "rows.jsonl"]),
+    st.lists(st.tuples(st.sampled_from(["money", "sport", "", "N/A"]), line), min_size=1, max_size=12),
+)
+def test_lines_in_are_the_rows_of_train_and_of_init_and_those_said_to_be_left_out(
+    name: str, lines: list[tuple[str, str]]
+) -> None:
+    lines = GOOD + lines
+    if name == "rows.jsonl":
+        content = "".join(f"{json.dumps({'label': label, 'text': text})}\n" for label, text in lines)
+    else:
+        delimiter = "\t" if name == "rows.tsv" else ","
+        content = "".join(f"{label}{delimiter}{text}\n" for label, text in [("label", "text"), *lines])
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / name
+        file.write_text(content, encoding="utf-8")
+        try:
+            trained, surveyed = data.load(str(file)), survey.survey(str(file))
+        except DataError as error:
+            assert re.search(r", (line|row) [0-9]+|is opened there and never closed|more row", error.message)
+            return
+        spanned = sum(str(value).count("\n") for row in rows.read(file) for value in row.values())
+    splits = (trained.train, trained.validation, trained.test)
+    assert sum(map(len, splits)) + _left_out(trained.notes) + spanned == len(lines)
+    counts = sum(sum(split.values()) for split in surveyed.rows.values())
+    assert counts + _left_out(surveyed.notes) + spanned == len(lines)
+
+
+def _left_out(notes: Sequence[str]) -> int:
+    """Add up what notes say is left out."""
+    found = (re.match(r"([0-9]+) .*left out", note) for note in notes)
+    return sum(int(match[1]) for match in found if match)
 
 
 # --- files of others --------------------------------------------------------------------------------------------------
