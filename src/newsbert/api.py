@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -108,7 +109,7 @@ def train(
     if resume is not None and given:
         raise UsageError(
             f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
-            f"newsbert train --resume {resume}",
+            f"newsbert train --resume {shlex.quote(resume)}",
         )
     resolved = _train_settings(resume, settings)
     _check_shared(resolved, shared)

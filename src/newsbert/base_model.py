@@ -192,5 +192,7 @@ def _hash(path: Path) -> str:
             with file.open("rb") as stream:
                 digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
-            raise ModelError(f"{file} cannot be read: {error.strerror}", f"check its rights: ls -l {path}") from error
+            raise ModelError(
+                f"{file} cannot be read: {error.strerror}", f"check its rights: ls -l {shlex.quote(str(path))}"
+            ) from error
     return digest.hexdigest()

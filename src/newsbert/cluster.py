@@ -72,7 +72,7 @@ class Cluster:
         self._objects = dataclasses.replace(kubernetes_settings, namespace=namespace)
         context = [f"--context={settings.context}"] if settings.context else []
         where = [*context, f"--namespace={namespace}"]
-        self._kubectl = Tool("kubectl", where, f"kubectl {' '.join(where)} get deployments")
+        self._kubectl = Tool("kubectl", where, f"kubectl {shlex.join(where)} get deployments")
         self._name, self._settings, self._log = name, settings, on_log
         self._called = f"newsbert-{name}"
 

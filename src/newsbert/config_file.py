@@ -51,7 +51,7 @@ def check_absent(file: Path, *, force: bool) -> None:
         UsageError: If there is one, and it is not forced.
     """
     if file.exists() and not force:
-        raise UsageError(f"there is a {file} already", "newsbert init --force writes over it")
+        raise UsageError(f"there is a {file} already", "the same command with --force writes over it")
 
 
 def text(survey: Survey, model_name: str, labels: tuple[str, ...] = ()) -> str:

@@ -69,7 +69,7 @@ def fit(
     if not bert_graph.fits(model):
         raise UsageError(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
-            "newsbert train --tune full",
+            "the same command with --tune full",
         )
     precision = checkpoints.remember("precision", lambda: precision_of(model, settings))
     model.requires_grad_(False)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def served(
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",
-            f"newsbert build-image {model} --push --repository registry.example/team, or give it: --image",
+            f"newsbert build-image {shlex.quote(model)} --push --repository registry.example/team, or give it: --image",
         )
     return _name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
 

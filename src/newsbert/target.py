@@ -1,5 +1,6 @@
 """What environments have in common: what is deployed to one, what is there, and what it can do."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -111,7 +112,7 @@ class Target(Protocol):
 
 def push_again(model: str) -> str:
     """The command that puts a model's image into a registry."""
-    return f"newsbert build-image {model} --push --repository registry.example/team"
+    return f"newsbert build-image {shlex.quote(model)} --push --repository registry.example/team"
 
 
 def described(release: Release) -> dict[str, str]:

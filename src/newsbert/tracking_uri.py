@@ -1,6 +1,7 @@
 """A tracking server by its URI: how that is printed, whether it answers, and what its refusals mean."""
 
 import http.client
+import shlex
 import urllib.error
 import urllib.parse
 from typing import Any
@@ -24,9 +25,9 @@ def told(what: str, uri: str, error: Exception) -> TrackingError:
         if given and "TOKEN" in given:
             hint = "get a new one: it may have expired"
     elif "Invalid Host header" in str(error):
-        host = urllib.parse.urlsplit(uri).hostname
+        host = str(urllib.parse.urlsplit(uri).hostname)
         message = f"the tracking server at {server} does not answer to the name {host}"
-        hint = f"call it by another, or start it with that: newsbert tracking up --allowed-hosts {host}"
+        hint = f"call it by another, or start it with that: newsbert tracking up --allowed-hosts {shlex.quote(host)}"
     elif "error code 403" in reason:
         hint = (
             "the account may not change this: use an experiment and a model of its own (--experiment, --model-name),"

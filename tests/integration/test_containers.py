@@ -3,6 +3,7 @@
 import http.client
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import newsbert
 from newsbert import containers
 from newsbert.client import Client
 from newsbert.errors import ServingError
@@ -46,6 +48,16 @@ def _ask(url: str, token: str | None = None, content_type: str = "text/plain") -
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+def _wait_until_healthy(container: Any) -> None:
+    """Wait until a container's own check has the model answer."""
+    deadline = time.monotonic() + 120
+    while container.exec_run(["python", "-m", "newsbert.probe"]).exit_code != 0:
+        container.reload()
+        assert container.status == "running", container.logs().decode()
+        assert time.monotonic() < deadline, container.logs().decode()
+        time.sleep(0.2)
 
 
 def test_it_has_no_privilege_and_cannot_write(served: tuple[containers.Running, Any]) -> None:
@@ -130,6 +142,23 @@ def test_a_container_that_somebody_removed_is_told_of(served: tuple[containers.R
     container.remove(force=True)
     with pytest.raises(ServingError, match="somebody removed the container"):
         running.check()
+
+
+def test_it_is_started_as_torchserves_own_image_is(tiny_image: str) -> None:
+    import docker
+
+    client = docker.from_env()
+    said = client.containers.run(tiny_image, ["newsbert", "--version"], remove=True)
+    assert said.decode().strip() == f"newsbert {newsbert.__version__}"
+    for command in (["serve"], ["serve", "--review-below", "1"], ["--review-below", "1"]):
+        container = client.containers.run(tiny_image, command, detach=True, read_only=True, tmpfs={"/tmp": ""})
+        try:
+            _wait_until_healthy(container)
+            call = ["newsbert", "predict", "--url", "http://127.0.0.1:8080", "--json", "goal team"]
+            answer = json.loads(container.exec_run(call).output)
+            assert answer["predictions"][0]["review"] is (len(command) > 1)
+        finally:
+            container.remove(force=True)
 
 
 def test_without_a_directory_to_write_to_it_says_what_it_needs(tiny_image: str) -> None:

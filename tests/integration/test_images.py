@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import archive, building, containers
+from newsbert import api, archive, building, containers, run_list
 from newsbert.bundle import CONTRACT_FILE, Bundle
 from newsbert.engine import Engine
 from newsbert.errors import EngineError
@@ -525,15 +525,33 @@ def test_mlflow_run_trains_in_the_trainer_image(
     built = cli("build-image", "--trainer", "--project", "project")
     assert built.returncode == 0, built.stderr
     assert images.trainer.tag in (tmp_path / "project" / "MLproject").read_text(encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", "run", "project", "-A", "network=host",
-         "-P", "max_epochs=0.2", "-P", "num_samples=64", "-P", "model_name=FromProject"],
-        env={**os.environ, "MLFLOW_TRACKING_URI": mlflow_server},
-        capture_output=True, text=True, check=False, timeout=400,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "FromProject/1" in done.stdout + done.stderr
+    (tmp_path / "my news.csv").write_text(
+        "headline,label\n" + "".join(f"goal team {n},sport\nstocks market {n},money\n" for n in range(40)),
+        encoding="utf-8",
+    )
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlflow", "run", "project", "-A", "network=host", "-P", "max_epochs=0.2", *words],
+            env={**os.environ, "MLFLOW_TRACKING_URI": mlflow_server},
+            capture_output=True, text=True, check=False, timeout=400,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    said = run("-P", "num_samples=64", "-P", "model_name=FromProject")
+    assert "FromProject/1" in said
+    assert "in the experiment 'Default', and newsbert's is 'newsbert'" in said
     assert newsbert.load("FromProject/1", tracking_uri=mlflow_server).name == "FromProject/1"
+    # The files of this machine, options of two words, and no model that nobody asked for.
+    volume = ("-A", f"volume={tmp_path}:{tmp_path}:ro", "-A", f"workdir={tmp_path}")
+    options = ("-P", "data=my news.csv", "-P", "text_column=headline", "-P", "learning_rate=2e-5")
+    said = run("--experiment-name", "newsbert", *volume, *options)
+    (listed,) = (
+        run for run in run_list.training_runs(api.connect(mlflow_server), 20) if run.params["data"] == "my news.csv"
+    )
+    assert (listed.params["learning_rate"], listed.versions) == ("2e-5", {})
+    assert f"newsbert register {listed.run_id}" in said
 
 
 @long

@@ -1,5 +1,6 @@
 """Classifying the rows of a file of any size into another file, window by window; a run goes on where one ended."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def check(file: Path, output: Path) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{str(output)!r} cannot be written: {reason}", "name another file") from error
     if not has_parent:
-        raise UsageError(f"no such directory: {str(output.parent)!r}", f"mkdir -p {output.parent}")
+        raise UsageError(f"no such directory: {str(output.parent)!r}", f"mkdir -p {shlex.quote(str(output.parent))}")
     if is_directory:
         raise UsageError(f"{str(output)!r} is a directory", "name a file")
     if reads_rejected:

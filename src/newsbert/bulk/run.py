@@ -111,7 +111,7 @@ def predict_file(
             part.append(rows, _rejected(window, answers, done), _further(part.kept, window, answers))
             on_progress(part.kept.records, source.total)
         if _look(file) != before or part.kept.records != source.total:
-            raise DataError(f"{file} was changed while it was read", "newsbert predict --restart begins anew")
+            raise DataError(f"{file} was changed while it was read", "the same command with --restart begins anew")
         rejected = part.publish(encoded.finish)
         return Done(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
 
@@ -140,7 +140,7 @@ def _answered(
         if name != predictor.name and name:
             raise ServingError(
                 f"the server's model was {name} and now is {predictor.name}",
-                "newsbert predict --restart begins anew",
+                "the same command with --restart begins anew",
             )
         yield window, answers
         skip += len(window.records)

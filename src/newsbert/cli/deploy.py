@@ -1,6 +1,7 @@
 """`newsbert deploy`."""
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -60,4 +61,4 @@ def render(screen: Output, deployed: "Deployed") -> None:
     if deployed.before:
         screen.result(f"  before  {deployed.before}")
         screen.next_command(f"newsbert rollback --to {deployed.environment}")
-    screen.next_command(f"newsbert predict --url {deployed.url} 'Stocks fall as oil rises'")
+    screen.next_command(f"newsbert predict --url {shlex.quote(deployed.url)} 'Stocks fall as oil rises'")

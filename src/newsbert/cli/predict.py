@@ -84,7 +84,8 @@ def predict(
         raise UsageError("--url and --runtime exclude each other", "a server has one runtime: leave --runtime out")
     if url is not None and review_below is not None:
         raise UsageError(
-            "--url and --review-below exclude each other", "it is the server's: newsbert serve locally --review-below"
+            "--url and --review-below exclude each other",
+            "it is the server's: newsbert serve locally --review-below 0.8",
         )
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
@@ -233,7 +234,7 @@ def _texts(texts: list[str] | None) -> list[str]:
         lines = [line.decode("utf-8-sig").strip() for line in sys.stdin.buffer.read().splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(
-            "standard input is not valid UTF-8", "iconv -f latin1 -t utf-8 FILE | newsbert predict"
+            "standard input is not valid UTF-8", "iconv -f windows-1252 -t utf-8 FILE | newsbert predict"
         ) from error
     found = [line for line in lines if line]
     if not found:

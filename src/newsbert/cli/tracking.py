@@ -1,6 +1,7 @@
 """`newsbert tracking`."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -197,7 +198,7 @@ def backup(
             raise UsageError("nothing says where the artifacts are", "give --artifacts, too")
     made = backup.make(kept, file)
     _render_backup(screen, made, file, "holds")
-    screen.next_command(f"newsbert tracking restore {file} --directory EMPTY")
+    screen.next_command(f"newsbert tracking restore {shlex.quote(str(file))} --directory EMPTY")
 
 
 @app.command("restore", epilog=RESTORE_EXAMPLES)

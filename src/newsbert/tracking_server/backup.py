@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -446,7 +447,7 @@ def _disk_errors(file: Path) -> Iterator[None]:
     except OSError as error:
         raise TrackingError(
             f"{file} cannot be written: {error.strerror or error}",
-            f"make room, or give another place: df -h {file.parent}",
+            f"make room, or give another place: df -h {shlex.quote(str(file.parent))}",
         ) from error
 
 
