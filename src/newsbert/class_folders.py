@@ -96,6 +96,10 @@ def rows(by_class: TextsByClass) -> Iterator[Row]:
         raise DataError(f"{file}: not valid UTF-8: {first.reason}{more}", f"if it is Windows-1252: {hint}")
 
 
+_TEXT_SUFFIXES = (".txt", ".text", ".md", "")
+"""Of texts; the first that a folder has. Those of 20 Newsgroups have none, but numbers for names."""
+
+
 def subfolders(directory: Path) -> list[Path]:
     """Return the folders in a directory, without hidden ones and what macOS adds."""
     return [
@@ -110,8 +114,8 @@ def _texts_by_class(directory: Path, others: list[Path], empty: list[Path]) -> d
     found = {}
     for folder in subfolders(directory):
         files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        # Those of 20 Newsgroups have no suffix, but numbers for names.
-        texts = [file for file in files if file.suffix.lower() == ".txt"] or [file for file in files if not file.suffix]
+        by_suffix = {suffix: [file for file in files if file.suffix.lower() == suffix] for suffix in _TEXT_SUFFIXES}
+        texts = next(filter(None, by_suffix.values()), [])
         others += [file for file in files if file not in set(texts)]
         if texts:
             found[folder.name] = texts

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from newsbert.dialect import Dialect
 from newsbert.errors import DataError
-from newsbert.row_columns import normalize, show_names
+from newsbert.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS, normalize, show_names
 from newsbert.row_lines import Fault, Lines, Sized, Tally
 
 _FIELD_CHARS = 64 << 20  # beyond that, a quote was not closed: the rest of a large file is not to be held in memory
 _SURPLUS = "quote fields that hold the delimiter, a quote or a line break"
 _SURPLUS_TABS = "take tabs and line breaks out of fields, or write the file as csv with such fields in quotes"
+_MATTER = {"title", "split", *NAMES_OF_TEXTS, *NAMES_OF_LABELS}
+"""Columns of which there must be one alone."""
+
 _UNCLOSED = ("unexpected end of data", f"field larger than field limit ({_FIELD_CHARS})")
 
 
@@ -49,7 +52,7 @@ def read(path: Path, dialect: Dialect, lines: Lines, tally: Tally) -> Iterator[S
         if header is None:
             if undecodable is not None:
                 raise undecodable.error(path)
-            header, repeated = _header(path, list(dialect.header or fields)), fields
+            header, repeated = _header(path, list(dialect.header or fields), tally), fields
         elif undecodable is not None:
             yield undecodable, lines.size
         elif fields == repeated or (len(fields) > 1 and list(map(normalize, fields)) == list(map(normalize, repeated))):
@@ -70,9 +73,23 @@ def read(path: Path, dialect: Dialect, lines: Lines, tally: Tally) -> Iterator[S
             yield dict(zip(header, fields, strict=False)), lines.size
 
 
-def _header(path: Path, fields: list[str]) -> list[str]:
-    """Return the names of the columns, where a blank one is `Unnamed: 2`, as pandas calls it."""
-    header = [name if name.strip() else f"Unnamed: {place}" for place, name in enumerate(fields)]
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}: two columns have the same name: {show_names(header)}", "rename one of them")
+def _header(path: Path, fields: list[str], tally: Tally) -> list[str]:
+    """Return the names of the columns as pandas has them: a blank one is `Unnamed: 2`, the second `x` is `x.1`.
+
+    Raises:
+        DataError: If two may be those of texts or labels.
+    """
+    header: list[str] = []
+    tally.renamed.clear()
+    for place, name in enumerate(fields):
+        new = name if name.strip() else f"Unnamed: {place}"
+        if new in header and normalize(new) in _MATTER:
+            raise DataError(f"{path}: two columns have the same name: {show_names(fields)}", "rename one of them")
+        count = 0
+        while new in header:
+            count += 1
+            new = f"{name}.{count}"
+        if count:
+            tally.renamed.append(new)
+        header.append(new)
     return header

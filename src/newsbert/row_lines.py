@@ -4,12 +4,13 @@ import io
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from newsbert.errors import DataError
 from newsbert.file_form import CRCRLF, FileForm
+from newsbert.row_columns import show_names
 
 Row = dict[str, Any]
 _UNDECODED = re.compile("[\udc80-\udcff]")
@@ -52,12 +53,14 @@ class Tally:
         trailing: With empty fields beyond the header's.
         quoted: With a field in quotes, where a quote is a character.
         headers: Which repeat the header.
+        renamed: Columns that are called otherwise than in the file, where another has that name.
     """
 
     multiline: int = 0
     trailing: int = 0
     quoted: int = 0
     headers: int = 0
+    renamed: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """Return a phrase for each kind of which there are rows."""
@@ -67,7 +70,8 @@ class Tally:
             (self.quoted, "with quotes around a field, which in a tsv file are characters"),
             (self.headers, "left out for repeating the header"),
         )
-        return [f"{count} {'row' if count == 1 else 'rows'} {phrase}" for count, phrase in phrases if count]
+        notes = [f"{count} {'row' if count == 1 else 'rows'} {phrase}" for count, phrase in phrases if count]
+        return notes + ([f"columns of the same name are read as {show_names(self.renamed)}"] if self.renamed else [])
 
 
 class Lines:

@@ -3,6 +3,7 @@
 A source is opened without reading it: its rows are iterated over when they are wanted.
 """
 
+import bisect
 import functools
 import itertools
 import re
@@ -35,12 +36,14 @@ class Split:
         columns: What returns their columns.
         name: What messages call them.
         class_names: By column, names in the order of their ids, where the source knows them.
+        place: What messages call a row of some number, if not by the split's name and its number.
     """
 
     rows: Callable[[], Iterable[Row]]
     columns: Callable[[], list[str]]
     name: str
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    place: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,9 @@ class Source:
 
     def where(self, split: str, number: int) -> str:
         """Return how messages name a row."""
+        place = self.splits[split].place if split in self.splits else None
+        if place is not None:
+            return place(number)
         name = self.splits[split].name if split in self.splits else ""
         return f"{name}, row {number}" if name else f"row {number}"
 
@@ -263,14 +269,26 @@ def _from_parts(directory: Path, paths: Sequence[Path]) -> Source:
     files = [RowFile(path) for path in paths]
     names = {column: classes for file in files for column, classes in file.class_names().items()}
 
+    starts: list[int] = []
+
     def rows() -> Iterator[Row]:
-        return itertools.chain.from_iterable(file.rows() for file in files)
+        starts.clear()
+        count = 0
+        for file in files:
+            starts.append(count)
+            for row in file.rows():
+                count += 1
+                yield row
+
+    def place(number: int) -> str:
+        part = bisect.bisect_left(starts, number) - 1
+        return f"{paths[part]}, row {number - starts[part]}"
 
     def columns() -> list[str]:
         return list(dict.fromkeys(column for file in files for column in file.columns()))
 
     notes = [f"the rows of {len(files)} files: {row_columns.show_names([path.name for path in paths])}"]
-    split = Split(rows, columns, str(directory), names)
+    split = Split(rows, columns, str(directory), names, place)
     return Source({"": split}, _identity(paths), _first_id(files[0]), files, notes)
 
 

@@ -358,6 +358,32 @@ def test_a_directory_is_read_as_what_it_is(tmp_path: Path, name: str) -> None:
     assert left_out == said.get(name, [])
 
 
+def test_a_row_of_several_files_is_named_with_its_own(tmp_path: Path) -> None:
+    for part in range(3):
+        content = [json.dumps({"text": text, "label": {"a": 1} if part == 1 and number == 4 else label})
+                   for number, (text, label) in enumerate(ROWS[10 * part : 10 * part + 10], 1)]  # fmt: skip
+        (tmp_path / f"part-{part}.jsonl").write_text("\n".join(content), encoding="utf-8")
+    with pytest.raises(DataError, match=r"part-1\.jsonl, row 4, column 'label'"):
+        data.load(str(tmp_path))
+
+
+def test_columns_of_the_same_name_are_told_apart_where_they_do_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    lines = [f'"{text}",{label},1,2,3' for text, label in ROWS]
+    file.write_text("\n".join(["text,label,date,date,date", *lines]), encoding="utf-8")
+    found = data.load(str(file))
+    assert len(found.train) + len(found.validation) + len(found.test) == len(ROWS)
+    assert "rows.csv: columns of the same name are read as date.1, date.2" in found.notes
+    assert rows.columns(rows.read(file)) == ["text", "label", "date", "date.1", "date.2"]
+
+
+def test_a_folder_per_class_may_have_texts_of_markdown(tmp_path: Path) -> None:
+    for number, (text, label) in enumerate(ROWS):
+        (tmp_path / label).mkdir(exist_ok=True)
+        (tmp_path / label / f"{number}.md").write_text(text, encoding="utf-8")
+    assert data.load(str(tmp_path)).label_names == LABELS
+
+
 def test_splits_in_a_column_of_any_case_are_splits(tmp_path: Path) -> None:
     lines = [f'"{text}",{label},{"Train" if n % 3 else "TEST"}' for n, (text, label) in enumerate(ROWS)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label,Split", *lines]), encoding="utf-8")
