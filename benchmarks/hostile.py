@@ -191,7 +191,7 @@ BODIES = [
     _multipart("5,000 parts", BAD, b"".join(_part(f'form-data; name="f{n}"') for n in range(5000)) + b"--B--\r\n"),
     _multipart("truncated", BAD, _part('form-data; name="data"')[:-8]),
     _multipart("another boundary", BAD, _ONE_PART, "multipart/form-data; boundary=C"),
-    _multipart("no boundary", TYPE, _ONE_PART, "multipart/form-data"),
+    _multipart("no boundary", BAD, _ONE_PART, "multipart/form-data"),
     _multipart("a charset that is none", {403}, _ONE_PART, "multipart/form-data; boundary=B; charset=no"),
     _multipart("nothing", BAD, b"--B--\r\n"),
     _multipart("empty", BAD, b""),

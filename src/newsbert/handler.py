@@ -47,7 +47,7 @@ _LARGE_BYTES = 1024 * 1024
 
 MODEL_HEADER = "X-Newsbert-Model"
 _JSON, _TEXT = "application/json", "text/plain"
-_FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _EXPLAIN_HEADER = "explain"
 """What TorchServe adds to a request that came to `/explanations`."""
 
@@ -370,9 +370,11 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
         raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
     kind = kind or _TEXT
-    if "body" not in request or kind in _FORMS:  # which may have a field of that name
-        return _parse_form(request), False
     named = dict(parameter.partition("=")[::2] for parameter in parameters)
+    if kind == _MULTIPART and not named.get("boundary"):  # TorchServe hands it on as it came
+        raise RequestError(f"the content type {_MULTIPART} needs a boundary; your client's own form data has one")
+    if "body" not in request or kind in {_FORM, _MULTIPART}:  # a form may have a field of that name
+        return _parse_form(request), False
     charset = named.get("charset", "").strip("\"' ") or "utf-8"
     if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
         raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)

@@ -326,6 +326,7 @@ def test_a_plain_name_stands_in_the_header_as_it_is(handler: Handler) -> None:
         pytest.param({"title": b"a", "text": b"b", "description": b"c"}, FORM, "not both", id="two texts"),
         pytest.param({"body": b"caf\xe9 closes"}, TEXT, "UTF-8 (byte 3)", id="Latin-1 text"),
         pytest.param({"body": b"goal"}, FORM, "the form holds body; send data=TEXT", id="a wrong field called body"),
+        pytest.param({"body": b"--B--"}, {"content-type": "multipart/form-data"}, "needs a boundary", id="no boundary"),
         pytest.param({"data": b"goal", "body": b"x"}, FORM, "the form holds body, data", id="a field too many"),
         pytest.param({"data": b"\xff"}, FORM, "UTF-8 (byte 0)", id="bad UTF-8 in a form"),
         pytest.param({"body": b'{"text": "\xe9"}'}, JSON, "UTF-8 (byte 10)", id="bad UTF-8 in JSON"),
