@@ -20,7 +20,7 @@ from newsbert.errors import ModelError, UsageError
 CONTRACT_FILE, SIGNATURE_FILE = signing.CONTRACT_FILE, signing.SIGNATURE_FILE
 LABELS_FILE = "class_mapping.json"
 REVIEW_FILE = "review.csv"
-SKETCH_FILE = "learned_texts.bin"
+SKETCH_FILE = "learned_texts.sketch"
 """Digests of texts that were trained and validated on; see `row_sketch`."""
 FORMAT_VERSION = 1
 FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
