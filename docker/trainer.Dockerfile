@@ -26,7 +26,8 @@ RUN sed '1s,.*,#!/opt/trainer/bin/python,' /build/newsbert > /opt/trainer/bin/ne
 
 FROM ${BASE_IMAGE}
 COPY --from=build /opt/trainer /opt/trainer
-ENV PATH=/opt/trainer/bin:$PATH MPLCONFIGDIR=/tmp/matplotlib
+# Any user may train, as whoever owns the files that are mounted: caches go where anybody may write.
+ENV PATH=/opt/trainer/bin:$PATH MPLCONFIGDIR=/tmp/matplotlib HOME=/tmp USER=newsbert
 # `mlflow run` gives the whole command line, `newsbert` included.
 ENTRYPOINT []
 CMD ["newsbert", "--help"]

@@ -544,11 +544,14 @@ def _read_file() -> dict[str, Any]:
         UsageError: If it is not TOML, or has a key or table that means nothing.
     """
     path = Path(CONFIG_FILE)
-    if not path.is_file():
-        return {}
     try:
+        if not path.is_file():
+            return {}
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        said = f"{CONFIG_FILE} cannot be looked for, or read: {error.strerror}"
+        raise UsageError(said, "check the rights of this directory: ls -ld .") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
     for section, table in _SECTIONS.items():
         known = _keys(section)

@@ -10,7 +10,8 @@ _TEXT = """\
 # Written by `newsbert build-image --trainer`, which knows the image's name.
 #   mlflow run . --experiment-name newsbert -A network=host -P max_epochs=1 -P num_samples=2000
 # Options of `newsbert train` that are not below go by their own names: -P learning_rate=2e-5 -P model_name=BertModel.
-# It sees the files of this directory with -A volume="$PWD:$PWD:ro" -A workdir="$PWD", then -P data=news.csv.
+# It sees the files of this directory with
+#   -A volume="$PWD:$PWD:ro" -A workdir="$PWD" -A user="$(id -u):$(id -g)" -P data=news.csv
 # MLFLOW_TRACKING_URI is a server over HTTP, since MLflow would mount an SQLite file where newsbert does not look for
 # it. Training straight to an SQLite file is `newsbert train --in-container`.
 name: newsbert

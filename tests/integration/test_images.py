@@ -544,7 +544,8 @@ def test_mlflow_run_trains_in_the_trainer_image(
     assert "in the experiment 'Default', and newsbert's is 'newsbert'" in said
     assert newsbert.load("FromProject/1", tracking_uri=mlflow_server).name == "FromProject/1"
     # The files of this machine, options of two words, and no model that nobody asked for.
-    volume = ("-A", f"volume={tmp_path}:{tmp_path}:ro", "-A", f"workdir={tmp_path}")
+    tmp_path.chmod(0o755)
+    volume = ("-A", f"volume={tmp_path}:{tmp_path}:ro", "-A", f"workdir={tmp_path}", "-A", "user=4321:4321")
     options = ("-P", "data=my news.csv", "-P", "text_column=headline", "-P", "learning_rate=2e-5")
     said = run("--experiment-name", "newsbert", *volume, *options)
     (listed,) = (

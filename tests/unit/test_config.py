@@ -384,6 +384,17 @@ def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not look there")
+def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    program = (
+        "import os; from newsbert import config; from newsbert.settings import TrainSettings\n"
+        "os.setuid(54321); config.resolve(TrainSettings)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "UsageError: newsbert.toml cannot be looked for, or read: Permission denied" in done.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
 def test_without_a_home_the_variables_are_enough() -> None:
     """As in a container, whose user has a number that nobody has given a name."""
