@@ -549,7 +549,9 @@ def test_mlflow_run_trains_in_the_trainer_image(
     options = ("-P", "data=my news.csv", "-P", "text_column=headline", "-P", "learning_rate=2e-5")
     said = run("--experiment-name", "newsbert", *volume, *options)
     (listed,) = (
-        run for run in run_list.training_runs(api.connect(mlflow_server), 20) if run.params["data"] == "my news.csv"
+        run
+        for run in run_list.training_runs(api.connect(mlflow_server), 20)
+        if shlex.split(run.params["data"]) == ["my news.csv"]  # MLflow logs it as it quotes it for the shell
     )
     assert (listed.params["learning_rate"], listed.versions) == ("2e-5", {})
     assert f"newsbert register {listed.run_id}" in said
