@@ -1,6 +1,7 @@
 """Rows of files with a delimiter between fields: csv and tsv."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,17 +80,17 @@ def _header(path: Path, fields: list[str], tally: Tally) -> list[str]:
     Raises:
         DataError: If two may be those of texts or labels.
     """
-    header: list[str] = []
+    header: dict[str, None] = {}
+    counts: Counter[str] = Counter()
     tally.renamed.clear()
-    for place, name in enumerate(fields):
-        new = name if name.strip() else f"Unnamed: {place}"
-        if new in header and normalize(new) in _MATTER:
+    for place, field in enumerate(fields):
+        name = new = field if field.strip() else f"Unnamed: {place}"
+        if name in header and normalize(name) in _MATTER:
             raise DataError(f"{path}: two columns have the same name: {show_names(fields)}", "rename one of them")
-        count = 0
         while new in header:
-            count += 1
-            new = f"{name}.{count}"
-        if count:
+            counts[name] += 1
+            new = f"{name}.{counts[name]}"
+        if new != name:
             tally.renamed.append(new)
-        header.append(new)
-    return header
+        header[new] = None
+    return list(header)

@@ -272,6 +272,7 @@ def test_only_a_row_of_ag_news_form_is_taken_for_one(first: str) -> None:
         ("r.csv", b"text,label\na,b\nonly one\n", "line 3: 1 fields, but the header has 2"),
         ("r.csv", b'text,label\n"two\nlines",b\na,b,c\n', "line 4: 3 fields, but the header has 2"),
         ("r.csv", b"text,text\na,b\n", "two columns have the same name: text, text"),
+        ("r.csv", b"id,Label,id,Label\n1,a,2,b\n", "two columns have the same name: id, Label, id, Label"),
         ("r.csv", b'text,label\n"a" b,c\n', "line 2: "),
         ("r.csv", b'text,label\n"never closed,b\n', "line 2: unexpected end of data"),
         ("r.csv", b"text,label\ngood,b\ncaf\xe9,b\n", "line 3: not valid UTF-8 (byte 0xe9, position 4)"),

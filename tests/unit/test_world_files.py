@@ -377,6 +377,26 @@ def test_columns_of_the_same_name_are_told_apart_where_they_do_not_matter(tmp_pa
     assert rows.columns(rows.read(file)) == ["text", "label", "date", "date.1", "date.2"]
 
 
+@pytest.mark.parametrize(
+    ("header", "read"),
+    [
+        ("text,label,,,Unnamed: 2", ["text", "label", "Unnamed: 2", "Unnamed: 3", "Unnamed: 2.1"]),
+        ("text,label,x,x.1,x", ["text", "label", "x", "x.1", "x.2"]),
+        ("text,label,x,x,x.1", ["text", "label", "x", "x.1", "x.1.1"]),
+    ],
+)
+def test_names_of_columns_are_those_of_no_other(tmp_path: Path, header: str, read: list[str]) -> None:
+    (tmp_path / "rows.csv").write_text(f"{header}\ngoal,sport,1,2,3\nbank,money,1,2,3\n", encoding="utf-8")
+    assert rows.columns(rows.read(tmp_path / "rows.csv")) == read
+
+
+def test_attack_a_header_of_many_equal_names_costs_no_more_than_others(tmp_path: Path) -> None:
+    names = [f"x{number % 2}" for number in range(40_000)]
+    (tmp_path / "rows.csv").write_text(f"text,label,{','.join(names)}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has no rows"):
+        rows.read(tmp_path / "rows.csv")
+
+
 def test_a_folder_per_class_may_have_texts_of_markdown(tmp_path: Path) -> None:
     for number, (text, label) in enumerate(ROWS):
         (tmp_path / label).mkdir(exist_ok=True)
