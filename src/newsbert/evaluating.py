@@ -37,7 +37,8 @@ class ModelScores:
         scores: Its scores.
         accuracy: Where its accuracy on rows like these lies.
         f1_macro: Where its macro F1 on rows like these lies.
-        learned_rows: How many of the rows it was trained or validated on; an estimate where these were many.
+        learned_rows: The number of rows that it was trained or validated on, an estimate where these were many; `None`
+            if its bundle does not say.
     """
 
     name: str
@@ -46,7 +47,7 @@ class ModelScores:
     scores: Scores
     accuracy: Interval
     f1_macro: Interval
-    learned_rows: int
+    learned_rows: int | None
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,10 @@ def evaluate(
         return result
 
 
-def _count_known(bundle: Bundle, rows: LabelledRows) -> int:
-    """Return how many of the rows a model was trained or validated on."""
+def _count_known(bundle: Bundle, rows: LabelledRows) -> int | None:
+    """Return the number of rows that a model was trained or validated on, or `None` if its bundle does not say."""
     if SKETCH_FILE not in bundle.contract.files:
-        return 0
+        return None
     bundle.verify(only=(SKETCH_FILE,))
     cleaning = bundle.contract.cleaning
     return row_sketch.count_known((prepare(item, cleaning) for item in rows.items), bundle.path / SKETCH_FILE)

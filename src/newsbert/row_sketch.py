@@ -1,7 +1,7 @@
-"""How many of some texts a model has learned from, by the smallest digests of those that it has: a bottom-k sketch.
+"""Count the texts that a model has learned from among others, by a sketch of their digests.
 
-Up to `SIZE` texts the sketch has the digests of all, and the answer is exact. Of more texts it is an estimate: which
-texts have the smallest digests depends on nothing else, so those of others that are as small are a fair sample of them.
+A bottom-k sketch holds the `SIZE` smallest digests. Up to so many texts it has all of them, and the count is exact. Of
+more it is an estimate: digests are as good as random, so the texts whose digests are small are a random sample.
 
 Source: Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007.
 """

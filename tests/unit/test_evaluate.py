@@ -210,18 +210,19 @@ def test_rows_that_a_model_has_learned_from_are_counted(bundle: Bundle, labelled
 
 
 def test_the_columns_are_those_that_the_model_was_trained_on(bundle: Bundle, tmp_path: Path) -> None:
-    (contract := bundle.path / "newsbert.json").write_text(
-        contract.read_text(encoding="utf-8")
-        .replace('"text_column": null', '"text_column": "kicker"')
-        .replace('"label_column": null', '"label_column": "desk"'),
-        encoding="utf-8",
-    )
+    other = shutil.copytree(bundle.path, tmp_path / "other")
+    contract = json.loads((other / "newsbert.json").read_text(encoding="utf-8"))
+    contract["data"] |= {"text_column": "kicker", "label_column": "desk"}
+    del contract["files"]["learned_texts.sketch"]  # a bundle that does not say what it has learned from
+    (other / "learned_texts.sketch").unlink()
+    (other / "newsbert.json").write_text(json.dumps(contract), encoding="utf-8")
     file = tmp_path / "rows.csv"
     file.write_text("text,kicker,desk,label\nstocks market,goal team cup,Sport & loisirs,World\n", encoding="utf-8")
-    scores = newsbert.evaluate(bundle.path, str(file), log=False).model.scores
-    assert (scores.accuracy, scores.per_class["Sport & loisirs"].support) == (1, 1)
-    other = newsbert.evaluate(bundle.path, str(file), text_column="text", label_column="label", log=False)
-    assert (other.model.scores.accuracy, other.model.scores.per_class["World"].support) == (0, 1)
+    model = newsbert.evaluate(other, str(file), log=False).model
+    assert (model.scores.accuracy, model.scores.per_class["Sport & loisirs"].support) == (1, 1)
+    assert model.learned_rows is None
+    scores = newsbert.evaluate(other, str(file), text_column="text", label_column="label", log=False).model.scores
+    assert (scores.accuracy, scores.per_class["World"].support) == (0, 1)
 
 
 # The command line

@@ -24,7 +24,7 @@ def test_of_many_texts_it_is_an_estimate_in_bounded_space(tmp_path: Path) -> Non
     assert row_sketch.count_known([f"text {number}" for number in range(10_000)], file) == 10_000
     assert row_sketch.count_known([f"other {number}" for number in range(10_000)], file) == 0
     half = row_sketch.count_known([f"text {number}" for number in range(245_000, 255_000)], file)
-    assert 4_000 < half < 6_000  # some 655 of them are sampled: 10 standard deviations
+    assert 4_000 < half < 6_000  # some 655 are sampled: five standard deviations
 
 
 @pytest.mark.parametrize("content", [b"1234567", bytes(8 * row_sketch.SIZE + 8)])
