@@ -549,8 +549,7 @@ def _read_file() -> dict[str, Any]:
             return {}
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        said = f"{CONFIG_FILE} cannot be looked for, or read: {error.strerror}"
-        raise UsageError(said, "check the rights of this directory: ls -ld .") from error
+        raise UsageError(f"{CONFIG_FILE} cannot be read: {error.strerror}", "check the rights: ls -la .") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
     for section, table in _SECTIONS.items():

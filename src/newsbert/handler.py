@@ -372,7 +372,7 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
     kind = kind or _TEXT
     named = dict(parameter.partition("=")[::2] for parameter in parameters)
     if kind == _MULTIPART and not named.get("boundary"):  # TorchServe hands it on as it came
-        raise RequestError(f"the content type {_MULTIPART} needs a boundary; your client's own form data has one")
+        raise RequestError(f"the content type {_MULTIPART} needs a boundary, which HTTP clients add by themselves")
     if "body" not in request or kind in {_FORM, _MULTIPART}:  # a form may have a field of that name
         return _parse_form(request), False
     charset = named.get("charset", "").strip("\"' ") or "utf-8"

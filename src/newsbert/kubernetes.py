@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from newsbert import api, building, config, containers, model_store
 from newsbert.errors import MissingExtraError, NotFoundError, UsageError
 from newsbert.image_reference import ImageReference
 from newsbert.settings import ImageSettings, KubernetesSettings, ServeSettings
-from newsbert.target import ServingImage
+from newsbert.target import ServingImage, push_again
 
 USER = 10_001
 """Of the image."""
@@ -56,7 +55,7 @@ def served(
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",
-            f"newsbert build-image {shlex.quote(model)} --push --repository registry.example/team, or give it: --image",
+            f"{push_again(model)}, or give it: --image",
         )
     return _name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
 

@@ -193,10 +193,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         Returns:
             `predictions`: `label`, `score` and `probabilities` of each.
         """
-        _check(None, endpoint)
-        if deployment_name is None:
-            raise UsageError("no deployment to ask", "give its name: --name news_classification")
-        name, version = split_name(deployment_name)
+        name, version = _split_name(deployment_name, endpoint)
         _, answers = self._server.predict(name, version or "", payload.items(inputs))
         return PredictionsResponse({"predictions": answers})
 
@@ -214,10 +211,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         Returns:
             `predictions`: `label`, `score`, `probabilities` and `explanation` of each.
         """
-        _check(None, endpoint)
-        if deployment_name is None:
-            raise UsageError("no deployment to ask", "give its name: --name news_classification")
-        name, version = split_name(deployment_name)
+        name, version = _split_name(deployment_name, endpoint)
         return {"predictions": self._server.explain(name, version or "", payload.items(df))}
 
     def _deploy(self, name: str, version: str, model_uri: str, options: Options) -> None:
@@ -312,6 +306,14 @@ def _check(flavor: str | None, endpoint: str | None) -> None:
         raise UsageError(f"newsbert's models have no flavor {flavor!r}", f"give none, or one of {', '.join(FLAVORS)}")
     if endpoint is not None:
         raise UsageError("TorchServe has no endpoints above its models", "leave --endpoint out")
+
+
+def _split_name(deployment_name: str | None, endpoint: str | None) -> tuple[str, str | None]:
+    """Return the name and the version of the deployment that is to answer."""
+    _check(None, endpoint)
+    if deployment_name is None:
+        raise UsageError("no deployment to ask", "give its name: --name news_classification")
+    return split_name(deployment_name)
 
 
 def _is_number(description: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,8 @@ def start(
             on_event(
                 Note(
                     f"`mlflow run` made run {given} in the experiment {experiment!r}, and newsbert's is "
-                    f"{tracker.settings.experiment!r}: mlflow run --experiment-name {tracker.settings.experiment}"
+                    f"{tracker.settings.experiment!r}: "
+                    f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
                 )
             )
     with _ended() as results, tracker.run() as run:

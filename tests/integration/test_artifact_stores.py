@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import delivery
+from newsbert import delivery, installation
 from newsbert.bundle import Bundle
 from newsbert.errors import NewsbertError, TrackingError
 from newsbert.events import Event, Note, Phase, Step
@@ -24,7 +24,7 @@ from tests.stores import SECRETS, BucketStore
 boto3 = pytest.importorskip("boto3", reason="needs newsbert[s3]")
 KINDS = ("s3", "gs", "azure")
 FAILURES = {
-    "no library": ("is not installed", "pip install "),
+    "no library": ("is not installed", "INSTALL"),
     "no key": ("there are no credentials", "set "),
     "wrong key": ("the credentials are refused", "set those of an account"),
     "no bucket": ("there is no such bucket", "make it: "),
@@ -107,7 +107,7 @@ def use_again(store: BucketStore) -> None:
 def check_error(error: NewsbertError, failure: str, store: BucketStore) -> None:
     message, hint = FAILURES[failure]
     assert message in error.message
-    assert hint in (error.hint or "")
+    assert hint.replace("INSTALL", installation.command(store.extra)) in (error.hint or "")
     assert not any(secret in f"{error.message} {error.hint}" for secret in SECRETS)
 
 

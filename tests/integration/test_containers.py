@@ -159,6 +159,7 @@ def test_it_is_started_as_torchserves_own_image_is(tiny_image: str) -> None:
             assert answer["predictions"][0]["review"] is (len(command) > 1)
         finally:
             container.remove(force=True)
+    client.close()
 
 
 def test_without_a_directory_to_write_to_it_says_what_it_needs(tiny_image: str) -> None:

@@ -392,7 +392,7 @@ def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> 
         "os.setuid(54321); config.resolve(TrainSettings)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "UsageError: newsbert.toml cannot be looked for, or read: Permission denied" in done.stderr
+    assert "UsageError: newsbert.toml cannot be read: Permission denied" in done.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")

@@ -120,6 +120,14 @@ def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, reques
     assert copied == set(context.files)
 
 
+def test_what_is_proved_is_what_starts(serving: Context) -> None:
+    entrypoint = serving.files["entrypoint.sh"]
+    assert isinstance(entrypoint, bytes)
+    started = entrypoint.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
+    proof = json.loads(serving.dockerfile.strip().splitlines()[-1].removeprefix("RUN "))
+    assert proof == ["python", "-m", "newsbert.proof", *started.split()]
+
+
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
     context: Context = request.getfixturevalue(name)

@@ -179,9 +179,8 @@ def _renamed(error: Any, command: str) -> UsageError | None:
     typed = next((word.partition("=")[0] for word in sys.argv if _option(word) == name), name)
     if name in _UNNEEDED:
         return UsageError(f"there is no option {typed}: {_UNNEEDED[name]}", f"{command} --help")
-    known = {flag for param in error.ctx.command.params for flag in param.opts} if error.ctx else set()
     new = _RENAMED.get(name)
-    if new is None or new not in known:
+    if new is None or new not in (flag for param in error.ctx.command.params for flag in param.opts):
         return None
     words = [new + word[len(name) :] if _option(word) == name else word for word in sys.argv[1:]]
     return UsageError(f"there is no option {typed}: it is {new} here", shlex.join(["newsbert", *words]))

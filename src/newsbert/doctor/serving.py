@@ -8,7 +8,6 @@ from pathlib import Path
 from newsbert import (
     address,
     config,
-    installation,
     java,
     loopback,
     probe,
@@ -59,7 +58,7 @@ def starts() -> str:
         took = time.monotonic() - began
         if _models(server.management, None) != 400:
             raise ServingError(
-                "TorchServe takes commands without a token", installation.command("serve", "--force-reinstall")
+                "TorchServe takes commands without a token", "pip install --force-reinstall --no-deps torchserve"
             )
         status = _models(server.management, tokens.read(server.key_file).management)
         if status != 200:
