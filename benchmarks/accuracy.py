@@ -48,12 +48,14 @@ import transformers
 from torch import Tensor, nn
 
 import recorded
-from newsbert import base_model, cpu, data, evaluation, loop, training
-from newsbert.checkpoints import Checkpoints
-from newsbert.data import Dataset, Split
-from newsbert.runtimes import sub_batches
-from newsbert.runtimes.tokenization import SequenceTokenizer, pad
-from newsbert.settings import TrainSettings
+from newsbert.core import cpu
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.evaluation import metrics
+from newsbert.inference.runtime import sub_batches
+from newsbert.inference.tokenization import SequenceTokenizer, pad
+from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training.checkpoints import Checkpoints
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 HELD_OUT = 8_000
@@ -71,14 +73,14 @@ def none() -> Iterator[None]:
 
 @contextlib.contextmanager
 def mean() -> Iterator[None]:
-    plain = training.classifier
+    plain = fine_tuning.classifier
 
     def classifier(*arguments: Any) -> Any:
         model = plain(*arguments)
         add_mean(model)
         return model
 
-    with mock.patch.object(training, "classifier", classifier):
+    with mock.patch.object(fine_tuning, "classifier", classifier):
         yield
 
 
@@ -140,13 +142,13 @@ def smoothing() -> Iterator[None]:
     def loss(_: Any, logits: Tensor, labels: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=SMOOTHING)
 
-    with mock.patch.object(training._FineTuning, "_loss", loss):
+    with mock.patch.object(fine_tuning._FineTuning, "_loss", loss):
         yield
 
 
 @contextlib.contextmanager
 def r_drop() -> Iterator[None]:
-    plain = training._FineTuning._logits
+    plain = fine_tuning._FineTuning._logits
 
     def logits(self: Any, split: Any, rows: Sequence[int]) -> Tensor:
         if not self._graph.training:
@@ -164,15 +166,15 @@ def r_drop() -> Iterator[None]:
         return fit / 2 + DIVERGENCE * divergence / 2
 
     with (
-        mock.patch.object(training._FineTuning, "_logits", logits),
-        mock.patch.object(training._FineTuning, "_loss", loss),
+        mock.patch.object(fine_tuning._FineTuning, "_logits", logits),
+        mock.patch.object(fine_tuning._FineTuning, "_loss", loss),
     ):
         yield
 
 
 @contextlib.contextmanager
 def distilled() -> Iterator[None]:
-    plain, of_rows = training.fit, training._FineTuning._logits
+    plain, of_rows = fine_tuning.fit, fine_tuning._FineTuning._logits
 
     def fit(base: Any, rows: Dataset, tokenizer: SequenceTokenizer, settings: TrainSettings, *others: Any) -> Any:
         with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
@@ -189,23 +191,23 @@ def distilled() -> Iterator[None]:
             return (fit + nn.functional.cross_entropy(logits, told[latest], reduction="sum")) / 2
 
         with (
-            mock.patch.object(training._FineTuning, "_logits", logits),
-            mock.patch.object(training._FineTuning, "_loss", loss),
+            mock.patch.object(fine_tuning._FineTuning, "_logits", logits),
+            mock.patch.object(fine_tuning._FineTuning, "_loss", loss),
         ):
             return plain(base, rows, tokenizer, settings, *others)
 
-    with mock.patch.object(training, "fit", fit):
+    with mock.patch.object(fine_tuning, "fit", fit):
         yield
 
 
 @contextlib.contextmanager
 def masked(epochs: int = 1) -> Iterator[None]:
-    plain = training.fit
+    plain = fine_tuning.fit
 
     def fit(base: Any, *others: Any) -> Any:
         return plain(dataclasses.replace(base, path=Path(guessing_words(epochs).name)), *others)
 
-    with mock.patch.object(training, "fit", fit):
+    with mock.patch.object(fine_tuning, "fit", fit):
         yield
 
 
@@ -219,7 +221,7 @@ def masked_with_decay() -> Iterator[None]:
 def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
     """The encoder after it has learned to guess words of `unlabelled`."""
     base, directory = base_model.find("minilm"), tempfile.TemporaryDirectory(prefix="newsbert-benchmark-")
-    tokenizer = training.prepare_tokenizer(base, Path(directory.name), 128)
+    tokenizer = fine_tuning.prepare_tokenizer(base, Path(directory.name), 128)
     model = transformers.AutoModelForMaskedLM.from_pretrained(str(base.path), trust_remote_code=False).train()
     model.get_input_embeddings().requires_grad_(False)  # and with it what words are guessed from
     ids, (low, high) = tokenizer.encode(unlabelled), (1000, model.config.vocab_size)
@@ -264,12 +266,12 @@ def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
 
 @contextlib.contextmanager
 def word_vectors() -> Iterator[None]:
-    plain = training.classifier
+    plain = fine_tuning.classifier
 
     def classifier(*arguments: Any) -> Any:
         return plain(*arguments).requires_grad_(True)
 
-    with mock.patch.object(training, "classifier", classifier):
+    with mock.patch.object(fine_tuning, "classifier", classifier):
         yield
 
 
@@ -311,7 +313,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*(TECHNIQUES | STEPS)], choices=[*(TECHNIQUES | STEPS)])
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
-    everything = data.load(str(given.rows), labels=data.AG_NEWS_LABELS)
+    everything = load_dataset(str(given.rows), labels=AG_NEWS_LABELS)
     places = np.random.default_rng(0).permutation(len(everything.train))
     held_out = rows_of(everything.train, places[:HELD_OUT], "held out")
     unlabelled[:] = rows_of(everything.train, places[HELD_OUT:], "").texts
@@ -355,16 +357,16 @@ def one(rows: Dataset, settings: TrainSettings, last: dict[str, Tensor]) -> tupl
     base = base_model.find("minilm")
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         work = Path(directory)
-        tokenizer = training.prepare_tokenizer(base, work, settings.max_length)
+        tokenizer = fine_tuning.prepare_tokenizer(base, work, settings.max_length)
         started = time.perf_counter()
-        trained = training.fit(
+        trained = fine_tuning.fit(
             base, rows, tokenizer, settings, Checkpoints(work / "checkpoints"), lambda _: None, lambda: False
         )
         seconds = time.perf_counter() - started
     found = []
     for parameters in ({}, last):
         trained.model.load_state_dict(parameters, strict=False)
-        scores = evaluation.score(predicted(trained.model, tokenizer, rows.test), rows.test.labels, rows.label_names)
+        scores = metrics.score(predicted(trained.model, tokenizer, rows.test), rows.test.labels, rows.label_names)
         found.append({"accuracy": scores.accuracy, "loss": scores.loss, "seconds": seconds})
     return found[0], found[1]
 
@@ -373,12 +375,12 @@ def predicted(model: Any, tokenizer: SequenceTokenizer, split: Split) -> Any:
     """Probabilities of a split's rows."""
     ids = tokenizer.encode(list(split.texts))
     found = np.empty((len(ids), int(model.config.num_labels)), np.float32)
-    graph = training._graph(model).eval()
+    graph = fine_tuning._graph(model).eval()
     with torch.inference_mode():
         for part in sub_batches([len(each) for each in ids], 4096):
             input_ids, mask = (torch.from_numpy(each) for each in pad([ids[row] for row in part], 0))
             found[part] = graph(input_ids, mask).float().numpy()
-    return evaluation.softmax(found)
+    return metrics.softmax(found)
 
 
 def table(results: list[dict[str, Any]], samples: int, epochs: float) -> None:

@@ -15,16 +15,18 @@ import tempfile
 from pathlib import Path
 
 import newsbert
-from newsbert import baseline, cpu, data
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import cpu
+from newsbert.data.dataset import AG_NEWS_LABELS, load_dataset
+from newsbert.training import baseline
 
 
 def main() -> None:
     rows = Path(sys.argv[1]).resolve()
     samples = int(sys.argv[2]) if len(sys.argv) > 2 else 15_000
     epochs = float(sys.argv[3]) if len(sys.argv) > 3 else 2.0
-    labels = data.AG_NEWS_LABELS
-    dataset = data.load(str(rows), labels=labels, samples=samples)
+    labels = AG_NEWS_LABELS
+    dataset = load_dataset(str(rows), labels=labels, samples=samples)
     print(f"{len(dataset.train)} training, {len(dataset.test)} test rows, {cpu.cores()} threads\n")
     names = ("model", "test accuracy", "macro F1", "calibration error, before and after", "to a person, others right")
     print(f"| {' | '.join(names)} | training s | texts/s |\n|---|---|---|---|---|---|---|")

@@ -24,13 +24,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from newsbert import rows
-from newsbert.cpu import cores
+from newsbert.core.cpu import cores
+from newsbert.data import readers
 
 LIMIT = """
 import json, sys, time
 from pathlib import Path
-from newsbert.model import Model
+from newsbert.inference.model import Model
 
 model = Model.from_directory(Path(sys.argv[1]))
 texts = [json.loads(line)["text"] for line in Path(sys.argv[2]).open(encoding="utf-8")]
@@ -68,7 +68,7 @@ finally:
 def write(source: Path, target: Path, count: int) -> None:
     def texts() -> Iterator[str]:
         while True:
-            for row, _ in rows.stream(source):
+            for row, _ in readers.stream(source):
                 if isinstance(row, dict):
                     yield str(row["text"])
 

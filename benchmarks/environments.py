@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from newsbert import config
+from newsbert.core import config
 
 
 def programs(requirements: Path, torch_index: str) -> Path:

@@ -44,13 +44,15 @@ from torch import Tensor
 import accuracy
 import learning_curve
 import recorded
-from newsbert import base_model, cpu, data, evaluation, loop, settings, training
-from newsbert.checkpoints import Checkpoints
-from newsbert.data import Dataset, Split
-from newsbert.evaluation import Scores
-from newsbert.events import Evaluation
-from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.settings import TrainSettings
+from newsbert.core import cpu, settings
+from newsbert.core.events import Evaluation
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.evaluation import metrics
+from newsbert.evaluation.metrics import Scores
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training.checkpoints import Checkpoints
 
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
 HELD_OUT = 2_000
@@ -91,7 +93,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
-    everything = data.load(str(given.data), labels=data.AG_NEWS_LABELS)
+    everything = load_dataset(str(given.data), labels=AG_NEWS_LABELS)
     places = np.random.default_rng(0).permutation(len(everything.train))
     held_out = accuracy.rows_of(everything.train, places[:HELD_OUT], "held out")
     others = accuracy.rows_of(everything.train, places[HELD_OUT:], "others")
@@ -110,7 +112,7 @@ def measured(others: Split, held_out: Split, size: int, seed: int, name: str) ->
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         learning_curve.write(Path(directory, "train.jsonl"), learning_curve.drawn(others, size, seed))
         learning_curve.write(Path(directory, "test.jsonl"), held_out)
-        rows = data.load(directory, labels=data.AG_NEWS_LABELS)
+        rows = load_dataset(directory, labels=AG_NEWS_LABELS)
     with accuracy.decay(1.0)(), TECHNIQUES[name]():
         if name == "three averaged":
             runs = [trained(rows, seed, order) for order in (seed, seed + 1000, seed + 2000)]
@@ -143,7 +145,7 @@ def trained(
         order: Seed of what is left.
     """
     kept: list[tuple[Evaluation, dict[str, Tensor]]] = []
-    plain_evaluate, plain_classifier = loop._Loop._evaluate, training.classifier
+    plain_evaluate, plain_classifier = loop._Loop._evaluate, fine_tuning.classifier
 
     def evaluate(self: Any) -> bool:
         found = plain_evaluate(self)
@@ -159,11 +161,11 @@ def trained(
     with (
         tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory,
         mock.patch.object(loop._Loop, "_evaluate", evaluate),
-        mock.patch.object(training, "classifier", classifier),
+        mock.patch.object(fine_tuning, "classifier", classifier),
     ):
         work = Path(directory)
-        tokenizer = training.prepare_tokenizer(base, work, settings.max_length)
-        found = training.fit(
+        tokenizer = fine_tuning.prepare_tokenizer(base, work, settings.max_length)
+        found = fine_tuning.fit(
             base, rows, tokenizer, settings, Checkpoints(work / "checkpoints"), lambda _: None, lambda: False
         )
     return found.model, tokenizer, kept
@@ -172,7 +174,7 @@ def trained(
 def scored(model: Any, tokenizer: SequenceTokenizer, split: Split) -> Scores:
     """Score a split's rows, in bf16: as exact as the differences that are looked for, in a third of the time."""
     found = accuracy.predicted(copy.deepcopy(model).to(torch.bfloat16), tokenizer, split)
-    return evaluation.score(found, split.labels, data.AG_NEWS_LABELS)
+    return metrics.score(found, split.labels, AG_NEWS_LABELS)
 
 
 Rule = Callable[[int, list[dict[str, Any]]], dict[str, Any]]

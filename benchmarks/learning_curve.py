@@ -25,8 +25,9 @@ import numpy as np
 
 import environments
 import recorded
-from newsbert import base_model, cpu, data
-from newsbert.data import Split
+from newsbert.core import cpu
+from newsbert.data.dataset import AG_NEWS_LABELS, Split, load_dataset
+from newsbert.training import base_model
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers" / "setfit.txt"
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--torch-index", default="", help="package index of SetFit's torch, if not pip's own")
     given = parser.parse_args()
-    known = data.load(str(given.data), labels=data.AG_NEWS_LABELS)
+    known = load_dataset(str(given.data), labels=AG_NEWS_LABELS)
     asked = [(size, seed) for size in given.rows for seed in given.seeds if size != "all" or seed == given.seeds[0]]
     for size, seed in asked:
         key = {"rows": size, "seed": seed}
@@ -84,7 +85,7 @@ def ours(files: Path, seed: int, epochs: float | None) -> list[dict[str, Any]]:
     """What `newsbert train` reports of itself and of its baseline."""
     command = [
         str(Path(sys.executable).with_name("newsbert")), "train", "--data", str(files), "--json", "--seed", str(seed),
-        "--labels", ",".join(data.AG_NEWS_LABELS), *(["--epochs", str(epochs)] if epochs else []),
+        "--labels", ",".join(AG_NEWS_LABELS), *(["--epochs", str(epochs)] if epochs else []),
     ]  # fmt: skip
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     ran = subprocess.run(command, cwd=files.parent, check=True, stdout=subprocess.PIPE, text=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from newsbert import runtimes
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.inference.runtime import load_runtime
 
 LEAST_ROUNDS = 3
 
@@ -23,7 +23,7 @@ def main() -> None:
     bundle = Bundle.read(Path(sys.argv[1]))
     texts: list[str] = json.load(sys.stdin)
     seconds = float(sys.argv[4])
-    runtime = runtimes.load(bundle, sys.argv[2], int(sys.argv[3]))
+    runtime = load_runtime(bundle, sys.argv[2], int(sys.argv[3]))
     probabilities = runtime.predict(texts)  # which also warms up
 
     latencies_s: list[float] = []

@@ -28,16 +28,17 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 from onnxruntime.quantization import matmul_nbits_quantizer
 
-from newsbert import data, quantization
-from newsbert.bundle import FP32_GRAPH, INT8_GRAPH, Bundle
-from newsbert.cpu import cores
-from newsbert.evaluation import FloatArray
-from newsbert.runtimes import Runtime
-from newsbert.runtimes.onnx import OnnxGraph
-from newsbert.runtimes.openvino import OpenVinoGraph
+from newsbert.bundle.bundle import FP32_GRAPH, INT8_GRAPH, Bundle
+from newsbert.core.cpu import cores
+from newsbert.data.dataset import load_dataset
+from newsbert.evaluation.metrics import FloatArray
+from newsbert.inference.runtime import Runtime
+from newsbert.inference.runtimes.onnxruntime import OnnxGraph
+from newsbert.inference.runtimes.openvino import OpenVinoGraph
+from newsbert.training.export import quantization
 
 LEAST_SIDE = 16
-"""Narrower matrices stay as they are, as in `newsbert.quantization`."""
+"""Narrower matrices stay as they are, as in `newsbert.training.export.quantization`."""
 
 BLOCK = {4: 32, 8: 128}
 """Weights that share a scale, by bits."""
@@ -151,7 +152,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.getLogger(matmul_nbits_quantizer.__name__).setLevel(logging.WARNING)  # it tells of every node
     bundle = Bundle.read(given.bundle)
-    test = data.load(str(given.file), labels=bundle.contract.labels).test
+    test = load_dataset(str(given.file), labels=bundle.contract.labels).test
     # Drawn from all over it: a file may be sorted.
     chosen = np.random.default_rng(0).permutation(len(test.texts))[: given.rows]
     texts, labels = [test.texts[row] for row in chosen], np.asarray([test.labels[row] for row in chosen])

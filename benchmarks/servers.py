@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from newsbert import config, java
-from newsbert.address import claim_port
-from newsbert.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
+from newsbert.core import config
+from newsbert.serving.torchserve import java
+from newsbert.serving.torchserve.endpoints import claim_port
 
 APPS = Path(__file__).parent / "peers"
 LIT_BATCH = ("8", "0.01")
@@ -174,10 +175,10 @@ def save_mlflow_models(bundle: Bundle, path: Path) -> None:
     from mlflow.models import Model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from newsbert import mlflow_model
+    from newsbert.tracking import flavor
 
     model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path), trust_remote_code=False).eval()
-    mlflow_model.save_model(str(path / "newsbert"), Model(), bundle=bundle, model=model)
+    flavor.save_model(str(path / "newsbert"), Model(), bundle=bundle, model=model)
     components = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(str(bundle.path), trust_remote_code=False)}
     # Named, as it would look for torchvision to pin it; it is served in this environment anyway.
     pins = ["torch", "transformers"]

@@ -33,9 +33,11 @@ import plots
 import results
 import servers
 from measure import SEED, Length, ceiling, log, offline, visit
-from newsbert import __version__, cpu, runtimes
-from newsbert.bundle import Bundle, files_of
-from newsbert.text import prepare
+from newsbert import __version__
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core import cpu
+from newsbert.data.text import prepare
+from newsbert.inference import runtime as runtimes
 from results import Limit, Measured, Run
 from servers import Setting
 
@@ -84,7 +86,7 @@ def options() -> Options:
         texts=given.texts,
         only=[each for each in given.only.split(",") if each],
         runtimes=given.runtimes.split(",") if given.runtimes else servers.runtimes_of(bundle),
-        graph=given.graph or files_of(runtimes.chosen(bundle))[0],
+        graph=given.graph or files_of(runtimes.resolve_runtime(bundle))[0],
         count=min(given.count, 100) if given.quick else given.count,
         rounds=1 if given.quick else given.rounds,
         seconds=2 if given.quick else given.seconds,

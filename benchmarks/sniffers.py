@@ -25,9 +25,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from newsbert import file_form
+from newsbert.data import file_form
+from newsbert.data.readers import RowFile
 from newsbert.errors import DataError
-from newsbert.rows import RowFile
 
 REPEATS = 3
 SAMPLE = 16384

@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert import archive, run_directory, torchserve
-from newsbert.address import claim_port
-from newsbert.bundle import Bundle
-from newsbert.client import Client
-from newsbert.settings import ServeSettings
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.serving import archive
+from newsbert.serving.client import Client
+from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve.endpoints import claim_port
 
 RUNS, SERVE_RUNS = 10, 5
 
@@ -67,8 +68,8 @@ def bare_torchserve(store: Path) -> float:
     started = time.perf_counter()
     settings = ServeSettings(port=0)
     with (
-        run_directory.make(None) as work,
-        torchserve.serving(store / archive.ARCHIVE_NAME, settings, work, lambda line: None) as server,
+        runtime_dir.make(None) as work,
+        supervisor.serving(store / archive.ARCHIVE_NAME, settings, work, lambda line: None) as server,
     ):
         assert server.wait_ready(60, threading.Event())
         return time.perf_counter() - started

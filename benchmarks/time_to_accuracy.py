@@ -21,12 +21,13 @@ import torch
 import transformers
 
 import training as ways
-from newsbert import base_model, cpu, data, loop, training
-from newsbert.checkpoints import Checkpoints
-from newsbert.data import Dataset, Split
-from newsbert.events import Evaluation, Event, Step
-from newsbert.runtimes.tokenization import SequenceTokenizer, pad
-from newsbert.settings import TrainSettings
+from newsbert.core import cpu
+from newsbert.core.events import Evaluation, Event, Step
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.inference.tokenization import SequenceTokenizer, pad
+from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training.checkpoints import Checkpoints
 
 HELD_OUT = 2_000
 SCORED_EVERY = 4_000
@@ -69,14 +70,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, nargs="+", default=[1.0, 2.0], help="of newsbert's trainings")
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
-    dataset = data.load(str(given.rows.resolve()), labels=data.AG_NEWS_LABELS, samples=given.samples)
+    dataset = load_dataset(str(given.rows.resolve()), labels=AG_NEWS_LABELS, samples=given.samples)
     held_out = dataset.validation
     few = Split(held_out.texts[:HELD_OUT], held_out.labels[:HELD_OUT], f"{held_out.digest} {HELD_OUT}")
     dataset = Dataset(dataset.name, dataset.label_names, dataset.train, few, dataset.test, "")
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.chdir(directory)
         os.environ["NEWSBERT_CACHE_DIR"] = directory
-        tokenizer = training.prepare_tokenizer(base_model.find("minilm"), Path(directory), 128)
+        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path(directory), 128)
         found = {
             **{
                 f"newsbert train --epochs {epochs:g}": own(dataset, tokenizer, Progress(given.accuracy), epochs)
@@ -103,7 +104,7 @@ def own(dataset: Dataset, tokenizer: SequenceTokenizer, progress: Progress, epoc
     looks = len(dataset.train) / SCORED_EVERY
     with tempfile.TemporaryDirectory() as work, mock.patch.object(loop, "EVALUATIONS_PER_EPOCH", looks):
         checkpoints = Checkpoints(Path(work))
-        training.fit(
+        fine_tuning.fit(
             base_model.find("minilm"), dataset, tokenizer, settings, checkpoints, on_event, lambda: progress.done
         )
     return progress
@@ -113,7 +114,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, progress: Progress) 
     """Tune with transformers' Trainer as it is when nothing is said."""
     ids = tokenizer.encode(list(dataset.train.texts))
     rows = [{"input_ids": each, "labels": int(label)} for each, label in zip(ids, dataset.train.labels, strict=True)]
-    model = training.classifier(base_model.find("minilm"), dataset.label_names)
+    model = fine_tuning.classifier(base_model.find("minilm"), dataset.label_names)
     model.requires_grad_(True)
 
     class Scoring(transformers.TrainerCallback):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mlflow
 
-from newsbert.address import claim_port
+from newsbert.serving.torchserve.endpoints import claim_port
 from startup import row
 
 

@@ -33,12 +33,13 @@ import transformers
 from torch import nn
 
 import newsbert
-from newsbert import base_model, cpu, data, ray_training, training
-from newsbert.checkpoints import Checkpoints
-from newsbert.data import Dataset
-from newsbert.events import Event, Phase, Step
-from newsbert.runtimes.tokenization import SequenceTokenizer, pad
-from newsbert.settings import RaySettings, TrainSettings
+from newsbert.core import cpu
+from newsbert.core.events import Event, Phase, Step
+from newsbert.core.settings import RaySettings, TrainSettings
+from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.inference.tokenization import SequenceTokenizer, pad
+from newsbert.training import base_model, fine_tuning, ray_trainer
+from newsbert.training.checkpoints import Checkpoints
 
 SKIPPED = 2
 """Steps of a visit that are not counted: memory is allocated in them."""
@@ -60,12 +61,12 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = arguments.rows.resolve()
     torch.set_num_threads(cpu.cores())
-    dataset = data.load(str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples)
+    dataset = load_dataset(str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples)
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.chdir(directory)
         os.environ["NEWSBERT_CACHE_DIR"] = directory
         Path("work").mkdir()
-        tokenizer = training.prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
+        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
         if arguments.head:
             head(dataset, rows, tokenizer, arguments)
         else:
@@ -121,7 +122,9 @@ def own(
             Path(work, "precision").write_text("fp32", encoding="utf-8")
         few = Dataset(dataset.name, dataset.label_names, dataset.train, first(dataset, 64), dataset.test, "")
         torch.set_num_threads(threads or cpu.cores())
-        training.fit(base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False)
+        fine_tuning.fit(
+            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False
+        )
         torch.set_num_threads(cpu.cores())
     return clock.rate
 
@@ -130,12 +133,12 @@ def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
     """Examples a second of workers of Ray."""
     clock = Clock()
     settings = TrainSettings(
-        data=str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples, batch_size=32,
+        data=str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples, batch_size=32,
         max_steps=arguments.examples // 32 + SKIPPED,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
         checkpoints, workers = Checkpoints(Path(work)), RaySettings(workers=arguments.workers)
-        ray_training.fit(settings, dataset.digest, workers, checkpoints, clock, lambda: False)
+        ray_trainer.fit(settings, dataset.digest, workers, checkpoints, clock, lambda: False)
     return clock.rate
 
 
@@ -177,7 +180,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> fl
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
-    model = training.classifier(base_model.find("minilm"), dataset.label_names)
+    model = fine_tuning.classifier(base_model.find("minilm"), dataset.label_names)
     model.requires_grad_(True)
     with tempfile.TemporaryDirectory() as work:
         arguments = transformers.TrainingArguments(
@@ -262,16 +265,16 @@ def head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: 
                 began[event.name] = time.perf_counter()
 
         result = newsbert.train(
-            data=str(rows), labels=data.AG_NEWS_LABELS, samples=arguments.samples, epochs=arguments.epochs, tune="head",
+            data=str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples, epochs=arguments.epochs, tune="head",
             on_event=on_event,
         )  # fmt: skip
         seconds = began["exporting"] - began["tokenizing"]
         print(f"| {name} | {seconds:.0f} | 1/{expected / seconds:.0f} | {result.scores.accuracy:.4f} |", flush=True)
 
 
-def first(dataset: Dataset, rows: int) -> data.Split:
+def first(dataset: Dataset, rows: int) -> Split:
     split = dataset.validation
-    return data.Split(split.texts[:rows], split.labels[:rows], f"{split.digest} {rows}")
+    return Split(split.texts[:rows], split.labels[:rows], f"{split.digest} {rows}")
 
 
 if __name__ == "__main__":

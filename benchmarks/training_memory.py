@@ -35,7 +35,7 @@ def main() -> None:
 
 def write(file: Path, rows: int) -> None:
     """Write so many rows of four classes."""
-    sample = (resources.files("newsbert") / "sample.csv").read_text(encoding="utf-8")
+    sample = (resources.files("newsbert") / "data/sample.csv").read_text(encoding="utf-8")
     items = list(csv.DictReader(io.StringIO(sample)))
     labels = sorted({item["label"] for item in items})
     words = {label: " ".join(item["text"] for item in items if item["label"] == label).split() for label in labels}

@@ -35,12 +35,13 @@ from torch import Tensor
 
 import training as ways
 from accuracy import none, word_vectors
-from newsbert import base_model, cpu, data, loop, training
-from newsbert.checkpoints import Checkpoints
-from newsbert.data import Dataset
-from newsbert.runtimes import sub_batches
-from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.settings import TrainSettings
+from newsbert.core import cpu
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, load_dataset
+from newsbert.inference.runtime import sub_batches
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training.checkpoints import Checkpoints
 
 COMPILED_STEPS = 12
 """Steps in which `torch.compile` compiles, which are not counted."""
@@ -48,7 +49,7 @@ COMPILED_STEPS = 12
 
 @contextlib.contextmanager
 def autocast() -> Iterator[None]:
-    plain, made = training._FineTuning._logits, training._FineTuning.__init__
+    plain, made = fine_tuning._FineTuning._logits, fine_tuning._FineTuning.__init__
 
     def logits(self: Any, split: Any, rows: Sequence[int]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -58,8 +59,8 @@ def autocast() -> Iterator[None]:
         made(self, model, False, *others)
 
     with (
-        mock.patch.object(training._FineTuning, "_logits", logits),
-        mock.patch.object(training._FineTuning, "__init__", without_copy),
+        mock.patch.object(fine_tuning._FineTuning, "_logits", logits),
+        mock.patch.object(fine_tuning._FineTuning, "__init__", without_copy),
     ):
         yield
 
@@ -77,17 +78,17 @@ def not_fused() -> Iterator[None]:
 
 @contextlib.contextmanager
 def compiled() -> Iterator[None]:
-    plain = training._Graph.__init__
+    plain = fine_tuning._Graph.__init__
 
     def compiling(self: Any, model: Any) -> None:
         plain(self, torch.compile(model, dynamic=True))
 
-    with mock.patch.object(training._Graph, "__init__", compiling), transformers_graph():
+    with mock.patch.object(fine_tuning._Graph, "__init__", compiling), transformers_graph():
         yield
 
 
 def transformers_graph() -> Any:
-    return mock.patch.object(training, "_graph", training._Graph)
+    return mock.patch.object(fine_tuning, "_graph", fine_tuning._Graph)
 
 
 def random_order() -> Any:
@@ -95,7 +96,7 @@ def random_order() -> Any:
 
 
 def at_once() -> Any:
-    return mock.patch.dict(training.STEP_TOKENS, {"cpu": 1 << 30})
+    return mock.patch.dict(fine_tuning.STEP_TOKENS, {"cpu": 1 << 30})
 
 
 WAYS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
@@ -121,11 +122,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[*WAYS], choices=[*WAYS])
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())
-    dataset = data.load(str(given.rows.resolve()), labels=data.AG_NEWS_LABELS, samples=15_000)
+    dataset = load_dataset(str(given.rows.resolve()), labels=AG_NEWS_LABELS, samples=15_000)
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.environ["NEWSBERT_CACHE_DIR"] = directory
         Path(directory, "work").mkdir()
-        tokenizer = training.prepare_tokenizer(base_model.find("minilm"), Path(directory, "work"), 128)
+        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path(directory, "work"), 128)
         found: dict[str, list[float]] = {name: [] for name in given.only}
         for _ in range(given.rounds):
             for name in given.only:
@@ -149,7 +150,9 @@ def examples_a_second(dataset: Dataset, tokenizer: SequenceTokenizer, name: str,
     clock = ways.Clock(rows, skipped)
     few = Dataset(dataset.name, dataset.label_names, dataset.train, ways.first(dataset, 64), dataset.test, "")
     with tempfile.TemporaryDirectory() as work, way():
-        training.fit(base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False)
+        fine_tuning.fit(
+            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False
+        )
     return clock.rate
 
 
@@ -160,7 +163,7 @@ def padding(lengths: Any, megabatch: int = loop._MEGABATCH) -> float:
         computed = 0
         for step in range(1, order.steps + 1):
             own = [int(lengths[row]) for row in order.rows(step)]
-            for part in sub_batches(own, training.STEP_TOKENS["cpu"]):
+            for part in sub_batches(own, fine_tuning.STEP_TOKENS["cpu"]):
                 computed += len(part) * max(own[place] for place in part)
     return 1 - float(lengths.sum()) / computed
 

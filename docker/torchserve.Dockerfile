@@ -22,8 +22,8 @@ COPY --from=build /opt/packing /opt/packing
 COPY model /opt/model
 ARG MODEL
 ARG RUNTIME
-RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.packing /opt/model /tmp/archive "$MODEL" "$RUNTIME" \
- && python -m newsbert.netty /opt/serving/ts/frontend /tmp/native
+RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.images.programs.package /opt/model /tmp/archive "$MODEL" "$RUNTIME" \
+ && python -m newsbert.serving.torchserve.netty /opt/serving/ts/frontend /tmp/native
 
 FROM ${SHIPPED_IMAGE} AS shipped
 COPY --from=build /opt/serving /opt/serving
@@ -33,14 +33,14 @@ ENV PYTHONPATH=/opt/serving NEWSBERT_RUN_DIR=/tmp/newsbert
 
 FROM shipped AS bill
 COPY --from=build /opt/bill /opt/bill
-RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.bill /opt/model/news_classification.mar /tmp/bom.cdx.json
+RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.images.programs.sbom /opt/model/news_classification.mar /tmp/bom.cdx.json
 
 FROM shipped
 COPY --from=bill /tmp/bom.cdx.json /opt/model/bom.cdx.json
 COPY entrypoint.sh /opt/entrypoint.sh
 EXPOSE 8080
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.probe"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.serving.probe"]
 ENTRYPOINT ["sh", "/opt/entrypoint.sh"]
 CMD []
 # Started as it will be, it must answer the golden texts as PyTorch did; else there is no image.
-RUN ["python", "-m", "newsbert.proof", "newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]
+RUN ["python", "-m", "newsbert.images.programs.verify", "newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]

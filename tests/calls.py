@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from newsbert.bundle import Bundle
-from newsbert.model import Model
+from newsbert.bundle.bundle import Bundle
+from newsbert.inference.model import Model
 
 Result = subprocess.CompletedProcess[str]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from tests import preloaded
 from tests.images import engine, image_settings, images
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 import newsbert
-from newsbert import building
-from newsbert.building import Built
-from newsbert.engine import Engine
+from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError
-from newsbert.settings import ImageSettings
+from newsbert.images import build
+from newsbert.images.build import Built
+from newsbert.images.engine.engine import Engine
 
 PLANTED_SECRET = "planted7f3aSecret"
 """Stands in pip's options and in the environment of the images' build; must not be found in an image."""
@@ -81,10 +81,10 @@ def images(
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRET_VARIABLES:
             patch.setenv(name, PLANTED_SECRET)
-        with building.contexts(str(result.version), "serving", image_settings, uri) as plan:
-            built = [building.build(context, image_settings, print) for context in plan.contexts]
+        with build.contexts(str(result.version), "serving", image_settings, uri) as plan:
+            built = [build.build(context, image_settings, print) for context in plan.contexts]
         assert plan.located is not None
-        assert building.record(plan.located, built[-1], uri) == []
+        assert build.record(plan.located, built[-1], uri) == []
     base, trainer, serving = built
     yield Images(base, trainer, serving, before)
     for each in reversed(built):

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from newsbert import data
-from newsbert.data import Dataset, Split
+from newsbert.data.dataset import Dataset, Split, load_dataset
 from newsbert.errors import DataError, NewsbertError
 from tests.unit.test_rows import encode
 
@@ -27,7 +26,7 @@ def write(file: Path, table: Table) -> str:
 
 def load_table(table: Table, name: str = "rows.jsonl", **options: Any) -> Dataset:
     with tempfile.TemporaryDirectory() as directory:
-        return data.load(write(Path(directory) / name, table), **options)
+        return load_dataset(write(Path(directory) / name, table), **options)
 
 
 def labelled(labels: Iterable[Any], each: int = 5, text: str = "text") -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MODULES = (
-    "matplotlib.pyplot", "mlflow.pyfunc", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store", "newsbert.api",
-    "newsbert.cli.app", "onnxruntime", "onnxscript", "sklearn.linear_model", "torch._dynamo", "torch.export",
-    "torch.onnx._internal.exporter._core", "transformers",
+    "matplotlib.pyplot", "mlflow.pyfunc", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store",
+    "newsbert.api.api", "newsbert.cli.app", "onnxruntime", "onnxscript", "sklearn.linear_model", "torch._dynamo",
+    "torch.export", "torch.onnx._internal.exporter._core", "transformers",
 )  # fmt: skip
 VARIABLE = "NEWSBERT_TEST_PRELOADED"
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from newsbert.bundle import SIGNATURE_FILE, Bundle, Golden, seal
+from newsbert.bundle.bundle import SIGNATURE_FILE, Bundle, Golden, seal
 
 
 def write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None, passphrase: bytes = b"") -> Path:

@@ -5,7 +5,7 @@ import random
 from importlib import resources
 from typing import Any
 
-from newsbert.text import NewsItem
+from newsbert.data.text import NewsItem
 
 _ODD = (
     "東京株式市場は小幅に反発した",
@@ -33,7 +33,7 @@ _HTML = (
 
 def sample_rows() -> list[dict[str, str]]:
     """The bundled sample."""
-    content = (resources.files("newsbert") / "sample.csv").read_text(encoding="utf-8")
+    content = (resources.files("newsbert") / "data/sample.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(content.splitlines()))
 
 

@@ -11,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newsbert.api import load, register, train
-    from newsbert.evaluating import EvaluateResult, evaluate
-    from newsbert.explanation import Explanation
-    from newsbert.model import Model, Prediction
-    from newsbert.tracking import Version
-    from newsbert.training_run import TrainResult
+    from newsbert.api.api import load, register, train
+    from newsbert.api.evaluate import EvaluateResult, evaluate
+    from newsbert.inference.explanation import Explanation
+    from newsbert.inference.model import Model, Prediction
+    from newsbert.tracking.client import Version
+    from newsbert.training.run import TrainResult
 
     __version__: str
 
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TrainResult": "newsbert.training_run",
-    "load": "newsbert.api",
-    "register": "newsbert.api",
-    "train": "newsbert.api",
-    "EvaluateResult": "newsbert.evaluating",
-    "evaluate": "newsbert.evaluating",
-    "Explanation": "newsbert.explanation",
-    "Model": "newsbert.model",
-    "Prediction": "newsbert.model",
-    "Version": "newsbert.tracking",
+    "TrainResult": "newsbert.training.run",
+    "load": "newsbert.api.api",
+    "register": "newsbert.api.api",
+    "train": "newsbert.api.api",
+    "EvaluateResult": "newsbert.api.evaluate",
+    "evaluate": "newsbert.api.evaluate",
+    "Explanation": "newsbert.inference.explanation",
+    "Model": "newsbert.inference.model",
+    "Prediction": "newsbert.inference.model",
+    "Version": "newsbert.tracking.client",
 }
 
 

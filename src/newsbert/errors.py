@@ -112,7 +112,7 @@ class MissingExtraError(NewsbertError):
     examined = True
 
     def __init__(self, module: str, extra: str) -> None:
-        from newsbert import installation
+        from newsbert.core import installation
 
         super().__init__(f"the Python package {module!r} is not installed", installation.command(extra))
 

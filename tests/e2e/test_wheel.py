@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.settings import ImageSettings
+from newsbert.core.settings import ImageSettings
 from tests.images import Images, image_toml, remove_image
 
 REPOSITORY = Path(__file__).parents[2]

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert import archive, torchserve
-from newsbert.bundle import Bundle
-from newsbert.settings import ImageSettings, ServeSettings
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ImageSettings, ServeSettings
+from newsbert.serving import archive
+from newsbert.serving.torchserve import supervisor
 from tests.calls import free_port
 from tests.images import Images
 
@@ -25,12 +26,12 @@ from tests.images import Images
 @pytest.fixture(scope="module")
 def server(
     trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[torchserve.Server]:
+) -> Iterator[supervisor.Server]:
     """A TorchServe that serves the tiny model as TinyModel/1."""
     settings = ServeSettings(port=0)
     store = tmp_path_factory.mktemp("store")
     made = archive.write(Bundle.read(trained[0].bundle), store, "TinyModel/1", settings)
-    with torchserve.serving(made, settings, tmp_path_factory.mktemp("run"), print) as running:
+    with supervisor.serving(made, settings, tmp_path_factory.mktemp("run"), print) as running:
         assert running.wait_ready(60, threading.Event())
         yield running
 

@@ -13,11 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 import newsbert
-from newsbert import containers, runtimes, torchserve
-from newsbert.bundle import AUTO, Bundle
-from newsbert.client import Client
-from newsbert.settings import ServeSettings
-from newsbert.text import NewsItem
+from newsbert.bundle.bundle import AUTO, Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.data.text import NewsItem
+from newsbert.images.run import serving
+from newsbert.inference.runtime import load_runtime
+from newsbert.serving.client import Client
+from newsbert.serving.torchserve import supervisor
 from tests.conftest import REVIEW_BELOW
 from tests.texts import held_out
 
@@ -68,7 +70,7 @@ def _model(reply: "list[newsbert.Prediction]") -> NDArray[Any]:
 
 def _expected(bundle: Bundle, runtime: str = "torch") -> NDArray[Any]:
     """What the trained model says of every text by itself: in PyTorch, or in another runtime."""
-    reference = runtimes.load(bundle, runtime)
+    reference = load_runtime(bundle, runtime)
     return np.concatenate([reference.predict([item]) for item in ITEMS])
 
 
@@ -87,8 +89,8 @@ def test_texts_are_two_hundred_and_distinct() -> None:
 
 def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle) -> None:
     expected = _expected(bundle)
-    _check(expected, runtimes.load(bundle, "torch").predict)
-    _check(expected, runtimes.load(bundle, "onnxruntime").predict)
+    _check(expected, load_runtime(bundle, "torch").predict)
+    _check(expected, load_runtime(bundle, "onnxruntime").predict)
     # Quantized, if this processor can: its contract promises labels and accuracy, not each probability.
     quantized = np.abs(_expected(bundle, AUTO) - expected)
     assert float(quantized.max()) <= 0.2
@@ -125,9 +127,9 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     import mlflow
     import torch
 
-    from newsbert.evaluation import softmax
-    from newsbert.runtimes.tokenization import SequenceTokenizer, pad
-    from newsbert.text import prepare
+    from newsbert.data.text import prepare
+    from newsbert.evaluation.metrics import softmax
+    from newsbert.inference.tokenization import SequenceTokenizer, pad
 
     result, uri = trained
     mlflow.set_tracking_uri(uri)
@@ -145,7 +147,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     _check(_expected(bundle), answer)
 
 
-def test_torchserve_agrees(bundle: Bundle, server: torchserve.Server) -> None:
+def test_torchserve_agrees(bundle: Bundle, server: supervisor.Server) -> None:
     client = Client(server.address.url)
     expected = _expected(bundle, AUTO)
     _check(expected, lambda items: _model(client.predict(items)))
@@ -158,7 +160,7 @@ def test_torchserve_agrees(bundle: Bundle, server: torchserve.Server) -> None:
 
 @pytest.mark.engine
 def test_the_container_agrees(bundle: Bundle, tiny_image: str) -> None:
-    with containers.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
+    with serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
         assert running is not None
         client = Client(running.address.url)
         _check(_expected(bundle, AUTO), lambda items: _model(client.predict(items)))

@@ -13,10 +13,11 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import delivery, installation
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import installation
+from newsbert.core.events import Event, Note, Phase, Step
 from newsbert.errors import NewsbertError, TrackingError
-from newsbert.events import Event, Note, Phase, Step
+from newsbert.tracking import upload
 from tests import stores
 from tests.conftest import Cli, long
 from tests.stores import SECRETS, BucketStore
@@ -116,7 +117,7 @@ def finished(bundle: Bundle, tmp_path: Path) -> Path:
     """A bundle that a training could not deliver."""
     copy = tmp_path / "finished"
     shutil.copytree(bundle.path, copy)
-    delivery.write(Bundle.read(copy), "0" * 32, {"best_step": 3.0}, {"newsbert.precision": "fp32"})
+    upload.write(Bundle.read(copy), "0" * 32, {"best_step": 3.0}, {"newsbert.precision": "fp32"})
     return copy
 
 
@@ -125,14 +126,14 @@ def test_whatever_fails_in_whatever_store_the_bundle_is_kept_and_the_error_names
     failure: str, store: BucketStore, finished: Path, tmp_path: Path
 ) -> None:
     files = {path: path.read_bytes() for path in sorted(tmp_path.rglob("finished/*"))}
-    record = {path: path.read_bytes() for path in sorted(delivery.record_of(finished).rglob("*"))}
+    record = {path: path.read_bytes() for path in sorted(upload.record_of(finished).rglob("*"))}
     assert files
     assert record
     with failing(failure, store), pytest.raises(NewsbertError) as caught:
         newsbert.register(str(finished), "Kept")
     check_error(caught.value, failure, store)
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("finished/*"))} == files
-    assert {path: path.read_bytes() for path in sorted(delivery.record_of(finished).rglob("*"))} == record
+    assert {path: path.read_bytes() for path in sorted(upload.record_of(finished).rglob("*"))} == record
 
 
 Train = Callable[..., "newsbert.TrainResult"]
@@ -171,7 +172,7 @@ def test_a_bucket_that_goes_in_the_middle_costs_no_training_and_what_is_in_it_is
     assert not list(tmp_path.glob(".*.partial-*"))
     version = newsbert.register("out", "Mended")
     assert str(version) == "Mended/1"
-    assert not delivery.record_of(Path("out")).exists()
+    assert not upload.record_of(Path("out")).exists()
     run = mlflow.MlflowClient().get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert {"training_seconds", "test_accuracy", "train_loss"} <= set(run.data.metrics)
@@ -246,7 +247,7 @@ def test_whatever_is_raised_while_a_finished_training_is_logged_its_bundle_is_ke
             notes.append(event.message)
         if isinstance(event, Step):
             monkeypatch.setattr(S3ArtifactRepository, "log_artifacts", fail)
-            monkeypatch.setattr(delivery, "_PAUSES_S", ())
+            monkeypatch.setattr(upload, "_PAUSES_S", ())
 
     with pytest.raises(type(raised) if isinstance(raised, KeyboardInterrupt) else NewsbertError) as caught:
         train(on_event=on_event)
@@ -254,6 +255,6 @@ def test_whatever_is_raised_while_a_finished_training_is_logged_its_bundle_is_ke
     assert "the model is finished and in out, but" in said
     assert "newsbert register out --model-name NAME" in said
     monkeypatch.setattr(S3ArtifactRepository, "log_artifacts", plain)
-    assert delivery.record_of(Path("out")).is_dir()
+    assert upload.record_of(Path("out")).is_dir()
     if isinstance(raised, KeyboardInterrupt):
         assert str(newsbert.register("out", "Mended")) == "Mended/1"

@@ -8,11 +8,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert import archive, job_queue, torchserve
-from newsbert.client import Client
+from newsbert.serving import archive
+from newsbert.serving.client import Client
+from newsbert.serving.torchserve import job_queue, supervisor
 
 
-def _status(server: torchserve.Server, body: bytes, content_type: str) -> tuple[int, str | None]:
+def _status(server: supervisor.Server, body: bytes, content_type: str) -> tuple[int, str | None]:
     request = urllib.request.Request(server.address.predictions_url, body, {"Content-Type": content_type})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -22,7 +23,7 @@ def _status(server: torchserve.Server, body: bytes, content_type: str) -> tuple[
             return error.code, error.headers.get("Retry-After")
 
 
-def test_attack_a_flood_of_explanations_does_not_stop_answers(server: torchserve.Server) -> None:
+def test_attack_a_flood_of_explanations_does_not_stop_answers(server: supervisor.Server) -> None:
     flooding, outcomes = threading.Event(), set()
     flooding.set()
 
@@ -51,7 +52,7 @@ def test_attack_a_flood_of_explanations_does_not_stop_answers(server: torchserve
     assert [word.text for word in explained.words] == ["goal", "team", "cup", "after", "the", "flood"]
 
 
-def test_attack_megabytes_beside_a_neighbour(server: torchserve.Server) -> None:
+def test_attack_megabytes_beside_a_neighbour(server: supervisor.Server) -> None:
     outcomes: list[tuple[int, str | None]] = []
     threads = [
         threading.Thread(target=lambda: outcomes.append(_status(server, b"!" * 1_000_000, "text/plain")))
@@ -67,7 +68,7 @@ def test_attack_megabytes_beside_a_neighbour(server: torchserve.Server) -> None:
     assert set(outcomes) <= {(200, None), (503, "1")}
 
 
-def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: torchserve.Server) -> None:
+def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: supervisor.Server) -> None:
     text = " ".join(f"goal team cup coach {number}" for number in range(20))
     body = json.dumps({"text": text, "explain": True}).encode()
     with contextlib.ExitStack() as connections:
@@ -76,7 +77,7 @@ def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: tor
         assert _status(server, body, "application/json") == (200, None)
 
 
-def test_the_queue_is_counted_and_a_server_that_is_gone_has_none(server: torchserve.Server, tmp_path: Path) -> None:
+def test_the_queue_is_counted_and_a_server_that_is_gone_has_none(server: supervisor.Server, tmp_path: Path) -> None:
     assert job_queue.count_pending(server.management.parent, archive.SERVED_NAME) == 0
     assert job_queue.count_pending(server.management.parent, "another") is None
     assert job_queue.count_pending(tmp_path, archive.SERVED_NAME) is None

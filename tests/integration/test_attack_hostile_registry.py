@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import api
-from newsbert.bundle import Bundle
+from newsbert.api import api
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import TrackingSettings
 from newsbert.errors import NewsbertError
-from newsbert.run_list import training_runs
-from newsbert.settings import TrackingSettings
-from newsbert.tracking import Tracker
+from newsbert.tracking.client import Tracker
+from newsbert.tracking.run_list import training_runs
 from tests.hostile_registry import MODEL_ID, RUN_ID, HostileRegistry, hostile_registry
 
 Trained = tuple[newsbert.TrainResult, str]
@@ -103,7 +103,7 @@ def test_attack_a_file_has_no_end(registry: HostileRegistry, name: str, monkeypa
             sent += 2**20
 
     registry.answers[f"{FILES}/{name}"] = endless
-    monkeypatch.setattr("newsbert.model_store.MAX_BUNDLE_BYTES", 32 * 2**20)
+    monkeypatch.setattr("newsbert.tracking.artifacts.MAX_BUNDLE_BYTES", 32 * 2**20)
     with pytest.raises(NewsbertError, match="larger than"):
         newsbert.load("Victim/1")
     assert sent < 2**27

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import locks, private_files, work_dir
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import locks, private_files
 from newsbert.errors import NotFoundError
+from newsbert.training import run_dir
 from tests.conftest import Cli
 
 NOBODY = 65534
@@ -58,15 +59,15 @@ def test_attack_a_training_of_another_user_is_neither_resumed_nor_removed(tmp_pa
     assert [directory for directory, _ in locks.abandoned(tmp_path, ".*")] == [planted]
     os.chown(planted, NOBODY, NOBODY)
     assert list(locks.abandoned(tmp_path, ".*")) == []
-    assert work_dir.find("0000", tmp_path) is None
+    assert run_dir.find("0000", tmp_path) is None
     with pytest.raises(NotFoundError):
-        work_dir.read(planted)
+        run_dir.read(planted)
 
 
 _CLUSTER = """
 import os, psutil, ray, subprocess, sys
-from newsbert import ray_cluster
-from newsbert.settings import RaySettings
+from newsbert.core import ray_cluster
+from newsbert.core.settings import RaySettings
 
 with ray_cluster.connected(RaySettings(workers=1), print):
     paths = ray.get(ray.remote(lambda: __import__("sys").path).remote())

@@ -12,11 +12,12 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import api, mlflow_model
-from newsbert.bundle import Bundle
+from newsbert.api import api
+from newsbert.bundle.bundle import Bundle
 from newsbert.errors import NewsbertError
-from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG
-from newsbert.tracking import Version
+from newsbert.tracking import flavor
+from newsbert.tracking.client import Version
+from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 from tests.calls import free_port
 from tests.conftest import Cli
 from tests.integration.conftest import tracking_server
@@ -58,7 +59,7 @@ def client(server: str) -> mlflow.MlflowClient:
 def _bundle_on(files: Path, client: mlflow.MlflowClient, run_id: str) -> Path:
     """Where the server has the files of a run's bundle."""
     model_id = client.get_run(run_id).data.tags[MODEL_ID_TAG]
-    (found,) = files.glob(f"files/**/{model_id}/**/{mlflow_model.BUNDLE_SUBPATH}")
+    (found,) = files.glob(f"files/**/{model_id}/**/{flavor.BUNDLE_SUBPATH}")
     return found
 
 

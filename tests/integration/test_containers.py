@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import containers
-from newsbert.client import Client
+from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
-from newsbert.settings import ServeSettings
+from newsbert.images import run
+from newsbert.serving.client import Client
 from tests.conftest import Cli
 from tests.integration.test_metrics import Page
 
@@ -29,11 +29,11 @@ _SIGNAL_WORKER = (
 
 
 @pytest.fixture
-def served(tiny_image: str) -> Iterator[tuple[containers.Running, Any]]:
+def served(tiny_image: str) -> Iterator[tuple[run.Running, Any]]:
     """The tiny model's container, as newsbert and as the engine see it."""
     import docker
 
-    with containers.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
+    with run.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
         assert running is not None
         client = docker.from_env()
         yield running, client.containers.get(running.id)
@@ -53,14 +53,14 @@ def _ask(url: str, token: str | None = None, content_type: str = "text/plain") -
 def _wait_until_healthy(container: Any) -> None:
     """Wait until a container's own check has the model answer."""
     deadline = time.monotonic() + 120
-    while container.exec_run(["python", "-m", "newsbert.probe"]).exit_code != 0:
+    while container.exec_run(["python", "-m", "newsbert.serving.probe"]).exit_code != 0:
         container.reload()
         assert container.status == "running", container.logs().decode()
         assert time.monotonic() < deadline, container.logs().decode()
         time.sleep(0.2)
 
 
-def test_it_has_no_privilege_and_cannot_write(served: tuple[containers.Running, Any]) -> None:
+def test_it_has_no_privilege_and_cannot_write(served: tuple[run.Running, Any]) -> None:
     _, container = served
     limits = container.attrs["HostConfig"]
     assert limits["ReadonlyRootfs"] is True
@@ -76,7 +76,7 @@ def test_it_has_no_privilege_and_cannot_write(served: tuple[containers.Running, 
     )
 
 
-def test_it_stops_as_process_1_with_its_request_answered(served: tuple[containers.Running, Any]) -> None:
+def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.Running, Any]) -> None:
     running, container = served
     answered: list[int] = []
     sent = threading.Event()
@@ -103,7 +103,7 @@ def test_it_stops_as_process_1_with_its_request_answered(served: tuple[container
         running.check()
 
 
-def test_its_health_check_asks_the_model(served: tuple[containers.Running, Any]) -> None:
+def test_its_health_check_asks_the_model(served: tuple[run.Running, Any]) -> None:
     _, container = served
     command = container.attrs["Config"]["Healthcheck"]["Test"]
     assert command[0] == "CMD"
@@ -119,7 +119,7 @@ def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image:
     import docker
 
     settings = ServeSettings(port=0, token_auth=True, token_expiry_min=30)
-    with containers.serving(tiny_image, settings, threading.Event(), print) as running:
+    with run.serving(tiny_image, settings, threading.Event(), print) as running:
         assert running is not None
         assert _ask(running.address.predictions_url) == 400
         client = docker.from_env()
@@ -129,7 +129,7 @@ def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image:
         renewed = container.exec_run(["newsbert", "serve", "token", "--renew"], stderr=False).output.decode().strip()
         assert _ask(running.address.predictions_url, token) == 400
         assert _ask(running.address.predictions_url, renewed) == 200
-        assert container.exec_run(["python", "-m", "newsbert.probe"]).exit_code == 0
+        assert container.exec_run(["python", "-m", "newsbert.serving.probe"]).exit_code == 0
         logs = container.logs().decode()
         assert token not in logs
         assert renewed not in logs
@@ -137,7 +137,7 @@ def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image:
         client.close()
 
 
-def test_a_container_that_somebody_removed_is_told_of(served: tuple[containers.Running, Any]) -> None:
+def test_a_container_that_somebody_removed_is_told_of(served: tuple[run.Running, Any]) -> None:
     running, container = served
     container.remove(force=True)
     with pytest.raises(ServingError, match="somebody removed the container"):
@@ -189,7 +189,7 @@ def test_a_detached_container_is_stopped_by_its_port(tiny_image: str, cli: Cli) 
 
 
 def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there(tiny_image: str, cli: Cli) -> None:
-    host, port = "127.0.0.2", containers.CONTAINER_PORT
+    host, port = "127.0.0.2", run.CONTAINER_PORT
     start = ("serve", "container", tiny_image, "--host", host)
     same = cli(*start, "--port", port, "--metrics-port", port)
     assert same.returncode == 2
@@ -212,6 +212,6 @@ def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there
 
 @pytest.mark.parametrize("below", [0.0, 1.0])
 def test_the_threshold_for_reviews_can_be_given(tiny_image: str, below: float) -> None:
-    with containers.serving(tiny_image, ServeSettings(port=0, review_below=below), threading.Event(), print) as running:
+    with run.serving(tiny_image, ServeSettings(port=0, review_below=below), threading.Event(), print) as running:
         assert running is not None
         assert [each.review for each in Client(running.address.url).predict(["goal", "x"])] == [below == 1, below == 1]

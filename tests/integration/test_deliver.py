@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from newsbert.engine import Engine
-from newsbert.settings import ImageSettings
+from newsbert.core.settings import ImageSettings
+from newsbert.images.engine.engine import Engine
 from tests.calls import free_port
 from tests.conftest import Cli, long
 from tests.environments import environment_toml, remove_environment

@@ -25,9 +25,11 @@ from click.testing import CliRunner
 from mlflow.deployments.cli import commands
 
 import newsbert
-from newsbert import archive, handler, java, runtimes, torch_standin
-from newsbert.bundle import Bundle, files_of
-from newsbert.mlflow_deploy import DeploymentError, NewsbertTarget
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.inference.runtime import resolve_runtime
+from newsbert.serving import archive, handler
+from newsbert.serving.mlflow_target.target import DeploymentError, NewsbertTarget
+from newsbert.serving.torchserve import java, torch_stub
 from tests.conftest import Cli
 
 NAME = "news_classification"
@@ -65,7 +67,7 @@ def _torchserve(home: Path, *, tokens: bool, on_socket: bool = False, with_torch
     for name in ("store", "tmp", "lib"):
         (home / name).mkdir()
     if not with_torch:
-        (home / "lib" / "torch.py").write_bytes(Path(torch_standin.__file__).read_bytes())
+        (home / "lib" / "torch.py").write_bytes(Path(torch_stub.__file__).read_bytes())
     address = f"unix:{home / 'm.sock'}" if on_socket else f"http://127.0.0.1:{management}"
     (home / "config.properties").write_text(
         f"inference_address=http://127.0.0.1:{inference}\nmanagement_address={address}\n"
@@ -313,7 +315,7 @@ def test_versions_beside_each_other(client: NewsbertTarget) -> None:
 def test_many_deployments_are_all_listed(
     client: NewsbertTarget, monkeypatch: pytest.MonkeyPatch, trained: tuple[newsbert.TrainResult, str]
 ) -> None:
-    from newsbert import management
+    from newsbert.serving.torchserve import management
 
     monkeypatch.setattr(management, "PAGE_MODELS", 2)
     for number in range(3):
@@ -345,7 +347,7 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
     with pytest.raises(DeploymentError, match="Failed to start workers"):  # they know it first
         client.create_deployment(NAME, str(copy), config={"EXPORT_PATH": opened.store})
     assert (client.list_deployments(), opened.archives()) == ([], [])
-    graph = files_of(runtimes.chosen(Bundle.read(copy)))[0]
+    graph = files_of(resolve_runtime(Bundle.read(copy)))[0]
     (copy / graph).write_bytes(b"altered")
     with pytest.raises(DeploymentError, match=r"model.*\.onnx was altered"):
         client.create_deployment(NAME, str(copy))

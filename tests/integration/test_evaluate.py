@@ -9,10 +9,11 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import api, run_list
-from newsbert.bundle import Bundle
+from newsbert.api import api
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Event, Note
 from newsbert.errors import NotFoundError, TrackingError, UsageError
-from newsbert.events import Event, Note
+from newsbert.tracking import run_list
 from tests.conftest import LABELS, Cli
 
 

@@ -21,7 +21,7 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import data
+from newsbert.data.dataset import AG_NEWS_LABELS, load_dataset
 from tests import examples, preloaded
 from tests.calls import free_port
 from tests.conftest import long
@@ -172,7 +172,7 @@ def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pyt
 
 
 def _write_rows(directory: Path) -> None:
-    rows = data.load("sample").test
+    rows = load_dataset("sample").test
     labels = rows.labels.tolist()
     numbered = [{"text": text, "label": label} for text, label in zip(rows.texts, labels, strict=True)]
     for name, contents in (
@@ -188,7 +188,7 @@ def _write_rows(directory: Path) -> None:
         with (directory / name).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows(zip(rows.texts, (data.AG_NEWS_LABELS[label] for label in labels), strict=True))
+            writer.writerows(zip(rows.texts, (AG_NEWS_LABELS[label] for label in labels), strict=True))
     (directory / "headlines.txt").write_text("".join(f"{text}\n" for text in rows.texts[:5]), encoding="utf-8")
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from newsbert import torchserve
-from newsbert.bundle import Bundle
-from newsbert.model import Model
+from newsbert.bundle.bundle import Bundle
+from newsbert.inference.model import Model
+from newsbert.serving.torchserve import supervisor
 from tests import processes
 from tests.conftest import Cli
 from tests.integration.test_server import Served, Start, start
@@ -32,7 +32,7 @@ faults: Any = pytest.importorskip("faults")
 KILLS = 10
 
 
-def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server: torchserve.Server) -> None:
+def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server: supervisor.Server) -> None:
     java = processes.frontend()
 
     async def run() -> tuple[Any, list[float]]:

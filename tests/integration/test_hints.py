@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from tests.conftest import Cli
 
 TEXT = "Stocks fall as oil rises"

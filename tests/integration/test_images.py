@@ -21,11 +21,15 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import api, archive, building, containers, run_list
-from newsbert.bundle import CONTRACT_FILE, Bundle
-from newsbert.engine import Engine
+from newsbert.api import api
+from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
+from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import EngineError
-from newsbert.settings import ImageSettings, ServeSettings
+from newsbert.images import build as building
+from newsbert.images import run as containers
+from newsbert.images.engine.engine import Engine
+from newsbert.serving import archive
+from newsbert.tracking import run_list
 from tests.conftest import Cli, long
 from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, stages, without_secret
 from tests.integration.conftest import Registry
@@ -272,7 +276,7 @@ def test_a_model_that_answers_otherwise_gets_no_image(
             wrong = (
                 "USER root\n"
                 "RUN sed -i 's/zip(labels, map/zip(labels[::-1], map/' "
-                "/opt/newsbert/lib/python*/site-packages/newsbert/model.py\nUSER newsbert\n"
+                "/opt/newsbert/lib/python*/site-packages/newsbert/inference/model.py\nUSER newsbert\n"
             )
             context = replace(context, dockerfile=context.dockerfile.replace("EXPOSE 8080\n", f"EXPOSE 8080\n{wrong}"))
         context = replace(context, tag=f"{context.tag}-wrong", aliases=())
@@ -296,8 +300,8 @@ def test_an_archive_that_answers_wrongly_is_refused(bundle: Bundle, tmp_path: Pa
             target.writestr(name, content)
     proved, refused = (
         subprocess.run(
-            [sys.executable, "-m", "newsbert.proof", sys.executable, "-m", "newsbert", "serve", "locally", path,
-             "--port", "0"],
+            [sys.executable, "-m", "newsbert.images.programs.verify", sys.executable, "-m", "newsbert", "serve",
+             "locally", path, "--port", "0"],
             capture_output=True, text=True, check=False, timeout=120,
         )
         for path in (good, bad)
@@ -415,7 +419,7 @@ def test_the_container_runs_as_nobody_special_and_stops_on_sigterm(tiny_image: s
         container = docker.from_env().containers.get(running.id)
         assert container.exec_run(["id", "-u"]).output.strip() == b"10001"
         assert container.exec_run(["touch", "/home/newsbert/x"]).exit_code != 0  # the root file system is read-only
-        assert container.exec_run(["python", "-m", "newsbert.probe"]).exit_code == 0
+        assert container.exec_run(["python", "-m", "newsbert.serving.probe"]).exit_code == 0
         container.stop(timeout=20)
         container.reload()
         assert container.attrs["State"]["ExitCode"] == 0

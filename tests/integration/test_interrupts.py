@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from tests.calls import free_port
 from tests.conftest import Cli, long, wait_for_checkpoint
 from tests.integration.conftest import tracking_server
@@ -110,7 +110,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
 
     # A checkpoint at every evaluation: on a fast machine the whole training takes less than the pause between two.
     program = (
-        "import sys; from newsbert import loop; from newsbert.cli import app; "
+        "import sys; from newsbert.training import loop; from newsbert.cli import app; "
         "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
     )
     arguments = _arguments(tiny_encoder, labelled_file, "--json", "--epochs")
@@ -211,7 +211,7 @@ def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two trainings one after the other do the same in as many threads
     program = (
-        "import sys; from newsbert import loop; from newsbert.cli import app; "
+        "import sys; from newsbert.training import loop; from newsbert.cli import app; "
         "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
     )
     arguments = [*_arguments(tiny_encoder, labelled_file, "--json", "--epochs", "60")[3:]]
@@ -408,8 +408,8 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow pauses for 14 s over three
     port = free_port()
     program = (
-        "import sys; from newsbert import delivery; from newsbert.cli import app; "
-        "delivery._PAUSES_S, delivery._METRICS_S = (1,), 1.0; sys.exit(app.main())"
+        "import sys; from newsbert.tracking import upload; from newsbert.cli import app; "
+        "upload._PAUSES_S, upload._METRICS_S = (1,), 1.0; sys.exit(app.main())"
     )
     arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "100", "--json", "--output", "bundle")
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:

@@ -19,9 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from newsbert import archive, runtimes, scraping
-from newsbert.bundle import Bundle, files_of
-from newsbert.settings import ServeSettings
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core.settings import ServeSettings
+from newsbert.inference.runtime import resolve_runtime
+from newsbert.serving import archive
+from newsbert.serving.torchserve import metrics_endpoint
 from tests.conftest import LABELS, Cli
 from tests.integration.test_server import PATH, Served, Start, start
 
@@ -61,7 +63,7 @@ class Page:
 
 def _page(served: Served) -> Page:
     with urllib.request.urlopen(served.ready["metrics"], timeout=20) as response:
-        assert response.headers["Content-Type"] == scraping.CONTENT_TYPE
+        assert response.headers["Content-Type"] == metrics_endpoint.CONTENT_TYPE
         return Page(response.read().decode())
 
 
@@ -89,7 +91,7 @@ def broken(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (patch / "sitecustomize.py").write_text("""
 import os
 
-from newsbert.runtimes import Runtime
+from newsbert.inference.runtime import Runtime
 
 _predict = Runtime.predict_prepared
 
@@ -343,7 +345,7 @@ def test_a_model_that_does_not_load_is_told_in_one_line_and_the_error(bundle: Bu
     made = archive.write(bundle, tmp_path / "store", "Broken/1", ServeSettings())
     with zipfile.ZipFile(made) as content:
         files = {name: content.read(name) for name in content.namelist()}
-    graph = files_of(runtimes.chosen(bundle))[0]
+    graph = files_of(resolve_runtime(bundle))[0]
     files[graph] = b"no graph"
     with zipfile.ZipFile(made, "w") as content:
         for name, held in files.items():

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import archive, torchserve
-from newsbert.bundle import Bundle
-from newsbert.settings import ServeSettings
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.serving import archive
+from newsbert.serving.torchserve import supervisor
 from tests.conftest import Cli, long
 
 
@@ -30,7 +31,7 @@ def test_attack_another_archive_is_served_or_a_port_opened(
     work = base / "jü $x %d'\nadded=1"  # short: a socket's path is limited
     work.mkdir(mode=0o700)
     try:
-        with torchserve.serving(made, settings, work, print) as server:
+        with supervisor.serving(made, settings, work, print) as server:
             made.write_bytes(b"swapped")
             assert server.wait_ready(60, threading.Event())
     finally:

@@ -21,8 +21,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 import newsbert
-from newsbert.playground.server import MOST_BYTES
-from newsbert.torchserve import Server
+from newsbert.serving.playground.server import MOST_BYTES
+from newsbert.serving.torchserve.supervisor import Server
 from tests.calls import free_port
 from tests.conftest import LABELS, Cli
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from newsbert import installation, rows
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import installation
+from newsbert.data import readers
 from tests import processes
 from tests.conftest import Cli, long
 
@@ -38,7 +39,7 @@ def write(file: Path, count: int) -> Path:
 
 def assert_same(one: Path, other: Path) -> None:
     """The same rows with the same labels in the same order, scores within 0.001, and the same rejected rows."""
-    left, right = rows.read(one), rows.read(other)
+    left, right = readers.read(one), readers.read(other)
     for column in ("id", "text", "label", "review"):
         assert [row[column] for row in left] == [row[column] for row in right]
     pairs = [(a["score"], b["score"]) for a, b in zip(left, right, strict=True) if a["score"] or b["score"]]
@@ -144,7 +145,7 @@ def test_s3_does_without_workers_and_takes_rejected_rows_of_an_earlier_output_aw
     assert s3("out.csv.rejected.jsonl") is None
     found = s3("out.csv")
     assert found is not None
-    assert [row["text"] for row in rows.read(found)] == ["one", "two"]
+    assert [row["text"] for row in readers.read(found)] == ["one", "two"]
 
 
 @long

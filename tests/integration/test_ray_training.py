@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from newsbert import loop
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.training import loop
 from tests import processes
 from tests.conftest import Cli, long, wait_for_checkpoint
 

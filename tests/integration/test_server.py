@@ -24,11 +24,12 @@ from typing import Any
 import psutil
 import pytest
 
-from newsbert import archive, job_queue
-from newsbert.bundle import Bundle
-from newsbert.client import Client
-from newsbert.model import Model
-from newsbert.settings import ServeSettings
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.inference.model import Model
+from newsbert.serving import archive
+from newsbert.serving.client import Client
+from newsbert.serving.torchserve import job_queue
 from tests import processes
 from tests.conftest import Cli
 
@@ -334,7 +335,7 @@ def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> No
 
 def _probe(served: Served, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "newsbert.probe", str(served.port)],
+        [sys.executable, "-m", "newsbert.serving.probe", str(served.port)],
         env={**os.environ, **env},
         capture_output=True,
         text=True,

@@ -8,10 +8,11 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from newsbert import api, mlflow_model
-from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.api import api
+from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError
-from newsbert.run_log import DIGEST_TAG, MODEL_ID_TAG
+from newsbert.tracking import flavor
+from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 from tests.calls import free_port
 from tests.conftest import Cli
 from tests.integration.conftest import tracking_server
@@ -41,7 +42,7 @@ class Registry:
             self._experiment, name="model", source_run_id=self.run_id, tags={DIGEST_TAG: bundle.digest}
         )
         self.model_id = model.model_id
-        self._client.log_model_artifacts(self.model_id, str(bundle.path), mlflow_model.BUNDLE_SUBPATH)
+        self._client.log_model_artifacts(self.model_id, str(bundle.path), flavor.BUNDLE_SUBPATH)
         self._client.finalize_logged_model(self.model_id, "READY")
         for tag, value in {MODEL_ID_TAG: self.model_id, DIGEST_TAG: bundle.digest}.items():
             self._client.set_tag(self.run_id, tag, value)
@@ -49,7 +50,7 @@ class Registry:
 
     def replace(self, file: Path) -> None:
         """Put another file in the place of one, and the digest with it where that is the contract."""
-        self._client.log_model_artifact(self.model_id, str(file), mlflow_model.BUNDLE_SUBPATH)
+        self._client.log_model_artifact(self.model_id, str(file), flavor.BUNDLE_SUBPATH)
         if file.name == CONTRACT_FILE:
             digest = Bundle.read_unsigned(file.parent).digest
             self._client.set_tag(self.run_id, DIGEST_TAG, digest)

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import archive, torchserve
-from newsbert.building import DIGEST_TAG
-from newsbert.bundle import Bundle
-from newsbert.engine import Engine
-from newsbert.image import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
-from newsbert.settings import ImageSettings, ServeSettings
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ImageSettings, ServeSettings
+from newsbert.images.build import DIGEST_TAG
+from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
+from newsbert.images.engine.engine import Engine
+from newsbert.serving import archive
+from newsbert.serving.torchserve import supervisor
 from tests.cloud_run import CloudRunServer
 from tests.cluster import ApiServer
 from tests.conftest import Cli
@@ -84,8 +85,8 @@ def models(
         client.set_model_version_tag("TinyModel", version, DIGEST_TAG, images[version])
     archives = {each: archive.write(bundle, directory / each, f"TinyModel/{each}", settings) for each in ("1", "2")}
     with (
-        torchserve.serving(archives["1"], settings, tmp_path_factory.mktemp("run"), print) as one,
-        torchserve.serving(archives["2"], settings, tmp_path_factory.mktemp("run"), print) as two,
+        supervisor.serving(archives["1"], settings, tmp_path_factory.mktemp("run"), print) as one,
+        supervisor.serving(archives["2"], settings, tmp_path_factory.mktemp("run"), print) as two,
     ):
         assert one.wait_ready(60, threading.Event()) and two.wait_ready(60, threading.Event())
         urls = {"1": one.address.url, "2": two.address.url, "3": one.address.url}
@@ -114,7 +115,7 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
     def execute(pod: dict[str, Any], command: list[str]) -> tuple[int, str]:
         """What the image would run, with the model that the image would have."""
         version = models.version_of(pod["spec"]["containers"][0]["image"])
-        assert command[:-2] == ["python", "-m", "newsbert.proof", "--answers"], command
+        assert command[:-2] == ["python", "-m", "newsbert.images.programs.verify", "--answers"], command
         arguments = [*command[1:-2], models.urls[version], str(models.archives[version])]
         ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
         return ran.returncode, ran.stderr if ran.returncode else ran.stdout

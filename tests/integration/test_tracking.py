@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert import api, data
-from newsbert.baseline import NAME
-from newsbert.bundle import Bundle
+from newsbert.api import api
+from newsbert.bundle.bundle import Bundle
+from newsbert.data.dataset import load_dataset
 from newsbert.errors import ModelError, NotFoundError, TrackingError
-from newsbert.tracking import Tracker
+from newsbert.tracking.client import Tracker
+from newsbert.training.baseline import NAME
 from tests.conftest import REVIEW_BELOW, Cli
 
 
@@ -59,7 +60,7 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
 def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    dataset = data.load(str(labelled_file))
+    dataset = load_dataset(str(labelled_file))
     labels = dataset.train.labels[:]
     planted = [3, 20, 41]
     for row in planted:
@@ -280,7 +281,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
 
 
 def test_a_tracking_uri_that_means_nothing_is_an_error() -> None:
-    from newsbert.settings import TrackingSettings
+    from newsbert.core.settings import TrackingSettings
 
     with pytest.raises(TrackingError, match="nonsense"):
         Tracker(TrackingSettings(tracking_uri="nonsense://host"))

@@ -21,9 +21,11 @@ import psutil
 import pytest
 
 import newsbert
-from newsbert import background, bounded_log
-from newsbert.settings import TrackingServerSettings
-from newsbert.tracking_server import database, server
+from newsbert.core import bounded_log
+from newsbert.core import processes as background
+from newsbert.core.settings import TrackingServerSettings
+from newsbert.tracking.server import database
+from newsbert.tracking.server import process as server
 from tests import processes
 from tests.calls import free_port
 from tests.conftest import Cli, long

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from newsbert.bundle import CONTRACT_FILE, Bundle, sha256_of
+from newsbert.bundle.bundle import CONTRACT_FILE, Bundle, sha256_of
 from newsbert.errors import NewsbertError
 from tests.conftest import Cli
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.activity import Activity
+from newsbert.serving.heartbeat import Activity
 
 
 def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
 
 def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, sys; from newsbert.activity import Activity\n"
+        "import os, pathlib, sys; from newsbert.serving.heartbeat import Activity\n"
         "with Activity(pathlib.Path(sys.argv[1])).answering(): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
@@ -44,7 +44,7 @@ def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
 
 def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from newsbert.activity import Activity\n"
+        "import pathlib, sys; from newsbert.serving.heartbeat import Activity\n"
         "with Activity(pathlib.Path(sys.argv[1])).answering(): print(flush=True); sys.stdin.readline()\n"
         "print(flush=True); sys.stdin.readline()"
     )

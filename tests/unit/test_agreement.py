@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from newsbert import agreement
-from newsbert.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, Contract, Graph, files_of
+from newsbert.bundle import agreement
+from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, Contract, Graph, files_of
 from newsbert.errors import ModelError
-from newsbert.model import Model, Prediction
+from newsbert.inference.model import Model, Prediction
 
 RUNTIME = "onnxruntime"
 

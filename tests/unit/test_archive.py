@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import archive, runtimes, stable_zip
-from newsbert.archive import ARCHIVE_NAME, Served, served
-from newsbert.bundle import Bundle, files_of
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core import zip_files
+from newsbert.core.settings import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
-from newsbert.handler import Handler
-from newsbert.settings import ServeSettings
+from newsbert.inference.runtime import resolve_runtime
+from newsbert.serving import archive
+from newsbert.serving.archive import ARCHIVE_NAME, Served, served
+from newsbert.serving.handler import Handler
 from tests.conftest import Cli
 
 SERVING = {"tokenizer.json", "class_mapping.json", "newsbert.json"}
@@ -38,7 +40,7 @@ def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.Tem
 
 def _names(bundle: Bundle) -> set[str]:
     """Of all files in an archive of the bundle."""
-    return {*files_of(runtimes.chosen(bundle))} | OWN
+    return {*files_of(resolve_runtime(bundle))} | OWN
 
 
 def _contents(file: Path) -> dict[str, bytes]:
@@ -108,7 +110,7 @@ def test_the_configuration_says_how_to_serve(made: Path, bundle: Bundle) -> None
     config = json.loads(_contents(made)["model-config.yaml"])
     assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
     assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
-    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": runtimes.chosen(bundle), "workers": 3}
+    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": resolve_runtime(bundle), "workers": 3}
 
 
 def test_weights_are_stored_as_they_are(made: Path) -> None:
@@ -163,7 +165,7 @@ def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
         stream.truncate(200_000_000)
     tracemalloc.start()
     try:
-        stable_zip.write(tmp_path / "zip", {"large": large, "small": b"x"})
+        zip_files.write(tmp_path / "zip", {"large": large, "small": b"x"})
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()
@@ -187,7 +189,7 @@ def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_pat
 
 def _altered(bundle: Bundle, directory: Path) -> Bundle:
     path = Path(shutil.copytree(bundle.path, directory / "altered"))
-    with (path / files_of(runtimes.chosen(bundle))[0]).open("r+b") as stream:
+    with (path / files_of(resolve_runtime(bundle))[0]).open("r+b") as stream:
         stream.seek(1000)
         byte = stream.read(1)
         stream.seek(1000)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import archive, archive_check
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ServeSettings
 from newsbert.errors import ModelError
-from newsbert.settings import ServeSettings
+from newsbert.serving import archive, archive_check
 from tests.conftest import Cli
 
 Files = dict[str, bytes]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert.bundle import Bundle
-from newsbert.cli.output import Output
+from newsbert.bundle.bundle import Bundle
+from newsbert.cli._output import Output
+from newsbert.core.terminal import has_controls, show_controls
 from newsbert.errors import NewsbertError
-from newsbert.problems import Problem
-from newsbert.terminal import has_controls, show_controls
+from newsbert.serving.torchserve.log_events import Problem
 from tests.conftest import Cli
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\r\ud800\x7f"

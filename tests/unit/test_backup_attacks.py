@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from newsbert import uris
+from newsbert.core import uris
+from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.settings import TrackingServerSettings
-from newsbert.tracking_server import backup, database, server
-from newsbert.tracking_server.home import Home, Kept
+from newsbert.tracking.server import backup, database, process
+from newsbert.tracking.server.state import Home, Kept
 
 _NAMES = (
     "database", "contents.json", "artifacts", "1/run/artifacts/model/database", "a%20b/x", "a%2Fb", "a#b?c=d",
@@ -237,5 +237,5 @@ def test_attack_a_directory_that_is_another_one_in_a_url_is_refused(name: str, t
         TrackingServerSettings(directory="x", backend_store=uris.sqlite_uri(tmp_path / name / "mlflow.db")),
     ):
         with pytest.raises(UsageError, match="cannot hold a tracking server's data"):
-            server.places(settings)
+            process.places(settings)
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from newsbert import base_model
 from newsbert.errors import ModelError
+from newsbert.training import base_model
 
 
 def weights_of(content: bytes) -> bytes:
@@ -142,7 +142,7 @@ def test_a_path_that_cannot_be_one_is_refused() -> None:
 
 PROGRAM = """
 import json, sys
-from newsbert import base_model
+from newsbert.training import base_model
 from newsbert.errors import NewsbertError
 
 try:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import newsbert
-from newsbert import baseline, label_errors, runtimes
-from newsbert.baseline import Fitted
-from newsbert.bundle import Bundle
-from newsbert.data import Split
-from newsbert.evaluation import IntArray
+from newsbert.bundle.bundle import Bundle
+from newsbert.data.dataset import Split
+from newsbert.evaluation.metrics import IntArray
+from newsbert.inference.runtime import load_runtime
+from newsbert.training import baseline, label_issues
+from newsbert.training.baseline import Fitted
 from tests.conftest import LABELS
 
 
@@ -68,7 +69,7 @@ def test_texts_of_any_kind_can_be_fitted(texts: list[str]) -> None:
     fitted = Fitted(_split(texts, [0, 1, 0, 1]), seed=1)
     assert fitted.predict(texts, 2).argmax(axis=1).tolist() == [0, 1, 0, 1]
     assert np.isfinite(fitted.predict(["", "🏆", "unknown"], 2)).all()
-    assert label_errors.doubted(fitted, seed=1).tolist() == []
+    assert label_issues.doubted(fitted, seed=1).tolist() == []
 
 
 def test_the_same_seed_gives_the_same_answers() -> None:
@@ -117,31 +118,31 @@ def test_planted_label_errors_are_doubted_and_few_others() -> None:
     planted = np.random.default_rng(3).choice(len(train), 36, replace=False)
     labels = np.array(train.labels)
     labels[planted] = (labels[planted] + 1) % 4
-    doubted = label_errors.doubted(Fitted(_split(train.texts, labels.tolist()), seed=1), seed=1)
+    doubted = label_issues.doubted(Fitted(_split(train.texts, labels.tolist()), seed=1), seed=1)
     assert len(set(doubted.tolist()) & set(planted.tolist())) >= 30
     assert len(doubted) <= 41
 
 
 def test_labels_with_few_rows_are_not_judged() -> None:
-    assert label_errors.doubted(Fitted(_rows(3, 1), seed=1), seed=1).tolist() == []
+    assert label_issues.doubted(Fitted(_rows(3, 1), seed=1), seed=1).tolist() == []
     many, few = _rows(2, 30), _rows(6, 4)
     train = _split([*many.texts, *few.texts], [*many.labels, *few.labels])
     rare = {row for row, label in enumerate(train.labels) if label > 1}
-    assert not rare & set(label_errors.doubted(Fitted(train, seed=1), seed=1).tolist())
+    assert not rare & set(label_issues.doubted(Fitted(train, seed=1), seed=1).tolist())
 
 
 def test_the_model_is_asked_whether_a_label_is_wrong(trained: tuple[newsbert.TrainResult, str]) -> None:
-    runtime = runtimes.load(Bundle.read(trained[0].bundle))
+    runtime = load_runtime(Bundle.read(trained[0].bundle))
     texts = ["stocks market number 3", "goal team number 3", "minister border number 3", "profit bank number 3"]
     own = runtime.predict_prepared(texts).argmax(axis=1)
     given = own.copy()
     given[[0, 2]] = (given[[0, 2]] + 1) % 3
     train = _split(["long " * 1000, *texts], [0, *given.tolist()])
-    suspects = label_errors.confirm(np.array([3, 1, 2, 4]), train, LABELS, runtime)
+    suspects = label_issues.confirm(np.array([3, 1, 2, 4]), train, LABELS, runtime)
     assert {(each.text, each.label, each.model_label) for each in suspects} == {
         (texts[place], LABELS[given[place]], LABELS[own[place]]) for place in (0, 2)
     }
     margins = [each.model_probability - each.label_probability for each in suspects]
     assert margins == sorted(margins, reverse=True)
     assert all(margin > 0 for margin in margins)
-    assert label_errors.confirm(np.array([], dtype=np.int64), train, LABELS, runtime) == []
+    assert label_issues.confirm(np.array([], dtype=np.int64), train, LABELS, runtime) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import bounded_log
+from newsbert.core import bounded_log
 
 WRITE = """
 import sys
@@ -16,7 +16,7 @@ for number in range(20_000):
 
 
 def test_a_log_that_another_process_writes_to_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("newsbert.bounded_log.MAX_BYTES", 100_000)
+    monkeypatch.setattr("newsbert.core.bounded_log.MAX_BYTES", 100_000)
     log = tmp_path / "server.log"
     with log.open("a") as stream, subprocess.Popen([sys.executable, "-c", WRITE], stdout=stream) as process:
         while process.poll() is None:
@@ -35,7 +35,7 @@ def test_a_log_that_another_process_writes_to_stays_bounded(tmp_path: Path, monk
 def test_attack_what_is_there_instead_of_the_old_log_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("newsbert.bounded_log.MAX_BYTES", 10)
+    monkeypatch.setattr("newsbert.core.bounded_log.MAX_BYTES", 10)
     log, other = tmp_path / "server.log", tmp_path / "other"
     other.write_text("precious")
     (tmp_path / "server.log.1").symlink_to(other)

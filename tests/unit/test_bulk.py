@@ -13,10 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import bulk, rows
+from newsbert.data import readers
+from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import BadRequestError, DataError, NewsbertError, ServingError, UsageError
-from newsbert.model import Prediction
-from newsbert.text import NewsItem, prepare
+from newsbert.inference.batch import paths
+from newsbert.inference.batch.predict_file import ANSWER_COLUMNS, Done, predict_file
+from newsbert.inference.items import predict_items
+from newsbert.inference.model import Prediction
 from tests.unit.test_rows import encode
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -65,14 +68,14 @@ def write_jsonl(file: Path, table: Sequence[dict[str, Any]]) -> Path:
     return file
 
 
-def classify(file: Path, output: Path, text_column: str | None = None, model: LengthModel | None = None) -> bulk.Done:
-    return bulk.predict_file(model or LengthModel(), file, output, text_column, lambda _done, _total: None)
+def classify(file: Path, output: Path, text_column: str | None = None, model: LengthModel | None = None) -> Done:
+    return predict_file(model or LengthModel(), file, output, text_column, lambda _done, _total: None)
 
 
-def answers(output: Path, columns: Sequence[str] = bulk.ANSWER_COLUMNS) -> list[dict[str, object]]:
+def answers(output: Path, columns: Sequence[str] = ANSWER_COLUMNS) -> list[dict[str, object]]:
     """The answers in a file, read back: csv and parquet hold the probabilities as JSON, and csv all as text."""
     found = []
-    for row in rows.read(output):
+    for row in readers.read(output):
         label, score, review, probabilities = (row[column] for column in columns)
         if isinstance(probabilities, str):
             probabilities = json.loads(probabilities) if probabilities else None
@@ -104,10 +107,10 @@ def test_every_format_in_and_out(source: str, target: str, tmp_path: Path) -> No
     file.write_bytes(
         encode(file.name, [{name: carried(value, source) for name, value in row.items()} for row in TABLE])
     )
-    assert classify(file, output) == bulk.Done(7, 0, ("label", "score", "review", "probabilities"))
-    kept = [{name: row[name] for name in ("id", "text", "note")} for row in rows.read(output)]
+    assert classify(file, output) == Done(7, 0, ("label", "score", "review", "probabilities"))
+    kept = [{name: row[name] for name in ("id", "text", "note")} for row in readers.read(output)]
     assert kept == table
-    assert list(rows.read(output)[0]) == ["id", "text", "note", "label", "score", "review", "probabilities"]
+    assert list(readers.read(output)[0]) == ["id", "text", "note", "label", "score", "review", "probabilities"]
     assert answers(output) == [answer_of(prepare(row["text"])) for row in TABLE]
 
 
@@ -122,7 +125,7 @@ def test_whatever_the_rows_hold_comes_back_with_its_answer(table: list[dict[str,
         file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / f"out.{kind}"
         done = classify(file, output)
         carried_rows = [{name: carried(value, kind) for name, value in row.items()} for row in table]
-        assert [{"text": row["text"], "x": row["x"]} for row in rows.read(output)] == carried_rows
+        assert [{"text": row["text"], "x": row["x"]} for row in readers.read(output)] == carried_rows
         expected = []
         for row in table:
             try:
@@ -167,7 +170,7 @@ def test_ag_news_headerless_file_is_classified_with_its_first_row(tmp_path: Path
     output = tmp_path / "out.csv"
     classify(tmp_path / "in.csv", output)
     assert answers(output) == [answer_of("Title Body"), answer_of("T B")]
-    assert [row["class"] for row in rows.read(output)] == ["3", "4"]
+    assert [row["class"] for row in readers.read(output)] == ["3", "4"]
 
 
 def test_a_named_text_column_is_read_alone(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_column_of_the_input_is_never_overwritten(column: str, kind: str, tmp_
     output = tmp_path / f"out.{kind}"
     done = classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "one", column: "mine"}]), output)
     assert done.columns == ("predicted_label", "predicted_score", "predicted_review", "predicted_probabilities")
-    assert rows.read(output)[0][column] == "mine"
+    assert readers.read(output)[0][column] == "mine"
     assert answers(output, done.columns) == [answer_of("one")]
 
 
@@ -201,7 +204,7 @@ def test_an_output_can_be_classified_again(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.csv")
         done = classify(files[-2], files[-1])
         assert answers(files[-1], done.columns) == [answer_of("one"), answer_of("three")]
-    assert len(rows.read(files[-1])[0]) == 1 + 3 * 4
+    assert len(readers.read(files[-1])[0]) == 1 + 3 * 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,7 +212,7 @@ def test_columns_that_only_later_rows_have_are_kept(kind: str, tmp_path: Path) -
     table: list[dict[str, Any]] = [{"text": "one"}, {"text": "two", "label": "mine", "id": "2"}, {"id": "3"}]
     output = tmp_path / f"out.{kind}"
     done = classify(write_jsonl(tmp_path / "in.jsonl", table), output)
-    found = rows.read(output)
+    found = readers.read(output)
     assert [row.get("label") or None for row in found] == [None, "mine", None]
     assert [row.get("id") or None for row in found] == [None, "2", "3"]
     assert answers(output, done.columns) == [answer_of("one"), answer_of("two"), NO_ANSWER]
@@ -220,7 +223,7 @@ def test_half_a_surrogate_pair_goes_through_json(kind: str, tmp_path: Path) -> N
     table = [{"text": "broken \ud83d emoji"}]
     output = tmp_path / f"out.{kind}"
     classify(write_jsonl(tmp_path / "in.jsonl", table), output)
-    assert rows.read(output)[0]["text"] == table[0]["text"]
+    assert readers.read(output)[0]["text"] == table[0]["text"]
     assert answers(output) == [answer_of("broken \ufffd emoji")]
 
 
@@ -228,7 +231,7 @@ def test_half_a_surrogate_pair_goes_through_json(kind: str, tmp_path: Path) -> N
 def test_half_a_surrogate_pair_does_not_stop_a_csv_file(kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
     classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "broken \ud83d emoji"}]), output)
-    assert rows.read(output)[0]["text"] == "broken \\ud83d emoji"
+    assert readers.read(output)[0]["text"] == "broken \\ud83d emoji"
 
 
 @pytest.mark.parametrize("values", [[1, "one"], ["\ud83d", ""], [2**80, 1]])
@@ -239,7 +242,7 @@ def test_rows_that_do_not_fit_parquet_are_an_error_and_leave_nothing(values: lis
     assert "jsonl" in str(caught.value.hint)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["in.jsonl"]
     classify(file, tmp_path / "out.jsonl")
-    assert [row["x"] for row in rows.read(tmp_path / "out.jsonl")] == values
+    assert [row["x"] for row in readers.read(tmp_path / "out.jsonl")] == values
 
 
 def test_long_files_are_answered_row_by_row_and_progress_is_told(tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def test_long_files_are_answered_row_by_row_and_progress_is_told(tmp_path: Path)
     told: list[tuple[int, int]] = []
     model, output = LengthModel(), tmp_path / "out.parquet"
     file = write_jsonl(tmp_path / "in.jsonl", table)
-    done = bulk.predict_file(model, file, output, None, lambda *numbers: told.append(numbers))
+    done = predict_file(model, file, output, None, lambda *numbers: told.append(numbers))
     empty = sum(1 for n in range(1300) if n % 17 == 0)
     assert (done.rows, done.skipped) == (1300, empty)
     assert answers(output) == [answer_of(row["text"]) if row["text"] else NO_ANSWER for row in table]
@@ -316,8 +319,8 @@ def test_a_disk_that_fills_up_leaves_no_half_written_output(kind: str, tmp_path:
     "output", ["out.csv", "out.TSV", "out.json", "out.jsonl", "out.ndjson", "out.parquet", "out.pq"]
 )
 def test_writable_outputs_pass_the_check(output: str, tmp_path: Path) -> None:
-    bulk.check(Path("in.csv.gz"), tmp_path / output)
-    bulk.check(Path("in.csv.gz"), Path(output))
+    paths.check(Path("in.csv.gz"), tmp_path / output)
+    paths.check(Path("in.csv.gz"), Path(output))
 
 
 @pytest.mark.parametrize(
@@ -336,7 +339,7 @@ def test_an_output_that_could_not_be_written_is_refused_at_once(
 ) -> None:
     (tmp_path / "directory.csv").mkdir()  # the working directory
     with pytest.raises(UsageError) as caught:
-        bulk.check(Path(file), Path(output))
+        paths.check(Path(file), Path(output))
     assert caught.value.message == complaint
     assert caught.value.hint
 
@@ -345,14 +348,14 @@ def test_an_output_that_could_not_be_written_is_refused_at_once(
 
 
 def test_typed_texts_are_answered_in_their_order() -> None:
-    found = bulk.predict_items(LengthModel(), ["one", {"title": "a", "text": "b"}, "three"])
+    found = predict_items(LengthModel(), ["one", {"title": "a", "text": "b"}, "three"])
     assert [answer.to_dict() for answer in found] == [answer_of("one"), answer_of("a b"), answer_of("three")]
 
 
 def test_a_typed_text_that_is_none_is_named_by_its_number() -> None:
     model = LengthModel()
     with pytest.raises(BadRequestError, match=r"^text 2: the text is empty$"):
-        bulk.predict_items(model, ["one", " \n", "three"])
+        predict_items(model, ["one", " \n", "three"])
     with pytest.raises(BadRequestError, match=r"^the text is empty$"):
-        bulk.predict_items(model, [""])
+        predict_items(model, [""])
     assert model.requests == []

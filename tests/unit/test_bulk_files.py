@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert import bulk, rows
-from newsbert.bulk import source
+from newsbert.data.readers import read as read_rows
 from newsbert.errors import BadRequestError, DataError, UsageError
+from newsbert.inference.batch import paths, readers
+from newsbert.inference.batch.predict_file import predict_file
 from tests.unit.test_bulk import (
     KINDS,
     LABELS,
@@ -37,12 +38,12 @@ from tests.unit.test_rows import json_values
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of three rows."""
-    monkeypatch.setattr(source, "WINDOW_ROWS", 3)
-    monkeypatch.setattr("newsbert.bulk.columnar.WINDOW_ROWS", 3)
+    monkeypatch.setattr(readers, "WINDOW_ROWS", 3)
+    monkeypatch.setattr("newsbert.inference.batch.parquet.WINDOW_ROWS", 3)
 
 
 def rejected(output: Path) -> list[dict[str, Any]]:
-    return rows.read(output.with_name(f"{output.name}.rejected.jsonl"))
+    return read_rows(output.with_name(f"{output.name}.rejected.jsonl"))
 
 
 # --- types ------------------------------------------------------------------------------------------------------------
@@ -102,10 +103,10 @@ def test_a_parquet_file_keeps_all_types_of_its_columns(name: str, group_rows: in
 def test_parquet_is_written_as_text(tmp_path: Path) -> None:
     pq.write_table(table_of(3), tmp_path / "in.parquet")
     classify(tmp_path / "in.parquet", tmp_path / "out.jsonl")
-    first = rows.read(tmp_path / "out.jsonl")[0]
+    first = read_rows(tmp_path / "out.jsonl")[0]
     assert (first["id"], first["day"], first["tags"]) == (0, "2004-08-01", [{"name": "a", "weight": 0.5}])
     classify(tmp_path / "in.parquet", tmp_path / "out.csv")
-    assert json.loads(rows.read(tmp_path / "out.csv")[0]["tags"]) == [{"name": "a", "weight": 0.5}]
+    assert json.loads(read_rows(tmp_path / "out.csv")[0]["tags"]) == [{"name": "a", "weight": 0.5}]
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -151,10 +152,10 @@ def test_a_column_that_fits_no_type_is_an_error_before_the_model_is_asked(values
 def test_nested_values_come_through_jsonl_as_they_were(table: list[dict[str, Any]]) -> None:
     table = [{"text": "x" * number, **row} for number, row in enumerate(table)]
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "WINDOW_ROWS", 2)
+        patch.setattr(readers, "WINDOW_ROWS", 2)
         file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / "out.jsonl"
         done = classify(file, output)
-        found = [{name: row[name] for name in row if name not in done.columns} for row in rows.read(output)]
+        found = [{name: row[name] for name in row if name not in done.columns} for row in read_rows(output)]
     assert found == table
 
 
@@ -165,13 +166,13 @@ def test_nested_values_come_through_jsonl_as_they_were(table: list[dict[str, Any
 def test_nested_values_come_through_parquet_as_they_were(values: list[list[str]]) -> None:
     table = [{"text": "x", "tags": value, "who": {"name": "n", "all": value}} for value in values]
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source, "WINDOW_ROWS", 2)
+        patch.setattr(readers, "WINDOW_ROWS", 2)
         file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / "out.parquet"
         classify(file, output)
         back = Path(directory) / "back.jsonl"
         classify(output, back)
         for each in (output, back):
-            assert [{name: row[name] for name in table[0]} for row in rows.read(each)] == table
+            assert [{name: row[name] for name in table[0]} for row in read_rows(each)] == table
 
 
 @relaxed
@@ -186,7 +187,7 @@ def test_the_output_is_the_same_whatever_the_windows(table: list[tuple[str, str]
         file = write_jsonl(Path(directory) / "in.jsonl", [{"text": text, "x": x} for text, x in table])
         for size in (window, 1000):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(source, "WINDOW_ROWS", size)
+                patch.setattr(readers, "WINDOW_ROWS", size)
                 output = Path(directory) / f"out.{kind}"
                 classify(file, output)
             written.append(output.read_bytes())
@@ -197,8 +198,8 @@ def test_the_output_is_the_same_whatever_the_windows(table: list[tuple[str, str]
 def test_a_window_has_no_more_text_than_memory_is_to_hold(
     chars: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "WINDOW_CHARS", chars)
-    monkeypatch.setattr("newsbert.bulk.columnar.WINDOW_CHARS", chars)
+    monkeypatch.setattr(readers, "WINDOW_CHARS", chars)
+    monkeypatch.setattr("newsbert.inference.batch.parquet.WINDOW_CHARS", chars)
     table = [{"text": f"text {number}"} for number in range(20)]  # of some twenty characters a line
     pq.write_table(pa.Table.from_pylist(table), tmp_path / "in.parquet", row_group_size=5)
     for file in (write_jsonl(tmp_path / "in.jsonl", table), tmp_path / "in.parquet"):
@@ -265,7 +266,7 @@ def test_rows_of_csv_that_are_none_go_to_the_file_of_rejected_rows(kind: str, tm
     output = tmp_path / f"out.{kind}"
     done = classify(tmp_path / "in.csv", output)
     assert (done.rows, done.skipped, done.unreadable) == (3, 1, 4)
-    assert [row["id"] for row in rows.read(output)] == ["1", "5", "6"]
+    assert [row["id"] for row in read_rows(output)] == ["1", "5", "6"]
     assert answers(output) == [answer_of("two lines"), NO_ANSWER, answer_of("last")]
     assert [(row["row"], row.get("at"), row["content"]) for row in rejected(output)] == [
         (2, "line 4", "a,b,c\n"),
@@ -342,7 +343,7 @@ def test_an_old_file_of_rejected_rows_does_not_stay_beside_a_new_output(tmp_path
 
 def test_rejected_rows_are_not_written_over_those_that_are_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="where the bad rows of"):
-        bulk.check(tmp_path / "out.csv.rejected.jsonl", tmp_path / "out.csv")
+        paths.check(tmp_path / "out.csv.rejected.jsonl", tmp_path / "out.csv")
 
 
 class Refusing(LengthModel):
@@ -359,7 +360,7 @@ def test_a_text_that_a_server_refuses_costs_no_other_its_answer(requests: int, t
     table = [{"text": f"bad {number}" if number in {0, 77, 499} else f"text {number}"} for number in range(500)]
     output = tmp_path / "out.jsonl"
     file = write_jsonl(tmp_path / "in.jsonl", table)
-    done = bulk.predict_file(Refusing(), file, output, None, lambda *_: None, requests=requests)
+    done = predict_file(Refusing(), file, output, None, lambda *_: None, requests=requests)
     assert (done.rows, done.skipped) == (500, 3)
     expected = [NO_ANSWER if "bad" in row["text"] else answer_of(row["text"]) for row in table]
     assert answers(output) == expected
@@ -379,7 +380,7 @@ def test_requests_are_under_way_together(tmp_path: Path) -> None:
     table = [{"text": f"text {'x' * (number % 50)}"} for number in range(64 * 6)]
     output = tmp_path / "out.csv"
     file = write_jsonl(tmp_path / "in.jsonl", table)
-    bulk.predict_file(Meeting(), file, output, None, lambda *_: None, requests=3)
+    predict_file(Meeting(), file, output, None, lambda *_: None, requests=3)
     assert answers(output) == [answer_of(row["text"].strip()) for row in table]
 
 
@@ -402,15 +403,15 @@ def test_texts_of_like_length_are_answered_together(tmp_path: Path) -> None:
 PEAK = """
 import re, sys
 from pathlib import Path
-from newsbert import bulk
-from newsbert.model import Prediction
+from newsbert.inference.batch.predict_file import predict_file
+from newsbert.inference.model import Prediction
 
 class Model:
     name = "m"
     def predict(self, items):
         return [Prediction.of(("a", "b"), (0.25, 0.75)) for _ in items]
 
-bulk.predict_file(Model(), Path(sys.argv[1]), Path(sys.argv[2]), None, lambda done, total: None)
+predict_file(Model(), Path(sys.argv[1]), Path(sys.argv[2]), None, lambda done, total: None)
 print(re.search("VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 

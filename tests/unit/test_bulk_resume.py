@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from newsbert import bulk, rows
-from newsbert.bulk import source
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.data.readers import read as read_rows
+from newsbert.data.text import NewsItem
 from newsbert.errors import DataError, NewsbertError, ServingError
-from newsbert.model import Prediction
-from newsbert.text import NewsItem
+from newsbert.inference.batch import readers, resume
+from newsbert.inference.batch.predict_file import Done, predict_file
+from newsbert.inference.model import Prediction
 from tests.conftest import Cli
 from tests.unit.test_bulk import KINDS, LengthModel, answer_of, answers, write_jsonl
 
@@ -27,17 +28,17 @@ TABLE: list[dict[str, Any]] = [{"id": n, "text": f"text {n} {'x' * (n % 23)}" if
 
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "WINDOW_ROWS", WINDOW)
-    monkeypatch.setattr("newsbert.bulk.columnar.WINDOW_ROWS", WINDOW)
+    monkeypatch.setattr(readers, "WINDOW_ROWS", WINDOW)
+    monkeypatch.setattr("newsbert.inference.batch.parquet.WINDOW_ROWS", WINDOW)
 
 
 def run(
     file: Path, output: Path, predictor: LengthModel | None = None, **options: Any
-) -> tuple[bulk.Done, list[str], list[tuple[int, int]]]:
+) -> tuple[Done, list[str], list[tuple[int, int]]]:
     notes: list[str] = []
     told: list[tuple[int, int]] = []
     used = predictor or LengthModel()
-    done = bulk.predict_file(
+    done = predict_file(
         used, file, output, None, lambda *numbers: told.append(numbers), on_note=notes.append, **options
     )
     return done, notes, told
@@ -56,7 +57,7 @@ def source_file(directory: Path, kind: str = "jsonl") -> Path:
     if kind == "jsonl":
         return file
     converted = directory / f"rows.{kind}"
-    bulk.predict_file(LengthModel(), file, converted, None, lambda *_: None)
+    predict_file(LengthModel(), file, converted, None, lambda *_: None)
     return converted
 
 
@@ -69,7 +70,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     with pytest.raises(ServingError):
         run(file, output, LengthModel(fail_at=f"text 555 {'x' * (555 % 23)}"))
     assert not output.exists()
-    assert bulk.kept(output) is not None
+    assert resume.kept(output) is not None
     model = LengthModel()
     done, notes, told = run(file, output, model)
     assert notes == ["500 of 950 rows are done already; --restart does them again"]
@@ -80,7 +81,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     assert rejected(output) == rejected(whole)
     assert (done.rows, done.skipped, done.columns) == (expected.rows, expected.skipped, expected.columns)
     assert not partial(output).exists()
-    assert bulk.kept(output) is None
+    assert resume.kept(output) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +114,7 @@ def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(file, output, Interrupting(), requests=requests)
-    found = bulk.kept(output)
+    found = resume.kept(output)
     assert found is not None
     assert (found.records, found.total) == (200 if requests == 1 else 100, 950)
     run(file, output, requests=requests)
@@ -123,7 +124,7 @@ def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
 def stop_midway(file: Path, output: Path, **options: Any) -> None:
     with pytest.raises(ServingError):
         run(file, output, LengthModel(fail_at="text 333 xxxxxxxxxxx"), **options)
-    assert bulk.kept(output) is not None
+    assert resume.kept(output) is not None
 
 
 def test_a_run_with_another_model_begins_anew_and_says_so(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_a_run_over_another_column_begins_anew_and_says_so(tmp_path: Path) -> No
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output)
     notes: list[str] = []
-    bulk.predict_file(LengthModel(), file, output, "id", lambda *_: None, on_note=notes.append)
+    predict_file(LengthModel(), file, output, "id", lambda *_: None, on_note=notes.append)
     assert notes == ["beginning anew: the 300 rows that are kept are of another text column"]
 
 
@@ -238,7 +239,7 @@ def big_file(directory: Path) -> Path:
 
 def until_something_is_kept(process: "subprocess.Popen[str]", output: Path) -> None:
     for _ in range(6000):
-        if bulk.kept(output) is not None or process.poll() is not None:
+        if resume.kept(output) is not None or process.poll() is not None:
             break
         time.sleep(0.01)
     assert process.poll() is None, "it was done before it could be stopped"
@@ -268,7 +269,7 @@ def test_a_process_that_is_killed_is_gone_on_with(bundle: Bundle, cli: Cli, tmp_
     assert "of 30000 rows are done already" in result.stderr
     assert json.loads(result.stdout)["rows"] == 30_000
     assert output.read_bytes() == whole.read_bytes()
-    assert [row["id"] for row in rows.read(output)] == list(range(30_000))
+    assert [row["id"] for row in read_rows(output)] == list(range(30_000))
     assert not partial(output).exists()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert.bundle import CONTRACT_FILE, LABELS_FILE, RUNTIME_FILES, Bundle, Contract, seal
+from newsbert.bundle.bundle import CONTRACT_FILE, LABELS_FILE, RUNTIME_FILES, Bundle, Contract, seal
 from newsbert.errors import ModelError
 from tests.conftest import LABELS, REVIEW_BELOW
 

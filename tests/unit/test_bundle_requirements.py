@@ -10,11 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from newsbert import building, requirements
-from newsbert.bundle import Bundle, seal
-from newsbert.bundle_requirements import MAX_SIZE_BYTES, differences, parse, read
+from newsbert.bundle.bundle import Bundle, seal
+from newsbert.bundle.requirements import MAX_SIZE_BYTES, differences, parse, read
+from newsbert.core.settings import ImageSettings
 from newsbert.errors import ModelError
-from newsbert.settings import ImageSettings
+from newsbert.images import build, requirements
 from tests.conftest import Cli
 
 PINS = requirements.pins()
@@ -147,7 +147,7 @@ def test_other_versions_than_the_shipped_are_taken_on_request_and_named(hostile:
     # Digests that live beside what they protect prove nothing: whoever alters a file can write them anew.
     seal(hostile, {field.name: getattr(contract, field.name) for field in fields(contract) if field.name != "files"})
     settings = ImageSettings(runtime="onnxruntime", bundle_versions=own)
-    with building.contexts(str(hostile), "serving", settings) as plan:
+    with build.contexts(str(hostile), "serving", settings) as plan:
         base, trainer, _ = plan.contexts
         requirements_of_trainer = trainer.files["requirements.txt"]
         content = base.files.get("bundle.txt")

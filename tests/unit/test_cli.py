@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 import newsbert
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from newsbert.cli.app import app
 from tests.calls import expected, failed, free_port
 from tests.conftest import LABELS, Cli

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.bundle import Bundle
-from newsbert.model import Model
+from newsbert.bundle.bundle import Bundle
+from newsbert.inference.model import Model
 from tests.calls import expected, failed
 from tests.conftest import LABELS, Cli
 

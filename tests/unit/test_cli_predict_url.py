@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from newsbert.bundle import Bundle
-from newsbert.client import CHUNK_ITEMS, Client
+from newsbert.bundle.bundle import Bundle
 from newsbert.errors import BadRequestError, ServingError
-from newsbert.model import Model
+from newsbert.inference.model import Model
+from newsbert.serving.client import CHUNK_ITEMS, Client
 from tests.calls import expected, failed, free_port
 from tests.conftest import Cli
 

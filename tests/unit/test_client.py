@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from newsbert import client
-from newsbert.client import Client
 from newsbert.errors import BadRequestError, ServingError
+from newsbert.serving import client
+from newsbert.serving.client import Client
 
 _PREDICTION = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
 

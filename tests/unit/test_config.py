@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import config
-from newsbert.config import resolve
-from newsbert.errors import UsageError
-from newsbert.settings import (
+from newsbert.core import config
+from newsbert.core.config import resolve
+from newsbert.core.settings import (
     CloudRunSettings,
     ClusterSettings,
     HostSettings,
@@ -23,6 +22,7 @@ from newsbert.settings import (
     TrackingSettings,
     TrainSettings,
 )
+from newsbert.errors import UsageError
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 SECTIONS = (TrackingSettings, TrainSettings, ServeSettings, ImageSettings)
@@ -388,7 +388,7 @@ def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest
 def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     program = (
-        "import os; from newsbert import config; from newsbert.settings import TrainSettings\n"
+        "import os; from newsbert.core import config; from newsbert.core.settings import TrainSettings\n"
         "os.setuid(54321); config.resolve(TrainSettings)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -398,7 +398,9 @@ def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
 def test_without_a_home_the_variables_are_enough() -> None:
     """As in a container, whose user has a number that nobody has given a name."""
-    program = "import os; from newsbert import config; os.setuid(54321); print(config.state_dir(), config.cache_dir())"
+    program = (
+        "import os; from newsbert.core import config; os.setuid(54321); print(config.state_dir(), config.cache_dir())"
+    )
 
     def run(**variables: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", program]

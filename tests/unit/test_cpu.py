@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import cpu
+from newsbert.core import cpu
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert import data, row_columns
+from newsbert.data import row_columns
+from newsbert.data.dataset import load_dataset
 from newsbert.errors import DataError, NewsbertError, UsageError
 from tests.labelled import AG_NEWS, Table, expected, labelled, load_table, pairs, refused, relaxed, write
 
@@ -35,7 +36,7 @@ def test_a_byte_order_mark_is_no_part_of_the_data(name: str, tmp_path: Path) -> 
     file = tmp_path / name
     write(file, table)
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert sorted(pairs(data.load(str(file)))) == expected(table)
+    assert sorted(pairs(load_dataset(str(file)))) == expected(table)
 
 
 @pytest.mark.parametrize("column", ["text", "description"])
@@ -87,7 +88,7 @@ def test_ag_news_headerless_file_is_known_its_first_row_included(gz: str, tmp_pa
     content = "".join(f'"{label}","{title}","{body}"\n' for label, title, body in rows).encode()
     file = tmp_path / f"train.csv{gz}"
     file.write_bytes(gzip.compress(content) if gz else content)
-    dataset = data.load(str(file))
+    dataset = load_dataset(str(file))
     assert dataset.label_names == ("1", "2", "3", "4")  # stars are counted in the same way
     assert "--labels names the classes" in dataset.notes[0]
     assert sorted(pairs(dataset)) == sorted((f"{title} {body}", str(label)) for label, title, body in rows)
@@ -96,7 +97,7 @@ def test_ag_news_headerless_file_is_known_its_first_row_included(gz: str, tmp_pa
 def test_ag_news_labels_can_be_renamed(tmp_path: Path) -> None:
     names = ("Welt", "Sport", "Wirtschaft", "Technik")
     (tmp_path / "r.csv").write_text("".join(f"{n % 4 + 1},t {n},b\n" for n in range(20)))
-    dataset = data.load(str(tmp_path / "r.csv"), labels=names)
+    dataset = load_dataset(str(tmp_path / "r.csv"), labels=names)
     assert dataset.label_names == names
     assert dict(pairs(dataset))["t 6 b"] == names[6 % 4]
 
@@ -187,7 +188,7 @@ def test_rows_without_label_are_left_out_and_counted(label: object) -> None:
 def test_a_missing_number_in_a_parquet_file_is_no_label(tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": [f"t {n}" for n in range(18)], "label": [0.0, 1.0, math.nan] * 6}), file)
-    dataset = data.load(str(file))
+    dataset = load_dataset(str(file))
     assert (dataset.label_names, dataset.notes) == (("0", "1"), ("6 rows without text or label were left out",))
 
 
@@ -259,20 +260,20 @@ def test_a_number_is_a_text_in_every_format(value: object, text: str) -> None:
 )
 def test_a_missing_file_is_a_usage_error_that_names_it(path: str) -> None:
     with pytest.raises(UsageError, match="no such file") as caught:
-        data.load(path)
+        load_dataset(path)
     assert repr(path) in caught.value.message
     assert "sample" in str(caught.value.hint)
 
 
 def test_a_path_that_cannot_be_a_file_name_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="cannot be read: File name too long"):
-        data.load(f"{'x' * 5000}.csv")
+        load_dataset(f"{'x' * 5000}.csv")
 
 
 def test_a_file_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     with pytest.raises(UsageError, match="no known format"):
-        data.load(str(tmp_path / "rows.xlsx"))
+        load_dataset(str(tmp_path / "rows.xlsx"))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +289,7 @@ def test_a_file_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_broken_file_is_a_data_error(name: str, content: bytes, complaint: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=complaint):
-        data.load(str(tmp_path / name))
+        load_dataset(str(tmp_path / name))
 
 
 @relaxed
@@ -322,7 +323,7 @@ def test_any_rows_are_loaded_or_refused_with_a_reason(table: Table) -> None:
 
 
 def test_the_sample_is_balanced_and_repeats_no_text() -> None:
-    dataset = data.load()
+    dataset = load_dataset()
     assert dataset.name == "sample"
     assert dataset.label_names == AG_NEWS
     assert dataset.notes == ()

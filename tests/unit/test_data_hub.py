@@ -17,13 +17,13 @@ from tests.labelled import AG_NEWS, Table, write
 # `datasets` reads its environment when it is imported: a process of its own, once for all tests.
 HUB_PROGRAM = """
 import json, sys
-from newsbert import data
+from newsbert.data.dataset import load_dataset
 from newsbert.errors import NewsbertError
 
 answers = []
 for name, options in json.loads(sys.stdin.read()):
     try:
-        found = data.load(name, **options)
+        found = load_dataset(name, **options)
         splits = {split: [list(getattr(found, split).texts), getattr(found, split).labels.tolist()] for split in ("train", "validation", "test")}
         answers.append({"labels": found.label_names, "notes": found.notes, **splits})
     except NewsbertError as error:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert import data
-from newsbert import labelled as labelled_rows
+from newsbert.data import evaluation_set as labelled_rows
+from newsbert.data.dataset import load_dataset
 from newsbert.errors import UsageError
 from tests.labelled import AG_NEWS, expected, labelled, load_table, pairs, refused, relaxed, write
 
@@ -135,7 +135,7 @@ def test_a_directory_of_files_named_after_splits(tmp_path: Path) -> None:
         write(tmp_path / name, table)
     (tmp_path / "README.md").write_text("train.csv, test, dev")
     (tmp_path / "test").mkdir()
-    dataset = data.load(str(tmp_path))
+    dataset = load_dataset(str(tmp_path))
     for split, name in (("train", "train.csv"), ("validation", "dev.parquet"), ("test", "Test.jsonl.gz")):
         assert pairs(dataset, split) == [(row["text"], row["label"]) for row in parts[name]]
 
@@ -144,9 +144,9 @@ def test_a_directory_of_ag_news_own_files(tmp_path: Path) -> None:
     for name, count in (("train", 40), ("test", 8)):
         lines = "".join(f'"{n % 4 + 1}","{name} {n}","body"\n' for n in range(count))
         (tmp_path / f"{name}.csv").write_text(lines)
-    dataset = data.load(str(tmp_path))
+    dataset = load_dataset(str(tmp_path))
     assert dataset.label_names == ("1", "2", "3", "4")
-    assert data.load(str(tmp_path), labels=AG_NEWS).label_names == AG_NEWS
+    assert load_dataset(str(tmp_path), labels=AG_NEWS).label_names == AG_NEWS
     assert pairs(dataset, "test") == [(f"test {n} body", str(n % 4 + 1)) for n in range(8)]
     assert len(dataset.train) == 36
     assert Counter(dataset.validation.labels) == dict.fromkeys(range(4), 1)
@@ -156,7 +156,7 @@ def test_two_files_for_one_split_are_a_usage_error(tmp_path: Path) -> None:
     for name in ("train.csv", "val.csv", "dev.jsonl"):
         write(tmp_path / name, labelled(["a", "b"]))
     with pytest.raises(UsageError, match="two files hold validation rows") as caught:
-        data.load(str(tmp_path))
+        load_dataset(str(tmp_path))
     assert "val.csv" in caught.value.message
     assert "dev.jsonl" in caught.value.message
 
@@ -164,7 +164,7 @@ def test_two_files_for_one_split_are_a_usage_error(tmp_path: Path) -> None:
 def test_a_split_file_without_labels_is_left_out_and_named(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", labelled(["a", "b"], each=20))
     test = write(tmp_path / "test.csv", [{"text": "unlabelled"}])
-    dataset = data.load(str(tmp_path))
+    dataset = load_dataset(str(tmp_path))
     assert dataset.notes == (f"{test} has no column 'label' and is left out",)
     assert len(dataset.test) == 4
 

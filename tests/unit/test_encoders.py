@@ -27,10 +27,11 @@ from transformers import (
     RobertaConfig,
 )
 
-from newsbert import base_model, bert_graph, export, training, tuning
+from newsbert.core.settings import TrainSettings
 from newsbert.errors import ModelError, UsageError
-from newsbert.runtimes.onnx import OnnxGraph
-from newsbert.settings import TrainSettings
+from newsbert.inference.runtimes.onnxruntime import OnnxGraph
+from newsbert.training import base_model, fine_tuning, strategies
+from newsbert.training.export import bert, onnx
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 NAMES = ("a", "b", "c")
@@ -66,7 +67,7 @@ def _classifier(config: PreTrainedConfig, directory: Path) -> Any:
             parameter.normal_(0.0 if parameter.dim() > 1 else 0.5, 0.2)
     model.save_pretrained(directory)
     base = base_model.BaseModel("made", directory, "")
-    return training.classifier(base, NAMES).eval()
+    return fine_tuning.classifier(base, NAMES).eval()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -79,12 +80,12 @@ def test_what_is_trained_and_what_is_served_is_what_transformers_computes(name: 
     ids[1, 11:] = model.config.pad_token_id or 0
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits
-        trained = training._graph(model).eval()(ids, mask)
+        trained = fine_tuning._graph(model).eval()(ids, mask)
     assert torch.allclose(trained, expected, atol=1e-4), (trained, expected)
-    assert bert_graph.fits(model) == (model.config.model_type == "bert")
+    assert bert.fits(model) == (model.config.model_type == "bert")
     if name not in EXPORTED:  # an export takes seconds
         return
-    export.write_onnx(model, tmp_path / "model.onnx")
+    onnx.write_onnx(model, tmp_path / "model.onnx")
     served = torch.from_numpy(OnnxGraph(tmp_path / "model.onnx").logits(ids.numpy(), mask.numpy()))
     assert torch.allclose(served, expected, atol=1e-4), (served, expected)
 
@@ -101,10 +102,10 @@ def _with_tokenizer(config: PreTrainedConfig, directory: Path) -> base_model.Bas
 def test_no_more_tokens_are_read_than_an_encoder_has_places_for(name: str, places: int, tmp_path: Path) -> None:
     base = _with_tokenizer(CONFIGS[name], tmp_path / "base")
     with pytest.raises(UsageError, match=f"more than the {places} tokens"):
-        training.prepare_tokenizer(base, tmp_path, places + 1)
-    training.prepare_tokenizer(base, tmp_path, places)
+        fine_tuning.prepare_tokenizer(base, tmp_path, places + 1)
+    fine_tuning.prepare_tokenizer(base, tmp_path, places)
     ids = torch.full((1, places), 5)
-    model = training.classifier(base, NAMES)
+    model = fine_tuning.classifier(base, NAMES)
     assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3)
 
 
@@ -196,7 +197,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_slow(name: str, tmp_pat
     _with_tokenizer(config, tmp_path / "base")
     spoil(tmp_path / "base", part)
     with pytest.raises(ModelError, match=said) as caught:
-        tuning.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
+        strategies.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
     assert caught.value.hint
 
 
@@ -204,8 +205,8 @@ def test_a_vocabulary_alone_is_a_tokenizer(tmp_path: Path) -> None:
     _with_tokenizer(CONFIGS["bert"], tmp_path / "base")
     _without(tmp_path / "base", "tokenizer*")
     base = base_model.find(str(tmp_path / "base"))
-    tuning.check(base, TrainSettings(max_length=16))
-    assert training.prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
+    strategies.check(base, TrainSettings(max_length=16))
+    assert fine_tuning.prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
 
 
 def test_pickled_weights_are_refused_with_the_command_that_writes_them_anew(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_pickled_weights_are_refused_with_the_command_that_writes_them_anew(tmp_
     target, _, command = str(caught.value.hint).removeprefix("write them anew, and give --base-model ").partition(": ")
     subprocess.run(["bash", "-ec", command.replace("python", shlex.quote(sys.executable), 1)], cwd=tmp_path, check=True)
     base = base_model.find(shlex.split(target)[0])
-    tuning.check(base, TrainSettings(max_length=16))
+    strategies.check(base, TrainSettings(max_length=16))
     assert torch.equal(load_file(base.path / "model.safetensors")["embeddings.word_embeddings.weight"], tensor)
 
 
@@ -233,13 +234,13 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: p
     (tmp_path / "spm.model").rename(tmp_path / "base" / "spm.model")
     (tmp_path / "base" / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
     base = base_model.find(str(tmp_path / "base"))
-    tuning.check(base, TrainSettings(max_length=16))
+    strategies.check(base, TrainSettings(max_length=16))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(base.path / "spm.model"))
     found = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
     assert found == processor.encode("team stocks", out_type=str)
-    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    monkeypatch.setattr(fine_tuning, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"spm\.model is a SentencePiece model") as caught:
-        training.prepare_tokenizer(base, tmp_path, 16)
+        fine_tuning.prepare_tokenizer(base, tmp_path, 16)
     assert caught.value.hint == "pip install sentencepiece"
 
 
@@ -250,7 +251,7 @@ def test_a_tokenizer_of_a_newer_version_is_refused_by_its_name(tmp_path: Path) -
     tokenizer["model"]["type"] = "OfTomorrow"
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read by tokenizers"):
-        training.prepare_tokenizer(base, tmp_path, 16)
+        fine_tuning.prepare_tokenizer(base, tmp_path, 16)
 
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "encoders"
@@ -266,8 +267,8 @@ OF_OTHERS_REFUSED = {
 def test_encoders_of_others_are_taken_or_refused_with_the_way_out() -> None:
     assert {directory.name for directory in CASES.iterdir()} == {*OF_OTHERS, *OF_OTHERS_REFUSED}
     for name in OF_OTHERS:
-        tuning.check(base_model.find(str(CASES / name)), TrainSettings())
+        strategies.check(base_model.find(str(CASES / name)), TrainSettings())
     for name, said in OF_OTHERS_REFUSED.items():
         with pytest.raises(ModelError, match=said) as caught:
-            tuning.check(base_model.find(str(CASES / name)), TrainSettings())
+            strategies.check(base_model.find(str(CASES / name)), TrainSettings())
         assert caught.value.hint

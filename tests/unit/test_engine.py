@@ -2,8 +2,8 @@
 
 import pytest
 
-from newsbert.engine import Engine
 from newsbert.errors import EngineError, UsageError
+from newsbert.images.engine.engine import Engine
 
 pytest.importorskip("docker", reason="needs newsbert[image]")
 

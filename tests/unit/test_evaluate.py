@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import newsbert
-from newsbert import data
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Event, Note
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import Split, load_dataset
+from newsbert.data.evaluation_set import labelled
 from newsbert.errors import DataError, NotFoundError, TrackingError, UsageError
-from newsbert.events import Event, Note
-from newsbert.labelled import labelled
-from newsbert.settings import TrainSettings
 from tests.conftest import LABELS, Cli
 
 NAMES = ("World", "Sports", "Business")
@@ -190,10 +190,10 @@ def test_without_a_server_a_bundle_is_scored_all_the_same(bundle: Bundle, labell
 
 
 def test_rows_that_a_model_has_learned_from_are_counted(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
-    rows = data.load(str(labelled_file))
+    rows = load_dataset(str(labelled_file))
     names = rows.label_names
 
-    def write(*splits: data.Split) -> str:
+    def write(*splits: Split) -> str:
         file = tmp_path / "elsewhere.jsonl"  # no name tells it
         pairs = [pair for split in splits for pair in zip(split.texts, split.labels, strict=True)]
         lines = [json.dumps({"text": f"  {text} ", "label": names[label]}) for text, label in pairs]

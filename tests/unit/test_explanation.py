@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import explanation
-from newsbert.bundle import Bundle
-from newsbert.explanation import INTEGRATED_GRADIENTS, OCCLUSION, TOLERANCE, Explanation
-from newsbert.model import Model
+from newsbert.bundle.bundle import Bundle
+from newsbert.inference import explanation
+from newsbert.inference.explanation import INTEGRATED_GRADIENTS, OCCLUSION, TOLERANCE, Explanation
+from newsbert.inference.model import Model
 from tests.conftest import LABELS, WORDS, Cli
 
 TEXT = "the goal of the team,  some &amp; more"

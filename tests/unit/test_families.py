@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import newsbert
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from tests import encoders
 from tests.conftest import LABELS
 

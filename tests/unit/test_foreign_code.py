@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
 from tests.conftest import Cli
 
 NEWSBERT = str(Path(sys.executable).with_name("newsbert"))

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import config, foreign_errors, installation
+from newsbert.core import config, installation
 from newsbert.errors import MissingExtraError, NewsbertError, RefusedError
+from newsbert.tracking import foreign_errors
 
 SAID = (
     ("s3", "An error occurred (ExpiredToken) when calling the PutObject operation", "have expired", "get new ones"),

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import archive
-from newsbert.activity import Activity
-from newsbert.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
-from newsbert.handler import MAX_EXPLAINED, MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
-from newsbert.model import Model
-from newsbert.settings import ServeSettings
-from newsbert.text import NewsItem
+from newsbert.inference.model import Model
+from newsbert.serving import archive
+from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
+from newsbert.serving.heartbeat import Activity
 from tests.conftest import LABELS, REVIEW_BELOW
 
 with warnings.catch_warnings():

@@ -12,9 +12,9 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Event, Note, Phase, Step
 from newsbert.errors import NewsbertError
-from newsbert.events import Event, Note, Phase, Step
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -103,11 +103,11 @@ def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(trai
 
 DIVERGED = """
 import sys
-from newsbert import training
 from newsbert.cli import app
+from newsbert.training import fine_tuning
 
-plain = training._FineTuning.backward
-training._FineTuning.backward = lambda self, rows, step: plain(self, rows, step) if step != LAST else float("nan")
+plain = fine_tuning._FineTuning.backward
+fine_tuning._FineTuning.backward = lambda self, rows, step: plain(self, rows, step) if step != LAST else float("nan")
 sys.exit(app.main())
 """
 

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert import base_model, config, data, features, temporary, token_rows, training
-from newsbert.bert_training import BertTraining
+from newsbert.core import config, temporary
+from newsbert.core.events import Evaluation, Event, Progress, Step
+from newsbert.data import dataset as data
+from newsbert.data.ragged_array import Ragged, RaggedWriter
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.events import Evaluation, Event, Progress, Step
-from newsbert.ragged import Ragged, RaggedWriter
+from newsbert.training import base_model, embedding_cache, fine_tuning, token_cache
+from newsbert.training.bert import BertTraining
 
 ARGUMENTS: dict[str, Any] = {"tune": "head", "max_length": 48, "epochs": 20, "batch_size": 16}
 
@@ -57,7 +59,7 @@ def test_vectors_are_computed_once(train: Any, monkeypatch: pytest.MonkeyPatch) 
     def encode(*_: object) -> None:
         raise AssertionError("the encoder was run again")
 
-    monkeypatch.setattr(features, "_write", encode)
+    monkeypatch.setattr(embedding_cache, "_write", encode)
     again = train(learning_rate=3e-3)
     assert _cached() == kept
     assert again.metrics == first.metrics  # the same seed, the same order, the same result
@@ -68,7 +70,7 @@ def test_vectors_are_computed_once(train: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_only_texts_that_are_new_are_read(
     train: Any, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     read: list[int] = []
 
     def on_event(event: Event) -> None:
@@ -139,7 +141,7 @@ def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monk
 
 
 def test_what_is_told_and_when_it_stops(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     events: list[Event] = []
 
     def stop() -> bool:
@@ -157,7 +159,7 @@ def test_what_is_told_and_when_it_stops(train: Any, monkeypatch: pytest.MonkeyPa
 def test_who_stops_before_anything_is_learned_gets_no_model(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
         train(stop=lambda: True, output=str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
@@ -174,13 +176,13 @@ def test_the_learning_rate_that_was_used_is_logged(train: Any, tmp_path: Path) -
 
 def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> None:
     base = base_model.find(str(tiny_encoder))
-    tokenizer = training.prepare_tokenizer(base, tmp_path, 48)
+    tokenizer = fine_tuning.prepare_tokenizer(base, tmp_path, 48)
     rows = tokenizer.encode(["stocks fall as bank profit rises", "goal", "treaty vote border " * 9])
     with RaggedWriter(tmp_path / "rows", np.int32) as writer:
         writer.extend(rows)
-    encoder = BertTraining(training.classifier(base, ("a", "b"))).eval()
-    stored: token_rows.TokenRows = Ragged(tmp_path / "rows", np.int32)
-    found = features.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
+    encoder = BertTraining(fine_tuning.classifier(base, ("a", "b"))).eval()
+    stored: token_cache.TokenRows = Ragged(tmp_path / "rows", np.int32)
+    found = embedding_cache.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
     model = AutoModel.from_pretrained(tiny_encoder).eval()
     for row, vector in zip(rows, found, strict=True):
         with torch.inference_mode():
@@ -192,20 +194,20 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
 def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "_COPIED_ROWS", 7)
-    monkeypatch.setattr(features, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "_COPIED_ROWS", 7)
+    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     base = base_model.find("minilm")
-    tokenizer = training.prepare_tokenizer(base, tmp_path, 128)
+    tokenizer = fine_tuning.prepare_tokenizer(base, tmp_path, 128)
     ids = tokenizer.encode(data.texts()[:120])
-    encoder = BertTraining(training.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
+    encoder = BertTraining(fine_tuning.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
     computed: list[int] = []
 
     def vectors(name: str, chosen: list[int], weights: str) -> Any:
         with RaggedWriter(tmp_path / f"{name} {weights}", np.int32) as writer:
             writer.extend([ids[row] for row in chosen])
         computed.clear()
-        rows: token_rows.TokenRows = Ragged(tmp_path / f"{name} {weights}", np.int32)
-        return features.of(encoder, weights, rows, name, tokenizer.pad_id, lambda _, of: computed.append(of))
+        rows: token_cache.TokenRows = Ragged(tmp_path / f"{name} {weights}", np.int32)
+        return embedding_cache.of(encoder, weights, rows, name, tokenizer.pad_id, lambda _, of: computed.append(of))
 
     vectors("some", list(range(0, 90)), "weights")
     assert computed[-1] == 90

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert import identifiers
+from newsbert.core import identifiers
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 
 SERVER = "https://mlflow.example:5000/team"

@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 import newsbert
-from newsbert import requirements, shipped
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ImageSettings
 from newsbert.errors import ModelError, UsageError
-from newsbert.image import (
+from newsbert.images import package_files, requirements
+from newsbert.images.contexts import (
     Context,
     render_base,
     render_serving,
@@ -31,9 +32,8 @@ from newsbert.image import (
     serving_tag,
     without_secrets,
 )
-from newsbert.model_store import Located
-from newsbert.pip_options import holds_secret, pip_conf
-from newsbert.settings import ImageSettings
+from newsbert.images.pip_options import holds_secret, pip_conf
+from newsbert.tracking.artifacts import Located
 from tests.conftest import Cli
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -125,7 +125,7 @@ def test_what_is_proved_is_what_starts(serving: Context) -> None:
     assert isinstance(entrypoint, bytes)
     started = entrypoint.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
     proof = json.loads(serving.dockerfile.strip().splitlines()[-1].removeprefix("RUN "))
-    assert proof == ["python", "-m", "newsbert.proof", *started.split()]
+    assert proof == ["python", "-m", "newsbert.images.programs.verify", *started.split()]
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
@@ -157,7 +157,7 @@ def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: 
 
 
 def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, trainer: Context, serving: Context) -> None:
-    text = shipped.find("constraints.txt").read_text(encoding="utf-8")
+    text = package_files.find("constraints.txt").read_text(encoding="utf-8")
     pins = [
         re.sub(r"[_.-]+", "-", name).lower() + version for name, version in re.findall(r"(?m)^([\w.-]+)(==.+)", text)
     ]
@@ -479,6 +479,6 @@ def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: 
 
 
 def test_the_dockerfiles_are_found_where_they_are_installed() -> None:
-    names = {file.name for file in shipped.find("docker").iterdir()}
+    names = {file.name for file in package_files.find("docker").iterdir()}
     assert {"base.Dockerfile", "trainer.Dockerfile", "torchserve.Dockerfile"} <= names
     assert newsbert.__version__ == metadata.version("newsbert")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newsbert.building import DIGEST_TAG, pushed_image
+from newsbert.core.settings import ImageSettings
 from newsbert.errors import UsageError
-from newsbert.image_reference import ImageReference
-from newsbert.settings import ImageSettings
+from newsbert.images.build import DIGEST_TAG, pushed_image
+from newsbert.images.reference import ImageReference
 
 DIGEST = "sha256:" + "1f" * 32
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from newsbert import config
-from newsbert.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 from tests.conftest import LABELS, Cli
 
 SECTIONS = {"": TrackingSettings, "train": TrainSettings, "serve": ServeSettings, "image": ImageSettings}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from newsbert import errors, installation
+from newsbert import errors
+from newsbert.core import installation
 
 COMMIT = "c0ffee00" * 5
 

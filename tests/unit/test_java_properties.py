@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from newsbert import java_properties
+from newsbert.serving.torchserve import java_properties
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" \t\n\r\f\\#!=:u0aü\x00\x7f\x85\u2028😀")
 ESCAPE = re.compile(r"\\(u[0-9a-f]{4}|.)", re.DOTALL)

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from newsbert import containers
+from newsbert.images import run
 from tests.conftest import Cli
 
 ROOT = Path(__file__).parents[2]
@@ -53,9 +53,9 @@ def test_the_objects_find_one_another(cli: Cli) -> None:
     dockerfile = (ROOT / "docker" / "torchserve.Dockerfile").read_text()
     assert f"EXPOSE {ports['http']}" in dockerfile
     # The image's own health check, and its own user.
-    assert json.dumps(list(containers.PROBE)) in dockerfile
+    assert json.dumps(list(run.PROBE)) in dockerfile
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["exec"]["command"] == [*containers.PROBE]
+        assert container[probe]["exec"]["command"] == [*run.PROBE]
     user = re.search(r"--uid (\d+)", (ROOT / "docker" / "base.Dockerfile").read_text())
     assert user is not None
     assert container["securityContext"]["runAsUser"] == int(user[1])

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from newsbert import lane
-from newsbert.lane import Lane, LaneFullError
+from newsbert.serving import lane
+from newsbert.serving.lane import Lane, LaneFullError
 
 TIMEOUT_S = 30
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from newsbert import listeners
+from newsbert.serving.torchserve import sockets
 
 _SERVER = """
 import socket, socketserver, sys
@@ -52,7 +52,7 @@ def test_connections_go_on_and_new_ones_are_refused(echo: tuple[int, int, int]) 
     pid, port, other = echo
     with socket.create_connection(("127.0.0.1", port), 5) as before:
         assert _echoes(before)
-        if not listeners.close(pid, [port]):
+        if not sockets.close(pid, [port]):
             pytest.skip("this machine does not let a process take its child's sockets")
         assert _echoes(before)
         with pytest.raises(ConnectionRefusedError):
@@ -88,7 +88,7 @@ def test_nobody_who_got_through_is_cut_off(echo: tuple[int, int, int]) -> None:
     for thread in threads:
         thread.start()
     time.sleep(0.3)
-    closed = listeners.close(pid, [port])
+    closed = sockets.close(pid, [port])
     closing.set()
     if not closed:
         pytest.skip("this machine does not let a process take its child's sockets")
@@ -102,23 +102,23 @@ def test_whoever_is_held_back_waits(echo: tuple[int, int, int]) -> None:
     pid, port, _ = echo
     with socket.create_connection(("127.0.0.1", port), 5) as before:
         assert _echoes(before)
-        listeners.hold_back(pid)
+        sockets.hold_back(pid)
         assert _echoes(before)
         with socket.create_connection(("127.0.0.1", port), 5) as after:
             after.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 _echoes(after)
-            assert listeners.queued_bytes(pid, port) == 0  # nobody is going to read what it sent
+            assert sockets.queued_bytes(pid, port) == 0  # nobody is going to read what it sent
 
 
 def test_what_waits_to_be_taken_is_counted(echo: tuple[int, int, int]) -> None:
     pid, port, other = echo
-    assert listeners.queued_bytes(pid, port) == 0
+    assert sockets.queued_bytes(pid, port) == 0
     with socket.create_connection(("127.0.0.1", port), 5) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.settimeout(1)
         with contextlib.suppress(TimeoutError):  # until nobody can take any more
             for _ in range(10_000):
                 slow.sendall(b"x" * 65_535 + b"\n")
-        assert listeners.queued_bytes(pid, port) > 0
-        assert listeners.queued_bytes(pid, other) == 0
+        assert sockets.queued_bytes(pid, port) > 0
+        assert sockets.queued_bytes(pid, other) == 0

@@ -14,12 +14,13 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from newsbert import evaluation, loop
-from newsbert.checkpoints import Checkpoints
+from newsbert.core.events import Event, Note, Resumed, Step
+from newsbert.core.settings import TrainSettings
 from newsbert.errors import DivergedError
-from newsbert.evaluation import IntArray, Scores
-from newsbert.events import Event, Note, Resumed, Step
-from newsbert.settings import TrainSettings
+from newsbert.evaluation import metrics
+from newsbert.evaluation.metrics import IntArray, Scores
+from newsbert.training import loop
+from newsbert.training.checkpoints import Checkpoints
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
 ROWS = 50
@@ -48,8 +49,8 @@ class Points:
 
     def score(self) -> Scores:
         with torch.inference_mode():
-            probabilities = evaluation.softmax(self.module(self.points).numpy())
-        return evaluation.score(probabilities, self.labels.tolist(), ("below", "above"))
+            probabilities = metrics.softmax(self.module(self.points).numpy())
+        return metrics.score(probabilities, self.labels.tolist(), ("below", "above"))
 
     @property
     def weights(self) -> list[list[float]]:
@@ -123,7 +124,7 @@ def test_the_last_is_kept_that_is_not_clearly_worse_than_the_best(tmp_path: Path
         def score(self) -> Scores:
             labels = np.arange(rows) % 2
             answers = np.where(np.arange(rows) < next(self.wrong) * rows, 1 - labels, labels)
-            return evaluation.score(np.eye(2, dtype=np.float32)[answers], labels, ("below", "above"))
+            return metrics.score(np.eye(2, dtype=np.float32)[answers], labels, ("below", "above"))
 
     outcome = _run(Scored(), tmp_path / "a")
     evaluated = outcome.progress.history.evaluations

@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert import base_model, lora, training
-from newsbert.bert_training import BertTraining
+from newsbert.training import base_model, fine_tuning, lora
+from newsbert.training.bert import BertTraining
 
 
 def test_adapters_are_merged_into_what_computes_the_same(tiny_encoder: Path) -> None:
-    model = training.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c")).eval()
+    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c")).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     adapted = lora.adapt(model, 4)
     torch.manual_seed(1)
@@ -52,7 +52,7 @@ def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path,
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_fast_form_computes_what_transformers_does(tiny_encoder: Path, bf16: bool) -> None:
-    model = training.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
+    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
     model = model.to(torch.bfloat16) if bf16 else model
     ids = torch.tensor([[2, 60, 61, 62, 3], [2, 63, 3, 0, 0]])
     mask = (ids != 0).long()
@@ -73,7 +73,7 @@ def test_the_fast_form_computes_what_transformers_does(tiny_encoder: Path, bf16:
 
 
 def test_dropout_draws_what_its_seed_says(tiny_encoder: Path) -> None:
-    model = training.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
+    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
     graph = BertTraining(model).train()
     ids = torch.tensor([[2, 60, 61, 62, 3]])
 
@@ -89,7 +89,7 @@ def test_dropout_draws_what_its_seed_says(tiny_encoder: Path) -> None:
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
-    from newsbert.bert_training import Dropout
+    from newsbert.training.bert import Dropout
 
     dropout = Dropout(0.1)
     dropout.begin(1)

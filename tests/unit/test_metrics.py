@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client import values
 
-from newsbert import metrics
-from newsbert.metrics import STATUSES, Metrics
-from newsbert.runtimes import Measured
+from newsbert.inference.runtime import InferenceTimings
+from newsbert.serving import metrics
+from newsbert.serving.metrics import STATUSES, Metrics
 
 
 def _value(page: str, series: str) -> float:
@@ -31,8 +31,8 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _count(directory: Path, model: str = "M/1") -> None:
     counts = Metrics(directory, model, ["A", 'B "b" \\ \n'])
     probabilities = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]], np.float32)
-    counts.batch([200, 400, 200], probabilities, Measured([8, 9, 512], 0.0004, 0.02), reviews=2)
-    counts.batch([503], np.empty((0, 2), np.float32), Measured())
+    counts.batch([200, 400, 200], probabilities, InferenceTimings([8, 9, 512], 0.0004, 0.02), reviews=2)
+    counts.batch([503], np.empty((0, 2), np.float32), InferenceTimings())
 
 
 def test_a_batch_is_counted(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def _start_and_count(directory: Path) -> None:
     for _ in range(5):
         counts = Metrics(directory, "M/1", [f"label {number}" for number in range(600)])
         for _ in range(200):
-            counts.batch([200], np.array([[1.0]], np.float32), Measured([8], 0.1, 0.1))
+            counts.batch([200], np.array([[1.0]], np.float32), InferenceTimings([8], 0.1, 0.1))
 
 
 def test_a_page_can_be_read_while_workers_start_and_count(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_before_a_worker_counts_there_is_a_page(tmp_path: Path) -> None:
 
 def test_under_somebody_else_s_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Metrics(None, "M/1", ["A"]).batch([200], np.array([[1.0]], np.float32), Measured([3], 0.1, 0.1))
+    Metrics(None, "M/1", ["A"]).batch([200], np.array([[1.0]], np.float32), InferenceTimings([3], 0.1, 0.1))
     assert list(tmp_path.iterdir()) == []
 
 

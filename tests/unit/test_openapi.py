@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import schemathesis
 
-from newsbert.handler import MAX_ITEMS, MODEL_HEADER
-from newsbert.torchserve import MAX_REQUEST_BYTES
+from newsbert.serving.handler import MAX_ITEMS, MODEL_HEADER
+from newsbert.serving.torchserve.supervisor import MAX_REQUEST_BYTES
 from tests.conftest import Cli
 
 

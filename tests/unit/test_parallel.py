@@ -10,9 +10,10 @@ import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
-from newsbert import loop, parallel
-from newsbert.checkpoints import Checkpoints
-from newsbert.events import Event, Step
+from newsbert.core.events import Event, Step
+from newsbert.training import distributed as parallel
+from newsbert.training import loop
+from newsbert.training.checkpoints import Checkpoints
 from tests.unit.test_loop import ROWS, SETTINGS, Points
 
 ODD = dataclasses.replace(SETTINGS, batch_size=7)

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from newsbert import payload
 from newsbert.errors import UsageError
+from newsbert.serving.mlflow_target import payload
 
 TEXTS = ["Stocks fall", "007"]
 ITEMS = [{"title": "Stocks", "text": "fall"}, {"title": "Cup", "text": "won"}]

@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from newsbert import lock_files, requirements, stable_zip
+from newsbert.core import zip_files
+from newsbert.images import lock_files, requirements
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("all.txt", "dev.txt", "torch-cpu.txt", "cuda.txt", "gpu.txt")
@@ -149,14 +150,14 @@ def test_attack_pip_refuses_a_wheel_that_was_changed(tmp_path: Path) -> None:
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/RECORD": b"",
     }
-    stable_zip.write(wheel, content, zipfile.ZIP_DEFLATED)
+    zip_files.write(wheel, content, zipfile.ZIP_DEFLATED)
     lock = tmp_path / "lock.txt"
     lock.write_text(f"tiny==1.0 \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n")
     installed = _install(tmp_path, lock, tmp_path / "good")
     assert installed.returncode == 0, installed.stderr
     assert (tmp_path / "good" / "tiny.py").is_file()
 
-    stable_zip.write(wheel, {**content, "tiny.py": b"answer = 'evil'\n"}, zipfile.ZIP_DEFLATED)
+    zip_files.write(wheel, {**content, "tiny.py": b"answer = 'evil'\n"}, zipfile.ZIP_DEFLATED)
     refused = _install(tmp_path, lock, tmp_path / "bad")
     assert refused.returncode != 0
     assert "DO NOT MATCH THE HASHES" in refused.stderr

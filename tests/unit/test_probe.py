@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from newsbert import probe, tokens
-from newsbert.archive import SERVED_NAME
 from newsbert.errors import ServingError
+from newsbert.serving import auth, probe
+from newsbert.serving.archive import SERVED_NAME
 
 GOOD = json.dumps({"label": "World", "score": 0.9, "probabilities": {"World": 0.9, "Sports": 0.1}}).encode()
 
@@ -57,7 +57,7 @@ def _serving(status: int = 200, body: bytes = GOOD, pause_s: float = 0) -> Itera
 
 def _run(port: int, **env: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "newsbert.probe", str(port)],
+        [sys.executable, "-m", "newsbert.serving.probe", str(port)],
         env={**os.environ, "NEWSBERT_SERVE_PORT": "9", **env},
         capture_output=True,
         text=True,
@@ -130,7 +130,8 @@ def test_a_token_that_no_header_can_hold_is_told() -> None:
 
 def test_it_imports_no_more_than_it_must() -> None:
     code = (
-        "import sys, newsbert.probe; print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich') if m in sys.modules))"
+        "import sys, newsbert.serving.probe\n"
+        "print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
@@ -143,4 +144,4 @@ def test_a_broken_key_file_is_named(tmp_path: "os.PathLike[str]", content: str) 
     file = Path(tmp_path) / "key_file.json"
     file.write_text(content)
     with pytest.raises(ServingError, match="is no key file"):
-        tokens.read(file)
+        auth.read(file)

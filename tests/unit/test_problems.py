@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from newsbert.problems import REPEAT_S, Problem, Problems, Record, tell
+from newsbert.serving.torchserve.log_events import REPEAT_S, Problem, Problems, Record, tell
 
 THREAD = "W-9000-news_classification_1.0-stdout"
 

@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from newsbert import cpu, fidelity, quantization, runtimes
-from newsbert.bundle import INT8_GRAPH, Bundle, Graph
-from newsbert.runtimes.tokenization import SequenceTokenizer
+from newsbert.bundle.bundle import INT8_GRAPH, Bundle, Graph
+from newsbert.core import cpu
+from newsbert.inference.runtime import load_runtime, resolve_runtime
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training.export import parity, quantization
 
 TEXTS = ["stocks market profit", "goal team", "minister border treaty vote " * 5, "bank"]
 
@@ -58,7 +60,7 @@ def test_training_ships_it_and_says_how_it_agrees(bundle: Bundle) -> None:
     assert graph.agreement > 0.9
     assert graph.batch_difference <= 1e-3
     assert 1e-5 < graph.max_difference < 0.3
-    assert runtimes.chosen(bundle) == "onnxruntime-int8"
+    assert resolve_runtime(bundle) == "onnxruntime-int8"
 
 
 @pytest.mark.parametrize(
@@ -75,12 +77,12 @@ def test_training_ships_it_and_says_how_it_agrees(bundle: Bundle) -> None:
 def test_what_costs_accuracy_or_depends_on_its_neighbours_does_not_ship(
     changes: dict[str, float], expected: bool
 ) -> None:
-    assert fidelity.ships(Graph("onnxruntime-int8", 0.02, 0.1, **changes)) is expected  # type: ignore[arg-type]
+    assert parity.ships(Graph("onnxruntime-int8", 0.02, 0.1, **changes)) is expected  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not cpu.multiplies_int8(), reason="this processor does not multiply 8-bit integers")
 def test_cores_that_share_the_work_give_the_answers_of_one_in_the_same_order(bundle: Bundle) -> None:
     texts = [f"{'stocks ' * (number % 23)}goal {'team ' * (number % 5)}" for number in range(200)]
-    one, three = (runtimes.load(bundle, "onnxruntime-int8", threads).predict(texts) for threads in (1, 3))
+    one, three = (load_runtime(bundle, "onnxruntime-int8", threads).predict(texts) for threads in (1, 3))
     assert float(np.abs(one - three).max()) <= 1e-6
     assert float(one.std(axis=0).max()) > 0.01

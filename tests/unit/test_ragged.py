@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from newsbert.data.ragged_array import Ragged, RaggedWriter, Texts
 from newsbert.errors import NewsbertError
-from newsbert.ragged import Ragged, RaggedWriter, Texts
 
 ROWS, BYTES = 20_000, 8_192
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import config
-from newsbert.ray_cluster import share
-from newsbert.settings import RaySettings
+from newsbert.core import config
+from newsbert.core.ray_cluster import share
+from newsbert.core.settings import RaySettings
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsbert.evaluation import FloatArray
-from newsbert.model import Prediction
-from newsbert.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
+from newsbert.evaluation.metrics import FloatArray
+from newsbert.evaluation.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
+from newsbert.inference.model import Prediction
 
 relaxed = settings(deadline=None, max_examples=150)
 

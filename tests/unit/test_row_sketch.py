@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import row_sketch
+from newsbert.bundle import row_sketch
 from newsbert.errors import ModelError
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import row_columns, rows
+from newsbert.data import readers, row_columns
 from newsbert.errors import DataError, NewsbertError, UsageError
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-ALL_NAMES = [f"rows.{kind}{gz}" for kind in rows.FORMATS for gz in ("", ".gz")]
+ALL_NAMES = [f"rows.{kind}{gz}" for kind in readers.FORMATS for gz in ("", ".gz")]
 
 utf8_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 json_values = st.recursive(
@@ -62,7 +62,7 @@ def read_bytes(name: str, content: bytes) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / name
         file.write_bytes(content)
-        return rows.read(file)
+        return readers.read(file)
 
 
 def failure(name: str, content: bytes) -> DataError:
@@ -93,13 +93,13 @@ def test_every_format_gives_the_same_rows(name: str) -> None:
     ],
 )
 def test_the_name_tells_the_format(name: str, kind: str) -> None:
-    assert rows.format_of(Path("some.dir") / name) == kind
+    assert readers.format_of(Path("some.dir") / name) == kind
 
 
 @pytest.mark.parametrize("name", ["rows", "rows.txt", "rows.gz", "rows.zip", ".csv", "csv", "rows.xlsx"])
 def test_a_name_without_a_known_format_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="no known format") as caught:
-        rows.read(Path(name))
+        readers.read(Path(name))
     assert "jsonl" in str(caught.value.hint)
 
 
@@ -107,12 +107,12 @@ def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "directory.csv").mkdir()
     for name in ("missing.csv", "directory.csv", "no/such/directory.jsonl", "nul\0.csv"):
         with pytest.raises(UsageError, match="no such file"):
-            rows.read(tmp_path / name)
+            readers.read(tmp_path / name)
 
 
 def test_a_name_that_no_file_can_have_is_an_error_for_the_user(tmp_path: Path) -> None:
     with pytest.raises(NewsbertError, match="name too long"):
-        rows.read(tmp_path / f"{'x' * 5000}.csv")
+        readers.read(tmp_path / f"{'x' * 5000}.csv")
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
@@ -334,5 +334,5 @@ def test_parquet_columns_of_other_types_are_read() -> None:
 
 
 def test_columns_are_those_of_all_rows_in_the_order_of_their_first_appearance() -> None:
-    assert rows.columns([{"b": 1}, {"a": 1, "b": 2}, {}, {"c": 0}]) == ["b", "a", "c"]
-    assert rows.columns([]) == []
+    assert readers.columns([{"b": 1}, {"a": 1, "b": 2}, {}, {"c": 0}]) == ["b", "a", "c"]
+    assert readers.columns([]) == []

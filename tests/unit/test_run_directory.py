@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import run_directory
 from newsbert.errors import ServingError, UsageError
+from newsbert.serving.torchserve import runtime_dir
 
 
 def test_it_is_private_and_gone_at_the_end() -> None:
-    with run_directory.make(None) as first, run_directory.make(None) as second:
+    with runtime_dir.make(None) as first, runtime_dir.make(None) as second:
         assert first != second
         for each in (first, second):
             assert stat.S_IMODE(each.stat().st_mode) == 0o700
@@ -24,7 +24,7 @@ def test_it_is_private_and_gone_at_the_end() -> None:
 
 def test_a_given_one_is_where_it_was_wanted(tmp_path: Path) -> None:
     wanted = tmp_path / "a" / "run"
-    with run_directory.make(str(wanted)) as made:
+    with runtime_dir.make(str(wanted)) as made:
         assert made == wanted
         assert stat.S_IMODE(wanted.stat().st_mode) == 0o700
     assert not wanted.exists()
@@ -33,8 +33,8 @@ def test_a_given_one_is_where_it_was_wanted(tmp_path: Path) -> None:
 def test_one_that_a_killed_server_left_is_made_anew(tmp_path: Path) -> None:
     wanted = tmp_path / "run"
     code = (
-        "import os, sys; from newsbert import run_directory\n"
-        "with run_directory.make(sys.argv[1]) as made:\n"
+        "import os, sys; from newsbert.serving.torchserve import runtime_dir\n"
+        "with runtime_dir.make(sys.argv[1]) as made:\n"
         " (made / 'key_file.json').write_text('old')\n"
         " (made / 'tmp').mkdir()\n"
         " (made / 'tmp' / 'x').touch()\n"
@@ -42,22 +42,22 @@ def test_one_that_a_killed_server_left_is_made_anew(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(wanted)], check=False, timeout=60)
     assert (wanted / "tmp" / "x").exists()
-    with run_directory.make(str(wanted)) as made:
-        assert [entry.name for entry in made.iterdir()] == [run_directory.LOCK]
+    with runtime_dir.make(str(wanted)) as made:
+        assert [entry.name for entry in made.iterdir()] == [runtime_dir.LOCK]
 
 
 def test_one_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(UsageError, match="holds files that no server left"), run_directory.make(str(tmp_path)):
+    with pytest.raises(UsageError, match="holds files that no server left"), runtime_dir.make(str(tmp_path)):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_one_in_which_a_server_runs_is_refused_and_left_to_it(tmp_path: Path) -> None:
     wanted = str(tmp_path / "run")
-    with run_directory.make(wanted) as running:
+    with runtime_dir.make(wanted) as running:
         (running / "file").write_text("x")
-        with pytest.raises(ServingError, match="a server is running in"), run_directory.make(wanted):
+        with pytest.raises(ServingError, match="a server is running in"), runtime_dir.make(wanted):
             pass
         assert (running / "file").read_text() == "x"
 
@@ -65,7 +65,7 @@ def test_one_in_which_a_server_runs_is_refused_and_left_to_it(tmp_path: Path) ->
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="no directory of this user's"), run_directory.make(str(tmp_path / "run")):
+    with pytest.raises(UsageError, match="no directory of this user's"), runtime_dir.make(str(tmp_path / "run")):
         pass
 
 
@@ -73,13 +73,13 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     os.chown(tmp_path / "run", 12_345, 12_345)
-    with pytest.raises(UsageError, match="no directory of this user's"), run_directory.make(str(tmp_path / "run")):
+    with pytest.raises(UsageError, match="no directory of this user's"), runtime_dir.make(str(tmp_path / "run")):
         pass
 
 
 def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
     wanted = tmp_path / ("x" * 100)
-    with pytest.raises(UsageError, match="more than 86 bytes"), run_directory.make(str(wanted)):
+    with pytest.raises(UsageError, match="more than 86 bytes"), runtime_dir.make(str(wanted)):
         pass
     assert not wanted.exists()
 
@@ -87,6 +87,6 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [None, "/proc/newsbert"])
 def test_where_nothing_can_be_written_the_way_out_is_named(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/proc")  # a directory in which nothing can be made
-    with pytest.raises(ServingError) as caught, run_directory.make(given):
+    with pytest.raises(ServingError) as caught, runtime_dir.make(given):
         pass
     assert "--tmpfs /tmp" in str(caught.value.hint)

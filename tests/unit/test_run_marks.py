@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import run_marks
+from newsbert.core.settings import TrackingSettings
 from newsbert.errors import TrackingError
-from newsbert.settings import TrackingSettings
-from newsbert.tracking import Tracker
+from newsbert.tracking import run_marks
+from newsbert.tracking.client import Tracker
 
 HOLD = """
 import os, sys
-from newsbert import run_marks
+from newsbert.tracking import run_marks
 with run_marks.hold(sys.argv[1]) as mark:
     print(mark, flush=True)
     os.kill(os.getpid(), 9)

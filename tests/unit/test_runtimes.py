@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert import cpu, runtimes
-from newsbert.bundle import BF16_TOLERANCE, CONTRACT_FILE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
+from newsbert.bundle.bundle import BF16_TOLERANCE, CONTRACT_FILE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
+from newsbert.core import cpu
 from newsbert.errors import ModelError, UsageError
-from newsbert.evaluation import FloatArray
-from newsbert.model import Model, Prediction
-from newsbert.runtimes import Runtime
+from newsbert.evaluation.metrics import FloatArray
+from newsbert.inference.model import Model, Prediction
+from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 from tests.conftest import LABELS, long
 
 TOLERANCE = 1e-3
@@ -41,12 +41,12 @@ def read(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
 
 @pytest.fixture(scope="module")
 def onnx(read: Bundle) -> Runtime:
-    return runtimes.load(read, "onnxruntime", threads=1)
+    return load_runtime(read, "onnxruntime", threads=1)
 
 
 @pytest.fixture(scope="module")
 def torch(read: Bundle) -> Runtime:
-    return runtimes.load(read, "torch")
+    return load_runtime(read, "torch")
 
 
 @pytest.fixture(params=FP32)
@@ -77,12 +77,12 @@ def test_every_other_runtime_gives_about_the_same_answers_alone_and_among_others
     texts += [
         golden.item if isinstance(golden.item, str) else golden.item["text"] or "x" for golden in read.contract.golden
     ]
-    found = runtimes.load(read, name, threads=2)
+    found = load_runtime(read, name, threads=2)
     together = found.predict(texts)
     alone = np.concatenate([found.predict([text]) for text in texts])
     # A random encoder makes of bfloat16's rounding more than a trained one.
     assert _largest_difference(together, alone) <= (10 * TOLERANCE if name.endswith("bf16") else TOLERANCE)
-    assert _largest_difference(together, runtimes.load(read, against).predict(texts)) <= tolerance
+    assert _largest_difference(together, load_runtime(read, against).predict(texts)) <= tolerance
 
 
 def test_a_runtime_whose_graph_the_bundle_lacks_is_refused(read: Bundle, tmp_path: Path) -> None:
@@ -93,16 +93,17 @@ def test_a_runtime_whose_graph_the_bundle_lacks_is_refused(read: Bundle, tmp_pat
         names.pop(INT8_GRAPH, None)
     (path / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
     without = Bundle.read(path)
-    assert runtimes.chosen(without) == "onnxruntime"
+    assert resolve_runtime(without) == "onnxruntime"
     for name in ("onnxruntime-int8", "openvino-int8"):
         with pytest.raises(ModelError, match=f"{INT8_GRAPH}, which the runtime '{name}' reads"):
-            runtimes.load(without, name)
+            load_runtime(without, name)
 
 
 def test_openvino_does_not_report_its_import(read: Bundle) -> None:
     script = (
-        "import sys; from pathlib import Path; from newsbert import runtimes; from newsbert.bundle import Bundle\n"
-        "runtimes.load(Bundle.read(Path(sys.argv[1])), 'openvino')\n"
+        "import sys; from pathlib import Path; from newsbert.bundle.bundle import Bundle\n"
+        "from newsbert.inference.runtime import load_runtime\n"
+        "load_runtime(Bundle.read(Path(sys.argv[1])), 'openvino')\n"
         "print(sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, read.path], capture_output=True, text=True, check=True)
@@ -207,7 +208,7 @@ def test_a_long_text_is_read_up_to_the_contracts_max_length(read: Bundle, runtim
 def test_another_max_length_in_the_contract_is_what_is_read(
     read: Bundle, runtime: Runtime, tmp_path: Path, name: str
 ) -> None:
-    changed = runtimes.load(_with_contract(read, tmp_path, max_length=10), name)
+    changed = load_runtime(_with_contract(read, tmp_path, max_length=10), name)
     words = ["goal"] * 8 + ["stocks"] * 30
     assert _largest_difference(changed.predict([" ".join(words)]), runtime.predict([" ".join(words[:8])])) <= TOLERANCE
     assert _largest_difference(changed.predict([" ".join(words)]), runtime.predict([" ".join(words)])) > 0.01
@@ -220,7 +221,7 @@ def test_logits_are_divided_by_the_contracts_temperature(
 ) -> None:
     texts = ["stocks fall", "goal", " ".join(_words(30))]
     plain, divided = (
-        runtimes.load(_with_contract(read, tmp_path / str(each), temperature=each), name).predict(texts)
+        load_runtime(_with_contract(read, tmp_path / str(each), temperature=each), name).predict(texts)
         for each in (1, temperature)
     )
     powers = plain.astype(np.float64) ** (1 / temperature)
@@ -255,7 +256,7 @@ def test_an_item_that_is_no_text_is_a_value_error(runtime: Runtime, item: object
 
 def test_an_unknown_runtime_is_named(read: Bundle) -> None:
     with pytest.raises(UsageError, match="'tensorrt'") as caught:
-        runtimes.load(read, "tensorrt")
+        load_runtime(read, "tensorrt")
     assert all(name in str(caught.value.hint) for name in RUNTIME_FILES)
 
 
@@ -269,14 +270,14 @@ def test_a_missing_or_broken_graph_is_a_model_error(
     if content is not None:
         (path / file).write_bytes(content)
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
-        runtimes.load(dataclasses.replace(read, path=path), name)
+        load_runtime(dataclasses.replace(read, path=path), name)
     assert str(path) in caught.value.message
 
 
 def test_a_model_answers_with_the_most_probable_label(trained: tuple[newsbert.TrainResult, str], read: Bundle) -> None:
     texts = ["stocks market profit bank", "goal team cup coach", "minister border treaty vote"]
     predictions = Model.from_directory(trained[0].bundle, "TinyModel/1").predict(texts)
-    for prediction, row in zip(predictions, runtimes.load(read).predict(texts), strict=True):
+    for prediction, row in zip(predictions, load_runtime(read).predict(texts), strict=True):
         assert list(prediction.probabilities) == list(LABELS)
         assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=TOLERANCE)
         assert prediction.label == LABELS[int(row.argmax())]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newsbert.cli import train
-from newsbert.evaluation import score
-from newsbert.significance import Interval, interval, least_accuracy, mcnemar, resample
+from newsbert.evaluation.metrics import score
+from newsbert.evaluation.significance import Interval, interval, least_accuracy, mcnemar, resample
 
 Case = tuple[list[int], list[int], list[int], int]
 

@@ -18,12 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from safetensors.torch import save_file
 
 import newsbert
-from newsbert import api, archive, archive_check, mlflow_model, signing
-from newsbert.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.api import api
+from newsbert.bundle import signing
+from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.core.settings import RaySettings, ServeSettings
 from newsbert.errors import ModelError, NewsbertError, UsageError
-from newsbert.handler import Handler
-from newsbert.model import Model
-from newsbert.settings import RaySettings, ServeSettings
+from newsbert.inference.model import Model
+from newsbert.serving import archive, archive_check
+from newsbert.serving.handler import Handler
+from newsbert.tracking import flavor
 from tests.conftest import Cli
 from tests.signed import sign, write_bundle, write_key
 
@@ -272,17 +275,17 @@ def _predictor(path: Path) -> None:
 
 
 def _images(path: Path) -> None:
-    from newsbert import building
-    from newsbert.settings import ImageSettings
+    from newsbert.core.settings import ImageSettings
+    from newsbert.images import build
 
-    with building.contexts(str(path), "serving", ImageSettings()):
+    with build.contexts(str(path), "serving", ImageSettings()):
         pass
 
 
 def _target(path: Path) -> None:
-    from newsbert import mlflow_deploy
+    from newsbert.serving.mlflow_target import target
 
-    with mlflow_deploy._fetched(str(path)):
+    with target._fetched(str(path)):
         pass
 
 
@@ -291,7 +294,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "predict a file": _predictor,
     "evaluate": lambda path: newsbert.evaluate(str(path), data="rows.csv"),
     "archive": lambda path: api.write_archive(path, path.parent / "store", ServeSettings()),
-    "python_function": lambda path: mlflow_model._load_pyfunc(str(path)),  # MLflow calls it
+    "python_function": lambda path: flavor._load_pyfunc(str(path)),  # MLflow calls it
     "handler": Handler,  # TorchServe calls it, one of somebody else's, too
     "model": Model.from_directory,
     "mlflow deployments": _target,
@@ -316,7 +319,7 @@ def test_what_the_plugin_packs_takes_the_signature_along(
     trust("release")
     save_file({"weight": torch.zeros(1)}, path / "model.safetensors")
     packed = tmp_path / "packed"
-    mlflow_model.write_for_plugin(Bundle.read(path).files("onnxruntime"), path / "model.safetensors", packed)
+    flavor.write_for_plugin(Bundle.read(path).files("onnxruntime"), path / "model.safetensors", packed)
     assert (packed / SIGNATURE_FILE).read_bytes() == signature
     assert SIGNATURE_FILE in (packed / "MLmodel").read_text()
     assert torch.load(packed / "model.pth", weights_only=True).keys() == {"weight"}
@@ -336,20 +339,20 @@ class _Images:
 def test_attack_an_image_with_an_unsigned_model(
     path: Path, keys: Path, trust: Callable[..., None], key: str | None
 ) -> None:
-    from newsbert import containers
+    from newsbert.images import run
 
     if key:
         sign(path, keys / f"{key}.pem")
     images: Any = _Images(_mar(path))
     content = (path / CONTRACT_FILE).read_bytes()
-    assert containers.read_contract(images, "torchserve:x") == (content, None)
+    assert run.read_contract(images, "torchserve:x") == (content, None)
     trust("release")
     if key == "release":
-        contract, signed_by = containers.read_contract(images, "torchserve:x")
+        contract, signed_by = run.read_contract(images, "torchserve:x")
         assert contract == content and signed_by and signed_by.startswith("release.pub ")
     else:
         with pytest.raises(ModelError, match="torchserve:x is not signed") as caught:
-            containers.read_contract(images, "torchserve:x")
+            run.read_contract(images, "torchserve:x")
         assert caught.value.hint == "sign the model, then newsbert build-image MODEL"
 
 
@@ -408,7 +411,7 @@ def test_only_what_makes_and_registers_bundles_reads_them_unsigned() -> None:
 
 
 def test_children_get_the_keys_whatever_their_directory(keys: Path) -> None:
-    from newsbert import config
+    from newsbert.core import config
 
     shutil.copy(keys / "release.pub", "mine.pub")
     assert "NEWSBERT_TRUSTED_KEYS" not in config.child_environment()

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import temporary
+from newsbert.core import temporary
 from tests.conftest import Cli
 
 HOLD = """
 import sys
 from pathlib import Path
-from newsbert import temporary
+from newsbert.core import temporary
 with temporary.directory(Path(sys.argv[1])) as made:
     (made / "large").write_bytes(bytes(1000))
     (made / "below").mkdir()

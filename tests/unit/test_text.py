@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from newsbert.text import CLEANING_RULES, clean, join, prepare, unknown_rules
+from newsbert.data.text import CLEANING_RULES, clean, join, prepare, unknown_rules
 
 # The autouse fixture of conftest.py gives every test a directory; these functions have no use for it.
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)

@@ -6,22 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import bill, torchserve_jar
-from newsbert.torchserve_jar import Library
+from newsbert.images.programs import sbom
+from newsbert.serving.torchserve import jar_libraries
+from newsbert.serving.torchserve.jar_libraries import Library
 
 pytest.importorskip("cyclonedx", reason="needs newsbert[image]")
 
 
 @pytest.fixture
 def jar() -> Path:
-    found = torchserve_jar.find(sys.path)
+    found = jar_libraries.find(sys.path)
     if found is None:
         pytest.skip("TorchServe is not installed")
     return found
 
 
 def test_the_jar_that_is_installed_is_the_known_one(jar: Path) -> None:
-    libraries = torchserve_jar.libraries(jar)
+    libraries = jar_libraries.libraries(jar)
     assert Library("io.netty", "netty-codec-http", "4.1.53.Final") in libraries
     assert Library("org.yaml", "snakeyaml", "2.1") in libraries
     assert len(libraries) > 50
@@ -37,22 +38,22 @@ def test_every_listed_library_has_classes_in_the_jar(jar: Path) -> None:
 
 
 def test_of_another_jar_only_what_it_says_itself_is_listed(tmp_path: Path) -> None:
-    file = tmp_path / "ts" / "frontend" / torchserve_jar.NAME
+    file = tmp_path / "ts" / "frontend" / jar_libraries.NAME
     file.parent.mkdir(parents=True)
     with zipfile.ZipFile(file, "w") as content:
         content.writestr(
             "META-INF/io.netty.versions.properties",
             "netty-common.version=4.2.0.Final\nnetty-evil.version=1 2\nnetty-x\\n.version=3\n",
         )
-    assert torchserve_jar.find([str(tmp_path)]) == file
-    assert torchserve_jar.libraries(file) == [Library("io.netty", "netty-common", "4.2.0.Final")]
+    assert jar_libraries.find([str(tmp_path)]) == file
+    assert jar_libraries.libraries(file) == [Library("io.netty", "netty-common", "4.2.0.Final")]
     with zipfile.ZipFile(file, "w") as content:
         content.writestr("a.class", b"")
-    assert torchserve_jar.libraries(file) == []
+    assert jar_libraries.libraries(file) == []
 
 
 def test_the_bill_names_them_as_maven_packages(jar: Path) -> None:
-    urls = {str(component.purl) for component in bill._java([str(jar.parents[2])])}
+    urls = {str(component.purl) for component in sbom._java([str(jar.parents[2])])}
     assert "pkg:maven/io.netty/netty-codec-http@4.1.53.Final" in urls
     assert "pkg:maven/org.apache.logging.log4j/log4j-core@2.17.1" in urls
-    assert list(bill._java(["/nowhere"])) == []
+    assert list(sbom._java(["/nowhere"])) == []

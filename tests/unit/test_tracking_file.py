@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert import api
+from newsbert.api import api
 from newsbert.errors import NotFoundError, TrackingError
 from tests.conftest import Cli
 
@@ -25,7 +25,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 OPEN = """
 import sys
-from newsbert import api
+from newsbert.api import api
 api.connect(sys.argv[1], create=True)
 print("ready")
 """

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import newsbert
-from newsbert import base_model, data, training
-from newsbert.bundle import Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Event, Note
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import load_dataset
 from newsbert.errors import UsageError
-from newsbert.events import Event, Note
-from newsbert.review import PRECISIONS
-from newsbert.settings import TrainSettings
+from newsbert.evaluation.review import PRECISIONS
+from newsbert.training import base_model, fine_tuning
 from tests.conftest import LABELS, REVIEW_BELOW
 
 
@@ -35,7 +36,7 @@ def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
     trained: tuple[newsbert.TrainResult, str], labelled_file: Path
 ) -> None:
     result, _ = trained
-    model, rows = newsbert.load(result.bundle), data.load(str(labelled_file)).test
+    model, rows = newsbert.load(result.bundle), load_dataset(str(labelled_file)).test
     answers = list(zip(model.predict(rows.texts), rows.labels, strict=True))
     kept = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
     assert kept  # or it would not be the test that it is meant to be
@@ -77,9 +78,9 @@ def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
 
 def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     base = base_model.find(str(tiny_encoder))
-    assert training.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
+    assert fine_tuning.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
     with pytest.raises(UsageError, match=r"--max-length 65 is more than the 64 tokens that .* reads") as caught:
-        training.prepare_tokenizer(base, tmp_path / "more", 65)
+        fine_tuning.prepare_tokenizer(base, tmp_path / "more", 65)
     assert caught.value.hint == "give 64 or less"
     assert not (tmp_path / "more").exists()
 
@@ -91,19 +92,19 @@ def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_
 def test_auto_is_bf16_where_the_processor_has_it_and_is_faster_with_it(
     has_bf16: bool, seconds: dict[str, float], chosen: str, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = training.classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
+    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
     # Processors that this one is not, and times that it does not need.
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(training, "_step_seconds", lambda _: seconds)
-    assert training.precision_of(model, TrainSettings()) == chosen
-    monkeypatch.setattr(training, "_step_seconds", lambda _: {"bf16": 9.0, "fp32": 9.0})  # it is timed once
-    assert training.precision_of(model, TrainSettings()) == chosen
+    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: seconds)
+    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
+    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: {"bf16": 9.0, "fp32": 9.0})  # it is timed once
+    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
     for said in ("bf16", "fp32"):
-        assert training.precision_of(model, TrainSettings(precision=said)) == said
+        assert fine_tuning.precision_of(model, TrainSettings(precision=said)) == said
 
 
 def test_both_precisions_can_be_timed(tiny_encoder: Path) -> None:
-    seconds = training._step_seconds(training.classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
+    seconds = fine_tuning._step_seconds(fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
     assert set(seconds) == {"bf16", "fp32"}
     assert all(0 < each < 10 for each in seconds.values())

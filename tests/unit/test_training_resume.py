@@ -12,9 +12,10 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert import locks, loop, work_dir
+from newsbert.core import locks
+from newsbert.core.events import Event, Step
 from newsbert.errors import NotFoundError, UsageError
-from newsbert.events import Event, Step
+from newsbert.training import loop, run_dir
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -103,11 +104,11 @@ def test_a_run_that_was_begun_before_is_not_begun_again(
     with pytest.raises(RuntimeError, match="cut"):
         train(**settings, batch_size=8, epochs=10, on_event=_cut)
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
-    run_id, client = work_dir.read(left).run_id, mlflow.MlflowClient(uri)
+    run_id, client = run_dir.read(left).run_id, mlflow.MlflowClient(uri)
     client.update_run(run_id, "RUNNING")  # as one is that was killed, or lives
     # As what starts a container again does it.
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    with work_dir.held(left), pytest.raises(UsageError, match="is being trained by another process"):
+    with run_dir.held(left), pytest.raises(UsageError, match="is being trained by another process"):
         train(**settings, batch_size=8, epochs=10)
     assert client.get_run(run_id).info.status == "RUNNING"
     with pytest.raises(UsageError, match="was begun before") as caught:
@@ -126,7 +127,7 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
     uri: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
     script = (
-        "import os, newsbert; from newsbert import delivery; delivery.deliver = lambda *of: os._exit(9); "
+        "import os, newsbert; from newsbert.tracking import upload; upload.deliver = lambda *of: os._exit(9); "
         f"newsbert.train(data={str(labelled_file)!r}, base_model={str(tiny_encoder)!r}, max_length=48, max_steps=3)"
     )
     killed = subprocess.run(
@@ -135,7 +136,7 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
     )  # fmt: skip
     assert killed.returncode == 9, killed.stderr
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
-    run_id = work_dir.read(left).run_id
+    run_id = run_dir.read(left).run_id
     assert newsbert.register(str(tmp_path / "bundles" / run_id), "Late", tracking_uri=uri).run_id == run_id
     assert not left.exists()
     assert newsbert.load("Late/1", tracking_uri=uri).predict(["goal team"])
@@ -146,5 +147,5 @@ def test_a_training_whose_note_is_broken_stays_and_stops_nobody(tmp_path: Path) 
     broken.mkdir()
     locks.hold(broken, "0" * 32).close()
     (broken / "run.json").write_text("{}")
-    assert work_dir.left(tmp_path) == {}
+    assert run_dir.left(tmp_path) == {}
     assert broken.is_dir()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from newsbert.runtimes.tokenization import SequenceTokenizer
-from newsbert.truncation import CHARACTERS_PER_TOKEN, Truncation
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.inference.truncation import CHARACTERS_PER_TOKEN, Truncation
 
 MAX_LENGTH = 12
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL, make_url
 
-from newsbert import uris
+from newsbert.core import uris
 from newsbert.errors import UsageError
 from tests.conftest import Cli
 

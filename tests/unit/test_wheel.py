@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert import wheel
+from newsbert.images import wheel
 
 SOURCE = Path(newsbert.__file__).parent
 DOCKER = Path(__file__).parents[2] / "docker"
@@ -53,10 +53,10 @@ def test_it_holds_the_package_and_the_dockerfiles(made: Path) -> None:
     modules = {f"newsbert/{file.relative_to(SOURCE).as_posix()}" for file in SOURCE.rglob("*.py")}
     assert modules <= set(names)
     others = {
-        "grafana.json",
-        "metrics.yaml",
-        "sample.csv",
-        "log4j2.xml",
+        "serving/assets/grafana.json",
+        "serving/assets/metrics.yaml",
+        "data/sample.csv",
+        "serving/assets/log4j2.xml",
         "py.typed",
         "docker/base.Dockerfile",
         "docker/torchserve.Dockerfile",
@@ -86,13 +86,14 @@ sys.path.insert(0, sys.argv[1])
 from importlib import metadata, resources
 import newsbert, newsbert.cli.app
 files = resources.files("newsbert")
-names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "grafana.json", "metrics.yaml", "sample.csv")
-from newsbert import shipped
+names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "serving/assets/grafana.json",
+         "serving/assets/metrics.yaml", "data/sample.csv")
+from newsbert.images import package_files
 print(json.dumps({
     "home": newsbert.__file__,
     "version": newsbert.__version__,
     "sizes": {name: len(files.joinpath(name).read_bytes()) for name in names},
-    "dockerfiles": sorted(file.name for file in shipped.find("docker").iterdir() if file.is_file()),
+    "dockerfiles": sorted(file.name for file in package_files.find("docker").iterdir() if file.is_file()),
     "extras": sorted(metadata.metadata("newsbert").get_all("Provides-Extra")),
 }))
 """
@@ -113,7 +114,9 @@ def test_its_command_runs(installed: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_installed_from_it_makes_the_same_wheel(made: Path, installed: Path, tmp_path: Path) -> None:
-    script = "import sys; from pathlib import Path; from newsbert import wheel; print(wheel.write(Path(sys.argv[1])))"
+    script = (
+        "import sys; from pathlib import Path; from newsbert.images import wheel; print(wheel.write(Path(sys.argv[1])))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     again = Path(_run(sys.executable, "-c", script, tmp_path, cwd=tmp_path, env=environment).strip())
     assert again.read_bytes() == made.read_bytes()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import typer
 
-from newsbert import config
 from newsbert.cli.app import app
+from newsbert.core import config
 
 yaml = pytest.importorskip("yaml", reason="needs PyYAML")
 ROOT = Path(__file__).parents[2]

@@ -20,9 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert import bulk, data, rows, survey
+from newsbert.data import profile
+from newsbert.data import readers as rows
+from newsbert.data.dataset import load_dataset
+from newsbert.data.readers import RowFile
 from newsbert.errors import DataError
-from newsbert.rows import RowFile
+from newsbert.inference.batch.predict_file import predict_file
 from tests.conftest import Cli
 from tests.unit.test_bulk import LengthModel
 
@@ -230,14 +233,14 @@ def test_a_file_is_read_as_what_it_is(
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     if said == "!":  # its rows have fewer fields than its header, which is no small thing
         with pytest.raises(DataError, match="line 2: 2 fields, but the header has 4; 19 more rows cannot be read"):
-            survey.survey(str(file))
+            profile.survey(str(file))
         return
-    found = survey.survey(str(file))
+    found = profile.survey(str(file))
     assert found.rows == {"all": counts}
     notes = [note for note in found.notes if "hundreds" not in note and "macro F1" not in note]
     notes = [note for note in notes if "text of another row" not in note]
     assert (bool(notes), said in "".join(notes)) == (bool(said), True), notes
-    loaded = data.load(str(file), text_column=found.text_column, label_column=found.label_column)
+    loaded = load_dataset(str(file), text_column=found.text_column, label_column=found.label_column)
     assert len(loaded.label_names) == len(counts)
 
 
@@ -344,7 +347,7 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], object], dict[str, dict[str, int]]
 def test_a_directory_is_read_as_what_it_is(tmp_path: Path, name: str) -> None:
     make, counts = DIRECTORIES[name]
     make(tmp_path / "rows")
-    found = survey.survey(str(tmp_path / "rows"))
+    found = profile.survey(str(tmp_path / "rows"))
     assert found.rows == counts
     left_out = [note for note in found.notes if "left out" in note or "without texts" in note]
     said = {
@@ -364,14 +367,14 @@ def test_a_row_of_several_files_is_named_with_its_own(tmp_path: Path) -> None:
                    for number, (text, label) in enumerate(ROWS[10 * part : 10 * part + 10], 1)]  # fmt: skip
         (tmp_path / f"part-{part}.jsonl").write_text("\n".join(content), encoding="utf-8")
     with pytest.raises(DataError, match=r"part-1\.jsonl, row 4, column 'label'"):
-        data.load(str(tmp_path))
+        load_dataset(str(tmp_path))
 
 
 def test_columns_of_the_same_name_are_told_apart_where_they_do_not_matter(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     lines = [f'"{text}",{label},1,2,3' for text, label in ROWS]
     file.write_text("\n".join(["text,label,date,date,date", *lines]), encoding="utf-8")
-    found = data.load(str(file))
+    found = load_dataset(str(file))
     assert len(found.train) + len(found.validation) + len(found.test) == len(ROWS)
     assert "rows.csv: columns of the same name are read as date.1, date.2" in found.notes
     assert rows.columns(rows.read(file)) == ["text", "label", "date", "date.1", "date.2"]
@@ -401,13 +404,13 @@ def test_a_folder_per_class_may_have_texts_of_markdown(tmp_path: Path) -> None:
     for number, (text, label) in enumerate(ROWS):
         (tmp_path / label).mkdir(exist_ok=True)
         (tmp_path / label / f"{number}.md").write_text(text, encoding="utf-8")
-    assert data.load(str(tmp_path)).label_names == LABELS
+    assert load_dataset(str(tmp_path)).label_names == LABELS
 
 
 def test_splits_in_a_column_of_any_case_are_splits(tmp_path: Path) -> None:
     lines = [f'"{text}",{label},{"Train" if n % 3 else "TEST"}' for n, (text, label) in enumerate(ROWS)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label,Split", *lines]), encoding="utf-8")
-    assert {name: sum(counts.values()) for name, counts in survey.survey(str(tmp_path / "rows.csv")).rows.items()} == {
+    assert {name: sum(counts.values()) for name, counts in profile.survey(str(tmp_path / "rows.csv")).rows.items()} == {
         "train": 20,
         "test": 10,
     }
@@ -422,7 +425,7 @@ def test_classes_of_the_hub_keep_their_names_whatever_their_column_is_called(tmp
     made.to_parquet(tmp_path / "rows.parquet")
     made.save_to_disk(tmp_path / "saved")
     for name in ("rows.parquet", "saved"):
-        found = survey.survey(str(tmp_path / name))
+        found = profile.survey(str(tmp_path / name))
         assert found.rows == {"all": {"world": 10, "sport": 10}}
         assert "10 rows without text or label were left out" in found.notes
 
@@ -441,7 +444,7 @@ GUESSED = {
 @pytest.mark.parametrize("content", GUESSED)
 def test_columns_are_guessed_by_their_names_first_and_it_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "rows.csv").write_text(content)
-    found = survey.survey(str(tmp_path / "rows.csv"))
+    found = profile.survey(str(tmp_path / "rows.csv"))
     assert (found.text_column, found.label_column) == GUESSED[content]
     assert found.notes[0].startswith("guessed: ")
 
@@ -487,7 +490,7 @@ def test_a_file_without_header_is_guessed_and_train_says_how(cli: Cli, tmp_path:
     done = cli("init", "rows.tsv")
     assert done.returncode == 0, done.stderr
     assert "the label is in '1' and the text is in '2'" in done.stderr
-    assert data.load(str(tmp_path / "rows.tsv"), text_column="2", label_column="1").label_names == LABELS
+    assert load_dataset(str(tmp_path / "rows.tsv"), text_column="2", label_column="1").label_names == LABELS
 
 
 # name, content, what the error says, and its hint
@@ -531,7 +534,7 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(
     tmp_path: Path, name: str, content: bytes, said: str, hint: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    for read in (survey.survey, data.load):
+    for read in (profile.survey, load_dataset):
         with pytest.raises(DataError) as caught:
             read(str(tmp_path / name))
         assert name in caught.value.message
@@ -550,11 +553,11 @@ def test_the_command_that_makes_a_file_utf8_does(tmp_path: Path, name: str) -> N
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        data.load(str(tmp_path / name))
+        load_dataset(str(tmp_path / name))
     command = str(caught.value.hint).partition("writes it: ")[2]
     subprocess.run(["bash", "-ec", command], cwd=tmp_path, check=True)
     (made,) = tmp_path.glob("utf8-*")
-    assert data.load(str(made)).label_names == LABELS
+    assert load_dataset(str(made)).label_names == LABELS
 
 
 # --- no row disappears ------------------------------------------------------------------------------------------------
@@ -577,7 +580,7 @@ def test_lines_in_are_rows_out_and_rejected_rows(name: str, lines: list[str]) ->
         file.write_text(head + "".join(f"{text}\n" for text in lines), encoding="utf-8")
         notes: list[str] = []
         try:
-            done = bulk.predict_file(LengthModel(), file, output, None, lambda _d, _t: None, on_note=notes.append)
+            done = predict_file(LengthModel(), file, output, None, lambda _d, _t: None, on_note=notes.append)
         except DataError as error:
             assert (
                 "is opened there and never closed" in error.message
@@ -616,7 +619,7 @@ def test_lines_in_are_the_rows_of_train_and_of_init_and_those_said_to_be_left_ou
         file = Path(directory) / name
         file.write_text(content, encoding="utf-8")
         try:
-            trained, surveyed = data.load(str(file)), survey.survey(str(file))
+            trained, surveyed = load_dataset(str(file)), profile.survey(str(file))
         except DataError as error:
             assert re.search(r", (line|row) [0-9]+|is opened there and never closed|more row", error.message)
             return
@@ -664,11 +667,11 @@ def test_files_of_others_are_read_right_or_refused_with_the_way_out() -> None:
     for file in sorted(CASES.iterdir()):
         if file.name in OF_OTHERS_REFUSED:
             with pytest.raises(DataError) as caught:
-                survey.survey(str(file))
+                profile.survey(str(file))
             assert OF_OTHERS_REFUSED[file.name] in str(caught.value.hint)
             continue
         text, label, counts = OF_OTHERS.get(file.name, (None, None, dict.fromkeys(LABELS, 40)))
-        found = survey.survey(str(file))
+        found = profile.survey(str(file))
         assert (found.text_column, found.label_column) == (text, label), file.name
         total = {name: sum(split[name] for split in found.rows.values()) for name in next(iter(found.rows.values()))}
         assert total == (counts or dict.fromkeys(LABELS, 40)), file.name

@@ -33,9 +33,9 @@ from newsbert.cli import (
     tracking,
     train,
 )
-from newsbert.cli.commands import Commands
-from newsbert.cli.output import Output
-from newsbert.config import limit_spinning
+from newsbert.cli._framework import Commands
+from newsbert.cli._output import Output
+from newsbert.core.config import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 
 EXIT_INTERRUPTED = 130
@@ -92,7 +92,7 @@ def _root(
     if context.invoked_subcommand is None:
         Output().help(context)
         return
-    from newsbert import temporary
+    from newsbert.core import temporary
 
     temporary.sweep_all()
 

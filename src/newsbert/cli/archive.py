@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
-from newsbert.cli.output import Output, size
-from newsbert.settings import ServeSettings
+from newsbert.cli._options import Debug, Json, Model, TrackingUri, setting
+from newsbert.cli._output import Output, size
+from newsbert.core import config
+from newsbert.core.settings import ServeSettings
 
 EXAMPLES = """
 Examples:
@@ -57,7 +57,8 @@ def archive(
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
     )
-    from newsbert import api, bundle
+    from newsbert.api import api
+    from newsbert.bundle import bundle
 
     if for_plugin:
         said, directory = api.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)

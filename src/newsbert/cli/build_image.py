@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert import config
-from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
-from newsbert.cli.output import Output, layer_rows, size
+from newsbert.cli._options import Debug, Json, Model, TrackingUri, setting
+from newsbert.cli._output import Output, layer_rows, size
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings
 from newsbert.errors import UsageError
-from newsbert.settings import ImageSettings
 
 if TYPE_CHECKING:
-    from newsbert.building import Built, Kind
-    from newsbert.image import Context
+    from newsbert.images.build import Built, Kind
+    from newsbert.images.contexts import Context
 
 EXAMPLES = """
 Examples:
@@ -88,29 +88,29 @@ def build_image(
     )
     if push and not settings.repository:
         raise UsageError("--push needs a registry to push to", "name it: --repository registry.example/team")
-    from newsbert import building, mlproject
+    from newsbert.images import build, mlproject
 
     kind: Kind = "base" if base else "trainer" if trainer else "tracking" if tracking else "serving"
-    with building.contexts(model, kind, settings, tracking_uri) as plan:
+    with build.contexts(model, kind, settings, tracking_uri) as plan:
         _show_notes(screen, plan.notes)
         if dry_run:
             _render_dry(screen, plan.contexts)
             return
         if write_context is not None:
-            _render_written(screen, write_context, building.write_contexts(plan, settings, write_context))
+            _render_written(screen, write_context, build.write_contexts(plan, settings, write_context))
             return
         built = []
         with screen.progress() as progress:
-            for context in building.needed(plan, rebuild=rebuild):
+            for context in build.needed(plan, rebuild=rebuild):
                 progress.phase(f"building {context.tag}")
-                built.append(building.build(context, settings, screen.log, rebuild=rebuild))
+                built.append(build.build(context, settings, screen.log, rebuild=rebuild))
         if plan.located is not None:
-            _show_notes(screen, building.record(plan.located, built[-1], tracking_uri))
+            _show_notes(screen, build.record(plan.located, built[-1], tracking_uri))
         written = mlproject.write(project, built[-1].tag) if trainer else None
         digests: dict[str, str] = {}
         if push:
             with screen.progress() as progress:
-                digests = building.push(
+                digests = build.push(
                     built[-1],
                     plan.located,
                     tracking_uri,
@@ -151,11 +151,11 @@ def _render_written(screen: Output, directory: Path, commands: Sequence[str]) ->
 
 
 def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
-    from newsbert import image
+    from newsbert.images.contexts import without_secrets
 
     if screen.as_json:
         shown = [{"tag": each.tag, "aliases": each.aliases, "build_args": each.build_args, "labels": each.labels,
-                  "files": each.sizes(), **image.without_secrets(each)} for each in contexts]  # fmt: skip
+                  "files": each.sizes(), **without_secrets(each)} for each in contexts]  # fmt: skip
         screen.document({"images": shown})
         return
     for context in contexts:

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.commands import Commands
-from newsbert.cli.options import Debug, Json
-from newsbert.cli.output import Output
+from newsbert.cli._framework import Commands
+from newsbert.cli._options import Debug, Json
+from newsbert.cli._output import Output
+from newsbert.core import config
 
 EXAMPLES = """
 Examples:

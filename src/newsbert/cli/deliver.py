@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import models
+from newsbert.cli._completion import models
+from newsbert.cli._options import Debug, Json, ModelName, TrackingUri, setting
+from newsbert.cli._output import Output
 from newsbert.cli.deploy import To
-from newsbert.cli.options import Debug, Json, ModelName, TrackingUri, setting
-from newsbert.cli.output import Output
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import UsageError
-from newsbert.settings import ImageSettings, ServeSettings
 
 EXAMPLES = """
 Examples:
@@ -48,9 +48,9 @@ def deliver(
         raise UsageError("no model name", f"newsbert deliver --to {to} --model-name BertModel")
     images = config.resolve(ImageSettings, repository=repository)
     serving = config.resolve(ServeSettings)
-    from newsbert import pipeline
+    from newsbert.deployment.deliver import Pipeline
 
-    steps = pipeline.Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
+    steps = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
     done = steps.train(str(name)) if model is None else steps.release(model)
     if screen.as_json:
         screen.document(dataclasses.asdict(done))

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output
-from newsbert.settings import ImageSettings, ServeSettings
+from newsbert.cli._completion import models
+from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._output import Output
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.target import Deployed
+    from newsbert.deployment.target import Deployed
 
 EXAMPLES = """
 Examples:
@@ -43,7 +43,7 @@ def deploy(
     screen = Output(as_json)
     images = config.resolve(ImageSettings, repository=repository)
     serving = config.resolve(ServeSettings)
-    from newsbert import deploying
+    from newsbert.deployment import deploy as deploying
 
     target = deploying.environment(to, tracking_uri, screen.log)
     release = deploying.release(model, target, images, tracking_uri)

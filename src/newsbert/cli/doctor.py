@@ -4,8 +4,8 @@ import dataclasses
 
 import typer
 
-from newsbert.cli.options import Debug, Json
-from newsbert.cli.output import Output
+from newsbert.cli._options import Debug, Json
+from newsbert.cli._output import Output
 
 EXAMPLES = """
 Examples:
@@ -23,7 +23,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
     if training or serving here cannot go on.
     """
     screen = Output(as_json)
-    from newsbert import doctor
+    from newsbert.api.doctor import examination as doctor
 
     with screen.progress() as progress:
         progress.phase("looking")

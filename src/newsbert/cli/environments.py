@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from newsbert import config
-from newsbert.cli.options import Debug, Json, TrackingUri
-from newsbert.cli.output import Output
+from newsbert.cli._options import Debug, Json, TrackingUri
+from newsbert.cli._output import Output
+from newsbert.core import config
 from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
-    from newsbert.target import Deployed
+    from newsbert.deployment.target import Deployed
 
 EXAMPLES = """
 Examples:
@@ -25,12 +25,12 @@ Examples:
 def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
     """List the environments of newsbert.toml, and what answers there; exit with 1 if one cannot be asked."""
     screen = Output(as_json)
-    from newsbert import deploying
+    from newsbert.deployment import deploy
 
     found: dict[str, Deployed | NewsbertError | None] = {}
     for name in config.environments():
         try:
-            found[name] = deploying.environment(name, tracking_uri, screen.log).deployed()
+            found[name] = deploy.environment(name, tracking_uri, screen.log).deployed()
         except NewsbertError as error:
             found[name] = error
     if screen.as_json:

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert.cli.completion import files, models
-from newsbert.cli.options import Debug, Experiment, Json, Model, TrackingUri, setting
-from newsbert.cli.output import Output, Progress
-from newsbert.settings import ServeSettings
+from newsbert.cli._completion import files, models
+from newsbert.cli._options import Debug, Experiment, Json, Model, TrackingUri, setting
+from newsbert.cli._output import Output, Progress
+from newsbert.core.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.evaluating import Against, EvaluateResult, ModelScores
-    from newsbert.events import Event
-    from newsbert.significance import Interval
+    from newsbert.api.evaluate import Against, EvaluateResult, ModelScores
+    from newsbert.core.events import Event
+    from newsbert.evaluation.significance import Interval
 
 EXAMPLES = """
 Examples:
@@ -73,7 +73,7 @@ def evaluate(
     rows: by the interval of the difference, and by McNemar's exact test.
     """
     screen = Output(as_json)
-    from newsbert import evaluating
+    from newsbert.api import evaluate as evaluating
 
     with screen.progress() as progress:
         result = evaluating.evaluate(
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def _report(screen: Output, progress: Progress, event: "Event") -> None:
-    from newsbert import events
+    from newsbert.core import events
 
     if isinstance(event, events.Note):
         screen.note(event.message)

@@ -6,16 +6,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from newsbert import config
-from newsbert.cli.options import Debug, Json, ModelOption, TrackingUri, setting
-from newsbert.cli.output import Output
+from newsbert.cli._options import Debug, Json, ModelOption, TrackingUri, setting
+from newsbert.cli._output import Output
+from newsbert.core import config
+from newsbert.core.settings import ServeSettings
+from newsbert.core.terminal import show_controls
 from newsbert.errors import UsageError
-from newsbert.settings import ServeSettings
-from newsbert.terminal import show_controls
 
 if TYPE_CHECKING:
-    from newsbert.explanation import Explanation
-    from newsbert.model import Model
+    from newsbert.inference.explanation import Explanation
+    from newsbert.inference.model import Model
 
 EXAMPLES = """
 Examples:
@@ -47,8 +47,8 @@ def explain(
 
     What the words add sums to the label's probability, less that of no words at all.
     """
-    from newsbert import api
-    from newsbert.client import Client
+    from newsbert.api import api
+    from newsbert.serving.client import Client
 
     screen = Output(as_json)
     for name, given in {"--model": model, "--runtime": runtime}.items():

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import files
-from newsbert.cli.options import Debug, Json, ModelName, setting
-from newsbert.cli.output import Output
-from newsbert.identifiers import parse_model_name
-from newsbert.settings import TrainSettings
+from newsbert.cli._completion import files
+from newsbert.cli._options import Debug, Json, ModelName, setting
+from newsbert.cli._output import Output
+from newsbert.core import config
+from newsbert.core.identifiers import parse_model_name
+from newsbert.core.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from newsbert.survey import Survey
+    from newsbert.data.profile import Survey
 
 EXAMPLES = """
 Examples:
@@ -45,15 +45,16 @@ def init(
     few rows of a class, texts that repeat or contradict each other, rows of training among those that test it.
     """
     screen = Output(as_json)
-    from newsbert import config_file, survey
+    from newsbert.api import init_config
+    from newsbert.data import profile
 
     file = Path(config.CONFIG_FILE)
-    config_file.check_absent(file, force=force)
+    init_config.check_absent(file, force=force)
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
-    model_name = model_name or config_file.suggested_name(data)
+    model_name = model_name or init_config.suggested_name(data)
     parse_model_name(model_name)
-    found = survey.survey(data, names, text_column, label_column)
-    config_file.write(found, model_name, file, names, force=force)
+    found = profile.survey(data, names, text_column, label_column)
+    init_config.write(found, model_name, file, names, force=force)
     if screen.as_json:
         screen.document({"file": str(file), "model_name": model_name, **dataclasses.asdict(found)})
         return

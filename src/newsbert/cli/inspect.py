@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output, layer_rows
-from newsbert.settings import ImageSettings
+from newsbert.cli._completion import models
+from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._output import Output, layer_rows
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings
 
 EXAMPLES = """
 Examples:
@@ -37,12 +37,12 @@ def inspect(
     """Show what an image is made of: its labels, its layers and its bill of materials."""
     screen = Output(as_json)
     settings = config.resolve(ImageSettings, repository=repository)
-    from newsbert import building, containers
+    from newsbert.images import build, run
 
-    tag = containers.image_of(image, settings, tracking_uri)
-    content = building.inspect(tag)
+    tag = run.image_of(image, settings, tracking_uri)
+    content = build.inspect(tag)
     if bill:
-        screen.result(json.dumps(building.bill_of(content), indent=2))
+        screen.result(json.dumps(build.bill_of(content), indent=2))
         return
     if screen.as_json:
         screen.document(

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output
-from newsbert.settings import ImageSettings, KubernetesSettings, ServeSettings
+from newsbert.cli._completion import models
+from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._output import Output
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
 
 EXAMPLES = """
 Examples:
@@ -63,7 +63,7 @@ def kubernetes(
         monitoring=monitoring,
     )
     serving = config.resolve(ServeSettings)
-    from newsbert import kubernetes
+    from newsbert.deployment import kubernetes_manifests as kubernetes
 
     called, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
     made = kubernetes.manifests(called, release, settings, serving)

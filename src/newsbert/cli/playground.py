@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, Model, TrackingUri, setting
-from newsbert.cli.output import Output
-from newsbert.cli.stopping import stop_on_signals
+from newsbert.cli._completion import models
+from newsbert.cli._options import Debug, Json, Model, TrackingUri, setting
+from newsbert.cli._output import Output
+from newsbert.cli._signals import stop_on_signals
+from newsbert.core import config
+from newsbert.core.settings import ServeSettings
 from newsbert.errors import MissingExtraError, UsageError
-from newsbert.settings import ServeSettings
 
 EXAMPLES = """
 Examples:
@@ -47,13 +47,13 @@ def playground(
         if url is not None and given is not None:
             raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
     try:
-        from newsbert.playground import models, server
+        from newsbert.serving.playground import models, server
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in {"starlette", "uvicorn"}:
             raise
         raise MissingExtraError(module, "playground") from error
-    from newsbert import loopback
+    from newsbert.core import loopback
 
     settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
     stop = stop_on_signals()

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import files
-from newsbert.cli.options import Debug, Json, ModelOption, RayAddress, TrackingUri, Workers, setting
-from newsbert.cli.output import Output, Progress, duration
+from newsbert.cli._completion import files
+from newsbert.cli._options import Debug, Json, ModelOption, RayAddress, TrackingUri, Workers, setting
+from newsbert.cli._output import Output, Progress, duration
+from newsbert.core import config
+from newsbert.core.settings import RaySettings, ServeSettings, TrainSettings
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.settings import RaySettings, ServeSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from newsbert.model import Prediction
+    from newsbert.inference.batch import ray_workers
+    from newsbert.inference.batch.predictor import Predictor
+    from newsbert.inference.model import Prediction
 
 REQUESTS = 8
 """Requests that are under way at a server at the same time for a file."""
@@ -100,11 +102,12 @@ def predict(
         answering = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
         _predict_file(screen, file, output, text_column, url, model, answering, shared, tracking_uri, restart)
         return
-    from newsbert import api, bulk
-    from newsbert.client import Client
+    from newsbert.api import api
+    from newsbert.inference.items import predict_items
+    from newsbert.serving.client import Client
 
     items = _texts(texts)
-    predictor: bulk.Predictor
+    predictor: Predictor
     if url is not None:
         predictor = Client(url)
     else:
@@ -112,7 +115,7 @@ def predict(
         predictor = api.load(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
-    predictions = bulk.predict_items(predictor, items)
+    predictions = predict_items(predictor, items)
     _render(screen, predictor.name, items, predictions)  # a server has told its name only now
 
 
@@ -128,16 +131,17 @@ def _predict_file(
     tracking_uri: str | None,
     restart: bool,
 ) -> None:
-    from newsbert import api, bulk
-    from newsbert.bulk import remote
-    from newsbert.client import Client
-    from newsbert.model import Model
+    from newsbert.api import api
+    from newsbert.inference.batch import object_store, paths, resume
+    from newsbert.inference.batch.predict_file import predict_file
+    from newsbert.inference.model import Model
+    from newsbert.serving.client import Client
 
     with contextlib.ExitStack() as stack:
         here, there = stack.enter_context(
-            remote.at_hand(file, output, bulk.check, lambda said: screen.log(f"{said} …"))
+            object_store.at_hand(file, output, paths.check, lambda said: screen.log(f"{said} …"))
         )
-        predictor: bulk.Predictor | bulk.Workers
+        predictor: Predictor | ray_workers.Workers
         if url is not None:
             predictor = server = Client(url)
             server.predict(["newsbert"])  # it has to answer, and to tell its name, before a long file is read
@@ -154,7 +158,7 @@ def _predict_file(
             with screen.progress() as progress:
                 pace = _Pace(progress)
                 progress.phase(f"reading {here.name}")
-                done = bulk.predict_file(
+                done = predict_file(
                     predictor,
                     here,
                     there,
@@ -167,7 +171,7 @@ def _predict_file(
                     likely_columns=(config.resolve(TrainSettings).text_column, trained_column),
                 )
         except (KeyboardInterrupt, NewsbertError):
-            kept = bulk.kept(there)
+            kept = resume.kept(there)
             if kept is not None and pace is not None and pace.has_begun:
                 screen.note(
                     f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there"

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import runs
-from newsbert.cli.options import Debug, Experiment, Json, ModelName, TrackingUri
-from newsbert.cli.output import Output
+from newsbert.cli._completion import runs
+from newsbert.cli._options import Debug, Experiment, Json, ModelName, TrackingUri
+from newsbert.cli._output import Output
+from newsbert.core import config
 from newsbert.errors import UsageError
 
 EXAMPLES = """
@@ -58,7 +58,7 @@ def register(
     name = config.model_name(model_name)
     if name is None:
         raise UsageError("no model name", "newsbert register --model-name BertModel")
-    from newsbert import api
+    from newsbert.api import api
 
     version = api.register(run, name, alias, sign=sign, tracking_uri=tracking_uri, experiment=experiment)
     if screen.as_json:

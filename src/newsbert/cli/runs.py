@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert.cli.options import Debug, Experiment, Json, TrackingUri
-from newsbert.cli.output import Output, duration
+from newsbert.cli._options import Debug, Experiment, Json, TrackingUri
+from newsbert.cli._output import Output, duration
 
 if TYPE_CHECKING:
-    from newsbert.run_list import TrainingRun
+    from newsbert.tracking.run_list import TrainingRun
 
 EXAMPLES = """
 Examples:
@@ -39,7 +39,8 @@ def runs(
     The beginning of a run's id is enough for all commands that take a run. --json has all that was logged with it.
     """
     screen = Output(as_json)
-    from newsbert import api, run_list
+    from newsbert.api import api
+    from newsbert.tracking import run_list
 
     tracker = api.connect(tracking_uri, experiment)
     found = run_list.training_runs(tracker, limit)
@@ -76,7 +77,7 @@ def _row(run: "TrainingRun") -> list[str]:
 
 def _describe(run: "TrainingRun") -> Iterator[str]:
     """Yield what is known of a training: a run that failed early, or of a registered bundle, lacks some of it."""
-    from newsbert.run_log import STOPPED_EARLY_TAG
+    from newsbert.tracking.runs import STOPPED_EARLY_TAG
 
     params = run.params
     rows, data = params.get("train_rows"), params.get("data")

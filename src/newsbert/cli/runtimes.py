@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from newsbert.cli.options import Debug, Json, Model, TrackingUri
-from newsbert.cli.output import Output, size
+from newsbert.cli._options import Debug, Json, Model, TrackingUri
+from newsbert.cli._output import Output, size
 
 EXAMPLES = """
 Examples:
@@ -35,19 +35,22 @@ def runtimes(
 ) -> None:
     """Compare what can compute a model's answers, on this machine; `serve --runtime NAME` takes one of them."""
     screen = Output(as_json)
-    from newsbert import api, comparison, cpu, data
-    from newsbert.bundle import Bundle, files_of
+    from newsbert.api import api
+    from newsbert.bundle.bundle import Bundle, files_of
+    from newsbert.core import cpu
+    from newsbert.data import dataset
+    from newsbert.inference import benchmark
 
     for name in only or []:
         files_of(name)
     located = api.locate(model, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
-    items = data.texts(texts)[:_MOST_TEXTS]
+    items = dataset.texts(texts)[:_MOST_TEXTS]
     screen.log(f"{located.name}: {len(items)} texts, {cpu.cores()} threads")
-    reference, expected = comparison.reference(bundle, items)
+    reference, expected = benchmark.reference(bundle, items)
     measured = []
-    for each in comparison.compare(bundle, items, expected, only or (), seconds):
+    for each in benchmark.compare(bundle, items, expected, only or (), seconds):
         measured.append(each)
         screen.log(f"{each.name}: {each.problem or f'{each.texts_per_s:.0f} texts/s'}")
     if screen.as_json:

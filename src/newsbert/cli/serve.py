@@ -5,21 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert import config
 from newsbert.cli import kubernetes
-from newsbert.cli.commands import Commands
-from newsbert.cli.completion import models
-from newsbert.cli.options import Debug, Json, TrackingUri, setting
-from newsbert.cli.output import Output
-from newsbert.cli.stopping import stop_on_signals
+from newsbert.cli._completion import models
+from newsbert.cli._framework import Commands
+from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._output import Output
+from newsbert.cli._signals import stop_on_signals
+from newsbert.core import config
+from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.address import Address
-    from newsbert.problems import Problem
-    from newsbert.servers import Detached
-    from newsbert.torchserve import Server
+    from newsbert.deployment.local_servers import Detached
+    from newsbert.serving.torchserve.endpoints import Address
+    from newsbert.serving.torchserve.log_events import Problem
+    from newsbert.serving.torchserve.supervisor import Server
 
 LOCAL_EXAMPLES = """
 Examples:
@@ -167,10 +167,12 @@ def locally(
             f"{' and '.join(given)} cannot be given for {model!r}: the archive says what they are",
             "give the model itself, or write another archive: newsbert archive --help",
         )
-    from newsbert import bounded_log, servers, serving
+    from newsbert.core import bounded_log
+    from newsbert.deployment import local_servers
+    from newsbert.serving import local
 
     if detach:
-        from newsbert import address
+        from newsbert.serving.torchserve import endpoints as address
 
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached"]
         arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
@@ -196,7 +198,7 @@ def locally(
         with address.hold(settings.host, settings.port) as held:  # until the server has it
             chosen = int(held.getsockname()[1])
             arguments += ["--port", str(chosen)]
-            _render_detached(screen, servers.start_detached(arguments, chosen, settings.timeout_s + 30))
+            _render_detached(screen, local_servers.start_detached(arguments, chosen, settings.timeout_s + 30))
         return
 
     port_noted: list[int] = []
@@ -205,8 +207,8 @@ def locally(
         address = server.address
         if note_detached:
             stop_s = settings.drain_s + _STOP_MARGIN_S
-            servers.note(
-                servers.this_process(
+            local_servers.note(
+                local_servers.this_process(
                     address.port, address.url, name, server.key_file, stop_s, address.metrics_url or ""
                 )
             )
@@ -218,12 +220,12 @@ def locally(
     def on_problem(problem: "Problem") -> None:
         screen.problem(problem)
         if note_detached:
-            bounded_log.trim(servers.log_file(settings.port))
+            bounded_log.trim(local_servers.log_file(settings.port))
 
     stop = stop_on_signals()
     screen.log("starting …")
     try:
-        serving.serve_locally(
+        local.serve_locally(
             model,
             settings,
             tracking_uri=tracking_uri,
@@ -240,7 +242,7 @@ def locally(
         raise typer.Exit(error.exit_code) from error
     finally:
         for noted in port_noted:
-            servers.forget(noted)
+            local_servers.forget(noted)
     screen.log("stopped")
 
 
@@ -289,20 +291,21 @@ def container(
         token_expiry_min=token_expiry,
     )
     images = config.resolve(ImageSettings, repository=repository)
-    from newsbert import containers, servers
+    from newsbert.deployment import local_servers
+    from newsbert.images.run import image_of, serving, stop_timeout_s
 
-    image = containers.image_of(model, images, tracking_uri)
+    image = image_of(model, images, tracking_uri)
     stop = stop_on_signals()
     screen.log(f"starting {image} …")
-    with containers.serving(image, settings, stop, screen.log, keep=detach) as running:
+    with serving(image, settings, stop, screen.log, keep=detach) as running:
         if running is None:
             screen.log("stopped")
             return
         if settings.token_auth:
             screen.note(f"docker exec {running.id[:12]} newsbert serve token  prints the token")
         if detach:
-            stop_s = containers.stop_timeout_s(settings)
-            server = servers.Detached(
+            stop_s = stop_timeout_s(settings)
+            server = local_servers.Detached(
                 running.address.port,
                 running.address.url,
                 image,
@@ -310,7 +313,7 @@ def container(
                 stop_s=stop_s,
                 metrics=running.address.metrics_url or "",
             )
-            servers.note(server)
+            local_servers.note(server)
             _render_detached(screen, server)
             return
         _render_ready(screen, image, running.address, None, settings.grpc_port is not None)
@@ -327,7 +330,9 @@ def dashboard(as_json: Json = False, debug: Debug = False) -> None:
     """Print a Grafana dashboard of a server's metrics, to import there; it is JSON with or without --json."""
     from importlib import resources
 
-    Output(as_json).result((resources.files("newsbert") / "grafana.json").read_text(encoding="utf-8").rstrip())
+    Output(as_json).result(
+        (resources.files("newsbert") / "serving/assets/grafana.json").read_text(encoding="utf-8").rstrip()
+    )
 
 
 @app.command("openapi", epilog=OPENAPI_EXAMPLES)
@@ -335,7 +340,9 @@ def openapi(as_json: Json = False, debug: Debug = False) -> None:
     """Print the OpenAPI description of a served model: requests, answers, limits; JSON with or without --json."""
     from importlib import resources
 
-    Output(as_json).result((resources.files("newsbert") / "openapi.json").read_text(encoding="utf-8").rstrip())
+    Output(as_json).result(
+        (resources.files("newsbert") / "serving/assets/openapi.json").read_text(encoding="utf-8").rstrip()
+    )
 
 
 @app.command("token", epilog=TOKEN_EXAMPLES)
@@ -352,12 +359,15 @@ def token(
     screen = Output(as_json)
     if port is not None and key_file is not None:
         raise UsageError("--port and --key-file exclude each other", "give one of them")
-    from newsbert import servers, tokens
+    from newsbert.deployment import local_servers
+    from newsbert.serving import auth
 
-    file = key_file or (servers.key_file(port) if port is not None else tokens.configured() or servers.key_file(None))
-    keys = tokens.read(file)
+    file = key_file or (
+        local_servers.key_file(port) if port is not None else auth.configured() or local_servers.key_file(None)
+    )
+    keys = auth.read(file)
     if renew or keys.expired:
-        keys = tokens.renew(file)
+        keys = auth.renew(file)
     if screen.as_json:
         screen.document({"token": keys.inference, "expires": keys.expires.isoformat(), "key_file": str(file)})
         return
@@ -372,7 +382,7 @@ def stop_detached(
 ) -> None:
     """Stop servers that were started with --detach."""
     screen = Output(as_json)
-    from newsbert import servers
+    from newsbert.deployment import local_servers
 
     stopped: list[dict[str, str]] = []
 
@@ -381,7 +391,7 @@ def stop_detached(
         if not screen.as_json:
             screen.result(f"stopped {server.model} on {server.url}")
 
-    servers.stop(port, on_stopped)
+    local_servers.stop(port, on_stopped)
     if screen.as_json:
         screen.document({"stopped": stopped})
 

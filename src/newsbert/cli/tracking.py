@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert import config
-from newsbert.cli.commands import Commands
-from newsbert.cli.options import Debug, Json, setting
-from newsbert.cli.output import Output
-from newsbert.cli.stopping import stop_on_signals
+from newsbert.cli._framework import Commands
+from newsbert.cli._options import Debug, Json, setting
+from newsbert.cli._output import Output
+from newsbert.cli._signals import stop_on_signals
+from newsbert.core import config
+from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import UsageError
-from newsbert.settings import TrackingServerSettings
 
 if TYPE_CHECKING:
-    from newsbert.tracking_server.backup import Contents
-    from newsbert.tracking_server.home import Home, Noted
+    from newsbert.tracking.server.backup import Contents
+    from newsbert.tracking.server.state import Home, Noted
 
 UP_EXAMPLES = """
 Examples:
@@ -125,19 +125,19 @@ def up(
         workers=workers,
         directory=directory,
     )
-    from newsbert.tracking_server import server
+    from newsbert.tracking.server import process
 
     stop = stop_on_signals()
-    with server.planned(settings) as plan:
+    with process.planned(settings) as plan:
         password = None
         if not prepared:
             screen.log("preparing database and artifacts …")
-            password = server.prepare(plan, screen.log)
+            password = process.prepare(plan, screen.log)
         if detach:
-            _render(screen, server.start_detached(plan), password, plan.home)
+            _render(screen, process.start_detached(plan), password, plan.home)
             return
         screen.log("starting …")
-        server.serve(plan, stop, lambda noted: _render(screen, noted, password))
+        process.serve(plan, stop, lambda noted: _render(screen, noted, password))
         screen.log("stopped")
 
 
@@ -146,10 +146,10 @@ def down(directory: Directory = None, as_json: Json = False, debug: Debug = Fals
     """Stop the server."""
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import server
-    from newsbert.tracking_server.home import Home
+    from newsbert.tracking.server import process
+    from newsbert.tracking.server.state import Home
 
-    stopped = server.down(Home(settings.directory))
+    stopped = process.down(Home(settings.directory))
     if screen.as_json:
         screen.document({"stopped": stopped.url})
         return
@@ -164,10 +164,10 @@ def status(directory: Directory = None, as_json: Json = False, debug: Debug = Fa
     """
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import server
-    from newsbert.tracking_server.home import Home
+    from newsbert.tracking.server import process
+    from newsbert.tracking.server.state import Home
 
-    found = server.status(Home(settings.directory))
+    found = process.status(Home(settings.directory))
     if screen.as_json:
         screen.document(_document(found))
         return
@@ -188,9 +188,9 @@ def backup(
     settings = config.resolve(
         TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
     )
-    from newsbert.tracking_server import backup, server
+    from newsbert.tracking.server import backup, process
 
-    home, kept = server.places(settings)
+    home, kept = process.places(settings)
     if home.kept_before() is None:
         if settings.backend_store is None:
             raise home.never_started()
@@ -215,9 +215,9 @@ def restore(
     settings = config.resolve(
         TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
     )
-    from newsbert.tracking_server import backup, server
+    from newsbert.tracking.server import backup, process
 
-    home, kept = server.places(settings)
+    home, kept = process.places(settings)
     found = backup.restore(home, kept, file, screen.log)
     _render_backup(screen, found, file, "was restored:")
     screen.next_command(f"newsbert tracking up{home.option}")
@@ -238,8 +238,8 @@ def user(
     """
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import accounts
-    from newsbert.tracking_server.home import Home
+    from newsbert.tracking.server import accounts
+    from newsbert.tracking.server.state import Home
 
     password, made = accounts.renew(Home(settings.directory), name, admin=admin)
     if screen.as_json:
@@ -271,8 +271,8 @@ def grant(
     """
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import accounts
-    from newsbert.tracking_server.home import Home
+    from newsbert.tracking.server import accounts
+    from newsbert.tracking.server.state import Home
 
     accounts.grant(Home(settings.directory), name, experiment=experiment, model=model, permission=permission)
     if screen.as_json:
@@ -293,8 +293,8 @@ def revoke(
     """Take back what newsbert tracking grant has granted."""
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
-    from newsbert.tracking_server import accounts
-    from newsbert.tracking_server.home import Home
+    from newsbert.tracking.server import accounts
+    from newsbert.tracking.server.state import Home
 
     accounts.revoke(Home(settings.directory), name, experiment=experiment, model=model)
     if screen.as_json:

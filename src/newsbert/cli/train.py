@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert import config
-from newsbert.cli.completion import files, runs
-from newsbert.cli.options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
-from newsbert.cli.output import Output, Progress, duration
+from newsbert.cli._completion import files, runs
+from newsbert.cli._options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
+from newsbert.cli._output import Output, Progress, duration
+from newsbert.core import config
+from newsbert.core.settings import TrainSettings
 from newsbert.errors import UsageError
-from newsbert.settings import TrainSettings
 
 _TRUSTED_ACCURACY = 0.8
 """A model that may be worse than this is not to doubt the labels of people."""
 
 if TYPE_CHECKING:
-    from newsbert.evaluation import Scores
-    from newsbert.events import Event
-    from newsbert.review import Threshold
-    from newsbert.significance import Interval
-    from newsbert.training_run import TrainResult
+    from newsbert.core.events import Event
+    from newsbert.evaluation.metrics import Scores
+    from newsbert.evaluation.review import Threshold
+    from newsbert.evaluation.significance import Interval
+    from newsbert.training.run import TrainResult
 
 EXAMPLES = """
 Examples:
@@ -115,11 +115,11 @@ def train(
     if in_container and workers is not None:
         raise UsageError("--workers is for training without a container", "newsbert train --help")
     if in_container:
-        from newsbert import in_container as trainer
+        from newsbert.images import train as trainer
 
         options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
-    from newsbert import api
+    from newsbert.api import api
 
     if config.torchrun_rank():  # another of its processes runs this training and tells of it
         with _Interrupts(lambda _: None) as interrupts:
@@ -176,7 +176,7 @@ class _Reporter:
         self._score: float | None = None
 
     def __call__(self, event: "Event") -> None:
-        from newsbert.events import Evaluation, Note, Phase, Progress, Resumed
+        from newsbert.core.events import Evaluation, Note, Phase, Progress, Resumed
 
         if isinstance(event, Note):
             self._screen.note(event.message)
@@ -260,7 +260,7 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
 
 def _compared(result: "TrainResult") -> list[list[str]]:
     """The model beside what it had to beat."""
-    from newsbert.baseline import NAME
+    from newsbert.training.baseline import NAME
 
     model = "this model, stopped early" if result.stopped_early else "this model"
     baseline = result.baseline
@@ -274,7 +274,7 @@ def _compared(result: "TrainResult") -> list[list[str]]:
 
 
 def _intervals(scores: "Scores") -> "dict[str, Interval]":
-    from newsbert import significance
+    from newsbert.evaluation import significance
 
     return dict(zip(("accuracy", "f1_macro"), significance.intervals(scores.confusion), strict=True))
 
@@ -288,7 +288,7 @@ def _with_intervals(scores: "Scores") -> list[str]:
 
 def _doubt(result: "TrainResult") -> str | None:
     """Return that the model is no better than the baseline, or that the test rows do not show it."""
-    from newsbert.baseline import NAME
+    from newsbert.training.baseline import NAME
 
     ours, theirs = result.scores.accuracy, result.baseline.scores.accuracy
     rows = sum(each.support for each in result.scores.per_class.values())

@@ -1,0 +1,113 @@
+"""Whether this machine, and what newsbert reaches from it, can do what newsbert does: checks that ask them."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from newsbert.errors import NewsbertError, first_line
+
+OK, NOTE, OFF, FAILED = "ok", "note", "off", "failed"
+"""`ok`; `note`: something that newsbert can do without; `off`: nothing is set up that could be looked at; `failed`: no
+training, or no serving, on this machine."""
+
+TIMEOUT_S = 60.0
+
+
+class NoteError(NewsbertError):
+    """What newsbert can do without is not as it should be."""
+
+
+class UnusedError(NewsbertError):
+    """There is nothing to look at."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Something to look at.
+
+    Attributes:
+        name: What it is about.
+        look: Looks, and returns what it found; raises a `NewsbertError` with the command that mends it.
+        needed: Whether training and serving here need it.
+    """
+
+    name: str
+    look: Callable[[], str]
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: Its name.
+        state: `ok`, `note`, `off` or `failed`.
+        found: What there is.
+        mend: The command that mends it, or what to do.
+    """
+
+    check: str
+    state: str
+    found: str
+    mend: str | None = None
+
+
+def checks() -> list[Check]:
+    """All there is to look at."""
+    from newsbert.api.doctor import machine, services, serving
+
+    return [
+        Check("Python", machine.python, needed=True),
+        Check("packages", machine.packages, needed=True),
+        Check("processor", machine.processor),
+        Check("memory", machine.memory, needed=True),
+        Check("disk", machine.disk, needed=True),
+        Check("Java", serving.java_runtime, needed=True),
+        Check("TorchServe", serving.starts, needed=True),
+        Check("port", serving.port),
+        Check("servers", serving.detached),
+        Check("tracking", services.tracked, needed=True),
+        Check("engine", services.container_engine),
+        Check("registry", services.registry),
+        Check("bucket", services.bucket),
+        Check("Hub", services.hub),
+    ]
+
+
+def examine(checks: Sequence[Check], timeout_s: float = TIMEOUT_S) -> Iterator[Finding]:
+    """Look at everything at the same time, and yield what was found in the order of the checks.
+
+    Args:
+        checks: What to look at.
+        timeout_s: How long one may take; what takes longer is left alone, and ends with the process.
+    """
+    found: dict[str, Finding] = {}
+
+    def run(check: Check) -> None:
+        found[check.name] = _look(check)
+
+    threads = [threading.Thread(target=run, args=[check], daemon=True) for check in checks]
+    for thread in threads:
+        thread.start()
+    for check, thread in zip(checks, threads, strict=True):
+        thread.join(timeout_s)
+        late = Finding(check.name, _bad(check), f"no answer within {timeout_s:g} s", "look at it by itself")
+        yield found.get(check.name, late)
+
+
+def _look(check: Check) -> Finding:
+    try:
+        return Finding(check.name, OK, check.look())
+    except UnusedError as error:
+        return Finding(check.name, OFF, error.message, error.hint)
+    except NoteError as error:
+        return Finding(check.name, NOTE, error.message, error.hint)
+    except NewsbertError as error:
+        return Finding(check.name, _bad(check), error.message, error.hint)
+    except Exception as error:  # a bug of ours in one check is not to hide what the others found
+        return Finding(check.name, _bad(check), f"{type(error).__name__}: {first_line(error)}", "report it")
+
+
+def _bad(check: Check) -> str:
+    return FAILED if check.needed else NOTE

@@ -1,0 +1,1 @@
+"""The bundle: the one directory that a prediction depends on."""

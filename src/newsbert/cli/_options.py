@@ -1,0 +1,36 @@
+"""Options that several commands share, with help and defaults from the settings they set."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from newsbert.cli._completion import models
+from newsbert.core import config
+from newsbert.core.settings import RaySettings, TrackingSettings
+
+
+def setting(
+    section: type, name: str, *flags: str, metavar: str | None = None, completed: Callable[..., Any] | None = None
+) -> Any:
+    """An option for a setting: not given, it is resolved from environment, file and default."""
+    default = config.default_of(section, name)
+    shown = f" [default: {default}]" if default else ""
+    said = f"{config.help_of(section, name)}{shown}"
+    return typer.Option(*flags, help=said, show_default=False, metavar=metavar, autocompletion=completed)
+
+
+_MODEL: dict[str, Any] = {
+    "help": "BertModel/2, BertModel@champion, models:/…, a run id or a bundle's directory.",
+    "show_default": "the version registered last",
+    "autocompletion": models,
+}
+Model = Annotated[str | None, typer.Argument(**_MODEL)]
+ModelOption = Annotated[str | None, typer.Option("--model", **_MODEL)]
+TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]
+Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metavar="NAME")]
+Workers = Annotated[int | None, setting(RaySettings, "workers", metavar="N")]
+RayAddress = Annotated[str | None, setting(RaySettings, "address", "--ray-address", metavar="ADDRESS")]
+ModelName = Annotated[str | None, typer.Option(help="Registered model, such as BertModel.", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

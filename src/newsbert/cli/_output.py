@@ -1,0 +1,273 @@
+"""Everything that prints: results on stdout, everything else on stderr; people or machines as readers."""
+
+import codecs
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from newsbert.core.terminal import show_controls
+from newsbert.core.uris import mask_credentials
+from newsbert.errors import NewsbertError
+
+if TYPE_CHECKING:
+    from newsbert.images.engine.engine import Layer
+    from newsbert.serving.torchserve.log_events import Problem
+
+LONG_WORD = 20
+"""Cells of a word from which it may be broken in a table."""
+
+LOG_INTERVAL_S = 3.0
+
+
+class Output:
+    """Where a command's result, progress and errors go.
+
+    Args:
+        as_json: One JSON document on stdout instead of text and tables.
+        log_format: `json` for a JSON object a line on stderr instead of text.
+    """
+
+    def __init__(self, as_json: bool = False, log_format: str = "text") -> None:
+        self.as_json = as_json
+        self.log_format = log_format
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        # A chunk of a container's output may end within a character.
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decode_output, self._decode_log = decoder("replace").decode, decoder("replace").decode
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the result is seen by a person, and not kept in a file or a log."""
+        return sys.stdout is not None and sys.stdout.isatty()
+
+    def document(self, document: Any) -> None:
+        """Write the one JSON document."""
+        print(json.dumps(document, ensure_ascii=True, indent=2))  # noqa: T201
+
+    def result(self, text: str) -> None:
+        """Write a line of the result."""
+        print(show_controls(text))  # noqa: T201
+
+    def help(self, context: typer.Context) -> None:
+        """Write a command's help."""
+        text = context.get_help()
+        if text:  # typer prints it by itself where it draws it with rich
+            self.result(text)
+
+    def table(
+        self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
+    ) -> None:
+        """Write a table of the result, if it has rows; its first `words` columns hold words, the others numbers.
+
+        Where it would be too wide to keep words whole, every row is a list of what it has in each column.
+        """
+        console = Console(highlight=False)
+        headers = [show_controls(header) for header in headers]
+        cells = [[show_controls(cell) for cell in row] for row in rows]
+        if not cells:
+            return
+        least = _least_widths([headers, *cells])
+        fits = sum(width + 3 for width in least) + 1 <= console.width
+        table = _across(headers, cells, words, least) if fits else _down(headers, cells)
+        table.title = title and escape(show_controls(title))
+        table.title_justify, table.title_style = "left", "bold"
+        console.print(table)
+
+    def raw(self, output: bytes) -> None:
+        """Pass on what another newsbert wrote as its result."""
+        print(show_controls(self._decode_output(output)), end="", flush=True)  # noqa: T201
+
+    def raw_log(self, log: bytes) -> None:
+        """Pass on what another newsbert said of how things go."""
+        print(show_controls(self._decode_log(log)), end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    def log(self, text: str) -> None:
+        """Say how things go."""
+        if self.log_format == "json":
+            self.event("log", text)
+        else:
+            self.err.print(_plain(text))
+
+    def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
+        """Log a JSON object in one line."""
+        from newsbert.serving.torchserve.log_events import Problem
+
+        self._line(Problem(event, mask_credentials(message), level, details=details).json())
+
+    def problem(self, problem: "Problem") -> None:
+        """Log what goes wrong in a server, in one line."""
+        self._line(problem.json() if self.log_format == "json" else problem.text())
+
+    def _line(self, line: str) -> None:
+        print(show_controls(line), file=sys.stderr, flush=True)  # noqa: T201
+
+    def note(self, text: str) -> None:
+        """Say what the user should know."""
+        self.err.print(f"[yellow]Note:[/yellow] {_plain(text)}")
+
+    def next_command(self, command: str) -> None:
+        """Show the command that comes next."""
+        self.err.print(f"[dim]Next:[/dim] {_plain(command)}")
+
+    def error(self, error: NewsbertError, debug: bool = False) -> None:
+        """Report an error that the user can act on."""
+        if debug:
+            self.traceback(error)
+        message, hint = mask_credentials(error.message), error.hint and mask_credentials(error.hint)
+        if self.as_json:
+            self.document({"error": {**error.document(), "message": message, "hint": hint}})
+        if self.log_format == "json":
+            self.event(error.code, message, "ERROR", hint=hint)
+            return
+        for note in getattr(error, "__notes__", ()):
+            self.note(note)
+        # One line each, also where a library's words or a path hold line breaks.
+        self.err.print(f"[bold red]Error:[/bold red] {_plain(' '.join(message.splitlines()))}")
+        if hint:
+            self.err.print(f"[bold]Hint:[/bold] {_plain(' '.join(hint.splitlines()))}")
+        if error.examined:
+            self.err.print("[bold]Hint:[/bold] newsbert doctor")
+
+    def traceback(self, error: BaseException) -> None:
+        """Write where an error came from; the messages of libraries may hold the URIs that they were called with."""
+        self._line(mask_credentials("".join(traceback.format_exception(error))).rstrip())
+
+    def unexpected(self, error: Exception) -> None:
+        """Write the document of an error that nobody foresaw."""
+        message = mask_credentials(f"{type(error).__name__}: {error}")
+        hint = "report it, with the traceback on standard error"
+        self.document({"error": {"code": "unexpected", "message": message, "hint": hint}})
+
+    @contextmanager
+    def progress(self) -> "Iterator[Progress]":
+        """Show a bar on a terminal, a line every few seconds elsewhere."""
+        progress = Progress(self)
+        try:
+            yield progress
+        finally:
+            progress.close()
+
+
+def _plain(text: str) -> str:
+    """Return text whose credentials are masked and in which nothing is markup to rich or an order to a terminal."""
+    return escape(show_controls(mask_credentials(text)))
+
+
+def _across(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, least: Sequence[int]) -> Table:
+    table = Table(header_style="bold")
+    for index, (header, width) in enumerate(zip(headers, least, strict=True)):
+        table.add_column(
+            escape(header), justify="right" if index >= words else "left", overflow="fold", min_width=width
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _down(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(show_header=False)
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        for header, cell in zip(headers, row, strict=True):
+            table.add_row(escape(header), escape(cell))
+        table.add_section()
+    return table
+
+
+def _least_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Cells of a terminal that each column needs to break no word but those that are long anyway."""
+    return [
+        max((min(cell_len(word), LONG_WORD) for cell in column for word in cell.split()), default=0)
+        for column in zip(*rows, strict=True)
+    ]
+
+
+class Progress:
+    """How far a piece of work is.
+
+    Args:
+        output: Where it is shown.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._last = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+        if output.err.is_terminal:
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[detail]}"),
+                console=output.err,
+                transient=True,
+            )
+
+    def phase(self, name: str) -> None:
+        """Say that another part of the work begins."""
+        if self._bar is None:
+            self._output.log(f"{name} …")
+        else:
+            self._show(name, 0, None, "")
+
+    def update(self, name: str, done: int, total: int, details: Mapping[str, str]) -> None:
+        """Say how much of a part is done, with what there is to say of it."""
+        if self._bar is not None:
+            said = "  ".join([f"{done}/{total}", *(f"{key} {value}" for key, value in details.items())])
+            self._show(name, done, total, said)
+        elif done == total or time.monotonic() - self._last >= LOG_INTERVAL_S:
+            self._last = time.monotonic()
+            said = ", ".join(f"{key} {value}" for key, value in details.items())
+            self._output.log(f"{name} {done}/{total}{', ' if said else ''}{said}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, name: str, done: int, total: int | None, detail: str) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total, detail="")
+            self._bar.start()
+        self._bar.update(self._task, description=_plain(name), completed=done, total=total, detail=_plain(detail))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `3:07 min`, `1:02 h`."""
+    if math.isnan(seconds):  # not known yet
+        return "…"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def layer_rows(layers: "Sequence[Layer]") -> list[list[str]]:
+    """Rows of a table of an image's layers and their sizes, their sum below."""
+    rows = [[shorten(layer.step, 60, placeholder=" …"), size(layer.size_bytes)] for layer in layers]
+    return [*rows, ["all", size(sum(layer.size_bytes for layer in layers))]]
+
+
+def size(size_bytes: int) -> str:
+    """Bytes as people say them: `1.2 kB`, `89.4 MB`."""
+    if size_bytes < 1e6:
+        return f"{size_bytes / 1e3:.1f} kB"
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"

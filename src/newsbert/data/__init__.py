@@ -1,0 +1,1 @@
+"""Labelled rows: how files of them are read, cleaned, checked and split."""

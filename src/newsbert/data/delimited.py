@@ -1,0 +1,96 @@
+"""Rows of files with a delimiter between fields: csv and tsv."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from newsbert.data.dialect import Dialect
+from newsbert.data.lines import Fault, Lines, Sized, Tally
+from newsbert.data.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS, normalize, show_names
+from newsbert.errors import DataError
+
+_FIELD_CHARS = 64 << 20  # beyond that, a quote was not closed: the rest of a large file is not to be held in memory
+_SURPLUS = "quote fields that hold the delimiter, a quote or a line break"
+_SURPLUS_TABS = "take tabs and line breaks out of fields, or write the file as csv with such fields in quotes"
+_MATTER = {"title", "split", *NAMES_OF_TEXTS, *NAMES_OF_LABELS}
+"""Columns of which there must be one alone."""
+
+_UNCLOSED = ("unexpected end of data", f"field larger than field limit ({_FIELD_CHARS})")
+
+
+def read(path: Path, dialect: Dialect, lines: Lines, tally: Tally) -> Iterator[Sized]:
+    """Yield the rows of a file, and a `Fault` for each that cannot be read.
+
+    Raises:
+        DataError: If the header cannot be read, or a quote is never closed.
+    """
+    csv.field_size_limit(_FIELD_CHARS)
+    hint = "quote fields as RFC 4180 says"
+    reader = dialect.reader(lines)
+    header = list(dialect.header) if dialect.header is not None and not dialect.replaces_header else None
+    repeated: list[str] = []  # the header as it stands there, which rows of joined files repeat
+    while True:
+        lines.forget()
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            # A quote that swallows the rest of a file is no fault of a row; one in the last line is.
+            if len(lines.taken) > 1 and str(error) in _UNCLOSED:
+                raise DataError(
+                    f"{path}, line {lines.first}: a quote is opened there and never closed", hint
+                ) from error
+            fault = lines.fault(str(error), hint)
+            if header is None:
+                raise fault.error(path) from error
+            yield fault, lines.size
+            continue
+        if fields is None:
+            return
+        if not fields:  # a blank line
+            continue
+        undecodable = lines.undecodable()
+        if header is None:
+            if undecodable is not None:
+                raise undecodable.error(path)
+            header, repeated = _header(path, list(dialect.header or fields), tally), fields
+        elif undecodable is not None:
+            yield undecodable, lines.size
+        elif fields == repeated or (len(fields) > 1 and list(map(normalize, fields)) == list(map(normalize, repeated))):
+            tally.headers += 1
+            yield (
+                Fault(f"line {lines.first}", "it repeats the header", "remove it", "".join(lines.taken), True),
+                lines.size,
+            )
+        elif len(fields) < len(header) or any(fields[len(header) :]):
+            reason = f"{len(fields)} fields, but the header has {len(header)}"
+            yield lines.fault(reason, _SURPLUS if dialect.quotechar else _SURPLUS_TABS), lines.size
+        else:
+            tally.multiline += len(lines.taken) > 1
+            tally.trailing += len(fields) > len(header)
+            tally.quoted += dialect.quotechar is None and any(
+                len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in fields
+            )
+            yield dict(zip(header, fields, strict=False)), lines.size
+
+
+def _header(path: Path, fields: list[str], tally: Tally) -> list[str]:
+    """Return the names of the columns as pandas has them: a blank one is `Unnamed: 2`, the second `x` is `x.1`.
+
+    Raises:
+        DataError: If two may be those of texts or labels.
+    """
+    header: dict[str, None] = {}
+    counts: Counter[str] = Counter()
+    tally.renamed.clear()
+    for place, field in enumerate(fields):
+        name = new = field if field.strip() else f"Unnamed: {place}"
+        if name in header and normalize(name) in _MATTER:
+            raise DataError(f"{path}: two columns have the same name: {show_names(fields)}", "rename one of them")
+        while new in header:
+            counts[name] += 1
+            new = f"{name}.{counts[name]}"
+        if new != name:
+            tally.renamed.append(new)
+        header[new] = None
+    return list(header)

@@ -1,0 +1,160 @@
+"""Labelled rows that a finished model is scored on, as they were found."""
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from newsbert.data import corpus, row_columns
+from newsbert.data.class_folders import find_split
+from newsbert.data.corpus import Faults, FaultyRowError
+from newsbert.data.readers import Row
+from newsbert.data.row_columns import ID
+from newsbert.data.sources import Source, check_distinct, open_source
+from newsbert.data.text import NewsItem, join
+from newsbert.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """What a finished model is scored on.
+
+    Attributes:
+        items: Texts or title/text objects as they were found: every model cleans them by its own rules.
+        labels: Their label ids, which are the model's.
+        split: The split that they are of, where the data set has several; else nothing.
+        digest: SHA-256 over items and label names, in order.
+        notes: What the user should know: rows left out, labels that were taken for others.
+    """
+
+    items: list[NewsItem]
+    labels: list[int]
+    split: str
+    digest: str
+    notes: tuple[str, ...] = ()
+
+
+def labelled(
+    data: str,
+    label_names: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+    text_column: str | None = None,
+    label_column: str | None = None,
+    likely_texts: Sequence[str | None] = (),
+    likely_labels: Sequence[str | None] = (),
+) -> LabelledRows:
+    """Read all labelled rows, to score a model that has these labels; of a data set with splits, its test rows.
+
+    Unlike training, this takes one row, classes without rows and repeated texts.
+
+    Args:
+        data: As `load` takes it.
+        label_names: The model's, in the order of their ids.
+        labels: Names of the integer labels 0, 1, … in `data`; the model's own order, if not given.
+        text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
+        label_column: Column of the label, if it is not `label`.
+        likely_texts: Columns that go before the usual one where they are there and none is named.
+        likely_labels: The same of labels.
+
+    Raises:
+        UsageError: If there is no such file or the arguments do not fit each other.
+        DataError: If the rows cannot be scored; the message names the row.
+    """
+    check_distinct(labels)
+    source = open_source(data)
+    columns, notes = source.find_columns(text_column, label_column, likely_texts, likely_labels)
+    given = tuple(labels) or source.class_names(columns)
+    known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
+    names_are_numbers = any(ID.fullmatch(name) for name in label_names)
+    numbered = dict(enumerate(given or (() if names_are_numbers else label_names), source.first_id))
+    known |= {number: known[name] for number, name in numbered.items() if name in known}
+    known |= {int(name): index for index, name in enumerate(label_names) if ID.fullmatch(name)}
+    if source.has_class_names and source.first_id == 0:
+        known.setdefault(-1, -1)  # the Hub's rows without a label
+    known[""] = -1
+    parts, others = _by_split_column(source)
+    notes += corpus.other_splits_note(others)
+    for split in ("test", "validation", "train", ""):
+        if split not in parts:
+            continue
+        found = columns[split] if split in columns else columns.get("")
+        if found is None:
+            continue
+        rows = list(parts[split]())
+        values = _labels(rows, found.label, known, numbered, functools.partial(source.where, split))
+        texts = corpus.parts(rows, found.title, found.text, functools.partial(source.where, split))
+        ids = [known[value] for value in values]
+        usable = [row for row, part in enumerate(texts) if ids[row] >= 0 and join(*part)]
+        if usable:
+            break
+    else:
+        raise DataError(f"{data!r} has no rows with text and label", "give some labelled rows")
+    if given is None and not names_are_numbers and any(isinstance(value, int) for value in values):
+        meant = ", ".join(f"{number} {name}" for number, name in numbered.items())
+        notes.append(f"the labels are numbers and were taken as the model's: {meant}; --labels names others")
+    notes += source.notes()
+    if len(usable) < len(rows):
+        notes.append(corpus.left_out_note(len(rows) - len(usable)))
+    items: list[NewsItem] = [
+        {"title": title, "text": text} if title else text for title, text in map(texts.__getitem__, usable)
+    ]
+    digest = hashlib.sha256()
+    for item, row in zip(items, usable, strict=True):
+        digest.update(f"{json.dumps([item, label_names[ids[row]]])}\n".encode())
+    return LabelledRows(items, [ids[row] for row in usable], split, digest.hexdigest(), tuple(notes))
+
+
+def _labels(
+    rows: Sequence[Row],
+    column: str,
+    known: Mapping[int | str, int],
+    numbered: Mapping[int, str],
+    where: Callable[[int], str],
+) -> list[int | str]:
+    """Return the rows' labels.
+
+    Raises:
+        DataError: If the model does not know one.
+    """
+    values: list[int | str] = []
+    faults = Faults()
+    names = row_columns.show_names([name for name in known if isinstance(name, str) and name])
+    for number, row in enumerate(rows, 1):
+        try:
+            value = corpus.label_of(row, column)
+        except FaultyRowError as error:
+            faults.add(where(number), error)
+            continue
+        if value not in known:
+            name = numbered.get(value, value) if isinstance(value, int) else value
+            fault = FaultyRowError(
+                "an unknown label",
+                f"column {column!r}: the model has no label {name!r:.80}; it has {names}",
+                "leave such rows out, or name the integer labels in their order with --labels",
+            )
+            faults.add(where(number), fault)
+        values.append(value)
+    faults.check()
+    return values
+
+
+def _by_split_column(source: Source) -> tuple[dict[str, Callable[[], Iterable[Row]]], Counter[str]]:
+    """Return rows by split, of a file by its `split` column, and what stands there for how many rows of no split."""
+    column = row_columns.find(source.columns(), "split")
+    others: Counter[str] = Counter()
+    if list(source.splits) != [""] or column is None:
+        return {name: split.rows for name, split in source.splits.items()}, others
+    rows = list(source.splits[""].rows())
+    divided: dict[str, list[Row]] = {}
+    for row in rows:
+        name = find_split(row.get(column))
+        if name is None:
+            others[str(row.get(column))] += 1
+        else:
+            divided.setdefault(name, []).append(row)
+    if "train" not in divided:
+        divided, others = {"": rows}, Counter()
+    return {name: functools.partial(iter, part) for name, part in divided.items()}, others

@@ -1,0 +1,121 @@
+"""Rows of different lengths in two files: as many as fit on the disk, each read when it is used.
+
+Values are read and not mapped into memory: with each page that is touched, the system maps up to 2 MB around it, which
+for rows at random places is soon the whole file.
+"""
+
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newsbert.errors import NewsbertError
+from newsbert.evaluation.metrics import IntArray
+
+_VALUES, _ENDS = "values.bin", "ends.bin"
+Value = TypeVar("Value", bound=np.generic)
+
+
+class Ragged(Generic[Value]):
+    """Rows that `RaggedWriter` wrote.
+
+    Args:
+        directory: Theirs.
+        dtype: Of their values.
+
+    Raises:
+        NewsbertError: By a row that is not all there.
+    """
+
+    def __init__(self, directory: Path, dtype: type[Value]) -> None:
+        self._directory, self._dtype = directory, np.dtype(dtype)
+        self._values = os.open(directory / _VALUES, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._values)
+        self._ends: IntArray = mapped(directory / _ENDS, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: int) -> NDArray[Value]:
+        start, end = (int(self._ends[row - 1]) if row else 0), int(self._ends[row])
+        size = self._dtype.itemsize
+        found = np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
+        if len(found) != end - start:
+            raise NewsbertError(f"{self._directory} is not whole", "remove that directory: it is made anew")
+        return found
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """How many values each row has."""
+        return np.diff(self._ends, prepend=0).astype(np.int32)
+
+
+class RaggedWriter:
+    """Writes rows one after the other, in a block that ends with their files whole.
+
+    Args:
+        directory: Made for them.
+        dtype: Of their values.
+    """
+
+    def __init__(self, directory: Path, dtype: type[np.generic]) -> None:
+        directory.mkdir()
+        self._dtype = dtype
+        self._values = (directory / _VALUES).open("wb")
+        self._ends = (directory / _ENDS).open("wb")
+        self._end = 0
+
+    def __enter__(self) -> "RaggedWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._values.close()
+        self._ends.close()
+
+    def extend(self, rows: Iterable[bytes | Sequence[int]]) -> None:
+        """Write some rows: values, or the bytes of them."""
+        parts = [row if isinstance(row, bytes) else np.asarray(row, self._dtype).tobytes() for row in rows]
+        size = np.dtype(self._dtype).itemsize
+        ends = self._end + np.cumsum([len(part) // size for part in parts], dtype=np.int64)
+        self._values.write(b"".join(parts))
+        self._ends.write(ends.tobytes())
+        self._end = int(ends[-1]) if len(ends) else self._end
+
+
+class Texts(Sequence[str]):
+    """Some of the texts in `stored`, in an order of their own.
+
+    Args:
+        stored: UTF-8.
+        rows: Which.
+    """
+
+    def __init__(self, stored: Ragged[np.uint8], rows: IntArray) -> None:
+        self._stored, self._rows = stored, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Texts": ...
+    def __getitem__(self, place: int | slice) -> "str | Texts":
+        if isinstance(place, slice):
+            return Texts(self._stored, self._rows[place])
+        return self._stored[int(self._rows[place])].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def mapped(file: Path, dtype: Any) -> NDArray[Any]:
+    """The values in a file, read when they are used; of an empty file none."""
+    return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)

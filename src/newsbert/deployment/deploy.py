@@ -1,0 +1,182 @@
+"""From a model version to an environment, and back."""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Mapping
+
+from newsbert.api import api
+from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, Contract
+from newsbert.core import config
+from newsbert.core.settings import (
+    CloudRunSettings,
+    ClusterSettings,
+    HostSettings,
+    ImageSettings,
+    KubernetesSettings,
+    ServeSettings,
+)
+from newsbert.deployment.cloud_run import CloudRun
+from newsbert.deployment.docker_host import Host
+from newsbert.deployment.kubernetes import Cluster
+from newsbert.deployment.target import Deployed, Release, Target, push_again
+from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundError, UsageError
+from newsbert.images import build, run
+from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
+from newsbert.images.reference import ImageReference
+from newsbert.tracking import artifacts
+
+
+def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
+    """Reach an environment of `newsbert.toml`.
+
+    Args:
+        name: Its name.
+        tracking_uri: The tracking server.
+        on_log: Called with what is done there.
+
+    Raises:
+        UsageError: If there is none of that name.
+        NewsbertError: If what runs it does not answer.
+    """
+    known = config.environments()
+    if name not in known:
+        there = f"there are: {', '.join(sorted(known))}; or write" if known else "write"
+        raise UsageError(
+            f"there is no environment {name!r} in {config.CONFIG_FILE}",
+            f"{there} [environments.{name}] and port = 8080",
+        )
+    settings = known[name]
+    if isinstance(settings, ClusterSettings):
+        return Cluster(name, settings, config.resolve(KubernetesSettings), on_log)
+    if isinstance(settings, CloudRunSettings):
+        return CloudRun(name, settings, tracking_uri, on_log)
+    assert isinstance(settings, HostSettings)
+    return Host(name, settings, on_log)
+
+
+def release(reference: str, target: Target, images: ImageSettings, tracking_uri: str | None) -> Release:
+    """Choose the image to deploy, and check what its labels say before it starts.
+
+    For a version that is the image that was pushed, by its digest, else the one that this machine's engine has.
+
+    Args:
+        reference: A version, such as `BertModel/7`, or an image.
+        target: The environment.
+        images: Where images are.
+        tracking_uri: The tracking server.
+
+    Raises:
+        NotFoundError: If there is no such model, or no image of it that can be deployed there.
+        UsageError: If the registry names an image outside of `[image] repository`, or it is an image where only a
+            version can be deployed.
+        ModelError: If the image holds another model than the version.
+    """
+    if run.is_image(reference):
+        if not target.local:
+            raise UsageError(f"{reference!r} is an image, and here a version is needed", "newsbert deploy BertModel/2")
+        return _release_image(str(ImageReference.parse(reference)), target)
+    version = artifacts.find_version(api.connect(tracking_uri), reference)
+    model = f"{version.name}/{version.version}"
+    pushed = build.pushed_image(version.tags, model, images)
+    if pushed is None and not target.local:
+        raise NotFoundError(f"no registry is known to have the image of {model}", push_again(model))
+    bundle = Bundle.read(api.locate(model, tracking_uri=tracking_uri).path)
+    image = str(pushed) if pushed is not None else run.image_of(model, images, tracking_uri)
+    labels = _labels(image, target)
+    expected = {MODEL_LABEL: model, DIGEST_LABEL: bundle.digest}
+    for label, value in expected.items():
+        if labels.get(label) != value:
+            raise ModelError(
+                f"{image} holds another model than {model}: its label {label} is {labels.get(label)!r} instead of "
+                f"{value!r}",
+                f"newsbert build-image {shlex.quote(model)}{' --push' if pushed is not None else ''}",
+            )
+    return Release(
+        image=image,
+        model=model,
+        run_id=version.run_id,
+        runtime=_runtime(image, labels),
+        contract=bundle.contract,
+        signed_by=bundle.signed_by,
+    )
+
+
+def _release_image(image: str, target: Target) -> Release:
+    """Take an image that the user names: its contract is the one in it, if that is the one that its label names."""
+    labels = _labels(image, target)
+    contract_file, signed_by = run.read_contract(target.engine(), image)
+    try:
+        contract = Contract.from_json(contract_file.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
+    if hashlib.sha256(contract_file).hexdigest() != labels.get(DIGEST_LABEL):
+        raise ModelError(f"{image} holds another model than its label {DIGEST_LABEL} names", "build it again")
+    runtime = _runtime(image, labels)
+    model = labels.get(MODEL_LABEL, "")
+    return Release(image=image, model=model, runtime=runtime, contract=contract, signed_by=signed_by)
+
+
+def _labels(image: str, target: Target) -> dict[str, str]:
+    """Return an image's labels, from the environment's engine or this machine's, which pulls it where it has none.
+
+    Raises:
+        EngineError: If there is no engine, or it cannot have the image.
+    """
+    try:
+        engine = target.engine()
+        if not engine.has_image(image):
+            engine.pull(image)
+        return engine.labels(image)
+    except EngineError as error:
+        raise EngineError(f"the labels of {image} cannot be read: {error.message}", error.hint) from error
+
+
+def _runtime(image: str, labels: Mapping[str, str]) -> str:
+    runtime = labels.get(RUNTIME_LABEL, "")
+    if runtime not in RUNTIME_FILES:
+        raise ModelError(f"{image} has the label {RUNTIME_LABEL}={runtime!r}, which is no runtime", "build it again")
+    return runtime
+
+
+def deploy(
+    found: Release, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
+) -> Deployed:
+    """Have an image answer in an environment; the registry then calls its version by the environment's name.
+
+    Args:
+        found: What is to be deployed.
+        target: The environment.
+        serving: What the image is told.
+        tracking_uri: The tracking server.
+        on_log: Called with what is done.
+
+    Raises:
+        NewsbertError: If it does not give its own answers.
+    """
+    if found.signed_by:
+        on_log(f"{found.model} is signed by {found.signed_by}")
+    deployed = target.deploy(found, serving)
+    _alias(deployed, tracking_uri, on_log)
+    return deployed
+
+
+def back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]) -> Deployed:
+    """Have the model before answer again.
+
+    Raises:
+        NewsbertError: If there is no model before.
+    """
+    deployed = target.back()
+    _alias(deployed, tracking_uri, on_log)
+    return deployed
+
+
+def _alias(deployed: Deployed, tracking_uri: str | None, on_log: Callable[[str], None]) -> None:
+    """Give the version that answers the environment's name as alias, where it is one of the registry."""
+    name, slash, version = deployed.model.rpartition("/")
+    if not slash or not version.isdigit():
+        return
+    try:
+        api.connect(tracking_uri).alias(name, version, deployed.environment)
+    except NewsbertError as error:  # it answers all the same
+        on_log(f"Note: {deployed.model} did not get the alias {deployed.environment!r}: {error.message}")

@@ -1,0 +1,349 @@
+"""A model on a container engine's host: replaced without a request lost, and put back.
+
+Two models' containers, one that answers and the one before it, which is stopped, and HAProxy before them, which alone
+is published. Which of the two answers stands in HAProxy's configuration and nowhere else.
+"""
+
+import contextlib
+import re
+import secrets
+import shlex
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from newsbert.bundle.bundle import Contract
+from newsbert.core import locks
+from newsbert.core.settings import HostSettings, ServeSettings
+from newsbert.deployment.target import Deployed, Release
+from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
+from newsbert.images import run
+from newsbert.images.engine.engine import Engine
+from newsbert.images.engine.services import Service, Services
+from newsbert.serving import verification
+from newsbert.serving.client import Client
+from newsbert.serving.torchserve.endpoints import Address
+
+MODEL, PROXY = "model", "proxy"
+_PROXY_PORT = 8080
+_CONFIG_DIRECTORY, _CONFIG = "/etc/newsbert", "haproxy.cfg"
+_NOBODY = "65534:65534"
+_OLD_WORKERS_S = 30
+"""For how long HAProxy goes on with connections that it had before it was told of another model."""
+
+_RELOAD_S = 10
+_STOP_S = 30
+# Of its documentation: https://docs.haproxy.org/2.6/configuration.html. `idle-close-on-response` keeps a client's idle
+# connection until its next answer, in place of closing it just as that request is on its way.
+_TEMPLATE = """\
+# Written by newsbert deploy.
+# before: {before}
+global
+    maxconn 4096
+    hard-stop-after {old_workers_s}s
+    log stdout format raw daemon warning
+
+defaults
+    mode http
+    log global
+    option idle-close-on-response
+    retry-on conn-failure
+    retries 3
+    timeout connect 3s
+    timeout client 60s
+    timeout server 300s
+    timeout http-keep-alive 60s
+
+resolvers engine
+    nameserver names 127.0.0.11:53
+
+frontend requests
+    bind :{proxy_port}
+{routes}
+"""
+_CANDIDATE_ROUTE = """\
+    acl is_for_candidate req.hdr({header}) -m str {secret}
+    use_backend candidate if is_for_candidate
+"""
+_LIVE_ROUTE = "    default_backend model\n"
+_CANDIDATE_BACKEND = """
+backend candidate
+    http-response set-header {header} {secret}
+    server candidate {name}:{port} resolvers engine init-addr last,libc,none
+"""
+_LIVE_BACKEND = """
+backend model
+    server live {name}:{port} resolvers engine init-addr last,libc,none
+"""
+_CANDIDATE_HEADER = "x-newsbert-candidate"
+"""Requests that have it, with a secret of the deployment's, go to the model that is to take over; so do its answers."""
+
+_CONTRACT_LABEL = "newsbert.contract"
+"""The contract that a container's answers were compared with, for a rollback."""
+
+
+def _render_config(live: Service | None, before: Service | None, candidate: Service | None, secret: str) -> str:
+    """Write HAProxy's configuration; the names in it are those that `_new_name` makes."""
+    names = {"port": run.CONTAINER_PORT, "header": _CANDIDATE_HEADER, "secret": secret}
+    routes = ""
+    if candidate is not None:
+        routes += _CANDIDATE_ROUTE.format(**names)
+    if live is not None:
+        routes += _LIVE_ROUTE
+    if candidate is not None:
+        routes += _CANDIDATE_BACKEND.format(**names, name=candidate.name)
+    if live is not None:
+        routes += _LIVE_BACKEND.format(**names, name=live.name)
+    return _TEMPLATE.format(
+        before=before.name if before else "none", old_workers_s=_OLD_WORKERS_S, proxy_port=_PROXY_PORT, routes=routes
+    )
+
+
+class Host:
+    """An environment on a container engine.
+
+    Args:
+        name: The environment's name.
+        settings: Where it is.
+        on_log: Called with what is done.
+
+    Raises:
+        EngineError: If no engine answers.
+    """
+
+    local = True
+
+    def __init__(self, name: str, settings: HostSettings, on_log: Callable[[str], None]) -> None:
+        self._services = Services(name, settings.engine)
+        self._name, self._settings, self._log = name, settings, on_log
+        self._url = settings.url or Address(settings.host, settings.port).url
+
+    def engine(self) -> Engine:
+        """Return the environment's engine."""
+        return self._services.engine
+
+    def deployed(self) -> Deployed | None:
+        """What runs; nothing if nothing was deployed."""
+        live, before = self._state()
+        return None if live is None else self._described(live, before)
+
+    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+        """Have another image answer; the one that does goes on until the other has been proved.
+
+        Raises:
+            UsageError: If the settings cannot be here.
+            ServingError: If it does not give its model's own answers; then nothing has changed.
+            EngineError: If the engine does not do its part.
+        """
+        if serving.token_auth:
+            raise UsageError(
+                "each container has tokens of its own, so who asks could not go on asking",
+                "put authentication before the environment, and leave out [serve] token_auth",
+            )
+        with self._alone():
+            live, before = self._state()
+            self._clear(live, before)
+            self._services.have(release.image)
+            self._log(f"starting {release.image} …")
+            candidate = self._services.make(
+                MODEL,
+                release.image,
+                self._new_name(),
+                environment=run.environment(serving),
+                labels={_CONTRACT_LABEL: release.contract.to_json()},
+            )
+            return self._replace(live, candidate, release.contract, keep=before)
+
+    def back(self) -> Deployed:
+        """Have the model before answer again.
+
+        Raises:
+            ServingError: If there is none, or it does not give its own answers any more.
+            EngineError: If the engine does not do its part.
+        """
+        with self._alone():
+            live, before = self._state()
+            if live is None or before is None:
+                raise ServingError(
+                    f"there is no model before in {self._name}", f"newsbert deploy MODEL --to {self._name}"
+                )
+            self._log(f"starting {before.image} …")
+            try:
+                contract = Contract.from_json(before.labels.get(_CONTRACT_LABEL, ""))
+            except ValueError as error:
+                raise ServingError(
+                    f"{before.model} was deployed by another newsbert: {error}",
+                    f"newsbert deploy {shlex.quote(before.model)} --to {self._name}",
+                ) from error
+            return self._replace(live, before, contract, keep=before)
+
+    def _replace(self, live: Service | None, candidate: Service, contract: Contract, keep: Service | None) -> Deployed:
+        """Verify a candidate, send all requests to it, and stop what had them; `keep` survives a failure."""
+        pointed: Service | None = None
+        try:
+            candidate.start()
+            self._wait(candidate)
+            pointed = self._proxy()
+            secret = secrets.token_hex(16)
+            self._point(pointed, live, keep, candidate, secret)
+            proof = self._verify(candidate, contract, secret)
+            self._log("sending requests to it …")
+            old = self._point(pointed, candidate, live)
+            self._verify(candidate, contract)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                if pointed is not None and live is not None:
+                    self._wait_for_old_workers(pointed, self._point(pointed, live, keep))
+                elif pointed is not None:
+                    pointed.remove()
+                if candidate is keep:
+                    candidate.halt(1)
+                else:
+                    candidate.remove()
+            raise
+        if live is not None:
+            self._wait_for_old_workers(pointed, old)
+            live.halt(_STOP_S)
+        if keep is not None and keep is not candidate:
+            keep.remove()
+        return self._described(candidate, live, proof)
+
+    def _state(self) -> tuple[Service | None, Service | None]:
+        """The model that answers, and the one before it."""
+        models = {each.name: each for each in self._services.all(MODEL)}
+        proxies = self._services.all(PROXY)
+        written = proxies[0].get(f"{_CONFIG_DIRECTORY}/{_CONFIG}") if proxies else None
+        if written is None:
+            return None, None
+        live, before = re.search(r"server live ([^:\s]+):", written), re.search(r"# before: (\S+)", written)
+        return models.get(live[1]) if live else None, models.get(before[1]) if before else None
+
+    def _clear(self, live: Service | None, before: Service | None) -> None:
+        """Remove what a deployment that was killed has left."""
+        known = {each.id for each in (live, before) if each is not None}
+        for each in self._services.all(MODEL):
+            if each.id not in known:
+                each.remove()
+
+    def _new_name(self) -> str:
+        return f"newsbert-{self._name}-{uuid.uuid4().hex[:8]}"
+
+    def _wait(self, candidate: Service) -> None:
+        deadline = time.monotonic() + self._settings.timeout_s
+        while not candidate.succeeds(run.PROBE):
+            if candidate.exit_code() is not None or candidate.restarts():
+                raise self._failed(candidate, "it ended by itself while starting")
+            if time.monotonic() > deadline:
+                raise self._failed(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
+            time.sleep(0.2)
+
+    def _verify(self, candidate: Service, contract: Contract, secret: str | None = None) -> str:
+        """Compare its answers to the golden texts, as clients have them through the proxy, with its contract.
+
+        Args:
+            candidate: The model.
+            contract: As it is known here.
+            secret: What routes requests to it before all go there.
+
+        Raises:
+            ServingError: If it does not answer, or not as it is to.
+        """
+        client = Client(self._url, headers={_CANDIDATE_HEADER: secret} if secret else {})
+        deadline = time.monotonic() + _RELOAD_S
+        while True:
+            failure: NewsbertError
+            try:
+                proof = verification.verify(client, contract, candidate.runtime, candidate.model)
+                if secret is None or client.response_headers.get(_CANDIDATE_HEADER) == secret:
+                    return proof
+                failure = ServingError(f"{self._url} goes to another model", "does something before it drop headers?")
+            except (ModelError, ServingError) as error:
+                failure = error
+            # Until the proxy has taken it in, another model may answer, of the same name too.
+            is_candidate = secret is not None and client.response_headers.get(_CANDIDATE_HEADER) == secret
+            if (is_candidate and isinstance(failure, ModelError)) or time.monotonic() > deadline:
+                raise ServingError(f"{candidate.image} is not taken: {failure.message}", failure.hint) from failure
+            time.sleep(0.2)
+
+    def _failed(self, candidate: Service, what: str) -> ServingError:
+        for line in candidate.logs().splitlines()[-20:]:
+            self._log(line)
+        return ServingError(f"{candidate.image} is not taken: {what}", "see its log above")
+
+    def _proxy(self) -> Service:
+        found = self._services.all(PROXY)
+        wanted = f"{self._settings.host}:{self._settings.port}"
+        if found and found[0].published == wanted:
+            return found[0]
+        if found:
+            raise UsageError(
+                f"{self._name} answers on {found[0].published}, and not on {wanted}",
+                f"give it the old address, or remove its proxy first: docker rm -f {found[0].name}",
+            )
+        self._services.have(self._settings.proxy_image)
+        return self._services.make(
+            PROXY,
+            self._settings.proxy_image,
+            f"newsbert-{self._name}-proxy",
+            entrypoint=["haproxy"],
+            command=["-W", "-db", "-f", f"{_CONFIG_DIRECTORY}/{_CONFIG}"],
+            user=_NOBODY,
+            published=(_PROXY_PORT, self._settings.host, self._settings.port),
+            volume=_CONFIG_DIRECTORY,
+        )
+
+    def _point(
+        self,
+        proxy: Service,
+        live: Service | None,
+        before: Service | None,
+        candidate: Service | None = None,
+        secret: str = "",
+    ) -> set[str]:
+        """Have the proxy send new requests to a model; return the processes that go on with what they have.
+
+        Args:
+            proxy: The proxy.
+            live: The model that has all requests; none has, if not given.
+            before: The model before it.
+            candidate: The model that has requests with the secret.
+            secret: The secret.
+
+        Raises:
+            ServingError: If it does not.
+        """
+        proxy.put(_CONFIG_DIRECTORY, _CONFIG, _render_config(live, before, candidate, secret))
+        if not proxy.running():
+            proxy.start()
+            return set()
+        there = proxy.processes()
+        proxy.send_signal(signal.SIGUSR2)
+        # Until it has a new worker, requests go where they went: what is there must not be stopped yet.
+        deadline = time.monotonic() + _RELOAD_S
+        while proxy.processes() <= there:
+            if time.monotonic() > deadline:
+                raise ServingError(f"{proxy.name} takes no other model in", f"docker logs {proxy.name}")
+            time.sleep(0.1)
+        return there
+
+    def _wait_for_old_workers(self, proxy: Service, old: set[str]) -> None:
+        """Wait until of the proxy's old processes only the one that starts the others is there."""
+        deadline = time.monotonic() + _OLD_WORKERS_S + 5
+        while len(proxy.processes() & old) > 1 and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def _described(self, live: Service, before: Service | None, proof: str | None = None) -> Deployed:
+        return Deployed(
+            self._name,
+            live.model,
+            live.image,
+            live.runtime,
+            self._url,
+            None if before is None else before.model,
+            proof,
+        )
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return locks.alone(f"deploy-{self._name}", f"something is being deployed to {self._name}")

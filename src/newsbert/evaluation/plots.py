@@ -1,0 +1,108 @@
+"""Pictures of a run: learning curves, confusion matrix, reliability, and what a person's review buys."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from newsbert.core.events import Evaluation, Step
+from newsbert.evaluation.metrics import Bin, Scores, calibration_error
+from newsbert.evaluation.review import Curve, Threshold
+
+LOSS, SCORE = "#0b6e99", "#c2410c"
+
+
+def confusion_matrix(scores: Scores, file: Path, rows: str = "Test rows") -> None:
+    """Draw rows by true and predicted label, shaded by their share of the true label's rows."""
+    names = list(scores.per_class)
+    size = min(3.2 + 0.55 * len(names), 24)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    axes = figure.subplots()
+    shares = scores.confusion / scores.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{rows}: accuracy {scores.accuracy:.1%}")
+    if len(names) <= 30:
+        for row in range(len(names)):
+            for column in range(len(names)):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(scores.confusion[row, column]), ha="center", va="center", color=color)
+    figure.savefig(file, dpi=110)
+
+
+def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], file: Path) -> None:
+    """Draw training and validation loss, and the validation score, over steps."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    left = figure.subplots()
+    losses = [(step.step, step.loss) for step in steps if step.loss is not None]
+    left.plot(*zip(*losses, strict=True), color=LOSS, label="training loss") if losses else None
+    at = [evaluation.step for evaluation in evaluations]
+    left.plot(at, [evaluation.loss for evaluation in evaluations], "o--", color=LOSS, label="validation loss")
+    left.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    right = left.twinx()
+    right.plot(at, [evaluation.f1_macro for evaluation in evaluations], "s-", color=SCORE, label="validation F1")
+    right.set(ylabel="macro F1", ylim=(0, 1))
+    best = [evaluation for evaluation in evaluations if evaluation.best]
+    if best:
+        right.annotate(f"{best[-1].f1_macro:.3f}", (best[-1].step, best[-1].f1_macro), textcoords="offset points",
+                       xytext=(0, 8), ha="center", color=SCORE)  # fmt: skip
+    lines = [*left.get_lines(), *right.get_lines()]
+    left.legend(handles=lines, loc="center right")
+    figure.savefig(file, dpi=110)
+
+
+def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path) -> None:
+    """Draw how often predicted labels are right over their probability, without the temperature and with it.
+
+    The area of a point is the share of rows that it stands for.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], ":", color="gray")
+    for bins, color, name in ((before, SCORE, "without temperature"), (after, LOSS, "calibrated")):
+        confidence, accuracy = [each.confidence for each in bins], [each.accuracy for each in bins]
+        axes.plot(confidence, accuracy, color=color, label=f"{name}: error {calibration_error(bins):.3f}")
+        axes.scatter(
+            confidence, accuracy, [10 + 400 * each.share for each in bins], color=color, alpha=0.5, clip_on=False
+        )
+    axes.set(
+        xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1),
+        title="Test rows: reliability",
+    )  # fmt: skip
+    axes.legend(loc="upper left")
+    figure.savefig(file, dpi=110)
+
+
+def coverage(validation: Curve, test: Curve, chosen: Threshold, file: Path) -> None:
+    """Draw how often answers are right over the share of them that no person sees, at every threshold.
+
+    Args:
+        validation: Of the rows that thresholds are chosen on.
+        test: Of the test rows.
+        chosen: The threshold that answers are compared with.
+        file: Where it goes.
+    """
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    lowest = 1.0
+    for curve, color, name in ((validation, SCORE, "validation rows"), (test, LOSS, "test rows")):
+        if len(curve.kept):
+            accuracy = curve.right / curve.kept
+            axes.plot(curve.kept / curve.kept[-1], accuracy, color=color, label=name)
+            # A wrong one among the first few says little, and would take all room for itself.
+            lowest = min(lowest, float(accuracy[curve.kept >= curve.kept[-1] / 10].min()))
+    if chosen.precision is not None:
+        axes.axhline(chosen.precision, color="gray", ls=":", label=f"wanted: {chosen.precision:.4g}")
+        lowest = min(lowest, chosen.precision)
+    if chosen.test.accuracy is not None:
+        axes.plot(
+            1 - chosen.test.share, chosen.test.accuracy, "o", color=LOSS, label=f"score {chosen.below:.4g} or more"
+        )
+    margin = max(0.01, 0.1 * (1 - lowest))
+    axes.set(
+        xlabel="share answered without a person", ylabel="share of those that is right", xlim=(0, 1.01),
+        ylim=(lowest - margin, 1 + margin / 2), title="Answers with the highest scores",
+    )  # fmt: skip
+    axes.legend(loc="best")
+    figure.savefig(file, dpi=110)

@@ -1,0 +1,1 @@
+"""Container images: their build contexts, the container engine, and the programs that run inside images."""

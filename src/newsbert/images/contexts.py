@@ -1,0 +1,367 @@
+"""What images are built from: Dockerfile and files, rendered apart from any engine.
+
+The base is what all share; on it are the trainer, the one that serves a model, and a team's tracking server.
+"""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import newsbert
+from newsbert.bundle.bundle import Bundle, sha256_of
+from newsbert.core.settings import ImageSettings
+from newsbert.images import lock_files, package_files, requirements, wheel
+from newsbert.images.pip_options import blotted, pip_conf
+from newsbert.images.reference import ImageReference
+from newsbert.inference.runtime import resolve_runtime
+from newsbert.tracking.artifacts import Located
+
+BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
+TRACKING_NAME = "newsbert-tracking"
+MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
+"""Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
+
+REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "bundle.txt"
+PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
+ENTRYPOINT = "entrypoint.sh"
+_LICENCES = (
+    "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
+)
+_TAG_LENGTH = 128
+_HASH_LENGTH = 12
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
+_OCI = "org.opencontainers.image"
+_IMAGE_ARGUMENTS = {"BASE_IMAGE", "TRAINER_IMAGE", "SHIPPED_IMAGE"}
+_PIP_INSTALL = "python3 -m pip --python /opt/packages/bin/python install --no-deps --only-binary :all:"
+_GPU_LINE = "# GPU\n"
+_GPU_STEP = f"RUN {_PIP_INSTALL} --require-hashes -r /build/gpu.txt\n"
+_BUNDLE_LINE = "# BUNDLE\n"
+_BUNDLE_STEP = f"# --bundle-versions: what the bundle names, without hashes.\nRUN {_PIP_INSTALL} -r /build/bundle.txt\n"
+_BUNDLE_SERVING_STEP = _BUNDLE_STEP.replace(
+    "--python /opt/packages/bin/python install", "install --target /opt/serving"
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """A build context.
+
+    Attributes:
+        tag: The image's name. It ends in a hash of all that goes in: same input, same image.
+        aliases: Other names it gets.
+        dockerfile: Text of the Dockerfile.
+        build_args: Values of its ARGs.
+        labels: The image's labels.
+        files: Content, or the path of a file with it, by name in the context.
+    """
+
+    tag: str
+    aliases: tuple[str, ...]
+    dockerfile: str
+    build_args: dict[str, str]
+    labels: dict[str, str]
+    files: dict[str, bytes | Path] = field(repr=False)
+
+    def write(self, file: Path) -> None:
+        """Write Dockerfile and files as a tar archive, which is what engines take.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        with tarfile.open(file, "w") as context:
+            for name, content in {"Dockerfile": self.dockerfile.encode(), **self.files}.items():
+                entry = tarfile.TarInfo(name)
+                if isinstance(content, bytes):
+                    entry.size = len(content)
+                    context.addfile(entry, io.BytesIO(content))
+                else:
+                    entry.size = content.stat().st_size
+                    with content.open("rb") as stream:
+                        context.addfile(entry, stream)
+
+    def write_directory(self, directory: Path) -> None:
+        """Write Dockerfile and files to a directory of this user's alone, since pip's options may be secret.
+
+        Raises:
+            OSError: If it exists, or cannot be written.
+        """
+        directory.mkdir(mode=0o700)
+        for name, content in {"Dockerfile": self.dockerfile.encode(), **self.files}.items():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, bytes):
+                file.write_bytes(content)
+            else:
+                shutil.copyfile(content, file)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by name, the Dockerfile among them."""
+        sizes = {
+            name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in self.files.items()
+        }
+        return {"Dockerfile": len(self.dockerfile.encode()), **sizes}
+
+
+def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str, str] | None = None) -> Context:
+    """Render the context of the base image.
+
+    Args:
+        settings: Root image, repository and pip options.
+        directory: Where the newsbert wheel may be written.
+        versions: Other versions than the shipped ones by name, of packages that may also be in other images.
+
+    Raises:
+        UsageError: If a pip option is none, or the root image or the repository is no image.
+    """
+    package = wheel.write(directory)
+    files: dict[str, bytes | Path] = {package.name: package}
+    needed = set(requirements.BASE)
+    dockerfile = _dockerfile("base")
+    if settings.gpu:
+        # ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares.
+        needed.discard("onnxruntime")
+        dockerfile = _with_step(dockerfile, _GPU_LINE, _GPU_STEP, "gpu.txt")
+        files["gpu.txt"] = _lines(lock_files.lines(lock_files.names(lock_files.GPU), lock_files.GPU))
+    own = {name: version for name, version in (versions or {}).items() if name in needed}
+    if own:
+        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_STEP, BUNDLE_FILE)
+        files[BUNDLE_FILE] = _lines(requirements.lines(own))
+    return _context(
+        BASE_NAME,
+        newsbert.__version__,
+        settings,
+        dockerfile.replace(_GPU_LINE, "").replace(_BUNDLE_LINE, ""),
+        {"ROOT_IMAGE": str(ImageReference.parse(settings.root_image))},
+        _newsbert_labels(BASE_NAME),
+        {**files, REQUIREMENTS_FILE: _lines(lock_files.lines(needed - own.keys()))},
+    )
+
+
+def render_trainer(base: Context, settings: ImageSettings) -> Context:
+    """Render the context of the image that trains; the other argument is that of `render_base`, which gave `base`.
+
+    Raises:
+        UsageError: If a pip option is none.
+    """
+    index = "" if settings.gpu else settings.torch_index
+    if settings.gpu:
+        cuda = lock_files.names(lock_files.TORCH_CUDA) - lock_files.names(lock_files.GPU)
+        torch = lock_files.lines(cuda, lock_files.TORCH_CUDA)
+    else:
+        torch = lock_files.lines({"torch"}, lock_files.TORCH_CPU)
+    needed = lock_files.names(lock_files.TRAINER) - {*requirements.BASE}
+    return _context(
+        TRAINER_NAME,
+        newsbert.__version__,
+        settings,
+        _dockerfile("trainer"),
+        {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
+        # Pip's own index and another may have builds of one version that differ: for CUDA, for the CPU.
+        {**_newsbert_labels(TRAINER_NAME), "newsbert.torch_index": "another" if index else "pip"},
+        {
+            TORCH_FILE: _lines(torch),
+            REQUIREMENTS_FILE: _lines(lock_files.lines(needed)),
+        },
+        {TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index))},
+    )
+
+
+def render_tracking(base: Context, settings: ImageSettings) -> Context:
+    """Render the context of a tracking server's image; the arguments are those of `render_trainer`.
+
+    Raises:
+        UsageError: If a pip option is none.
+    """
+    return _context(
+        TRACKING_NAME,
+        newsbert.__version__,
+        settings,
+        _dockerfile("tracking"),
+        {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
+        _newsbert_labels(TRACKING_NAME),
+        {REQUIREMENTS_FILE: _lines(lock_files.lines(lock_files.names(lock_files.TRACKING) - {*requirements.BASE}))},
+    )
+
+
+def render_serving(
+    bundle: Bundle,
+    located: Located,
+    base: Context,
+    trainer: Context,
+    settings: ImageSettings,
+    versions: Mapping[str, str] | None = None,
+) -> Context:
+    """Render the context of the image that serves a bundle.
+
+    Args:
+        bundle: What it serves.
+        located: Where that comes from.
+        base: The base image.
+        trainer: The trainer image, in which the archive is made.
+        settings: Runtime, root image, repository and pip options.
+        versions: As of `base`.
+
+    Raises:
+        ModelError: If the bundle was altered after training.
+        UsageError: If a pip option is none, or there is no such runtime.
+    """
+    runtime = resolve_runtime(bundle, settings.runtime)
+    bundle.verify()
+    serving = {*requirements.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
+    own = {name: version for name, version in (versions or {}).items() if name in serving}
+    dockerfile = _dockerfile("torchserve")
+    if own:
+        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_SERVING_STEP, BUNDLE_FILE)
+    told = {
+        "newsbert.model_name": located.model_name,
+        "newsbert.model_version": located.version,
+        "newsbert.run_id": located.run_id,
+        f"{_OCI}.revision": located.revision,
+    }
+    return _context(
+        SERVING_NAME,
+        _version_of(located, bundle.digest),
+        settings,
+        dockerfile.replace(_BUNDLE_LINE, ""),
+        {
+            "BASE_IMAGE": base.tag,
+            "TRAINER_IMAGE": trainer.tag,
+            "SHIPPED_IMAGE": trainer.tag if runtime.startswith("torch") else base.tag,
+            "ROOT_IMAGE": settings.root_image,
+            "MODEL": located.name,
+            "RUNTIME": runtime,
+        },
+        {
+            f"{_OCI}.title": located.name,
+            f"{_OCI}.version": located.version or newsbert.__version__,
+            f"{_OCI}.licenses": _LICENCES,
+            "newsbert.version": newsbert.__version__,
+            MODEL_LABEL: located.name,
+            RUNTIME_LABEL: runtime,
+            DIGEST_LABEL: bundle.digest,
+            "newsbert.data_digest": str(bundle.contract.data["sha256"]),
+            **{label: value for label, value in told.items() if value},
+        },
+        {
+            ENTRYPOINT: (package_files.find(package_files.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
+            "serving.txt": _lines(lock_files.lines(serving - own.keys())),
+            "packing.txt": _lines(lock_files.lines(requirements.PACKING)),
+            "bill.txt": _lines(lock_files.lines(requirements.BILL)),
+            **({BUNDLE_FILE: _lines(requirements.lines(own))} if own else {}),
+            **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
+        },
+    )
+
+
+def serving_tag(located: Located, digest: str, settings: ImageSettings) -> str:
+    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
+    return _name(settings.repository, SERVING_NAME, _version_of(located, digest))
+
+
+def serving_repository(settings: ImageSettings) -> str:
+    """Return the repository that holds all serving images."""
+    return _name(settings.repository, SERVING_NAME, "x").rpartition(":")[0]
+
+
+def without_secrets(context: Context) -> Mapping[str, str]:
+    """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
+    options = {name: content for name, content in context.files.items() if name in {PIP_CONF, TORCH_CONF}}
+    return {
+        "Dockerfile": context.dockerfile,
+        **{name: blotted(content.decode()) for name, content in options.items() if isinstance(content, bytes)},
+    }
+
+
+def _context(
+    image: str,
+    version: str,
+    settings: ImageSettings,
+    dockerfile: str,
+    build_args: dict[str, str],
+    labels: dict[str, str],
+    files: dict[str, bytes | Path],
+    more_options: Mapping[str, bytes] | None = None,
+) -> Context:
+    """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
+    content = {
+        name: hashlib.sha256(each).hexdigest() if isinstance(each, bytes) else sha256_of(each)
+        for name, each in files.items()
+    }
+    # Where an image comes from is no content: the tags of ours are of theirs.
+    arguments = {
+        name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value for name, value in build_args.items()
+    }
+    everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
+    digest = hashlib.sha256(everything.encode()).hexdigest()[:_HASH_LENGTH]
+    return Context(
+        _name(settings.repository, image, f"{version[: _TAG_LENGTH - _HASH_LENGTH - 1]}-{digest}"),
+        (_name(settings.repository, image, version),),
+        dockerfile,
+        build_args,
+        labels,
+        {PIP_CONF: pip_conf(settings.pip_options), **(more_options or {}), **files},
+    )
+
+
+def _instead_of_index(options: Sequence[str], index: str) -> list[str]:
+    """Pip's options with another index, if one is given."""
+    if not index:
+        return list(options)
+    kept = [option for option in options if not option.startswith("index-url=")]
+    return [*kept, f"index-url={index}"]
+
+
+def _with_step(dockerfile: str, line: str, step: str, file: str) -> str:
+    """Put a step in place of a comment of a Dockerfile, and the file that it needs into the build."""
+    return dockerfile.replace(" /build/\n", f" {file} /build/\n", 1).replace(line, step)
+
+
+def _newsbert_labels(title: str) -> dict[str, str]:
+    return {
+        f"{_OCI}.title": title,
+        f"{_OCI}.version": newsbert.__version__,
+        f"{_OCI}.licenses": _LICENCES,
+        "newsbert.version": newsbert.__version__,
+    }
+
+
+def _version_of(located: Located, digest: str) -> str:
+    """What tells a model's image from others; a directory's name does not, so the bundle's digest is added."""
+    return _tag_of(located.name) if located.run_id else f"{_tag_of(located.name)[:80]}-{digest[:_HASH_LENGTH]}"
+
+
+def _tag_of(name: str) -> str:
+    """A model's name as a tag; one that a tag cannot tell from others ends in its hash: no two models share one."""
+    if not _PLAIN_TAG.fullmatch(name) or len(name) > _TAG_LENGTH - _HASH_LENGTH - 1:
+        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+        name = f"{name[:80]}-{digest}"
+    return _tag(name)
+
+
+def _tag(text: str) -> str:
+    """`text` with characters that a tag may not have as `-`."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip(".-")[:_TAG_LENGTH]
+
+
+def _name(repository: str, image: str, tag: str) -> str:
+    """Write an image reference.
+
+    Raises:
+        UsageError: If the repository is no prefix of one.
+    """
+    prefix = f"{repository.rstrip('/')}/" if repository else ""
+    return str(ImageReference.parse(f"{prefix}{image}:{_tag(tag)}"))
+
+
+def _dockerfile(name: str) -> str:
+    return (package_files.find(package_files.DOCKER) / f"{name}.Dockerfile").read_text(encoding="utf-8")
+
+
+def _lines(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -1,0 +1,73 @@
+"""What an engine complains of, as errors of ours with a hint."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from newsbert.bundle import agreement
+from newsbert.errors import EngineError
+
+_OTHER_HASH = "DO NOT MATCH THE HASHES"  # pip's words
+START_HINT = "start Docker, or point DOCKER_HOST at an engine"
+
+
+@contextlib.contextmanager
+def told_as(what: str) -> Iterator[None]:
+    """Turn the SDK's errors, and those of what it talks through, into ours.
+
+    Raises:
+        EngineError: That `what`, and why.
+    """
+    import requests
+    import urllib3
+    from docker.errors import DockerException
+
+    try:
+        yield
+    # The latter where the engine goes away while it tells of a build: the SDK reads that past requests.
+    except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise EngineError(f"{what}: {reason(error)}", START_HINT) from error
+
+
+def reason(error: BaseException) -> str:
+    """The last line of what an error says."""
+    said = str(getattr(error, "explanation", None) or error).strip()
+    return said.splitlines()[-1][:500] if said else type(error).__name__
+
+
+def cause(error: BaseException) -> str:
+    """What the system said, of an error that libraries have wrapped; else the last line of what it says."""
+    deepest: BaseException | None = error
+    while deepest is not None:
+        if isinstance(deepest, OSError) and deepest.strerror:
+            return deepest.strerror
+        deepest = deepest.__cause__ or deepest.__context__
+    return reason(error)
+
+
+def push_hint(tag: str, error: str) -> str:
+    """What to do where a registry does not take an image."""
+    registry = tag.partition("/")[0] if "/" in tag else ""
+    if any(sign in error.lower() for sign in ("denied", "unauthorized", "authentication", "no basic auth")):
+        return f"docker login {registry}".strip()
+    return f"is {registry} a registry that answers? push again with --push" if registry else "name one: --repository"
+
+
+def build_hint(error: str, tail: Sequence[str]) -> str:
+    """What to do about a build that failed, from the engine's error and the last lines that it had printed."""
+    if any(agreement.OTHERWISE in line for line in tail):
+        return "the image would not answer as the model did in training: is its handler or a library another one?"
+    lowered = error.lower()
+    if any(
+        sign in lowered for sign in ("pull access denied", "manifest", "lookup", "registry", "dial tcp", "not found:")
+    ):
+        return "the root image cannot be had: name another with --root-image, or load it into the engine first"
+    if "no space left" in lowered or any("no space left" in line.lower() for line in tail):
+        return "the engine's disk is full: docker system df; docker system prune"
+    if any(_OTHER_HASH in line for line in tail):
+        return (
+            "what the index gave is not the file that newsbert was tested with; is it torch? "
+            "--torch-index https://download.pytorch.org/whl/cpu has the CPU builds, --gpu takes those for CUDA"
+        )
+    if any("torch==" in line for line in tail if line.startswith("ERROR")):
+        return "name an index that has it: --torch-index URL; empty for pip's own"
+    return "pip's index can be set with --pip-option index-url=URL, the network with --build-network host"

@@ -1,0 +1,1 @@
+"""Programs that run inside images, mostly while these are built."""

@@ -1,0 +1,208 @@
+"""From an image to a running container."""
+
+import contextlib
+import http.client
+import io
+import shlex
+import threading
+import time
+import urllib.error
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from newsbert.api import api
+from newsbert.bundle import signing
+from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.core import config, loopback, zip_files
+from newsbert.core.settings import ImageSettings, ServeSettings
+from newsbert.deployment.target import ARCHIVE
+from newsbert.errors import ModelError, NotFoundError, ServingError
+from newsbert.images import contexts as image
+from newsbert.images.engine.engine import Container, Engine
+from newsbert.images.reference import ImageReference
+from newsbert.serving import probe
+from newsbert.serving.torchserve.endpoints import Address, check_ports, claim_port
+
+CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
+"""Inside of a container, whatever they are on this machine: there no two can be the same."""
+
+_MAX_ENTRY_BYTES = 2**20
+"""Of what an archive in an image holds, which nothing has checked when it is read."""
+
+PROBE = ("python", "-m", "newsbert.serving.probe")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container whose model answers."""
+
+    container: Container
+    address: Address
+
+    @property
+    def id(self) -> str:
+        """The engine's id of the container."""
+        return self.container.id
+
+    def check(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ServingError: If it has stopped by itself, or somebody removed it.
+            EngineError: If the engine is gone.
+        """
+        _check(self.container, "by itself")
+
+
+def is_image(reference: str) -> bool:
+    """Whether a reference is an image's, and not a model's."""
+    return ":" in reference and not reference.startswith(("models:/", "runs:/"))
+
+
+def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str | None = None) -> str:
+    """Return the serving image that `reference` means: an image's own name, or the one of a model.
+
+    Raises:
+        UsageError: If it is the name of no image.
+        NotFoundError: If there is no such model, or the engine has no image of it.
+    """
+    engine = Engine()
+    if reference is not None and is_image(reference):
+        reference = str(ImageReference.parse(reference))
+        if not engine.has_image(reference):
+            raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
+        return reference
+    located = api.locate(reference, tracking_uri=tracking_uri)
+    tag = image.serving_tag(located, Bundle.read(located.path).digest, settings)
+    if not engine.has_image(tag):
+        command = shlex.join(["newsbert", "build-image", *([reference] if reference else [])])
+        raise NotFoundError(f"the engine has no image {tag!r}", command)
+    return tag
+
+
+def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
+    """Return the contract of the model in a serving image, and the trusted key that signed it, where keys are set.
+
+    Raises:
+        ModelError: If it is no serving image, or its model is not signed by a trusted key.
+    """
+    content = engine.read_file(image, ARCHIVE)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
+            contract, signature = (
+                zip_files.read_entry(archive, name, _MAX_ENTRY_BYTES) if name in archive.namelist() else None
+                for name in (CONTRACT_FILE, SIGNATURE_FILE)
+            )
+        if contract is None:
+            raise ValueError(f"its archive has no {CONTRACT_FILE}")
+    except zip_files.READ_ERRORS as error:
+        raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
+    return contract, signing.check(contract, signature, image, "sign the model, then newsbert build-image MODEL")
+
+
+@contextlib.contextmanager
+def serving(
+    tag: str, settings: ServeSettings, stop: threading.Event, on_log: Callable[[str], None], *, keep: bool = False
+) -> Iterator[Running | None]:
+    """Run a serving image until the block ends; `None` if `stop` was set before it answered.
+
+    Args:
+        tag: The image.
+        settings: Host and ports on this machine (port 0 takes a free one), tokens, how it is stopped, and the threshold
+            for reviews if not the image's.
+        stop: Set by somebody else to give up waiting.
+        on_log: Called with the container's log if it fails.
+        keep: Leave it running at the end of the block.
+
+    Raises:
+        ModelError: If trusted keys are set, and none of them has signed the model in the image.
+        UsageError: If a port is to be for two things.
+        ServingError: If it ends or does not answer in time, or a port is in use.
+    """
+    check_ports(settings)
+    if config.trusted_keys():
+        _, signed_by = read_contract(Engine(), tag)
+        on_log(f"the model in {tag} is signed by {signed_by}")
+    address = Address(settings.host, claim_port(settings.host, settings.port))
+    ports = {CONTAINER_PORT: address.port}
+    told = environment(settings)
+    if settings.grpc_port is not None:
+        ports[CONTAINER_GRPC_PORT] = claim_port(settings.host, settings.grpc_port)
+        told["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
+        address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
+    if settings.metrics_port is not None:
+        ports[CONTAINER_METRICS_PORT] = claim_port(settings.host, settings.metrics_port)
+        told["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
+        address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
+    container = Engine().run(tag, host=address.host, ports=ports, environment=told)
+    answered = False
+    try:
+        answered = _wait_ready(container, address, settings, stop)
+        yield Running(container, address) if answered else None
+    except ServingError:
+        for line in container.logs().splitlines()[-20:]:
+            on_log(line)
+        answered = False
+        raise
+    finally:
+        if not (keep and answered):
+            container.stop(stop_timeout_s(settings))
+
+
+def environment(settings: ServeSettings) -> dict[str, str]:
+    """What a serving image is told of the settings, ports aside."""
+    told = {
+        "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
+        "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
+        "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
+        "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
+        "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
+    }
+    if settings.review_below is not None:
+        told["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+    if settings.cors_origin is not None:
+        told["NEWSBERT_SERVE_CORS_ORIGIN"] = settings.cors_origin
+    return told
+
+
+def stop_timeout_s(settings: ServeSettings) -> float:
+    """How long a container has to stop, which it uses to answer what is in flight."""
+    return settings.drain_s + 5
+
+
+def _wait_ready(container: Container, address: Address, settings: ServeSettings, stop: threading.Event) -> bool:
+    deadline = time.monotonic() + settings.timeout_s
+    while not stop.wait(0.1):
+        _check(container, "while starting")
+        with contextlib.suppress(ServingError):
+            if settings.token_auth:
+                # The keys are in there, and no business of this side.
+                if _reachable(address) and container.succeeds(PROBE):
+                    return True
+            else:
+                probe.ask(address.url, None, 10)
+                return True
+        if time.monotonic() > deadline:
+            raise ServingError(f"no answer on {address.url} after {settings.timeout_s:g} s", "see its log above")
+    return False
+
+
+def _reachable(address: Address) -> bool:
+    """Tell whether a server is there, if only to say that it wants a token."""
+    try:
+        with loopback.urlopen(f"{address.url}/ping", timeout=10):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _check(container: Container, when: str) -> None:
+    code = container.exit_code()
+    if code == -1:
+        raise ServingError(f"somebody removed the container {container.id[:12]}", "newsbert serve container MODEL")
+    if code is not None:
+        raise ServingError(f"the container stopped {when} (exit code {code})", "see its log above")

@@ -1,0 +1,1 @@
+"""Inference, from a bundle and texts to probabilities: runtimes, models, explanations."""

@@ -1,0 +1,23 @@
+"""Classify texts that a user typed."""
+
+from collections.abc import Sequence
+
+from newsbert.data.text import NewsItem, prepare
+from newsbert.errors import BadRequestError
+from newsbert.inference.batch.predictor import Predictor
+from newsbert.inference.model import Prediction
+
+
+def predict_items(predictor: Predictor, items: Sequence[NewsItem]) -> list[Prediction]:
+    """Classify what a user typed.
+
+    Raises:
+        BadRequestError: If an item is no text; the message says which.
+    """
+    for number, item in enumerate(items, 1):
+        try:
+            prepare(item)
+        except ValueError as error:
+            where = f"text {number}: " if len(items) > 1 else ""
+            raise BadRequestError(f"{where}{error}", "give a text with at least one word") from error
+    return predictor.predict(items)

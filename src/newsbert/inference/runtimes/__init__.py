@@ -1,0 +1,1 @@
+"""One module for each library that computes a model's logits."""

@@ -1,0 +1,136 @@
+"""From a bundle to a TorchServe model archive: what its runtime reads, the handler, and how to serve it."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core import temporary, zip_files
+from newsbert.core.settings import ServeSettings
+from newsbert.errors import MissingExtraError, ModelError, NewsbertError
+from newsbert.inference.runtime import resolve_runtime
+
+SERVED_NAME = "news_classification"
+"""What the model is called in URLs: `/predictions/news_classification`."""
+
+ARCHIVE_NAME = f"{SERVED_NAME}.mar"
+CONFIG_NAME = "model-config.yaml"
+HANDLER_NAME = "handler.py"
+MANIFEST_NAME = "MAR-INF/MANIFEST.json"
+RESPONSE_TIMEOUT_S = 60
+STARTUP_TIMEOUT_S = 120
+_MAX_CONFIG_BYTES = 2**20
+
+
+def model_config(name: str, settings: ServeSettings, runtime: str) -> bytes:
+    """Return the archive's `model-config.yaml`: TorchServe's batching and workers, and what the handler is to know.
+
+    Args:
+        name: What the answers say of the model, such as `BertModel/7`.
+        settings: Workers, batching and, where it is given, the threshold for reviews.
+        runtime: Name of the runtime.
+    """
+    options = {"model": name, "runtime": runtime, "workers": settings.workers}
+    if settings.review_below is not None:
+        options["review_below"] = settings.review_below
+    configuration = {
+        "minWorkers": settings.workers,
+        "maxWorkers": settings.workers,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.batch_delay_ms,
+        "jobQueueSize": settings.queue_size,
+        "responseTimeout": RESPONSE_TIMEOUT_S,
+        "startupTimeout": STARTUP_TIMEOUT_S,
+        "newsbert": options,
+    }
+    # JSON is YAML, and the serving side need not install a YAML writer for it.
+    return json.dumps(configuration, indent=2).encode()
+
+
+def write(
+    bundle: Bundle,
+    directory: Path,
+    name: str,
+    settings: ServeSettings,
+    *,
+    served_name: str = SERVED_NAME,
+    version: str = "1.0",
+    file_name: str = ARCHIVE_NAME,
+) -> Path:
+    """Write the archive of a verified bundle into `directory` and return its path.
+
+    The same bundle with the same arguments gives the same bytes, anywhere and at any time.
+
+    Args:
+        bundle: What is to answer.
+        directory: Made if it is not there.
+        name: What the answers say of the model, such as `BertModel/7`.
+        settings: Workers and batching, the runtime, and the threshold for reviews if not the model's.
+        served_name: What the model is called in URLs.
+        version: TorchServe's version of the served model.
+        file_name: The archive's.
+
+    Raises:
+        UsageError: If there is no such runtime.
+        ModelError: If the bundle was altered after training, or has no graph for the runtime.
+        NewsbertError: If the archive cannot be written.
+    """
+    runtime = resolve_runtime(bundle, settings.runtime)
+    bundle.verify(only=files_of(runtime))
+    content = bundle.files(runtime)
+    content[CONFIG_NAME] = model_config(name, settings, runtime)
+    content[MANIFEST_NAME] = _manifest(served_name, version)
+    content[HANDLER_NAME] = (resources.files("newsbert.serving") / HANDLER_NAME).read_bytes()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with temporary.directory(directory) as work:
+            # Stored, not compressed: weights do not get smaller, and unpacking them delays the start.
+            zip_files.write(work / file_name, content)
+            return (work / file_name).replace(directory / file_name)
+    except OSError as error:
+        raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h .") from error
+
+
+def _manifest(served_name: str, version: str) -> bytes:
+    """What TorchServe reads of an archive first; as the archiver writes it, but for the time."""
+    try:
+        from model_archiver.model_archiver_config import ModelArchiverConfig
+        from model_archiver.model_packaging_utils import ModelExportUtils
+    except ImportError as error:
+        raise MissingExtraError("model_archiver", "serve") from error
+    options = ModelArchiverConfig(
+        model_name=served_name, handler=HANDLER_NAME, version=version, config_file=CONFIG_NAME
+    )
+    manifest = json.loads(ModelExportUtils.generate_manifest_json(options))
+    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe complains if there is none
+    return json.dumps(manifest, indent=2).encode()
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an archive says of itself: the model's name and the runtime that its handler loads."""
+
+    model: str
+    runtime: str
+
+
+def served(archive: Path, name: Path | None = None) -> Served:
+    """Read what `write` put into an archive's configuration.
+
+    Args:
+        archive: The archive.
+        name: What errors call it; `archive` if nothing else.
+
+    Raises:
+        ModelError: If it is no archive that newsbert wrote.
+    """
+    try:
+        with zipfile.ZipFile(archive) as content:
+            options = json.loads(zip_files.read_entry(content, CONFIG_NAME, _MAX_CONFIG_BYTES))["newsbert"]
+        return Served(str(options["model"]), str(options["runtime"]))
+    except (*zip_files.READ_ERRORS, TypeError) as error:
+        raise ModelError(
+            f"{name or archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL"
+        ) from error

@@ -1,0 +1,499 @@
+"""What runs inside TorchServe: requests in, answers or errors out, each for itself.
+
+TorchServe gives a batch of requests to `handle`. A request that is wrong gets a 4xx with a message and never touches
+its neighbours; all texts of all other requests go through the runtime together. Bodies arrive as bytes, since the
+server is configured with `decode_input_request=false`: otherwise it would decode JSON itself, and pass broken JSON on
+as if it were text. A server of somebody else's may still do that, so a decoded body is understood too.
+"""
+
+import functools
+import json
+import logging
+import traceback
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from newsbert.bundle import agreement
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core import config, cpu
+from newsbert.evaluation.metrics import FloatArray
+from newsbert.inference import explanation
+from newsbert.inference.explanation import Explanation
+from newsbert.inference.model import Prediction
+from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
+from newsbert.serving import lane
+from newsbert.serving.archive import CONFIG_NAME
+from newsbert.serving.heartbeat import Activity
+from newsbert.serving.lane import Lane, LaneFullError
+from newsbert.serving.metrics import Metrics
+from newsbert.serving.torchserve import job_queue
+from newsbert.serving.torchserve.log_events import tell
+
+MAX_ITEMS = 1000
+"""Texts in one request; the server bounds the bytes of a body."""
+
+MAX_EXPLAINED = 10
+"""Explanations in one request: each takes as long as some hundreds of answers."""
+
+BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
+"""What is read and computed for the requests of one batch. The smallest go first, and the last may exceed it."""
+
+RETRY_AFTER_S = 1
+_LARGE_BYTES = 1024 * 1024
+"""Of requests that came together: what they took is returned to the system after them."""
+
+MODEL_HEADER = "X-Newsbert-Model"
+_JSON, _TEXT = "application/json", "text/plain"
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+_EXPLAIN_HEADER = "explain"
+"""What TorchServe adds to a request that came to `/explanations`."""
+
+_TEXT_KEYS = {"title", "text", "description"}
+
+
+class RequestError(Exception):
+    """A request that cannot be answered, and the status that says why."""
+
+    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _later(reason: str) -> RequestError:
+    return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+_CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
+_OVER_BUDGET = _later("the requests that came together are too much for one batch")
+_LANE_FULL = _later("too many explanations wait for their turn")
+_NOT_COMPLETE = _later("the explanation is being computed, and other requests wait for answers")
+_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A request's texts, prepared.
+
+    Attributes:
+        sequences: The texts.
+        many: Whether a list was sent and a list is to be answered.
+        explained: Indices of the texts whose answers are to be explained, with the label, if not that of the answer.
+    """
+
+    sequences: list[str]
+    many: bool
+    explained: dict[int, str | None]
+
+    @property
+    def plain(self) -> list[str]:
+        """The texts whose answers are not to be explained."""
+        return [text for index, text in enumerate(self.sequences) if index not in self.explained]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """An explanation of the lane, and what its answer took."""
+
+    explanation: Explanation
+    measured: InferenceTimings
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.explanation.prediction
+
+    @property
+    def review(self) -> bool:
+        return self.prediction.review
+
+    def to_dict(self) -> dict[str, object]:
+        return self.explanation.to_dict()
+
+
+class Handler:
+    """A loaded model that answers batches of TorchServe's requests.
+
+    Args:
+        directory: The unpacked archive.
+        name: What the answers say of the model, such as `BertModel/7`.
+        runtime: Name of the runtime.
+        workers: How many workers share this machine's cores.
+        review_below: The score below which a person has to see an answer; the contract's, if not given.
+
+    Raises:
+        ModelError: If the archive was altered, or does not answer as the model did in training.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str = "",
+        runtime: str = "onnxruntime",
+        workers: int = 1,
+        review_below: float | None = None,
+    ) -> None:
+        bundle = Bundle.read(directory)
+        bundle.verify(only=files_of(runtime))
+        self._labels = bundle.contract.labels
+        self._review_below = bundle.contract.review_below if review_below is None else review_below
+        self._runtime: Runtime = load_runtime(bundle, runtime, max(1, cpu.cores() // workers))
+        self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
+        # A worker that answers otherwise than the model did in training, on a processor of another kind for one, must
+        # not count as ready, nor one that cannot answer; and the first request should not pay for warming up.
+        golden = bundle.contract.golden
+        answers = self._runtime.predict([each.item for each in golden])
+        agreement.check(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
+        self._lane: Lane[_Explained] = Lane()
+        self._server_dir = config.server_dir()
+        self._activity = Activity(config.activity_dir())
+        self._metrics = Metrics(config.metrics_dir(), name, self._labels)
+
+    def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer a batch.
+
+        Args:
+            requests: For each request its parameters by name, `body` for a raw body.
+            context: TorchServe's context; it has the headers and takes status and response headers.
+
+        Returns:
+            A body for each request.
+        """
+        if self._activity.closing:
+            return self._refuse_all(requests, context, _CLOSING)
+        try:
+            with self._activity.answering():
+                return self._answer(requests, context)
+        except Exception as error:  # whatever it is, those who asked are told, and the operator is in one line
+            tell("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
+            return self._refuse_all(requests, context, _FAILED)
+
+    def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
+        self._metrics.batch(
+            [error.status] * len(requests), np.empty((0, len(self._labels)), np.float32), InferenceTimings()
+        )
+        return [_refuse(context, index, error) for index in range(len(requests))]
+
+    def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        headers = [
+            {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
+            for index in range(len(requests))
+        ]
+        measured = InferenceTimings()
+        with self._lane.answering():
+            parsed = self._parse_all(requests, headers)
+            plain = [text for request in parsed if isinstance(request, Parsed) for text in request.plain]
+            probabilities = self._runtime.predict_prepared(plain, measured)
+        rows = iter(probabilities.tolist())
+        started = [
+            self._start(request, [next(rows) for _ in request.plain]) if isinstance(request, Parsed) else request
+            for request in parsed
+        ]
+        self._wait(started, context.model_name)
+        outcomes = [answers if isinstance(answers, RequestError) else _finish(answers) for answers in started]
+        bodies = []
+        for index, outcome in enumerate(outcomes):
+            context.set_response_header(index, MODEL_HEADER, self._name)
+            if isinstance(outcome, RequestError):
+                bodies.append(_refuse(context, index, outcome))
+            else:
+                many = cast("Parsed", parsed[index]).many
+                content_type, body = _render([answer.to_dict() for answer in outcome], many, headers[index])
+                context.set_response_content_type(index, content_type)
+                bodies.append(body)
+        if sum(map(_count_bytes, requests)) > _LARGE_BYTES:
+            cpu.return_memory()
+        self._count(outcomes, probabilities, measured)
+        return bodies
+
+    def _parse_all(
+        self, requests: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
+    ) -> "list[Parsed | RequestError]":
+        """Parse the requests of a batch that are within its budget, and refuse the others."""
+        parsed: list[Parsed | RequestError] = []
+        within = _within([_count_bytes(request) for request in requests], BATCH_BYTES)
+        for index, request in enumerate(requests):
+            try:
+                parsed.append(self._parse(request, headers[index]) if within[index] else _OVER_BUDGET)
+            except RequestError as error:
+                parsed.append(error)
+        num_tokens = [
+            sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, Parsed) else 0
+            for request in parsed
+        ]
+        within = _within(num_tokens, BATCH_TOKENS)
+        return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
+
+    def _start(
+        self, request: Parsed, rows: Iterable[Sequence[float]]
+    ) -> "list[Prediction | Future[_Explained]] | RequestError":
+        """Return a request's answers, explanations of the lane among them, or why there are none.
+
+        Args:
+            request: The request.
+            rows: The probabilities of its plain texts.
+        """
+        remaining = iter(rows)
+        answers: list[Prediction | Future[_Explained]] = []
+        for index, text in enumerate(request.sequences):
+            if index in request.explained:
+                label = request.explained[index]
+                compute = functools.partial(self._explain, text, label)
+                try:
+                    answers.append(self._lane.submit((text, label), len(text), compute))
+                except LaneFullError:
+                    return _LANE_FULL
+            else:
+                answers.append(self._predict(next(remaining)))
+        return answers
+
+    def _explain(self, text: str, label: str | None) -> "_Explained":
+        measured = InferenceTimings()
+        with self._lane.step():
+            (row,) = self._runtime.predict_prepared([text], measured).tolist()
+        made = explanation.explain(self._runtime, text, self._predict(row), label, self._lane.step)
+        return _Explained(made, measured)
+
+    def _predict(self, row: Sequence[float]) -> Prediction:
+        return Prediction.of(self._labels, row, self._review_below)
+
+    def _wait(self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str) -> None:
+        """Wait for the explanations of a batch, while nobody waits for an answer."""
+        futures = [list(_futures(answers)) for answers in started]
+        if any(futures):
+            all_explained = all(futures)
+            lane.wait(
+                [future for request_futures in futures for future in request_futures],
+                lambda: not all_explained or self._others_wait(model_name),
+            )
+
+    def _others_wait(self, model_name: str) -> bool:
+        """Return whether another request waits; nothing is known of a server that newsbert did not start."""
+        if self._server_dir is None:
+            return False
+        num_pending = job_queue.count_pending(self._server_dir, model_name)
+        return num_pending is None or num_pending > 0
+
+    def _count(
+        self,
+        outcomes: "Sequence[list[Prediction | _Explained] | RequestError]",
+        probabilities: FloatArray,
+        measured: InferenceTimings,
+    ) -> None:
+        """Count a batch for the metrics, explained answers like the others."""
+        answers = [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome]
+        for answer in answers:
+            if isinstance(answer, _Explained):
+                row = np.array([list(answer.prediction.probabilities.values())], probabilities.dtype)
+                probabilities = np.concatenate([probabilities, row])
+                measured.add(answer.measured)
+        statuses = [outcome.status if isinstance(outcome, RequestError) else HTTPStatus.OK for outcome in outcomes]
+        self._metrics.batch(statuses, probabilities, measured, sum(answer.review for answer in answers))
+
+    def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
+        items, many = parse_request(request, headers)
+        always = headers.get(_EXPLAIN_HEADER) == "True"
+        if not items:
+            raise RequestError("the list is empty")
+        if len(items) > MAX_ITEMS:
+            message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
+            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        sequences: list[str] = []
+        wanted: dict[int, str | None] = {}
+        for index, item in enumerate(items):
+            try:
+                plain, explained, label = _explained(item, always, self._labels)
+                sequences.append(self._runtime.prepare(plain))
+            except ValueError as error:
+                raise RequestError(f"item {index}: {error}" if many else str(error)) from error
+            if explained:
+                wanted[index] = label
+        if len(wanted) > MAX_EXPLAINED:
+            message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
+            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return Parsed(sequences, many, {} if _bare(headers) else wanted)
+
+
+def _futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
+    if isinstance(answers, list):
+        yield from (answer for answer in answers if isinstance(answer, Future))
+
+
+def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Prediction | _Explained] | RequestError":
+    """Return the answers with their explanations, or why they are not there."""
+    if not all(future.done() for future in _futures(answers)):
+        return _NOT_COMPLETE
+    for error in filter(None, (future.exception() for future in _futures(answers))):
+        tell("prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error)))
+        return _FAILED
+    return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
+
+
+def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+    if _bare(headers):
+        return f"{_TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
+    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
+
+
+def _bare(headers: Mapping[str, Any]) -> bool:
+    """Return whether bare labels are to be answered."""
+    return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == _TEXT
+
+
+def _count_bytes(request: Mapping[str, Any]) -> int:
+    """Count the bytes of a request's parameters; what another server has decoded is not counted."""
+    return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
+
+
+def _within(costs: Sequence[int], budget: int) -> list[bool]:
+    """Say of each cost whether it is within a budget: the smallest go first, and the last may exceed it."""
+    within = [False] * len(costs)
+    for index in sorted(range(len(costs)), key=costs.__getitem__):
+        within[index] = budget > 0
+        budget -= costs[index]
+    return within
+
+
+def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
+    """Return the items that a request holds, unchecked, and whether it sent a list.
+
+    Args:
+        request: Parameters by name, `body` for a raw body; bytes or text.
+        headers: Request headers, names in lower case.
+
+    Raises:
+        RequestError: If the form of the request is none that is answered.
+    """
+    encoding = str(headers.get("content-encoding") or "identity").strip().lower()
+    if encoding != "identity":  # whatever it would unpack to, it is bounded and read as it comes
+        message = f"the content encoding {encoding!r} is not read; send the body as it is"
+        raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
+    kind = kind or _TEXT
+    named = dict(parameter.partition("=")[::2] for parameter in parameters)
+    if kind == _MULTIPART and not named.get("boundary"):  # TorchServe hands it on as it came
+        raise RequestError(f"the content type {_MULTIPART} needs a boundary, which HTTP clients add by themselves")
+    if "body" not in request or kind in {_FORM, _MULTIPART}:  # a form may have a field of that name
+        return _parse_form(request), False
+    charset = named.get("charset", "").strip("\"' ") or "utf-8"
+    if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
+        raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    if kind == _TEXT:
+        return [_text(request["body"])], False
+    if kind == _JSON or kind.endswith("+json"):
+        body = request["body"]
+        return _items(_json(body) if isinstance(body, (bytes, bytearray, str)) else body)
+    raise RequestError(
+        f"the content type {kind!r} is not read; send {_TEXT}, {_JSON} or form data with data=TEXT",
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    )
+
+
+def _explained(item: Any, always: bool, labels: Sequence[str]) -> tuple[Any, bool, str | None]:
+    """Take out of an item whether, and for which label, its answer is to be explained.
+
+    Raises:
+        ValueError: If that has another form.
+    """
+    if not isinstance(item, Mapping):
+        return item, always, None
+    plain = {key: value for key, value in item.items() if key not in {"explain", "label"}}
+    explain, label = item.get("explain", always), item.get("label")
+    if not isinstance(explain, bool):
+        raise ValueError("'explain' must be true or false")
+    if label is not None and label not in labels:
+        raise ValueError(f"there is no label {label!r}: {', '.join(labels)}")
+    if label is not None and not explain:
+        raise ValueError("'label' goes with \"explain\": true")
+    return plain, explain, label
+
+
+def _parse_form(request: Mapping[str, Any]) -> list[Any]:
+    fields = {str(name): _text(value) for name, value in request.items()}
+    if set(fields) == {"data"}:
+        return [fields["data"]]
+    if fields and set(fields) <= _TEXT_KEYS:
+        return [fields]
+    held = f"holds {', '.join(sorted(fields)[:5])}" if fields else "is empty"
+    raise RequestError(f"the form {held}; send data=TEXT, or a bare text with 'Content-Type: {_TEXT}'")
+
+
+def _json(body: Any) -> Any:
+    try:
+        return json.loads(_text(body))
+    except RecursionError as error:
+        raise RequestError("the JSON is nested too deep") from error
+    except ValueError as error:
+        raise RequestError(f"the body is not valid JSON: {error}") from error
+
+
+def _items(value: Any) -> tuple[list[Any], bool]:
+    """Return the items of a JSON body, and whether it holds a list of them."""
+    expected = "expected an object with 'text', 'data' or 'instances'"
+    if not isinstance(value, dict):
+        raise RequestError(f"{expected}, got {type(value).__name__}")
+    if "data" in value or "instances" in value:
+        if len(value) > 1:
+            raise RequestError(f"{expected} and nothing beside it, got {', '.join(sorted(value)[:5])}")
+        ((key, items),) = value.items()
+        if key == "instances" and not isinstance(items, list):
+            raise RequestError("'instances' must be a list")
+        return (items, True) if isinstance(items, list) else ([items], False)
+    if not _TEXT_KEYS & set(value):
+        raise RequestError(expected)
+    return [value], False
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, (bytes, bytearray)):
+        raise RequestError(f"expected text, got {type(value).__name__}")
+    try:
+        return value.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
+
+
+def _refuse(context: Any, index: int, error: RequestError) -> bytes:
+    """Set a request's status and return the message, in the form that TorchServe's own errors have."""
+    context.set_response_status(error.status.value, error.status.phrase, index)
+    context.set_response_content_type(index, _JSON)
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
+    name = error.status.phrase.title().replace(" ", "")
+    return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
+
+
+def _read_configuration(directory: Path) -> dict[str, Any]:
+    """Read the configuration that TorchServe leaves out, since mlflow-torchserve's manifest does not name its file."""
+    file = directory / CONFIG_NAME
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+_handler: Handler | None = None
+
+
+def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
+    """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
+    global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
+    if _handler is None:
+        if config.activity_dir() is not None:  # our own server: TorchServe's two lines for every batch tell it nothing
+            logging.getLogger().setLevel(logging.WARNING)
+        directory = Path(context.system_properties["model_dir"])
+        options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})
+        given = config.served_review_below()
+        _handler = Handler(
+            directory,
+            options.get("model", ""),
+            options.get("runtime", "onnxruntime"),
+            options.get("workers", 1),
+            options.get("review_below") if given is None else given,
+        )
+    return None if requests is None else _handler.handle(requests, context)

@@ -1,0 +1,61 @@
+"""Serving a model until told to stop: on this machine with TorchServe, or in a container."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert.api import api
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.settings import ServeSettings
+from newsbert.serving import archive
+from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve.endpoints import claim_port
+from newsbert.serving.torchserve.log_events import Problem
+
+_CHECK_INTERVAL_S = 0.5
+
+
+def serve_locally(
+    reference: str | None,
+    settings: ServeSettings,
+    *,
+    tracking_uri: str | None,
+    stop: threading.Event,
+    on_ready: Callable[[str, supervisor.Server], None],
+    on_log: Callable[[str], None],
+    on_problem: Callable[[Problem], None],
+    on_choice: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Serve a model with TorchServe until `stop` is set.
+
+    Args:
+        reference: What `newsbert.load` takes, or a model archive (`.mar`); nothing for the latest version.
+        settings: Host, port, workers and batching; an archive brings its own workers and batching.
+        tracking_uri: MLflow's; as configured if not given.
+        stop: Set by somebody else to end it.
+        on_ready: Called with the model's name and the server when it has answered for the first time.
+        on_log: Called with the lines that TorchServe logs.
+        on_problem: Called with what goes wrong.
+        on_choice: Called with which run is served and whose it is, where `reference` left that open.
+
+    Raises:
+        NewsbertError: If it cannot be served, or the server stops by itself.
+    """
+    # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
+    claim_port(settings.host, settings.port)
+    with runtime_dir.make(settings.run_dir) as work:
+        if reference is not None and reference.endswith(".mar"):
+            model_archive, name = Path(reference), None
+        else:
+            located = api.locate(reference, tracking_uri=tracking_uri)
+            name = located.name
+            if located.choice is not None:
+                on_choice(located.choice)
+            model_archive = archive.write(Bundle.read(located.path), work, name, settings)
+        with supervisor.serving(model_archive, settings, work, on_log, on_problem) as server:
+            if not server.wait_ready(settings.timeout_s, stop):
+                return
+            # An archive's own name for its model, of the copy that was checked.
+            on_ready(name or archive.served(work / supervisor.STORE / archive.ARCHIVE_NAME).model, server)
+            while not stop.wait(_CHECK_INTERVAL_S):
+                server.check()

@@ -1,0 +1,1 @@
+"""The target `newsbert` of `mlflow deployments`."""

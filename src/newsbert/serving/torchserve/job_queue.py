@@ -1,0 +1,49 @@
+"""The queue in which TorchServe holds requests for a model's workers."""
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from newsbert.core import loopback
+from newsbert.errors import ServingError
+from newsbert.serving import auth
+
+_TIMEOUT_S = 1.0
+_TOKEN_EXPIRED = {400, 401, 403}
+
+
+def count_pending(directory: Path, model_name: str) -> int | None:
+    """Count the requests that wait for a model's workers.
+
+    Args:
+        directory: The server's directory, which has its management socket and, where it wants tokens, its key file.
+        model_name: What TorchServe calls the model.
+
+    Returns:
+        The count; `None` where the server does not answer.
+    """
+    key_file = directory / auth.KEY_FILE
+    try:
+        if not key_file.exists():
+            return _ask(directory, model_name, {})
+        try:
+            return _ask(directory, model_name, dict([auth.header(auth.read(key_file).management)]))
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code not in _TOKEN_EXPIRED:
+                return None
+            return _ask(directory, model_name, dict([auth.header(auth.renew(key_file, "management").management)]))
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
+        return None
+
+
+def _ask(directory: Path, model_name: str, headers: dict[str, str]) -> int:
+    url = f"http://localhost/models/{urllib.parse.quote(model_name, safe='')}"
+    request = urllib.request.Request(url, headers=headers)
+    socket = str(directory / auth.MANAGEMENT_SOCKET)
+    with loopback.unix_urlopen(socket, request, _TIMEOUT_S) as response:
+        (description,) = json.load(response)
+    return int(description["jobQueueStatus"]["pendingRequests"])

@@ -1,0 +1,222 @@
+"""TorchServe's management and inference interfaces, over TCP or a unix socket, with its tokens."""
+
+import functools
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from newsbert.core import config, loopback, uris
+from newsbert.core.settings import ServeSettings
+from newsbert.data.text import NewsItem
+from newsbert.errors import BadRequestError, NotFoundError, ServingError
+from newsbert.serving import auth, client
+from newsbert.serving.handler import MODEL_HEADER
+
+REGISTER_TIMEOUT_S = 300
+"""Longer than TorchServe itself waits for workers to start."""
+TIMEOUT_S = 60
+PAGE_MODELS = 100
+
+
+class ModelServer:
+    """A running TorchServe, whosever it is.
+
+    Args:
+        management: URL of its management interface, or `unix:` and the path of its socket.
+        inference: The same of its inference interface.
+    """
+
+    def __init__(self, management: str, inference: str) -> None:
+        self._management = _Interface(management, "management")
+        self._inference = _Interface(inference, "inference")
+
+    def models(self) -> list[dict[str, Any]]:
+        """The names and archives of all models."""
+        found: list[dict[str, Any]] = []
+        start: str | None = "0"
+        while start:
+            page = self._management.ask("GET", "/models", {"limit": PAGE_MODELS, "next_page_token": start})
+            found += page["models"]
+            start = page.get("nextPageToken")
+        return found
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """The descriptions of all versions of a model; none if there is no such model."""
+        try:
+            return list(self._management.ask("GET", _path("models", name, "all")))
+        except NotFoundError:
+            return []
+
+    def describe(self, name: str, version: str = "") -> dict[str, Any]:
+        """The description of a version of a model, the default one if none is named.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        (description,) = self._management.ask("GET", _path("models", name, version))
+        return dict(description)
+
+    def register(self, archive: Path, name: str, settings: ServeSettings) -> None:
+        """Have the server load an archive and wait until its workers run.
+
+        The archive is looked for in the model store by its name first, and else taken from where it is, if the
+        server's `allowed_urls` allow it.
+
+        Raises:
+            ServingError: If the server refuses, or its workers do not start.
+        """
+        options = {
+            "model_name": name,
+            "batch_size": settings.batch_size,
+            "max_batch_delay": settings.batch_delay_ms,
+            "initial_workers": settings.workers,
+            "synchronous": "true",
+        }
+        try:
+            self._management.ask("POST", "/models", {"url": archive.name, **options}, timeout_s=REGISTER_TIMEOUT_S)
+        except NotFoundError:
+            try:
+                self._management.ask(
+                    "POST", "/models", {"url": uris.as_uri(archive.resolve()), **options}, timeout_s=REGISTER_TIMEOUT_S
+                )
+            except NotFoundError as error:
+                raise ServingError(
+                    error.message, f"give the server's model store: -C EXPORT_PATH=DIR; it was {archive.parent}"
+                ) from error
+
+    def scale(self, name: str, version: str, workers: int) -> None:
+        """Set the number of workers and wait until they run."""
+        query = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
+        self._management.ask("PUT", _path("models", name, version), query, timeout_s=REGISTER_TIMEOUT_S)
+
+    def set_default(self, name: str, version: str) -> None:
+        """Have a version answer where none is named."""
+        self._management.ask("PUT", _path("models", name, version, "set-default"))
+
+    def unregister(self, name: str, version: str) -> None:
+        """Take a version away, if there is one."""
+        try:
+            self._management.ask("DELETE", _path("models", name, version), timeout_s=REGISTER_TIMEOUT_S)
+        except NotFoundError:
+            return
+
+    def predict(self, name: str, version: str, items: Sequence[NewsItem]) -> tuple[str, list[dict[str, Any]]]:
+        """Return what the server says of its model, and its answers to texts or title/text objects, in their order.
+
+        Raises:
+            BadRequestError: If the server refuses an item.
+            ServingError: If it cannot answer.
+        """
+        said, answers = "", []
+        for chunk in client.chunks(items):
+            path = _path("predictions", name, version)
+            response, headers = self._inference.exchange("POST", path, body=client.body(chunk))
+            said = urllib.parse.unquote(headers.get(MODEL_HEADER) or "")
+            if not isinstance(response, list) or len(response) != len(chunk):
+                raise ServingError(f"{name} answers in another form than a newsbert model", "check the deployment")
+            answers += response
+        return said, answers
+
+    def explain(self, name: str, version: str, items: Sequence[NewsItem]) -> list[dict[str, Any]]:
+        """Return the server's answers to texts or title/text objects, with what they rest on.
+
+        Raises:
+            BadRequestError: If the server refuses an item.
+            ServingError: If it cannot answer.
+        """
+        explained = client.explained_items(items)
+        return [answer for item in explained for answer in self.predict(name, version, [item])[1]]
+
+
+class _Interface:
+    """One of the two, asked with its own token.
+
+    Args:
+        address: Its URL, or `unix:` and a path.
+        kind: `management` or `inference`.
+    """
+
+    def __init__(self, address: str, kind: str) -> None:
+        self._address, self._kind = address.rstrip("/"), kind
+        self._base, self._open = self._address, loopback.urlopen
+        if address.startswith("unix:"):
+            self._base = "http://localhost"
+            self._open = functools.partial(loopback.unix_urlopen, address.removeprefix("unix:"))
+
+    def ask(self, method: str, path: str, query: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
+        """Send a request without a body and return the JSON of its answer."""
+        return self.exchange(method, path, query, timeout_s=timeout_s)[0]
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> tuple[Any, Any]:
+        """Send a request and return the JSON and the headers of its answer.
+
+        Raises:
+            NotFoundError: If the server says that there is no such model or version.
+            BadRequestError: If it refuses what was sent.
+            ServingError: If it does not answer, does not know the token, or cannot do it.
+        """
+        url = f"{self._base}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
+        # TorchServe reads a registration from the body, and not from the query, where this type is named.
+        headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
+        request = urllib.request.Request(url, body, headers, method=method)
+        token = _token(self._kind)
+        if token is not None:
+            request.add_unredirected_header(*auth.header(token))
+        try:
+            with self._open(request, timeout=timeout_s) as response:
+                return json.load(response), response.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(error) from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise ServingError(
+                f"no TorchServe {self._kind} interface answers at {self._address}: {getattr(error, 'reason', error)}",
+                "start the server, or give its address: mlflow deployments help -t newsbert",
+            ) from error
+
+    def _refused(self, error: urllib.error.HTTPError) -> ServingError | NotFoundError | BadRequestError:
+        try:
+            answer = json.loads(error.read())
+            message, kind = str(answer["message"]), str(answer["type"])
+        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+            message, kind = error.reason or "no reason given", ""
+        said = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
+        if kind == auth.NOT_TAKEN:
+            variable = config.TOKEN_VARIABLES[self._kind]
+            return ServingError(said, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
+        if error.code == 404:
+            return NotFoundError(said, "mlflow deployments list -t newsbert")
+        if self._kind == "inference" and error.code in {400, 413, 415}:
+            return BadRequestError(said, "mend the input")
+        return ServingError(said, "see the server's log")
+
+
+def _token(kind: str) -> str | None:
+    """The token for an interface, from the environment or from TorchServe's own file.
+
+    Source: https://github.com/pytorch/serve/blob/master/docs/token_authorization_api.md
+
+    Raises:
+        ServingError: If the file is none of TorchServe's.
+    """
+    token, file = config.token(kind), config.key_file()
+    if token is not None or file is None:
+        return token
+    keys = auth.read(file)
+    return keys.management if kind == "management" else keys.inference
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{urllib.parse.quote(part, safe='')}" for part in parts if part)

@@ -1,0 +1,101 @@
+"""A server's metrics address: TorchServe's own metrics and what the workers count, on one page."""
+
+import contextlib
+import http.client
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from newsbert.core import loopback
+
+PATH = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The format of TorchServe's own metrics and of the workers'."""
+
+_TIMEOUT_S = 5.0
+_MOST_AT_ONCE = 8
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Answers a few at once: whoever holds connections open is not to take the supervisor's threads."""
+
+    def __init__(self, address: tuple[str, int], page: Callable[[], str]) -> None:
+        self.page = page
+        self._free = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # Not the standard library's own, which asks for the host's name first.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: whoever asked has gone away."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _TIMEOUT_S
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] != PATH:
+            self.send_error(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}")
+            return
+        try:
+            body = self.server.page().encode()
+        except (OSError, http.client.HTTPException):
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "TorchServe does not answer")
+            return
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", CONTENT_TYPE)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def version_string(self) -> str:
+        return "newsbert"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of a request."""
+
+
+@contextlib.contextmanager
+def answering(host: str, port: int, frontend_port: int, own: Callable[[], str]) -> Iterator[None]:
+    """Answer scrapes in the background until the block ends.
+
+    Args:
+        host: The address to listen on.
+        port: The port.
+        frontend_port: Where TorchServe shows its own metrics on loopback.
+        own: Writes the workers'.
+    """
+
+    def page() -> str:
+        with loopback.urlopen(f"http://127.0.0.1:{frontend_port}{PATH}", timeout=_TIMEOUT_S) as response:
+            return own() + str(response.read().decode())
+
+    with _Server((host, port), page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()

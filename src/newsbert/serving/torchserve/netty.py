@@ -1,0 +1,69 @@
+"""Netty's native library, which sockets in the file system need, where it can be executed.
+
+By itself netty unpacks it into the temporary directory, which must then not be mounted `noexec`, as Docker's tmpfs is.
+"""
+
+import contextlib
+import os
+import platform
+import sys
+import zipfile
+from pathlib import Path
+
+from newsbert.core import config, private_files
+from newsbert.errors import ServingError
+
+_JAR = "model-server.jar"
+
+
+def directory(frontend: Path, work: Path) -> Path:
+    """Return a directory that holds the library and from which programs may be run.
+
+    Args:
+        frontend: TorchServe's directory of jars; an image has the library unpacked into `native` in it.
+        work: The server's own directory.
+
+    Raises:
+        ServingError: If there is no such directory.
+    """
+    name = _name()
+    if (frontend / "native" / name).is_file():
+        return frontend / "native"
+    for candidate in (work / "native", config.cache_dir() / "native"):
+        with contextlib.suppress(OSError):
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            private_files.make_directory(candidate)
+            if not os.statvfs(candidate).f_flag & os.ST_NOEXEC:
+                unpack(frontend, candidate)
+                return candidate
+    raise ServingError(
+        f"TorchServe needs a directory from which programs may be run, and {work} and {config.cache_dir()} are none",
+        "docker run --tmpfs /tmp:exec, or set NEWSBERT_CACHE_DIR to one",
+    )
+
+
+def unpack(frontend: Path, target: Path) -> None:
+    """Unpack the library of this machine's architecture.
+
+    Raises:
+        ServingError: If TorchServe has none for it.
+        OSError: If it cannot be written.
+    """
+    name = _name()
+    partial = target / f".{name}.{os.getpid()}"
+    try:
+        with zipfile.ZipFile(frontend / _JAR) as jar:
+            partial.write_bytes(jar.read(f"META-INF/native/{name}"))
+    except KeyError as error:
+        raise ServingError(f"TorchServe does not run on {platform.machine()}", "use an x86_64 machine") from error
+    partial.replace(target / name)
+
+
+def _name() -> str:
+    machine = {"aarch64": "aarch_64", "arm64": "aarch_64"}.get(platform.machine(), platform.machine())
+    return f"libnetty_transport_native_epoll_{machine}.so"
+
+
+if __name__ == "__main__":  # in an image's build: python -m newsbert.serving.torchserve.netty .../ts/frontend DIRECTORY
+    Path(sys.argv[2]).mkdir()
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]))

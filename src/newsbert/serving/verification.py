@@ -1,0 +1,79 @@
+"""Ask a served model its golden texts, and compare the answers with a contract that is known on this side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from newsbert.bundle import agreement
+from newsbert.bundle.bundle import Contract
+from newsbert.errors import ServingError
+from newsbert.inference.model import Prediction
+from newsbert.serving.client import Client
+
+
+def verify(client: Client, contract: Contract, runtime: str, model: str | None) -> str:
+    """Have a server answer the golden texts, alone and together, and return how well it did.
+
+    Args:
+        client: The server's.
+        contract: The model's, from where it is trusted.
+        runtime: What computes the answers.
+        model: What the server must call its model; not compared if not given.
+
+    Raises:
+        ModelError: If a label differs, or a probability by more than the contract's tolerance.
+        ServingError: If it does not answer, or another model does.
+    """
+    items = [golden.item for golden in contract.golden]
+    alone = []
+    for item in items:
+        alone += client.predict([item])
+        _check_name(client.name, model, client.url)  # before its answers are compared with another's
+    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, client.predict(items)))
+    return _describe(contract, runtime, largest)
+
+
+def collect(client: Client, contract: Contract) -> dict[str, Any]:
+    """Have a server answer the golden texts, for `compare` to read elsewhere.
+
+    Raises:
+        NewsbertError: If it does not answer.
+    """
+    items = [golden.item for golden in contract.golden]
+    alone = [client.predict([item])[0].to_dict() for item in items]
+    return {"model": client.name, "alone": alone, "together": [answer.to_dict() for answer in client.predict(items)]}
+
+
+def compare(document: Mapping[str, Any], contract: Contract, runtime: str, model: str, where: str) -> str:
+    """Compare what `collect` wrote elsewhere with a contract, and return how well it agrees.
+
+    Args:
+        document: What was written.
+        contract: The model's, from where it is trusted.
+        runtime: What computes the answers.
+        model: What the server must call its model.
+        where: Where that was, for errors.
+
+    Raises:
+        ModelError: If a label differs, or a probability by more than the contract's tolerance.
+        ServingError: If another model answered, or it is no such document.
+    """
+    try:
+        name = str(document["model"])
+        answers = [[Prediction.from_dict(answer) for answer in document[key]] for key in ("alone", "together")]
+        _check_name(name, model, where)
+        largest = max(agreement.check(contract, runtime, predictions) for predictions in answers)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(
+            f"the answers of {where} cannot be read", "build its image again, and deploy that"
+        ) from error
+    return _describe(contract, runtime, largest)
+
+
+def _check_name(name: str, model: str | None, where: str) -> None:
+    if model is not None and name != model:
+        raise ServingError(f"{name!r} answers on {where}, and not {model!r}", "is there another server?")
+
+
+def _describe(contract: Contract, runtime: str, largest: float) -> str:
+    allowed = agreement.tolerance(contract, runtime)
+    return f"{len(contract.golden)} golden texts, alone and together: at most {largest:.1e} off ({allowed:g} allowed)"

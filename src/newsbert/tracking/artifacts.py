@@ -1,0 +1,354 @@
+"""Finding the model that is meant, and having its bundle on this machine: where it is, or in the cache."""
+
+import contextlib
+import functools
+import hashlib
+import re
+import shlex
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newsbert.bundle.bundle import CONTRACT_FILE, LABELS_FILE, SIGNATURE_FILE, Bundle
+from newsbert.core import config, temporary
+from newsbert.core.identifiers import (
+    is_model_name,
+    parse_alias,
+    parse_digest,
+    parse_location,
+    parse_model_id,
+    parse_time,
+    parse_version,
+)
+from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
+from newsbert.tracking import flavor
+from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from newsbert.tracking.client import Tracker
+
+MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
+REVISION_TAG = "newsbert.revision"
+_BEGINNING = re.compile(r"[0-9a-f]{6,31}")
+"""Of a run's id, as `newsbert runs` shows it."""
+
+MAX_CONTRACT_BYTES, MAX_BUNDLE_BYTES = 16 * 2**20, 8 * 2**30
+"""What is fetched of a bundle at most: a server says only afterwards where a file ends."""
+
+_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model whose bundle is on this machine.
+
+    Attributes:
+        name: What to call it: `BertModel/2`, `run 0a1b…` if it has no version, or its directory's name.
+        path: Directory of the bundle.
+        run_id: The MLflow run that made it, where that is known.
+        revision: The git commit that was recorded with the run or the version, where one was.
+        version: Its version, such as `2`, if it was found as one.
+        model_name: The registered model that it is a version of.
+        model_id: The logged model that it is, on the tracking server.
+        choice: Which run was chosen and whose it is, where the reference left that open.
+    """
+
+    name: str
+    path: Path
+    run_id: str | None = None
+    revision: str | None = None
+    version: str | None = None
+    model_name: str | None = None
+    model_id: str | None = None
+    choice: str | None = None
+
+
+def locate(tracker: "Tracker", reference: str | None = None) -> Located:
+    """Find a model's bundle, fetching it into the cache if the artifacts are not on this machine.
+
+    Args:
+        tracker: The tracking server that knows it.
+        reference: `Name/2`, `Name@alias`, `Name` (its latest version), the same with `models:/` before it, a run
+            id, its beginning or `runs:/…`; nothing for the version that was registered last, or else the latest
+            finished run.
+
+    Raises:
+        NotFoundError: If there is no such model, version, alias or run.
+        TrackingError: If its artifacts cannot be had.
+    """
+    if reference is None:
+        newest = max(tracker.versions(), key=lambda version: int(version.creation_timestamp), default=None)
+        if newest is None:
+            latest = find_run(tracker, None)
+            return replace(fetch_run(tracker, latest), choice=describe_run(latest))
+        reference = f"{newest.name}/{newest.version}"
+    is_run = reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference)
+    if is_run or (_BEGINNING.fullmatch(reference) and not tracker.versions(reference)):
+        return fetch_run(tracker, find_run(tracker, reference))
+    version = find_version(tracker, reference)
+    number, run_id = parse_version(version.version, f"the version of {version.name}"), version.run_id or None
+    name = f"{version.name}/{number}"
+    logged = model_id(version)
+    read = functools.partial(Bundle.read, name=name, run_id=run_id)
+    path = _fetch(tracker, name, logged, version.source, version.tags.get(DIGEST_TAG), read)
+    revision = version.tags.get(REVISION_TAG)
+    if not revision and run_id:
+        run = tracker.get_run(run_id)  # it may be on another server
+        revision = run.data.tags.get(MLFLOW_GIT_COMMIT) if run else None
+    return Located(name, path, run_id, revision, number, version.name, logged)
+
+
+def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
+    """Find a version in the registry; see `locate`.
+
+    Raises:
+        UsageError: If the reference names none.
+        NotFoundError: If there is no such model, version or alias.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or not is_model_name(match["name"]):
+        raise UsageError(
+            f"{reference!r:.300} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory"
+        )
+    name, version, alias = match["name"], match["version"], match["alias"]
+    known = tracker.versions(name)
+    if not known:
+        names = sorted({each.name for each in tracker.versions()})
+        raise NotFoundError(
+            f"there is no registered model {name!r} on {tracker.where}",
+            f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {shlex.quote(name)}",
+        )
+    if alias is not None:
+        found = tracker.aliased(name, parse_alias(alias))
+        if found is None:
+            raise NotFoundError(
+                f"{name!r} has no alias {alias!r}",
+                f"newsbert register --model-name {shlex.quote(name)} --alias {shlex.quote(alias)}",
+            )
+        return found
+    latest = max(known, key=lambda each: int(each.version))
+    if version is None:
+        return latest
+    found = next((each for each in known if str(each.version) == version.lstrip("0")), None)
+    if found is None:
+        raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest.version}")
+    return found
+
+
+def find_run(tracker: "Tracker", source: str | None) -> "Run":
+    """Find the run that is meant, which must hold a newsbert model.
+
+    Args:
+        tracker: The tracking server that knows it.
+        source: A run id or its beginning, a `runs:/…` URI, or nothing for the latest finished run.
+
+    Raises:
+        UsageError: If it names none, or several.
+        NotFoundError: If there is no such run.
+        TrackingError: If it holds no newsbert model.
+    """
+    if source is None:
+        run = tracker.latest_run()
+        if run is None:
+            raise NotFoundError(
+                f"there is no finished training run in the experiment {tracker.settings.experiment!r} "
+                f"on {tracker.where}",
+                "newsbert train",
+            )
+        return run
+    if _BEGINNING.fullmatch(source):
+        source = _whole_id(tracker, source)
+    match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
+    if match is None:
+        raise UsageError(f"{source!r} is no run", "give one of: newsbert runs; or runs:/RUN_ID/model")
+    run = tracker.get_run(match["run"])
+    if run is None:
+        raise NotFoundError(
+            f"there is no run {match['run']!r} on {tracker.where}",
+            "give another run, or none for the latest finished one",
+        )
+    if MODEL_ID_TAG not in run.data.tags or match["path"] not in {None, "", "model"}:
+        raise TrackingError(
+            f"run {match['run']} is no newsbert model: its {match['path'] or 'model'!r} has no {CONTRACT_FILE} "
+            f"(the run's status is {run.info.status})",
+            "register a run that `newsbert train` finished",
+        )
+    parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {match['run']}")
+    return run
+
+
+def describe_run(run: "Run") -> str:
+    """Return whose run it is, its id and when it ended, for a choice that the user left open."""
+    user = run.data.tags.get("mlflow.user") or "somebody unknown"
+    ended = parse_time(run.info.end_time or run.info.start_time or 0).astimezone()
+    return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
+
+
+def _whole_id(tracker: "Tracker", beginning: str) -> str:
+    """The id of the run of our experiment that begins so.
+
+    Raises:
+        NotFoundError: If there is none.
+        UsageError: If there are several.
+    """
+    found: list[str] = [run.info.run_id for run in tracker.runs(f"attributes.run_id LIKE '{beginning}%'", 3)]
+    if not found:
+        where = f"the experiment {tracker.settings.experiment!r} on {tracker.where}"
+        raise NotFoundError(f"there is no run {beginning!r} in {where}", "newsbert runs")
+    if len(found) > 1:
+        raise UsageError(f"several runs begin with {beginning!r}: {', '.join(found)}", "give more of its id")
+    return found[0]
+
+
+def fetch_run(tracker: "Tracker", run: "Run", *, check_signature: bool = True) -> Located:
+    """Have the bundle of a run that `find_run` found on this machine.
+
+    Args:
+        tracker: The tracking server that knows it.
+        run: The run.
+        check_signature: Whether one of `trusted_keys` must have signed it, where they are set.
+
+    Raises:
+        TrackingError: If its artifacts cannot be had.
+    """
+    logged = parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {run.info.run_id}")
+    name = f"run {run.info.run_id}"
+    recorded = run.data.tags.get(DIGEST_TAG)
+    signed = functools.partial(Bundle.read, name=name, run_id=run.info.run_id)
+    path = _fetch(tracker, name, logged, None, recorded, signed if check_signature else Bundle.read_unsigned)
+    return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
+
+
+def model_id(version: "ModelVersion") -> str | None:
+    """Return the logged model behind a version; some stores have it in the source only.
+
+    Raises:
+        TrackingError: If what stands there is none.
+    """
+    match = re.fullmatch(r"models:/(m-[^/]*)/?", version.source or "")
+    text = version.model_id or (match[1] if match else None)
+    return parse_model_id(text, f"the logged model of {version.name}/{version.version}") if text else None
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
+        return None
+    return Path(urllib.parse.unquote(parts.path))
+
+
+def _fetch(
+    tracker: "Tracker",
+    name: str,
+    logged: str | None,
+    source: str | None,
+    digest: str | None,
+    read: Callable[[Path], Bundle],
+) -> Path:
+    """Return the verified bundle of a logged model, from where it is or through the cache.
+
+    Args:
+        tracker: The tracking server that knows it.
+        name: What to call it in errors.
+        logged: The logged model.
+        source: Where its files are, if it is none.
+        digest: The bundle's digest that was recorded with the version or the run, if one was.
+        read: Reads a bundle, and checks who signed it if that is to be.
+
+    Raises:
+        ModelError: If it is not what was recorded.
+        TrackingError: If there are no files, or not a bundle's.
+    """
+    digests = [digest] if digest else []
+    location = source or ""
+    if logged:
+        model = tracker.logged_model(logged)
+        location = model.artifact_location
+        if DIGEST_TAG in model.tags:
+            digests.append(model.tags[DIGEST_TAG])
+    server = tracker.settings.registry_uri or tracker.settings.tracking_uri
+    location = parse_location(location, tracker.settings.tracking_uri, f"the artifact location of {name}")
+    recorded = {parse_digest(text, f"the digest of {name}") for text in digests}
+    read_recorded = functools.partial(_read, name=name, recorded=recorded, read=read)
+    local = local_path(location)
+    if local is not None and local.is_dir():
+        return _verify(read_recorded(local / flavor.BUNDLE_SUBPATH))
+    # A digest: nothing that a server says becomes a part of a path.
+    key = hashlib.sha256(f"{server}\n{location}".encode("utf-8", "surrogatepass")).hexdigest()
+    cached = config.cache_dir() / "models" / key
+    if cached.is_dir():
+        try:
+            return _verify(read_recorded(cached))
+        except ModelError:
+            pass  # whatever happened to it there, it is fetched again
+    _download(tracker, f"{location.rstrip('/')}/{flavor.BUNDLE_SUBPATH}", cached, name, read_recorded)
+    return cached
+
+
+def _download(tracker: "Tracker", location: str, cached: Path, name: str, read: Callable[[Path], Bundle]) -> None:
+    """Fetch a bundle into the cache, where it gets its place once it is verified.
+
+    Its contract comes first, and names the other files: of what else the server lists only a signature is looked at.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(temporary.directory(cached.parent))
+        except OSError as error:
+            raise TrackingError(
+                f"the cache {cached.parent} cannot be written to: {error.strerror or error}", "set NEWSBERT_CACHE_DIR"
+            ) from error
+        fetched = partial / "bundle"
+        fetched.mkdir()
+        with tracker.errors(f"the files of {name} cannot be fetched", location):
+            tracker.download_files(location, [CONTRACT_FILE, LABELS_FILE], fetched, MAX_CONTRACT_BYTES)
+            if tracker.has_file(location, SIGNATURE_FILE):
+                tracker.download_files(location, [SIGNATURE_FILE], fetched, MAX_CONTRACT_BYTES)
+        bundle = read(fetched)
+        with tracker.errors(f"the files of {name} cannot be fetched", location):
+            others = sorted(set(bundle.contract.files) - {LABELS_FILE})
+            tracker.download_files(location, others, fetched, MAX_BUNDLE_BYTES)
+        _verify(read(fetched))
+        with tracker.errors(f"the files of {name} cannot be cached"):
+            if cached.is_dir():
+                cached.rename(partial / "replaced")
+            try:
+                fetched.rename(cached)
+            except OSError:
+                if not cached.is_dir():  # another process was quicker
+                    raise
+
+
+def _read(directory: Path, name: str, recorded: set[str], read: Callable[[Path], Bundle]) -> Bundle:
+    """Read a bundle's contract, which must be the recorded one.
+
+    Raises:
+        TrackingError: If it is no bundle.
+        ModelError: If its digest is another, or it is not signed by a trusted key and has to be.
+    """
+    if not (directory / CONTRACT_FILE).is_file():
+        raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
+    bundle = read(directory)
+    for digest in recorded - {bundle.digest}:
+        raise ModelError(
+            f"{name} was altered after it was registered: its digest is {bundle.digest[:12]}… and the registry says "
+            f"{digest[:12]}…",
+            "train and register it again, or put back what was trained",
+        )
+    return bundle
+
+
+def _verify(bundle: Bundle) -> Path:
+    """Check all of a bundle's files, and return its directory.
+
+    Raises:
+        ModelError: If a file is missing, altered or added.
+    """
+    bundle.verify()
+    return bundle.path

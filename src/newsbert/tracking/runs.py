@@ -1,0 +1,224 @@
+"""What a run, of training or evaluation, logs to MLflow."""
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import temporary, uris
+from newsbert.core.uris import mask_credentials
+from newsbert.errors import first_line
+from newsbert.evaluation.metrics import Scores
+from newsbert.tracking import flavor
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.data.dataset import Dataset
+
+MODEL_ID_TAG = "newsbert.model_id"
+DIGEST_TAG = "newsbert.bundle_digest"
+DATA_DIGEST_TAG = "newsbert.data_digest"
+"""Training sets it before anything else: a run that has it is a training, whatever became of it."""
+STOPPED_EARLY_TAG = "newsbert.stopped_early"
+
+_NOTE_TAG = "mlflow.note.content"
+"""What MLflow's pages show as a run's description."""
+
+_PAUSES_S = (1, 2, 5, 10, 30)
+_MOST_METRICS = 1000
+"""What MLflow takes at once."""
+
+
+class RunLog:
+    """An active run.
+
+    Metrics are delivered by a thread of their own: training neither waits for the server nor ends with it.
+
+    Args:
+        run_id: Its id.
+        client: MLflow's.
+        errors: A context that turns MLflow's errors into ours.
+        pending: What `flush` returned in another process.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        client: "MlflowClient",
+        errors: Callable[..., AbstractContextManager[None]],
+        pending: Sequence[Sequence[Any]] = (),
+    ) -> None:
+        from mlflow.entities import Metric
+
+        self.run_id = run_id
+        self._client = client
+        self._errors = errors
+        self._pending: list[Metric] = [Metric(*each) for each in pending]
+        self._changed = threading.Condition()
+        self._hurry = threading.Event()
+        self._trouble: str | None = None
+        self._told = False
+        self._ended = False
+        self._logged: dict[str, int] = {}
+        self._thread = threading.Thread(target=self._deliver, daemon=True)
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Leave out what the run has already of the metrics that come."""
+        with self._errors():
+            for key in self._client.get_run(self.run_id).data.metrics:
+                history = self._client.get_metric_history(self.run_id, key)
+                self._logged[key] = max((each.step for each in history), default=0)
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log the resolved configuration, but for what the run has of it."""
+        import mlflow
+
+        with self._errors():
+            # `mlflow run` logs what was typed: MLflow takes 2e-05 for another value than 2e-5, and refuses it.
+            logged = self._client.get_run(self.run_id).data.params
+            new = {key: value for key, value in params.items() if key not in logged}
+            mlflow.log_params({key: mask_credentials(str(value))[:6000] for key, value in new.items()})
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers, at a step or for the whole run: sooner or later, if the server is there again by `flush`."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._changed:
+            self._pending += [
+                Metric(key, value, now, step) for key, value in metrics.items() if step > self._logged.get(key, -1)
+            ]
+            self._changed.notify()
+
+    def evaluation(self, metrics: Mapping[str, float], model_id: str | None, dataset: "Dataset") -> None:
+        """Log numbers at once.
+
+        Args:
+            metrics: By name.
+            model_id: The logged model whose they are.
+            dataset: What `dataset` returned, of the rows that they are of.
+        """
+        import mlflow
+
+        with self._errors():
+            mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset)
+
+    def news(self) -> str | None:
+        """What the user should know of the delivery that was not told before."""
+        trouble = self._trouble
+        if (trouble is not None) == self._told:
+            return None
+        self._told = trouble is not None
+        if trouble is None:
+            return "the tracking server answers again"
+        reason = uris.mask_credentials(first_line(Exception(trouble)))
+        return f"the tracking server does not answer: {reason}. Training goes on; its metrics are kept until it does"
+
+    def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:
+        """Have all metrics delivered, in at most so long; return those that are not: key, value, time and step."""
+        deadline = time.monotonic() + timeout_s
+        self._hurry.set()
+        while self._pending and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return [[each.key, each.value, each.timestamp, each.step] for each in list(self._pending)]
+
+    def end(self) -> None:
+        """Deliver nothing more."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._hurry.set()
+
+    def _deliver(self) -> None:
+        failures = 0
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pending or self._ended)
+                batch = self._pending[:_MOST_METRICS]
+            if self._ended:
+                return
+            try:
+                self._client.log_batch(self.run_id, metrics=batch)
+            except Exception as error:  # whatever it is, it is told, and tried again
+                self._trouble = str(error)
+                self._hurry.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                self._hurry.clear()
+                failures += 1
+                continue
+            failures, self._trouble = 0, None
+            with self._changed:
+                del self._pending[: len(batch)]
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        import mlflow
+
+        with self._errors():
+            mlflow.set_tags(dict(tags))
+
+    def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> "list[Dataset]":
+        """Log the data set and return what was logged, for every split: its name, where it came from, its digest."""
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        path = Path(name).expanduser()
+        source: Any = CodeDatasetSource({"newsbert.data": name})
+        if path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                resolved = mlflow.data.dataset_source_registry.resolve_dataset_source(str(path.resolve()))
+            source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
+        logged: list[Dataset] = []
+        for split, count in rows.items():
+            # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
+            entry = MetaDataset(  # type: ignore[abstract]
+                source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32]
+            )
+            with self._errors():
+                mlflow.log_input(entry, context=split)
+            logged.append(entry)
+        return logged
+
+    def report(self, scores: Scores) -> None:
+        """Log the scores of each class."""
+        import mlflow
+
+        with self._errors():
+            mlflow.log_text(scores.report(), "classification_report.json")
+
+    def artifacts(self, files: Sequence[Path]) -> None:
+        """Log files at the top of the run's artifacts."""
+        import mlflow
+
+        with self._errors():
+            for file in files:
+                mlflow.log_artifact(str(file))
+
+    def bundle(self, bundle: Bundle) -> None:
+        """Log a bundle as a model in both flavors, and mark the run as a newsbert model's."""
+        from mlflow.models import Model
+        from transformers import AutoModelForSequenceClassification
+
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(bundle.path), use_safetensors=True, trust_remote_code=False
+        ).eval()
+        with self._errors("the model cannot be logged"), temporary.for_libraries():
+            info = Model.log(
+                artifact_path=None,
+                name="model",
+                flavor=flavor,
+                bundle=bundle,
+                model=model,
+                model_type="text-classification",
+                params={"max_length": str(bundle.contract.max_length)},
+                tags={DIGEST_TAG: bundle.digest},
+            )
+        found = {MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest}
+        self.tags({**found, _NOTE_TAG: bundle.contract.description})

@@ -1,0 +1,1 @@
+"""MLflow's tracking server for a team: its process, database, artifact store, accounts and backups."""

@@ -1,0 +1,199 @@
+"""The accounts of a tracking server that asks for a name and a password."""
+
+import contextlib
+import secrets
+import shlex
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from newsbert.core import config, temporary
+from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
+from newsbert.tracking.server import database
+from newsbert.tracking.server.state import Home
+
+if TYPE_CHECKING:
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+ADMIN = "admin"
+PERMISSIONS = {"none": "NO_PERMISSIONS", "read": "READ", "edit": "EDIT", "manage": "MANAGE"}
+"""MLflow's names of permissions; every one includes those before it."""
+
+_PASSWORD_BYTES = 18
+_LONGEST_NAME = 255
+_EXPERIMENT, _MODEL = "experiment", "registered_model"
+
+
+def configure(home: Home, url: str, default_permission: str) -> None:
+    """Write MLflow's settings of accounts, which are kept in the server's own database.
+
+    Whoever has an account may make experiments and models, and has all permissions for these.
+
+    Args:
+        home: The server's directory.
+        url: Its database.
+        default_permission: What an account may do with what others have made: one of `PERMISSIONS`.
+    """
+    lines = (
+        "[mlflow]",
+        f"default_permission = {PERMISSIONS[default_permission]}",
+        f"database_uri = {url.replace('%', '%%')}",
+        f"admin_username = {ADMIN}",
+        "authorization_function = newsbert.tracking.server.authentication:authenticate",
+    )
+    home.write(home.auth_config, "\n".join([*lines, ""]))
+
+
+def make_admin(home: Home, url: str) -> str | None:
+    """Make the first account where there is none.
+
+    Returns:
+        Its password, which is kept nowhere; nothing if there was an account.
+    """
+    with database.errors(url):
+        store = _store(home, url)
+        return None if store.has_user(ADMIN) else _make(store, ADMIN, admin=True)
+
+
+def renew(home: Home, name: str, *, admin: bool) -> tuple[str, bool]:
+    """Make an account, or give the one that there is a new password.
+
+    Returns:
+        The password, which is kept nowhere, and whether the account is new.
+
+    Raises:
+        UsageError: If there cannot be an account of that name.
+        TrackingError: If there is no server with accounts, or its database cannot be used.
+    """
+    if not name.strip() or ":" in name or len(name) > _LONGEST_NAME or not name.isprintable():
+        raise UsageError(f"{name!r} cannot be the name of an account", "use letters, digits, - and _")
+    with _opened(home) as (store, _):
+        if not store.has_user(name):
+            return _make(store, name, admin=admin), True
+        password = secrets.token_urlsafe(_PASSWORD_BYTES)
+        store.update_user(name, password=password, is_admin=True if admin else None)
+        return password, False
+
+
+def grant(home: Home, name: str, *, experiment: str | None, model: str | None, permission: str) -> None:
+    """Let an account do more with an experiment, a registered model or both than with others.
+
+    Args:
+        home: The server's directory.
+        name: The account.
+        experiment: An experiment's name, `*` for all.
+        model: A registered model's name, `*` for all.
+        permission: One of `PERMISSIONS` but `none`; it replaces one that was granted before.
+
+    Raises:
+        UsageError: If there is no such permission, or neither experiment nor model.
+        NotFoundError: If there is no such account, experiment or model.
+        TrackingError: If there is no server with accounts, or its database cannot be used.
+    """
+    grantable = [word for word in PERMISSIONS if word != "none"]  # a grant adds to the default permission
+    if permission not in grantable:
+        raise UsageError(f"{permission!r} cannot be granted", f"give one of {', '.join(grantable)}")
+    with _opened(home) as (store, url):
+        for kind, key in _resources(store, url, name, experiment, model):
+            store.grant_user_permission(name, kind, key, PERMISSIONS[permission])
+
+
+def revoke(home: Home, name: str, *, experiment: str | None, model: str | None) -> None:
+    """Take a grant back: the account may do what it may with all others.
+
+    Args:
+        home: The server's directory.
+        name: The account.
+        experiment: An experiment's name, `*` for all.
+        model: A registered model's name, `*` for all.
+
+    Raises:
+        UsageError: If there is neither experiment nor model.
+        NotFoundError: If there is no such account, experiment, model or grant.
+        TrackingError: If there is no server with accounts, or its database cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _opened(home) as (store, url):
+        for kind, key in _resources(store, url, name, experiment, model):
+            try:
+                store.revoke_user_resource_permission(name, kind, key)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                resource = experiment if kind == _EXPERIMENT else model
+                raise NotFoundError(
+                    f"{name} has no grant for {kind.replace('_', ' ')} {resource!r}", "newsbert tracking grant --help"
+                ) from error
+
+
+def _resources(
+    store: "SqlAlchemyStore", url: str, name: str, experiment: str | None, model: str | None
+) -> list[tuple[str, str]]:
+    """MLflow's kind and key of what a grant is for; experiments go by their ids.
+
+    Raises:
+        UsageError: If there is neither experiment nor model.
+        NotFoundError: If there is no such account, experiment or model.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    if experiment is None and model is None:
+        raise UsageError("a grant needs an experiment, a model or both", "give --experiment NAME or --model NAME")
+    if not store.has_user(name):
+        raise NotFoundError(f"there is no account {name!r}", f"newsbert tracking user {shlex.quote(name)}")
+    found: list[tuple[str, str]] = []
+    if experiment is not None:
+        key = "*"
+        if experiment != "*":
+            with temporary.directory() as unused:  # MLflow makes a directory for artifacts
+                known = Tracking(url, str(unused)).get_experiment_by_name(experiment)
+            if known is None:
+                raise NotFoundError(f"there is no experiment {experiment!r}", "its first run makes it: newsbert train")
+            key = known.experiment_id
+        found.append((_EXPERIMENT, key))
+    if model is not None:
+        if model != "*":
+            try:
+                Registry(url).get_registered_model(model)
+            except MlflowException as error:
+                raise NotFoundError(f"there is no registered model {model!r}", "newsbert register makes it") from error
+        found.append((_MODEL, model))
+    return found
+
+
+@contextlib.contextmanager
+def _opened(home: Home) -> "Iterator[tuple[SqlAlchemyStore, str]]":
+    """Open a server's accounts, and tell its database.
+
+    Raises:
+        TrackingError: If there is no server with accounts, or its database cannot be used.
+    """
+    url = home.kept().database
+    if not home.auth_config.exists():
+        raise TrackingError(
+            f"the tracking server in {home.path} has no accounts", f"newsbert tracking up --auth{home.option}"
+        )
+    with database.errors(url):
+        yield _store(home, url), url
+
+
+def _make(store: "SqlAlchemyStore", name: str, *, admin: bool) -> str:
+    password = secrets.token_urlsafe(_PASSWORD_BYTES)
+    store.create_user(name, password, is_admin=admin)
+    return password
+
+
+def _store(home: Home, url: str) -> "SqlAlchemyStore":
+    config.point_mlflow_at_accounts(home.auth_config, home.secret_key())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's, of its own workings
+            from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+    except ImportError as error:
+        raise MissingExtraError("flask_wtf", "tracking") from error
+    store = SqlAlchemyStore()
+    store.init_db(url)
+    return store

@@ -1,0 +1,381 @@
+"""MLflow's server as a process of ours: started, waited for, stopped."""
+
+import contextlib
+import ctypes
+import ipaddress
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from newsbert.core import bounded_log, config, loopback, processes, uris
+from newsbert.core.settings import TrackingServerSettings
+from newsbert.errors import NewsbertError, TrackingError, UsageError
+from newsbert.serving.torchserve.endpoints import hold
+from newsbert.tracking import sqlite
+from newsbert.tracking.server import accounts, artifacts, database
+from newsbert.tracking.server.state import Home, Kept, Noted, private_umask
+
+START_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 30
+_PR_SET_PDEATHSIG = 1
+_ALL = "0.0.0.0"  # noqa: S104
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server is to be.
+
+    Attributes:
+        home: Its directory.
+        database: The URL of its database.
+        artifacts: Where its artifacts are.
+        host: The address it listens on.
+        port: The port.
+        auth: Whether it asks for a name and a password.
+        allowed_hosts: The names that it answers to.
+        default_permission: What an account may do with what others have made.
+        workers: Its processes.
+    """
+
+    home: Home
+    database: str
+    artifacts: str
+    host: str
+    port: int
+    auth: bool
+    allowed_hosts: list[str]
+    default_permission: str
+    workers: int
+
+    @property
+    def url(self) -> str:
+        """The base URL to reach it by from this machine."""
+        return f"http://{'127.0.0.1' if self.host == _ALL else self.host}:{self.port}"
+
+
+@contextlib.contextmanager
+def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
+    """Resolve what depends on this machine, and hold the port for the block.
+
+    Raises:
+        UsageError: If a setting cannot be, or the server would be open to everybody.
+        TrackingError: If a server runs in this directory, or the port cannot be had.
+    """
+    home, kept = places(settings)
+    if home.path.is_dir():
+        with home.locked():  # which says so if a server runs here, as its port would not
+            pass
+    exposed = not _is_loopback(settings.host)
+    with _port(settings) as port:
+        yield Plan(
+            home,
+            kept.database,
+            kept.artifacts,
+            settings.host,
+            port,
+            exposed if settings.auth is None else settings.auth,
+            [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
+            settings.default_permission,
+            settings.workers,
+        )
+
+
+def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
+    """A server's directory, and where its data are: as is said, else as they were before, else in the directory.
+
+    Raises:
+        UsageError: If they cannot be there.
+    """
+    home = Home(settings.directory)
+    before = home.kept_before() or Kept(home.database, home.artifacts)
+    url = settings.backend_store or before.database
+    located = artifacts.located(settings.artifacts or before.artifacts)
+    file = sqlite.path_of(url)
+    for path in (str(home.path), *([str(file)] if file is not None else []), *([] if "://" in located else [located])):
+        if re.search("[%?#]", path):  # some of MLflow reads it as a URL, some does not: files would be in two places
+            raise UsageError(f"{path!r} cannot hold a tracking server's data: it has one of % ? # in it", "rename it")
+    if file is not None:  # from wherever the server is started the next time
+        url = uris.sqlite_uri(file.expanduser().absolute())
+    database.parse(url)
+    return home, Kept(url, located)
+
+
+def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
+    """See to database, artifacts and accounts.
+
+    Returns:
+        The password of the account `admin`, where that was made now; it is kept nowhere.
+
+    Raises:
+        TrackingError: If one of them cannot be used.
+    """
+    wanted.home.make()
+    with wanted.home.locked():
+        _quiet()
+        with private_umask():
+            database.prepare(wanted.database, on_log)
+        artifacts.check(wanted.artifacts)
+        wanted.home.keep(Kept(wanted.database, wanted.artifacts))
+        if not wanted.auth:
+            return None
+        accounts.configure(wanted.home, wanted.database, wanted.default_permission)
+        return accounts.make_admin(wanted.home, wanted.database)
+
+
+def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]) -> None:
+    """Run the server until `stop` is set.
+
+    Args:
+        wanted: What was prepared.
+        stop: Set to stop it.
+        on_ready: Called when it answers.
+
+    Raises:
+        TrackingError: If it does not start, or ends by itself.
+    """
+    home = wanted.home
+    with home.locked(), _process(wanted) as process:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _answers(wanted.url):
+            if stop.wait(0.1):
+                return
+            _check(process, home)
+            if time.monotonic() > deadline:
+                raise TrackingError(f"no answer on {wanted.url} after {START_TIMEOUT_S} s", f"see {home.log}")
+        noted = _noted(wanted)
+        home.note(noted)
+        try:
+            on_ready(noted)
+            while not stop.wait(0.5):
+                _check(process, home)
+                bounded_log.trim(home.log)
+        finally:
+            home.forget()
+
+
+def start_detached(wanted: Plan) -> Noted:
+    """Run the server in the background.
+
+    Raises:
+        NewsbertError: If it does not start; the error is its own.
+    """
+    home = wanted.home
+    arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", wanted.artifacts]
+    arguments += [
+        "--default-permission",
+        wanted.default_permission,
+        "--host",
+        wanted.host,
+        "--port",
+        str(wanted.port),
+        "--workers",
+        str(wanted.workers),
+    ]
+    arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
+
+    def noted(pid: int) -> Noted | None:
+        found = home.noted()
+        return found if found is not None and found.pid == pid else None
+
+    try:
+        return processes.start(
+            arguments, home.path / "up.log", noted, START_TIMEOUT_S + 10, MLFLOW_BACKEND_STORE_URI=wanted.database
+        )
+    except OSError as error:
+        raise TrackingError(f"{home.path} cannot be written: {error.strerror}", "make room: df -h .") from error
+
+
+def status(home: Home) -> Noted:
+    """The server of a directory, which answers.
+
+    Raises:
+        TrackingError: If none runs there, or it does not answer.
+    """
+    found = home.noted()
+    if found is None:
+        raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
+    if not _answers(found.url):
+        raise TrackingError(f"the tracking server {found.url} runs but does not answer", f"see {home.log}")
+    return found
+
+
+def down(home: Home) -> Noted:
+    """Stop the server of a directory.
+
+    Raises:
+        TrackingError: If none runs there, or it does not stop.
+    """
+    found = home.noted()
+    if found is None:
+        raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
+    processes.stop(found.pid, lambda: processes.started(found.pid) == found.started, STOP_TIMEOUT_S)
+    return found
+
+
+def _quiet() -> None:
+    """Have MLflow's errors reach the user as ours, and the rest not at all."""
+    config.quiet_mlflow()
+    import mlflow  # noqa: F401 - it sets up its own logging
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _noted(wanted: Plan) -> Noted:
+    pid = os.getpid()
+    return Noted(
+        pid,
+        processes.started(pid) or 0,
+        wanted.url,
+        wanted.host,
+        database.shown(wanted.database),
+        wanted.artifacts,
+        wanted.auth,
+        list(dict.fromkeys(wanted.allowed_hosts)),
+        metadata.version("mlflow"),
+    )
+
+
+@contextlib.contextmanager
+def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", wanted.host, "--port", str(wanted.port)]
+    command += ["--workers", str(wanted.workers), *(["--app-name", "basic-auth"] if wanted.auth else [])]
+    # On a busy machine a worker's imports take longer than the 5 s after which uvicorn kills one that does not answer.
+    command += ["--uvicorn-opts", f"--timeout-worker-healthcheck {START_TIMEOUT_S}"]
+    given = {
+        # In the environment, since anybody on this machine may read a command line.
+        "MLFLOW_BACKEND_STORE_URI": wanted.database,
+        "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
+        "MLFLOW_SERVE_ARTIFACTS": "true",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_with_ports(wanted.allowed_hosts)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            [*_origins(wanted.allowed_hosts, wanted.port), *config.further_origins()]
+        ),
+        # Its own runner of jobs is for language models; it takes a process and memory. So is its gateway, which calls
+        # addresses that an account chooses.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
+        "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+        # A route of MLflow's that nobody has thought of is closed to accounts, also where its default changes.
+        "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+        "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    if wanted.auth:
+        given["MLFLOW_AUTH_CONFIG_PATH"] = str(wanted.home.auth_config)
+        given["MLFLOW_FLASK_SERVER_SECRET_KEY"] = wanted.home.secret_key()
+    log = wanted.home.log
+    with contextlib.suppress(FileNotFoundError):
+        log.replace(log.with_name("server.log.1"))
+    with wanted.home.private(log) as stream:
+        process = subprocess.Popen(
+            command,
+            env=config.child_environment(**given),
+            cwd=wanted.home.path,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            umask=0o077,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call and nothing else
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)  # it lets its workers finish what they were asked
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S - 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _end_with_parent() -> None:
+    """In the child: have the kernel end it when we are killed and cannot (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _check(process: "subprocess.Popen[bytes]", home: Home) -> None:
+    code = process.poll()
+    if code is not None:
+        raise TrackingError(f"MLflow's server ended (exit code {code}): {_reason(home)}", f"see {home.log}")
+
+
+def _reason(home: Home) -> str:
+    """What looks most like a reason of what it logged."""
+    try:
+        lines = [line.strip() for line in home.log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    telling = [line for line in lines if "rror" in line]
+    return (telling or [line for line in lines if line] or ["it logged nothing"])[-1]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with loopback.urlopen(f"{url}/health", timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def _port(settings: TrackingServerSettings) -> Iterator[int]:
+    try:
+        held = hold(settings.host, settings.port)
+    except UsageError:
+        raise
+    except NewsbertError as error:
+        raise TrackingError(error.message, "newsbert tracking up --port 0 takes a free port") from error
+    with held:
+        yield int(held.getsockname()[1])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _own_names(exposed: bool) -> list[str]:
+    """The names that a server on this machine is called by: on loopback, and from elsewhere where it is exposed."""
+    names = ["localhost", "127.0.0.1"]
+    if exposed:
+        import psutil
+
+        found = [
+            each.address
+            for all_of in psutil.net_if_addrs().values()
+            for each in all_of
+            if each.family == socket.AF_INET
+        ]
+        names += [socket.gethostname(), socket.getfqdn(), *found]
+    return list(dict.fromkeys(names))
+
+
+def _origins(hosts: list[str], port: int) -> list[str]:
+    """Where its own pages say that they come from: MLflow takes what a page posts from these alone.
+
+    A proxy before it speaks TLS on the port of that. Where any name will do, any page would: that is not said here.
+    """
+    named = {
+        form: None for host in hosts if host != "*" for form in ((host,) if ":" in host else (host, f"{host}:{port}"))
+    }
+    return [f"{scheme}://{each}" for each in named for scheme in ("http", "https")]
+
+
+def _with_ports(hosts: list[str]) -> list[str]:
+    """Names with any port, as MLflow compares them with what a request calls it."""
+    return [form for host in dict.fromkeys(hosts) for form in ((host,) if ":" in host else (host, f"{host}:*"))]

@@ -1,1 +1,0 @@
-"""A tracking server: MLflow's own, with its database, its artifacts and its accounts."""

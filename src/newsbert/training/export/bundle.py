@@ -1,0 +1,228 @@
+"""From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
+
+import csv
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from transformers import PreTrainedModel
+
+import newsbert
+from newsbert.bundle import bundle, row_sketch, shared_weights
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.golden import GOLDEN_ITEMS
+from newsbert.core import cpu
+from newsbert.core.events import Event, Note, Phase
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import Dataset
+from newsbert.data.text import CLEANING_RULES, prepare
+from newsbert.evaluation import plots, review
+from newsbert.evaluation.metrics import FloatArray, Scores, calibration_error, reliability, score, softmax
+from newsbert.evaluation.review import Curve, Threshold
+from newsbert.images import requirements
+from newsbert.inference.runtime import Runtime, load_runtime
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training import label_issues
+from newsbert.training.base_model import BaseModel
+from newsbert.training.export import bert, model_card, onnx, parity, quantization
+from newsbert.training.export.parity import Reference
+from newsbert.training.fine_tuning import Trained
+from newsbert.training.label_issues import Disputed
+
+_OUTCOME = ("review_share", "kept_accuracy")
+_LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
+
+_WINDOW_ROWS = 8192
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tested:
+    """How the graph that ships did on the test rows, and how fast it was.
+
+    Attributes:
+        scores: On the test rows.
+        texts_per_second: How fast it answered them.
+        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
+        mistakes: Test rows that it labels otherwise than they are, the surest first.
+    """
+
+    scores: Scores
+    texts_per_second: float
+    review: list[Threshold]
+    mistakes: list[Disputed]
+
+
+def write(
+    part: Path,
+    trained: Trained,
+    tokenizer: SequenceTokenizer,
+    rows: Dataset,
+    base: BaseModel,
+    baseline: Scores,
+    settings: TrainSettings,
+    on_event: Callable[[Event], None],
+) -> tuple[Tested, Bundle]:
+    """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
+
+    Args:
+        part: The bundle's directory, which holds the tokenizer.
+        trained: The model.
+        tokenizer: From `training.prepare_tokenizer`.
+        rows: What it was trained on, and is tested on.
+        base: The encoder that it was made of.
+        baseline: What the baseline scored on the test rows, for the card.
+        settings: For the threshold below which a person has to see an answer.
+        on_event: Called with what happens.
+
+    Raises:
+        ModelError: If a graph does not answer as the model does.
+    """
+    trained.model.save_pretrained(str(part))
+    graphs, reference = _write_graphs(part, trained.model, tokenizer, rows, on_event)
+    contract: dict[str, Any] = {
+        "newsbert_version": newsbert.__version__,
+        "labels": list(rows.label_names),
+        "max_length": tokenizer.max_length,
+        "pad_id": tokenizer.pad_id,
+        "cleaning": list(CLEANING_RULES),
+        "temperature": reference.temperature,
+        "base_model": {"name": base.name, "sha256": base.sha256},
+        "data": {
+            # A file's name without its path: the bundle goes where the path means nothing to anybody.
+            "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
+            "sha256": rows.digest,
+            "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
+            "text_column": settings.text_column,
+            "label_column": settings.label_column,
+        },
+        "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
+        "graphs": graphs,
+        "golden": [
+            bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
+            for item, row in zip(GOLDEN_ITEMS, reference.golden, strict=True)
+        ],
+        "metrics": {},
+    }
+    on_event(Phase("testing"))
+    # The graph that ships is the graph that is scored.
+    (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
+    bundle.write_class_mapping(part, contract["labels"])
+    runtime = load_runtime(Bundle.read_unsigned(part))
+    started = time.perf_counter()
+    probabilities = _predict(runtime, rows.test.texts)
+    speed = len(rows.test) / (time.perf_counter() - started)
+    scores = score(probabilities, rows.test.labels, rows.label_names)
+    uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
+    before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
+    contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
+    thresholds = _choose_threshold(
+        part, contract, reference, probabilities, rows.test.labels.tolist(), settings, on_event
+    )
+    plots.confusion_matrix(scores, part / "confusion_matrix.png")
+    plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
+    plots.reliability_diagram(before, after, part / "reliability_diagram.png")
+    lines = requirements.for_bundle()
+    (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
+    mistakes = label_issues.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
+    row_sketch.write(itertools.chain(rows.train.texts, rows.validation.texts), part / bundle.SKETCH_FILE)
+    return Tested(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
+
+
+def _choose_threshold(
+    part: Path,
+    contract: dict[str, Any],
+    reference: Reference,
+    probabilities: FloatArray,
+    labels: Sequence[int],
+    settings: TrainSettings,
+    on_event: Callable[[Event], None],
+) -> list[Threshold]:
+    """Choose below which score a person has to see an answer, and say so in contract, table and picture.
+
+    Args:
+        part: The bundle's directory.
+        contract: Gets the threshold and what it does to the test rows.
+        reference: Has the rows that it is chosen on.
+        probabilities: Of the test rows, `(rows, num_labels)`.
+        labels: Of the test rows.
+        settings: What is wanted.
+        on_event: Called with what happens.
+    """
+    test = probabilities, labels
+    thresholds = review.thresholds(reference.validation, test, settings.review_precision, settings.review_below)
+    chosen = thresholds[0]
+    if chosen.precision is not None and chosen.below == review.ALL:
+        count = len(reference.validation[1])
+        on_event(
+            Note(
+                f"every answer goes to a person: {count} validation rows do not show at any score that "
+                f"{chosen.precision:.4g} of the answers are right; a lower --review-precision asks less of them, "
+                "--review-below 0 sends none"
+            )
+        )
+    contract["review_below"] = chosen.below
+    contract["metrics"]["review_share"] = chosen.test.share
+    if chosen.test.accuracy is not None:
+        contract["metrics"]["kept_accuracy"] = chosen.test.accuracy
+    with (part / bundle.REVIEW_FILE).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        sides = ("validation", "test")
+        table.writerow(["precision", "review_below", *(f"{side}_{name}" for side in sides for name in _OUTCOME)])
+        for each in thresholds:
+            found = [getattr(getattr(each, side), name) for side in sides for name in ("share", "accuracy")]
+            table.writerow([each.precision, each.below, *found])
+    plots.coverage(Curve.of(*reference.validation), Curve.of(*test), chosen, part / "review.png")
+    return thresholds
+
+
+def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
+    """Probabilities of prepared texts, a window of them after the other: a split may not fit into memory."""
+    windows = range(0, len(texts), _WINDOW_ROWS)
+    return np.concatenate([runtime.predict_prepared(texts[start : start + _WINDOW_ROWS]) for start in windows])
+
+
+def _write_graphs(
+    part: Path,
+    model: PreTrainedModel,
+    tokenizer: SequenceTokenizer,
+    rows: Dataset,
+    on_event: Callable[[Event], None],
+) -> tuple[dict[str, bundle.Graph], Reference]:
+    """Write the serving graphs, checked, and return what the contract says of them, and what they were checked with."""
+    fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
+    validation = rows.validation
+    golden = [prepare(item) for item in GOLDEN_ITEMS]
+    onnx.write_onnx(model, fp32)
+    scale = bert.query_scale(model.config) if bert.fits(model) else 1.0
+    shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
+    texts = _spread(validation.texts, parity.CHECKED_ROWS)
+    reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), parity.CHECKED_ROWS))
+    graphs = {fp32.name: reference.fp32(fp32)}
+    if not cpu.multiplies_int8():
+        on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
+        return graphs, reference
+    on_event(Phase("quantizing"))
+    calibration = tokenizer.encode(_spread(rows.train.texts, quantization.CALIBRATION_ROWS))
+    quantization.write(fp32, int8, calibration, tokenizer.pad_id)
+    graph = reference.int8(int8)
+    if parity.ships(graph):
+        graphs[int8.name] = graph
+    else:
+        int8.unlink()
+        on_event(Note(f"no quantized graph: {parity.why_not(graph)}"))
+    return graphs, reference
+
+
+def _spread(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of the values, from all over: files are often sorted by label."""
+    if len(values) <= most:
+        return list(values)
+    return [values[place] for place in np.linspace(0, len(values) - 1, most).astype(int)]

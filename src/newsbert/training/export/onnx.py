@@ -1,0 +1,66 @@
+"""From a trained model to its files in a bundle."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from newsbert.training.export import bert
+from newsbert.training.export.bert import BertGraph
+
+_BERT_OPSET, _OPSET = 23, 20
+"""The first that has attention as one operation, and what all other architectures are exported with: with 23, torch
+writes graphs of ModernBERT that ONNX Runtime refuses."""
+
+
+class LogitsOnly(torch.nn.Module):
+    """A classifier as a function of two tensors, as graphs want it.
+
+    Args:
+        model: A Hugging Face sequence classifier.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+
+def example_inputs(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask `(2, 8)` to trace a graph with: two rows of unequal length, since a size of 1 would be fixed."""
+    input_ids = torch.arange(16, dtype=torch.int64).reshape(2, 8) % int(model.config.vocab_size)
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[1, 5:] = 0
+    return input_ids, attention_mask
+
+
+def write_onnx(model: PreTrainedModel, file: Path) -> None:
+    """Write the model as an ONNX graph with dynamic batch and sequence sizes and fp32 logits."""
+    axes = {0: "batch", 1: "sequence"}
+    fits = bert.fits(model)
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own workings; the graph is checked afterwards
+            program = torch.onnx.export(
+                BertGraph(model).eval() if fits else LogitsOnly(model),
+                example_inputs(model),
+                dynamo=True,
+                dynamic_shapes=(axes, axes),
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits"],
+                opset_version=_BERT_OPSET if fits else _OPSET,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(str(file), external_data=False)
+    finally:
+        exporter_log.setLevel(level)

@@ -1,0 +1,125 @@
+"""Tuning the head alone: the encoder stays as it is and reads every row once, whatever the number of epochs.
+
+What is tuned is the pooler and the classifier, on the vectors that `features` keeps.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+from newsbert.core.events import Event, Phase, Progress
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import Dataset
+from newsbert.errors import UsageError
+from newsbert.evaluation import metrics
+from newsbert.evaluation.metrics import FloatArray, IntArray, Scores
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training import embedding_cache, loop, token_cache
+from newsbert.training.base_model import BaseModel
+from newsbert.training.bert import BertTraining
+from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.export import bert
+from newsbert.training.fine_tuning import Trained, classifier, precision_of, seed_torch
+
+
+class _Head(nn.Module):
+    """From the first token's vector to logits; the modules are the model's own."""
+
+    def __init__(self, model: transformers.PreTrainedModel) -> None:
+        super().__init__()
+        self.pooler, self.dropout, self.classifier = model.bert.pooler, model.dropout, model.classifier
+
+    def forward(self, first: Tensor) -> Tensor:
+        """Logits `(batch, num_labels)` of vectors `(batch, hidden)`."""
+        logits: Tensor = self.classifier(self.dropout(self.pooler(first[:, None])))
+        return logits
+
+
+def fit(
+    base: BaseModel,
+    dataset: Dataset,
+    tokenizer: SequenceTokenizer,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> Trained:
+    """Tune the head on the training rows and return the one that the loop keeps.
+
+    Args:
+        base: The encoder.
+        dataset: Rows with their label names.
+        tokenizer: From `training.prepare_tokenizer`.
+        settings: Epochs, batch size, learning rate and seed.
+        checkpoints: Where they are kept; if there is one already, the training goes on from it.
+        on_event: Called after steps and evaluations.
+        stop: Asked after every step; when it answers true, the loop evaluates, keeps what is to be kept and returns.
+
+    Raises:
+        KeyboardInterrupt: If it is to stop before there is anything to keep.
+        ModelError: If the base model cannot be loaded as a classifier.
+        UsageError: If it is none of BERT's architecture.
+        NewsbertError: If the cache cannot be written to.
+    """
+    transformers.set_seed(settings.seed)
+    model = classifier(base, dataset.label_names).eval()
+    if not bert.fits(model):
+        raise UsageError(
+            f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
+            "the same command with --tune full",
+        )
+    precision = checkpoints.remember("precision", lambda: precision_of(model, settings))
+    model.requires_grad_(False)
+    computing = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
+    encoder = BertTraining(computing).eval()
+    on_event(Phase("encoding"))
+
+    def on_rows(done: int, rows: int) -> None:
+        on_event(Progress("encoding", done, rows))
+        if stop():
+            raise KeyboardInterrupt
+
+    weights = f"{base.sha256} {hashlib.sha256((base.path / 'config.json').read_bytes()).hexdigest()} {precision}"
+    train, validation = (
+        embedding_cache.of(
+            encoder,
+            weights,
+            token_cache.of(tokenizer, split),
+            token_cache.key(tokenizer, split),
+            tokenizer.pad_id,
+            on_rows,
+        )
+        for split in (dataset.train, dataset.validation)
+    )
+    task = _Tuning(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
+    return Trained.of(model, loop.run(task, settings, checkpoints, on_event, stop), precision)
+
+
+class _Tuning:
+    """Tunes a head on the vectors of training rows, and scores it on those of validation rows: `(rows, hidden)`."""
+
+    def __init__(self, head: _Head, train: FloatArray, validation: FloatArray, dataset: Dataset, seed: int) -> None:
+        self.module: nn.Module = head
+        self.lengths: IntArray = np.zeros(len(train), np.int32)
+        self._train, self._validation, self._dataset, self._seed = train, validation, dataset, seed
+
+    def backward(self, rows: Sequence[int], step: int) -> float:
+        """Set the gradients of the mean loss of these training rows, and return it."""
+        self.module.train()
+        seed_torch(self._seed, step)
+        labels = torch.from_numpy(self._dataset.train.labels[rows].astype(np.int64))
+        loss = nn.functional.cross_entropy(self.module(torch.from_numpy(self._train[rows])), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def score(self) -> Scores:
+        """Score the validation rows."""
+        self.module.eval()
+        with torch.inference_mode():
+            probabilities = metrics.softmax(self.module(torch.from_numpy(np.array(self._validation))).numpy())
+        return metrics.score(probabilities, self._dataset.validation.labels, self._dataset.label_names)

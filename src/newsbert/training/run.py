@@ -1,0 +1,455 @@
+"""One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import newsbert
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import config
+from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
+from newsbert.core.settings import RaySettings, TrainSettings
+from newsbert.data.dataset import Dataset, load_dataset
+from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
+from newsbert.evaluation.metrics import Scores
+from newsbert.evaluation.review import Threshold
+from newsbert.tracking import upload
+from newsbert.tracking.runs import DATA_DIGEST_TAG, STOPPED_EARLY_TAG
+from newsbert.training import base_model, run_dir
+from newsbert.training.base_model import BaseModel
+from newsbert.training.run_dir import RunFile
+
+if TYPE_CHECKING:
+    from newsbert.evaluation.metrics import IntArray
+    from newsbert.inference.tokenization import SequenceTokenizer
+    from newsbert.tracking.client import Tracker, Version
+    from newsbert.tracking.runs import RunLog
+    from newsbert.training.baseline import Baseline
+    from newsbert.training.export.bundle import Tested
+    from newsbert.training.fine_tuning import Trained
+    from newsbert.training.label_issues import Disputed
+
+BUNDLES = Path("bundles")
+"""Where bundles are, if no place is named."""
+
+_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
+OnEvent = Callable[[Event], None]
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes:
+        bundle: Directory of the bundle.
+        run_id: The MLflow run.
+        scores: On the test rows.
+        seconds: Time spent training, evaluations included.
+        texts_per_second: How fast the graph that ships answered the test rows.
+        baseline: TF-IDF with logistic regression on the same rows.
+        suspected_label_errors: Training rows whose labels look wrong; the run has a table of them.
+        stopped_early: Whether it was asked to stop before the last step.
+        diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
+        version: The registered version, if one was asked for.
+        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
+    """
+
+    bundle: Path
+    run_id: str
+    scores: Scores
+    seconds: float
+    texts_per_second: float
+    baseline: "Baseline"
+    suspected_label_errors: int
+    stopped_early: bool
+    diverged_at: int | None
+    version: "Version | None"
+    review: Sequence[Threshold]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on the test rows by name."""
+        return self.scores.metrics
+
+
+def start(
+    settings: TrainSettings,
+    shared: RaySettings,
+    connect: "Callable[[], Tracker]",
+    model_name: str | None,
+    on_event: OnEvent,
+    stop: Stop,
+) -> TrainResult:
+    """Train, and log the run, the model and its bundle; see `api.train`.
+
+    Args:
+        settings: As they were resolved.
+        shared: How many workers of Ray tune, and where.
+        connect: Reaches the tracking server, when it is known that there is something to log.
+        model_name: What the model is registered as when it is done.
+        on_event: Called with what happens.
+        stop: Asked after every step.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    output = run_dir.output_directory(settings.output) if settings.output else None
+    rows = load_rows(settings)
+    for note in rows.notes:
+        on_event(Note(note))
+    base = base_model.find(settings.base_model)
+    tracker = connect()
+    for run_id, on in run_dir.left(output.parent if output else BUNDLES).items():
+        tracker.end_killed(run_id)
+        on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
+    given = config.mlflow_run_id()
+    if given:  # before it is opened: the training in it may live
+        run_dir.check_new(output or BUNDLES / given, given)
+        experiment = tracker.experiment_of(given)
+        if experiment != tracker.settings.experiment:
+            on_event(
+                Note(
+                    f"`mlflow run` made run {given} in the experiment {experiment!r}, and newsbert's is "
+                    f"{tracker.settings.experiment!r}: "
+                    f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
+                )
+            )
+    with _ended() as results, tracker.run() as run:
+        final = output or BUNDLES / run.run_id
+        params = _params(settings, base, rows)
+        begun = RunFile(
+            run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name, params
+        )
+        with run_dir.beside(final, begun) as work:
+            _describe(run, params, settings.data, rows)
+            results.append(_finish(run, work, final, settings, shared, rows, base, on_event, stop))
+    return _registered(results[0], tracker, model_name)
+
+
+def resume(
+    reference: str,
+    shared: RaySettings,
+    tracker: "Tracker",
+    model_name: str | None,
+    on_event: OnEvent,
+    stop: Stop,
+) -> TrainResult:
+    """Go on with a training that was killed, or failed after it had a checkpoint; see `api.train`.
+
+    It goes on from its latest checkpoint, or begins again in the same run if it had none.
+
+    Args:
+        reference: Its run's id or the beginning of that, or the directory in which it worked.
+        shared: How many workers of Ray tune, and where; they may be others than at first.
+        tracker: The tracking server that has the run.
+        model_name: What the model is registered as when it is done, if not what was said at first.
+        on_event: Called with what happens.
+        stop: Asked after every step.
+
+    Raises:
+        NotFoundError: If there is nothing to go on from.
+        UsageError: If something else is where its bundle belongs, or it is still under way.
+        DataError: If the rows are others now.
+        ModelError: If the base model is another now.
+        NewsbertError: If it cannot be done.
+    """
+    directory = _left(reference)
+    begun = run_dir.read(directory)
+    settings = _settings(begun)
+    rows = load_rows(settings)
+    base = base_model.find(settings.base_model)
+    if rows.digest != begun.data_digest:
+        raise DataError(f"the rows of {settings.data!r} are not those that run {begun.run_id} began with", "train anew")
+    if base.sha256 != begun.base_model_sha256:
+        raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
+    final = Path(begun.final)
+    if upload.waits(final, begun.run_id):
+        raise UsageError(
+            f"the training of run {begun.run_id} is done: its model is in {final}, and only not logged",
+            upload.later(final),
+        )
+    if run_dir.is_taken(final):
+        raise UsageError(
+            f"there is something in {final} by now",
+            f"move it away; or, if run {begun.run_id} made it, that training is done: remove {directory}",
+        )
+    # A server that cannot be reached, or has no such run, leaves all as it is.
+    with (
+        _ended() as results,
+        run_dir.held(directory),
+        tracker.run(begun.run_id) as run,
+        run_dir.working(directory, final),
+    ):
+        _describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
+        results.append(_finish(run, directory, final, settings, shared, rows, base, on_event, stop))
+    return _registered(results[0], tracker, model_name or begun.model_name)
+
+
+def settings_of(reference: str) -> TrainSettings:
+    """The settings of a training that can go on.
+
+    Args:
+        reference: As `resume` takes it.
+
+    Raises:
+        NotFoundError: If there is nothing to go on from.
+    """
+    return _settings(run_dir.read(_left(reference)))
+
+
+def _settings(begun: RunFile) -> TrainSettings:
+    return TrainSettings(**{**begun.settings, "labels": tuple(begun.settings["labels"])})
+
+
+def _left(reference: str) -> Path:
+    directory = Path(reference) if Path(reference).is_dir() else run_dir.find(reference, BUNDLES)
+    if directory is None:
+        raise NotFoundError(
+            f"there is nothing of a run {reference!r} in {BUNDLES} to go on with",
+            "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
+        )
+    return directory
+
+
+def load_rows(settings: TrainSettings) -> Dataset:
+    """Load the labelled rows of a training.
+
+    Raises:
+        NewsbertError: If they cannot be used.
+    """
+    return load_dataset(
+        settings.data,
+        labels=settings.labels,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        samples=settings.samples,
+        seed=settings.seed,
+    )
+
+
+def anywhere(settings: TrainSettings) -> dict[str, Any]:
+    """Settings whose paths mean the same in any working directory."""
+    values = dataclasses.asdict(settings)
+    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
+    return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
+
+
+def _check(base: BaseModel, settings: TrainSettings) -> None:
+    from newsbert.training import strategies
+
+    strategies.check(base, settings)
+
+
+def _describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) -> None:
+    """Log what is known before anything is trained: parameters, and the rows of this name."""
+    run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
+    splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
+    run.params(params)
+    run.dataset(name, rows.digest, splits)
+
+
+def _finish(
+    run: "RunLog",
+    work: Path,
+    final: Path,
+    settings: TrainSettings,
+    shared: RaySettings,
+    rows: Dataset,
+    base: BaseModel,
+    on_event: OnEvent,
+    stop: Stop,
+) -> TrainResult:
+    """Train from where it is, write the bundle and log it."""
+    _check(base, settings)
+    on_event(Phase("fitting the baseline"))
+    baseline, doubted = _baseline(rows, settings.seed)
+    trained, tokenizer = _fit(base, rows, settings, shared, work, run, on_event, stop)
+    from newsbert.inference.runtime import load_runtime
+    from newsbert.training import label_issues
+    from newsbert.training.export.bundle import write
+
+    on_event(Phase("exporting"))
+    part = work / run_dir.BUNDLE
+    tested, finished = write(part, trained, tokenizer, rows, base, baseline.scores, settings, on_event)
+    suspects: list[Disputed] = []
+    failure = None
+    try:
+        suspects = label_issues.confirm(doubted, rows.train, rows.label_names, load_runtime(finished))
+        on_event(Phase("logging"))
+        _write_log(run.run_id, finished, tested, trained, baseline, suspects)
+    except Exception as error:  # the bundle is finished: nothing that fails from here on may lose it
+        failure = error
+    bundle = upload.place(part, final, run.run_id)
+    try:
+        if failure is not None:
+            raise upload.undelivered(bundle, failure) from failure
+        upload.deliver(run, bundle, on_event)
+    finally:
+        run_dir.done(work)
+    return TrainResult(
+        bundle=bundle,
+        run_id=run.run_id,
+        scores=tested.scores,
+        seconds=trained.seconds,
+        texts_per_second=tested.texts_per_second,
+        baseline=baseline,
+        suspected_label_errors=len(suspects),
+        stopped_early=trained.stopped_early,
+        diverged_at=trained.diverged_at,
+        version=None,
+        review=tested.review,
+    )
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[list[TrainResult]]:
+    """Yield a list for the result, whose record is kept where its run cannot be ended after all of it was logged."""
+    results: list[TrainResult] = []
+    try:
+        yield results
+    except Exception as error:
+        for result in results:
+            raise upload.undelivered(result.bundle, error) from error
+        raise
+    for result in results:
+        upload.done(result.bundle)
+
+
+def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
+    if model_name is None:
+        return result
+    try:
+        return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+    except NewsbertError as error:
+        raise upload.unregistered(result.bundle, model_name, error) from error
+
+
+def _baseline(rows: Dataset, seed: int) -> "tuple[Baseline, IntArray]":
+    """Fit and score what the model has to beat, and let it doubt training rows; what it took is freed again."""
+    from newsbert.training import baseline, label_issues
+
+    fitted = baseline.Fitted(rows.train, seed)
+    return fitted.score(rows.test, rows.label_names), label_issues.doubted(fitted, seed)
+
+
+def _fit(
+    base: BaseModel,
+    rows: Dataset,
+    settings: TrainSettings,
+    shared: RaySettings,
+    work: Path,
+    run: "RunLog",
+    on_event: Callable[[Event], None],
+    stop: Callable[[], bool],
+) -> "tuple[Trained, SequenceTokenizer]":
+    """Train, logging what is reported to the run as well."""
+    from newsbert.training import strategies
+    from newsbert.training.checkpoints import Checkpoints
+
+    def report(event: Event) -> None:
+        # What a training that was killed has reported need not have reached the server; what has is left out.
+        told: list[Event] = [event]
+        if isinstance(event, Resumed):
+            told = [*event.history.steps, *event.history.evaluations]
+        for each in told:
+            _log(run, each)
+        news = run.news()
+        if news is not None:
+            on_event(Note(news))
+        on_event(event)
+
+    on_event(Phase("tokenizing"))
+    checkpoints = Checkpoints(run_dir.checkpoints(work))
+    try:
+        trained, tokenizer = strategies.tune(
+            base, rows, settings, shared, work / run_dir.BUNDLE, checkpoints, report, stop
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not _lacks_memory(error):
+            raise
+        raise NewsbertError(
+            f"the memory does not hold a step of texts of up to {settings.max_length} tokens: {first_line(error)}",
+            "free some (training takes 3 GB and more), or train anew with less: "
+            f"--max-length {settings.max_length // 2}, --tune head, or a smaller --base-model",
+        ) from error
+    kept = next(each for each in trained.history.evaluations if each.step == trained.best_step)
+    guessed = math.log(len(rows.label_names))
+    if kept.loss >= guessed:
+        said = f"its loss on the validation rows is {kept.loss:.4f}, and guessing has {guessed:.4f}"
+        mend = f"a lower --learning-rate than {settings.peak_learning_rate:g}, or more --epochs"
+        on_event(Note(f"the model has learned nothing: {said}; try {mend}"))
+    return trained, tokenizer
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it is of Python's or torch's allocators, or of oneDNN, which only says what it could not create."""
+    import torch
+
+    said = (
+        "can't allocate memory",
+        "not enough memory",
+        "bad_alloc",
+        "could not create a primitive",
+        "could not create a memory",
+    )
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in said)
+
+
+def _log(run: "RunLog", event: Event) -> None:
+    """Log what is reported of a step."""
+    if isinstance(event, Evaluation):
+        found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
+        run.metrics({f"validation_{name}": value for name, value in found.items()}, event.step)
+    elif isinstance(event, Step) and event.report and event.loss is not None:
+        run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
+
+
+def _write_log(
+    run_id: str,
+    finished: Bundle,
+    tested: "Tested",
+    trained: "Trained",
+    baseline: "Baseline",
+    suspects: "list[Disputed]",
+) -> None:
+    """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
+    tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
+    if trained.diverged_at is not None:
+        tags["newsbert.diverged_at"] = str(trained.diverged_at)
+    tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}
+    # MLflow shows as a table what this tag says is one.
+    tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables if tables[name]])
+    more = {
+        "training_seconds": trained.seconds,
+        "best_step": float(trained.best_step),
+        "texts_per_second": tested.texts_per_second,
+        **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
+        "suspected_label_errors": float(len(suspects)),
+    }
+    directory = upload.write(finished, run_id, upload.metrics_of(finished) | more, tags)
+    (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
+    for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
+        if disputed:
+            rows = [dataclasses.asdict(each) for each in disputed]
+            table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+            (directory / name).write_text(json.dumps(table), encoding="utf-8")
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
+    summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"
+    (directory / "model_summary.txt").write_text(summary, encoding="utf-8")
+
+
+def _params(settings: TrainSettings, base: BaseModel, rows: Dataset) -> dict[str, Any]:
+    """The resolved configuration as MLflow's parameters."""
+    values = dataclasses.asdict(settings)
+    values["labels"] = ",".join(rows.label_names)
+    values["learning_rate"] = settings.peak_learning_rate
+    values["epochs"], values["batch_size"] = settings.passes(len(rows.train)), settings.rows_a_step(len(rows.train))
+    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -1,0 +1,40 @@
+"""The token ids of a split's texts: computed once and kept in the cache directory."""
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from newsbert.core import cache
+from newsbert.data.dataset import Split
+from newsbert.data.ragged_array import Ragged, RaggedWriter
+from newsbert.inference.tokenization import SequenceTokenizer
+
+TokenRows = Ragged[np.int32]
+
+_FORMAT = 1
+_BATCH = 4096
+
+
+def key(tokenizer: SequenceTokenizer, split: Split) -> str:
+    """What tells these rows from others: the tokenizer, how much it reads, and the texts."""
+    return hashlib.sha256(f"{_FORMAT} {tokenizer.backend.to_str()} {split.digest}".encode()).hexdigest()
+
+
+def of(tokenizer: SequenceTokenizer, split: Split) -> TokenRows:
+    """The ids of each text, special tokens included.
+
+    Raises:
+        NewsbertError: If the cache directory cannot be written to.
+    """
+    return Ragged(
+        cache.directory("tokens", key(tokenizer, split), lambda part: _write(part, tokenizer, split)), np.int32
+    )
+
+
+def _write(directory: Path, tokenizer: SequenceTokenizer, split: Split) -> None:
+    texts = iter(split.texts)
+    with RaggedWriter(directory, np.int32) as writer:
+        while batch := list(itertools.islice(texts, _BATCH)):
+            writer.extend(tokenizer.encode(batch))
