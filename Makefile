@@ -73,6 +73,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .ruff_cache/grimp
 
 # By themselves: checkov wants other versions of much that is in constraints.txt.
 $(VENV)/infra: infra/requirements.txt

@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 import hostile
-from newsbert.serving.torchserve.endpoints import claim_port
+from newsbert.core.ports import claim_port
 from processes import memory_bytes, started, wait_until
 from soak import answers_at
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 import hostile
-from newsbert.serving.torchserve.endpoints import claim_port
+from newsbert.core.ports import claim_port
 from processes import started, tree, wait_until
 from soak import answers_at
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import docker
 
+from newsbert.core.ports import claim_port
 from newsbert.errors import ServingError
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve.endpoints import claim_port
 
 RUNS = 5
 REST_S = 10

@@ -15,7 +15,7 @@ import processes
 import results
 import servers
 from load import Plan, Result
-from newsbert.serving.torchserve.endpoints import claim_port
+from newsbert.core.ports import claim_port
 from results import CLIENTS, SHARES, Agreement, Limit, Run, Visit
 from servers import Server, Setting
 

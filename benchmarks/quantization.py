@@ -30,8 +30,8 @@ from onnxruntime.quantization import matmul_nbits_quantizer
 
 from newsbert.bundle.bundle import FP32_GRAPH, INT8_GRAPH, Bundle
 from newsbert.core.cpu import cores
+from newsbert.core.types import FloatArray
 from newsbert.data.dataset import load_dataset
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.inference.runtime import Runtime
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 from newsbert.inference.runtimes.openvino import OpenVinoGraph

@@ -9,8 +9,8 @@ import argparse
 
 import numpy as np
 
+from newsbert.core.types import FloatArray
 from newsbert.evaluation import review
-from newsbert.evaluation.metrics import FloatArray
 
 LABELS = 4
 MARGINS = {"none": 0.0, "one standard error (newsbert)": review.STANDARD_ERRORS, "1.64 standard errors": 1.64}

@@ -17,8 +17,8 @@ from typing import Any
 
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
 from newsbert.core import config
+from newsbert.core.ports import claim_port
 from newsbert.serving.torchserve import java
-from newsbert.serving.torchserve.endpoints import claim_port
 
 APPS = Path(__file__).parent / "peers"
 LIT_BATCH = ("8", "0.01")

@@ -26,9 +26,9 @@ from pathlib import Path
 import psutil
 
 import hostile
+from newsbert.core.ports import claim_port
 from newsbert.errors import ServingError
 from newsbert.serving import probe
-from newsbert.serving.torchserve.endpoints import claim_port
 from processes import memory_bytes, started, tree, wait_until
 
 TOLERANCE = 1e-3

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from newsbert.bundle.bundle import Bundle
+from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import runtime_dir, supervisor
-from newsbert.serving.torchserve.endpoints import claim_port
 
 RUNS, SERVE_RUNS = 10, 5
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import mlflow
 
-from newsbert.serving.torchserve.endpoints import claim_port
+from newsbert.core.ports import claim_port
 from startup import row
 
 

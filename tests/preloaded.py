@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 MODULES = (
     "matplotlib.pyplot", "mlflow.pyfunc", "mlflow.pytorch", "mlflow.store.tracking.sqlalchemy_store",
-    "newsbert.api.api", "newsbert.cli.app", "onnxruntime", "onnxscript", "sklearn.linear_model", "torch._dynamo",
+    "newsbert.api.models", "newsbert.cli.app", "onnxruntime", "onnxscript", "sklearn.linear_model", "torch._dynamo",
     "torch.export", "torch.onnx._internal.exporter._core", "transformers",
 )  # fmt: skip
 VARIABLE = "NEWSBERT_TEST_PRELOADED"

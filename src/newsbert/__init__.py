@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from newsbert.api.api import load, register, train
     from newsbert.api.evaluate import EvaluateResult, evaluate
+    from newsbert.api.models import load, register
+    from newsbert.api.train import train
     from newsbert.inference.explanation import Explanation
     from newsbert.inference.model import Model, Prediction
     from newsbert.tracking.client import Version
@@ -36,9 +37,9 @@ __all__ = [
 
 _HOMES = {
     "TrainResult": "newsbert.training.run",
-    "load": "newsbert.api.api",
-    "register": "newsbert.api.api",
-    "train": "newsbert.api.api",
+    "load": "newsbert.api.models",
+    "register": "newsbert.api.models",
+    "train": "newsbert.api.train",
     "EvaluateResult": "newsbert.api.evaluate",
     "evaluate": "newsbert.api.evaluate",
     "Explanation": "newsbert.inference.explanation",
@@ -56,9 +57,7 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `newsbert --help` should not wait for ONNX Runtime."""
     if name == "__version__":
-        from importlib import metadata
-
-        return metadata.version("newsbert")
+        return import_module("newsbert.core.version").__version__
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'newsbert' has no attribute {name!r}")

@@ -101,22 +101,6 @@ class EngineError(NewsbertError):
     examined = True
 
 
-class MissingExtraError(NewsbertError):
-    """A part of newsbert that was not installed is needed.
-
-    Args:
-        module: The module that could not be imported.
-        extra: The extra that brings it.
-    """
-
-    examined = True
-
-    def __init__(self, module: str, extra: str) -> None:
-        from newsbert.core import installation
-
-        super().__init__(f"the Python package {module!r} is not installed", installation.command(extra))
-
-
 def first_line(error: BaseException) -> str:
     """The first line of what somebody else's error says; its kind, if it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

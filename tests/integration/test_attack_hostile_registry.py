@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.api import api
+from newsbert.api import models
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import TrackingSettings
 from newsbert.errors import NewsbertError
+from newsbert.tracking import locate
 from newsbert.tracking.client import Tracker
 from newsbert.tracking.run_list import training_runs
 from tests.hostile_registry import MODEL_ID, RUN_ID, HostileRegistry, hostile_registry
@@ -79,14 +80,14 @@ def test_attack_an_alias_points_at_what_is_no_version_of_that_model(
 ) -> None:
     registry.answers["mlflow/registered-models/alias"] = {"model_version": registry.version | lie}
     with pytest.raises(NewsbertError) as caught:
-        api.locate("Victim@champion")
+        locate.locate("Victim@champion")
     assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize("time", [2**62, -(2**62)])
 def test_attack_times_that_no_calendar_has(registry: HostileRegistry, time: int) -> None:
     registry.info |= {"start_time": time, "end_time": time}
-    assert api.register(None, "Victim").choice
+    assert models.register(None, "Victim").choice
     assert training_runs(Tracker(TrackingSettings(tracking_uri=registry.url)), 1)
 
 
@@ -163,7 +164,7 @@ def test_attack_artifacts_are_written_to_another_host(
         log.artifacts([file])
     registry.answers["mlflow/runs/search"] = {}
     with pytest.raises(NewsbertError, match="which is not read"):
-        api.register(str(trained[0].bundle), "Victim")
+        models.register(str(trained[0].bundle), "Victim")
     assert asked == []
 
 
@@ -205,7 +206,7 @@ def test_attack_answers_of_other_shapes(registry: HostileRegistry, reference: st
     for route, answer in LIES:
         registry.answers = {route: answer}
         try:
-            api.locate(reference)
+            locate.locate(reference)
         except NewsbertError as error:
             if not error.message.isprintable():
                 failures.append((route, answer, error.message))
@@ -217,5 +218,5 @@ def test_attack_answers_of_other_shapes(registry: HostileRegistry, reference: st
 def test_attack_serving_the_latest_run_says_whose_it_is(registry: HostileRegistry) -> None:
     registry.answers["mlflow/model-versions/search"] = {}
     registry.tags["mlflow.user"] = "eve\x1b[2J"
-    choice = api.locate(None).choice
+    choice = locate.locate(None).choice
     assert choice is not None and choice.isprintable() and f"run {RUN_ID} of 'eve\\x1b[2J'" in choice

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert.api import api
+from newsbert.api import models
 from newsbert.bundle.bundle import Bundle
 from newsbert.errors import NewsbertError
 from newsbert.tracking import flavor
@@ -41,7 +41,7 @@ def server(files: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def registered(server: str, trained: Trained) -> Version:
     """The tiny model on that server, as Victim/1."""
-    return api.register(str(trained[0].bundle), "Victim", tracking_uri=server)
+    return models.register(str(trained[0].bundle), "Victim", tracking_uri=server)
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert.api import api
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.events import Event, Note
 from newsbert.errors import NotFoundError, TrackingError, UsageError
-from newsbert.tracking import run_list
+from newsbert.tracking import locate, run_list
 from tests.conftest import LABELS, Cli
 
 
@@ -55,7 +54,7 @@ def test_an_evaluation_is_logged_with_the_model_that_it_is_of(
         "classification_report.json",
         "confusion_matrix.png",
     }
-    model_id = api.locate("TinyModel/1", tracking_uri=uri).model_id
+    model_id = locate.locate("TinyModel/1", tracking_uri=uri).model_id
     assert model_id is not None
     linked = {
         each.key: each for each in client.get_logged_model(model_id).metrics or [] if each.run_id == result.run_id
@@ -70,7 +69,7 @@ def test_an_evaluation_is_not_taken_for_a_training(
 ) -> None:
     training, uri = trained
     evaluation = newsbert.evaluate("TinyModel/1", str(other_rows), tracking_uri=uri).run_id
-    tracker = api.connect(uri)
+    tracker = locate.connect(uri)
     latest = tracker.latest_run()
     assert latest is not None
     assert latest.info.run_id == training.run_id
@@ -81,7 +80,7 @@ def test_an_evaluation_is_not_taken_for_a_training(
 
 def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
     training, uri = trained
-    api.connect(uri).register(training.run_id, "TinyModel", "champion")
+    locate.connect(uri).register(training.run_id, "TinyModel", "champion")
     document = json.loads(cli("runs", "--tracking-uri", uri, "--json").stdout)
     (run,) = document["runs"]
     assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
@@ -105,7 +104,7 @@ def test_runs_that_lack_something_are_listed_too(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     registered = cli("register", trained[0].bundle, "--model-name", "Late", "--tracking-uri", uri, "--json")
     assert registered.returncode == 0, registered.stderr
-    tracker = api.connect(uri)
+    tracker = locate.connect(uri)
     digest = {"newsbert.data_digest": "0" * 64}
     failed, stopped = (tracker.create_run({**digest, **tags}) for tags in ({}, {"newsbert.stopped_early": "true"}))
     client = mlflow.MlflowClient(uri)
@@ -129,21 +128,21 @@ def test_the_beginning_of_a_runs_id_is_enough(trained: tuple[newsbert.TrainResul
     import mlflow
 
     training, uri = trained
-    assert api.locate(training.run_id[:8], tracking_uri=uri).run_id == training.run_id
-    assert api.connect(uri).register(training.run_id[:12], "TinyModel").run_id == training.run_id
+    assert locate.locate(training.run_id[:8], tracking_uri=uri).run_id == training.run_id
+    assert locate.connect(uri).register(training.run_id[:12], "TinyModel").run_id == training.run_id
     with pytest.raises(NotFoundError, match="there is no run 'fffffff'"):
-        api.locate("fffffff", tracking_uri=uri)
+        locate.locate("fffffff", tracking_uri=uri)
     # A registered model of such a name comes first.
-    api.connect(uri).register(training.run_id, training.run_id[:8])
+    locate.connect(uri).register(training.run_id, training.run_id[:8])
     try:
-        assert api.locate(training.run_id[:8], tracking_uri=uri).version == "1"
+        assert locate.locate(training.run_id[:8], tracking_uri=uri).version == "1"
     finally:
         mlflow.MlflowClient(uri).delete_registered_model(training.run_id[:8])
 
 
 def test_a_beginning_of_several_runs_names_them(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    tracker = api.connect(uri, create=True)
+    tracker = locate.connect(uri, create=True)
     found: list[str] = []
     for _ in range(2):
         with tracker.run(system_metrics=False) as run:
@@ -158,7 +157,7 @@ def test_a_beginning_of_several_runs_names_them(tmp_path: Path) -> None:
                 "UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (f"abcdef0{number}".ljust(32, "0"), run_id)
             )
     with pytest.raises(UsageError, match=r"several runs begin with 'abcdef0': abcdef0\d0+, abcdef0\d0+"):
-        api.locate("abcdef0", tracking_uri=uri)
+        locate.locate("abcdef0", tracking_uri=uri)
 
 
 def test_a_server_that_fails_after_the_scores_are_known_costs_a_note(

@@ -21,7 +21,6 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.api import api
 from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
 from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import EngineError
@@ -29,7 +28,7 @@ from newsbert.images import build as building
 from newsbert.images import run as containers
 from newsbert.images.engine.engine import Engine
 from newsbert.serving import archive
-from newsbert.tracking import run_list
+from newsbert.tracking import locate, run_list
 from tests.conftest import Cli, long
 from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, stages, without_secret
 from tests.integration.conftest import Registry
@@ -554,7 +553,7 @@ def test_mlflow_run_trains_in_the_trainer_image(
     said = run("--experiment-name", "newsbert", *volume, *options)
     (listed,) = (
         run
-        for run in run_list.training_runs(api.connect(mlflow_server), 20)
+        for run in run_list.training_runs(locate.connect(mlflow_server), 20)
         if shlex.split(run.params["data"]) == ["my news.csv"]  # MLflow logs it as it quotes it for the shell
     )
     assert (listed.params["learning_rate"], listed.versions) == ("2e-5", {})

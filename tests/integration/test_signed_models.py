@@ -8,10 +8,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from newsbert.api import api
+from newsbert.api import models
 from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError
-from newsbert.tracking import flavor
+from newsbert.tracking import flavor, locate
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 from tests.calls import free_port
 from tests.conftest import Cli
@@ -73,16 +73,16 @@ def test_attack_a_registry_with_signed_models(
     Path("newsbert.toml").write_text(f'{settings}trusted_keys = ["release.pub"]\n')
 
     # What nobody has signed may be registered, and is not loaded. The hint has it signed, whatever was fetched before.
-    assert str(api.register(registry.run_id, "Victim")) == "Victim/1"
+    assert str(models.register(registry.run_id, "Victim")) == "Victim/1"
     with pytest.raises(ModelError, match="Victim/1 is not signed, and trusted_keys is set") as unsigned:
-        api.load("Victim/1")
+        models.load("Victim/1")
     command = (unsigned.value.hint or "").partition("newsbert ")[2].replace("KEY.pem", str(release))
     done = cli(*shlex.split(command), "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["model"], document["created"]) == ("Victim/1", False)
     for reference in ("Victim/1", registry.run_id):
-        located = api.locate(reference)
+        located = locate.locate(reference)
         assert Bundle.read(located.path).signed_by == f"release.pub (SHA-256 {document['signed_by']})"
 
     # Whoever may write there has no key.
@@ -91,7 +91,7 @@ def test_attack_a_registry_with_signed_models(
     sign(bundle.path, other)
     registry.replace(bundle.path / SIGNATURE_FILE)
     with pytest.raises(ModelError, match="is of another key"):
-        api.load("Victim/1")
+        models.load("Victim/1")
     (bundle.path / SIGNATURE_FILE).write_bytes(good)
     registry.replace(bundle.path / SIGNATURE_FILE)
     contract = bundle.path / CONTRACT_FILE
@@ -100,10 +100,10 @@ def test_attack_a_registry_with_signed_models(
     registry.replace(contract)
     for reference in ("Victim/1", registry.run_id):
         with pytest.raises(ModelError, match=r"is of another newsbert\.json, or the model was altered"):
-            api.load(reference)
+            models.load(reference)
     contract.write_bytes(original)
     registry.replace(contract)
-    assert api.locate("Victim/1")
+    assert locate.locate("Victim/1")
 
 
 def test_a_directory_that_is_registered_is_signed(
@@ -116,8 +116,8 @@ def test_a_directory_that_is_registered_is_signed(
     monkeypatch.setenv("NEWSBERT_TRUSTED_KEYS", "release.pub")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("NEWSBERT_EXPERIMENT", "directories")
-    version = api.register(str(bundle.path), "Directory", sign=release)
-    for path in (bundle.path, api.locate(str(version)).path):
+    version = models.register(str(bundle.path), "Directory", sign=release)
+    for path in (bundle.path, locate.locate(str(version)).path):
         signed = Bundle.read(path)
         signed.verify()
         assert signed.signed_by == f"release.pub (SHA-256 {version.signed_by})"

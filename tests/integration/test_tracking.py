@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import newsbert
-from newsbert.api import api
 from newsbert.bundle.bundle import Bundle
 from newsbert.data.dataset import load_dataset
 from newsbert.errors import ModelError, NotFoundError, TrackingError
+from newsbert.tracking import locate
 from newsbert.tracking.client import Tracker
 from newsbert.training.baseline import NAME
 from tests.conftest import REVIEW_BELOW, Cli
@@ -92,7 +92,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     assert f"| {NAME} | {right} | " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 
-    run = api.connect(f"sqlite:///{tmp_path / 'mlflow.db'}").latest_run()
+    run = locate.connect(f"sqlite:///{tmp_path / 'mlflow.db'}").latest_run()
     assert run is not None
     table = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/suspected_label_errors.json")
     suspected = {dataset.train.texts[row] for row in planted}
@@ -180,14 +180,14 @@ def test_a_located_model_tells_its_version_run_and_revision(trained: tuple[newsb
     client = mlflow.MlflowClient(uri)
     commit = "0123456789abcdef0123456789abcdef01234567"
     client.set_tag(result.run_id, "mlflow.source.git.commit", commit)
-    version = api.connect(uri).register(result.run_id, "Located")
-    by_version = api.locate("Located", tracking_uri=uri)
-    by_run = api.locate(result.run_id, tracking_uri=uri)
+    version = locate.connect(uri).register(result.run_id, "Located")
+    by_version = locate.locate("Located", tracking_uri=uri)
+    by_run = locate.locate(result.run_id, tracking_uri=uri)
     assert (by_version.name, by_version.model_name, by_version.version) == (str(version), "Located", "1")
     assert (by_run.name, by_run.model_name, by_run.version) == (f"run {result.run_id}", None, None)
     assert by_version.path == by_run.path
     assert {(each.run_id, each.revision) for each in (by_version, by_run)} == {(result.run_id, commit)}
-    by_directory = api.locate(result.bundle, tracking_uri=uri)
+    by_directory = locate.locate(result.bundle, tracking_uri=uri)
     assert (by_directory.name, by_directory.path) == (result.bundle.name, result.bundle)
     assert (by_directory.run_id, by_directory.revision, by_directory.version) == (None, None, None)
 
@@ -196,7 +196,7 @@ def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str
     import mlflow
 
     uri = trained[1]
-    tracker = api.connect(uri)
+    tracker = locate.connect(uri)
     tracker.tag_version("TinyModel", "1", "newsbert.image", "torchserve:TinyModel-1")
     assert (
         mlflow.MlflowClient(uri).get_model_version("TinyModel", "1").tags["newsbert.image"] == "torchserve:TinyModel-1"
@@ -215,7 +215,7 @@ def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str
 
 def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'empty.db'}"
-    api.connect(uri, create=True)
+    locate.connect(uri, create=True)
     with pytest.raises(NotFoundError, match="no finished training run"):
         newsbert.load(tracking_uri=uri)
 
@@ -235,7 +235,7 @@ def test_a_server_elsewhere_keeps_and_gives_back_the_model(
     assert (tmp_path / ".cache") in model.bundle.path.parents
     assert model.bundle.digest == Bundle.read(tmp_path / document["bundle"]).digest
     (tmp_path / "sbom.json").write_text("{}")
-    api.connect(mlflow_server).add_artifact("Remote", "1", tmp_path / "sbom.json")
+    locate.connect(mlflow_server).add_artifact("Remote", "1", tmp_path / "sbom.json")
     import mlflow
 
     assert Path(mlflow.artifacts.download_artifacts("models:/Remote/1/sbom.json")).read_text() == "{}"
@@ -262,7 +262,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
     trained: tuple[newsbert.TrainResult, str], tmp_path: Path
 ) -> None:
     result, uri = trained
-    stored = api.locate("TinyModel/1", tracking_uri=uri).path
+    stored = locate.locate("TinyModel/1", tracking_uri=uri).path
     kept = shutil.copytree(stored, tmp_path / "kept")
     try:
         _rewrite(stored)
@@ -273,7 +273,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
             assert altered[:12] in caught.value.message
             assert Bundle.read(result.bundle).digest[:12] in caught.value.message
         with pytest.raises(ModelError, match="was altered"):
-            api.connect(uri).register(result.run_id, "Rewritten")
+            locate.connect(uri).register(result.run_id, "Rewritten")
     finally:
         shutil.rmtree(stored)
         kept.rename(stored)

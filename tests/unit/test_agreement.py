@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from newsbert.bundle import agreement
 from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, Contract, Graph, files_of
+from newsbert.bundle.golden import MISMATCH, check_answers, tolerance
 from newsbert.errors import ModelError
 from newsbert.inference.model import Model, Prediction
 
@@ -32,30 +32,30 @@ def _allowing(contract: Contract, tolerances: dict[str, float]) -> Contract:
 
 
 def test_the_models_own_answers_agree(bundle: Bundle, answers: list[Prediction]) -> None:
-    assert agreement.check(bundle.contract, RUNTIME, answers) < FP32_TOLERANCE
+    assert check_answers(bundle.contract, RUNTIME, answers) < FP32_TOLERANCE
 
 
 def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
     contract = _allowing(bundle.contract, {"onnxruntime": 0.002, "onnxruntime-int8": 0.05})
     answers[2] = _shifted(answers[2], 0.04)
-    assert agreement.check(contract, "onnxruntime-int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
+    assert check_answers(contract, "onnxruntime-int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
     for runtime in (RUNTIME, "torch"):  # the latter has no graph: the contract allows it what fp32 gives
-        with pytest.raises(ModelError, match=agreement.OTHERWISE):
-            agreement.check(contract, runtime, answers)
-    assert agreement.tolerance(contract, "torch") == FP32_TOLERANCE
+        with pytest.raises(ModelError, match=MISMATCH):
+            check_answers(contract, runtime, answers)
+    assert tolerance(contract, "torch") == FP32_TOLERANCE
 
 
 def test_rounding_is_no_difference(bundle: Bundle) -> None:
     contract = _allowing(bundle.contract, {"onnxruntime": 0.0})
     exact = [Prediction.of(contract.labels, golden.probabilities) for golden in contract.golden]
-    assert agreement.check(contract, RUNTIME, [Prediction.from_dict(each.to_dict()) for each in exact]) > 0
+    assert check_answers(contract, RUNTIME, [Prediction.from_dict(each.to_dict()) for each in exact]) > 0
 
 
 @pytest.mark.parametrize("by", [0.1, -0.1, math.nan])
 def test_a_probability_that_is_off_names_the_text(bundle: Bundle, answers: list[Prediction], by: float) -> None:
     answers[3] = _shifted(answers[3], by)
-    with pytest.raises(ModelError, match=f"'Ministers sign border treaty' {agreement.OTHERWISE}: .* off"):
-        agreement.check(bundle.contract, RUNTIME, answers)
+    with pytest.raises(ModelError, match=f"'Ministers sign border treaty' {MISMATCH}: .* off"):
+        check_answers(bundle.contract, RUNTIME, answers)
 
 
 def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> None:
@@ -63,8 +63,8 @@ def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> No
     other = next(label for label in bundle.contract.labels if label != right.label)
     swapped = {**right.probabilities, right.label: right.probabilities[other], other: right.score}
     answers[0] = Prediction(other, right.score, swapped)
-    with pytest.raises(ModelError, match=f"{agreement.OTHERWISE}: '{other}' instead of '{right.label}'"):
-        agreement.check(bundle.contract, RUNTIME, answers)
+    with pytest.raises(ModelError, match=f"{MISMATCH}: '{other}' instead of '{right.label}'"):
+        check_answers(bundle.contract, RUNTIME, answers)
 
 
 def test_a_quantized_graph_is_to_answer_as_it_did_when_it_was_made(bundle: Bundle, answers: list[Prediction]) -> None:
@@ -72,7 +72,7 @@ def test_a_quantized_graph_is_to_answer_as_it_did_when_it_was_made(bundle: Bundl
     golden = [list(each.probabilities.values()) for each in own]
     graphs = {**bundle.contract.graphs, INT8_GRAPH: Graph("onnxruntime-int8", 0.02, 0.3, golden=golden)}
     contract = dataclasses.replace(bundle.contract, graphs=graphs)
-    assert agreement.check(contract, "onnxruntime-int8", own) < 1e-5
-    with pytest.raises(ModelError, match=agreement.OTHERWISE):
-        agreement.check(contract, "onnxruntime-int8", answers)
-    agreement.check(contract, RUNTIME, answers)
+    assert check_answers(contract, "onnxruntime-int8", own) < 1e-5
+    with pytest.raises(ModelError, match=MISMATCH):
+        check_answers(contract, "onnxruntime-int8", answers)
+    check_answers(contract, RUNTIME, answers)

@@ -8,8 +8,8 @@ import pytest
 
 import newsbert
 from newsbert.bundle.bundle import Bundle
+from newsbert.core.types import IntArray
 from newsbert.data.dataset import Split
-from newsbert.evaluation.metrics import IntArray
 from newsbert.inference.runtime import load_runtime
 from newsbert.training import baseline, label_issues
 from newsbert.training.baseline import Fitted

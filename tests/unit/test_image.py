@@ -20,9 +20,11 @@ from packaging.requirements import Requirement
 
 import newsbert
 from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.pins import pinned, pins
+from newsbert.core import package_files
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import ModelError, UsageError
-from newsbert.images import package_files, requirements
+from newsbert.images import package_sets
 from newsbert.images.contexts import (
     Context,
     render_base,
@@ -41,7 +43,7 @@ GOLDEN = Path(__file__).with_name("golden")
 REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-PINS = requirements.pins()
+PINS = pins()
 
 
 def _located(bundle: Bundle, name: str = "TinyModel/2") -> Located:
@@ -224,7 +226,7 @@ def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: 
     assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
     of_gpu = {line.partition("==")[0] for line in _requirements(gpu, "gpu.txt")}
     assert {"onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cublas"} <= of_gpu
-    assert not of_gpu & set(requirements.BASE)
+    assert not of_gpu & set(package_sets.BASE)
     without = [line for line in _requirements(base) if not line.startswith("onnxruntime==")]
     assert _requirements(gpu) == without
     assert gpu.tag != base.tag
@@ -446,9 +448,9 @@ def test_a_bundle_that_no_registry_names_has_its_digest_in_the_images_name() -> 
 
 
 def test_the_base_has_what_answering_needs() -> None:
-    needed = {line.partition("==")[0] for line in requirements.pinned()}
-    assert set(requirements.BASE) <= needed
-    assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(requirements.BASE)
+    needed = {line.partition("==")[0] for line in pinned()}
+    assert set(package_sets.BASE) <= needed
+    assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)
 
 
 ODD_NAMES = (

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from newsbert import errors
 from newsbert.core import installation
 
 COMMIT = "c0ffee00" * 5
@@ -49,7 +48,7 @@ def test_the_command_names_where_newsbert_came_from(
     _install(tmp_path, origin, monkeypatch)
     assert installation.command("train") == command
     assert str(Requirement(shlex.split(command)[2])).startswith("newsbert[all]")
-    assert errors.MissingExtraError("torch", "train").hint == command
+    assert installation.MissingExtraError("torch", "train").hint == command
 
 
 def test_a_checkout_is_installed_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,10 @@ from torch import nn
 
 from newsbert.core.events import Event, Note, Resumed, Step
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import IntArray
 from newsbert.errors import DivergedError
 from newsbert.evaluation import metrics
-from newsbert.evaluation.metrics import IntArray, Scores
+from newsbert.evaluation.metrics import Scores
 from newsbert.training import loop
 from newsbert.training.checkpoints import Checkpoints
 

@@ -14,8 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from newsbert.bundle.pins import pinned, pins
 from newsbert.core import zip_files
-from newsbert.images import lock_files, requirements
+from newsbert.images import lock_files, package_sets
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("all.txt", "dev.txt", "torch-cpu.txt", "cuda.txt", "gpu.txt")
@@ -40,14 +41,14 @@ def test_every_entry_of_a_lock_file_is_one_version_with_hashes(file: str) -> Non
 
 
 def test_the_lock_files_have_the_versions_of_the_constraints() -> None:
-    pins = requirements.pins()
+    versions = pins()
     locked: set[str] = set()
     for file in (*LOCKS, "trainer.txt", "tracking.txt"):
         for name, block in _entries(file).items():
             (specifier,) = Requirement(block.partition(" \\")[0]).specifier
-            assert pins.get(canonicalize_name(name), specifier.version) == specifier.version, f"{file}: {name}"
+            assert versions.get(canonicalize_name(name), specifier.version) == specifier.version, f"{file}: {name}"
             locked.add(canonicalize_name(name))
-    assert set(pins) <= locked
+    assert set(versions) <= locked
 
 
 def test_what_is_installed_here_for_an_extra_is_in_its_lock_file() -> None:
@@ -58,9 +59,9 @@ def test_what_is_installed_here_for_an_extra_is_in_its_lock_file() -> None:
         ("train", "minilm", "azure", "gs", "s3"): lock_files.names(lock_files.TRAINER) | {"torch"},
         ("tracking",): lock_files.names(lock_files.TRACKING),
     }.items():
-        needed = {line.partition("==")[0] for line in requirements.pinned(*extras)}
+        needed = {line.partition("==")[0] for line in pinned(*extras)}
         assert needed <= names, extras
-    assert set(requirements.BASE) | set(requirements.SERVING) <= lock_files.names("all.txt")
+    assert set(package_sets.BASE) | set(package_sets.SERVING) <= lock_files.names("all.txt")
 
 
 def test_a_marker_does_not_leave_out_what_this_machine_needs() -> None:

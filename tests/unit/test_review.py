@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 from newsbert.evaluation.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
 from newsbert.inference.model import Prediction
 

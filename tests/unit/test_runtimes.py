@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import newsbert
 from newsbert.bundle.bundle import BF16_TOLERANCE, CONTRACT_FILE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
 from newsbert.core import cpu
+from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError, UsageError
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.inference.model import Model, Prediction
 from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 from tests.conftest import LABELS, long

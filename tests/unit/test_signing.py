@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from safetensors.torch import save_file
 
 import newsbert
-from newsbert.api import api
+from newsbert.api import models
 from newsbert.bundle import signing
 from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.core.settings import RaySettings, ServeSettings
@@ -270,7 +270,7 @@ def _mar(path: Path) -> Path:
 
 
 def _predictor(path: Path) -> None:
-    with api.predictor(path, ServeSettings(), RaySettings(workers=2), print):
+    with models.predictor(path, ServeSettings(), RaySettings(workers=2), print):
         pass
 
 
@@ -293,7 +293,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "load": newsbert.load,
     "predict a file": _predictor,
     "evaluate": lambda path: newsbert.evaluate(str(path), data="rows.csv"),
-    "archive": lambda path: api.write_archive(path, path.parent / "store", ServeSettings()),
+    "archive": lambda path: models.write_archive(path, path.parent / "store", ServeSettings()),
     "python_function": lambda path: flavor._load_pyfunc(str(path)),  # MLflow calls it
     "handler": Handler,  # TorchServe calls it, one of somebody else's, too
     "model": Model.from_directory,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.api import api
 from newsbert.errors import NotFoundError, TrackingError
+from newsbert.tracking import locate
 from tests.conftest import Cli
 
 KILLED_WHILE_WRITING = """
@@ -25,8 +25,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 OPEN = """
 import sys
-from newsbert.api import api
-api.connect(sys.argv[1], create=True)
+from newsbert.tracking import locate
+locate.connect(sys.argv[1], create=True)
 print("ready")
 """
 
@@ -48,7 +48,7 @@ def test_first_commands_at_once_share_one_database(tmp_path: Path) -> None:
         stdout, stderr = process.communicate(timeout=120)
         assert (process.returncode, stdout) == (0, "ready\n"), stderr
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["mlflow.db"]
-    api.connect(uri)
+    locate.connect(uri)
 
 
 def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: P
 
 def test_what_a_killed_process_left_half_done_is_rolled_back(tmp_path: Path, cli: Cli) -> None:
     file = tmp_path / "mlflow.db"
-    api.connect(_uri(file), create=True)
+    locate.connect(_uri(file), create=True)
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, file], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "mlflow.db-journal").stat().st_size
@@ -93,9 +93,9 @@ def test_who_only_reads_makes_no_database(command: tuple[str, ...], tmp_path: Pa
 def test_a_file_that_nobody_has_written_is_no_database_yet(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     with pytest.raises(NotFoundError, match="no tracking database"):
-        api.connect(_uri(tmp_path / "mlflow.db"))
-    api.connect(_uri(tmp_path / "mlflow.db"), create=True)
-    api.connect(_uri(tmp_path / "mlflow.db"))
+        locate.connect(_uri(tmp_path / "mlflow.db"))
+    locate.connect(_uri(tmp_path / "mlflow.db"), create=True)
+    locate.connect(_uri(tmp_path / "mlflow.db"))
 
 
 # MLflow tries these for two minutes; the test's own timeout is below that.
@@ -106,11 +106,11 @@ def test_what_cannot_be_a_database_is_told_at_once(tmp_path: Path, create: bool)
     (tmp_path / "directory").mkdir()
     for file in (tmp_path / "text", tmp_path / "directory", tmp_path / "text" / "mlflow.db", tmp_path / ("x" * 300)):
         with pytest.raises(TrackingError, match="cannot be used") as caught:
-            api.connect(_uri(file), create=create)
+            locate.connect(_uri(file), create=create)
         assert caught.value.hint
 
 
 @pytest.mark.timeout(60)
 def test_a_directory_that_takes_no_file_is_told_at_once() -> None:
     with pytest.raises(TrackingError, match=r"/proc/mlflow\.db' cannot be used"):  # not even root can write there
-        api.connect("sqlite:////proc/mlflow.db", create=True)
+        locate.connect("sqlite:////proc/mlflow.db", create=True)

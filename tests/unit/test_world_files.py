@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert.data import profile
+from newsbert.api import init_config
 from newsbert.data import readers as rows
 from newsbert.data.dataset import load_dataset
 from newsbert.data.readers import RowFile
@@ -233,9 +233,9 @@ def test_a_file_is_read_as_what_it_is(
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     if said == "!":  # its rows have fewer fields than its header, which is no small thing
         with pytest.raises(DataError, match="line 2: 2 fields, but the header has 4; 19 more rows cannot be read"):
-            profile.survey(str(file))
+            init_config.survey(str(file))
         return
-    found = profile.survey(str(file))
+    found = init_config.survey(str(file))
     assert found.rows == {"all": counts}
     notes = [note for note in found.notes if "hundreds" not in note and "macro F1" not in note]
     notes = [note for note in notes if "text of another row" not in note]
@@ -347,7 +347,7 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], object], dict[str, dict[str, int]]
 def test_a_directory_is_read_as_what_it_is(tmp_path: Path, name: str) -> None:
     make, counts = DIRECTORIES[name]
     make(tmp_path / "rows")
-    found = profile.survey(str(tmp_path / "rows"))
+    found = init_config.survey(str(tmp_path / "rows"))
     assert found.rows == counts
     left_out = [note for note in found.notes if "left out" in note or "without texts" in note]
     said = {
@@ -410,7 +410,9 @@ def test_a_folder_per_class_may_have_texts_of_markdown(tmp_path: Path) -> None:
 def test_splits_in_a_column_of_any_case_are_splits(tmp_path: Path) -> None:
     lines = [f'"{text}",{label},{"Train" if n % 3 else "TEST"}' for n, (text, label) in enumerate(ROWS)]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label,Split", *lines]), encoding="utf-8")
-    assert {name: sum(counts.values()) for name, counts in profile.survey(str(tmp_path / "rows.csv")).rows.items()} == {
+    assert {
+        name: sum(counts.values()) for name, counts in init_config.survey(str(tmp_path / "rows.csv")).rows.items()
+    } == {
         "train": 20,
         "test": 10,
     }
@@ -425,7 +427,7 @@ def test_classes_of_the_hub_keep_their_names_whatever_their_column_is_called(tmp
     made.to_parquet(tmp_path / "rows.parquet")
     made.save_to_disk(tmp_path / "saved")
     for name in ("rows.parquet", "saved"):
-        found = profile.survey(str(tmp_path / name))
+        found = init_config.survey(str(tmp_path / name))
         assert found.rows == {"all": {"world": 10, "sport": 10}}
         assert "10 rows without text or label were left out" in found.notes
 
@@ -444,7 +446,7 @@ GUESSED = {
 @pytest.mark.parametrize("content", GUESSED)
 def test_columns_are_guessed_by_their_names_first_and_it_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "rows.csv").write_text(content)
-    found = profile.survey(str(tmp_path / "rows.csv"))
+    found = init_config.survey(str(tmp_path / "rows.csv"))
     assert (found.text_column, found.label_column) == GUESSED[content]
     assert found.notes[0].startswith("guessed: ")
 
@@ -534,7 +536,7 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(
     tmp_path: Path, name: str, content: bytes, said: str, hint: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    for read in (profile.survey, load_dataset):
+    for read in (init_config.survey, load_dataset):
         with pytest.raises(DataError) as caught:
             read(str(tmp_path / name))
         assert name in caught.value.message
@@ -619,7 +621,7 @@ def test_lines_in_are_the_rows_of_train_and_of_init_and_those_said_to_be_left_ou
         file = Path(directory) / name
         file.write_text(content, encoding="utf-8")
         try:
-            trained, surveyed = load_dataset(str(file)), profile.survey(str(file))
+            trained, surveyed = load_dataset(str(file)), init_config.survey(str(file))
         except DataError as error:
             assert re.search(r", (line|row) [0-9]+|is opened there and never closed|more row", error.message)
             return
@@ -667,11 +669,11 @@ def test_files_of_others_are_read_right_or_refused_with_the_way_out() -> None:
     for file in sorted(CASES.iterdir()):
         if file.name in OF_OTHERS_REFUSED:
             with pytest.raises(DataError) as caught:
-                profile.survey(str(file))
+                init_config.survey(str(file))
             assert OF_OTHERS_REFUSED[file.name] in str(caught.value.hint)
             continue
         text, label, counts = OF_OTHERS.get(file.name, (None, None, dict.fromkeys(LABELS, 40)))
-        found = profile.survey(str(file))
+        found = init_config.survey(str(file))
         assert (found.text_column, found.label_column) == (text, label), file.name
         total = {name: sum(split[name] for split in found.rows.values()) for name in next(iter(found.rows.values()))}
         assert total == (counts or dict.fromkeys(LABELS, 40)), file.name

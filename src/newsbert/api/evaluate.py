@@ -8,21 +8,23 @@ from typing import Any
 
 import numpy as np
 
-import newsbert
-from newsbert.api import api
 from newsbert.bundle import row_sketch
 from newsbert.bundle.bundle import SKETCH_FILE, Bundle
 from newsbert.core import config, temporary
 from newsbert.core.events import Event, Note, Phase, Progress
+from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings, TrainSettings
+from newsbert.core.types import FloatArray, IntArray
+from newsbert.core.version import __version__
 from newsbert.data.evaluation_set import LabelledRows, labelled
 from newsbert.data.text import prepare
-from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
+from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.evaluation import significance
-from newsbert.evaluation.metrics import FloatArray, IntArray, Scores, score
+from newsbert.evaluation.metrics import Scores, score
 from newsbert.evaluation.significance import Interval, McNemar
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
+from newsbert.tracking import locate
 from newsbert.tracking.artifacts import Located
 from newsbert.tracking.client import Tracker
 
@@ -131,7 +133,7 @@ def evaluate(
     """
     runtime = config.resolve(ServeSettings, runtime=runtime).runtime
     references = [model] if against is None else [model, against]
-    located = [api.locate(each, tracking_uri=tracking_uri) for each in references]
+    located = [locate.locate(each, tracking_uri=tracking_uri) for each in references]
     if len({each.name for each in located}) < len(located):  # directories of the same name
         located = [dataclasses.replace(each, name=str(each.path)) for each in located]
     bundles = [Bundle.read(each.path) for each in located]
@@ -230,7 +232,7 @@ def _labels_of(located: Sequence[Located], bundles: Sequence[Bundle]) -> list[st
 def _connect(tracking_uri: str | None, experiment: str | None, on_event: Callable[[Event], None]) -> Tracker | None:
     """Where to log: nowhere, with a note, if the server cannot be reached and the caller did not ask for this one."""
     try:
-        return api.connect(tracking_uri, experiment)
+        return locate.connect(tracking_uri, experiment)
     except (TrackingError, NotFoundError, MissingExtraError) as error:
         if tracking_uri is not None:
             raise
@@ -259,7 +261,7 @@ def _log(tracker: Tracker, result: EvaluateResult, located: Located) -> str:
     with tracker.run(name=f"evaluate {model.name}", system_metrics=False) as run:
         run.tags(
             {
-                "newsbert.version": newsbert.__version__,
+                "newsbert.version": __version__,
                 "newsbert.evaluated": model.name,
                 "newsbert.evaluated_digest": model.digest,
                 **({"newsbert.against": result.against.other.name} if result.against else {}),

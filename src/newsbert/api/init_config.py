@@ -3,15 +3,20 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from newsbert.core import private_files
 from newsbert.core.config import CONFIG_FILE
 from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.data import profile
 from newsbert.data.profile import Survey
 from newsbert.errors import NewsbertError, UsageError
+from newsbert.inference.tokenization import SequenceTokenizer
+from newsbert.training import base_model
 
+_NO_LIMIT = 100_000
 _HEAD = f"""\
 # {CONFIG_FILE}: settings of the newsbert commands that are called in this directory.
 # An option of a command goes before a line here, and so does an environment variable: newsbert config show tells which
@@ -21,6 +26,23 @@ _TAIL = """
 # Further tables: [environments.NAME], where newsbert deploy puts models; [kubernetes]; [tracking], the server of
 # newsbert tracking up; [ray]. docs/configuration.md has their keys.
 """
+
+
+def survey(
+    data: str, labels: Sequence[str] = (), text_column: str | None = None, label_column: str | None = None
+) -> Survey:
+    """Look at rows, with the tokenizer of the default encoder; see `data.profile.survey`.
+
+    Raises:
+        NewsbertError: If they cannot be read, or trained on.
+    """
+    return profile.survey(data, _count_tokens, labels, text_column, label_column)
+
+
+def _count_tokens(texts: list[str]) -> list[int]:
+    encoder = base_model.find(TrainSettings.base_model)
+    tokenizer = SequenceTokenizer.load(encoder.path / "tokenizer.json", _NO_LIMIT, pad_id=0)
+    return [len(ids) for ids in tokenizer.encode(texts)]
 
 
 def write(survey: Survey, model_name: str, file: Path, labels: tuple[str, ...] = (), *, force: bool = False) -> None:

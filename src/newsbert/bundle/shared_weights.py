@@ -17,7 +17,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 
 _MIN_BYTES = 1024
 """Smaller tensors stay in the graph: some of its rewriting rules look into them."""

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert.core import config, temporary
-from newsbert.errors import MissingExtraError, ModelError, UsageError
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey

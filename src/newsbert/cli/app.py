@@ -76,7 +76,7 @@ for _panel, _modules in _PANELS.items():
 
 def _print_version(value: bool) -> None:
     if value:
-        from newsbert import __version__
+        from newsbert.core.version import __version__
 
         Output().result(f"newsbert {__version__}")
         raise typer.Exit

@@ -57,18 +57,18 @@ def archive(
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
     )
-    from newsbert.api import api
+    from newsbert.api import models
     from newsbert.bundle import bundle
 
     if for_plugin:
-        said, directory = api.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
+        said, directory = models.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
         if screen.as_json:
             screen.document({"model": said, "directory": str(directory)})
             return
         screen.result(str(directory))
-        screen.next_command(shlex.join(api.plugin_command(directory)))
+        screen.next_command(shlex.join(models.plugin_command(directory)))
         return
-    said, file = api.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
+    said, file = models.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
     size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
     if screen.as_json:
         screen.document({"model": said, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})

@@ -47,7 +47,7 @@ def explain(
 
     What the words add sums to the label's probability, less that of no words at all.
     """
-    from newsbert.api import api
+    from newsbert.api import models
     from newsbert.serving.client import Client
 
     screen = Output(as_json)
@@ -59,7 +59,7 @@ def explain(
         predictor = Client(url)
     else:
         settings = config.resolve(ServeSettings, runtime=runtime)
-        predictor = api.load(
+        predictor = models.load(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
     try:

@@ -46,14 +46,13 @@ def init(
     """
     screen = Output(as_json)
     from newsbert.api import init_config
-    from newsbert.data import profile
 
     file = Path(config.CONFIG_FILE)
     init_config.check_absent(file, force=force)
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     model_name = model_name or init_config.suggested_name(data)
     parse_model_name(model_name)
-    found = profile.survey(data, names, text_column, label_column)
+    found = init_config.survey(data, names, text_column, label_column)
     init_config.write(found, model_name, file, names, force=force)
     if screen.as_json:
         screen.document({"file": str(file), "model_name": model_name, **dataclasses.asdict(found)})

@@ -102,7 +102,7 @@ def predict(
         answering = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
         _predict_file(screen, file, output, text_column, url, model, answering, shared, tracking_uri, restart)
         return
-    from newsbert.api import api
+    from newsbert.api import models
     from newsbert.inference.items import predict_items
     from newsbert.serving.client import Client
 
@@ -112,7 +112,7 @@ def predict(
         predictor = Client(url)
     else:
         settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
-        predictor = api.load(
+        predictor = models.load(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
     predictions = predict_items(predictor, items)
@@ -131,7 +131,7 @@ def _predict_file(
     tracking_uri: str | None,
     restart: bool,
 ) -> None:
-    from newsbert.api import api
+    from newsbert.api import models
     from newsbert.inference.batch import object_store, paths, resume
     from newsbert.inference.batch.predict_file import predict_file
     from newsbert.inference.model import Model
@@ -150,7 +150,7 @@ def _predict_file(
             if shared.workers > 1:
                 screen.log(f"starting {shared.workers} workers …")
             predictor, identity = stack.enter_context(
-                api.predictor(model, answering, shared, screen.note, tracking_uri=tracking_uri)
+                models.predictor(model, answering, shared, screen.note, tracking_uri=tracking_uri)
             )
         trained_column = predictor.bundle.contract.data.get("text_column") if isinstance(predictor, Model) else None
         pace: _Pace | None = None

@@ -58,9 +58,9 @@ def register(
     name = config.model_name(model_name)
     if name is None:
         raise UsageError("no model name", "newsbert register --model-name BertModel")
-    from newsbert.api import api
+    from newsbert.api import models
 
-    version = api.register(run, name, alias, sign=sign, tracking_uri=tracking_uri, experiment=experiment)
+    version = models.register(run, name, alias, sign=sign, tracking_uri=tracking_uri, experiment=experiment)
     if screen.as_json:
         screen.document(
             {

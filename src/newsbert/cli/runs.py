@@ -39,10 +39,9 @@ def runs(
     The beginning of a run's id is enough for all commands that take a run. --json has all that was logged with it.
     """
     screen = Output(as_json)
-    from newsbert.api import api
-    from newsbert.tracking import run_list
+    from newsbert.tracking import locate, run_list
 
-    tracker = api.connect(tracking_uri, experiment)
+    tracker = locate.connect(tracking_uri, experiment)
     found = run_list.training_runs(tracker, limit)
     if screen.as_json:
         listed = [

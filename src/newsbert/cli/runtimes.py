@@ -35,15 +35,15 @@ def runtimes(
 ) -> None:
     """Compare what can compute a model's answers, on this machine; `serve --runtime NAME` takes one of them."""
     screen = Output(as_json)
-    from newsbert.api import api
     from newsbert.bundle.bundle import Bundle, files_of
     from newsbert.core import cpu
     from newsbert.data import dataset
     from newsbert.inference import benchmark
+    from newsbert.tracking import locate
 
     for name in only or []:
         files_of(name)
-    located = api.locate(model, tracking_uri=tracking_uri)
+    located = locate.locate(model, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
     items = dataset.texts(texts)[:_MOST_TEXTS]

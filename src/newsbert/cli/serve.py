@@ -172,7 +172,7 @@ def locally(
     from newsbert.serving import local
 
     if detach:
-        from newsbert.serving.torchserve import endpoints as address
+        from newsbert.core import ports
 
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached"]
         arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
@@ -195,7 +195,7 @@ def locally(
             ("--tracking-uri", tracking_uri),
         ):
             arguments += [] if value is None else [flag, str(value)]
-        with address.hold(settings.host, settings.port) as held:  # until the server has it
+        with ports.bind_port(settings.host, settings.port) as held:  # until the server has it
             chosen = int(held.getsockname()[1])
             arguments += ["--port", str(chosen)]
             _render_detached(screen, local_servers.start_detached(arguments, chosen, settings.timeout_s + 30))

@@ -119,16 +119,16 @@ def train(
 
         options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
-    from newsbert.api import api
+    from newsbert.api.train import help_train, train
 
     if config.torchrun_rank():  # another of its processes runs this training and tells of it
         with _Interrupts(lambda _: None) as interrupts:
-            api.help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
+            help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
     in_foreign_run = config.mlflow_run_id() is not None  # before MLflow takes the variable away
     with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
-        result = api.train(
+        result = train(
             **flags,
             on_event=_Reporter(screen, progress),
             stop=interrupts.asked_to_stop,

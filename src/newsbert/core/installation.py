@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from urllib.request import url2pathname
 
+from newsbert.errors import NewsbertError
+
 _APART = {"openvino", "ray"}
 """Extras that `all` does not have."""
 
@@ -55,3 +57,17 @@ def _path_of(url: str) -> Path | None:
 def _quote(text: str) -> str:
     quoted = shlex.quote(text)
     return quoted if quoted != text else f"'{text}'"
+
+
+class MissingExtraError(NewsbertError):
+    """A part of newsbert that was not installed is needed.
+
+    Args:
+        module: The module that could not be imported.
+        extra: The extra that brings it.
+    """
+
+    examined = True
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"the Python package {module!r} is not installed", command(extra))

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import config, cpu, temporary
+from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import RaySettings
-from newsbert.errors import MissingExtraError, NewsbertError, UsageError, first_line
+from newsbert.errors import NewsbertError, UsageError, first_line
 
 _CONNECT_S = 5.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from newsbert.core import cache
 from newsbert.core.terminal import has_controls
+from newsbert.core.types import IntArray
 from newsbert.data import row_columns
 from newsbert.data.class_folders import find_split
 from newsbert.data.ragged_array import Ragged, RaggedWriter, mapped
@@ -22,7 +23,6 @@ from newsbert.data.row_columns import ID, show_names
 from newsbert.data.sources import Columns, Source
 from newsbert.data.text import CLEANING_RULES, join
 from newsbert.errors import DataError
-from newsbert.evaluation.metrics import IntArray
 
 Labels = NDArray[np.int32]
 

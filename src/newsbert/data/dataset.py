@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from newsbert.core.types import IntArray
 from newsbert.data import corpus as corpora
 from newsbert.data import readers as row_files
 from newsbert.data import row_columns, sources
@@ -18,7 +19,6 @@ from newsbert.data.ragged_array import Texts
 from newsbert.data.sources import AG_NEWS_LABELS, SAMPLE
 from newsbert.data.text import join
 from newsbert.errors import DataError, UsageError
-from newsbert.evaluation.metrics import IntArray
 
 __all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "texts"]
 

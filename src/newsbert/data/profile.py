@@ -2,12 +2,12 @@
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from newsbert.core.settings import TrainSettings
+from newsbert.core.types import IntArray
 from newsbert.data import corpus, row_columns, sources
 from newsbert.data.corpus import Corpus
 from newsbert.data.ragged_array import Texts
@@ -15,15 +15,11 @@ from newsbert.data.readers import Row
 from newsbert.data.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS
 from newsbert.data.sources import Source
 from newsbert.errors import DataError
-from newsbert.evaluation.metrics import IntArray
-from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import base_model
 
 MAX_LABELS = 200
 """A column with more values than this is taken for no label's."""
 
 _LOOKED_AT, _MEASURED = 1_000, 2_000
-_NO_LIMIT = 100_000
 _FEW_VALUES = 20
 """With more, a column whose values are all different holds no labels."""
 _ADDRESS = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
@@ -68,12 +64,17 @@ class Survey:
 
 
 def survey(
-    data: str, labels: Sequence[str] = (), text_column: str | None = None, label_column: str | None = None
+    data: str,
+    count_tokens: Callable[[list[str]], list[int]],
+    labels: Sequence[str] = (),
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> Survey:
     """Look at rows.
 
     Args:
         data: `sample`, a path, or the name of a Hub data set.
+        count_tokens: Returns how many tokens texts have, special ones included.
         labels: Names of the integer labels 0, 1, …
         text_column: Column of the text; guessed where it has no usual name.
         label_column: Column of the label; guessed where it has no usual name.
@@ -87,7 +88,7 @@ def survey(
     columns = source.columns()
     text_column, label_column, guesses = _guess(source, columns, text_column, label_column, data)
     found = corpus.prepare(source, labels, text_column, label_column)
-    lengths = _lengths(found)
+    lengths = _lengths(found, count_tokens)
     max_length = next((each for each in _LENGTHS if (lengths > each).mean() <= _CUT_SHARE), _LENGTHS[-1])
     _, first, again = np.unique(found.digests[:, 0], return_index=True, return_inverse=True)
     contradicting = _contradicting(again, found.labels)
@@ -195,15 +196,12 @@ def _drawn(rows: Iterable[Row]) -> list[Row]:
     return drawn
 
 
-def _lengths(found: Corpus) -> IntArray:
+def _lengths(found: Corpus, count_tokens: Callable[[list[str]], list[int]]) -> IntArray:
     """Tokens of some texts, evenly from all."""
     if not len(found.labels):
         raise DataError("there are no rows", "give some labelled rows for every class")
     places = np.linspace(0, len(found.labels) - 1, min(_MEASURED, len(found.labels))).astype(np.int64)
-    tokenizer = SequenceTokenizer.load(
-        base_model.find(TrainSettings.base_model).path / "tokenizer.json", _NO_LIMIT, pad_id=0
-    )
-    return np.array([len(ids) for ids in tokenizer.encode(list(Texts(found.texts, places)))], np.int64)
+    return np.array(count_tokens(list(Texts(found.texts, places))), np.int64)
 
 
 def _contradicting(text_ids: IntArray, labels: corpus.Labels) -> int:

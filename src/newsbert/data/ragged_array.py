@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from newsbert.core.types import IntArray
 from newsbert.errors import NewsbertError
-from newsbert.evaluation.metrics import IntArray
 
 _VALUES, _ENDS = "values.bin", "ends.bin"
 Value = TypeVar("Value", bound=np.generic)

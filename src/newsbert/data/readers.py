@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from newsbert.core.installation import MissingExtraError
 from newsbert.data import delimited, file_form, json_rows
 from newsbert.data.file_form import FORMATS, FileForm, format_of
 from newsbert.data.lines import Fault, Lines, Row, Sized, Tally
 from newsbert.data.row_columns import UNREADABLE
-from newsbert.errors import DataError, MissingExtraError, UsageError
+from newsbert.errors import DataError, UsageError
 
 __all__ = [
     "FORMATS",

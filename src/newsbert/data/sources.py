@@ -14,12 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from newsbert.core.installation import MissingExtraError
 from newsbert.data import class_folders, row_columns
 from newsbert.data import readers as row_files
 from newsbert.data.class_folders import SPLIT_NAMES
 from newsbert.data.dialect import CLASS_COLUMN
 from newsbert.data.readers import Row, RowFile
-from newsbert.errors import DataError, MissingExtraError, UsageError, first_line
+from newsbert.errors import DataError, UsageError, first_line
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 SAMPLE = "sample"

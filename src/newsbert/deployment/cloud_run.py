@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from newsbert.api import api
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import locks, temporary
 from newsbert.core.settings import CloudRunSettings, ServeSettings
@@ -22,6 +21,7 @@ from newsbert.deployment.target import Deployed, Release, described
 from newsbert.errors import ServingError, UsageError
 from newsbert.images import run
 from newsbert.images.engine.engine import Engine
+from newsbert.tracking import locate
 
 LIVE, BEFORE, CANDIDATE = "live", "before", "candidate"
 DRAIN_S = 8.0
@@ -143,7 +143,7 @@ class CloudRun:
 
     def _prove(self, notes: dict[str, str], url: str) -> str:
         model = notes["newsbert/model"]
-        bundle = Bundle.read(api.locate(model, tracking_uri=self._tracking_uri).path)
+        bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
         only_golden = dataclasses.replace(self._settings, acceptance=None)
         return Acceptance(model, bundle, only_golden).ask(url, notes["newsbert/runtime"])
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.api import api
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import config, locks
 from newsbert.core.settings import ImageSettings, ServeSettings, TrainSettings
@@ -21,7 +20,7 @@ from newsbert.deployment import deploy
 from newsbert.deployment.acceptance import Acceptance
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.images import build, train
-from newsbert.tracking import artifacts
+from newsbert.tracking import artifacts, locate
 from newsbert.tracking.runs import MODEL_ID_TAG
 from newsbert.training import base_model, run_dir
 from newsbert.training.run import BUNDLES, load_rows
@@ -103,7 +102,7 @@ class Pipeline:
         with self._alone():
             trainer = self._built(None, "trainer")
             run_id = self._trained(trainer.tag)
-            version = api.register(run_id, model_name, tracking_uri=self._tracking_uri)
+            version = locate.connect(self._tracking_uri).register(run_id, model_name)
             self._step("register", str(version), version.created)
             self._built(str(version), "serving")
             return self._released(str(version), run_id)
@@ -118,7 +117,7 @@ class Pipeline:
             NewsbertError: If there is no such version or image, or it is not accepted.
         """
         with self._alone():
-            version = artifacts.find_version(api.connect(self._tracking_uri), model)
+            version = artifacts.find_version(locate.connect(self._tracking_uri), model)
             return self._released(f"{version.name}/{version.version}", None)
 
     def _built(self, model: str | None, kind: "Kind") -> "Built":
@@ -134,7 +133,7 @@ class Pipeline:
     def _noted(self, plan: "Plan", built: "Built") -> None:
         """Have the registry know the image's parts, and its digest where images are pushed."""
         assert plan.located is not None and plan.located.model_name and plan.located.version
-        tags = api.connect(self._tracking_uri).version_tags(plan.located.model_name, plan.located.version)
+        tags = locate.connect(self._tracking_uri).version_tags(plan.located.model_name, plan.located.version)
         for note in build.record(plan.located, built, self._tracking_uri):
             self._log(f"Note: {note}")
         if self._images.repository:
@@ -145,7 +144,7 @@ class Pipeline:
         """The id of the run with what goes into this training: one that there is, or a new one."""
         settings = config.resolve(TrainSettings)
         key = self._key(image, settings)
-        tracker = api.connect(self._tracking_uri, create=True)
+        tracker = locate.connect(self._tracking_uri, create=True)
         runs = tracker.runs(f"tags.`{DELIVERY_TAG}` = '{key}'", 100)
         for run in runs:
             if run.info.status == "FINISHED" and MODEL_ID_TAG in run.data.tags:
@@ -199,7 +198,7 @@ class Pipeline:
 
     def _released(self, model: str, run_id: str | None) -> Delivered:
         release = deploy.release(model, self._target, self._images, self._tracking_uri)
-        bundle = Bundle.read(api.locate(model, tracking_uri=self._tracking_uri).path)
+        bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
         # What it will be asked is read before anything changes.
         acceptance = Acceptance(model, bundle, self._settings)
         there = self._target.deployed()
@@ -219,7 +218,7 @@ class Pipeline:
             ServingError: If it is not accepted; unless it answered before and was accepted, the model before it answers
                 again.
         """
-        tracker = api.connect(self._tracking_uri)
+        tracker = locate.connect(self._tracking_uri)
         name, _, number = model.rpartition("/")
         tag = f"newsbert.accepted.{self._environment}"
         was_accepted = tracker.version_tags(name, number).get(tag) == deployed.image

@@ -4,7 +4,6 @@ import hashlib
 import shlex
 from collections.abc import Callable, Mapping
 
-from newsbert.api import api
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, Contract
 from newsbert.core import config
 from newsbert.core.settings import (
@@ -23,7 +22,7 @@ from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundErro
 from newsbert.images import build, run
 from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import artifacts
+from newsbert.tracking import artifacts, locate
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -75,12 +74,12 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
         if not target.local:
             raise UsageError(f"{reference!r} is an image, and here a version is needed", "newsbert deploy BertModel/2")
         return _release_image(str(ImageReference.parse(reference)), target)
-    version = artifacts.find_version(api.connect(tracking_uri), reference)
+    version = artifacts.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     pushed = build.pushed_image(version.tags, model, images)
     if pushed is None and not target.local:
         raise NotFoundError(f"no registry is known to have the image of {model}", push_again(model))
-    bundle = Bundle.read(api.locate(model, tracking_uri=tracking_uri).path)
+    bundle = Bundle.read(locate.locate(model, tracking_uri=tracking_uri).path)
     image = str(pushed) if pushed is not None else run.image_of(model, images, tracking_uri)
     labels = _labels(image, target)
     expected = {MODEL_LABEL: model, DIGEST_LABEL: bundle.digest}
@@ -177,6 +176,6 @@ def _alias(deployed: Deployed, tracking_uri: str | None, on_log: Callable[[str],
     if not slash or not version.isdigit():
         return
     try:
-        api.connect(tracking_uri).alias(name, version, deployed.environment)
+        locate.connect(tracking_uri).alias(name, version, deployed.environment)
     except NewsbertError as error:  # it answers all the same
         on_log(f"Note: {deployed.model} did not get the alias {deployed.environment!r}: {error.message}")

@@ -18,9 +18,10 @@ from newsbert.core import locks
 from newsbert.core.settings import ClusterSettings, KubernetesSettings, ServeSettings
 from newsbert.core.tools import Tool
 from newsbert.deployment import kubernetes_manifests
-from newsbert.deployment.target import ARCHIVE, Deployed, Release, described
+from newsbert.deployment.target import Deployed, Release, described
 from newsbert.errors import ServingError, UsageError
 from newsbert.images import run
+from newsbert.images.contexts import ARCHIVE_PATH
 from newsbert.images.engine.engine import Engine
 from newsbert.serving import verification
 from newsbert.serving.client import Client
@@ -202,7 +203,7 @@ class Cluster:
         if not names:
             raise ServingError(f"{live.replica_set} has no pod", "kubectl get events")
         url = f"http://127.0.0.1:{run.CONTAINER_PORT}"
-        command = ["python", "-m", "newsbert.images.programs.verify", "--answers", url, ARCHIVE]
+        command = ["python", "-m", "newsbert.images.programs.verify", "--answers", url, ARCHIVE_PATH]
         printed = self._kubectl.run("exec", names[0], "--", *command).strip().splitlines()
         try:
             document = json.loads(printed[-1])

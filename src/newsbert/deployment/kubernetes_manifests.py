@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from newsbert.api import api
 from newsbert.core import config
+from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
 from newsbert.deployment.target import ServingImage, push_again
-from newsbert.errors import MissingExtraError, NotFoundError, UsageError
+from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import artifacts
+from newsbert.tracking import artifacts, locate
 
 USER = 10_001
 """Of the image."""
@@ -50,10 +50,10 @@ def served(
         if parsed is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
         return _name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
-    version = artifacts.find_version(api.connect(tracking_uri), reference)
+    version = artifacts.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     if config.trusted_keys():
-        api.locate(model, tracking_uri=tracking_uri)  # refuses what no trusted key has signed
+        locate.locate(model, tracking_uri=tracking_uri)  # refuses what no trusted key has signed
     pushed = parsed or build.pushed_image(version.tags, model, images)
     if pushed is None:
         raise NotFoundError(

@@ -8,9 +8,6 @@ from newsbert.bundle.bundle import Contract
 from newsbert.core.settings import ServeSettings
 from newsbert.images.engine.engine import Engine
 
-ARCHIVE = "/opt/model/news_classification.mar"
-"""The model in a serving image."""
-
 
 @dataclass(frozen=True)
 class ServingImage:

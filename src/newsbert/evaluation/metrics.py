@@ -3,14 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-IntArray = NDArray[np.integer[Any]]
-FloatArray = NDArray[np.float32]
-LabelIds = Sequence[int] | IntArray
+from newsbert.core.types import FloatArray, IntArray, LabelIds
 
 CALIBRATION_BINS = 15
 _MOST_TEMPERATURE = 100.0

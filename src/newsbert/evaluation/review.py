@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 
 NONE, ALL = 0.0, 1.0
 """Thresholds below which no answer is, and, as scores may be 1, every answer."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from newsbert.errors import MissingExtraError
-from newsbert.evaluation.metrics import IntArray
+from newsbert.core.installation import MissingExtraError
+from newsbert.core.types import IntArray
 
 LEVEL = 0.95
 RESAMPLES = 2_000

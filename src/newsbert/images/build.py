@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from newsbert.api import api
+from newsbert.bundle import pins
 from newsbert.bundle import requirements as bundle_requirements
 from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.requirements import Difference
 from newsbert.core import temporary
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
-from newsbert.images import requirements
+from newsbert.images import package_sets
 from newsbert.images.contexts import (
     Context,
     render_base,
@@ -28,6 +28,7 @@ from newsbert.images.contexts import (
 from newsbert.images.engine.engine import Engine, Layer
 from newsbert.images.pip_options import holds_secret
 from newsbert.images.reference import ImageReference
+from newsbert.tracking import locate
 from newsbert.tracking.artifacts import Located
 
 BILL_PATH = "/opt/model/bom.cdx.json"
@@ -92,9 +93,9 @@ def contexts(
             on_it = {"trainer": render_trainer, "tracking": render_tracking}.get(kind)
             yield Plan((base, *([on_it(base, settings)] if on_it else [])), None)
             return
-        located = api.locate(reference, tracking_uri=tracking_uri)
+        located = locate.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
-        shipped = requirements.pins()
+        shipped = pins.pins()
         differences = bundle_requirements.differences(bundle_requirements.read(located.path, shipped), shipped)
         own = {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
         base = render_base(settings, work, own)
@@ -106,7 +107,7 @@ def contexts(
 
 def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
     """Return what the user should know of packages in images whose versions a model was not trained with."""
-    used = [difference for difference in differences if difference.name in requirements.BASE + requirements.SERVING]
+    used = [difference for difference in differences if difference.name in package_sets.BASE + package_sets.SERVING]
     if settings.bundle_versions:
         return tuple(
             f"{package.name} {package.bundle} is the bundle's; newsbert has {package.shipped}" for package in used
@@ -224,7 +225,7 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
     if located.model_name is None or located.version is None:
         return []
     try:
-        tracker = api.connect(tracking_uri)
+        tracker = locate.connect(tracking_uri)
         if tracker.version_tags(located.model_name, located.version).get(IMAGE_TAG) == built.tag:
             return []
         bill = Engine().read_file(built.tag, BILL_PATH)
@@ -260,7 +261,7 @@ def push(
     for tag in (built.tag, *built.aliases):
         pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
     if located is not None and located.model_name is not None and located.version is not None:
-        tracker = api.connect(tracking_uri)
+        tracker = locate.connect(tracking_uri)
         tracker.tag_version(located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
     return pushed
 

@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import newsbert
+from newsbert.bundle import pins
 from newsbert.bundle.bundle import Bundle, sha256_of
+from newsbert.core import package_files
 from newsbert.core.settings import ImageSettings
-from newsbert.images import lock_files, package_files, requirements, wheel
+from newsbert.core.version import __version__
+from newsbert.images import lock_files, package_sets, wheel
 from newsbert.images.pip_options import blotted, pip_conf
 from newsbert.images.reference import ImageReference
 from newsbert.inference.runtime import resolve_runtime
@@ -121,7 +123,7 @@ def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str,
     """
     package = wheel.write(directory)
     files: dict[str, bytes | Path] = {package.name: package}
-    needed = set(requirements.BASE)
+    needed = set(package_sets.BASE)
     dockerfile = _dockerfile("base")
     if settings.gpu:
         # ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares.
@@ -131,10 +133,10 @@ def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str,
     own = {name: version for name, version in (versions or {}).items() if name in needed}
     if own:
         dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_STEP, BUNDLE_FILE)
-        files[BUNDLE_FILE] = _lines(requirements.lines(own))
+        files[BUNDLE_FILE] = _lines(pins.lines(own))
     return _context(
         BASE_NAME,
-        newsbert.__version__,
+        __version__,
         settings,
         dockerfile.replace(_GPU_LINE, "").replace(_BUNDLE_LINE, ""),
         {"ROOT_IMAGE": str(ImageReference.parse(settings.root_image))},
@@ -155,10 +157,10 @@ def render_trainer(base: Context, settings: ImageSettings) -> Context:
         torch = lock_files.lines(cuda, lock_files.TORCH_CUDA)
     else:
         torch = lock_files.lines({"torch"}, lock_files.TORCH_CPU)
-    needed = lock_files.names(lock_files.TRAINER) - {*requirements.BASE}
+    needed = lock_files.names(lock_files.TRAINER) - {*package_sets.BASE}
     return _context(
         TRAINER_NAME,
-        newsbert.__version__,
+        __version__,
         settings,
         _dockerfile("trainer"),
         {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
@@ -180,12 +182,12 @@ def render_tracking(base: Context, settings: ImageSettings) -> Context:
     """
     return _context(
         TRACKING_NAME,
-        newsbert.__version__,
+        __version__,
         settings,
         _dockerfile("tracking"),
         {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
         _newsbert_labels(TRACKING_NAME),
-        {REQUIREMENTS_FILE: _lines(lock_files.lines(lock_files.names(lock_files.TRACKING) - {*requirements.BASE}))},
+        {REQUIREMENTS_FILE: _lines(lock_files.lines(lock_files.names(lock_files.TRACKING) - {*package_sets.BASE}))},
     )
 
 
@@ -213,7 +215,7 @@ def render_serving(
     """
     runtime = resolve_runtime(bundle, settings.runtime)
     bundle.verify()
-    serving = {*requirements.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
+    serving = {*package_sets.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
     own = {name: version for name, version in (versions or {}).items() if name in serving}
     dockerfile = _dockerfile("torchserve")
     if own:
@@ -239,9 +241,9 @@ def render_serving(
         },
         {
             f"{_OCI}.title": located.name,
-            f"{_OCI}.version": located.version or newsbert.__version__,
+            f"{_OCI}.version": located.version or __version__,
             f"{_OCI}.licenses": _LICENCES,
-            "newsbert.version": newsbert.__version__,
+            "newsbert.version": __version__,
             MODEL_LABEL: located.name,
             RUNTIME_LABEL: runtime,
             DIGEST_LABEL: bundle.digest,
@@ -251,9 +253,9 @@ def render_serving(
         {
             ENTRYPOINT: (package_files.find(package_files.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
             "serving.txt": _lines(lock_files.lines(serving - own.keys())),
-            "packing.txt": _lines(lock_files.lines(requirements.PACKING)),
-            "bill.txt": _lines(lock_files.lines(requirements.BILL)),
-            **({BUNDLE_FILE: _lines(requirements.lines(own))} if own else {}),
+            "packing.txt": _lines(lock_files.lines(package_sets.PACKING)),
+            "bill.txt": _lines(lock_files.lines(package_sets.BILL)),
+            **({BUNDLE_FILE: _lines(pins.lines(own))} if own else {}),
             **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },
     )
@@ -325,9 +327,9 @@ def _with_step(dockerfile: str, line: str, step: str, file: str) -> str:
 def _newsbert_labels(title: str) -> dict[str, str]:
     return {
         f"{_OCI}.title": title,
-        f"{_OCI}.version": newsbert.__version__,
+        f"{_OCI}.version": __version__,
         f"{_OCI}.licenses": _LICENCES,
-        "newsbert.version": newsbert.__version__,
+        "newsbert.version": __version__,
     }
 
 
@@ -365,3 +367,7 @@ def _dockerfile(name: str) -> str:
 
 def _lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+ARCHIVE_PATH = "/opt/model/news_classification.mar"
+"""The model in a serving image."""

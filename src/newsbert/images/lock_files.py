@@ -6,7 +6,7 @@
 import re
 from collections.abc import Collection
 
-from newsbert.images import package_files
+from newsbert.core import package_files
 
 LOCKED, TORCH_CPU, TORCH_CUDA = ("all.txt", "dev.txt"), "torch-cpu.txt", "cuda.txt"
 TRAINER, TRACKING, GPU = "trainer.txt", "tracking.txt", "gpu.txt"

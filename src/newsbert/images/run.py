@@ -11,18 +11,19 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from newsbert.api import api
 from newsbert.bundle import signing
 from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.core import config, loopback, zip_files
+from newsbert.core.ports import claim_port
 from newsbert.core.settings import ImageSettings, ServeSettings
-from newsbert.deployment.target import ARCHIVE
 from newsbert.errors import ModelError, NotFoundError, ServingError
 from newsbert.images import contexts as image
+from newsbert.images.contexts import ARCHIVE_PATH
 from newsbert.images.engine.engine import Container, Engine
 from newsbert.images.reference import ImageReference
 from newsbert.serving import probe
-from newsbert.serving.torchserve.endpoints import Address, check_ports, claim_port
+from newsbert.serving.torchserve.endpoints import Address, check_ports
+from newsbert.tracking import locate
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
 """Inside of a container, whatever they are on this machine: there no two can be the same."""
@@ -73,7 +74,7 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
         if not engine.has_image(reference):
             raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference
-    located = api.locate(reference, tracking_uri=tracking_uri)
+    located = locate.locate(reference, tracking_uri=tracking_uri)
     tag = image.serving_tag(located, Bundle.read(located.path).digest, settings)
     if not engine.has_image(tag):
         command = shlex.join(["newsbert", "build-image", *([reference] if reference else [])])
@@ -87,7 +88,7 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
     Raises:
         ModelError: If it is no serving image, or its model is not signed by a trusted key.
     """
-    content = engine.read_file(image, ARCHIVE)
+    content = engine.read_file(image, ARCHIVE_PATH)
     try:
         with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
             contract, signature = (

@@ -9,13 +9,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from newsbert.api import api
 from newsbert.core import config, loopback, uris
+from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ImageSettings, TrackingSettings, TrainSettings
-from newsbert.errors import EngineError, MissingExtraError, NotFoundError, TrackingError, UsageError
+from newsbert.errors import EngineError, NotFoundError, TrackingError, UsageError
 from newsbert.images import build
 from newsbert.images.engine.engine import Container, Engine
-from newsbert.tracking import sqlite
+from newsbert.tracking import locate, sqlite
 from newsbert.training import run
 
 _KILLED = 137
@@ -161,6 +161,6 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
 def _artifact_root(tracking: TrackingSettings) -> Path | None:
     """Where the experiment keeps its artifacts on this machine, if it exists already and MLflow is installed here."""
     try:
-        return api.connect(tracking.tracking_uri, tracking.experiment).artifact_root()
+        return locate.connect(tracking.tracking_uri, tracking.experiment).artifact_root()
     except (MissingExtraError, TrackingError, NotFoundError):
         return None

@@ -6,8 +6,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
-from newsbert.core import zip_files
-from newsbert.images import package_files
+from newsbert.core import package_files, zip_files
 
 _WHEEL = "Wheel-Version: 1.0\nGenerator: newsbert\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _METADATA_FILES = ("METADATA", "entry_points.txt", "licenses/LICENSE")

@@ -9,8 +9,8 @@ import numpy as np
 
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, files_of
 from newsbert.core import cpu
+from newsbert.core.types import FloatArray
 from newsbert.errors import NewsbertError
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 
 SECONDS = 2.0

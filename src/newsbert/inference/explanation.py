@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 from newsbert.evaluation.review import SCORE_DECIMALS
 from newsbert.inference.model import Prediction
 from newsbert.inference.runtime import Runtime

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle.bundle import AUTO, Bundle
+from newsbert.core.types import FloatArray
 from newsbert.data.text import NewsItems, list_items
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.evaluation.review import SCORE_DECIMALS, reviewed
 from newsbert.inference.runtime import load_runtime, resolve_runtime
 

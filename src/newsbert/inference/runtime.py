@@ -11,9 +11,10 @@ import numpy as np
 
 from newsbert.bundle.bundle import AUTO, INT8_GRAPH, Bundle, files_of
 from newsbert.core import cpu
+from newsbert.core.types import FloatArray
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import FloatArray, softmax
+from newsbert.evaluation.metrics import softmax
 from newsbert.inference.tokenization import Ids, SequenceTokenizer, pad
 
 SUB_BATCH_TOKENS = 256

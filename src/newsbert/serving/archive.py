@@ -8,8 +8,9 @@ from pathlib import Path
 
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.core import temporary, zip_files
+from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings
-from newsbert.errors import MissingExtraError, ModelError, NewsbertError
+from newsbert.errors import ModelError, NewsbertError
 from newsbert.inference.runtime import resolve_runtime
 
 SERVED_NAME = "news_classification"

@@ -20,10 +20,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from newsbert.bundle import agreement
 from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.golden import check_answers
 from newsbert.core import config, cpu
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
 from newsbert.inference.model import Prediction
@@ -148,7 +148,7 @@ class Handler:
         # not count as ready, nor one that cannot answer; and the first request should not pay for warming up.
         golden = bundle.contract.golden
         answers = self._runtime.predict([each.item for each in golden])
-        agreement.check(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
+        check_answers(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
         self._lane: Lane[_Explained] = Lane()
         self._server_dir = config.server_dir()
         self._activity = Activity(config.activity_dir())

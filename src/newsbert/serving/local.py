@@ -4,13 +4,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert.api import api
 from newsbert.bundle.bundle import Bundle
+from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
 from newsbert.serving.torchserve import runtime_dir, supervisor
-from newsbert.serving.torchserve.endpoints import claim_port
 from newsbert.serving.torchserve.log_events import Problem
+from newsbert.tracking import locate
 
 _CHECK_INTERVAL_S = 0.5
 
@@ -47,7 +47,7 @@ def serve_locally(
         if reference is not None and reference.endswith(".mar"):
             model_archive, name = Path(reference), None
         else:
-            located = api.locate(reference, tracking_uri=tracking_uri)
+            located = locate.locate(reference, tracking_uri=tracking_uri)
             name = located.name
             if located.choice is not None:
                 on_choice(located.choice)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert.core import config
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 from newsbert.inference.runtime import InferenceTimings
 
 if TYPE_CHECKING:

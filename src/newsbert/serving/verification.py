@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from newsbert.bundle import agreement
 from newsbert.bundle.bundle import Contract
+from newsbert.bundle.golden import check_answers, tolerance
 from newsbert.errors import ServingError
 from newsbert.inference.model import Prediction
 from newsbert.serving.client import Client
@@ -28,7 +28,7 @@ def verify(client: Client, contract: Contract, runtime: str, model: str | None) 
     for item in items:
         alone += client.predict([item])
         _check_name(client.name, model, client.url)  # before its answers are compared with another's
-    largest = max(agreement.check(contract, runtime, answers) for answers in (alone, client.predict(items)))
+    largest = max(check_answers(contract, runtime, answers) for answers in (alone, client.predict(items)))
     return _describe(contract, runtime, largest)
 
 
@@ -61,7 +61,7 @@ def compare(document: Mapping[str, Any], contract: Contract, runtime: str, model
         name = str(document["model"])
         answers = [[Prediction.from_dict(answer) for answer in document[key]] for key in ("alone", "together")]
         _check_name(name, model, where)
-        largest = max(agreement.check(contract, runtime, predictions) for predictions in answers)
+        largest = max(check_answers(contract, runtime, predictions) for predictions in answers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServingError(
             f"the answers of {where} cannot be read", "build its image again, and deploy that"
@@ -75,5 +75,5 @@ def _check_name(name: str, model: str | None, where: str) -> None:
 
 
 def _describe(contract: Contract, runtime: str, largest: float) -> str:
-    allowed = agreement.tolerance(contract, runtime)
+    allowed = tolerance(contract, runtime)
     return f"{len(contract.golden)} golden texts, alone and together: at most {largest:.1e} off ({allowed:g} allowed)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import config, temporary, uris
+from newsbert.core import config, object_stores, temporary, uris
 from newsbert.errors import TrackingError
 from newsbert.tracking import foreign_errors
 
@@ -74,7 +74,7 @@ def check(
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        raise foreign_errors.store_error([TimeoutError(f"no answer within {timeout_s:g} s: timed out")], "", uri)
+        raise object_stores.store_error([TimeoutError(f"no answer within {timeout_s:g} s: timed out")], "", uri)
     if failed:
         raise failed[0]
 

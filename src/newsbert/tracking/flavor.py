@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.pins import pinned, versions
 from newsbert.errors import NewsbertError, UsageError
-from newsbert.images.requirements import pinned, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import Map
 
-    from newsbert.training.export.onnx import LogitsOnly, example_inputs
+    from newsbert.inference.torch_module import LogitsOnly, example_inputs
 
     ids = np.dtype(np.int64)
     tensors = Schema([TensorSpec(ids, (-1, -1), "input_ids"), TensorSpec(ids, (-1, -1), "attention_mask")])

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from newsbert.core import private_files, temporary, uris
-from newsbert.errors import MissingExtraError, NotFoundError, TrackingError
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import NotFoundError, TrackingError
 
 
 def path_of(uri: str) -> Path | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 
-from newsbert.errors import MissingExtraError, ModelError, first_line
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import ModelError, first_line
 
 BUNDLED = "minilm"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"

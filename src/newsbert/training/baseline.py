@@ -15,9 +15,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
 from newsbert.core import cpu
+from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Split
 from newsbert.evaluation import metrics
-from newsbert.evaluation.metrics import FloatArray, IntArray, Scores
+from newsbert.evaluation.metrics import Scores
 
 NAME = "TF-IDF, logistic regression"
 MOST_ROWS = 100_000

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from newsbert.core import cache, config
-from newsbert.evaluation.metrics import FloatArray, IntArray
+from newsbert.core.types import FloatArray, IntArray
 from newsbert.inference.tokenization import pad
 from newsbert.training.bert import BertTraining
 from newsbert.training.token_cache import TokenRows

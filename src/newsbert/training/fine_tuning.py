@@ -25,10 +25,11 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 from newsbert.core import cache, cpu
 from newsbert.core.events import Event, History
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Dataset
 from newsbert.errors import ModelError, UsageError, first_line
 from newsbert.evaluation import metrics
-from newsbert.evaluation.metrics import FloatArray, IntArray, Scores
+from newsbert.evaluation.metrics import Scores
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import distributed, loop, lora, token_cache

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from newsbert.core.events import Event, Phase, Progress
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Dataset
 from newsbert.errors import UsageError
 from newsbert.evaluation import metrics
-from newsbert.evaluation.metrics import FloatArray, IntArray, Scores
+from newsbert.evaluation.metrics import Scores
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import embedding_cache, loop, token_cache
 from newsbert.training.base_model import BaseModel

@@ -11,8 +11,8 @@ import numpy as np
 from cleanlab.filter import find_label_issues
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Split
-from newsbert.evaluation.metrics import FloatArray, IntArray
 from newsbert.inference.runtime import Runtime
 from newsbert.training.baseline import Fitted
 

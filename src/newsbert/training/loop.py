@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from newsbert.core.events import Evaluation, Event, History, Note, Resumed, Step
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import IntArray
 from newsbert.errors import DivergedError
-from newsbert.evaluation.metrics import IntArray, Scores
+from newsbert.evaluation.metrics import Scores
 from newsbert.training import distributed
 from newsbert.training.checkpoints import Checkpoints
 

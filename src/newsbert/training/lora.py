@@ -7,7 +7,7 @@ import warnings
 
 from transformers import PreTrainedModel
 
-from newsbert.errors import MissingExtraError
+from newsbert.core.installation import MissingExtraError
 
 _HEAD = ("classifier", "pooler", "pre_classifier")
 """What follows the encoder: it is tuned as a whole."""

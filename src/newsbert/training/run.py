@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import config
 from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.core.settings import RaySettings, TrainSettings
+from newsbert.core.version import __version__
 from newsbert.data.dataset import Dataset, load_dataset
 from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
 from newsbert.evaluation.metrics import Scores
@@ -26,7 +26,7 @@ from newsbert.training.base_model import BaseModel
 from newsbert.training.run_dir import RunFile
 
 if TYPE_CHECKING:
-    from newsbert.evaluation.metrics import IntArray
+    from newsbert.core.types import IntArray
     from newsbert.inference.tokenization import SequenceTokenizer
     from newsbert.tracking.client import Tracker, Version
     from newsbert.tracking.runs import RunLog
@@ -249,7 +249,7 @@ def _check(base: BaseModel, settings: TrainSettings) -> None:
 
 def _describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) -> None:
     """Log what is known before anything is trained: parameters, and the rows of this name."""
-    run.tags({"newsbert.version": newsbert.__version__, DATA_DIGEST_TAG: rows.digest})
+    run.tags({"newsbert.version": __version__, DATA_DIGEST_TAG: rows.digest})
     splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
     run.params(params)
     run.dataset(name, rows.digest, splits)

@@ -6,12 +6,12 @@ import urllib.request
 from pathlib import Path
 
 from newsbert.api.doctor.examination import NoteError
-from newsbert.core import config, loopback, temporary
+from newsbert.core import config, loopback, ports, temporary
 from newsbert.core.settings import ServeSettings
 from newsbert.deployment import local_servers
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving import auth, probe
-from newsbert.serving.torchserve import endpoints, java, runtime_dir, supervisor
+from newsbert.serving.torchserve import java, runtime_dir, supervisor
 
 _START_TIMEOUT_S = 45.0
 _ASK_TIMEOUT_S = 10.0
@@ -98,7 +98,7 @@ def port() -> str:
     """
     settings = config.resolve(ServeSettings)
     try:
-        taken = endpoints.claim_port(settings.host, settings.port)
+        taken = ports.claim_port(settings.host, settings.port)
     except ServingError as error:
         # Only looked up: which notes are of servers that are gone is the other check's, at the same time.
         if settings.port in local_servers.noted():

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import config, loopback
-from newsbert.errors import EngineError, MissingExtraError, NotFoundError, UsageError
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import EngineError, NotFoundError, UsageError
 from newsbert.images.engine.container import Container
 from newsbert.images.engine.errors import START_HINT, build_hint, cause, push_hint, reason, told_as
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from newsbert.bundle import agreement
+from newsbert.bundle import golden
 from newsbert.errors import EngineError
 
 _OTHER_HASH = "DO NOT MATCH THE HASHES"  # pip's words
@@ -54,7 +54,7 @@ def push_hint(tag: str, error: str) -> str:
 
 def build_hint(error: str, tail: Sequence[str]) -> str:
     """What to do about a build that failed, from the engine's error and the last lines that it had printed."""
-    if any(agreement.OTHERWISE in line for line in tail):
+    if any(golden.MISMATCH in line for line in tail):
         return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
     if any(

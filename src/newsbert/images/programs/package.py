@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from newsbert.bundle import agreement
+from newsbert.bundle import golden
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving.archive import ARCHIVE_NAME, SERVED_NAME
@@ -39,7 +39,7 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
     def on_log(text: str) -> None:
         print(text, flush=True)
         # The worker knows which text it is; what TorchServe tells MLflow is that it did not start.
-        otherwise.extend(line.strip() for line in text.splitlines() if agreement.OTHERWISE in line)
+        otherwise.extend(line.strip() for line in text.splitlines() if golden.MISMATCH in line)
 
     with (
         runtime_dir.make(None) as work,

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, temporary
+from newsbert.core import config, object_stores, temporary
 from newsbert.errors import DataError, NewsbertError, UsageError
 from newsbert.inference.batch.parquet import pyarrow
 from newsbert.inference.batch.resume import rejected_file
-from newsbert.tracking import foreign_errors
 
 SCHEMES = ("s3", "gs")
 _CHUNK_BYTES = 8 << 20
@@ -146,7 +145,7 @@ def _as_called(names: dict[str, str]) -> Iterator[None]:
 
 
 def _explained(error: BaseException, what: str, address: str) -> NewsbertError:
-    return foreign_errors.store_error([OSError(_words(error))], what, address)
+    return object_stores.store_error([OSError(_words(error))], what, address)
 
 
 def _words(error: BaseException) -> str:

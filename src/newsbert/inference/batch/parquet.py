@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from newsbert.core.installation import MissingExtraError
 from newsbert.data.readers import Fault, Row, RowFile, cells
-from newsbert.errors import DataError, MissingExtraError
+from newsbert.errors import DataError
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, Window, no_rows
 
 _GROUP_ROWS, _GROUP_BYTES = 1 << 15, 16 << 20

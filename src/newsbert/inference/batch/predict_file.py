@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import newsbert
 from newsbert.bundle.bundle import sha256_of
+from newsbert.core.version import __version__
 from newsbert.data import readers as row_files
 from newsbert.data import row_columns
 from newsbert.data.readers import Fault, RowFile
@@ -93,7 +93,7 @@ def predict_file(
         "input": [given.form.format, digest],
         "model": predictor.name if model is None else model,
         "text column": list(text_columns),
-        "newsbert": [newsbert.__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
+        "newsbert": [__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
     }
     with resume.opened(output, job, source.total, encoded.header, restart) as part:
         if note := given.note():

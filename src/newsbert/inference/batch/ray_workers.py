@@ -10,12 +10,12 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import newsbert
-from newsbert.bundle import agreement
 from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.golden import check_answers
 from newsbert.core import ray_cluster, temporary
 from newsbert.core.ray_cluster import Cluster
 from newsbert.core.settings import RaySettings, ServeSettings
+from newsbert.core.version import __version__
 from newsbert.errors import ModelError, NewsbertError, first_line
 from newsbert.inference.batch.predictor import CHUNK_ITEMS, Answer, TextColumns, answer
 from newsbert.inference.batch.readers import Source, Window
@@ -232,9 +232,7 @@ class _Worker:
                 )
             bundle.verify(tuple(files))
             model = Model(bundle, runtime=self._runtime, threads=self._threads, review_below=self._review_below)
-        agreement.check(
-            bundle.contract, self._runtime, model.predict([golden.item for golden in bundle.contract.golden])
-        )
+        check_answers(bundle.contract, self._runtime, model.predict([golden.item for golden in bundle.contract.golden]))
         return model
 
 
@@ -242,15 +240,15 @@ def _packed(place: int, content: object) -> Any:
     """A block of one row: where in the file it is, and its content, whose types are between us and us alone."""
     import pyarrow as pa
 
-    packed = pickle.dumps((newsbert.__version__, content))
+    packed = pickle.dumps((__version__, content))
     return pa.table({"place": [place], "content": pa.array([packed], pa.large_binary())})
 
 
 def _unpacked(block: Any) -> Iterator[tuple[int, Any]]:
     for place, packed in zip(block["place"].to_pylist(), block["content"].to_pylist(), strict=True):
         version, content = pickle.loads(packed)  # noqa: S301 - of our own processes
-        if version != newsbert.__version__:
+        if version != __version__:
             content = NewsbertError(
-                f"a worker has newsbert {newsbert.__version__}, not {version}", "install the same everywhere"
+                f"a worker has newsbert {__version__}, not {version}", "install the same everywhere"
             )
         yield place, content

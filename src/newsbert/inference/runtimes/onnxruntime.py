@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import config
+from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.inference.tokenization import Ids
 
 config.quiet_onnxruntime()  # it reads the environment when it is imported

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from newsbert.errors import MissingExtraError, ModelError
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.installation import MissingExtraError
+from newsbert.core.types import FloatArray
+from newsbert.errors import ModelError
 from newsbert.inference.tokenization import Ids
 
 LENGTH_STEP = 16

@@ -8,8 +8,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import FloatArray
 from newsbert.inference.tokenization import Ids
 
 transformers.utils.logging.disable_progress_bar()

@@ -20,9 +20,8 @@ import mlflow
 from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
-from newsbert.api import api
-from newsbert.bundle import agreement
 from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
+from newsbert.bundle.golden import check_answers
 from newsbert.core import installation, temporary
 from newsbert.core.terminal import show_controls
 from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
@@ -40,6 +39,7 @@ from newsbert.serving.mlflow_target.options import (
     split_name,
 )
 from newsbert.serving.torchserve.management import ModelServer
+from newsbert.tracking import locate
 from newsbert.tracking.flavor import BUNDLE_SUBPATH
 
 try:
@@ -262,7 +262,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         found, answers = self._server.predict(name, version, [golden.item for golden in contract.golden])
         if found != said:
             raise ServingError(f"the server answers as {found!r} instead of {said!r}", "clear its model store")
-        agreement.check(contract, runtime, [Prediction.from_dict(each) for each in answers])
+        check_answers(contract, runtime, [Prediction.from_dict(each) for each in answers])
 
     def _change(self, name: str, version: str | None, options: Options) -> None:
         others = {*options.settings} - {"workers"}
@@ -363,9 +363,9 @@ def _fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
     inside = Path(model_uri) / BUNDLE_SUBPATH
     if (inside / CONTRACT_FILE).is_file() or (Path(model_uri) / CONTRACT_FILE).is_file():
         bundle = Bundle.read(inside if inside.is_dir() else Path(model_uri))
-        yield api.nameless(bundle), bundle
+        yield locate.default_name(bundle), bundle
     elif _REGISTERED.match(model_uri) or ":/" not in model_uri:
-        located = api.locate(model_uri, tracking_uri=tracking_uri)
+        located = locate.locate(model_uri, tracking_uri=tracking_uri)
         yield located.name, Bundle.read(located.path)
     else:
         with temporary.directory() as directory:
@@ -376,4 +376,4 @@ def _fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
             except (MlflowException, OSError) as error:
                 raise NotFoundError(f"{model_uri} cannot be fetched: {error}", "give -m models:/NAME/1") from error
             bundle = Bundle.read(Path(fetched))
-            yield api.nameless(bundle), bundle
+            yield locate.default_name(bundle), bundle

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from newsbert.api import api
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import TrackingError
 from newsbert.inference.model import Model
 from newsbert.serving.client import Client
+from newsbert.tracking import locate
 
 RETRY_S = 5.0
 """How long a server is asked again that does not answer: a person waits."""
@@ -52,7 +52,7 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
     Raises:
         NewsbertError: If there is no such model, or it is not what training wrote.
     """
-    located = api.locate(reference, tracking_uri=tracking_uri)
+    located = locate.locate(reference, tracking_uri=tracking_uri)
     model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
     page = None if located.run_id is None else _page_of(located.run_id, tracking_uri)
     return Shown(model, model.runtime, model.review_below, located.run_id, page)
@@ -73,6 +73,6 @@ def served(url: str) -> Shown:
 def _page_of(run_id: str, tracking_uri: str | None) -> str | None:
     """A run's page; a version may come from another server, which has it."""
     try:
-        return api.connect(tracking_uri).page_of(run_id)
+        return locate.connect(tracking_uri).page_of(run_id)
     except TrackingError:
         return None

@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from newsbert.core import loopback
+from newsbert.core import loopback, ports
 from newsbert.errors import BadRequestError, NewsbertError
 from newsbert.serving.playground.models import Shown
-from newsbert.serving.torchserve import endpoints
 
 MOST_BYTES = 1024 * 1024
 """Of a request, as a served model takes them."""
@@ -82,9 +81,9 @@ def serve(
     Raises:
         MachineError: If the port cannot be had.
     """
-    with endpoints.hold(host, port, "newsbert playground --port 0 takes a free port") as listener:
+    with ports.bind_port(host, port, "newsbert playground --port 0 takes a free port") as listener:
         taken = listener.getsockname()[1]
-        hosts = ["127.0.0.1", "localhost", endpoints.connect_host(host)] if loopback.is_here(host) else ["*"]
+        hosts = ["127.0.0.1", "localhost", ports.connect_host(host)] if loopback.is_here(host) else ["*"]
         app = application(models, hosts)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -92,7 +91,7 @@ def serve(
         try:
             while thread.is_alive() and not server.started:
                 thread.join(0.01)
-            on_ready(f"http://{endpoints.connect_host(host)}:{taken}")
+            on_ready(f"http://{ports.connect_host(host)}:{taken}")
             while thread.is_alive() and not stop.wait(0.2):
                 pass
         finally:

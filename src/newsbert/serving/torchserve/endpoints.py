@@ -1,16 +1,14 @@
 """Where a server listens: the addresses that it has, and the ports held for it until it takes them."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from newsbert.core.ports import LOOPBACK, bind_port, connect_host
 from newsbert.core.settings import ServeSettings
-from newsbert.errors import MachineError, UsageError
+from newsbert.errors import UsageError
 from newsbert.serving.archive import SERVED_NAME
 from newsbert.serving.torchserve import metrics_endpoint
-
-LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -53,22 +51,6 @@ class Address:
         return f"{self.url}/predictions/{SERVED_NAME}"
 
 
-def connect_host(host: str) -> str:
-    """The address to reach a server by from this machine that listens on `host`."""
-    return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104
-
-
-def claim_port(host: str, port: int) -> int:
-    """Return `port` if it is free on `host`, or a free one for 0.
-
-    Raises:
-        UsageError: If the host is empty or an IPv6 address.
-        MachineError: If it is in use or no port, or the host is none of this machine's.
-    """
-    with hold(host, port) as held:
-        return int(held.getsockname()[1])
-
-
 def check_ports(settings: ServeSettings) -> None:
     """Do nothing if every port is for one thing.
 
@@ -79,33 +61,6 @@ def check_ports(settings: ServeSettings) -> None:
         raise UsageError(f"port {settings.grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
     if settings.metrics_port and settings.metrics_port in {settings.port, settings.grpc_port}:
         raise UsageError(f"port {settings.metrics_port} cannot be for metrics too", "give another --metrics-port")
-
-
-def hold(host: str, port: int, hint: str = "newsbert serve locally --port 0 takes a free port") -> socket.socket:
-    """Bind a port without listening: whoever sets SO_REUSEADDR, as Java does, may listen there all the same.
-
-    Args:
-        host: The address.
-        port: The port, or 0 for a free one.
-        hint: What to do if it cannot be had.
-
-    Raises:
-        UsageError: If the host is empty or an IPv6 address.
-        MachineError: If the port is in use or none, or the host is none of this machine's.
-    """
-    if not host:
-        raise UsageError("--host is empty", "give an address of this machine, such as 127.0.0.1")
-    if ":" in host:
-        raise UsageError(f"--host {host}: newsbert listens on IPv4 addresses only", "give one, such as 127.0.0.1")
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        held.bind((host, port))
-    except (OSError, UnicodeError, OverflowError) as error:  # the latter: no name, no port that could be
-        held.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MachineError(f"cannot listen on {host}:{port}: {reason}", hint) from error
-    return held
 
 
 @contextlib.contextmanager
@@ -132,5 +87,5 @@ def claimed(settings: ServeSettings) -> Iterator[Address]:
         (LOOPBACK, 0),
     ]
     with contextlib.ExitStack() as stack:
-        ports = [int(stack.enter_context(hold(*each)).getsockname()[1]) for each in wanted]
+        ports = [int(stack.enter_context(bind_port(*each)).getsockname()[1]) for each in wanted]
         yield Address(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])

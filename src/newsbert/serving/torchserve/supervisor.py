@@ -24,14 +24,16 @@ from importlib import resources, util
 from pathlib import Path
 
 from newsbert.core import config, cpu, uris
+from newsbert.core.installation import MissingExtraError
+from newsbert.core.ports import LOOPBACK
 from newsbert.core.settings import ServeSettings
-from newsbert.errors import MissingExtraError, ServingError, UsageError
+from newsbert.errors import ServingError, UsageError
 from newsbert.serving import archive_check, auth, metrics, probe
 from newsbert.serving.archive import ARCHIVE_NAME, CONFIG_NAME, SERVED_NAME, served
 from newsbert.serving.heartbeat import Activity
 from newsbert.serving.torchserve import java, java_properties, metrics_endpoint, netty, sockets
 from newsbert.serving.torchserve.drain import drain
-from newsbert.serving.torchserve.endpoints import LOOPBACK, Address, claimed
+from newsbert.serving.torchserve.endpoints import Address, claimed
 from newsbert.serving.torchserve.log_events import Problem, Problems, Record
 
 MAX_REQUEST_BYTES = 1024 * 1024

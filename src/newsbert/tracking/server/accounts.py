@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from newsbert.core import config, temporary
-from newsbert.errors import MissingExtraError, NotFoundError, TrackingError, UsageError
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.tracking.server import database
 from newsbert.tracking.server.state import Home
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert.core import uris
-from newsbert.errors import MissingExtraError, TrackingError, UsageError, first_line
+from newsbert.core.installation import MissingExtraError
+from newsbert.errors import TrackingError, UsageError, first_line
 from newsbert.tracking import sqlite
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from newsbert.core import bounded_log, config, loopback, processes, uris
+from newsbert.core.ports import bind_port
 from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import NewsbertError, TrackingError, UsageError
-from newsbert.serving.torchserve.endpoints import hold
 from newsbert.tracking import sqlite
 from newsbert.tracking.server import accounts, artifacts, database
 from newsbert.tracking.server.state import Home, Kept, Noted, private_umask
@@ -333,7 +333,7 @@ def _answers(url: str) -> bool:
 @contextlib.contextmanager
 def _port(settings: TrackingServerSettings) -> Iterator[int]:
     try:
-        held = hold(settings.host, settings.port)
+        held = bind_port(settings.host, settings.port)
     except UsageError:
         raise
     except NewsbertError as error:

@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 import numpy as np
 from transformers import PreTrainedModel
 
-import newsbert
-from newsbert.bundle import bundle, row_sketch, shared_weights
+from newsbert.bundle import bundle, pins, row_sketch, shared_weights
 from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.golden import GOLDEN_ITEMS
 from newsbert.core import cpu
 from newsbert.core.events import Event, Note, Phase
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import FloatArray
+from newsbert.core.version import __version__
 from newsbert.data.dataset import Dataset
 from newsbert.data.text import CLEANING_RULES, prepare
 from newsbert.evaluation import plots, review
-from newsbert.evaluation.metrics import FloatArray, Scores, calibration_error, reliability, score, softmax
+from newsbert.evaluation.metrics import Scores, calibration_error, reliability, score, softmax
 from newsbert.evaluation.review import Curve, Threshold
-from newsbert.images import requirements
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import label_issues
@@ -87,7 +87,7 @@ def write(
     trained.model.save_pretrained(str(part))
     graphs, reference = _write_graphs(part, trained.model, tokenizer, rows, on_event)
     contract: dict[str, Any] = {
-        "newsbert_version": newsbert.__version__,
+        "newsbert_version": __version__,
         "labels": list(rows.label_names),
         "max_length": tokenizer.max_length,
         "pad_id": tokenizer.pad_id,
@@ -102,7 +102,7 @@ def write(
             "text_column": settings.text_column,
             "label_column": settings.label_column,
         },
-        "libraries": {"python": sys.version.split()[0], **requirements.versions(*_LIBRARIES)},
+        "libraries": {"python": sys.version.split()[0], **pins.versions(*_LIBRARIES)},
         "graphs": graphs,
         "golden": [
             bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
@@ -128,7 +128,7 @@ def write(
     plots.confusion_matrix(scores, part / "confusion_matrix.png")
     plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
-    lines = requirements.for_bundle()
+    lines = pins.for_bundle()
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
     mistakes = label_issues.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)

@@ -7,8 +7,9 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_TOLERANCE, Graph
+from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import FloatArray, fit_temperature, softmax
+from newsbert.evaluation.metrics import fit_temperature, softmax
 from newsbert.inference.runtime import Graph as RuntimeGraph
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from newsbert.bundle import shared_weights
-from newsbert.evaluation.metrics import FloatArray
+from newsbert.core.types import FloatArray
 from newsbert.inference.runtimes.onnxruntime import session
 from newsbert.inference.tokenization import pad
 

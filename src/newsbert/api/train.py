@@ -1,0 +1,139 @@
+"""Train a model."""
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from newsbert.core import config, ray_cluster
+from newsbert.core.events import Event
+from newsbert.core.identifiers import parse_model_name
+from newsbert.core.settings import RaySettings, TrainSettings
+from newsbert.errors import UsageError
+from newsbert.tracking.locate import connect
+from newsbert.training import run
+from newsbert.training.run import TrainResult
+
+
+def train(
+    *,
+    data: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    base_model: str | Path | None = None,
+    epochs: float | None = None,
+    max_steps: int | None = None,
+    samples: int | None = None,
+    batch_size: int | None = None,
+    tune: str | None = None,
+    lora_rank: int | None = None,
+    precision: str | None = None,
+    learning_rate: float | None = None,
+    max_length: int | None = None,
+    review_precision: float | None = None,
+    review_below: float | None = None,
+    seed: int | None = None,
+    output: str | Path | None = None,
+    model_name: str | None = None,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    resume: str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Fine-tune an encoder and log the run, the model and its bundle.
+
+    What is not given is as configured, or else as `settings.TrainSettings` has it.
+
+    Args:
+        data: `sample`, a file or directory of labelled rows, or a data set of the Hub.
+        labels: Names of integer labels 0, 1, …
+        text_column: Column of the text.
+        label_column: Column of the label.
+        base_model: `minilm`, a model's directory, or a Hub name.
+        epochs: Passes over the training rows.
+        max_steps: Steps at most, however many epochs they are.
+        samples: Training rows to use at most.
+        batch_size: Rows in a training step.
+        tune: `full`, `lora` or `head`.
+        lora_rank: Rank of the adapters of `lora`.
+        precision: `bf16`, `fp32` or `auto`.
+        learning_rate: The highest.
+        max_length: Tokens read of a text, in training and in serving.
+        review_precision: Which of the answers that no person has to see are to be right, as a ratio.
+        review_below: Score below which a person has to see an answer.
+        seed: Of splits, order and initialization.
+        output: Directory for the bundle; `bundles/RUN_ID` if not given.
+        model_name: Registers the model under this name when done.
+        tracking_uri: MLflow's; as configured if not given.
+        experiment: MLflow's; as configured if not given.
+        resume: The id of a run that was killed, or failed after it had a checkpoint, or the beginning of the id, or the
+            directory in which it worked: it goes on from there, with its own settings.
+        workers: How many processes tune, through Ray; as configured if not given.
+        ray_address: Of the cluster that has them; as configured if not given.
+        on_event: Called with what happens.
+        stop: Asked after every step; true ends training early, with the model kept so far finished and logged.
+
+    Raises:
+        NewsbertError: If it cannot be done; nothing half-written is left.
+    """
+    arguments = locals()
+    settings = {field.name: arguments[field.name] for field in dataclasses.fields(TrainSettings)}
+    shared = config.resolve_shared(workers, ray_address)
+    if model_name is not None:
+        parse_model_name(model_name)
+    given = [name for name, value in settings.items() if value is not None]
+    if resume is not None and given:
+        raise UsageError(
+            f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
+            f"newsbert train --resume {shlex.quote(resume)}",
+        )
+    resolved = _train_settings(resume, settings)
+    _check_shared(resolved, shared)
+    if resume is not None:
+        return run.resume(resume, shared, connect(tracking_uri, experiment), model_name, on_event, stop)
+    reach = functools.partial(connect, tracking_uri, experiment, create=True)
+    return run.start(resolved, shared, reach, model_name, on_event, stop)
+
+
+def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) -> None:
+    """Share the steps of a training that another of torchrun's processes runs.
+
+    Args:
+        resume: As `train` takes it.
+        stop: Asked after every step.
+        **settings: As `train` takes them.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
+    from newsbert.training import strategies
+
+    resolved = _train_settings(resume, settings)
+    rows = run.load_rows(resolved)
+    strategies.help_out(resolved, rows, None, lambda event: None, stop)
+
+
+def _train_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:
+    """Those of the training that goes on, or what is given, configured or default."""
+    return config.resolve(TrainSettings, **settings) if resume is None else run.settings_of(resume)
+
+
+def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
+    """See whether processes can share a training.
+
+    Raises:
+        UsageError: If they cannot.
+    """
+    several = shared.workers > 1 or config.torchrun_rank() is not None
+    if several and settings.tune == "head":
+        raise UsageError("--tune head is done by one process", "--workers 1, without torchrun")
+    if shared.workers > 1 and config.torchrun_rank() is not None:
+        raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "--workers 1")
+    if shared.workers > 1:
+        ray_cluster.check(shared)

@@ -1,0 +1,68 @@
+"""Find the model that a reference means, and its bundle."""
+
+import contextlib
+from pathlib import Path
+
+from newsbert.bundle import bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.core import config
+from newsbert.core.installation import MissingExtraError
+from newsbert.core.settings import TrackingSettings
+from newsbert.errors import ModelError, NewsbertError
+from newsbert.tracking import artifacts
+from newsbert.tracking.artifacts import Located
+from newsbert.tracking.client import Tracker
+
+
+def default_name(bundle: Bundle) -> str:
+    """What answers say of a bundle that no registry named: its digest, which is the same wherever it lies."""
+    return f"bundle {bundle.digest[:12]}"
+
+
+def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> Located:
+    """Find the model that `reference` means and its bundle's directory; see `load`.
+
+    Raises:
+        NewsbertError: If there is no such model.
+    """
+    if reference is None:
+        return artifacts.locate(connect(tracking_uri))
+    text, path = str(reference), Path(reference)
+    with contextlib.suppress(RuntimeError):  # no such user's home: then there is no such directory either
+        path = path.expanduser()
+    try:
+        is_directory = (path / bundle.CONTRACT_FILE).is_file() or path.is_dir()
+    except OSError as error:
+        raise ModelError(
+            f"{text!r} cannot be read: {error.strerror}", "check the path and its rights, or give Name/2"
+        ) from error
+    if is_directory or text.startswith((".", "/", "~")):
+        Bundle.read(path)  # raises what is missing
+        return Located(path.name or path.resolve().name, path)
+    return artifacts.locate(connect(tracking_uri), text)
+
+
+def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> Tracker:
+    """Reach the tracking server, as configured where an argument is not given.
+
+    Args:
+        tracking_uri: MLflow's.
+        experiment: MLflow's.
+        create: Whether to make the database where it is a file that is not there.
+
+    Raises:
+        NotFoundError: If it is a database file that is not there.
+        TrackingError: If it cannot be reached.
+    """
+    settings = config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment)
+    try:
+        return Tracker(settings, create=create)
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+
+
+def _missing(error: ModuleNotFoundError) -> NewsbertError:
+    module = (error.name or "").partition(".")[0]
+    if module == "newsbert":
+        raise error
+    return MissingExtraError(module, "train")
