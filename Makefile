@@ -115,7 +115,7 @@ LONG_TESTS := artifact_stores deliver examples families images interrupts kills 
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev
-	NEWSBERT_TEST_LONG=1 $(BIN)/python -m pytest $(LONG_TESTS:%=tests/integration/test_%.py) tests/unit/test_runtimes.py
+	NEWSBERT_TEST_LONG=1 $(BIN)/python -m pytest $(LONG_TESTS:%=tests/integration/test_%.py) tests/unit/inference/test_runtime.py
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/images.py

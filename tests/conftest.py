@@ -7,15 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import newsbert
 from newsbert.bundle.bundle import Bundle
-from tests import preloaded
-from tests.images import engine, image_settings, images
+from tests.support import preloaded
+from tests.support.cli import Cli
+from tests.support.images import engine, image_settings, images
+from tests.support.tiny_model import REVIEW_BELOW, WORDS
 
 __all__ = ["engine", "image_settings", "images"]
 
@@ -26,16 +28,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # more processes than cores: see benchmarks/spinning.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-long = pytest.mark.skipif(not os.environ.get("NEWSBERT_TEST_LONG"), reason="takes minutes: NEWSBERT_TEST_LONG=1")
-
-
-def wait_for_checkpoint(directory: Path, process: "subprocess.Popen[str]", trainings: int = 1) -> None:
-    """Wait until that many trainings in a directory have a checkpoint, the process's among them."""
-    while len({path.parent for path in directory.glob("bundles/.*/checkpoints/checkpoint-*")}) < trainings:
-        if process.poll() is not None:
-            pytest.fail(f"it ended before: {process.communicate()}")
-        time.sleep(0.01)
-
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """All that needs images runs in one process of those that share the suite, and so does each file of integration."""
@@ -43,18 +35,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xdist_group("engine"))
     elif "integration" in item.path.parts:
         item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
-# Labels and texts of our own; every class has words that tell it.
-REVIEW_BELOW = 0.75
-"""Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""
-
-LABELS = ("Sport & loisirs", "World", "Économie")
-WORDS = {
-    "Économie": ("stocks", "market", "profit", "bank"),
-    "Sport & loisirs": ("goal", "team", "cup", "coach"),
-    "World": ("minister", "border", "treaty", "vote"),
-}
 
 
 _SHARED = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "NEWSBERT_CACHE_DIR")
@@ -165,17 +145,14 @@ def bundle(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
     return Bundle.read(trained[0].bundle)
 
 
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
 @pytest.fixture(scope="session")
 def preloaded_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """`newsbert`, run by a process that has imported all that it needs: see tests/preloaded.py."""
+    """`newsbert`, run by a process that has imported all that it needs: see tests/support/preloaded.py."""
     socket = Path(tempfile.mkdtemp()) / "socket"  # its path is limited
     with (
         (tmp_path_factory.mktemp("preloaded") / "log").open("w+") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded", str(socket)],
+            [sys.executable, "-m", "tests.support.preloaded", str(socket)],
             cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=log, stderr=log,
         ) as process,
     ):  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.core.settings import ImageSettings
-from tests.images import Images, image_toml, remove_image
+from tests.support.images import Images, image_toml, remove_image
 
 REPOSITORY = Path(__file__).parents[2]
 Run = Callable[..., str]

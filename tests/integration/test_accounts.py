@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests import mlflow_routes
-from tests.conftest import long
+from tests.support import mlflow_routes
+from tests.support.cli import long
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]")
 

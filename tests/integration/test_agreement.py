@@ -20,8 +20,8 @@ from newsbert.images.run import serving
 from newsbert.inference.runtime import load_runtime
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import supervisor
-from tests.conftest import REVIEW_BELOW
-from tests.texts import held_out
+from tests.support.texts import held_out
+from tests.support.tiny_model import REVIEW_BELOW
 
 TOLERANCE = 1e-3
 ITEMS = held_out()

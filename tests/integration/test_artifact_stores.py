@@ -18,9 +18,9 @@ from newsbert.core import installation
 from newsbert.core.events import Event, Note, Phase, Step
 from newsbert.errors import NewsbertError, TrackingError
 from newsbert.tracking import upload
-from tests import stores
-from tests.conftest import Cli, long
-from tests.stores import SECRETS, BucketStore
+from tests.support import stores
+from tests.support.cli import Cli, long
+from tests.support.stores import SECRETS, BucketStore
 
 boto3 = pytest.importorskip("boto3", reason="needs newsbert[s3]")
 KINDS = ("s3", "gs", "azure")

@@ -16,7 +16,7 @@ from newsbert.errors import NewsbertError
 from newsbert.tracking import locate
 from newsbert.tracking.client import Tracker
 from newsbert.tracking.run_list import training_runs
-from tests.hostile_registry import MODEL_ID, RUN_ID, HostileRegistry, hostile_registry
+from tests.support.hostile_registry import MODEL_ID, RUN_ID, HostileRegistry, hostile_registry
 
 Trained = tuple[newsbert.TrainResult, str]
 FILES = f"mlflow-artifacts/artifacts/1/models/{MODEL_ID}/artifacts/extra_files"

@@ -12,7 +12,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core import locks, private_files
 from newsbert.errors import NotFoundError
 from newsbert.training import run_dir
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")

@@ -18,9 +18,9 @@ from newsbert.errors import NewsbertError
 from newsbert.tracking import flavor
 from newsbert.tracking.client import Version
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
-from tests.calls import free_port
-from tests.conftest import Cli
-from tests.integration.conftest import tracking_server
+from tests.support.calls import free_port
+from tests.support.cli import Cli
+from tests.support.servers import tracking_server
 
 Trained = tuple[newsbert.TrainResult, str]
 ELSEWHERE = "elsewhere"

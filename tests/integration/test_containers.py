@@ -16,8 +16,8 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
 from newsbert.images import run
 from newsbert.serving.client import Client
-from tests.conftest import Cli
-from tests.integration.test_metrics import Page
+from tests.support.cli import Cli
+from tests.support.metrics import Page
 
 pytestmark = pytest.mark.engine
 LONG_ITEMS = 500

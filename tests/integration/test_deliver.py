@@ -15,12 +15,12 @@ import pytest
 
 from newsbert.core.settings import ImageSettings
 from newsbert.images.engine.engine import Engine
-from tests.calls import free_port
-from tests.conftest import Cli, long
-from tests.environments import environment_toml, remove_environment
-from tests.images import Images, image_toml
-from tests.integration.conftest import Registry
-from tests.postgres import Postgres
+from tests.support.calls import free_port
+from tests.support.cli import Cli, long
+from tests.support.environments import environment_toml, remove_environment
+from tests.support.images import Images, image_toml
+from tests.support.postgres import Postgres
+from tests.support.servers import Registry
 
 pytestmark = [
     pytest.mark.timeout(1800),

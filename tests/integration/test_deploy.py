@@ -19,10 +19,10 @@ import newsbert
 from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
-from tests.calls import free_port
-from tests.conftest import Cli
-from tests.environments import environment_toml, remove_environment
-from tests.images import remove_image
+from tests.support.calls import free_port
+from tests.support.cli import Cli
+from tests.support.environments import environment_toml, remove_environment
+from tests.support.images import remove_image
 
 pytestmark = pytest.mark.engine
 Trained = tuple[newsbert.TrainResult, str]

@@ -30,7 +30,7 @@ from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, handler
 from newsbert.serving.mlflow_target.target import DeploymentError, NewsbertTarget
 from newsbert.serving.torchserve import java, torch_stub
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 NAME = "news_classification"
 Mlflow = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,7 +13,8 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core.events import Event, Note
 from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.tracking import locate, run_list
-from tests.conftest import LABELS, Cli
+from tests.support.cli import Cli
+from tests.support.tiny_model import LABELS
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ import pytest
 
 import newsbert
 from newsbert.data.dataset import AG_NEWS_LABELS, load_dataset
-from tests import examples, preloaded
-from tests.calls import free_port
-from tests.conftest import long
+from tests.support import docs_examples, preloaded
+from tests.support.calls import free_port
+from tests.support.cli import long
 
 ELSEWHERE = {
     r"^make |^pip install": "test_wheel.py does what they do, and `make test` runs this",
@@ -70,7 +70,7 @@ def _without_comment(line: str) -> str:
     return re.sub(r"  +#.*$", "", line).rstrip()
 
 
-LINES = list(dict.fromkeys(_without_comment(line) for page in examples.PAGES for line in examples.of(page)))
+LINES = list(dict.fromkeys(_without_comment(line) for page in docs_examples.PAGES for line in docs_examples.of(page)))
 HERE = [line for line in LINES if not any(re.search(pattern, line) for pattern in ELSEWHERE)]
 
 
@@ -81,7 +81,7 @@ def _command(line: str) -> str:
 
 DOCUMENTS = re.findall(
     r"^\| `(newsbert .*?)` \| (.*?)(?:: (.*))? \|$",
-    (examples.ROOT / "docs/json.md").read_text(encoding="utf-8"),
+    (docs_examples.ROOT / "docs/json.md").read_text(encoding="utf-8"),
     re.MULTILINE,
 )
 """Lines whose documents are described, the members of these, and more of what is in them."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import encoders
-from tests.conftest import Cli, long
+from tests.support import encoders
+from tests.support.cli import Cli, long
 
 pytestmark = long
 TEXTS = ("goal team cup", "stocks market profit of the bank", "minister border, treaty & vote " * 30)

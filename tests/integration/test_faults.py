@@ -17,9 +17,9 @@ import pytest
 from newsbert.bundle.bundle import Bundle
 from newsbert.inference.model import Model
 from newsbert.serving.torchserve import supervisor
-from tests import processes
-from tests.conftest import Cli
-from tests.integration.test_server import Served, Start, start
+from tests.support import processes
+from tests.support.cli import Cli
+from tests.support.serving import Served, Start, start
 
 __all__ = ["start"]
 

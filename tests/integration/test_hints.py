@@ -12,7 +12,7 @@ import pytest
 
 import newsbert
 from newsbert.bundle.bundle import Bundle
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 TEXT = "Stocks fall as oil rises"
 

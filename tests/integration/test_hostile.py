@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from newsbert.serving.torchserve import supervisor
-from tests import processes
+from tests.support import processes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in a source distribution")

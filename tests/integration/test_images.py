@@ -29,9 +29,9 @@ from newsbert.images import run as containers
 from newsbert.images.engine.engine import Engine
 from newsbert.serving import archive
 from newsbert.tracking import locate, run_list
-from tests.conftest import Cli, long
-from tests.images import PLANTED_SECRET, Images, image_toml, remove_image, stages, without_secret
-from tests.integration.conftest import Registry
+from tests.support.cli import Cli, long
+from tests.support.images import PLANTED_SECRET, Images, image_toml, remove_image, stages, without_secret
+from tests.support.servers import Registry
 
 Trained = tuple[newsbert.TrainResult, str]
 

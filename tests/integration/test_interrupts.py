@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from newsbert.bundle.bundle import Bundle
-from tests.calls import free_port
-from tests.conftest import Cli, long, wait_for_checkpoint
-from tests.integration.conftest import tracking_server
+from tests.support.calls import free_port
+from tests.support.cli import Cli, long, wait_for_checkpoint
+from tests.support.servers import tracking_server
 
 MB = 1024 * 1024
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import newsbert
-from tests.conftest import long
+from tests.support.cli import long
 
 pytestmark = [long, pytest.mark.timeout(1800)]
 Trained = tuple[newsbert.TrainResult, str]

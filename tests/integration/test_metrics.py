@@ -24,41 +24,14 @@ from newsbert.core.settings import ServeSettings
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive
 from newsbert.serving.torchserve import metrics_endpoint
-from tests.conftest import LABELS, Cli
-from tests.integration.test_server import PATH, Served, Start, start
+from tests.support.cli import Cli
+from tests.support.metrics import Page
+from tests.support.serving import PATH, Served, Start, start
+from tests.support.tiny_model import LABELS
 
 __all__ = ["start"]
 
 JSON, TEXT, FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
-_SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{((?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (\S+)')
-_LABEL = re.compile(r'(\w+)="((?:[^"\\\n]|\\[\\n"])*)"')
-
-
-class Page:
-    """A page of metrics, which must be in Prometheus's text format."""
-
-    def __init__(self, text: str) -> None:
-        self.types: dict[str, str] = {}
-        self._samples: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-        for line in text.splitlines():
-            if line.startswith("# TYPE "):
-                _, _, name, kind = line.split(" ")
-                assert name not in self.types
-                self.types[name] = kind
-            elif line and not line.startswith("# HELP "):
-                found = _SAMPLE.fullmatch(line)
-                assert found, line
-                key = found[1], frozenset(_LABEL.findall(found[2] or ""))
-                assert key not in self._samples
-                self._samples[key] = float(found[3])
-        self.names = {name for name, _ in self._samples}
-        for name in self.names:
-            assert name in self.types or re.sub("_(bucket|sum|count)$", "", name) in self.types
-
-    def get(self, name: str, **labels: str) -> float:
-        """The sum of the samples that have these labels."""
-        wanted = set(labels.items())
-        return sum(value for (each, held), value in self._samples.items() if each == name and wanted <= held)
 
 
 def _page(served: Served) -> Page:

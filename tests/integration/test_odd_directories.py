@@ -14,7 +14,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
 from newsbert.serving.torchserve import supervisor
-from tests.conftest import Cli, long
+from tests.support.cli import Cli, long
 
 
 def test_attack_another_archive_is_served_or_a_port_opened(

@@ -23,8 +23,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 import newsbert
 from newsbert.serving.playground.server import MOST_BYTES
 from newsbert.serving.torchserve.supervisor import Server
-from tests.calls import free_port
-from tests.conftest import LABELS, Cli
+from tests.support.calls import free_port
+from tests.support.cli import Cli
+from tests.support.tiny_model import LABELS
 
 AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 TEXT = "Coach and team: the cup, a vote"

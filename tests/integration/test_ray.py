@@ -16,8 +16,8 @@ import pytest
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import installation
 from newsbert.data import readers
-from tests import processes
-from tests.conftest import Cli, long
+from tests.support import processes
+from tests.support.cli import Cli, long
 
 pytest.importorskip("ray", reason="needs newsbert[ray]")
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")

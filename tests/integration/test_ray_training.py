@@ -15,8 +15,8 @@ import pytest
 
 from newsbert.bundle.bundle import Bundle
 from newsbert.training import loop
-from tests import processes
-from tests.conftest import Cli, long, wait_for_checkpoint
+from tests.support import processes
+from tests.support.cli import Cli, long, wait_for_checkpoint
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 ROWS = 90

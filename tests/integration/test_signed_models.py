@@ -13,10 +13,10 @@ from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
 from newsbert.errors import ModelError
 from newsbert.tracking import flavor, locate
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
-from tests.calls import free_port
-from tests.conftest import Cli
-from tests.integration.conftest import tracking_server
-from tests.signed import sign, write_bundle, write_key
+from tests.support.calls import free_port
+from tests.support.cli import Cli
+from tests.support.servers import tracking_server
+from tests.support.signed import sign, write_bundle, write_key
 
 
 @pytest.fixture(scope="module", params=["server", "directory"])

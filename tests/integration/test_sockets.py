@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from newsbert.serving.torchserve import supervisor
-from tests import processes
+from tests.support import processes
 
 
 def _listening() -> list[Any]:

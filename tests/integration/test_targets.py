@@ -23,11 +23,11 @@ from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
 from newsbert.images.engine.engine import Engine
 from newsbert.serving import archive
 from newsbert.serving.torchserve import supervisor
-from tests.cloud_run import CloudRunServer
-from tests.cluster import ApiServer
-from tests.conftest import Cli
-from tests.images import import_image, remove_image
-from tests.integration.conftest import Registry
+from tests.support.cli import Cli
+from tests.support.fake_cloud_run import CloudRunServer
+from tests.support.fake_kubernetes import ApiServer
+from tests.support.images import import_image, remove_image
+from tests.support.servers import Registry
 
 pytestmark = pytest.mark.engine
 Trained = tuple[newsbert.TrainResult, str]

@@ -14,7 +14,8 @@ from newsbert.errors import ModelError, NotFoundError, TrackingError
 from newsbert.tracking import locate
 from newsbert.tracking.client import Tracker
 from newsbert.training.baseline import NAME
-from tests.conftest import REVIEW_BELOW, Cli
+from tests.support.cli import Cli
+from tests.support.tiny_model import REVIEW_BELOW
 
 
 def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None:

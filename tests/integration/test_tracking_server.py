@@ -26,10 +26,10 @@ from newsbert.core import processes as background
 from newsbert.core.settings import TrackingServerSettings
 from newsbert.tracking.server import database
 from newsbert.tracking.server import process as server
-from tests import processes
-from tests.calls import free_port
-from tests.conftest import Cli, long
-from tests.postgres import PASSWORD, QUOTED, Postgres
+from tests.support import processes
+from tests.support.calls import free_port
+from tests.support.cli import Cli, long
+from tests.support.postgres import PASSWORD, QUOTED, Postgres
 
 pytestmark = [
     pytest.mark.xdist_group("tracking_server"),

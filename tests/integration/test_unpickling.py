@@ -10,7 +10,7 @@ import pytest
 
 from newsbert.bundle.bundle import CONTRACT_FILE, Bundle, sha256_of
 from newsbert.errors import NewsbertError
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 PLACES = ("model.pth", "model.pt", "pytorch_model.bin", "training_args.bin", "tokenizer.pkl")
 

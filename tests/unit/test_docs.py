@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from newsbert.cli.app import app
-from tests import examples
-from tests.examples import PAGES, ROOT
+from tests.support import docs_examples
+from tests.support.docs_examples import PAGES, ROOT
 
 
 def test_the_reference_is_that_of_these_commands() -> None:
@@ -25,7 +25,7 @@ def test_the_reference_is_that_of_these_commands() -> None:
 
 def _commands(page: Path) -> Iterator[list[str]]:
     """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
-    for line in examples.of(page):
+    for line in docs_examples.of(page):
         for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
             lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
             lexer.whitespace_split = True

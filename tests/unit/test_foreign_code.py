@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.bundle.bundle import Bundle
-from tests.conftest import Cli
+from tests.support.cli import Cli
 
 NEWSBERT = str(Path(sys.executable).with_name("newsbert"))
 MARKER = "was-run"

@@ -1,0 +1,437 @@
+"""The command line as a user calls it: exit codes, what goes where, and errors that say what to do."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import newsbert
+from newsbert.bundle.bundle import Bundle
+from newsbert.cli.app import app
+from tests.support.calls import expected, failed, free_port
+from tests.support.cli import Cli
+from tests.support.tiny_model import LABELS
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """All commands that are no groups of others, as they are called."""
+    for name, command in group.commands.items():
+        called = (*path, name)
+        yield from _commands(command, called) if hasattr(command, "commands") else [list(called)]
+
+
+COMMANDS = list(_commands(typer.main.get_command(app)))
+
+
+# Help, version and calls that cannot be parsed
+
+
+def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
+    result = cli("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for command in ("train", "register", "archive", "build-image", "serve", "predict"):
+        assert re.search(rf"^\W*{command}\b", result.stdout, re.MULTILINE)
+    assert "130 interrupted" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"]], ids=["newsbert", "newsbert serve"])
+def test_a_call_without_a_command_shows_the_help(cli: Cli, arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == cli(*arguments, "--help").stdout.split()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_each_commands_help_has_examples_of_it(cli: Cli, command: list[str]) -> None:
+    result = cli(*command, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    _, _, examples = result.stdout.partition("Examples:")
+    assert f"newsbert {' '.join(command)}" in examples
+    for option in ("--json", "--debug", "--help"):
+        assert option in result.stdout
+    assert "<bool>" not in result.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_help_keeps_the_names_of_options_whole(cli: Cli, columns: int) -> None:
+    result = cli("serve", "locally", "--help", COLUMNS=str(columns))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    for option in ("--review-below", "--no-token-auth", "--batch-delay-ms"):
+        assert option in result.stdout
+    assert "dim]" not in result.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_what_is_shown_fits_and_keeps_words_whole(cli: Cli, bundle: Bundle, columns: int) -> None:
+    result = cli("predict", "--model", bundle.path, "goal " * 40, COLUMNS=str(columns))
+    assert result.returncode == 0, result.stderr
+    assert max(map(len, result.stdout.splitlines())) <= columns
+    assert "\x1b" not in result.stdout
+    for name in ("review", *(word for label in LABELS for word in label.split())):
+        assert name in result.stdout
+
+
+def test_the_version_is_the_packages(cli: Cli) -> None:
+    result = cli("--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"newsbert {newsbert.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (["trian"], "'trian'", "newsbert --help"),
+        (["serve", "local"], "'local'", "newsbert serve --help"),
+        (["--nope"], "--nope", "newsbert --help"),
+        (["predict", "--modle", "x"], "--modle", "newsbert predict --help"),
+        (
+            ["serve", "locally", "--port", "eighty"],
+            "'eighty' is no valid value for '--port'",
+            "newsbert serve locally --help",
+        ),
+        (["train", "--epochs=many"], "'many'", "newsbert train --help"),
+        (["serve", "stop", "one", "two"], "one", "newsbert serve stop --help"),
+    ],
+)
+def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list[str], said: str, hint: str) -> None:
+    result = cli(*arguments)
+    failed(result, 2, said)
+    assert result.stderr.splitlines()[-1] == f"Hint: {hint}"
+
+
+# Errors
+
+
+def test_a_failure_is_one_json_document_on_stdout_where_json_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+    result = cli("predict", "--model", tmp_path, "--json", "goal")
+    assert result.returncode == 1
+    document = json.loads(result.stdout)
+    assert set(document) == {"error"}
+    assert set(document["error"]) == {"code", "message", "hint"}
+    assert document["error"]["code"] == "model"
+    assert "newsbert.json" in document["error"]["message"]
+
+
+def test_a_call_that_cannot_be_parsed_is_answered_in_json_where_json_is_asked_for(cli: Cli) -> None:
+    result = cli("predict", "--json", "--modle", "x")
+    error = json.loads(result.stdout)["error"]
+    assert (result.returncode, error["code"], error["hint"]) == (2, "usage", "newsbert predict --help")
+    assert "--modle" in error["message"]
+
+
+def test_a_usage_error_is_one_json_document_too(cli: Cli) -> None:
+    result = cli("register", "--json")
+    assert result.returncode == 2
+    assert json.loads(result.stdout) == {
+        "error": {
+            "code": "usage",
+            "message": "no model name",
+            "hint": "newsbert register --model-name BertModel",
+        }
+    }
+
+
+def test_an_error_is_two_lines_and_a_traceback_only_with_debug(cli: Cli, tmp_path: Path) -> None:
+    plain = cli("predict", "--model", tmp_path, "goal")
+    failed(plain, 1, "newsbert.json")
+    assert len(plain.stderr.splitlines()) == 2
+    debug = cli("predict", "--model", tmp_path, "--debug", "goal")
+    assert debug.returncode == 1
+    assert debug.stdout == ""
+    assert "Traceback (most recent call last)" in debug.stderr
+    assert debug.stderr.endswith(plain.stderr)
+
+
+def test_an_error_with_line_breaks_and_markup_is_still_two_lines_as_written(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "two\nlines [bold]x").mkdir()
+    result = cli("predict", "--model", "./two\nlines [bold]x", "goal")
+    failed(result, 1, "two lines [bold]x")
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_ctrl_c_exits_as_interrupted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "newsbert", "predict", "--json", "--url", url, "goal"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what runs in its background, such as a whole test run, with Ctrl+C ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        connection, _ = listener.accept()
+        with connection:
+            asked = b""
+            while b"goal" not in asked:
+                more = connection.recv(4096)
+                assert more
+                asked += more
+            # A signal just before a system call interrupts none: Python acts on it once the answer is given up.
+            while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(stdout)["error"]["message"] == "interrupted"
+    assert stderr == "Error: interrupted\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_failure(bundle: Bundle) -> None:
+    arguments = [sys.executable, "-m", "newsbert", "predict", "--model", str(bundle.path), "--json"]
+    process = subprocess.Popen(
+        [*arguments, *map(str, range(1500))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "{\n"
+    process.stdout.close()
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["predict", "the team"], 1), (["predict", "the team", "--json"], 1), (["frobnicate", "--json"], 1),
+     (["predict", "--help"], 1), (["--version"], 1)],
+)  # fmt: skip
+def test_a_standard_output_that_is_full_is_an_error(
+    bundle: Bundle, arguments: list[str], code: int, unbuffered: str
+) -> None:
+    model = ["--model", str(bundle.path)] if "the team" in arguments else []
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "newsbert", *arguments, *model],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert result.returncode == code
+    assert "Error: standard output cannot be written: No space left on device\nHint: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Exception ignored" not in result.stderr
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["predict", "--model", LONG, "the team"], 1),
+        (["build-image", LONG], 1),
+        (["predict", "--model", f"./{LONG}", "the team"], 1),
+        (["train", "--output", LONG], 2),
+        (["predict", "--file", "in.csv", "--output", f"{LONG}.csv"], 2),
+    ],
+)
+def test_a_path_that_is_too_long_is_an_error(cli: Cli, arguments: list[str], code: int) -> None:
+    failed(cli(*arguments), code, LONG, "File name too long")
+
+
+def test_a_file_whose_path_is_too_long_is_an_error(cli: Cli, bundle: Bundle) -> None:
+    rows = cli("predict", "--model", bundle.path, "--file", f"{LONG}.csv", "--output", "out.csv")
+    failed(rows, 1, LONG, "File name too long")
+
+
+def test_a_home_that_nobody_has_is_no_bundle(cli: Cli) -> None:
+    failed(cli("predict", "--model", "~nobody-of-this-name/bundle", "the team"), 1, "~nobody-of-this-name/bundle")
+
+
+@pytest.mark.parametrize("host", ["tcp://engine:port", "tcp://[::1", "tcp://engine:99999"])
+def test_an_engine_address_that_is_none_is_an_error(cli: Cli, host: str) -> None:
+    failed(cli("serve", "container", "some:image", DOCKER_HOST=host), 1, "no container engine answers")
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = ("torch", "mlflow", "docker", "transformers", "onnxruntime", "numpy")
+    script = f"import sys, newsbert.cli.app; print([name for name in {heavy!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "content", ["modle_name = 'x'", "[train]\nepoch = 3", "[server]\nport = 1", "train = 5", "[serve", "\udcff = 1"]
+)
+def test_a_configuration_file_with_a_fault_is_named(cli: Cli, tmp_path: Path, content: str) -> None:
+    (tmp_path / "newsbert.toml").write_text(content, encoding="utf-8", errors="surrogateescape")
+    failed(cli("register", "--model-name", "BertModel"), 2, "newsbert.toml")
+
+
+def test_an_unknown_key_of_the_configuration_file_is_named_with_its_place(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "newsbert.toml").write_text("[serve]\nprot = 80\n")
+    result = cli("serve", "locally", "--json")
+    assert result.returncode == 2
+    error = json.loads(result.stdout)["error"]
+    assert "'prot'" in error["message"]
+    assert "[serve]" in error["message"]
+    assert "port" in error["hint"]
+
+
+# Models and tracking servers
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("OtherModel/1", "no registered model 'OtherModel'"),
+        ("TinyModel/99", "no version 99 of 'TinyModel'"),
+        ("TinyModel@nobody", "no alias 'nobody'"),
+        ("./nowhere", "newsbert.json"),
+    ],
+)
+def test_what_is_not_there_is_named(
+    cli: Cli, trained: tuple[newsbert.TrainResult, str], reference: str, said: str
+) -> None:
+    failed(cli("predict", "--tracking-uri", trained[1], "--model", reference, "goal"), 1, said)
+
+
+def test_a_version_answers_under_its_name(cli: Cli, trained: tuple[newsbert.TrainResult, str], bundle: Bundle) -> None:
+    result = cli("predict", "--tracking-uri", trained[1], "--model", "TinyModel/1", "--json", "goal")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {"model": "TinyModel/1", "predictions": expected(bundle, ["goal"])}
+
+
+def test_a_register_without_a_name_is_a_usage_error(cli: Cli) -> None:
+    result = cli("register")
+    failed(result, 2, "no model name")
+    assert "newsbert register --model-name" in result.stderr
+
+
+def test_an_unreachable_tracking_server_is_told_quickly(cli: Cli) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    before = time.monotonic()
+    failed(cli("register", "--model-name", "X", "--tracking-uri", uri), 1, uri, "cannot be reached")
+    assert time.monotonic() - before < 10
+
+
+def test_a_tracking_server_that_does_not_answer_is_told_quickly(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and says nothing
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        before = time.monotonic()
+        failed(cli("predict", "goal", MLFLOW_TRACKING_URI=uri), 1, uri, "cannot be reached")
+        assert time.monotonic() - before < 15
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:abc", "http://[::1", "http://", "nonsense://x"])
+def test_a_tracking_uri_that_is_none_is_named(cli: Cli, uri: str) -> None:
+    failed(cli("predict", "--tracking-uri", uri, "goal"), 2 if uri.startswith("http:") else 1, uri)
+
+
+# serve
+
+
+def test_a_port_in_use_is_told_before_anything_else(cli: Cli, bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for arguments in ([bundle.path], [bundle.path, "--detach"], ["no-such-model"]):
+            result = cli("serve", "locally", *arguments, "--port", port)
+            failed(result, 1, f"127.0.0.1:{port}", "in use")
+            assert "--port 0" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code"),
+    [
+        ("--port", "65536", 2),
+        ("--port", "-1", 2),
+        ("--workers", "0", 2),
+        ("--batch-size", "0", 2),
+        ("--batch-delay-ms", "-1", 2),
+        ("--timeout", "0", 2),
+        ("--host", "", 2),
+        ("--host", "no.such.host.invalid", 1),
+        ("--host", "a..b", 1),
+        ("--host", "192.0.2.1", 1),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
+    cli: Cli, bundle: Bundle, option: str, value: str, code: int
+) -> None:
+    arguments = [] if option == "--port" else ["--port", "0"]
+    failed(cli("serve", "locally", bundle.path, *arguments, f"{option}={value}"), code, value)
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--drain", "--token-expiry"])
+def test_an_option_is_called_what_it_is_in_an_error(cli: Cli, bundle: Bundle, option: str) -> None:
+    failed(cli("serve", "locally", bundle.path, f"{option}=-1"), 2, f"the option {option}: -1")
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--batch-delay-ms=0", "--runtime=torch", "--queue-size=7"])
+def test_what_an_archive_has_of_its_own_cannot_be_given(cli: Cli, option: str) -> None:
+    name = option.partition("=")[0]
+    failed(cli("serve", "locally", "model.mar", option), 2, f"{name} cannot be given for 'model.mar'")
+
+
+@pytest.mark.parametrize("reference", ["nothing.mar", "README.mar"])
+def test_what_is_no_archive_is_not_served(cli: Cli, tmp_path: Path, reference: str) -> None:
+    (tmp_path / "README.mar").write_text("no archive")
+    failed(cli("serve", "locally", reference, "--port", "0"), 1, reference)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--port", "8101"]])
+def test_stopping_where_nothing_runs_exits_1(cli: Cli, arguments: list[str]) -> None:
+    failed(cli("serve", "stop", *arguments), 1, "no detached server is running")
+
+
+def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    brackets = 0
+    for path in COMMANDS:
+        printed = " ".join(CliRunner().invoke(app, [*path, "--help"]).stdout.split())
+        command: Any = typer.main.get_command(app)
+        for name in path:
+            command = command.commands[name]
+        texts = [command.help, *(param.help for param in command.params)]  # before they are escaped for Rich
+        for text in filter(None, texts):
+            source = " ".join(text.replace("\\[", "[").split())
+            assert source in printed, (path, source)
+            brackets += "[environments.NAME]" in source
+    assert brackets
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (["--max_epochs", "3"], "newsbert train --epochs 3"),
+        (["--num_samples=30", "--json"], "newsbert train --samples=30 --json"),
+        (["--model_save_path", "my models"], "newsbert train --output 'my models'"),
+        (["--learning_rate", "2e-5", "--max_epochs=3"], "newsbert train --learning_rate 2e-5 --epochs=3"),
+        (["--save_model", "True"], "newsbert train --help"),
+        (["--vocab_file", "vocab.txt"], "newsbert train --help"),
+    ],
+)
+def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
+    cli: Cli, typed: list[str], hint: str
+) -> None:
+    refused = cli("train", *typed)
+    assert refused.returncode == 2
+    (old,) = re.findall(r"there is no option (--\w+): ", refused.stderr)
+    assert any(word.startswith(old) for word in typed)
+    assert hint in refused.stderr
+    for word in shlex.split(hint)[1:]:  # they are options of it
+        name = word.partition("=")[0].replace("_", "-")
+        assert not word.startswith("--") or f"{name} " in cli("train", "--help").stdout
+
+
+def test_options_may_be_written_with_underscores(cli: Cli) -> None:
+    refused = cli("train", "--base_model=nowhere", "--max_steps", "-1")
+    assert refused.returncode == 2
+    assert "the option --max-steps: -1 cannot be" in refused.stderr

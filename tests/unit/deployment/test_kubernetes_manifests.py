@@ -1,0 +1,98 @@
+"""Kubernetes manifests: valid, as documented, and of one piece."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from newsbert.images import run
+from tests.support.cli import Cli
+
+ROOT = Path(__file__).parents[3]
+IMAGE = "registry.example/team/torchserve:BertModel-2"
+
+
+def test_the_example_is_what_is_printed_and_valid(cli: Cli) -> None:
+    ran = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--clients", "web")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == (ROOT / "infra" / "kubernetes" / "news.yaml").read_text()
+    assert f"Note: {IMAGE} is a tag" in ran.stderr
+    objects = list(yaml.safe_load_all(ran.stdout))
+    as_json = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--clients", "web", "--json")
+    assert json.loads(as_json.stdout) == {"apiVersion": "v1", "kind": "List", "items": objects}
+    for each in objects:
+        kubernetes_validate.validate(each, "1.37", strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate({**objects[-1], "spec": {"minReplicas": "two"}}, "1.37", strict=True)
+
+
+def test_the_objects_find_one_another(cli: Cli) -> None:
+    found = _objects(cli, "--image", IMAGE, "--name", "news", "--namespace", "team")
+    assert {each["metadata"]["namespace"] for each in found.values()} == {"team"}
+    template = found["Deployment"]["spec"]["template"]
+    labels = template["metadata"]["labels"].items()
+    for kind, path in (
+        ("Service", ("selector",)),
+        ("Deployment", ("selector", "matchLabels")),
+        ("PodDisruptionBudget", ("selector", "matchLabels")),
+        ("NetworkPolicy", ("podSelector", "matchLabels")),
+    ):
+        selector: Any = found[kind]["spec"]
+        for key in path:
+            selector = selector[key]
+        assert selector.items() <= labels, kind
+    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "news"
+    container = template["spec"]["containers"][0]
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert found["Service"]["spec"]["ports"][0]["targetPort"] in ports
+    assert {each["ports"][0]["port"] for each in found["NetworkPolicy"]["spec"]["ingress"]} == ports.keys()
+    dockerfile = (ROOT / "docker" / "torchserve.Dockerfile").read_text()
+    assert f"EXPOSE {ports['http']}" in dockerfile
+    # The image's own health check, and its own user.
+    assert json.dumps(list(run.PROBE)) in dockerfile
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["exec"]["command"] == [*run.PROBE]
+    user = re.search(r"--uid (\d+)", (ROOT / "docker" / "base.Dockerfile").read_text())
+    assert user is not None
+    assert container["securityContext"]["runAsUser"] == int(user[1])
+
+
+def test_the_settings_of_serve_hold(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "newsbert.toml").write_text(
+        "[serve]\ndrain_s = 60\nreview_below = 0.7\n[kubernetes]\nmin_replicas = 3\nclients = ['web', 'batch']\n"
+    )
+    found = _objects(cli, "--image", IMAGE)
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > 60 + 5
+    told = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    assert (told["NEWSBERT_SERVE_DRAIN_S"], told["NEWSBERT_SERVE_REVIEW_BELOW"]) == ("60", "0.7")
+    assert found["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
+    assert len(found["NetworkPolicy"]["spec"]["ingress"][0]["from"]) == 3
+    assert found["Deployment"]["metadata"]["name"] == "torchserve"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there is nothing to serve"),
+        (["--image", IMAGE, "--name", "News_1"], "'News_1'"),
+        (["--image", IMAGE, "--min-replicas", "5", "--max-replicas", "2"], "--max-replicas 2"),
+        (["--image", IMAGE, "--min-replicas", "0"], "--min-replicas"),
+        (["BertModel"], "there is no"),
+    ],
+)
+def test_what_cannot_be_served_is_told(cli: Cli, arguments: list[str], message: str) -> None:
+    refused = cli("serve", "kubernetes", *arguments)
+    assert refused.returncode in {1, 2}
+    assert message in refused.stderr
+    assert refused.stdout == ""
+
+
+def _objects(cli: Cli, *arguments: str) -> dict[str, Any]:
+    ran = cli("serve", "kubernetes", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return {each["kind"]: each for each in yaml.safe_load_all(ran.stdout)}

@@ -1,0 +1,234 @@
+"""Notes of detached servers: what runs is known, what has ended is forgotten, and nobody else's process is touched."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from newsbert.core import config
+from newsbert.deployment import local_servers
+from newsbert.deployment.local_servers import Detached
+from newsbert.errors import ModelError, NotFoundError, ServingError, UsageError
+from tests.support.cli import Cli
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a process that waits, with the given arguments on its command line."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*arguments: str, code: str = "") -> "subprocess.Popen[bytes]":
+            script = f"import signal, sys, time\n{code}\nprint(flush=True)\ntime.sleep(60)"
+            process = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            stack.enter_context(process.stdout)
+            process.stdout.readline()  # it has begun
+            return process
+
+        yield run
+
+
+def _detached(port: int, pid: int = 0, container: str = "") -> Detached:
+    return Detached(port, f"http://127.0.0.1:{port}", "TinyModel/1", pid, container)
+
+
+def _stop(port: int | None) -> list[int]:
+    stopped: list[int] = []
+    local_servers.stop(port, lambda server: stopped.append(server.port))
+    return stopped
+
+
+def _notes() -> list[str]:
+    return sorted(file.name for file in (config.state_dir() / "servers").iterdir())
+
+
+def test_a_running_server_is_known_until_it_is_forgotten(start: Start) -> None:
+    server = _detached(8101, start("newsbert", "serve").pid)
+    local_servers.note(server)
+    assert local_servers.running() == [server]
+    assert _notes() == ["8101.json"]
+    local_servers.forget(8101)
+    local_servers.forget(8101)
+    assert local_servers.running() == []
+    assert _notes() == []
+
+
+def test_a_note_of_the_same_port_replaces_the_one_before(start: Start) -> None:
+    pid = start("newsbert", "serve").pid
+    local_servers.note(Detached(8101, "http://127.0.0.1:8101", "Old/1", pid))
+    local_servers.note(Detached(8101, "http://127.0.0.1:8101", "New/1", pid))
+    assert [server.model for server in local_servers.running()] == ["New/1"]
+
+
+def test_notes_of_dead_processes_are_forgotten(start: Start) -> None:
+    gone, alive = start("newsbert", "serve"), start("newsbert", "serve")
+    local_servers.note(_detached(8101, gone.pid))
+    local_servers.note(_detached(8102, alive.pid))
+    gone.kill()
+    gone.wait()
+    assert [server.port for server in local_servers.running()] == [8102]
+    assert _notes() == ["8102.json"]
+
+
+def test_a_process_that_has_ended_but_was_not_waited_for_is_dead(start: Start) -> None:
+    process = start("newsbert", "serve")
+    local_servers.note(_detached(8101, process.pid))
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert local_servers.running() == []
+
+
+def test_another_program_with_the_pid_of_a_server_is_forgotten_and_left_alone(start: Start) -> None:
+    other = start("something", "else")
+    local_servers.note(_detached(8101, other.pid))
+    with pytest.raises(NotFoundError):
+        _stop(None)
+    assert other.poll() is None
+    assert _notes() == []
+
+
+def test_a_container_is_known_without_a_process() -> None:
+    server = _detached(8101, container="0a1b2c")
+    local_servers.note(server)
+    assert local_servers.running() == [server]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"port": 1}', '{"port": 1, "other": 2}', "\udcff"])
+def test_a_note_that_cannot_be_read_is_passed_over(start: Start, content: str) -> None:
+    server = _detached(8102, start("newsbert", "serve").pid)
+    local_servers.note(server)
+    (config.state_dir() / "servers" / "8101.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert local_servers.running() == [server]
+    assert _notes() == ["8102.json"]
+
+
+def test_another_server_with_the_pid_of_one_is_left_alone(start: Start) -> None:
+    # Both are newsbert servers by their command lines: only the time they started tells them apart.
+    other = start("newsbert", "serve")
+    local_servers.note(dataclasses.replace(_detached(8101, other.pid), started=1))
+    with pytest.raises(NotFoundError):
+        _stop(None)
+    assert other.poll() is None
+    assert _notes() == []
+
+
+def test_a_server_notes_itself_so_that_it_is_found() -> None:
+    noted = local_servers.this_process(8101, "http://127.0.0.1:8101", "TinyModel/1", Path("/run/key_file.json"), 7)
+    assert noted.pid == os.getpid()
+    assert noted.started > 1
+    assert (noted.key_file, noted.stop_s) == ("/run/key_file.json", 7)
+
+
+def test_a_container_whose_engine_is_away_does_not_keep_the_others_from_being_stopped(start: Start, cli: Cli) -> None:
+    local_servers.note(_detached(8101, container="0a1b2c"))
+    process = start("newsbert", "serve")
+    local_servers.note(_detached(8102, process.pid))
+    done = cli("serve", "stop", DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert done.returncode == 1
+    assert done.stdout == "stopped TinyModel/1 on http://127.0.0.1:8102\n"
+    assert "Error: http://127.0.0.1:8101 was not stopped: no container engine" in done.stderr
+    assert process.poll() is not None
+    assert _notes() == ["8101.json"]  # to be tried again
+
+
+@pytest.mark.parametrize("what", ["note", "running", "start"])
+def test_a_state_directory_that_cannot_be_made_is_named(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NEWSBERT_STATE_DIR", str(tmp_path / "file"))
+    with pytest.raises(ServingError, match="cannot be written") as caught:
+        if what == "note":
+            local_servers.note(_detached(8101))
+        elif what == "running":
+            local_servers.running()
+        else:
+            local_servers.start_detached(["serve"], 8101, 1)
+    assert str(tmp_path / "file") in caught.value.message
+    assert "NEWSBERT_STATE_DIR" in str(caught.value.hint)
+
+
+def test_the_key_file_is_that_of_the_port_or_of_the_only_server_with_tokens(start: Start) -> None:
+    pid = start("newsbert", "serve").pid
+    for port in (8101, 8102):
+        local_servers.note(dataclasses.replace(_detached(port, pid), key_file=f"/run/{port}"))
+    local_servers.note(_detached(8103, pid))
+    assert local_servers.key_file(8102) == Path("/run/8102")
+    with pytest.raises(NotFoundError, match="8101, 8102"):
+        local_servers.key_file(None)
+    local_servers.forget(8102)
+    assert local_servers.key_file(None) == Path("/run/8101")
+    for port in (8103, 9999):
+        with pytest.raises(NotFoundError, match=f"on port {port}"):
+            local_servers.key_file(port)
+
+
+@pytest.mark.parametrize("port", [None, 8101])
+def test_there_is_nothing_to_stop(port: int | None) -> None:
+    with pytest.raises(NotFoundError, match="no detached server is running") as caught:
+        _stop(port)
+    assert ("8101" in caught.value.message) == (port is not None)
+
+
+def test_the_server_on_a_port_is_stopped_and_no_other(start: Start) -> None:
+    first, second = start("newsbert", "serve"), start("newsbert", "serve")
+    local_servers.note(_detached(8101, first.pid))
+    local_servers.note(_detached(8102, second.pid))
+    assert _stop(8102) == [8102]
+    assert second.wait(5) == -signal.SIGTERM
+    assert first.poll() is None
+    with pytest.raises(NotFoundError):
+        _stop(8102)
+    assert _stop(None) == [8101]
+    assert _notes() == []
+
+
+def test_all_servers_are_stopped_where_no_port_is_given(start: Start) -> None:
+    for port in (8101, 8102):
+        local_servers.note(_detached(port, start("newsbert", "serve").pid))
+    assert _stop(None) == [8101, 8102]
+    assert local_servers.running() == []
+
+
+def test_stopping_waits_until_the_server_is_gone(start: Start) -> None:
+    code = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(0)))"
+    process = start("newsbert", "serve", code=code)
+    local_servers.note(_detached(8101, process.pid))
+    _stop(None)
+    # Gone, so that waiting for it takes no time.
+    assert process.wait(0.1) == 0
+
+
+def test_a_detached_server_that_does_not_start_tells_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = ["serve", "locally", str(tmp_path / "empty"), "--note-detached", "--port", "0"]
+    with pytest.raises(ModelError, match="is no newsbert bundle") as caught:
+        local_servers.start_detached(arguments, 8101, 60)
+    assert str(local_servers.log_file(8101)) in str(caught.value.hint)
+    assert "newsbert.json" in local_servers.log_file(8101).read_text(encoding="utf-8")
+    assert local_servers.running() == []
+
+
+def test_a_detached_server_that_is_called_wrongly_keeps_its_exit_code_and_hint() -> None:
+    arguments = ["serve", "locally", "--note-detached", "--host", "::1"]
+    with pytest.raises(UsageError, match="IPv4 addresses only") as caught:
+        local_servers.start_detached(arguments, 8101, 60)
+    assert caught.value.exit_code == 2
+    assert str(caught.value.hint).startswith("give one, such as 127.0.0.1")
+    assert _notes() == ["8101.log"]
+
+
+def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match=r"not ready after 0\.1 s"):
+        local_servers.start_detached(["predict", "-"], 8101, 0.1)
+    assert local_servers.running() == []

@@ -1,0 +1,433 @@
+"""What bulk prediction keeps of a file: the types of its columns, and its bad rows with the reason."""
+
+import datetime
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newsbert.data.readers import read as read_rows
+from newsbert.errors import BadRequestError, DataError, UsageError
+from newsbert.inference.batch import paths, readers
+from newsbert.inference.batch.predict_file import predict_file
+from tests.support.batch import (
+    KINDS,
+    LABELS,
+    NO_ANSWER,
+    LengthModel,
+    answer_of,
+    answers,
+    classify,
+    relaxed,
+    utf8_text,
+    write_jsonl,
+)
+from tests.support.rows import json_values
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of three rows."""
+    monkeypatch.setattr(readers, "WINDOW_ROWS", 3)
+    monkeypatch.setattr("newsbert.inference.batch.parquet.WINDOW_ROWS", 3)
+
+
+def rejected(output: Path) -> list[dict[str, Any]]:
+    return read_rows(output.with_name(f"{output.name}.rejected.jsonl"))
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int8(), nullable=False),
+        pa.field("text", pa.large_string()),
+        pa.field("day", pa.date32()),
+        pa.field("at", pa.timestamp("us", "Europe/Berlin"), metadata={"unit": "wall"}),
+        pa.field("price", pa.decimal128(9, 2)),
+        pa.field("source", pa.dictionary(pa.int8(), pa.string())),
+        pa.field("tags", pa.list_(pa.struct([("name", pa.string()), ("weight", pa.float32())]))),
+        pa.field("blob", pa.binary()),
+    ],
+    metadata={"made by": "a test"},
+)
+
+
+def table_of(count: int) -> pa.Table:
+    day = datetime.date(2004, 8, 1)
+    columns = [
+        list(range(count)),
+        [f"text {'x' * number}" for number in range(count)],
+        [None if number % 3 else day for number in range(count)],
+        [datetime.datetime(2004, 8, 1, 12, tzinfo=datetime.UTC)] * count,
+        [None] * count,
+        [f"source {number % 5}" for number in range(count)],
+        [[{"name": "a", "weight": 0.5}], None, []] * (count // 3),
+        [b"\xff\x00"] * count,
+    ]
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("group_rows", [2, 100])
+@pytest.mark.parametrize("name", ["in.parquet", "in.parquet.gz"])
+def test_a_parquet_file_keeps_all_types_of_its_columns(name: str, group_rows: int, tmp_path: Path) -> None:
+    table = table_of(30)
+    pq.write_table(table, tmp_path / "plain.parquet", row_group_size=group_rows)
+    content = (tmp_path / "plain.parquet").read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    output = tmp_path / "out.parquet"
+    classify(tmp_path / name, output)
+    found = pq.read_table(output)
+    assert found.select(SCHEMA.names).equals(table)
+    given = pq.read_schema(tmp_path / "plain.parquet")
+    assert found.schema.remove(11).remove(10).remove(9).remove(8).equals(given, check_metadata=True)
+    assert given.metadata == {b"made by": b"a test"}
+    assert found.schema.types[8:] == [pa.string(), pa.float64(), pa.bool_(), pa.string()]
+    assert answers(output) == [answer_of(f"text {'x' * number}".strip()) for number in range(30)]
+    assert pq.ParquetFile(output).num_row_groups == 1  # also where it was read and kept in small parts
+
+
+def test_parquet_is_written_as_text(tmp_path: Path) -> None:
+    pq.write_table(table_of(3), tmp_path / "in.parquet")
+    classify(tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    first = read_rows(tmp_path / "out.jsonl")[0]
+    assert (first["id"], first["day"], first["tags"]) == (0, "2004-08-01", [{"name": "a", "weight": 0.5}])
+    classify(tmp_path / "in.parquet", tmp_path / "out.csv")
+    assert json.loads(read_rows(tmp_path / "out.csv")[0]["tags"]) == [{"name": "a", "weight": 0.5}]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_columns_of_parquet_get_a_type_that_all_rows_fit(tmp_path: Path) -> None:
+    table: list[dict[str, Any]] = [
+        {"text": "one", "count": 1, "tags": None},
+        {"text": "two", "count": 2},
+        {"text": "three", "count": None, "tags": []},
+        {"text": "four", "count": 0.5, "who": {"name": "é"}},
+        {"text": "five", "tags": ["a"]},
+        {"text": "six", "late": True, "who": {"age": 3}},
+        {"text": "seven"},
+    ]
+    output = tmp_path / "out.parquet"
+    classify(write_jsonl(tmp_path / "in.jsonl", table), output)
+    found = pq.read_table(output)
+    types = {name: found.schema.field(name).type for name in ("count", "tags", "late", "who")}
+    assert types == {
+        "count": pa.float64(),
+        "tags": pa.list_(pa.string()),
+        "late": pa.bool_(),
+        "who": pa.struct([("name", pa.string()), ("age", pa.int64())]),
+    }
+    assert found.column("count").to_pylist() == [1.0, 2.0, None, 0.5, None, None, None]
+    assert found.column("who").to_pylist()[3:6] == [{"name": "é", "age": None}, None, {"name": None, "age": 3}]
+    assert found.column("late").to_pylist() == [None] * 5 + [True, None]
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("values", [[1, 2, 3, "one"], [2**53 + 1, 1, 1, 0.5], [{}, {}, {}, {}], [1, 1, 1, {"a": 1}]])
+def test_a_column_that_fits_no_type_is_an_error_before_the_model_is_asked(values: list[Any], tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "in.jsonl", [{"text": "one", "x": value} for value in values])
+    model = LengthModel()
+    with pytest.raises(DataError, match="do not fit a parquet file"):
+        classify(file, tmp_path / "out.parquet", model=model)
+    assert model.requests == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+# Keys of a column, and values of one type in it: those that parquet takes.
+@relaxed
+@given(st.lists(st.dictionaries(st.text(max_size=4), json_values, max_size=3), min_size=1, max_size=9))
+def test_nested_values_come_through_jsonl_as_they_were(table: list[dict[str, Any]]) -> None:
+    table = [{"text": "x" * number, **row} for number, row in enumerate(table)]
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "WINDOW_ROWS", 2)
+        file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / "out.jsonl"
+        done = classify(file, output)
+        found = [{name: row[name] for name in row if name not in done.columns} for row in read_rows(output)]
+    assert found == table
+
+
+@relaxed
+@given(
+    st.lists(st.lists(st.text(max_size=5).filter(lambda text: text.isprintable()), max_size=3), min_size=1, max_size=9)
+)
+def test_nested_values_come_through_parquet_as_they_were(values: list[list[str]]) -> None:
+    table = [{"text": "x", "tags": value, "who": {"name": "n", "all": value}} for value in values]
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "WINDOW_ROWS", 2)
+        file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / "out.parquet"
+        classify(file, output)
+        back = Path(directory) / "back.jsonl"
+        classify(output, back)
+        for each in (output, back):
+            assert [{name: row[name] for name in table[0]} for row in read_rows(each)] == table
+
+
+@relaxed
+@given(
+    st.lists(st.tuples(utf8_text | st.sampled_from(["a\rb", '"', "\n"]), utf8_text), min_size=1, max_size=9),
+    st.sampled_from(KINDS),
+    st.integers(1, 4),
+)
+def test_the_output_is_the_same_whatever_the_windows(table: list[tuple[str, str]], kind: str, window: int) -> None:
+    written = []
+    with tempfile.TemporaryDirectory() as directory:
+        file = write_jsonl(Path(directory) / "in.jsonl", [{"text": text, "x": x} for text, x in table])
+        for size in (window, 1000):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(readers, "WINDOW_ROWS", size)
+                output = Path(directory) / f"out.{kind}"
+                classify(file, output)
+            written.append(output.read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("chars", [0, 40, 10**6])
+def test_a_window_has_no_more_text_than_memory_is_to_hold(
+    chars: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "WINDOW_CHARS", chars)
+    monkeypatch.setattr("newsbert.inference.batch.parquet.WINDOW_CHARS", chars)
+    table = [{"text": f"text {number}"} for number in range(20)]  # of some twenty characters a line
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "in.parquet", row_group_size=5)
+    for file in (write_jsonl(tmp_path / "in.jsonl", table), tmp_path / "in.parquet"):
+        model = LengthModel()
+        classify(file, tmp_path / "out.jsonl", model=model)
+        assert sum(model.requests) == 20
+        assert max(model.requests) == 1 if chars == 0 else max(model.requests) < 7 if chars == 40 else True
+        assert answers(tmp_path / "out.jsonl") == [answer_of(row["text"]) for row in table]
+
+
+# --- bad rows ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_lines_of_jsonl_that_are_no_rows_go_to_the_file_of_rejected_rows(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "one"}',
+        b"",
+        b'{"text": ',
+        b'["text"]',
+        b'{"text": "caf\xe9"}',
+        b'{"text": [5]}',
+        b'{"text": ""}',
+    ]
+    lines += [b'{"text": "eight", "x": [1]}']
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(lines))
+    output = tmp_path / "out.jsonl"
+    done = classify(tmp_path / "in.jsonl", output)
+    assert (done.rows, done.skipped, done.unreadable) == (4, 2, 3)
+    assert done.rejected == tmp_path / "out.jsonl.rejected.jsonl"
+    assert answers(output) == [answer_of("one"), NO_ANSWER, NO_ANSWER, answer_of("eight")]
+    utf8 = "not valid UTF-8 (byte 0xe9, position 14)"
+    assert rejected(output) == [
+        {
+            "row": 2,
+            "at": "line 3",
+            "reason": rejected(output)[0]["reason"],
+            "in_output": False,
+            "content": '{"text": \n',
+        },
+        {
+            "row": 3,
+            "at": "line 4",
+            "reason": "expected an object, got list",
+            "in_output": False,
+            "content": '["text"]\n',
+        },
+        {"row": 4, "at": "line 5", "reason": utf8, "in_output": False, "content": '{"text": "caf\\xe9"}\n'},
+        {
+            "row": 5,
+            "reason": "the text is no text but [5]",
+            "in_output": True,
+            "content": {"text": [5]},
+        },
+        {"row": 6, "reason": "the text is empty", "in_output": True, "content": {"text": ""}},
+    ]
+    assert rejected(output)[0]["reason"].startswith("not valid JSON")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_csv_that_are_none_go_to_the_file_of_rejected_rows(kind: str, tmp_path: Path) -> None:
+    content = b'text,id\n"two\nlines",1\na,b,c\n\n"a" b,3\ncaf\xe9,4\n,5\nlast,6\n"cut of'
+    (tmp_path / "in.csv").write_bytes(content)
+    output = tmp_path / f"out.{kind}"
+    done = classify(tmp_path / "in.csv", output)
+    assert (done.rows, done.skipped, done.unreadable) == (3, 1, 4)
+    assert [row["id"] for row in read_rows(output)] == ["1", "5", "6"]
+    assert answers(output) == [answer_of("two lines"), NO_ANSWER, answer_of("last")]
+    assert [(row["row"], row.get("at"), row["content"]) for row in rejected(output)] == [
+        (2, "line 4", "a,b,c\n"),
+        (3, "line 6", '"a" b,3\n'),
+        (4, "line 7", "caf\\xe9,4\n"),
+        (5, None, {"text": "", "id": "5"}),
+        (7, "line 10", '"cut of'),
+    ]
+
+
+def test_a_quote_that_swallows_the_other_rows_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('text,id\nfirst,1\n"second,2\nthird,3\nfourth,4\n')
+    model = LengthModel()
+    with pytest.raises(DataError, match="line 3: a quote is opened there and never closed"):
+        classify(tmp_path / "in.csv", tmp_path / "out.csv", model=model)
+    assert model.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("in.jsonl", "text\none\n", "line 1: not valid JSON"),
+        ("in.csv", "text\na,b\n", "line 2: 2 fields"),
+        ("in.csv", "text\n", "has no rows"),
+        ("in.jsonl", "\n", "has no rows"),
+        ("in.json", "[]", "has no rows"),
+        ("in.json", "[3]", "item 0: expected an object"),
+    ],
+)
+def test_a_file_without_a_row_that_can_be_read_is_an_error(name: str, content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said) as caught:
+        classify(tmp_path / name, tmp_path / "out.csv")
+    assert caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parquet_rows_that_python_does_not_know_are_rejected(kind: str, tmp_path: Path) -> None:
+    dates = pa.array([0, 2**62, 0, 0, 0], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a", "b", None, "dddd", "mark"], "at": dates}), tmp_path / "in.parquet",
+                   compression="none", use_dictionary=False)  # fmt: skip
+    content = (tmp_path / "in.parquet").read_bytes()
+    (tmp_path / "in.parquet").write_bytes(content.replace(b"\4\0\0\0mark", b"\4\0\0\0\xff\xfe\xfd\xfc"))
+    output = tmp_path / f"out.{kind}"
+    done = classify(tmp_path / "in.parquet", output)
+    if kind == "parquet":  # which needs not know them
+        assert (done.rows, done.skipped, done.unreadable) == (5, 2, 0)
+        assert pq.read_table(output, columns=["at"]).column("at").equals(pa.chunked_array([dates]))
+        assert [(row["row"], row["reason"]) for row in rejected(output)] == [
+            (3, "the text is empty"),
+            (5, "the text is not valid UTF-8"),
+        ]
+        assert pq.read_table(output, columns=["label"]).column("label").to_pylist()[3] in LABELS
+    else:
+        assert (done.rows, done.skipped, done.unreadable) == (3, 1, 2)
+        assert answers(output) == [answer_of("a"), NO_ANSWER, answer_of("dddd")]
+        assert [(row["row"], row["in_output"]) for row in rejected(output)] == [(2, False), (3, True), (5, False)]
+
+
+def test_rejected_rows_of_parquet_are_shown_whole(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a", " "], "day": [datetime.date(2004, 8, 1)] * 2}), tmp_path / "in.parquet")
+    classify(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert rejected(tmp_path / "out.parquet")[0]["content"] == {"text": " ", "day": "2004-08-01"}
+
+
+def test_an_old_file_of_rejected_rows_does_not_stay_beside_a_new_output(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    assert classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}, {"text": ""}]), output).rejected
+    assert rejected(output)
+    assert classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}]), output).rejected is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.csv"]
+
+
+def test_rejected_rows_are_not_written_over_those_that_are_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="where the bad rows of"):
+        paths.check(tmp_path / "out.csv.rejected.jsonl", tmp_path / "out.csv")
+
+
+class Refusing(LengthModel):
+    """A server that takes no text with `bad` in it, nor any other in the same request."""
+
+    def predict(self, items: Any) -> Any:
+        if any("bad" in str(item) for item in items):
+            raise BadRequestError("bad is refused")
+        return super().predict(items)
+
+
+@pytest.mark.parametrize("requests", [1, 5])
+def test_a_text_that_a_server_refuses_costs_no_other_its_answer(requests: int, tmp_path: Path) -> None:
+    table = [{"text": f"bad {number}" if number in {0, 77, 499} else f"text {number}"} for number in range(500)]
+    output = tmp_path / "out.jsonl"
+    file = write_jsonl(tmp_path / "in.jsonl", table)
+    done = predict_file(Refusing(), file, output, None, lambda *_: None, requests=requests)
+    assert (done.rows, done.skipped) == (500, 3)
+    expected = [NO_ANSWER if "bad" in row["text"] else answer_of(row["text"]) for row in table]
+    assert answers(output) == expected
+    assert [(row["row"], row["reason"]) for row in rejected(output)] == [
+        (number, "bad is refused") for number in (1, 78, 500)
+    ]
+
+
+def test_requests_are_under_way_together(tmp_path: Path) -> None:
+    together = threading.Barrier(3)
+
+    class Meeting(LengthModel):
+        def predict(self, items: Any) -> Any:
+            together.wait(timeout=30)  # breaks unless three come
+            return super().predict(items)
+
+    table = [{"text": f"text {'x' * (number % 50)}"} for number in range(64 * 6)]
+    output = tmp_path / "out.csv"
+    file = write_jsonl(tmp_path / "in.jsonl", table)
+    predict_file(Meeting(), file, output, None, lambda *_: None, requests=3)
+    assert answers(output) == [answer_of(row["text"].strip()) for row in table]
+
+
+def test_texts_of_like_length_are_answered_together(tmp_path: Path) -> None:
+    class Listening(LengthModel):
+        lengths: list[int] = []  # noqa: RUF012
+
+        def predict(self, items: Any) -> Any:
+            self.lengths += map(len, items)
+            return super().predict(items)
+
+    table = [{"text": "x" * (1 + number * 7919 % 101)} for number in range(5000)]
+    classify(write_jsonl(tmp_path / "in.jsonl", table), tmp_path / "out.csv", model=Listening())
+    assert Listening.lengths == sorted((len(row["text"]) for row in table), reverse=True)
+    assert answers(tmp_path / "out.csv") == [answer_of(row["text"]) for row in table]
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from newsbert.inference.batch.predict_file import predict_file
+from newsbert.inference.model import Prediction
+
+class Model:
+    name = "m"
+    def predict(self, items):
+        return [Prediction.of(("a", "b"), (0.25, 0.75)) for _ in items]
+
+predict_file(Model(), Path(sys.argv[1]), Path(sys.argv[2]), None, lambda done, total: None)
+print(re.search("VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.parametrize(("source_kind", "kind"), [("jsonl", "parquet"), ("parquet", "csv")])
+def test_memory_does_not_grow_with_the_file(source_kind: str, kind: str, tmp_path: Path) -> None:
+    peaks = []
+    for count in (40_000, 110_000):
+        table = [{"id": number, "text": f"Stocks fall, says number {number} {'x' * 400}"} for number in range(count)]
+        file = tmp_path / f"{count}.{source_kind}"
+        if source_kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(table), file)
+        else:
+            write_jsonl(file, table)
+        command = [sys.executable, "-c", PEAK, str(file), str(tmp_path / f"out.{kind}")]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        peaks.append(int(result.stdout) / 1024)
+    # The rows that were added are 31 MB of text, and more than 60 MiB as Python objects.
+    assert peaks[1] - peaks[0] < 30, f"{peaks} MiB"

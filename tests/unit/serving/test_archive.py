@@ -1,0 +1,294 @@
+"""Model archives: what is in them, what they say of themselves, and what is no archive."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import newsbert
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.core import zip_files
+from newsbert.core.settings import ServeSettings
+from newsbert.errors import ModelError, NewsbertError
+from newsbert.inference.runtime import resolve_runtime
+from newsbert.serving import archive
+from newsbert.serving.archive import ARCHIVE_NAME, Served, served
+from newsbert.serving.handler import Handler
+from tests.support.cli import Cli
+
+SERVING = {"tokenizer.json", "class_mapping.json", "newsbert.json"}
+OWN = {"handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json"}
+
+
+@pytest.fixture(scope="module")
+def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the trained bundle; not to be changed."""
+    directory = tmp_path_factory.mktemp("store")
+    settings = ServeSettings(workers=3, batch_size=7, batch_delay_ms=11)
+    return archive.write(Bundle.read(trained[0].bundle), directory, "TinyModel/1", settings)
+
+
+def _names(bundle: Bundle) -> set[str]:
+    """Of all files in an archive of the bundle."""
+    return {*files_of(resolve_runtime(bundle))} | OWN
+
+
+def _contents(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as content:
+        assert content.testzip() is None
+        return {name: content.read(name) for name in content.namelist()}
+
+
+def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: Path, bundle: Bundle) -> None:
+    contents = _contents(made)
+    assert set(contents) == _names(bundle)
+    for name in _names(bundle) - OWN:
+        assert contents[name] == (bundle.path / name).read_bytes()
+    assert b"def handle(" in contents["handler.py"]
+    assert made.name == "news_classification.mar"
+
+
+def test_attack_a_configuration_that_unpacks_to_more_than_any_has(tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.mar"
+    with zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr(archive.CONFIG_NAME, b" " * (64 * 2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"model-config\.yaml is too large"):
+            served(hostile)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("length", [0, 10, 200])
+def test_attack_an_archive_that_was_cut(made: Path, tmp_path: Path, length: int) -> None:
+    cut = tmp_path / "cut.mar"
+    cut.write_bytes(made.read_bytes()[:length])
+    with pytest.raises(ModelError, match="is no newsbert model archive"):
+        served(cut)
+
+
+def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
+    contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
+    assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN
+    assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
+
+
+def test_what_an_archive_for_torch_holds_can_be_served(bundle: Bundle, tmp_path: Path) -> None:
+    with zipfile.ZipFile(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch"))) as content:
+        content.extractall(tmp_path / "unpacked")
+    Handler(tmp_path / "unpacked", "TinyModel/1", "torch")  # checks the files and predicts with them
+
+
+def test_an_unknown_runtime_is_refused(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
+    refused = cli("archive", bundle.path, "--runtime", "tensorrt", "--output", "store")
+    assert refused.returncode == 2
+    assert "'tensorrt'" in refused.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
+    manifest = json.loads(_contents(made)["MAR-INF/MANIFEST.json"])
+    assert manifest["model"]["modelName"] == "news_classification"
+    assert manifest["model"]["handler"] == "handler.py"
+    assert manifest["model"]["configFile"] == "model-config.yaml"
+    assert "serializedFile" not in manifest["model"]
+
+
+def test_the_configuration_says_how_to_serve(made: Path, bundle: Bundle) -> None:
+    config = json.loads(_contents(made)["model-config.yaml"])
+    assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
+    assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
+    assert config["newsbert"] == {"model": "TinyModel/1", "runtime": resolve_runtime(bundle), "workers": 3}
+
+
+def test_weights_are_stored_as_they_are(made: Path) -> None:
+    with zipfile.ZipFile(made) as content:
+        assert {info.compress_type for info in content.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_two_archives_of_a_model_are_the_same_bytes(
+    trained: tuple[newsbert.TrainResult, str], tmp_path: Path, cli: Cli, runtime: str
+) -> None:
+    """Of another copy, at another time, with other dates and rights of the files, by another user's settings."""
+    options = ("--name", "TinyModel/1", "--runtime", runtime, "--workers", 2, "--batch-size", 7, "--json")
+    first = json.loads(cli("archive", "TinyModel/1", *options, "--output", "a", "--tracking-uri", trained[1]).stdout)
+    copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "another place"))
+    for file in copy.iterdir():
+        os.utime(file, (0, 0))
+        file.chmod(0o600)
+    time.sleep(2)  # the smallest step of a time in a zip file
+    before = os.umask(0o077)
+    try:
+        second = json.loads(cli("archive", copy, *options, "--output", "b", TZ="Asia/Tokyo").stdout)
+    finally:
+        os.umask(before)
+    assert first["model"] == second["model"] == "TinyModel/1"
+    contents = [Path(each["archive"]).read_bytes() for each in (first, second)]
+    assert contents[0] == contents[1]
+    assert [each["sha256"] for each in (first, second)] == [hashlib.sha256(each).hexdigest() for each in contents]
+    assert [file.name for file in (tmp_path / "a").iterdir()] == [ARCHIVE_NAME]
+
+
+def test_a_directorys_archive_does_not_depend_on_its_name(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
+    copy = shutil.copytree(bundle.path, tmp_path / "copy")
+    made = [cli("archive", each, "--output", tmp_path / each.name) for each in (bundle.path, Path(copy))]
+    assert [each.returncode for each in made] == [0, 0]
+    files = [Path(each.stdout.strip()) for each in made]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert served(files[0]).model == f"bundle {bundle.digest[:12]}"
+
+
+def test_nothing_in_an_archive_tells_when_and_by_whom_it_was_made(made: Path) -> None:
+    with zipfile.ZipFile(made) as content:
+        assert content.namelist() == sorted(content.namelist())
+        assert {info.date_time for info in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.external_attr >> 16 for info in content.infolist()} == {0o644}
+    assert json.loads(_contents(made)["MAR-INF/MANIFEST.json"])["createdOn"] == "01/01/1980 00:00:00"
+
+
+def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(200_000_000)
+    tracemalloc.start()
+    try:
+        zip_files.write(tmp_path / "zip", {"large": large, "small": b"x"})
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    with zipfile.ZipFile(tmp_path / "zip") as content:
+        assert [info.file_size for info in content.infolist()] == [200_000_000, 1]
+
+
+@pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
+def test_an_archive_tells_whose_it_is(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
+    assert served(archive.write(bundle, tmp_path, name, ServeSettings(runtime=runtime))) == Served(name, runtime)
+
+
+def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_path: Path) -> None:
+    store = tmp_path / "new" / "store"
+    for name in ("first", "second"):
+        assert archive.write(bundle, store, name, ServeSettings()) == store / ARCHIVE_NAME
+        assert [file.name for file in store.iterdir()] == [ARCHIVE_NAME]
+    assert served(store / ARCHIVE_NAME).model == "second"
+
+
+def _altered(bundle: Bundle, directory: Path) -> Bundle:
+    path = Path(shutil.copytree(bundle.path, directory / "altered"))
+    with (path / files_of(resolve_runtime(bundle))[0]).open("r+b") as stream:
+        stream.seek(1000)
+        byte = stream.read(1)
+        stream.seek(1000)
+        stream.write(bytes([byte[0] ^ 1]))
+    return Bundle.read(path)
+
+
+def test_an_altered_bundle_is_refused_and_nothing_written(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model.*\.onnx was altered"):
+        archive.write(_altered(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("make", [lambda path: (path / ARCHIVE_NAME).mkdir(parents=True), Path.touch])
+def test_what_cannot_be_written_is_an_error_and_leaves_no_partial_file(
+    bundle: Bundle, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    store = tmp_path / "store"
+    make(store)
+    with pytest.raises(NewsbertError, match="cannot be written"):
+        archive.write(bundle, store, "TinyModel/1", ServeSettings())
+    assert not [file for file in tmp_path.rglob("*") if "partial" in file.name]
+
+
+@pytest.mark.parametrize("name", ["with, comma", "with [brackets]", "with * star", "ünï cödé", "a:b"])
+def test_any_directory_name_can_be_packed(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    path = Path(shutil.copytree(bundle.path, tmp_path / name))
+    made = archive.write(Bundle.read(path), tmp_path, name, ServeSettings())
+    assert set(_contents(made)) == _names(bundle)
+
+
+def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(bundle.path, tmp_path / "old"))
+    for file in path.iterdir():
+        os.utime(file, (0, 0))  # as reproducible builds set it; before what a zip file can say
+    assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == _names(bundle)
+
+
+def test_archives_can_be_made_at_the_same_time(bundle: Bundle, tmp_path: Path) -> None:
+    def make(number: int) -> Path:
+        return archive.write(bundle, tmp_path / str(number), f"TinyModel/{number}", ServeSettings())
+
+    with ThreadPoolExecutor(4) as pool:
+        for number, made in enumerate(pool.map(make, range(8))):
+            assert served(made).model == f"TinyModel/{number}"
+            assert set(_contents(made)) == _names(bundle)
+
+
+def _zip(file: Path, **entries: str) -> None:
+    with zipfile.ZipFile(file, "w") as content:
+        for name, text in entries.items():
+            content.writestr(name.replace("_", "-") + ".yaml", text)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda file: None, id="nothing"),
+        pytest.param(Path.mkdir, id="a directory"),
+        pytest.param(Path.touch, id="an empty file"),
+        pytest.param(lambda file: file.write_text("text"), id="text"),
+        pytest.param(lambda file: _zip(file, other="{}"), id="no configuration"),
+        pytest.param(lambda file: _zip(file, model_config="minWorkers: 1\n"), id="another's configuration"),
+        pytest.param(lambda file: _zip(file, model_config='{"minWorkers": 1}'), id="no part for newsbert"),
+        pytest.param(lambda file: _zip(file, model_config="[]"), id="a list"),
+        pytest.param(lambda file: _zip(file, model_config='{"newsbert": null}'), id="null"),
+        pytest.param(lambda file: _zip(file, model_config="[" * 100_000), id="deep nesting"),
+    ],
+)
+def test_what_is_no_archive_is_told_so(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    file = tmp_path / "x.mar"
+    make(file)
+    with pytest.raises(ModelError, match="no newsbert model archive") as caught:
+        served(file)
+    assert str(file) in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def compressed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small archive, packed anew by another tool that compresses."""
+    file = tmp_path_factory.mktemp("compressed") / ARCHIVE_NAME
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("model-config.yaml", _contents(made)["model-config.yaml"])
+    assert served(file) == served(made)
+    return file.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_damaged_archive_is_read_or_refused(
+    compressed: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(compressed[: data.draw(st.integers(0, len(compressed)), label="kept")])
+    for position in data.draw(st.lists(st.integers(0, len(compressed) - 1), max_size=3), label="changed"):
+        if position < len(content):
+            content[position] ^= data.draw(st.integers(1, 255))
+    file = tmp_path_factory.getbasetemp() / "damaged.mar"
+    file.write_bytes(content)
+    try:
+        served(file)
+    except ModelError as error:
+        assert str(file) in error.message

@@ -1,0 +1,148 @@
+"""The baseline that every model is shown beside, and the label errors that it helps to find."""
+
+import string
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+import newsbert
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.types import IntArray
+from newsbert.data.dataset import Split
+from newsbert.inference.runtime import load_runtime
+from newsbert.training import baseline, label_issues
+from newsbert.training.baseline import Fitted
+from tests.support.tiny_model import LABELS
+
+
+def _split(texts: Sequence[str], labels: Sequence[int] | IntArray) -> Split:
+    return Split(texts, np.array(labels, np.int32), "")
+
+
+def _rows(classes: int, each: int, seed: int = 0) -> Split:
+    """Rows of three words, one of which tells the class."""
+    rng = np.random.default_rng(seed)
+    common = ["".join(rng.choice(list(string.ascii_lowercase), 6)) for _ in range(50)]
+    texts, labels = [], []
+    for label in range(classes):
+        for _ in range(each):
+            texts.append(f"{rng.choice(common)} word{label} {rng.choice(common)}")
+            labels.append(label)
+    return _split(texts, labels)
+
+
+def _names(classes: int) -> list[str]:
+    return [f"class {label}" for label in range(classes)]
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 30), (3, 1), (4, 20), (200, 6)])
+def test_it_learns_what_tells_the_classes(classes: int, each: int) -> None:
+    train = _rows(classes, each)
+    fitted = Fitted(train, seed=1)
+    found = fitted.score(_rows(classes, 3, seed=9) if each > 1 else train, _names(classes))
+    assert found.scores.accuracy > 0.95
+    assert found.rows == len(train)
+    assert found.fit_seconds > 0
+    assert found.texts_per_second > 0
+    probabilities = fitted.predict(train.texts, classes)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_label_without_rows_gets_no_probability() -> None:
+    train = _rows(2, 10)
+    probabilities = Fitted(_split(train.texts, [2 * label for label in train.labels]), seed=1).predict(train.texts, 3)
+    assert probabilities.shape == (20, 3)
+    assert not probabilities[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["!!!", "???", "!!", "?"],  # no word
+        ["aaa", "bbb", "ccc", "ddd"],  # no word twice
+        ["株価が下落", "試合に勝利", "株価", "試合"],  # no blanks
+        ["x" * 3_000_000, "y", "x" * 10, "y y"],  # one without end
+    ],
+)
+def test_texts_of_any_kind_can_be_fitted(texts: list[str]) -> None:
+    fitted = Fitted(_split(texts, [0, 1, 0, 1]), seed=1)
+    assert fitted.predict(texts, 2).argmax(axis=1).tolist() == [0, 1, 0, 1]
+    assert np.isfinite(fitted.predict(["", "🏆", "unknown"], 2)).all()
+    assert label_issues.doubted(fitted, seed=1).tolist() == []
+
+
+def test_the_same_seed_gives_the_same_answers() -> None:
+    train = _rows(4, 40)
+    one, same, other = (Fitted(train, seed, most_rows=50) for seed in (1, 1, 2))
+    assert (one.predict(train.texts, 4) == same.predict(train.texts, 4)).all()
+    assert one.rows.tolist() == same.rows.tolist() != other.rows.tolist()
+
+
+def test_many_rows_are_sampled_with_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    frequent = _rows(2, 500)
+    train = _split([*frequent.texts, "the only one"], [*frequent.labels, 2])
+    fitted = Fitted(train, seed=1, most_rows=100)
+    assert 90 <= len(fitted.rows) <= 100
+    assert set(fitted.labels.tolist()) == {0, 1, 2}
+    assert fitted.labels.tolist() == [train.labels[row] for row in fitted.rows]
+    # Long texts are fewer, so that memory stays as it is.
+    monkeypatch.setattr(baseline, "_MOST_CHARACTERS", sum(map(len, train.texts)) // 20)
+    assert len(Fitted(train, seed=1).rows) < 60
+
+
+class _Mapped(Sequence[str]):
+    """Rows that are read from elsewhere one by one."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        assert type(place) is int
+        return self._texts[place]
+
+
+def test_texts_need_not_be_a_list() -> None:
+    train = _rows(3, 20)
+    mapped = _split(_Mapped(train.texts), train.labels)
+    fitted = Fitted(mapped, seed=1)
+    expected = Fitted(train, seed=1).score(train, _names(3))
+    assert fitted.score(mapped, _names(3)).scores.metrics == expected.scores.metrics
+
+
+def test_planted_label_errors_are_doubted_and_few_others() -> None:
+    train = _rows(4, 300)
+    planted = np.random.default_rng(3).choice(len(train), 36, replace=False)
+    labels = np.array(train.labels)
+    labels[planted] = (labels[planted] + 1) % 4
+    doubted = label_issues.doubted(Fitted(_split(train.texts, labels.tolist()), seed=1), seed=1)
+    assert len(set(doubted.tolist()) & set(planted.tolist())) >= 30
+    assert len(doubted) <= 41
+
+
+def test_labels_with_few_rows_are_not_judged() -> None:
+    assert label_issues.doubted(Fitted(_rows(3, 1), seed=1), seed=1).tolist() == []
+    many, few = _rows(2, 30), _rows(6, 4)
+    train = _split([*many.texts, *few.texts], [*many.labels, *few.labels])
+    rare = {row for row, label in enumerate(train.labels) if label > 1}
+    assert not rare & set(label_issues.doubted(Fitted(train, seed=1), seed=1).tolist())
+
+
+def test_the_model_is_asked_whether_a_label_is_wrong(trained: tuple[newsbert.TrainResult, str]) -> None:
+    runtime = load_runtime(Bundle.read(trained[0].bundle))
+    texts = ["stocks market number 3", "goal team number 3", "minister border number 3", "profit bank number 3"]
+    own = runtime.predict_prepared(texts).argmax(axis=1)
+    given = own.copy()
+    given[[0, 2]] = (given[[0, 2]] + 1) % 3
+    train = _split(["long " * 1000, *texts], [0, *given.tolist()])
+    suspects = label_issues.confirm(np.array([3, 1, 2, 4]), train, LABELS, runtime)
+    assert {(each.text, each.label, each.model_label) for each in suspects} == {
+        (texts[place], LABELS[given[place]], LABELS[own[place]]) for place in (0, 2)
+    }
+    margins = [each.model_probability - each.label_probability for each in suspects]
+    assert margins == sorted(margins, reverse=True)
+    assert all(margin > 0 for margin in margins)
+    assert label_issues.confirm(np.array([], dtype=np.int64), train, LABELS, runtime) == []

@@ -1,0 +1,86 @@
+"""Several processes that share a training do what one does."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
+
+from newsbert.core.events import Event, Step
+from newsbert.training import distributed as parallel
+from newsbert.training import loop
+from newsbert.training.checkpoints import Checkpoints
+from tests.support.points import ROWS, SETTINGS, Points
+
+ODD = dataclasses.replace(SETTINGS, batch_size=7)
+"""The last batch of an epoch has a single row: one of two processes has none."""
+
+
+def _share(rank: int, size: int, directory: str, stop_at: int | None) -> None:
+    """One process: tune, and write down what it has at the end."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=size)
+    seen: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            seen.append(event.step)
+
+    task = Points()
+    checkpoints = Checkpoints(Path(directory, f"checkpoints-{rank}"))
+    # The last process alone is asked to stop.
+    outcome = loop.run(task, ODD, checkpoints, on_event, lambda: rank == size - 1 and len(seen) + 1 == stop_at)
+    found = {
+        "weights": task.weights,
+        "rows": {step: sorted(rows) for step, rows in task.read.items()},
+        "step": outcome.progress.step,
+        "stopped": outcome.stopped,
+        "losses": [each.loss for each in outcome.progress.history.steps],
+        "kept": sorted(path.name for path in Path(directory, f"checkpoints-{rank}").iterdir()),
+    }
+    Path(directory, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def _shared(directory: Path, stop_at: int | None = None) -> list[dict[str, object]]:
+    spawn(_share, (2, str(directory), stop_at), nprocs=2)  # type: ignore[no-untyped-call]
+    return [json.loads((directory / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+
+
+def test_two_processes_make_the_steps_that_one_makes(tmp_path: Path) -> None:
+    alone = Points()
+    outcome = loop.run(alone, ODD, Checkpoints(tmp_path / "alone"), lambda _: None, lambda: False)
+    found = _shared(tmp_path)
+    for each in found:
+        for ours, theirs in zip(alone.weights, each["weights"], strict=True):  # type: ignore[call-overload]
+            assert theirs == pytest.approx(ours, abs=1e-5)
+        assert each["losses"] == pytest.approx([step.loss for step in outcome.progress.history.steps], abs=1e-5)
+    first, second = (each["rows"] for each in found)
+    steps = -(-ROWS // 7)
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    for step, rows in alone.read.items():
+        assert sorted(first[str(step)] + second.get(str(step), [])) == sorted(rows)
+    assert 4 * steps - len(second) == 4  # those of a single row
+    assert first.keys() == {str(step) for step in alone.read}
+    assert found[0]["kept"] == [f"best-{outcome.progress.best_step}"]
+    assert found[1]["kept"] == []
+
+
+def test_one_that_is_to_stop_stops_all(tmp_path: Path) -> None:
+    found = _shared(tmp_path, stop_at=5)
+    assert [(each["step"], each["stopped"]) for each in found] == [(5, True)] * 2
+    assert found[0]["weights"] == found[1]["weights"]
+
+
+def test_one_process_has_all_rows_and_changes_nothing() -> None:
+    tensor = torch.ones(3)
+    parallel.add([tensor])
+    assert (parallel.rank(), parallel.size(), list(parallel.part([1, 2, 3]))) == (0, 1, [1, 2, 3])
+    assert np.array_equal(tensor.numpy(), [1, 1, 1])
+    assert parallel.told(lambda: "x") == "x"

@@ -1,0 +1,110 @@
+"""A training from the tiny encoder, start to bundle."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import newsbert
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Event, Note
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import load_dataset
+from newsbert.errors import UsageError
+from newsbert.evaluation.review import PRECISIONS
+from newsbert.training import base_model, fine_tuning
+from tests.support.tiny_model import LABELS, REVIEW_BELOW
+
+
+def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult, str]) -> None:
+    result, _ = trained
+    bundle = Bundle.read(result.bundle)
+    bundle.verify()
+    assert result.metrics["accuracy"] >= 0.8
+    assert tuple(bundle.contract.labels) == LABELS
+    assert bundle.contract.metrics["accuracy"] == result.metrics["accuracy"]
+    assert set(bundle.contract.files) >= {
+        "config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "class_mapping.json",
+        "model.onnx", "requirements.txt", "README.md",
+    }  # fmt: skip
+    assert json.loads((result.bundle / "class_mapping.json").read_text()) == dict(zip("012", LABELS, strict=True))
+
+
+def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
+    trained: tuple[newsbert.TrainResult, str], labelled_file: Path
+) -> None:
+    result, _ = trained
+    model, rows = newsbert.load(result.bundle), load_dataset(str(labelled_file)).test
+    answers = list(zip(model.predict(rows.texts), rows.labels, strict=True))
+    kept = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
+    assert kept  # or it would not be the test that it is meant to be
+    chosen, *others = result.review
+    assert (chosen.precision, chosen.below) == (None, REVIEW_BELOW)
+    assert chosen.test.share == pytest.approx(1 - len(kept) / len(answers))
+    assert chosen.test.accuracy == pytest.approx(sum(kept) / len(kept))
+    assert [each.precision for each in others] == list(PRECISIONS)
+    contract = model.bundle.contract
+    assert contract.review_below == model.review_below == REVIEW_BELOW
+    assert contract.metrics["review_share"] == chosen.test.share
+    assert contract.metrics["kept_accuracy"] == chosen.test.accuracy
+    with (result.bundle / "review.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(each["precision"], float(each["review_below"])) for each in table] == [
+        ("" if each.precision is None else str(each.precision), each.below) for each in result.review
+    ]
+    assert float(table[0]["test_review_share"]) == chosen.test.share
+    card = (result.bundle / "README.md").read_text(encoding="utf-8")
+    assert f"a score below {REVIEW_BELOW}" in card
+    assert all(f"\n| {precision:.4g} | " in card for precision in PRECISIONS)
+
+
+def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
+    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+) -> None:
+    notes: list[Event] = []
+    result = newsbert.train(
+        data=str(labelled_file), base_model=str(tiny_encoder), tune="head", epochs=1, max_length=48,
+        review_precision=0.99, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", on_event=notes.append,
+    )  # fmt: skip
+    assert result.review[0].below == 1
+    assert (result.review[0].test.share, result.review[0].test.accuracy) == (1, None)
+    assert any(isinstance(note, Note) and note.message.startswith("every answer goes to a person") for note in notes)
+    assert "kept_accuracy" not in Bundle.read(result.bundle).contract.metrics
+    assert newsbert.load(result.bundle).predict(["goal"])[0].review
+    assert not newsbert.load(result.bundle, review_below=0).predict(["goal"])[0].review
+
+
+def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
+    base = base_model.find(str(tiny_encoder))
+    assert fine_tuning.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
+    with pytest.raises(UsageError, match=r"--max-length 65 is more than the 64 tokens that .* reads") as caught:
+        fine_tuning.prepare_tokenizer(base, tmp_path / "more", 65)
+    assert caught.value.hint == "give 64 or less"
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "seconds", "chosen"),
+    [(False, {}, "fp32"), (True, {"bf16": 1.0, "fp32": 2.0}, "bf16"), (True, {"bf16": 2.0, "fp32": 2.0}, "fp32")],
+)
+def test_auto_is_bf16_where_the_processor_has_it_and_is_faster_with_it(
+    has_bf16: bool, seconds: dict[str, float], chosen: str, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
+    # Processors that this one is not, and times that it does not need.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: seconds)
+    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
+    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: {"bf16": 9.0, "fp32": 9.0})  # it is timed once
+    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
+    for said in ("bf16", "fp32"):
+        assert fine_tuning.precision_of(model, TrainSettings(precision=said)) == said
+
+
+def test_both_precisions_can_be_timed(tiny_encoder: Path) -> None:
+    seconds = fine_tuning._step_seconds(fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
+    assert set(seconds) == {"bf16", "fp32"}
+    assert all(0 < each < 10 for each in seconds.values())
