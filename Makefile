@@ -1,5 +1,6 @@
 # make quickstart   train on the bundled sample, register, serve with TorchServe, classify three headlines
-# make test         lint, types, and all tests that can run here
+# make test         lint, types, import contracts, and all tests that can run here
+# make unit         the tests that need neither servers nor an engine, with their coverage
 #
 # VENV              the environment it makes and uses
 # TORCH             torch's build: cpu, or cuda where the machine has an NVIDIA GPU
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := --no-deps --require-hashes --only-binary :all:
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install lock test lint workflows infra docs long clean
+.PHONY: quickstart install lock test unit lint workflows infra docs long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -106,10 +107,15 @@ $(VENV)/azurite: infra/azurite/package.json infra/azurite/package-lock.json
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/make_cli_reference.py
+	$(BIN)/python docs/make_architecture.py
 
 test: lint infra $(VENV)/azurite
 	# More than the cores that CI has: most tests wait for servers and containers.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+# Without a network, an engine or servers; with the coverage of lines and branches.
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered
 
 LONG_TESTS := artifact_stores deliver examples families images interrupts kills odd_directories ray ray_training tracking_server
 
