@@ -50,12 +50,15 @@ from torch import Tensor, nn
 import recorded
 from newsbert.core import cpu
 from newsbert.core.settings import TrainSettings
-from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
-from newsbert.evaluation import metrics
+from newsbert.data.dataset import Dataset, Split, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
+from newsbert.evaluation import calibration, metrics
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer, pad
-from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training import base_model, fine_tuning, loop, sampler
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.optimizer import learning_rate
+from newsbert.training.tokenizer import prepare_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.jsonl"
 HELD_OUT = 8_000
@@ -221,11 +224,14 @@ def masked_with_decay() -> Iterator[None]:
 def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
     """The encoder after it has learned to guess words of `unlabelled`."""
     base, directory = base_model.find("minilm"), tempfile.TemporaryDirectory(prefix="newsbert-benchmark-")
-    tokenizer = fine_tuning.prepare_tokenizer(base, Path(directory.name), 128)
+    tokenizer = prepare_tokenizer(base, Path(directory.name), 128)
     model = transformers.AutoModelForMaskedLM.from_pretrained(str(base.path), trust_remote_code=False).train()
     model.get_input_embeddings().requires_grad_(False)  # and with it what words are guessed from
     ids, (low, high) = tokenizer.encode(unlabelled), (1000, model.config.vocab_size)
-    order, rng = loop._Order(np.array([len(each) for each in ids], np.int32), MASKED_ROWS, 1), np.random.default_rng(1)
+    order, rng = (
+        sampler.LengthGroupedSampler(np.array([len(each) for each in ids], np.int32), MASKED_ROWS, 1),
+        np.random.default_rng(1),
+    )
     counts = torch.from_numpy(np.bincount(np.concatenate(ids), minlength=high))
     with torch.no_grad():  # what guesses is new, and need not learn how often words are
         model.cls.predictions.bias.copy_((counts + 1).log() - (counts + 1).sum().log())
@@ -253,7 +259,7 @@ def guessing_words(epochs: int) -> "tempfile.TemporaryDirectory[str]":
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), loop.MOST_GRADIENT)
         for group in optimizer.param_groups:
-            group["lr"] = loop.learning_rate(step, steps, MASKED_RATE) * group["share"]
+            group["lr"] = learning_rate(step, steps, MASKED_RATE) * group["share"]
         optimizer.step()
         optimizer.zero_grad()
         if step % 100 == 0:
@@ -357,7 +363,7 @@ def one(rows: Dataset, settings: TrainSettings, last: dict[str, Tensor]) -> tupl
     base = base_model.find("minilm")
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         work = Path(directory)
-        tokenizer = fine_tuning.prepare_tokenizer(base, work, settings.max_length)
+        tokenizer = prepare_tokenizer(base, work, settings.max_length)
         started = time.perf_counter()
         trained = fine_tuning.fit(
             base, rows, tokenizer, settings, Checkpoints(work / "checkpoints"), lambda _: None, lambda: False
@@ -380,7 +386,7 @@ def predicted(model: Any, tokenizer: SequenceTokenizer, split: Split) -> Any:
         for part in sub_batches([len(each) for each in ids], 4096):
             input_ids, mask = (torch.from_numpy(each) for each in pad([ids[row] for row in part], 0))
             found[part] = graph(input_ids, mask).float().numpy()
-    return metrics.softmax(found)
+    return calibration.softmax(found)
 
 
 def table(results: list[dict[str, Any]], samples: int, epochs: float) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import cpu
-from newsbert.data.dataset import AG_NEWS_LABELS, load_dataset
+from newsbert.data.dataset import load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.training import baseline
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from newsbert.core import config
+from newsbert.core import environment
 
 
 def programs(requirements: Path, torch_index: str) -> Path:
@@ -16,7 +16,7 @@ def programs(requirements: Path, torch_index: str) -> Path:
         torch_index: Package index of torch, if not pip's own.
     """
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
-    directory = config.cache_dir() / "benchmarks" / f"{requirements.stem}-{digest}"
+    directory = environment.cache_dir() / "benchmarks" / f"{requirements.stem}-{digest}"
     if not (directory / "installed").is_file():
         print(f"installing {requirements} into {directory} …", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(directory)], check=True)

@@ -47,12 +47,14 @@ import recorded
 from newsbert.core import cpu, settings
 from newsbert.core.events import Evaluation
 from newsbert.core.settings import TrainSettings
-from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.data.dataset import Dataset, Split, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.evaluation import metrics
 from newsbert.evaluation.metrics import Scores
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import base_model, fine_tuning, loop
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.tokenizer import prepare_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
 HELD_OUT = 2_000
@@ -164,7 +166,7 @@ def trained(
         mock.patch.object(fine_tuning, "classifier", classifier),
     ):
         work = Path(directory)
-        tokenizer = fine_tuning.prepare_tokenizer(base, work, settings.max_length)
+        tokenizer = prepare_tokenizer(base, work, settings.max_length)
         found = fine_tuning.fit(
             base, rows, tokenizer, settings, Checkpoints(work / "checkpoints"), lambda _: None, lambda: False
         )

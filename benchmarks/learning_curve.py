@@ -26,7 +26,8 @@ import numpy as np
 import environments
 import recorded
 from newsbert.core import cpu
-from newsbert.data.dataset import AG_NEWS_LABELS, Split, load_dataset
+from newsbert.data.dataset import Split, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.training import base_model
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from pathlib import Path
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
-from newsbert.serving import archive
+from newsbert.serving import archive, protocol
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import runtime_dir, supervisor
 
@@ -60,7 +60,7 @@ def bare_torchserve(store: Path) -> float:
     config = store / "model-config.yaml"
     config.write_text(json.dumps({"newsbert": {"model": "nothing", "runtime": "onnxruntime", "workers": 1}}))
     subprocess.run(
-        ["torch-model-archiver", "--model-name", archive.SERVED_NAME, "--version", "1", "--handler", str(handler),
+        ["torch-model-archiver", "--model-name", protocol.SERVED_NAME, "--version", "1", "--handler", str(handler),
          "--config-file", str(config), "--export-path", str(store)],
         check=True, capture_output=True,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},

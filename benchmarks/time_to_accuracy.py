@@ -24,10 +24,12 @@ import training as ways
 from newsbert.core import cpu
 from newsbert.core.events import Evaluation, Event, Step
 from newsbert.core.settings import TrainSettings
-from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.data.dataset import Dataset, Split, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import base_model, fine_tuning, loop
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.tokenizer import prepare_tokenizer
 
 HELD_OUT = 2_000
 SCORED_EVERY = 4_000
@@ -77,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.chdir(directory)
         os.environ["NEWSBERT_CACHE_DIR"] = directory
-        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path(directory), 128)
+        tokenizer = prepare_tokenizer(base_model.find("minilm"), Path(directory), 128)
         found = {
             **{
                 f"newsbert train --epochs {epochs:g}": own(dataset, tokenizer, Progress(given.accuracy), epochs)

@@ -36,10 +36,12 @@ import newsbert
 from newsbert.core import cpu
 from newsbert.core.events import Event, Phase, Step
 from newsbert.core.settings import RaySettings, TrainSettings
-from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, Split, load_dataset
+from newsbert.data.dataset import Dataset, Split, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import base_model, fine_tuning, ray_trainer
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.tokenizer import prepare_tokenizer
 
 SKIPPED = 2
 """Steps of a visit that are not counted: memory is allocated in them."""
@@ -66,7 +68,7 @@ def main() -> None:
         os.chdir(directory)
         os.environ["NEWSBERT_CACHE_DIR"] = directory
         Path("work").mkdir()
-        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
+        tokenizer = prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
         if arguments.head:
             head(dataset, rows, tokenizer, arguments)
         else:

@@ -37,11 +37,13 @@ import training as ways
 from accuracy import none, word_vectors
 from newsbert.core import cpu
 from newsbert.core.settings import TrainSettings
-from newsbert.data.dataset import AG_NEWS_LABELS, Dataset, load_dataset
+from newsbert.data.dataset import Dataset, load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training import base_model, fine_tuning, loop, sampler
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.tokenizer import prepare_tokenizer
 
 COMPILED_STEPS = 12
 """Steps in which `torch.compile` compiles, which are not counted."""
@@ -126,7 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.environ["NEWSBERT_CACHE_DIR"] = directory
         Path(directory, "work").mkdir()
-        tokenizer = fine_tuning.prepare_tokenizer(base_model.find("minilm"), Path(directory, "work"), 128)
+        tokenizer = prepare_tokenizer(base_model.find("minilm"), Path(directory, "work"), 128)
         found: dict[str, list[float]] = {name: [] for name in given.only}
         for _ in range(given.rounds):
             for name in given.only:
@@ -156,10 +158,10 @@ def examples_a_second(dataset: Dataset, tokenizer: SequenceTokenizer, name: str,
     return clock.rate
 
 
-def padding(lengths: Any, megabatch: int = loop._MEGABATCH) -> float:
+def padding(lengths: Any, megabatch: int = sampler._MEGABATCH) -> float:
     """The share of padding in the tokens of an epoch's sub-batches."""
     with mock.patch.object(loop, "_MEGABATCH", megabatch):
-        order = loop._Order(lengths, 32, 1)
+        order = sampler.LengthGroupedSampler(lengths, 32, 1)
         computed = 0
         for step in range(1, order.steps + 1):
             own = [int(lengths[row]) for row in order.rows(step)]

@@ -128,7 +128,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     import torch
 
     from newsbert.data.text import prepare
-    from newsbert.evaluation.metrics import softmax
+    from newsbert.evaluation.calibration import softmax
     from newsbert.inference.tokenization import SequenceTokenizer, pad
 
     result, uri = trained

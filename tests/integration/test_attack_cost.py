@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert.serving import archive
+from newsbert.serving import protocol
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import job_queue, supervisor
 
@@ -78,6 +78,6 @@ def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: sup
 
 
 def test_the_queue_is_counted_and_a_server_that_is_gone_has_none(server: supervisor.Server, tmp_path: Path) -> None:
-    assert job_queue.count_pending(server.management.parent, archive.SERVED_NAME) == 0
+    assert job_queue.count_pending(server.management.parent, protocol.SERVED_NAME) == 0
     assert job_queue.count_pending(server.management.parent, "another") is None
-    assert job_queue.count_pending(tmp_path, archive.SERVED_NAME) is None
+    assert job_queue.count_pending(tmp_path, protocol.SERVED_NAME) is None

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
 from tests.support.calls import free_port

@@ -27,7 +27,7 @@ from mlflow.deployments.cli import commands
 import newsbert
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.serving import archive, handler
+from newsbert.serving import archive, handler, protocol
 from newsbert.serving.mlflow_target.target import DeploymentError, NewsbertTarget
 from newsbert.serving.torchserve import java, torch_stub
 from tests.support.cli import Cli
@@ -278,7 +278,7 @@ def _said(client: NewsbertTarget) -> str:
         f"{client.inference_api}/predictions/{NAME}", b"goal", {"Content-Type": "text/plain"}
     )
     with urllib.request.urlopen(request, timeout=10) as response:
-        return str(response.headers[handler.MODEL_HEADER])
+        return str(response.headers[protocol.MODEL_HEADER])
 
 
 def test_what_is_packed_is_what_the_runtime_reads(client: NewsbertTarget, opened: Running) -> None:

@@ -21,7 +21,8 @@ import mlflow
 import pytest
 
 import newsbert
-from newsbert.data.dataset import AG_NEWS_LABELS, load_dataset
+from newsbert.data.dataset import load_dataset
+from newsbert.data.sources import AG_NEWS_LABELS
 from tests.support import docs_examples, preloaded
 from tests.support.calls import free_port
 from tests.support.cli import long

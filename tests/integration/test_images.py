@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import EngineError
 from newsbert.images import build as building

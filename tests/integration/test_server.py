@@ -25,7 +25,7 @@ import pytest
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import ServeSettings
 from newsbert.inference.model import Model
-from newsbert.serving import archive
+from newsbert.serving import archive, protocol
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import job_queue
 from tests.support import processes
@@ -241,7 +241,7 @@ def test_a_token_expires_and_probes_go_on(start: Start, cli: Cli) -> None:
     done = _probe(served, NEWSBERT_KEY_FILE=str(key_file))
     assert done.returncode == 0, done.stdout
     assert served.ask(cli("serve", "token", "--key-file", key_file).stdout.strip()) == 200
-    assert job_queue.count_pending(key_file.parent, archive.SERVED_NAME) == 0  # though its token expired, too
+    assert job_queue.count_pending(key_file.parent, protocol.SERVED_NAME) == 0  # though its token expired, too
 
 
 def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> None:
@@ -291,7 +291,7 @@ def test_answers_are_explained(start: Start, cli: Cli) -> None:
     url = served.ready["url"]
     body = json.dumps({"text": "goal team cup"}).encode()
     request = urllib.request.Request(
-        f"{url}/explanations/{archive.SERVED_NAME}", body, {"Content-Type": "application/json"}
+        f"{url}/explanations/{protocol.SERVED_NAME}", body, {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)

@@ -9,7 +9,8 @@ import mlflow
 import pytest
 
 from newsbert.api import models
-from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.errors import ModelError
 from newsbert.tracking import flavor, locate
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from newsbert.bundle.bundle import CONTRACT_FILE, Bundle, sha256_of
+from newsbert.bundle.bundle import Bundle, sha256_of
+from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.errors import NewsbertError
 from tests.support.cli import Cli
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from newsbert.core.settings import TrainSettings
 from newsbert.core.types import IntArray
-from newsbert.evaluation import metrics
+from newsbert.evaluation import calibration, metrics
 from newsbert.evaluation.metrics import Scores
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
@@ -41,7 +41,7 @@ class Points:
 
     def score(self) -> Scores:
         with torch.inference_mode():
-            probabilities = metrics.softmax(self.module(self.points).numpy())
+            probabilities = calibration.softmax(self.module(self.points).numpy())
         return metrics.score(probabilities, self.labels.tolist(), ("below", "above"))
 
     @property

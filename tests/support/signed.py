@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from newsbert.bundle.bundle import SIGNATURE_FILE, Bundle, Golden, seal
+from newsbert.bundle.bundle import Bundle, seal
+from newsbert.bundle.contract import SIGNATURE_FILE, Golden
 
 
 def write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None, passphrase: bytes = b"") -> Path:

@@ -11,7 +11,7 @@ from newsbert.core.identifiers import parse_alias, parse_model_name
 from newsbert.core.settings import RaySettings, ServeSettings
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.serving import archive
+from newsbert.serving import archive, protocol
 from newsbert.tracking import flavor, upload
 from newsbert.tracking.client import Version
 from newsbert.tracking.locate import connect, default_name, locate
@@ -160,7 +160,7 @@ def write_for_plugin(
     located = locate(reference, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
-    written = directory / archive.SERVED_NAME
+    written = directory / protocol.SERVED_NAME
     runtime = resolve_runtime(bundle, settings.runtime)
     files = bundle.files(runtime)
     files[archive.CONFIG_NAME] = archive.model_config(located.name, settings, runtime)
@@ -172,6 +172,6 @@ def plugin_command(directory: Path) -> list[str]:
     """Return the command with which mlflow-torchserve deploys what `write_for_plugin` wrote."""
     handler = Path(str(resources.files("newsbert.serving") / archive.HANDLER_NAME))
     return [
-        "mlflow", "deployments", "create", "-t", "torchserve", "-m", str(directory), "--name", archive.SERVED_NAME,
+        "mlflow", "deployments", "create", "-t", "torchserve", "-m", str(directory), "--name", protocol.SERVED_NAME,
         "-C", f"HANDLER={handler}", "-C", "initial_workers=1", "-C", "synchronous=true",
     ]  # fmt: skip

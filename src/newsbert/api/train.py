@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, ray_cluster
+from newsbert.core import config, environment, ray_cluster
 from newsbert.core.events import Event
 from newsbert.core.identifiers import parse_model_name
 from newsbert.core.settings import RaySettings, TrainSettings
@@ -130,10 +130,10 @@ def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
     Raises:
         UsageError: If they cannot.
     """
-    several = shared.workers > 1 or config.torchrun_rank() is not None
+    several = shared.workers > 1 or environment.torchrun_rank() is not None
     if several and settings.tune == "head":
         raise UsageError("--tune head is done by one process", "--workers 1, without torchrun")
-    if shared.workers > 1 and config.torchrun_rank() is not None:
+    if shared.workers > 1 and environment.torchrun_rank() is not None:
         raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "--workers 1")
     if shared.workers > 1:
         ray_cluster.check(shared)

@@ -8,7 +8,7 @@ from newsbert.core.terminal import has_controls
 from newsbert.data.text import prepare, unknown_rules
 
 if TYPE_CHECKING:
-    from newsbert.bundle.bundle import Contract
+    from newsbert.bundle.contract import Contract
 
 _RANGES: dict[str, tuple[float, float]] = {
     "max_length": (1, 1 << 17),

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from newsbert.bundle.bundle import BF16_TOLERANCE, FP32_TOLERANCE, Contract, files_of
+from newsbert.bundle.bundle import BF16_TOLERANCE, FP32_TOLERANCE, files_of
+from newsbert.bundle.contract import Contract
 from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
 

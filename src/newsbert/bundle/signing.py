@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import config, temporary
+from newsbert.core import config, environment, temporary
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import ModelError, UsageError
 
@@ -110,7 +110,7 @@ def sign(content: bytes, key_file: Path) -> tuple[bytes, str]:
     with temporary.directory() as directory:
         contract, file = directory / CONTRACT_FILE, directory / SIGNATURE_FILE
         contract.write_bytes(content)
-        signer = Config().use_elliptic_key_signer(private_key=key_file, password=config.signing_passphrase())
+        signer = Config().use_elliptic_key_signer(private_key=key_file, password=environment.signing_passphrase())
         while True:  # of two values that are as good, the signer takes one by chance, and only the lower is taken here
             signer.sign(contract, file)
             signature = file.read_bytes()
@@ -245,7 +245,7 @@ def _private_key(file: Path) -> "EllipticCurvePrivateKey":
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError as error:
         raise MissingExtraError("cryptography", _EXTRA) from error
-    passphrase = config.signing_passphrase()
+    passphrase = environment.signing_passphrase()
     try:
         key = load_pem_private_key(_read_key(file), passphrase)
     except TypeError as error:

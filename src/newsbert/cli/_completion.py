@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from newsbert.core import config
+from newsbert.core import config, environment
 from newsbert.core.settings import TrackingSettings
 
 MOST = 50
@@ -77,7 +77,7 @@ def _paths(incomplete: str) -> Iterator[str]:
 
 def _directories(incomplete: str) -> Found:
     """Directories that are bundles, or may hold some."""
-    from newsbert.bundle.bundle import CONTRACT_FILE
+    from newsbert.bundle.contract import CONTRACT_FILE
 
     with _quietly():
         found = [path for path in sorted(_paths(incomplete)) if path.endswith("/")]
@@ -129,10 +129,10 @@ def _ask(uri: str, path: str, body: dict[str, Any] | None = None) -> dict[str, A
 
     from newsbert.core import loopback
 
-    base, authorization = config.tracking_authorization(uri)
+    base, authorization = environment.tracking_authorization(uri)
     headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{base}/api/2.0/mlflow/{path}", data, headers)
-    with loopback.urlopen(request, TIMEOUT_S, config.tracking_tls()) as response:
+    with loopback.urlopen(request, TIMEOUT_S, environment.tracking_tls()) as response:
         content: dict[str, Any] = json.load(response)
         return content

@@ -35,7 +35,7 @@ from newsbert.cli import (
 )
 from newsbert.cli._framework import Commands
 from newsbert.cli._output import Output
-from newsbert.core.config import limit_spinning
+from newsbert.core.environment import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 
 EXIT_INTERRUPTED = 130

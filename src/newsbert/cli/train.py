@@ -12,7 +12,7 @@ import typer
 from newsbert.cli._completion import files, runs
 from newsbert.cli._options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
 from newsbert.cli._output import Output, Progress, duration
-from newsbert.core import config
+from newsbert.core import config, environment
 from newsbert.core.settings import TrainSettings
 from newsbert.errors import UsageError
 
@@ -121,12 +121,12 @@ def train(
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
     from newsbert.api.train import help_train, train
 
-    if config.torchrun_rank():  # another of its processes runs this training and tells of it
+    if environment.torchrun_rank():  # another of its processes runs this training and tells of it
         with _Interrupts(lambda _: None) as interrupts:
             help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
-    in_foreign_run = config.mlflow_run_id() is not None  # before MLflow takes the variable away
+    in_foreign_run = environment.mlflow_run_id() is not None  # before MLflow takes the variable away
     with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
         result = train(
             **flags,

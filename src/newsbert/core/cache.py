@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert.core import config, temporary
+from newsbert.core import environment, temporary
 from newsbert.errors import NewsbertError
 
 
@@ -19,7 +19,7 @@ def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    found = config.cache_dir() / kind / key
+    found = environment.cache_dir() / kind / key
     if found.is_dir():
         return found
     try:

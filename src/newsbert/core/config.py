@@ -4,22 +4,17 @@ A value is taken from the flag, else from the environment, else from `newsbert.t
 is the default. This is the only module that reads the environment or that file.
 """
 
-import base64
-import contextlib
 import dataclasses
 import os
 import re
-import secrets
 import tomllib
 import types
 import typing
-import urllib.parse
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from newsbert.core import identifiers
 from newsbert.core.settings import (
     TARGETS,
     EnvironmentSettings,
@@ -31,11 +26,11 @@ from newsbert.core.settings import (
     TrackingSettings,
     TrainSettings,
 )
-from newsbert.core.uris import mask_credentials, without_credentials
+from newsbert.core.uris import mask_credentials
 from newsbert.errors import UsageError
 
 if typing.TYPE_CHECKING:
-    import ssl
+    pass
 
 CONFIG_FILE = "newsbert.toml"
 _SECTIONS: dict[type, str] = {
@@ -51,56 +46,7 @@ _ENVIRONMENTS = "environments"
 """The table of tables of environments, one for each name."""
 _MODEL_NAME_KEY = "model_name"
 _VARIABLE = "the environment variable "
-_CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
-_CONTAINER_NAMES = (
-    "API_ENDPOINT_OVERRIDE",
-    "CURL_CA_BUNDLE",
-    "GCE_METADATA_HOST",
-    "IDENTITY_ENDPOINT",
-    "IDENTITY_HEADER",
-    "MSI_ENDPOINT",
-    "NO_GCE_CHECK",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_FILE",
-    "STORAGE_EMULATOR_HOST",
-    "NEWSBERT_EXPERIMENT",
-    "NEWSBERT_MODEL_NAME",
-    "NEWSBERT_REGISTRY_URI",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "NO_COLOR",
-)
-_CONTAINER_FILES = {
-    "GOOGLE_APPLICATION_CREDENTIALS": False,
-    "AWS_SHARED_CREDENTIALS_FILE": False,
-    "AWS_CONFIG_FILE": False,
-    "AWS_WEB_IDENTITY_TOKEN_FILE": False,
-    "AWS_CA_BUNDLE": False,
-    "AZURE_CLIENT_CERTIFICATE_PATH": False,
-    "AZURE_FEDERATED_TOKEN_FILE": False,
-    "CURL_CA_BUNDLE": False,
-    "REQUESTS_CA_BUNDLE": False,
-    "SSL_CERT_FILE": False,
-    "MLFLOW_TRACKING_SERVER_CERT_PATH": False,
-    "MLFLOW_TRACKING_CLIENT_CERT_PATH": False,
-    "HF_HOME": True,
-}
-"""Variables that name files, and whether those are written to."""
-_HOME_FILES = {
-    "GOOGLE_APPLICATION_CREDENTIALS": ".config/gcloud/application_default_credentials.json",
-    "AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials",
-    "AWS_CONFIG_FILE": ".aws/config",
-}
-"""Where the clients of buckets look in the user's home if the variable is not set."""
-_STORE_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST",
-                    "API_ENDPOINT_OVERRIDE")  # fmt: skip
 
-TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
-"""The environment variables of TorchServe's tokens, by interface."""
 Settings = TypeVar(
     "Settings",
     TrackingSettings,
@@ -258,11 +204,6 @@ def trusted_keys() -> tuple[Path, ...]:
     return tuple(Path(file) if file.startswith("~") else Path(file).absolute() for file in files)
 
 
-def signing_passphrase() -> bytes | None:
-    """Return the passphrase of the key that signs: `NEWSBERT_SIGNING_PASSPHRASE`, where it is set."""
-    return os.environ.get("NEWSBERT_SIGNING_PASSPHRASE", "").encode() or None
-
-
 def default_of(section: type, name: str) -> str:
     """The default of a setting as `--help` shows it."""
     default = next(setting.default for setting in dataclasses.fields(section) if setting.name == name)
@@ -278,82 +219,6 @@ def help_of(section: type, name: str) -> str:
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
 
 
-def python_path() -> str:
-    """`PYTHONPATH`, where it is set."""
-    return os.environ.get("PYTHONPATH", "")
-
-
-def java_home() -> str | None:
-    """`JAVA_HOME`, where it is set."""
-    return os.environ.get("JAVA_HOME") or None
-
-
-def token(interface: str = "inference") -> str | None:
-    """The token for TorchServe's `management` or `inference` interface, from its variable, where that is set."""
-    return os.environ.get(TOKEN_VARIABLES[interface], "").strip() or None
-
-
-def key_file() -> Path | None:
-    """The file in which a TorchServe wrote its tokens: `NEWSBERT_KEY_FILE`, where it is set."""
-    value = os.environ.get("NEWSBERT_KEY_FILE")
-    return Path(value).expanduser() if value else None
-
-
-def cache_dir() -> Path:
-    """Where fetched models are kept, and what training prepares: `NEWSBERT_CACHE_DIR`, else the user's cache."""
-    return _own_dir("NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
-
-
-def state_dir() -> Path:
-    """Where running servers are noted: `NEWSBERT_STATE_DIR`, else the user's state directory."""
-    return _own_dir("NEWSBERT_STATE_DIR", "XDG_STATE_HOME", ".local/state")
-
-
-def _own_dir(variable: str, base_variable: str, below_home: str) -> Path:
-    """Return a directory of newsbert's; the user's home is looked for only where the environment names neither.
-
-    Raises:
-        UsageError: If the user has no home.
-    """
-    if os.environ.get(variable):
-        return Path(os.environ[variable])
-    if os.environ.get(base_variable):
-        return Path(os.environ[base_variable]) / "newsbert"
-    try:
-        return Path.home() / below_home / "newsbert"
-    except RuntimeError as error:  # a user of a container whom /etc/passwd does not know
-        raise UsageError("this user has no home directory", f"set {variable}") from error
-
-
-def activity_dir() -> Path | None:
-    """Where a worker and its supervisor tell each other what they do; set by the supervisor."""
-    directory = os.environ.get("NEWSBERT_ACTIVITY_DIR")
-    return Path(directory) if directory else None
-
-
-def server_dir() -> Path | None:
-    """The directory of a worker's server, with its management socket; set by the supervisor."""
-    directory = os.environ.get("NEWSBERT_SERVER_DIR")
-    return Path(directory) if directory else None
-
-
-def metrics_dir() -> Path | None:
-    """Where a worker counts for its server's metrics; set by the supervisor."""
-    directory = os.environ.get("NEWSBERT_METRICS_DIR")
-    return Path(directory) if directory else None
-
-
-def share_counts(directory: Path) -> None:
-    """Have Prometheus's library keep the counts of this process there; it knows no other way to be told where."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
-
-
-def run_dir() -> Path | None:
-    """A server's directory, where one is set: `NEWSBERT_SERVE_RUN_DIR` or `NEWSBERT_RUN_DIR`."""
-    directory = os.environ.get("NEWSBERT_SERVE_RUN_DIR") or os.environ.get("NEWSBERT_RUN_DIR")
-    return Path(directory) if directory else None
-
-
 def served_review_below() -> float | None:
     """The threshold that a worker takes instead of its model's: `NEWSBERT_SERVE_REVIEW_BELOW`, where it is set.
 
@@ -366,175 +231,6 @@ def served_review_below() -> float | None:
     below: float = _convert(os.environ[variable], float, f"the environment variable {variable}")
     _check_range(below, 0, 1, f"the environment variable {variable}")
     return below
-
-
-def mlflow_run_id() -> str | None:
-    """Return the run in which `mlflow run` has started this process, if it has.
-
-    Raises:
-        UsageError: If the variable holds no run's id.
-    """
-    text = os.environ.get("MLFLOW_RUN_ID")
-    return identifiers.parse_run_id(text, "MLFLOW_RUN_ID", UsageError) if text else None
-
-
-def quiet_mlflow() -> None:
-    """Keep MLflow from reporting to its makers and from printing, unless the user has said otherwise."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # A server that fails is to be told of in seconds; MLflow's own defaults are seven tries of two minutes each.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-
-
-def tracking_credentials(uri: str) -> str | None:
-    """By which of them a tracking server knows who asks, in words; nothing if by none."""
-    if os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        return f"the password in MLFLOW_TRACKING_PASSWORD for {os.environ['MLFLOW_TRACKING_USERNAME']}"
-    if os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return "the token in MLFLOW_TRACKING_TOKEN"
-    return "the name and the password in its address" if "@" in uri.partition("://")[2] else None
-
-
-def tracking_authorization(uri: str) -> tuple[str, str | None]:
-    """A tracking server's address, without a name in it, and the header by which it knows who asks."""
-    parts = urllib.parse.urlsplit(uri)
-    address = without_credentials(uri).rstrip("/")
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or urllib.parse.unquote(parts.password or "")
-    if user:
-        return address, f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return address, f"Bearer {token}" if token else None
-
-
-def google_storage_emulated() -> bool:
-    """Whether buckets of Google's are an emulator's, which asks nobody who he is."""
-    return bool(os.environ.get("STORAGE_EMULATOR_HOST"))
-
-
-def has_azure_key() -> bool:
-    """Whether the key of an account of Azure's is in the environment; else its client looks for a login."""
-    return any(name in os.environ for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY"))
-
-
-def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
-    """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
-    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
-    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret_key
-
-
-def limit_spinning() -> None:
-    """Limit how long OpenMP's threads wait for one another in a loop, unless the user sets that.
-
-    GNU's OpenMP takes 300,000 turns before a thread sleeps. On a machine that has other work these take the cores from
-    the threads that are waited for. `benchmarks/spinning.py` compares both, alone and beside other processes.
-    Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def quiet_onnxruntime() -> None:
-    """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
-def torchrun_rank() -> int | None:
-    """The number of this process among those that torchrun has started; nothing if it is none of them."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return None
-    return int(os.environ["RANK"])
-
-
-def quiet_ray() -> None:
-    """Keep Ray from reporting to its makers and from printing, unless the user has said otherwise."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-
-@contextlib.contextmanager
-def ray_token() -> Iterator[None]:
-    """Set a new token for Ray, which the processes that Ray starts in the block inherit."""
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    before = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
-    """What a trainer container gets of this environment, and the files named there that it must see (true: to write).
-
-    It is given when the container runs and is in no image: the settings of newsbert, MLflow and the Hub, and the
-    credentials of the tracking server and its bucket.
-    """
-    given = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
-    given |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
-    files = {}
-    with contextlib.suppress(OSError, RuntimeError):  # nobody's home, or one that cannot be looked at
-        for name, path in _HOME_FILES.items():
-            if name not in given and Path.home().joinpath(path).is_file():
-                given[name] = str(Path.home() / path)
-    for name, write in _CONTAINER_FILES.items():
-        if name in given and Path(given[name]).exists():
-            given[name] = str(Path(given[name]).resolve())
-            files[Path(given[name])] = write
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
-    # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
-    return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108
-
-
-def store_hosts() -> list[str]:
-    """The hosts of the artifact stores whose addresses are in the environment."""
-    azure = re.findall(r"(?:^|;)BlobEndpoint=([^;]+)", os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
-    hosts = []
-    for address in [*(os.environ.get(name, "") for name in _STORE_ENDPOINTS), *azure]:
-        with contextlib.suppress(ValueError):
-            hosts.append(urllib.parse.urlsplit(address).hostname or "")
-    return list(filter(None, hosts))
-
-
-def tracking_tls() -> "ssl.SSLContext | None":
-    """Which certificates of a tracking server are good, where MLflow's own variables say it.
-
-    Raises:
-        OSError: If the file that one names cannot be read.
-    """
-    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"true", "1"}
-    where = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-    if not (insecure or where):
-        return None
-    import ssl
-
-    if insecure:
-        return ssl._create_unverified_context()  # noqa: S323 - as was asked for, and as MLflow does
-    directory = Path(where or "").is_dir()
-    return ssl.create_default_context(cafile=None if directory else where, capath=where if directory else None)
-
-
-def further_origins() -> list[str]:
-    """Where pages may come from that ask a tracking server, besides its own: MLflow's own variable."""
-    return list(filter(None, os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")))
-
-
-def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a program that newsbert starts: this one's, and what `extra` adds or replaces.
-
-    Python in it, and in what that starts, imports nothing from its working directory: `rich.py` there would be run. It
-    trusts the same keys, though neither `newsbert.toml` nor relative paths mean the same to it.
-    """
-    keys = ",".join(map(str, trusted_keys()))
-    trusted = {"NEWSBERT_TRUSTED_KEYS": keys} if keys else {}
-    return {**os.environ, "PYTHONSAFEPATH": "1", **trusted, **extra}
 
 
 def _read_file() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from newsbert.core import config, private_files
+from newsbert.core import environment, private_files
 from newsbert.errors import NewsbertError, ServingError
 
 _LOCK = "lock"
@@ -25,7 +25,7 @@ def alone(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
         ServingError: If there is somebody.
         NewsbertError: If the state directory cannot be written to.
     """
-    directory = config.state_dir()
+    directory = environment.state_dir()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = private_files.open_lock(directory / f"{work}.lock")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from newsbert import errors
-from newsbert.core import config
+from newsbert.core.environment import child_environment
 from newsbert.errors import NewsbertError, ServingError
 
 _END_TIMEOUT_S = 20
@@ -43,7 +43,7 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=stream,
-            env=config.child_environment(**environment),
+            env=child_environment(**environment),
             start_new_session=True,
         )
     try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, cpu, temporary
+from newsbert.core import cpu, environment, temporary
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import RaySettings
 from newsbert.errors import NewsbertError, UsageError, first_line
@@ -94,7 +94,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
     """
     check(settings)
     address = _address(settings)
-    config.quiet_ray()  # Ray reads the environment when it is imported
+    environment.quiet_ray()  # Ray reads the environment when it is imported
     try:
         import ray
         import ray.data
@@ -147,7 +147,7 @@ def _closed() -> Iterator[None]:
     # As on systems for which Ray knows no clusters of several machines.
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        with config.ray_token():
+        with environment.ray_token():
             read_environment()
             yield
     finally:

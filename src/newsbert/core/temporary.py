@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from newsbert.core import config, private_files
+from newsbert.core import environment, private_files
 from newsbert.errors import NewsbertError
 
 _PREFIX = ".newsbert-tmp-"
@@ -64,7 +64,7 @@ def sweep_all() -> None:
     """Remove what killed processes have left in the temporary directory and in the cache."""
     with contextlib.suppress(OSError, NewsbertError):
         sweep(Path(tempfile.gettempdir()))
-        for parent in config.cache_dir().iterdir():
+        for parent in environment.cache_dir().iterdir():
             sweep(parent)
 
 

@@ -17,10 +17,10 @@ from newsbert.core.terminal import has_controls
 from newsbert.core.types import IntArray
 from newsbert.data import row_columns
 from newsbert.data.class_folders import find_split
+from newsbert.data.lines import Row
 from newsbert.data.ragged_array import Ragged, RaggedWriter, mapped
-from newsbert.data.readers import Row
 from newsbert.data.row_columns import ID, show_names
-from newsbert.data.sources import Columns, Source
+from newsbert.data.source import Columns, Source
 from newsbert.data.text import CLEANING_RULES, join
 from newsbert.errors import DataError
 

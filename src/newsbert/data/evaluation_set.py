@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from newsbert.data import corpus, row_columns
 from newsbert.data.class_folders import find_split
 from newsbert.data.corpus import Faults, FaultyRowError
-from newsbert.data.readers import Row
+from newsbert.data.lines import Row
 from newsbert.data.row_columns import ID
-from newsbert.data.sources import Source, check_distinct, open_source
+from newsbert.data.source import Source
+from newsbert.data.sources import check_distinct, open_source
 from newsbert.data.text import NewsItem, join
 from newsbert.errors import DataError
 

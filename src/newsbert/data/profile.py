@@ -10,10 +10,10 @@ import numpy as np
 from newsbert.core.types import IntArray
 from newsbert.data import corpus, row_columns, sources
 from newsbert.data.corpus import Corpus
+from newsbert.data.lines import Row
 from newsbert.data.ragged_array import Texts
-from newsbert.data.readers import Row
 from newsbert.data.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS
-from newsbert.data.sources import Source
+from newsbert.data.source import Source
 from newsbert.errors import DataError
 
 MAX_LABELS = 200

@@ -5,159 +5,25 @@ A source is opened without reading it: its rows are iterated over when they are 
 
 import bisect
 import functools
-import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from newsbert.core.installation import MissingExtraError
 from newsbert.data import class_folders, row_columns
 from newsbert.data import readers as row_files
 from newsbert.data.class_folders import SPLIT_NAMES
-from newsbert.data.dialect import CLASS_COLUMN
-from newsbert.data.readers import Row, RowFile
-from newsbert.errors import DataError, UsageError, first_line
+from newsbert.data.hub import open_hub
+from newsbert.data.lines import Row
+from newsbert.data.readers import RowFile
+from newsbert.data.source import Source, Split
+from newsbert.errors import UsageError
 
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 SAMPLE = "sample"
 _OF_SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])")
 """The name of a file in the Hub's layout: `train-00000-of-00002.parquet`."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of a source.
-
-    Attributes:
-        rows: What yields them, from the first one on at every call.
-        columns: What returns their columns.
-        name: What messages call them.
-        class_names: By column, names in the order of their ids, where the source knows them.
-        place: What messages call a row of some number, if not by the split's name and its number.
-    """
-
-    rows: Callable[[], Iterable[Row]]
-    columns: Callable[[], list[str]]
-    name: str
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    place: Callable[[int], str] | None = None
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Where a split has what is trained on.
-
-    Attributes:
-        title: Column of the title, if any.
-        text: Column of the text.
-        label: Column of the label.
-    """
-
-    title: str | None
-    text: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows that were found, by split; those of no split are under `""`.
-
-    Attributes:
-        splits: The splits.
-        identity: What changes when the rows do.
-        first_id: The id of the first class.
-        files: Those that were read.
-        remarks: What is not plain about where the rows were found.
-    """
-
-    splits: Mapping[str, Split]
-    identity: str
-    first_id: int = 0
-    files: Sequence[RowFile] = ()
-    remarks: Sequence[str] = ()
-
-    def columns(self) -> list[str]:
-        """Return the columns of all splits."""
-        return list(dict.fromkeys(name for split in self.splits.values() for name in split.columns()))
-
-    def label_column(self, columns: Sequence[str], wanted: str | None, data: str = "") -> str:
-        """Return which of the columns is that of the label.
-
-        Args:
-            columns: All of them.
-            wanted: Its name, if it is not the usual one.
-            data: Where they are, for the error.
-
-        Raises:
-            DataError: If there is no such column.
-        """
-        if len(columns) == 1 and wanted is None:
-            where = f"{data}: " if data else ""
-            raise DataError(
-                f"{where}the only column is {columns[0]!r:.60}, and labelled rows have another with the label",
-                "add a column `label`",
-            )
-        return row_columns.find_label(columns, wanted or (CLASS_COLUMN if self.first_id else "label"), data)
-
-    def find_columns(
-        self,
-        text_column: str | None,
-        label_column: str | None,
-        likely_texts: Sequence[str | None] = (),
-        likely_labels: Sequence[str | None] = (),
-    ) -> tuple[dict[str, Columns], list[str]]:
-        """Return the columns by split, and a note on each split without labels: it is left out.
-
-        Args:
-            text_column: Column of the text, if it is not the usual one.
-            label_column: Column of the label, if it is not the usual one.
-            likely_texts: Columns that go before the usual one where they are there and none is named.
-            likely_labels: The same of labels.
-
-        Raises:
-            DataError: If a split that is trained on, or all of them, have no such column.
-        """
-        columns, notes = {}, []
-        labelled = ["train"] if "train" in self.splits else list(self.splits)
-        for name, split in self.splits.items():
-            there = split.columns()
-            try:
-                wanted = row_columns.choose(there, label_column, likely_labels)
-                label = self.label_column(there, wanted, split.name)
-            except DataError:
-                if name in labelled:
-                    raise
-                notes.append(f"{split.name} has no column {label_column or 'label'!r} and is left out")
-                continue
-            wanted = row_columns.choose(there, text_column, likely_texts)
-            columns[name] = Columns(*row_columns.find_texts(there, wanted, split.name), label)
-        return columns, notes
-
-    @property
-    def has_class_names(self) -> bool:
-        """Whether classes have names, as in a data set of the Hub: rows without a label have -1 there."""
-        return any(split.class_names for split in self.splits.values())
-
-    def class_names(self, columns: Mapping[str, Columns]) -> tuple[str, ...] | None:
-        """Return the classes' names in the order of their ids, where the source knows them."""
-        named = (split.class_names.get(columns[name].label) for name, split in self.splits.items() if name in columns)
-        return next((names for names in named if names), None)
-
-    def where(self, split: str, number: int) -> str:
-        """Return how messages name a row."""
-        place = self.splits[split].place if split in self.splits else None
-        if place is not None:
-            return place(number)
-        name = self.splits[split].name if split in self.splits else ""
-        return f"{name}, row {number}" if name else f"row {number}"
-
-    def notes(self) -> list[str]:
-        """Return what is not plain about the source, once it was read to its end."""
-        return [*self.remarks, *(note for file in self.files if (note := file.note()))]
 
 
 def check_distinct(labels: Sequence[str]) -> None:
@@ -199,12 +65,12 @@ def open_source(data: str) -> Source:
         ) from error
     if path.suffix or data.startswith((".", "/", "~")) or data.count("/") > 1:
         raise UsageError(f"no such file: {data!r}", "check the path; `--data sample` trains on the bundled rows")
-    return _from_hub(data)
+    return open_hub(data)
 
 
 def _from_directory(path: Path) -> Source:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return _from_hub(str(path), saved=True)
+        return open_hub(str(path), saved=True)
     named = _named_splits(path)
     if "train" in named:
         return _from_files(named)
@@ -218,7 +84,7 @@ def _from_directory(path: Path) -> Source:
     files = [file for file in sorted(path.iterdir()) if file.is_file() and _has_rows(file)]
     if files and not any(_OF_SPLIT.match(file.name.lower()) for file in files):
         return _from_files({"": files[0]}) if len(files) == 1 else _from_parts(path, files)
-    return _from_hub(str(path))
+    return open_hub(str(path))
 
 
 def _unwrapped(directory: Path) -> Path:
@@ -304,47 +170,3 @@ def _identity(paths: Sequence[Path]) -> str:
         stat = path.stat()
         found.append((str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
     return repr(found)
-
-
-def _from_hub(name: str, *, saved: bool = False) -> Source:
-    """Load a data set through `datasets`.
-
-    Args:
-        name: Its Hub name, or a local directory.
-        saved: Whether it is a directory that `save_to_disk` has made; else it has the Hub's layout.
-    """
-    try:
-        import datasets
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the HTTP library it uses
-    except ImportError as error:
-        raise MissingExtraError("datasets", "train") from error
-    try:
-        loaded: Any = datasets.load_from_disk(name) if saved else datasets.load_dataset(name)
-    except (OSError, ValueError, HTTPError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"no data set {name!r} could be loaded: {first_line(error)}",
-            "check the name and the network, or give a file: newsbert train --data rows.csv",
-        ) from error
-    if isinstance(loaded, datasets.Dataset):
-        loaded = {"all": loaded}
-    if not any(len(rows) for rows in loaded.values()):
-        raise DataError(f"the data set {name!r} has no rows", "give a few labelled rows for every class")
-    parts: dict[str, list[datasets.Dataset]] = {}
-    for split, rows in loaded.items():
-        if len(rows):
-            parts.setdefault(SPLIT_NAMES.get(str(split), str(split)), []).append(rows)
-    usable: dict[str, list[datasets.Dataset]] = {
-        split: parts[split] for split in ("train", "validation", "test") if split in parts
-    }
-    if "train" not in usable:
-        usable = {"": [rows for part in parts.values() for rows in part]}
-    identity = repr([(split, [rows._fingerprint for rows in part]) for split, part in usable.items()])
-    splits = {split: _of_hub(f"split {split}" if split else name, part) for split, part in usable.items()}
-    return Source(splits, identity)
-
-
-def _of_hub(name: str, part: Sequence[Any]) -> Split:
-    """Return a split of one or several `datasets.Dataset`."""
-    features = {column: feature for rows in part for column, feature in rows.features.items()}
-    names = {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "names")}
-    return Split(functools.partial(itertools.chain.from_iterable, part), lambda: list(features), name, names)

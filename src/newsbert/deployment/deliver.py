@@ -20,7 +20,7 @@ from newsbert.deployment import deploy
 from newsbert.deployment.acceptance import Acceptance
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.images import build, train
-from newsbert.tracking import artifacts, locate
+from newsbert.tracking import locate, lookup
 from newsbert.tracking.runs import MODEL_ID_TAG
 from newsbert.training import base_model, run_dir
 from newsbert.training.run import BUNDLES, load_rows
@@ -117,7 +117,7 @@ class Pipeline:
             NewsbertError: If there is no such version or image, or it is not accepted.
         """
         with self._alone():
-            version = artifacts.find_version(locate.connect(self._tracking_uri), model)
+            version = lookup.find_version(locate.connect(self._tracking_uri), model)
             return self._released(f"{version.name}/{version.version}", None)
 
     def _built(self, model: str | None, kind: "Kind") -> "Built":

@@ -4,7 +4,8 @@ import hashlib
 import shlex
 from collections.abc import Callable, Mapping
 
-from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, Contract
+from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle.contract import Contract
 from newsbert.core import config
 from newsbert.core.settings import (
     CloudRunSettings,
@@ -22,7 +23,7 @@ from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundErro
 from newsbert.images import build, run
 from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import artifacts, locate
+from newsbert.tracking import locate, lookup
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -74,7 +75,7 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
         if not target.local:
             raise UsageError(f"{reference!r} is an image, and here a version is needed", "newsbert deploy BertModel/2")
         return _release_image(str(ImageReference.parse(reference)), target)
-    version = artifacts.find_version(locate.connect(tracking_uri), reference)
+    version = lookup.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     pushed = build.pushed_image(version.tags, model, images)
     if pushed is None and not target.local:

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from newsbert.bundle.bundle import Contract
+from newsbert.bundle.contract import Contract
 from newsbert.core import locks
 from newsbert.core.settings import HostSettings, ServeSettings
 from newsbert.deployment.target import Deployed, Release

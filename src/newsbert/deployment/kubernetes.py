@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from newsbert.bundle.bundle import Contract
+from newsbert.bundle.contract import Contract
 from newsbert.core import locks
 from newsbert.core.settings import ClusterSettings, KubernetesSettings, ServeSettings
 from newsbert.core.tools import Tool

@@ -13,7 +13,7 @@ from newsbert.deployment.target import ServingImage, push_again
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import artifacts, locate
+from newsbert.tracking import locate, lookup
 
 USER = 10_001
 """Of the image."""
@@ -50,7 +50,7 @@ def served(
         if parsed is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
         return _name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
-    version = artifacts.find_version(locate.connect(tracking_uri), reference)
+    version = lookup.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     if config.trusted_keys():
         locate.locate(model, tracking_uri=tracking_uri)  # refuses what no trusted key has signed

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert.core import config, processes
+from newsbert.core import environment, processes
 from newsbert.errors import NewsbertError, NotFoundError, ServingError
 
 
@@ -176,7 +176,7 @@ def _directory() -> Path:
     Raises:
         ServingError: If it cannot be made.
     """
-    directory = config.state_dir() / "servers"
+    directory = environment.state_dir() / "servers"
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

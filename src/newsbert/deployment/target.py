@@ -4,7 +4,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Protocol
 
-from newsbert.bundle.bundle import Contract
+from newsbert.bundle.contract import Contract
 from newsbert.core.settings import ServeSettings
 from newsbert.images.engine.engine import Engine
 

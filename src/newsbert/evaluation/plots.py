@@ -6,7 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from newsbert.core.events import Evaluation, Step
-from newsbert.evaluation.metrics import Bin, Scores, calibration_error
+from newsbert.evaluation.calibration import Bin, calibration_error
+from newsbert.evaluation.metrics import Scores
 from newsbert.evaluation.review import Curve, Threshold
 
 LOSS, SCORE = "#0b6e99", "#c2410c"

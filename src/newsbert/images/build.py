@@ -17,17 +17,11 @@ from newsbert.core import temporary
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.images import package_sets
-from newsbert.images.contexts import (
-    Context,
-    render_base,
-    render_serving,
-    render_tracking,
-    render_trainer,
-    serving_repository,
-)
+from newsbert.images.contexts import Context, render_base, render_serving, render_tracking, render_trainer
 from newsbert.images.engine.engine import Engine, Layer
 from newsbert.images.pip_options import holds_secret
 from newsbert.images.reference import ImageReference
+from newsbert.images.tags import serving_repository
 from newsbert.tracking import locate
 from newsbert.tracking.artifacts import Located
 

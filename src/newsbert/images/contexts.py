@@ -6,7 +6,6 @@ The base is what all share; on it are the trainer, the one that serves a model, 
 import hashlib
 import io
 import json
-import re
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,19 @@ from newsbert.core.version import __version__
 from newsbert.images import lock_files, package_sets, wheel
 from newsbert.images.pip_options import blotted, pip_conf
 from newsbert.images.reference import ImageReference
+from newsbert.images.tags import (
+    HASH_LENGTH,
+    MAX_TAG_LENGTH,
+    BASE_NAME,
+    SERVING_NAME,
+    TRACKING_NAME,
+    TRAINER_NAME,
+    write_name,
+    version_tag,
+)
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.tracking.artifacts import Located
 
-BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
-TRACKING_NAME = "newsbert-tracking"
 MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
 """Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
 
@@ -35,9 +42,6 @@ ENTRYPOINT = "entrypoint.sh"
 _LICENCES = (
     "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
 )
-_TAG_LENGTH = 128
-_HASH_LENGTH = 12
-_PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 _OCI = "org.opencontainers.image"
 _IMAGE_ARGUMENTS = {"BASE_IMAGE", "TRAINER_IMAGE", "SHIPPED_IMAGE"}
 _PIP_INSTALL = "python3 -m pip --python /opt/packages/bin/python install --no-deps --only-binary :all:"
@@ -228,7 +232,7 @@ def render_serving(
     }
     return _context(
         SERVING_NAME,
-        _version_of(located, bundle.digest),
+        version_tag(located, bundle.digest),
         settings,
         dockerfile.replace(_BUNDLE_LINE, ""),
         {
@@ -261,16 +265,6 @@ def render_serving(
     )
 
 
-def serving_tag(located: Located, digest: str, settings: ImageSettings) -> str:
-    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
-    return _name(settings.repository, SERVING_NAME, _version_of(located, digest))
-
-
-def serving_repository(settings: ImageSettings) -> str:
-    """Return the repository that holds all serving images."""
-    return _name(settings.repository, SERVING_NAME, "x").rpartition(":")[0]
-
-
 def without_secrets(context: Context) -> Mapping[str, str]:
     """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
     options = {name: content for name, content in context.files.items() if name in {PIP_CONF, TORCH_CONF}}
@@ -300,10 +294,10 @@ def _context(
         name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value for name, value in build_args.items()
     }
     everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
-    digest = hashlib.sha256(everything.encode()).hexdigest()[:_HASH_LENGTH]
+    digest = hashlib.sha256(everything.encode()).hexdigest()[:HASH_LENGTH]
     return Context(
-        _name(settings.repository, image, f"{version[: _TAG_LENGTH - _HASH_LENGTH - 1]}-{digest}"),
-        (_name(settings.repository, image, version),),
+        write_name(settings.repository, image, f"{version[: MAX_TAG_LENGTH - HASH_LENGTH - 1]}-{digest}"),
+        (write_name(settings.repository, image, version),),
         dockerfile,
         build_args,
         labels,
@@ -331,34 +325,6 @@ def _newsbert_labels(title: str) -> dict[str, str]:
         f"{_OCI}.licenses": _LICENCES,
         "newsbert.version": __version__,
     }
-
-
-def _version_of(located: Located, digest: str) -> str:
-    """What tells a model's image from others; a directory's name does not, so the bundle's digest is added."""
-    return _tag_of(located.name) if located.run_id else f"{_tag_of(located.name)[:80]}-{digest[:_HASH_LENGTH]}"
-
-
-def _tag_of(name: str) -> str:
-    """A model's name as a tag; one that a tag cannot tell from others ends in its hash: no two models share one."""
-    if not _PLAIN_TAG.fullmatch(name) or len(name) > _TAG_LENGTH - _HASH_LENGTH - 1:
-        digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
-        name = f"{name[:80]}-{digest}"
-    return _tag(name)
-
-
-def _tag(text: str) -> str:
-    """`text` with characters that a tag may not have as `-`."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip(".-")[:_TAG_LENGTH]
-
-
-def _name(repository: str, image: str, tag: str) -> str:
-    """Write an image reference.
-
-    Raises:
-        UsageError: If the repository is no prefix of one.
-    """
-    prefix = f"{repository.rstrip('/')}/" if repository else ""
-    return str(ImageReference.parse(f"{prefix}{image}:{_tag(tag)}"))
 
 
 def _dockerfile(name: str) -> str:

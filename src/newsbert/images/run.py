@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from newsbert.bundle import signing
-from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import config, loopback, zip_files
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import ModelError, NotFoundError, ServingError
-from newsbert.images import contexts as image
+from newsbert.images import tags
 from newsbert.images.contexts import ARCHIVE_PATH
-from newsbert.images.engine.engine import Container, Engine
+from newsbert.images.engine.container import Container
+from newsbert.images.engine.engine import Engine
 from newsbert.images.reference import ImageReference
 from newsbert.serving import probe
 from newsbert.serving.torchserve.endpoints import Address, check_ports
@@ -75,7 +77,7 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
             raise NotFoundError(f"the engine has no image {reference!r}", "newsbert build-image MODEL")
         return reference
     located = locate.locate(reference, tracking_uri=tracking_uri)
-    tag = image.serving_tag(located, Bundle.read(located.path).digest, settings)
+    tag = tags.serving_tag(located, Bundle.read(located.path).digest, settings)
     if not engine.has_image(tag):
         command = shlex.join(["newsbert", "build-image", *([reference] if reference else [])])
         raise NotFoundError(f"the engine has no image {tag!r}", command)

@@ -10,11 +10,14 @@ from types import FrameType
 from typing import Any
 
 from newsbert.core import config, loopback, uris
+from newsbert.core.container_environment import for_container
+from newsbert.core.environment import store_hosts
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ImageSettings, TrackingSettings, TrainSettings
 from newsbert.errors import EngineError, NotFoundError, TrackingError, UsageError
 from newsbert.images import build
-from newsbert.images.engine.engine import Container, Engine
+from newsbert.images.engine.container import Container
+from newsbert.images.engine.engine import Engine
 from newsbert.tracking import locate, sqlite
 from newsbert.training import run
 
@@ -129,7 +132,7 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
         training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
     else:  # its own settings, which cannot be given again
         training = run.settings_of(resume)
-    environment, files = config.for_container()
+    environment, files = for_container()
     mounts = {Path.cwd(): True, **files}
     # As they are without links and ~, which mean something else in there.
     paths: dict[str, str] = {}
@@ -153,7 +156,7 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
         root = _artifact_root(tracking)
         if root is not None:
             mounts[root] = True
-    hosts = [urllib.parse.urlsplit(tracking.tracking_uri).hostname, *config.store_hosts()]
+    hosts = [urllib.parse.urlsplit(tracking.tracking_uri).hostname, *store_hosts()]
     given = {"tracking_uri": uri, **({} if resume else paths)}
     return Place(mounts, environment, "host" if any(loopback.is_here(host) for host in hosts) else None, given)
 

@@ -14,7 +14,7 @@ from newsbert.core import cpu
 from newsbert.core.types import FloatArray
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import softmax
+from newsbert.evaluation.calibration import softmax
 from newsbert.inference.tokenization import Ids, SequenceTokenizer, pad
 
 SUB_BATCH_TOKENS = 256

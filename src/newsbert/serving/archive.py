@@ -12,9 +12,7 @@ from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.inference.runtime import resolve_runtime
-
-SERVED_NAME = "news_classification"
-"""What the model is called in URLs: `/predictions/news_classification`."""
+from newsbert.serving.protocol import SERVED_NAME
 
 ARCHIVE_NAME = f"{SERVED_NAME}.mar"
 CONFIG_NAME = "model-config.yaml"

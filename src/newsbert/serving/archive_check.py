@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from newsbert.bundle import signing
-from newsbert.bundle.bundle import CONTRACT_FILE, RUNTIME_FILES, SIGNATURE_FILE
+from newsbert.bundle.bundle import RUNTIME_FILES
+from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import typed_json, zip_files
 from newsbert.errors import ModelError
 from newsbert.serving import archive

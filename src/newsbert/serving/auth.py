@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from newsbert.core import config, loopback
+from newsbert.core import environment, loopback
 from newsbert.errors import ServingError, UsageError
 
 KEY_FILE = "key_file.json"
@@ -60,9 +60,9 @@ def header(token: str) -> tuple[str, str]:
 
 def configured() -> Path | None:
     """The key file that is named in the environment, or that of the server whose directory is."""
-    if named := config.key_file():
+    if named := environment.key_file():
         return named
-    directory = config.run_dir()
+    directory = environment.run_dir()
     beside = directory / KEY_FILE if directory else None
     return beside if beside is not None and beside.exists() else None
 

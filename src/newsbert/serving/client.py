@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from newsbert.core import config, loopback
+from newsbert.core import environment, loopback
 from newsbert.data.text import NewsItem, NewsItems, list_items
 from newsbert.errors import BadRequestError, ServingError
 from newsbert.inference.model import Prediction
 from newsbert.serving import auth
-from newsbert.serving.archive import SERVED_NAME
-from newsbert.serving.handler import MODEL_HEADER
+from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
 
 if TYPE_CHECKING:
     from newsbert.inference.explanation import Explanation
@@ -206,8 +205,8 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _token() -> str | None:
-    key_file = config.key_file()
-    return config.token() or (auth.valid(key_file) if key_file else None)
+    key_file = environment.key_file()
+    return environment.token() or (auth.valid(key_file) if key_file else None)
 
 
 def body(items: Sequence[NewsItem]) -> bytes:

@@ -22,7 +22,7 @@ import numpy as np
 
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.bundle.golden import check_answers
-from newsbert.core import config, cpu
+from newsbert.core import config, cpu, environment
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
@@ -33,6 +33,7 @@ from newsbert.serving.archive import CONFIG_NAME
 from newsbert.serving.heartbeat import Activity
 from newsbert.serving.lane import Lane, LaneFullError
 from newsbert.serving.metrics import Metrics
+from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import tell
 
@@ -49,7 +50,6 @@ RETRY_AFTER_S = 1
 _LARGE_BYTES = 1024 * 1024
 """Of requests that came together: what they took is returned to the system after them."""
 
-MODEL_HEADER = "X-Newsbert-Model"
 _JSON, _TEXT = "application/json", "text/plain"
 _FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _EXPLAIN_HEADER = "explain"
@@ -150,9 +150,9 @@ class Handler:
         answers = self._runtime.predict([each.item for each in golden])
         check_answers(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
         self._lane: Lane[_Explained] = Lane()
-        self._server_dir = config.server_dir()
-        self._activity = Activity(config.activity_dir())
-        self._metrics = Metrics(config.metrics_dir(), name, self._labels)
+        self._server_dir = environment.server_dir()
+        self._activity = Activity(environment.activity_dir())
+        self._metrics = Metrics(environment.metrics_dir(), name, self._labels)
 
     def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch.
@@ -484,7 +484,9 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
     """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
     global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
     if _handler is None:
-        if config.activity_dir() is not None:  # our own server: TorchServe's two lines for every batch tell it nothing
+        if (
+            environment.activity_dir() is not None
+        ):  # our own server: TorchServe's two lines for every batch tell it nothing
             logging.getLogger().setLevel(logging.WARNING)
         directory = Path(context.system_properties["model_dir"])
         options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import config
+from newsbert.core import environment
 from newsbert.core.types import FloatArray
 from newsbert.inference.runtime import InferenceTimings
 
@@ -121,7 +121,7 @@ def _count_in(directory: Path) -> None:
         # it is first touched. And there at once: a file that is empty still cannot be read.
         partial.write_bytes(bytes(_FILE_BYTES))
         partial.rename(file)
-    config.share_counts(directory)
+    environment.share_counts(directory)
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert.core import config, loopback
+from newsbert.core import environment, loopback
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving import auth
 
@@ -34,7 +34,7 @@ def ask(url: str, key_file: Path | None, timeout_s: float) -> None:
     Raises:
         ServingError: If there is no answer, or it is of another form than a prediction.
     """
-    token = config.token() if key_file is None else auth.valid(key_file)
+    token = environment.token() if key_file is None else auth.valid(key_file)
     try:
         _ask(url, token, timeout_s)
     except ServingError:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from newsbert.bundle.bundle import Contract
+from newsbert.bundle.contract import Contract
 from newsbert.bundle.golden import check_answers, tolerance
 from newsbert.errors import ServingError
 from newsbert.inference.model import Prediction

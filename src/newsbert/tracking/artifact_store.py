@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import config, object_stores, temporary, uris
+from newsbert.core import environment, object_stores, temporary, uris
 from newsbert.errors import TrackingError
 from newsbert.tracking import foreign_errors
 
@@ -41,7 +41,7 @@ def check_credentials(uri: str) -> None:
         Exception: The client's own, if there are none.
     """
     scheme = uri.partition("://")[0]
-    if scheme == "abfss" or (scheme == "wasbs" and not config.has_azure_key()):
+    if scheme == "abfss" or (scheme == "wasbs" and not environment.has_azure_key()):
         from azure.identity import DefaultAzureCredential
 
         with DefaultAzureCredential() as credential:

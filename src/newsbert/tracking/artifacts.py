@@ -4,26 +4,24 @@ import contextlib
 import functools
 import hashlib
 import re
-import shlex
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.bundle.bundle import CONTRACT_FILE, LABELS_FILE, SIGNATURE_FILE, Bundle
-from newsbert.core import config, temporary
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE, LABELS_FILE, SIGNATURE_FILE
+from newsbert.core import environment, temporary
 from newsbert.core.identifiers import (
-    is_model_name,
-    parse_alias,
     parse_digest,
     parse_location,
     parse_model_id,
-    parse_time,
     parse_version,
 )
-from newsbert.errors import ModelError, NotFoundError, TrackingError, UsageError
+from newsbert.errors import ModelError, TrackingError
 from newsbert.tracking import flavor
+from newsbert.tracking.lookup import RUN_ID_PREFIX, describe_run, find_run, find_version
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 
 if TYPE_CHECKING:
@@ -34,13 +32,9 @@ if TYPE_CHECKING:
 
 MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
 REVISION_TAG = "newsbert.revision"
-_BEGINNING = re.compile(r"[0-9a-f]{6,31}")
-"""Of a run's id, as `newsbert runs` shows it."""
 
 MAX_CONTRACT_BYTES, MAX_BUNDLE_BYTES = 16 * 2**20, 8 * 2**30
 """What is fetched of a bundle at most: a server says only afterwards where a file ends."""
-
-_REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
             return replace(fetch_run(tracker, latest), choice=describe_run(latest))
         reference = f"{newest.name}/{newest.version}"
     is_run = reference.startswith("runs:/") or re.fullmatch(r"[0-9a-f]{32}", reference)
-    if is_run or (_BEGINNING.fullmatch(reference) and not tracker.versions(reference)):
+    if is_run or (RUN_ID_PREFIX.fullmatch(reference) and not tracker.versions(reference)):
         return fetch_run(tracker, find_run(tracker, reference))
     version = find_version(tracker, reference)
     number, run_id = parse_version(version.version, f"the version of {version.name}"), version.run_id or None
@@ -101,108 +95,6 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
         run = tracker.get_run(run_id)  # it may be on another server
         revision = run.data.tags.get(MLFLOW_GIT_COMMIT) if run else None
     return Located(name, path, run_id, revision, number, version.name, logged)
-
-
-def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
-    """Find a version in the registry; see `locate`.
-
-    Raises:
-        UsageError: If the reference names none.
-        NotFoundError: If there is no such model, version or alias.
-    """
-    match = _REFERENCE.fullmatch(reference)
-    if match is None or not is_model_name(match["name"]):
-        raise UsageError(
-            f"{reference!r:.300} names no model", "write Name/2, Name@alias, models:/Name/2 or a directory"
-        )
-    name, version, alias = match["name"], match["version"], match["alias"]
-    known = tracker.versions(name)
-    if not known:
-        names = sorted({each.name for each in tracker.versions()})
-        raise NotFoundError(
-            f"there is no registered model {name!r} on {tracker.where}",
-            f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {shlex.quote(name)}",
-        )
-    if alias is not None:
-        found = tracker.aliased(name, parse_alias(alias))
-        if found is None:
-            raise NotFoundError(
-                f"{name!r} has no alias {alias!r}",
-                f"newsbert register --model-name {shlex.quote(name)} --alias {shlex.quote(alias)}",
-            )
-        return found
-    latest = max(known, key=lambda each: int(each.version))
-    if version is None:
-        return latest
-    found = next((each for each in known if str(each.version) == version.lstrip("0")), None)
-    if found is None:
-        raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest.version}")
-    return found
-
-
-def find_run(tracker: "Tracker", source: str | None) -> "Run":
-    """Find the run that is meant, which must hold a newsbert model.
-
-    Args:
-        tracker: The tracking server that knows it.
-        source: A run id or its beginning, a `runs:/…` URI, or nothing for the latest finished run.
-
-    Raises:
-        UsageError: If it names none, or several.
-        NotFoundError: If there is no such run.
-        TrackingError: If it holds no newsbert model.
-    """
-    if source is None:
-        run = tracker.latest_run()
-        if run is None:
-            raise NotFoundError(
-                f"there is no finished training run in the experiment {tracker.settings.experiment!r} "
-                f"on {tracker.where}",
-                "newsbert train",
-            )
-        return run
-    if _BEGINNING.fullmatch(source):
-        source = _whole_id(tracker, source)
-    match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
-    if match is None:
-        raise UsageError(f"{source!r} is no run", "give one of: newsbert runs; or runs:/RUN_ID/model")
-    run = tracker.get_run(match["run"])
-    if run is None:
-        raise NotFoundError(
-            f"there is no run {match['run']!r} on {tracker.where}",
-            "give another run, or none for the latest finished one",
-        )
-    if MODEL_ID_TAG not in run.data.tags or match["path"] not in {None, "", "model"}:
-        raise TrackingError(
-            f"run {match['run']} is no newsbert model: its {match['path'] or 'model'!r} has no {CONTRACT_FILE} "
-            f"(the run's status is {run.info.status})",
-            "register a run that `newsbert train` finished",
-        )
-    parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {match['run']}")
-    return run
-
-
-def describe_run(run: "Run") -> str:
-    """Return whose run it is, its id and when it ended, for a choice that the user left open."""
-    user = run.data.tags.get("mlflow.user") or "somebody unknown"
-    ended = parse_time(run.info.end_time or run.info.start_time or 0).astimezone()
-    return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
-
-
-def _whole_id(tracker: "Tracker", beginning: str) -> str:
-    """The id of the run of our experiment that begins so.
-
-    Raises:
-        NotFoundError: If there is none.
-        UsageError: If there are several.
-    """
-    found: list[str] = [run.info.run_id for run in tracker.runs(f"attributes.run_id LIKE '{beginning}%'", 3)]
-    if not found:
-        where = f"the experiment {tracker.settings.experiment!r} on {tracker.where}"
-        raise NotFoundError(f"there is no run {beginning!r} in {where}", "newsbert runs")
-    if len(found) > 1:
-        raise UsageError(f"several runs begin with {beginning!r}: {', '.join(found)}", "give more of its id")
-    return found[0]
 
 
 def fetch_run(tracker: "Tracker", run: "Run", *, check_signature: bool = True) -> Located:
@@ -281,7 +173,7 @@ def _fetch(
         return _verify(read_recorded(local / flavor.BUNDLE_SUBPATH))
     # A digest: nothing that a server says becomes a part of a path.
     key = hashlib.sha256(f"{server}\n{location}".encode("utf-8", "surrogatepass")).hexdigest()
-    cached = config.cache_dir() / "models" / key
+    cached = environment.cache_dir() / "models" / key
     if cached.is_dir():
         try:
             return _verify(read_recorded(cached))

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle.bundle import SIGNATURE_FILE, Bundle
-from newsbert.core import config, temporary, uris
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import SIGNATURE_FILE
+from newsbert.core import environment, temporary, uris
 from newsbert.core.identifiers import (
     is_model_name,
     parse_alias,
@@ -35,6 +36,7 @@ from newsbert.tracking import (
     artifacts,
     flavor,
     foreign_errors,
+    lookup,
     run_marks,
     sqlite,
     tracking_uri,
@@ -92,7 +94,7 @@ class Tracker:
     def __init__(self, settings: TrackingSettings, *, create: bool = False) -> None:
         self.settings = settings
         tracking_uri.check_reachable(settings.tracking_uri)
-        config.quiet_mlflow()
+        environment.quiet_mlflow()
         import mlflow
 
         for name in ("mlflow", "alembic", "azure", "botocore", "google", "urllib3"):
@@ -155,7 +157,7 @@ class Tracker:
         with run_marks.hold(self.marks) as mark:
             with self.errors():
                 # Under `mlflow run`, MLflow has made the run already and says so in the environment.
-                if run_id is None and config.mlflow_run_id() is None:
+                if run_id is None and environment.mlflow_run_id() is None:
                     self._make_experiment()
                     experiment = mlflow.set_experiment(self.settings.experiment)
                     if _KIND not in experiment.tags:
@@ -287,7 +289,7 @@ class Tracker:
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
-        run = artifacts.find_run(self, source)
+        run = lookup.find_run(self, source)
         # Not a load: the registry may hold what nobody has signed yet.
         located = artifacts.fetch_run(self, run, check_signature=False)
         bundle = Bundle.read_unsigned(located.path)
@@ -305,7 +307,7 @@ class Tracker:
         with self.errors():
             if alias is not None:
                 self._client.set_registered_model_alias(name, alias, version.version)
-        choice = artifacts.describe_run(run) if source is None else None
+        choice = lookup.describe_run(run) if source is None else None
         return Version(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
 
     def _sign(self, bundle: Bundle, model_id: str, key: Path) -> str:
@@ -368,7 +370,7 @@ class Tracker:
         Raises:
             NotFoundError: If there is no such version.
         """
-        return dict(artifacts.find_version(self, f"{name}/{version}").tags)
+        return dict(lookup.find_version(self, f"{name}/{version}").tags)
 
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Set a tag of a version.
@@ -377,7 +379,7 @@ class Tracker:
             NotFoundError: If there is no such version.
             TrackingError: If the registry refuses.
         """
-        number = str(artifacts.find_version(self, f"{name}/{version}").version)
+        number = str(lookup.find_version(self, f"{name}/{version}").version)
         with self.errors():
             self._client.set_model_version_tag(name, number, key, value)
 
@@ -391,7 +393,7 @@ class Tracker:
         """
         parse_model_name(name)
         parse_alias(alias)
-        number = str(artifacts.find_version(self, f"{name}/{version}").version)
+        number = str(lookup.find_version(self, f"{name}/{version}").version)
         with self.errors():
             self._client.set_registered_model_alias(name, alias, number)
 
@@ -402,7 +404,7 @@ class Tracker:
             NotFoundError: If there is no such version.
             TrackingError: If its files cannot be added to.
         """
-        found = artifacts.find_version(self, f"{name}/{version}")
+        found = lookup.find_version(self, f"{name}/{version}")
         model_id = artifacts.model_id(found)
         if model_id is None:
             raise TrackingError(

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from newsbert.bundle import bundle
+from newsbert.bundle import contract
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import config
 from newsbert.core.installation import MissingExtraError
@@ -31,7 +31,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
     with contextlib.suppress(RuntimeError):  # no such user's home: then there is no such directory either
         path = path.expanduser()
     try:
-        is_directory = (path / bundle.CONTRACT_FILE).is_file() or path.is_dir()
+        is_directory = (path / contract.CONTRACT_FILE).is_file() or path.is_dir()
     except OSError as error:
         raise ModelError(
             f"{text!r} cannot be read: {error.strerror}", "check the path and its rights, or give Name/2"

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from newsbert.core import config, temporary
+from newsbert.core import environment, temporary
 from newsbert.errors import NewsbertError
 
 TAG = "newsbert.process"
@@ -53,4 +53,4 @@ def _read(file: Path) -> str | None:
 
 
 def _place(server: str) -> Path:
-    return config.state_dir() / "runs" / hashlib.sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return environment.state_dir() / "runs" / hashlib.sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.parse
 from typing import Any
 
-from newsbert.core import config, loopback, uris
+from newsbert.core import environment, loopback, uris
 from newsbert.core.settings import DEFAULT_TRACKING_URI
 from newsbert.errors import TrackingError, first_line
 
@@ -19,7 +19,7 @@ def told(what: str, uri: str, error: Exception) -> TrackingError:
     server = uris.mask_credentials(uri)
     message = f"{what or f'the tracking server {server} refused'}: {reason}"
     if "error code 401" in reason:
-        given = config.tracking_credentials(uri)
+        given = environment.tracking_credentials(uri)
         message = f"the tracking server {server} does not take {given or 'requests without a name and a password'}"
         hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account: newsbert tracking user NAME"
         if given and "TOKEN" in given:
@@ -38,7 +38,7 @@ def told(what: str, uri: str, error: Exception) -> TrackingError:
 
 def _opened(uri: str, path: str) -> Any:
     base = uris.without_credentials(uri).rstrip("/")
-    return loopback.urlopen(f"{base}/{path}", _REACH_TIMEOUT_S, config.tracking_tls())
+    return loopback.urlopen(f"{base}/{path}", _REACH_TIMEOUT_S, environment.tracking_tls())
 
 
 def check_reachable(uri: str) -> None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle.bundle import SIGNATURE_FILE, Bundle, Contract
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import SIGNATURE_FILE, Contract
 from newsbert.core import locks, temporary
 from newsbert.core.events import Event, Note
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from newsbert.core import config
+from newsbert.core import environment
 
 Value = TypeVar("Value")
 Row = TypeVar("Row")
@@ -20,7 +20,7 @@ Row = TypeVar("Row")
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
     """Meet the other processes, if torchrun has started any."""
-    if config.torchrun_rank() is None:
+    if environment.torchrun_rank() is None:
         yield
         return
     dist.init_process_group()

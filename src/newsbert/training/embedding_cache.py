@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from newsbert.core import cache, config
+from newsbert.core import cache, environment
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.inference.tokenization import pad
 from newsbert.training.bert import BertTraining
@@ -55,7 +55,7 @@ def of(
         NewsbertError: If the cache directory cannot be written to.
     """
     kind = f"features/{hashlib.sha256(f'{_FORMAT} {weights}'.encode()).hexdigest()}"
-    others = config.cache_dir() / kind
+    others = environment.cache_dir() / kind
     found = cache.directory(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
     vectors = _read(found)
     if vectors is None:

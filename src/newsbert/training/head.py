@@ -17,7 +17,7 @@ from newsbert.core.settings import TrainSettings
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Dataset
 from newsbert.errors import UsageError
-from newsbert.evaluation import metrics
+from newsbert.evaluation import calibration, metrics
 from newsbert.evaluation.metrics import Scores
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import embedding_cache, loop, token_cache
@@ -122,5 +122,5 @@ class _Tuning:
         """Score the validation rows."""
         self.module.eval()
         with torch.inference_mode():
-            probabilities = metrics.softmax(self.module(torch.from_numpy(np.array(self._validation))).numpy())
+            probabilities = calibration.softmax(self.module(torch.from_numpy(np.array(self._validation))).numpy())
         return metrics.score(probabilities, self._dataset.validation.labels, self._dataset.label_names)

@@ -4,15 +4,12 @@ What a step does is a function of its number, the seed, the parameters and what 
 from a checkpoint does what one that never ended does.
 """
 
-import functools
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,14 +20,8 @@ from newsbert.errors import DivergedError
 from newsbert.evaluation.metrics import Scores
 from newsbert.training import distributed
 from newsbert.training.checkpoints import Checkpoints
-
-WARMUP_SHARE = 0.06
-EVALUATIONS_PER_EPOCH = 2
-WEIGHT_DECAY = 0.01
-LAYER_DECAY = 0.8
-"""Each layer of an encoder that is tuned as a whole learns at so much of the rate of the one above it, the embeddings
-below them all: what a small encoder knows of words is kept. https://arxiv.org/abs/1801.06146; 0.8 as for small encoders
-in https://arxiv.org/abs/2003.10555; benchmarks/few_labels.py."""
+from newsbert.training.optimizer import LAYER_DECAY, learning_rate, make_optimizer, steps
+from newsbert.training.sampler import LengthGroupedSampler
 
 MOST_GRADIENT = 1.0
 """Gradients of a larger norm are made that small."""
@@ -42,8 +33,6 @@ LEAST_CHECKPOINT_S = 5.0
 """Evaluations of a small training come more often than is worth a checkpoint."""
 
 _REPORTS = 100
-_MEGABATCH = 50
-"""So many batches are drawn at once, and their rows put together by length."""
 
 
 class Task(Protocol):
@@ -141,10 +130,10 @@ class _Loop:
         self._task, self._checkpoints, self._on_event = task, checkpoints, on_event
         self._peak = settings.peak_learning_rate
         self._parameters = {name: each for name, each in task.module.named_parameters() if each.requires_grad}
-        self._order = _Order(task.lengths, settings.rows_a_step(len(task.lengths)), settings.seed)
+        self._order = LengthGroupedSampler(task.lengths, settings.rows_a_step(len(task.lengths)), settings.seed)
         self._total, self._interval = steps(len(task.lengths), settings)
         self._told = math.ceil(self._total / _REPORTS)
-        self._optimizer = _optimizer(self._parameters, LAYER_DECAY if settings.tune == "full" else 1.0)
+        self._optimizer = make_optimizer(self._parameters, LAYER_DECAY if settings.tune == "full" else 1.0)
         self._progress = _restore(checkpoints, self._parameters, self._optimizer)
         self._began, self._began_at, self._before = time.monotonic(), self._progress.step, self._progress.seconds
 
@@ -271,67 +260,6 @@ def standard_error(accuracy: float, rows: int) -> float:
     """
     share = (accuracy * rows + 2) / (rows + 4)
     return math.sqrt(share * (1 - share) / rows)
-
-
-def steps(rows: int, settings: TrainSettings) -> tuple[int, int]:
-    """How many steps a training of so many rows has, and after how many the validation rows are scored."""
-    epochs = settings.passes(rows)
-    total = max(1, math.ceil(epochs * math.ceil(rows / settings.rows_a_step(rows))))
-    interval = math.ceil(total / max(1, round(epochs * EVALUATIONS_PER_EPOCH)))
-    return total if settings.max_steps is None else min(total, settings.max_steps), interval
-
-
-def learning_rate(step: int, total: int, peak: float) -> float:
-    """The learning rate of a step, of which the first is 1: it rises to the peak, then falls to nothing, linearly."""
-    warmup = math.ceil(WARMUP_SHARE * total)
-    return peak * (step / warmup if step < warmup else (total - step + 1) / (total - warmup + 1))
-
-
-class _Order:
-    """Which rows a step reads: every row once an epoch, in an order that seed and epoch say.
-
-    Rows of about the same length share a batch, so that little is padded.
-    """
-
-    def __init__(self, lengths: IntArray, batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
-        self.steps = math.ceil(len(lengths) / batch_size)
-        self._epoch = functools.lru_cache(1)(self._draw)
-
-    def rows(self, step: int) -> Sequence[int]:
-        """Indices of the rows of a step, of which the first is 1."""
-        epoch, place = divmod(step - 1, self.steps)
-        order, places = self._epoch(epoch)
-        start = int(places[place]) * self._batch_size
-        rows: list[int] = order[start : start + self._batch_size].tolist()
-        return rows
-
-    def _draw(self, epoch: int) -> tuple[IntArray, IntArray]:
-        """All rows, batch by batch, and in which order the batches are read."""
-        generator = np.random.default_rng([self._seed, epoch])
-        order = generator.permutation(np.arange(len(self._lengths), dtype=np.int32))
-        for start in range(0, len(order), _MEGABATCH * self._batch_size):
-            part = order[start : start + _MEGABATCH * self._batch_size]
-            part[:] = part[np.argsort(self._lengths[part], kind="stable")]
-        return order, generator.permutation(np.arange(self.steps, dtype=np.int32))
-
-
-def _optimizer(parameters: Mapping[str, nn.Parameter], layer_decay: float) -> torch.optim.Optimizer:
-    """AdamW; biases and the parameters of norms do not decay, and each learns at its layer's share of the rate."""
-    shares, groups = rate_shares(list(parameters), layer_decay), dict[tuple[float, float], list[nn.Parameter]]()
-    for name, parameter in parameters.items():
-        groups.setdefault((shares[name], WEIGHT_DECAY if parameter.ndim > 1 else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": own, "weight_decay": decay, "share": share} for (share, decay), own in groups.items()], fused=True
-    )
-
-
-def rate_shares(names: Sequence[str], layer_decay: float) -> dict[str, float]:
-    """At what share of the learning rate parameters learn, by the number of the layer that is in their names."""
-    layers = {name: int(found[1]) for name in names if (found := re.search(r"\.layers?\.(\d+)\.", name))}
-    above = max(layers.values(), default=0)
-    layers |= {name: -1 for name in names if name not in layers and "embeddings" in name}
-    return {name: layer_decay ** (above - layers.get(name, above)) for name in names}
 
 
 def _tensors(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

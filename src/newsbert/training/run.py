@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle.bundle import Bundle
-from newsbert.core import config
+from newsbert.core import environment
 from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.core.version import __version__
@@ -109,7 +109,7 @@ def start(
     for run_id, on in run_dir.left(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
         on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
-    given = config.mlflow_run_id()
+    given = environment.mlflow_run_id()
     if given:  # before it is opened: the training in it may live
         run_dir.check_new(output or BUNDLES / given, given)
         experiment = tracker.experiment_of(given)

@@ -15,6 +15,7 @@ from newsbert.training import base_model, distributed, fine_tuning, head
 from newsbert.training.base_model import BaseModel
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.fine_tuning import Trained
+from newsbert.training.tokenizer import prepare_tokenizer
 
 
 def tune(
@@ -45,7 +46,7 @@ def tune(
     torch.set_num_threads(min(torch.get_num_threads(), cpu.cores()))  # a container's limit counts
     shutil.rmtree(bundle, ignore_errors=True)  # of a training that goes on
     bundle.mkdir()
-    tokenizer = fine_tuning.prepare_tokenizer(base, bundle, settings.max_length)
+    tokenizer = prepare_tokenizer(base, bundle, settings.max_length)
     if shared.workers > 1:
         from newsbert.training import ray_trainer
 
@@ -63,7 +64,7 @@ def check(base: BaseModel, settings: TrainSettings) -> None:
         UsageError: If it cannot read as many tokens.
     """
     with temporary.directory() as directory:
-        fine_tuning.check(base, fine_tuning.prepare_tokenizer(base, directory, settings.max_length))
+        fine_tuning.check(base, prepare_tokenizer(base, directory, settings.max_length))
 
 
 def help_out(

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert.bundle.bundle import CONTRACT_FILE, LABELS_FILE, RUNTIME_FILES, Bundle, Contract, seal
+from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, seal
+from newsbert.bundle.contract import CONTRACT_FILE, LABELS_FILE, Contract
 from newsbert.errors import ModelError
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.bundle.bundle import CONTRACT_FILE, LABELS_FILE, Bundle, class_mapping, sha256_of
+from newsbert.bundle.bundle import Bundle, class_mapping, sha256_of
+from newsbert.bundle.contract import CONTRACT_FILE, LABELS_FILE
 from newsbert.errors import NewsbertError
 
 TOKENIZER_FILE = "tokenizer.json"

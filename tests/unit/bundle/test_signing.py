@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 import newsbert
 from newsbert.api import models
 from newsbert.bundle import signing
-from newsbert.bundle.bundle import CONTRACT_FILE, SIGNATURE_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core.settings import RaySettings, ServeSettings
 from newsbert.errors import ModelError, NewsbertError, UsageError
 from newsbert.inference.model import Model
@@ -283,9 +284,9 @@ def _images(path: Path) -> None:
 
 
 def _target(path: Path) -> None:
-    from newsbert.serving.mlflow_target import target
+    from newsbert.serving.mlflow_target.models import fetched
 
-    with target._fetched(str(path)):
+    with fetched(str(path)):
         pass
 
 
@@ -411,12 +412,12 @@ def test_only_what_makes_and_registers_bundles_reads_them_unsigned() -> None:
 
 
 def test_children_get_the_keys_whatever_their_directory(keys: Path) -> None:
-    from newsbert.core import config
+    from newsbert.core import environment
 
     shutil.copy(keys / "release.pub", "mine.pub")
-    assert "NEWSBERT_TRUSTED_KEYS" not in config.child_environment()
+    assert "NEWSBERT_TRUSTED_KEYS" not in environment.child_environment()
     Path("newsbert.toml").write_text('trusted_keys = ["mine.pub"]\n')
-    assert config.child_environment()["NEWSBERT_TRUSTED_KEYS"] == str(Path("mine.pub").absolute())
+    assert environment.child_environment()["NEWSBERT_TRUSTED_KEYS"] == str(Path("mine.pub").absolute())
 
 
 def test_the_documented_commands_make_keys(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

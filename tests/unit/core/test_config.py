@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from newsbert.core import config
+from newsbert.core import config, environment
 from newsbert.core.config import resolve
 from newsbert.core.settings import (
     CloudRunSettings,
@@ -350,8 +350,8 @@ def test_help_shows_defaults_and_meanings() -> None:
 
 def test_directories_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, own, shared, find in (
-        ("cache", "NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", config.cache_dir),
-        ("state", "NEWSBERT_STATE_DIR", "XDG_STATE_HOME", config.state_dir),
+        ("cache", "NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", environment.cache_dir),
+        ("state", "NEWSBERT_STATE_DIR", "XDG_STATE_HOME", environment.state_dir),
     ):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv(own, str(tmp_path / "own"))
@@ -367,20 +367,20 @@ def test_directories_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_child_process_gets_this_environment_and_what_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSBERT_TEST_A", "1")
     monkeypatch.setenv("NEWSBERT_TEST_B", "2")
-    child = config.child_environment(NEWSBERT_TEST_B="3", NEWSBERT_TEST_C="4")
+    child = environment.child_environment(NEWSBERT_TEST_B="3", NEWSBERT_TEST_C="4")
     assert (child["NEWSBERT_TEST_A"], child["NEWSBERT_TEST_B"], child["NEWSBERT_TEST_C"]) == ("1", "3", "4")
 
 
 def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
-    config.quiet_mlflow()
-    child = config.child_environment()
+    environment.quiet_mlflow()
+    child = environment.child_environment()
     assert child["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert child["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"
-    assert config.mlflow_run_id() is None
+    assert environment.mlflow_run_id() is None
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    assert config.mlflow_run_id() == "0" * 32
+    assert environment.mlflow_run_id() == "0" * 32
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.core import config
+from newsbert.core import environment
 from newsbert.deployment import local_servers
 from newsbert.deployment.local_servers import Detached
 from newsbert.errors import ModelError, NotFoundError, ServingError, UsageError
@@ -49,7 +49,7 @@ def _stop(port: int | None) -> list[int]:
 
 
 def _notes() -> list[str]:
-    return sorted(file.name for file in (config.state_dir() / "servers").iterdir())
+    return sorted(file.name for file in (environment.state_dir() / "servers").iterdir())
 
 
 def test_a_running_server_is_known_until_it_is_forgotten(start: Start) -> None:
@@ -107,7 +107,7 @@ def test_a_container_is_known_without_a_process() -> None:
 def test_a_note_that_cannot_be_read_is_passed_over(start: Start, content: str) -> None:
     server = _detached(8102, start("newsbert", "serve").pid)
     local_servers.note(server)
-    (config.state_dir() / "servers" / "8101.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    (environment.state_dir() / "servers" / "8101.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert local_servers.running() == [server]
     assert _notes() == ["8102.json"]
 

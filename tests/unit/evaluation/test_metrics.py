@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from newsbert.core.types import FloatArray
-from newsbert.evaluation.metrics import calibration_error, fit_temperature, reliability, score, softmax
+from newsbert.evaluation.calibration import calibration_error, fit_temperature, reliability, softmax
+from newsbert.evaluation.metrics import score
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 

@@ -31,10 +31,10 @@ from newsbert.images.contexts import (
     render_serving,
     render_tracking,
     render_trainer,
-    serving_tag,
     without_secrets,
 )
 from newsbert.images.pip_options import holds_secret, pip_conf
+from newsbert.images.tags import serving_tag
 from newsbert.tracking.artifacts import Located
 from tests.support.cli import Cli
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import newsbert
-from newsbert.bundle.bundle import BF16_TOLERANCE, CONTRACT_FILE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
+from newsbert.bundle.bundle import BF16_TOLERANCE, INT8_GRAPH, INT8_TOLERANCE, RUNTIME_FILES, Bundle
+from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core import cpu
 from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError, UsageError

@@ -21,9 +21,10 @@ from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
 from newsbert.inference.model import Model
-from newsbert.serving import archive
-from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, MODEL_HEADER, Handler, RequestError, parse_request
+from newsbert.serving import archive, protocol
+from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler, RequestError, parse_request
 from newsbert.serving.heartbeat import Activity
+from newsbert.serving.protocol import MODEL_HEADER
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
 
 with warnings.catch_warnings():
@@ -65,7 +66,7 @@ Request = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 def _ask(handler: Handler, *requests: Request) -> list[Answer]:
     """Send a batch through the handler as TorchServe's worker does."""
-    context = Context(archive.SERVED_NAME, "", {}, len(requests), None, "0.12.0")
+    context = Context(protocol.SERVED_NAME, "", {}, len(requests), None, "0.12.0")
     context.request_processor = [RequestProcessor(dict(headers)) for _, headers in requests]
     bodies = handler.handle([parameters for parameters, _ in requests], context)
     assert len(bodies) == len(requests)
@@ -569,7 +570,7 @@ def test_torchserve_loads_an_archives_own_handler_and_configuration(
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-        context = Service(archive.SERVED_NAME, str(unpacked), manifest, module.handle, None, 2).context
+        context = Service(protocol.SERVED_NAME, str(unpacked), manifest, module.handle, None, 2).context
         assert module.handle(None, context) is None
         context.request_processor = [RequestProcessor(TEXT), RequestProcessor(JSON)]
         good, bad = module.handle([{"body": b"goal"}, {"body": b"{"}], context)

@@ -14,7 +14,7 @@ import pytest
 
 from newsbert.errors import ServingError
 from newsbert.serving import auth, probe
-from newsbert.serving.archive import SERVED_NAME
+from newsbert.serving.protocol import SERVED_NAME
 
 GOOD = json.dumps({"label": "World", "score": 0.9, "probabilities": {"World": 0.9, "Sports": 0.1}}).encode()
 

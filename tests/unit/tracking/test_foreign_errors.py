@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from newsbert.core import config, installation, object_stores
+from newsbert.core.container_environment import for_container
+from newsbert.core.environment import store_hosts
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NewsbertError, RefusedError
 from newsbert.tracking import foreign_errors
@@ -84,9 +86,9 @@ def test_a_container_gets_the_credentials_of_the_users_home(tmp_path: Path, monk
         file.parent.mkdir(parents=True)
         file.touch()
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;BlobEndpoint=http://127.0.0.1:1/a;")
-    environment, files = config.for_container()
+    environment, files = for_container()
     assert environment["GOOGLE_APPLICATION_CREDENTIALS"] == str(login)
     assert environment["AWS_SHARED_CREDENTIALS_FILE"] == str(tmp_path / ".aws/credentials")
     assert "AWS_CONFIG_FILE" not in environment
     assert (files[login], files[tmp_path / ".aws/credentials"]) == (False, False)
-    assert "127.0.0.1" in config.store_hosts()
+    assert "127.0.0.1" in store_hosts()

@@ -32,6 +32,7 @@ from newsbert.errors import ModelError, UsageError
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 from newsbert.training import base_model, fine_tuning, strategies
 from newsbert.training.export import bert, onnx
+from newsbert.training.tokenizer import prepare_tokenizer
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 NAMES = ("a", "b", "c")
@@ -102,8 +103,8 @@ def _with_tokenizer(config: PreTrainedConfig, directory: Path) -> base_model.Bas
 def test_no_more_tokens_are_read_than_an_encoder_has_places_for(name: str, places: int, tmp_path: Path) -> None:
     base = _with_tokenizer(CONFIGS[name], tmp_path / "base")
     with pytest.raises(UsageError, match=f"more than the {places} tokens"):
-        fine_tuning.prepare_tokenizer(base, tmp_path, places + 1)
-    fine_tuning.prepare_tokenizer(base, tmp_path, places)
+        prepare_tokenizer(base, tmp_path, places + 1)
+    prepare_tokenizer(base, tmp_path, places)
     ids = torch.full((1, places), 5)
     model = fine_tuning.classifier(base, NAMES)
     assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3)
@@ -206,7 +207,7 @@ def test_a_vocabulary_alone_is_a_tokenizer(tmp_path: Path) -> None:
     _without(tmp_path / "base", "tokenizer*")
     base = base_model.find(str(tmp_path / "base"))
     strategies.check(base, TrainSettings(max_length=16))
-    assert fine_tuning.prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
+    assert prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
 
 
 def test_pickled_weights_are_refused_with_the_command_that_writes_them_anew(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: p
     assert found == processor.encode("team stocks", out_type=str)
     monkeypatch.setattr(fine_tuning, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"spm\.model is a SentencePiece model") as caught:
-        fine_tuning.prepare_tokenizer(base, tmp_path, 16)
+        prepare_tokenizer(base, tmp_path, 16)
     assert caught.value.hint == "pip install sentencepiece"
 
 
@@ -251,7 +252,7 @@ def test_a_tokenizer_of_a_newer_version_is_refused_by_its_name(tmp_path: Path) -
     tokenizer["model"]["type"] = "OfTomorrow"
     file.write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read by tokenizers"):
-        fine_tuning.prepare_tokenizer(base, tmp_path, 16)
+        prepare_tokenizer(base, tmp_path, 16)
 
 
 CASES = Path(__file__).parents[4] / "shared" / "cases" / "encoders"

@@ -14,7 +14,7 @@ from newsbert.core.settings import TrainSettings
 from newsbert.data.dataset import load_dataset
 from newsbert.errors import UsageError
 from newsbert.evaluation.review import PRECISIONS
-from newsbert.training import base_model, fine_tuning
+from newsbert.training import base_model, fine_tuning, tokenizer
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
 
 
@@ -78,9 +78,9 @@ def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
 
 def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:
     base = base_model.find(str(tiny_encoder))
-    assert fine_tuning.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
+    assert tokenizer.prepare_tokenizer(base, tmp_path / "most", 64).max_length == 64
     with pytest.raises(UsageError, match=r"--max-length 65 is more than the 64 tokens that .* reads") as caught:
-        fine_tuning.prepare_tokenizer(base, tmp_path / "more", 65)
+        tokenizer.prepare_tokenizer(base, tmp_path / "more", 65)
     assert caught.value.hint == "give 64 or less"
     assert not (tmp_path / "more").exists()
 

@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import newsbert
-from newsbert.core import config, temporary
+from newsbert.core import environment, temporary
 from newsbert.core.events import Evaluation, Event, Progress, Step
 from newsbert.data import dataset as data
 from newsbert.data.ragged_array import Ragged, RaggedWriter
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.training import base_model, embedding_cache, fine_tuning, token_cache
 from newsbert.training.bert import BertTraining
+from newsbert.training.tokenizer import prepare_tokenizer
 
 ARGUMENTS: dict[str, Any] = {"tune": "head", "max_length": 48, "epochs": 20, "batch_size": 16}
 
@@ -35,7 +36,7 @@ def train(tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: 
 
 
 def _cached() -> list[Path]:
-    return sorted((config.cache_dir() / "features").glob("*/*"))
+    return sorted((environment.cache_dir() / "features").glob("*/*"))
 
 
 def test_only_the_head_is_changed(train: Any, tiny_encoder: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_broken_cache_is_made_anew(train: Any, labelled_file: Path, tmp_path: 
 
 
 def test_what_killed_processes_left_in_the_cache_is_removed(train: Any) -> None:
-    tokens = config.cache_dir() / "tokens"
+    tokens = environment.cache_dir() / "tokens"
     left = tokens / ".newsbert-tmp-abcdefgh"
     left.mkdir(parents=True)
     (left / "lock").touch()
@@ -176,7 +177,7 @@ def test_the_learning_rate_that_was_used_is_logged(train: Any, tmp_path: Path) -
 
 def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> None:
     base = base_model.find(str(tiny_encoder))
-    tokenizer = fine_tuning.prepare_tokenizer(base, tmp_path, 48)
+    tokenizer = prepare_tokenizer(base, tmp_path, 48)
     rows = tokenizer.encode(["stocks fall as bank profit rises", "goal", "treaty vote border " * 9])
     with RaggedWriter(tmp_path / "rows", np.int32) as writer:
         writer.extend(rows)
@@ -197,7 +198,7 @@ def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     monkeypatch.setattr(embedding_cache, "_COPIED_ROWS", 7)
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     base = base_model.find("minilm")
-    tokenizer = fine_tuning.prepare_tokenizer(base, tmp_path, 128)
+    tokenizer = prepare_tokenizer(base, tmp_path, 128)
     ids = tokenizer.encode(data.texts()[:120])
     encoder = BertTraining(fine_tuning.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
     computed: list[int] = []

@@ -17,7 +17,7 @@ from newsbert.core.events import Event, Note, Resumed, Step
 from newsbert.errors import DivergedError
 from newsbert.evaluation import metrics
 from newsbert.evaluation.metrics import Scores
-from newsbert.training import loop
+from newsbert.training import loop, optimizer
 from newsbert.training.checkpoints import Checkpoints
 from tests.support.points import ROWS, SETTINGS, Points
 
@@ -152,11 +152,11 @@ def test_a_loss_that_never_was_a_number_is_an_error_that_says_where(tmp_path: Pa
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [loop.learning_rate(step, 100, 1.0) for step in range(1, 101)]
+    rates = [optimizer.learning_rate(step, 100, 1.0) for step in range(1, 101)]
     assert rates[:6] == [each / 6 for each in range(1, 7)]
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[5:]))
     assert 0 < rates[-1] < 0.02
-    assert loop.learning_rate(1, 1, 1.0) == 1
+    assert optimizer.learning_rate(1, 1, 1.0) == 1
 
 
 def test_steps_may_be_bounded(tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_lower_layers_learn_more_slowly() -> None:
         "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.output.dense.bias",
         "bert.encoder.layer.1.output.dense.bias", "bert.pooler.dense.weight", "classifier.weight",
     ]  # fmt: skip
-    assert list(loop.rate_shares(names, 0.5).values()) == [0.25, 0.5, 1.0, 1.0, 1.0]
-    assert loop.rate_shares(["model.layers.0.mlp.weight", "model.layers.11.mlp.weight", "head.weight"], 0.8) == {
+    assert list(optimizer.rate_shares(names, 0.5).values()) == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert optimizer.rate_shares(["model.layers.0.mlp.weight", "model.layers.11.mlp.weight", "head.weight"], 0.8) == {
         "model.layers.0.mlp.weight": pytest.approx(0.8**11), "model.layers.11.mlp.weight": 1.0, "head.weight": 1.0,
     }  # fmt: skip
-    assert loop.rate_shares(["0.weight"], 0.8) == {"0.weight": 1.0}
+    assert optimizer.rate_shares(["0.weight"], 0.8) == {"0.weight": 1.0}
 
 
 @pytest.mark.parametrize(("tune", "below"), [("full", 0.8), ("lora", 1.0)])

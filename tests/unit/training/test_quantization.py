@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from newsbert.bundle.bundle import INT8_GRAPH, Bundle, Graph
+from newsbert.bundle.bundle import INT8_GRAPH, Bundle
+from newsbert.bundle.contract import Graph
 from newsbert.core import cpu
 from newsbert.inference.runtime import load_runtime, resolve_runtime
 from newsbert.inference.tokenization import SequenceTokenizer

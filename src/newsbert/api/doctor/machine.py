@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from newsbert.api.doctor.examination import NoteError
-from newsbert.core import config, cpu, installation
+from newsbert.core import cpu, environment, installation
 from newsbert.errors import NewsbertError
 
 _NEEDED = ("train", "serve")
@@ -127,8 +127,8 @@ def disk() -> str:
     """
     places = {
         Path.cwd(): "work in another directory",
-        config.cache_dir(): "set NEWSBERT_CACHE_DIR to another directory",
-        config.state_dir(): "set NEWSBERT_STATE_DIR to another directory",
+        environment.cache_dir(): "set NEWSBERT_CACHE_DIR to another directory",
+        environment.state_dir(): "set NEWSBERT_STATE_DIR to another directory",
         Path(tempfile.gettempdir()): "set TMPDIR to another directory",
     }
     free = {}

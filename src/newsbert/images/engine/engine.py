@@ -12,7 +12,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, loopback
+from newsbert.core import loopback
+from newsbert.core.environment import child_environment
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import EngineError, NotFoundError, UsageError
 from newsbert.images.engine.container import Container
@@ -53,7 +54,7 @@ class Engine:
         except ImportError as error:
             raise MissingExtraError("docker", "image") from error
         try:
-            environment = config.child_environment(**({"DOCKER_HOST": address} if address else {}))
+            environment = child_environment(**({"DOCKER_HOST": address} if address else {}))
             if address and "tls" not in docker.utils.kwargs_from_env(environment):
                 _check_safe(address, docker.utils.parse_host(address))
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S, environment=environment)

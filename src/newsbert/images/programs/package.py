@@ -15,7 +15,8 @@ from pathlib import Path
 from newsbert.bundle import golden
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
-from newsbert.serving.archive import ARCHIVE_NAME, SERVED_NAME
+from newsbert.serving.archive import ARCHIVE_NAME
+from newsbert.serving.protocol import SERVED_NAME
 from newsbert.serving.torchserve import runtime_dir, supervisor
 
 START_TIMEOUT_S = 60

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle.bundle import CONTRACT_FILE
+from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.serving import archive
 from newsbert.serving.torchserve import jar_libraries
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from newsbert.bundle.bundle import CONTRACT_FILE, Contract
+from newsbert.bundle.contract import CONTRACT_FILE, Contract
 from newsbert.errors import NewsbertError, ServingError, UsageError
 from newsbert.serving import archive, verification
 from newsbert.serving.client import Client

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, object_stores, temporary
+from newsbert.core import environment, object_stores, temporary
 from newsbert.errors import DataError, NewsbertError, UsageError
 from newsbert.inference.batch.parquet import pyarrow
 from newsbert.inference.batch.resume import rejected_file
@@ -45,7 +45,7 @@ def at_hand(
         here, there = Path(file), Path(output)
         if is_remote(file):
             here = stack.enter_context(temporary.directory()) / _name(file)
-        work = config.cache_dir() / "predict" / hashlib.sha256(output.encode()).hexdigest()[:16]
+        work = environment.cache_dir() / "predict" / hashlib.sha256(output.encode()).hexdigest()[:16]
         if is_remote(output):
             there = work / _name(output)
             stack.enter_context(_storing(output))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core.installation import MissingExtraError
-from newsbert.data.readers import Fault, Row, RowFile, cells
+from newsbert.data.lines import Fault, Row
+from newsbert.data.readers import RowFile, cells
 from newsbert.errors import DataError
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, Window, no_rows
 

@@ -10,7 +10,8 @@ from newsbert.bundle.bundle import sha256_of
 from newsbert.core.version import __version__
 from newsbert.data import readers as row_files
 from newsbert.data import row_columns
-from newsbert.data.readers import Fault, RowFile
+from newsbert.data.lines import Fault
+from newsbert.data.readers import RowFile
 from newsbert.errors import DataError, ServingError
 from newsbert.inference.batch import parquet, resume, writers
 from newsbert.inference.batch.parquet import ParquetSource

@@ -6,7 +6,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from newsbert.data import row_columns
-from newsbert.data.readers import Row
+from newsbert.data.lines import Row
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.readers import Window

@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from newsbert.data.readers import Fault, Row, RowFile
+from newsbert.data.lines import Fault, Row
+from newsbert.data.readers import RowFile
 from newsbert.errors import DataError
 
 WINDOW_ROWS = 8192

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from newsbert.data.readers import Row
+from newsbert.data.lines import Row
 from newsbert.inference.batch import parquet
 from newsbert.inference.batch.readers import Window
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config
+from newsbert.core import environment
 from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
 from newsbert.inference.tokenization import Ids
 
-config.quiet_onnxruntime()  # it reads the environment when it is imported
+environment.quiet_onnxruntime()  # it reads the environment when it is imported
 import onnxruntime  # noqa: E402
 
 _SPIN_US = "50"

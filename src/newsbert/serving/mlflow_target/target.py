@@ -9,26 +9,26 @@ import contextlib
 import dataclasses
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from shlex import quote
 from typing import Any, ParamSpec, TypeVar
 
 import click
-import mlflow
 from mlflow.deployments import PredictionsResponse
 from mlflow.exceptions import MlflowException
 
-from newsbert.bundle.bundle import CONTRACT_FILE, Bundle
+from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.golden import check_answers
-from newsbert.core import installation, temporary
+from newsbert.core import installation
 from newsbert.core.terminal import show_controls
-from newsbert.errors import NewsbertError, NotFoundError, ServingError, UsageError
+from newsbert.errors import NewsbertError, ServingError, UsageError
 from newsbert.inference.model import Prediction
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.serving import archive
+from newsbert.serving import archive, protocol
 from newsbert.serving.mlflow_target import payload
+from newsbert.serving.mlflow_target.models import archive_directory, fetched, archive_name
 from newsbert.serving.mlflow_target.options import (
     CREATE_KEYS,
     HELP,
@@ -39,8 +39,6 @@ from newsbert.serving.mlflow_target.options import (
     split_name,
 )
 from newsbert.serving.torchserve.management import ModelServer
-from newsbert.tracking import locate
-from newsbert.tracking.flavor import BUNDLE_SUBPATH
 
 try:
     import mlflow_torchserve
@@ -49,7 +47,6 @@ except ImportError as _error:
 
 FIRST_VERSION = "1.0"
 FLAVORS = ("python_function", "pytorch")
-_REGISTERED = re.compile(r"models:/(?!m-)|runs:/")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -231,11 +228,11 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
     def _deploy(self, name: str, version: str, model_uri: str, options: Options) -> None:
         """Pack, register and try a model; nothing of it is left if one of these fails."""
         settings = options.serve_settings()
-        with _fetched(model_uri) as (found, bundle), _directory(options.export_path) as directory:
+        with fetched(model_uri) as (found, bundle), archive_directory(options.export_path) as directory:
             runtime = resolve_runtime(bundle, options.runtime or settings.runtime)
             settings = dataclasses.replace(settings, runtime=runtime)
             said = options.model or found
-            file_name = _file_name(name, version, bundle)
+            file_name = archive_name(name, version, bundle)
             file = archive.write(
                 bundle, directory, said, settings, served_name=name, version=version, file_name=file_name
             )
@@ -295,10 +292,10 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
 
     _check(flavor, None)
     options = Options.read(config, tuple(LOCAL_SETTINGS))
-    if name != archive.SERVED_NAME:
-        raise UsageError(f"a local server calls its model {archive.SERVED_NAME}", f"--name {archive.SERVED_NAME}")
+    if name != protocol.SERVED_NAME:
+        raise UsageError(f"a local server calls its model {protocol.SERVED_NAME}", f"--name {protocol.SERVED_NAME}")
     settings = options.serve_settings()
-    with contextlib.suppress(KeyboardInterrupt), _fetched(model_uri) as (said, bundle), _directory(None) as directory:
+    with contextlib.suppress(KeyboardInterrupt), fetched(model_uri) as (said, bundle), archive_directory(None) as directory:
         local.serve_locally(
             str(archive.write(bundle, directory, said, settings)),
             settings,
@@ -332,48 +329,3 @@ def _split_name(deployment_name: str | None, endpoint: str | None) -> tuple[str,
 
 def _is_number(description: Mapping[str, Any]) -> bool:
     return VERSION.fullmatch(str(description["modelVersion"])) is not None
-
-
-def _file_name(name: str, version: str, bundle: Bundle) -> str:
-    """An archive's name in a model store: no two models have the same, so that none is taken for another."""
-    return f"{name}-{version}-{bundle.digest[:12]}.mar"
-
-
-@contextlib.contextmanager
-def _directory(export_path: Path | None) -> Iterator[Path]:
-    """Where to write an archive: as told, or for the server to copy from, which may be another user's."""
-    if export_path is not None:
-        yield export_path
-        return
-    with temporary.directory() as directory:
-        for part in (directory.parent, directory):
-            part.chmod(0o755)
-        yield directory
-
-
-@contextlib.contextmanager
-def _fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
-    """Yield what answers say of a logged model, and its bundle.
-
-    Raises:
-        NewsbertError: If there is no such model, or it is none of newsbert's.
-    """
-    is_set = mlflow.tracking.is_tracking_uri_set()
-    tracking_uri = mlflow.get_tracking_uri() if is_set else None
-    inside = Path(model_uri) / BUNDLE_SUBPATH
-    if (inside / CONTRACT_FILE).is_file() or (Path(model_uri) / CONTRACT_FILE).is_file():
-        bundle = Bundle.read(inside if inside.is_dir() else Path(model_uri))
-        yield locate.default_name(bundle), bundle
-    elif _REGISTERED.match(model_uri) or ":/" not in model_uri:
-        located = locate.locate(model_uri, tracking_uri=tracking_uri)
-        yield located.name, Bundle.read(located.path)
-    else:
-        with temporary.directory() as directory:
-            try:
-                fetched = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{model_uri.rstrip('/')}/{BUNDLE_SUBPATH}", dst_path=str(directory)
-                )
-            except (MlflowException, OSError) as error:
-                raise NotFoundError(f"{model_uri} cannot be fetched: {error}", "give -m models:/NAME/1") from error
-            bundle = Bundle.read(Path(fetched))
-            yield locate.default_name(bundle), bundle

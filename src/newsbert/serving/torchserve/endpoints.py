@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from newsbert.core.ports import LOOPBACK, bind_port, connect_host
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import UsageError
-from newsbert.serving.archive import SERVED_NAME
-from newsbert.serving.torchserve import metrics_endpoint
+from newsbert.serving import protocol
+from newsbert.serving.protocol import SERVED_NAME
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Address:
     def metrics_url(self) -> str | None:
         """The URL that Prometheus is to scrape, seen from this machine; `None` where it cannot be reached."""
         port = self.metrics_port
-        return f"http://{connect_host(self.metrics_host)}:{port}{metrics_endpoint.PATH}" if port else None
+        return f"http://{connect_host(self.metrics_host)}:{port}{protocol.METRICS_PATH}" if port else None
 
     @property
     def predictions_url(self) -> str:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from newsbert.core import config, installation
+from newsbert.core import environment, installation
 from newsbert.errors import MachineError
 
 MIN_VERSION = 17
@@ -17,7 +17,7 @@ def find() -> Path:
     Raises:
         MachineError: If `JAVA_HOME` is set to something that cannot be used, or there is no Java at all.
     """
-    home = config.java_home()
+    home = environment.java_home()
     if home is not None:
         java = Path(home) / "bin" / "java"
         found = version(java)

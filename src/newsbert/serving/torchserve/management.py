@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import config, loopback, uris
+from newsbert.core import environment, loopback, uris
 from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.errors import BadRequestError, NotFoundError, ServingError
 from newsbert.serving import auth, client
-from newsbert.serving.handler import MODEL_HEADER
+from newsbert.serving.protocol import MODEL_HEADER
 
 REGISTER_TIMEOUT_S = 300
 """Longer than TorchServe itself waits for workers to start."""
@@ -194,7 +194,7 @@ class _Interface:
             message, kind = error.reason or "no reason given", ""
         said = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
         if kind == auth.NOT_TAKEN:
-            variable = config.TOKEN_VARIABLES[self._kind]
+            variable = environment.TOKEN_VARIABLES[self._kind]
             return ServingError(said, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
         if error.code == 404:
             return NotFoundError(said, "mlflow deployments list -t newsbert")
@@ -211,7 +211,7 @@ def _token(kind: str) -> str | None:
     Raises:
         ServingError: If the file is none of TorchServe's.
     """
-    token, file = config.token(kind), config.key_file()
+    token, file = environment.token(kind), environment.key_file()
     if token is not None or file is None:
         return token
     keys = auth.read(file)

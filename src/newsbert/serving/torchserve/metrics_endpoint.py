@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Any
 
 from newsbert.core import loopback
+from newsbert.serving.protocol import METRICS_PATH
 
-PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format of TorchServe's own metrics and of the workers'."""
 
@@ -55,8 +55,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != PATH:
-            self.send_error(HTTPStatus.NOT_FOUND, f"metrics are at {PATH}")
+        if self.path.partition("?")[0] != METRICS_PATH:
+            self.send_error(HTTPStatus.NOT_FOUND, f"metrics are at {METRICS_PATH}")
             return
         try:
             body = self.server.page().encode()
@@ -88,7 +88,7 @@ def answering(host: str, port: int, frontend_port: int, own: Callable[[], str]) 
     """
 
     def page() -> str:
-        with loopback.urlopen(f"http://127.0.0.1:{frontend_port}{PATH}", timeout=_TIMEOUT_S) as response:
+        with loopback.urlopen(f"http://127.0.0.1:{frontend_port}{METRICS_PATH}", timeout=_TIMEOUT_S) as response:
             return own() + str(response.read().decode())
 
     with _Server((host, port), page) as server:

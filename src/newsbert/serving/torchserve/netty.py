@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from newsbert.core import config, private_files
+from newsbert.core import environment, private_files
 from newsbert.errors import ServingError
 
 _JAR = "model-server.jar"
@@ -29,7 +29,7 @@ def directory(frontend: Path, work: Path) -> Path:
     name = _name()
     if (frontend / "native" / name).is_file():
         return frontend / "native"
-    for candidate in (work / "native", config.cache_dir() / "native"):
+    for candidate in (work / "native", environment.cache_dir() / "native"):
         with contextlib.suppress(OSError):
             candidate.parent.mkdir(parents=True, exist_ok=True)
             private_files.make_directory(candidate)
@@ -37,7 +37,8 @@ def directory(frontend: Path, work: Path) -> Path:
                 unpack(frontend, candidate)
                 return candidate
     raise ServingError(
-        f"TorchServe needs a directory from which programs may be run, and {work} and {config.cache_dir()} are none",
+        f"TorchServe needs a directory from which programs may be run, and {work} and "
+        f"{environment.cache_dir()} are none",
         "docker run --tmpfs /tmp:exec, or set NEWSBERT_CACHE_DIR to one",
     )
 

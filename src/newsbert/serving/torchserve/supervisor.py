@@ -23,14 +23,16 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert.core import config, cpu, uris
+from newsbert.core import cpu, uris
+from newsbert.core.environment import child_environment, python_path
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.ports import LOOPBACK
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError, UsageError
 from newsbert.serving import archive_check, auth, metrics, probe
-from newsbert.serving.archive import ARCHIVE_NAME, CONFIG_NAME, SERVED_NAME, served
+from newsbert.serving.archive import ARCHIVE_NAME, CONFIG_NAME, served
 from newsbert.serving.heartbeat import Activity
+from newsbert.serving.protocol import SERVED_NAME
 from newsbert.serving.torchserve import java, java_properties, metrics_endpoint, netty, sockets
 from newsbert.serving.torchserve.drain import drain
 from newsbert.serving.torchserve.endpoints import Address, claimed
@@ -440,7 +442,7 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
     below = settings.review_below
     given = {} if below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(below)}
     # Java takes the encoding of file names from the locale: under LANG=C it opens none with an umlaut.
-    environment = config.child_environment(
+    environment = child_environment(
         LC_ALL="C.UTF-8",
         LOG_LOCATION=str(work / "logs"),
         METRICS_LOCATION=str(work / "logs"),
@@ -452,7 +454,7 @@ def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         PYTHONUNBUFFERED="1",
         # Else every thread keeps a heap of its own, and what a burst of large requests took stays in all of them.
         MALLOC_ARENA_MAX="2",
-        PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), config.python_path()])),
+        PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), python_path()])),
         **given,
     )
     return {

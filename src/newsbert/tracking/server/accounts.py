@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from newsbert.core import config, temporary
+from newsbert.core import environment, temporary
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.tracking.server import database
@@ -188,7 +188,7 @@ def _make(store: "SqlAlchemyStore", name: str, *, admin: bool) -> str:
 
 
 def _store(home: Home, url: str) -> "SqlAlchemyStore":
-    config.point_mlflow_at_accounts(home.auth_config, home.secret_key())
+    environment.point_mlflow_at_accounts(home.auth_config, home.secret_key())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's, of its own workings

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import config, uris
+from newsbert.core import environment, uris
 from newsbert.errors import TrackingError, UsageError, first_line
 from newsbert.tracking import artifact_store
 
@@ -46,13 +46,13 @@ def check(uri: str) -> None:
 
 def repository(uri: str) -> "ArtifactRepository":
     """MLflow's own access to where artifacts are."""
-    config.quiet_mlflow()
+    environment.quiet_mlflow()
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     if "://" not in uri:
         Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
         uri = uris.as_uri(uri)
-    elif uri.startswith("gs:") and not config.google_storage_emulated():
+    elif uri.startswith("gs:") and not environment.google_storage_emulated():
         import google.auth
 
         google.auth.default()  # where this fails, MLflow goes on as nobody, and tells of that alone

@@ -14,24 +14,21 @@ import os
 import re
 import shlex
 import shutil
-import sqlite3
 import stat
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from newsbert.core import config, temporary, uris
+from newsbert.core import temporary
 from newsbert.errors import NewsbertError, TrackingError, UsageError, first_line
-from newsbert.tracking import sqlite
 from newsbert.tracking.server import artifacts, database
+from newsbert.tracking.server.database_dump import dump, load, find_program, run
 from newsbert.tracking.server.state import Home, Kept, private_umask
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
-    from sqlalchemy.engine import URL
 
 _FORMAT = 1
 _DATABASE, _ARTIFACTS, _CONTENTS = "database", "artifacts/", "contents.json"
@@ -90,7 +87,7 @@ def make(kept: Kept, file: Path) -> Contents:
             dumped.parent.mkdir()
             fetched.mkdir()
             with tarfile.open(fileobj=stream, mode="w|") as tar:
-                _dump(kept.database, dumped)
+                dump(kept.database, dumped)
                 files[_DATABASE] = _add(tar, _DATABASE, dumped)
                 dumped.unlink()
                 for path, found in _artifacts(kept.artifacts, fetched):
@@ -142,7 +139,7 @@ def restore(home: Home, kept: Kept, file: Path, on_log: Callable[[str], None]) -
                 _restore_artifacts(stream, file, contents, kept.artifacts, repository)
                 on_log(f"{len(contents.artifacts)} artifacts are in {kept.artifacts}")
                 # Last: what the database knows of is there by then.
-                _load(kept.database, dumped)
+                load(kept.database, dumped)
             except BaseException:
                 _empty(repository)
                 raise
@@ -253,7 +250,7 @@ def _stage_database(
         except TrackingError as error:
             raise _broken(file, error.message.replace(str(dumped), _DATABASE)) from error
     else:
-        _run(_program("pg_restore"), "--list", str(dumped))
+        run(find_program("pg_restore"), "--list", str(dumped))
 
 
 def _restore_artifacts(
@@ -347,82 +344,6 @@ def _digest(stream: IO[bytes]) -> str:
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _dump(url: str, file: Path) -> None:
-    source = sqlite.path_of(url)
-    if source is None:
-        _run_postgres(
-            "pg_dump", database.parse(url), "--format=custom", "--no-owner", "--no-privileges", f"--file={file}"
-        )
-        return
-    try:
-        with (
-            contextlib.closing(sqlite.opened(source, timeout_s=30)) as one,
-            contextlib.closing(sqlite3.connect(file)) as other,
-        ):
-            one.backup(other)
-    except sqlite3.Error as error:
-        raise TrackingError(f"the database {database.shown(url)} cannot be read: {error}", "check the file") from error
-
-
-def _load(url: str, file: Path) -> None:
-    target = sqlite.path_of(url)
-    if target is None:
-        whole = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
-        _run_postgres("pg_restore", database.parse(url), *whole, str(file))
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.directory(target.parent) as directory:
-            partial = directory / target.name
-            shutil.copyfile(file, partial)
-            partial.replace(target)
-    except OSError as error:
-        raise TrackingError(f"{target} cannot be written: {error.strerror}", "make room, or give another") from error
-
-
-def _run_postgres(program: str, url: "URL", *arguments: str) -> None:
-    """Run a program of PostgreSQL's on a database; what it is told of it stands in no command line.
-
-    Raises:
-        TrackingError: If it is missing or fails.
-    """
-    found = _program(program)
-    address = url._replace(drivername="postgresql", password=None).render_as_string()
-    given = {
-        "PGCONNECT_TIMEOUT": str(database.CONNECT_TIMEOUT_S),
-        **({"PGPASSWORD": url.password} if url.password else {}),
-    }
-    _run(found, "--no-password", f"--dbname={address}", *arguments, secret=url.password, **given)
-
-
-def _program(name: str) -> str:
-    """Return the path of a program of PostgreSQL's.
-
-    Raises:
-        TrackingError: If it is missing.
-    """
-    found = shutil.which(name)
-    if found is None:
-        raise TrackingError(f"{name} is not installed", "apt install postgresql-client, of the server's version")
-    return found
-
-
-def _run(*command: str, secret: str | None = None, **environment: str) -> None:
-    """Run a program.
-
-    Raises:
-        TrackingError: If it fails; without the secret.
-    """
-    ran = subprocess.run(
-        command, env=config.child_environment(**environment), capture_output=True, text=True, check=False,
-        encoding="utf-8", errors="replace",
-    )  # fmt: skip
-    if ran.returncode != 0:
-        reason = next(iter(ran.stderr.strip().splitlines()), f"exit code {ran.returncode}")
-        shown = uris.mask_credentials(reason.replace(secret or chr(0), "***"))
-        raise TrackingError(f"{Path(command[0]).name}: {shown}", "check the database, and the version of both")
 
 
 @contextlib.contextmanager

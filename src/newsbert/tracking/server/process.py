@@ -2,12 +2,10 @@
 
 import contextlib
 import ctypes
-import ipaddress
 import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,12 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from newsbert.core import bounded_log, config, loopback, processes, uris
+from newsbert.core import bounded_log, environment, loopback, processes, uris
 from newsbert.core.ports import bind_port
 from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.tracking import sqlite
 from newsbert.tracking.server import accounts, artifacts, database
+from newsbert.tracking.server.hosts import is_loopback, origins, own_names, with_ports
 from newsbert.tracking.server.state import Home, Kept, Noted, private_umask
 
 START_TIMEOUT_S = 180
@@ -74,7 +73,7 @@ def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
     if home.path.is_dir():
         with home.locked():  # which says so if a server runs here, as its port would not
             pass
-    exposed = not _is_loopback(settings.host)
+    exposed = not is_loopback(settings.host)
     with _port(settings) as port:
         yield Plan(
             home,
@@ -83,7 +82,7 @@ def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
             settings.host,
             port,
             exposed if settings.auth is None else settings.auth,
-            [*settings.allowed_hosts, *_own_names(exposed and not settings.allowed_hosts)],
+            [*settings.allowed_hosts, *own_names(exposed and not settings.allowed_hosts)],
             settings.default_permission,
             settings.workers,
         )
@@ -223,7 +222,7 @@ def down(home: Home) -> Noted:
 
 def _quiet() -> None:
     """Have MLflow's errors reach the user as ours, and the rest not at all."""
-    config.quiet_mlflow()
+    environment.quiet_mlflow()
     import mlflow  # noqa: F401 - it sets up its own logging
 
     for name in ("mlflow", "alembic"):
@@ -256,9 +255,9 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_BACKEND_STORE_URI": wanted.database,
         "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
         "MLFLOW_SERVE_ARTIFACTS": "true",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(_with_ports(wanted.allowed_hosts)),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(with_ports(wanted.allowed_hosts)),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
-            [*_origins(wanted.allowed_hosts, wanted.port), *config.further_origins()]
+            [*origins(wanted.allowed_hosts, wanted.port), *environment.further_origins()]
         ),
         # Its own runner of jobs is for language models; it takes a process and memory. So is its gateway, which calls
         # addresses that an account chooses.
@@ -279,7 +278,7 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
     with wanted.home.private(log) as stream:
         process = subprocess.Popen(
             command,
-            env=config.child_environment(**given),
+            env=environment.child_environment(**given),
             cwd=wanted.home.path,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -340,42 +339,3 @@ def _port(settings: TrackingServerSettings) -> Iterator[int]:
         raise TrackingError(error.message, "newsbert tracking up --port 0 takes a free port") from error
     with held:
         yield int(held.getsockname()[1])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _own_names(exposed: bool) -> list[str]:
-    """The names that a server on this machine is called by: on loopback, and from elsewhere where it is exposed."""
-    names = ["localhost", "127.0.0.1"]
-    if exposed:
-        import psutil
-
-        found = [
-            each.address
-            for all_of in psutil.net_if_addrs().values()
-            for each in all_of
-            if each.family == socket.AF_INET
-        ]
-        names += [socket.gethostname(), socket.getfqdn(), *found]
-    return list(dict.fromkeys(names))
-
-
-def _origins(hosts: list[str], port: int) -> list[str]:
-    """Where its own pages say that they come from: MLflow takes what a page posts from these alone.
-
-    A proxy before it speaks TLS on the port of that. Where any name will do, any page would: that is not said here.
-    """
-    named = {
-        form: None for host in hosts if host != "*" for form in ((host,) if ":" in host else (host, f"{host}:{port}"))
-    }
-    return [f"{scheme}://{each}" for each in named for scheme in ("http", "https")]
-
-
-def _with_ports(hosts: list[str]) -> list[str]:
-    """Names with any port, as MLflow compares them with what a request calls it."""
-    return [form for host in dict.fromkeys(hosts) for form in ((host,) if ":" in host else (host, f"{host}:*"))]

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from newsbert.bundle import bundle, pins, row_sketch, shared_weights
 from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import CONTRACT_FILE, Contract, Golden, Graph
 from newsbert.bundle.golden import GOLDEN_ITEMS
 from newsbert.core import cpu
 from newsbert.core.events import Event, Note, Phase
@@ -23,7 +24,8 @@ from newsbert.core.version import __version__
 from newsbert.data.dataset import Dataset
 from newsbert.data.text import CLEANING_RULES, prepare
 from newsbert.evaluation import plots, review
-from newsbert.evaluation.metrics import Scores, calibration_error, reliability, score, softmax
+from newsbert.evaluation.calibration import calibration_error, reliability, softmax
+from newsbert.evaluation.metrics import Scores, score
 from newsbert.evaluation.review import Curve, Threshold
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
@@ -105,14 +107,14 @@ def write(
         "libraries": {"python": sys.version.split()[0], **pins.versions(*_LIBRARIES)},
         "graphs": graphs,
         "golden": [
-            bundle.Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
+            Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
             for item, row in zip(GOLDEN_ITEMS, reference.golden, strict=True)
         ],
         "metrics": {},
     }
     on_event(Phase("testing"))
     # The graph that ships is the graph that is scored.
-    (part / bundle.CONTRACT_FILE).write_text(bundle.Contract(**contract, files={}).to_json(), encoding="utf-8")
+    (part / CONTRACT_FILE).write_text(Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
     runtime = load_runtime(Bundle.read_unsigned(part))
     started = time.perf_counter()
@@ -195,7 +197,7 @@ def _write_graphs(
     tokenizer: SequenceTokenizer,
     rows: Dataset,
     on_event: Callable[[Event], None],
-) -> tuple[dict[str, bundle.Graph], Reference]:
+) -> tuple[dict[str, Graph], Reference]:
     """Write the serving graphs, checked, and return what the contract says of them, and what they were checked with."""
     fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
     validation = rows.validation

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
-from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_TOLERANCE, Graph
+from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_TOLERANCE
+from newsbert.bundle.contract import Graph
 from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
-from newsbert.evaluation.metrics import fit_temperature, softmax
+from newsbert.evaluation.calibration import fit_temperature, softmax
 from newsbert.inference.runtime import Graph as RuntimeGraph
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph

@@ -1,0 +1,10 @@
+"""Names that servers and clients agree on."""
+
+SERVED_NAME = "news_classification"
+"""What the model is called in URLs: `/predictions/news_classification`."""
+
+
+MODEL_HEADER = "X-Newsbert-Model"
+
+
+METRICS_PATH = "/metrics"
