@@ -16,9 +16,7 @@ from newsbert.inference.model import Prediction
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 
-
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
-
 
 LABELS = ("Économie", "Sport & loisirs", "World")
 
@@ -86,9 +84,7 @@ def answers(output: Path, columns: Sequence[str] = ANSWER_COLUMNS) -> list[dict[
 
 NO_ANSWER: dict[str, object] = {"label": None, "score": None, "review": None, "probabilities": None}
 
-
 utf8_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
-
 
 REVIEW_BELOW = 0.75
 """Which texts of up to six characters are below."""

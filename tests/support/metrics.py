@@ -32,5 +32,4 @@ class Page:
 
 _SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{((?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (\S+)')
 
-
 _LABEL = re.compile(r'(\w+)="((?:[^"\\\n]|\\[\\n"])*)"')

@@ -14,7 +14,6 @@ from newsbert.evaluation.metrics import Scores
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, learning_rate=0.1)
 
-
 ROWS = 50
 
 

@@ -4,9 +4,7 @@
 REVIEW_BELOW = 0.75
 """Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""
 
-
 LABELS = ("Sport & loisirs", "World", "Économie")
-
 
 WORDS = {
     "Économie": ("stocks", "market", "profit", "bank"),

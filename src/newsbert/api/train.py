@@ -14,6 +14,7 @@ from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import UsageError
 from newsbert.tracking.locate import connect
 from newsbert.training import run
+from newsbert.training.rows import load_rows
 from newsbert.training.run import TrainResult
 
 
@@ -115,7 +116,7 @@ def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) ->
     from newsbert.training import strategies
 
     resolved = _train_settings(resume, settings)
-    rows = run.load_rows(resolved)
+    rows = load_rows(resolved)
     strategies.help_out(resolved, rows, None, lambda event: None, stop)
 
 

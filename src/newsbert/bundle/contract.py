@@ -10,9 +10,7 @@ from newsbert.core import typed_json
 
 CONTRACT_FILE, SIGNATURE_FILE = signing.CONTRACT_FILE, signing.SIGNATURE_FILE
 
-
 LABELS_FILE = "class_mapping.json"
-
 
 FORMAT_VERSION = 1
 

@@ -54,9 +54,7 @@ class Answer(Protocol):
 MISMATCH = "is answered otherwise than in training"
 """Stands in the message of every disagreement: what reads the log of an image's build looks for it."""
 
-
 _ROUNDING = 1e-6  # answers have six decimals
-
 
 _HINT = "serve it with the package versions that it was trained with: newsbert build-image MODEL --bundle-versions"
 

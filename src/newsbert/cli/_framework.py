@@ -17,7 +17,6 @@ LEAST_COLUMNS = 80
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
 _escaped = weakref.WeakSet[Any]()
 
 

@@ -10,7 +10,6 @@ if typing.TYPE_CHECKING:
 
 _CONTAINER_PREFIXES = ("NEWSBERT_TRAIN_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 
-
 _CONTAINER_NAMES = (
     "API_ENDPOINT_OVERRIDE",
     "CURL_CA_BUNDLE",
@@ -34,7 +33,6 @@ _CONTAINER_NAMES = (
     "NO_COLOR",
 )
 
-
 _CONTAINER_FILES = {
     "GOOGLE_APPLICATION_CREDENTIALS": False,
     "AWS_SHARED_CREDENTIALS_FILE": False,
@@ -51,7 +49,6 @@ _CONTAINER_FILES = {
     "HF_HOME": True,
 }
 """Variables that name files, and whether those are written to."""
-
 
 _HOME_FILES = {
     "GOOGLE_APPLICATION_CREDENTIALS": ".config/gcloud/application_default_credentials.json",

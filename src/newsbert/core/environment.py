@@ -21,7 +21,6 @@ from newsbert.core.config import trusted_keys
 _STORE_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST",
                     "API_ENDPOINT_OVERRIDE")  # fmt: skip
 
-
 TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGEMENT_TOKEN"}
 """The environment variables of TorchServe's tokens, by interface."""
 

@@ -39,7 +39,6 @@ S3 = Store(
     "aws s3 mb s3://BUCKET",
 )
 
-
 GS = Store(
     "gs",
     ("google.cloud", "google.auth", "google.oauth2", "google.api_core", "google.resumable_media"),
@@ -48,7 +47,6 @@ GS = Store(
     "HTTPS_PROXY",
     "gcloud storage buckets create gs://BUCKET",
 )
-
 
 AZURE = Store(
     "azure",
@@ -59,9 +57,7 @@ AZURE = Store(
     "az storage container create --name BUCKET --account-name ACCOUNT",
 )
 
-
 STORES = {"s3": S3, "gs": GS, "wasbs": AZURE, "abfss": AZURE}
-
 
 _KINDS = (
     # What the error's class or text has, what that means, what mends it, and whether waiting may.

@@ -1,13 +1,15 @@
-"""Commands of newsbert's that run in the background: started, known again, stopped."""
+"""Processes: newsbert in the background, commands of other projects, children that end with their parent."""
 
 import contextlib
+import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ from newsbert.core.environment import child_environment
 from newsbert.errors import NewsbertError, ServingError
 
 _END_TIMEOUT_S = 20
+_PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 
@@ -91,6 +94,12 @@ def started(pid: int) -> int | None:
         return None
 
 
+def die_with_parent(kill_signal: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent ends; for `preexec_fn`. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, kill_signal)
+
+
 def _wait_noted(process: "subprocess.Popen[bytes]", log: Path, noted: Callable[[int], T | None], timeout_s: float) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -120,3 +129,46 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+class Tool:
+    """A command that is installed here, with arguments that all calls have.
+
+    Args:
+        name: Its name.
+        arguments: Those arguments.
+        mend: The command that tells whether it can do its part.
+
+    Raises:
+        ServingError: If it is not installed.
+    """
+
+    def __init__(self, name: str, arguments: Sequence[str], mend: str) -> None:
+        found = shutil.which(name)
+        if found is None:
+            raise ServingError(f"{name} is not installed", f"install it, then: {mend}")
+        self._name, self._command, self._mend = name, [found, *arguments], mend
+
+    def run(self, *arguments: str, given: str | None = None) -> str:
+        """Run it with arguments and a text on its standard input; return what it printed.
+
+        Raises:
+            ServingError: If it fails; the message has what it said last.
+        """
+        ran = subprocess.run(
+            [*self._command, *arguments],
+            input=given,
+            stdin=subprocess.DEVNULL if given is None else None,
+            capture_output=True,
+            check=False,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        if ran.returncode != 0:
+            said = [line.strip() for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]
+            reason = next((line for line in said if line.lower().startswith("error")), said[-1] if said else "")
+            raise ServingError(
+                f"{self._name} {' '.join(arguments[:2])} failed: {reason or f'exit code {ran.returncode}'}", self._mend
+            )
+        return ran.stdout

@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.integer[Any]]
 
-
 FloatArray = NDArray[np.float32]
-
 
 LabelIds = Sequence[int] | IntArray

@@ -14,8 +14,8 @@ from typing import Any
 
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import locks, temporary
+from newsbert.core.processes import Tool
 from newsbert.core.settings import CloudRunSettings, ServeSettings
-from newsbert.core.tools import Tool
 from newsbert.deployment.acceptance import Acceptance
 from newsbert.deployment.target import Deployed, Release, described
 from newsbert.errors import ServingError, UsageError

@@ -23,7 +23,8 @@ from newsbert.images import build, train
 from newsbert.tracking import locate, lookup
 from newsbert.tracking.runs import MODEL_ID_TAG
 from newsbert.training import base_model, run_dir
-from newsbert.training.run import BUNDLES, load_rows
+from newsbert.training.rows import load_rows
+from newsbert.training.run import BUNDLES
 
 if TYPE_CHECKING:
     from newsbert.deployment.target import Deployed

@@ -15,8 +15,8 @@ from typing import Any
 
 from newsbert.bundle.contract import Contract
 from newsbert.core import locks
+from newsbert.core.processes import Tool
 from newsbert.core.settings import ClusterSettings, KubernetesSettings, ServeSettings
-from newsbert.core.tools import Tool
 from newsbert.deployment import kubernetes_manifests
 from newsbert.deployment.target import Deployed, Release, described
 from newsbert.errors import ServingError, UsageError

@@ -9,7 +9,6 @@ from newsbert.core.types import FloatArray, LabelIds
 
 CALIBRATION_BINS = 15
 
-
 _MOST_TEMPERATURE = 100.0
 
 

@@ -21,14 +21,14 @@ from newsbert.images import lock_files, package_sets, wheel
 from newsbert.images.pip_options import blotted, pip_conf
 from newsbert.images.reference import ImageReference
 from newsbert.images.tags import (
+    BASE_NAME,
     HASH_LENGTH,
     MAX_TAG_LENGTH,
-    BASE_NAME,
     SERVING_NAME,
     TRACKING_NAME,
     TRAINER_NAME,
-    write_name,
     version_tag,
+    write_name,
 )
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.tracking.artifacts import Located

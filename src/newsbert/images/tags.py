@@ -9,9 +9,7 @@ from newsbert.tracking.artifacts import Located
 
 MAX_TAG_LENGTH = 128
 
-
 HASH_LENGTH = 12
-
 
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 
@@ -55,6 +53,5 @@ def write_name(repository: str, image: str, tag: str) -> str:
 
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
-
 
 TRACKING_NAME = "newsbert-tracking"

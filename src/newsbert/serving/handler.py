@@ -34,6 +34,16 @@ from newsbert.serving.heartbeat import Activity
 from newsbert.serving.lane import Lane, LaneFullError
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
+from newsbert.serving.requests import (
+    EXPLAIN_HEADER,
+    JSON,
+    TEXT,
+    RequestError,
+    ask_again,
+    parse_request,
+    split_explain,
+    wants_labels_only,
+)
 from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import tell
 
@@ -50,30 +60,10 @@ RETRY_AFTER_S = 1
 _LARGE_BYTES = 1024 * 1024
 """Of requests that came together: what they took is returned to the system after them."""
 
-_JSON, _TEXT = "application/json", "text/plain"
-_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
-_EXPLAIN_HEADER = "explain"
-"""What TorchServe adds to a request that came to `/explanations`."""
-
-_TEXT_KEYS = {"title", "text", "description"}
-
-
-class RequestError(Exception):
-    """A request that cannot be answered, and the status that says why."""
-
-    def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def _later(reason: str) -> RequestError:
-    return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
-
-
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
-_OVER_BUDGET = _later("the requests that came together are too much for one batch")
-_LANE_FULL = _later("too many explanations wait for their turn")
-_NOT_COMPLETE = _later("the explanation is being computed, and other requests wait for answers")
+_OVER_BUDGET = ask_again("the requests that came together are too much for one batch")
+_LANE_FULL = ask_again("too many explanations wait for their turn")
+_NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
 _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -297,7 +287,7 @@ class Handler:
 
     def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
         items, many = parse_request(request, headers)
-        always = headers.get(_EXPLAIN_HEADER) == "True"
+        always = headers.get(EXPLAIN_HEADER) == "True"
         if not items:
             raise RequestError("the list is empty")
         if len(items) > MAX_ITEMS:
@@ -307,7 +297,7 @@ class Handler:
         wanted: dict[int, str | None] = {}
         for index, item in enumerate(items):
             try:
-                plain, explained, label = _explained(item, always, self._labels)
+                plain, explained, label = split_explain(item, always, self._labels)
                 sequences.append(self._runtime.prepare(plain))
             except ValueError as error:
                 raise RequestError(f"item {index}: {error}" if many else str(error)) from error
@@ -316,7 +306,7 @@ class Handler:
         if len(wanted) > MAX_EXPLAINED:
             message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return Parsed(sequences, many, {} if _bare(headers) else wanted)
+        return Parsed(sequences, many, {} if wants_labels_only(headers) else wanted)
 
 
 def _futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
@@ -336,14 +326,9 @@ def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Predictio
 
 def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
     """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
-    if _bare(headers):
-        return f"{_TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
-    return _JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
-
-
-def _bare(headers: Mapping[str, Any]) -> bool:
-    """Return whether bare labels are to be answered."""
-    return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == _TEXT
+    if wants_labels_only(headers):
+        return f"{TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
+    return JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
 
 
 def _count_bytes(request: Mapping[str, Any]) -> int:
@@ -360,111 +345,10 @@ def _within(costs: Sequence[int], budget: int) -> list[bool]:
     return within
 
 
-def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
-    """Return the items that a request holds, unchecked, and whether it sent a list.
-
-    Args:
-        request: Parameters by name, `body` for a raw body; bytes or text.
-        headers: Request headers, names in lower case.
-
-    Raises:
-        RequestError: If the form of the request is none that is answered.
-    """
-    encoding = str(headers.get("content-encoding") or "identity").strip().lower()
-    if encoding != "identity":  # whatever it would unpack to, it is bounded and read as it comes
-        message = f"the content encoding {encoding!r} is not read; send the body as it is"
-        raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
-    kind = kind or _TEXT
-    named = dict(parameter.partition("=")[::2] for parameter in parameters)
-    if kind == _MULTIPART and not named.get("boundary"):  # TorchServe hands it on as it came
-        raise RequestError(f"the content type {_MULTIPART} needs a boundary, which HTTP clients add by themselves")
-    if "body" not in request or kind in {_FORM, _MULTIPART}:  # a form may have a field of that name
-        return _parse_form(request), False
-    charset = named.get("charset", "").strip("\"' ") or "utf-8"
-    if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
-        raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    if kind == _TEXT:
-        return [_text(request["body"])], False
-    if kind == _JSON or kind.endswith("+json"):
-        body = request["body"]
-        return _items(_json(body) if isinstance(body, (bytes, bytearray, str)) else body)
-    raise RequestError(
-        f"the content type {kind!r} is not read; send {_TEXT}, {_JSON} or form data with data=TEXT",
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    )
-
-
-def _explained(item: Any, always: bool, labels: Sequence[str]) -> tuple[Any, bool, str | None]:
-    """Take out of an item whether, and for which label, its answer is to be explained.
-
-    Raises:
-        ValueError: If that has another form.
-    """
-    if not isinstance(item, Mapping):
-        return item, always, None
-    plain = {key: value for key, value in item.items() if key not in {"explain", "label"}}
-    explain, label = item.get("explain", always), item.get("label")
-    if not isinstance(explain, bool):
-        raise ValueError("'explain' must be true or false")
-    if label is not None and label not in labels:
-        raise ValueError(f"there is no label {label!r}: {', '.join(labels)}")
-    if label is not None and not explain:
-        raise ValueError("'label' goes with \"explain\": true")
-    return plain, explain, label
-
-
-def _parse_form(request: Mapping[str, Any]) -> list[Any]:
-    fields = {str(name): _text(value) for name, value in request.items()}
-    if set(fields) == {"data"}:
-        return [fields["data"]]
-    if fields and set(fields) <= _TEXT_KEYS:
-        return [fields]
-    held = f"holds {', '.join(sorted(fields)[:5])}" if fields else "is empty"
-    raise RequestError(f"the form {held}; send data=TEXT, or a bare text with 'Content-Type: {_TEXT}'")
-
-
-def _json(body: Any) -> Any:
-    try:
-        return json.loads(_text(body))
-    except RecursionError as error:
-        raise RequestError("the JSON is nested too deep") from error
-    except ValueError as error:
-        raise RequestError(f"the body is not valid JSON: {error}") from error
-
-
-def _items(value: Any) -> tuple[list[Any], bool]:
-    """Return the items of a JSON body, and whether it holds a list of them."""
-    expected = "expected an object with 'text', 'data' or 'instances'"
-    if not isinstance(value, dict):
-        raise RequestError(f"{expected}, got {type(value).__name__}")
-    if "data" in value or "instances" in value:
-        if len(value) > 1:
-            raise RequestError(f"{expected} and nothing beside it, got {', '.join(sorted(value)[:5])}")
-        ((key, items),) = value.items()
-        if key == "instances" and not isinstance(items, list):
-            raise RequestError("'instances' must be a list")
-        return (items, True) if isinstance(items, list) else ([items], False)
-    if not _TEXT_KEYS & set(value):
-        raise RequestError(expected)
-    return [value], False
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, (bytes, bytearray)):
-        raise RequestError(f"expected text, got {type(value).__name__}")
-    try:
-        return value.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
-
-
 def _refuse(context: Any, index: int, error: RequestError) -> bytes:
     """Set a request's status and return the message, in the form that TorchServe's own errors have."""
     context.set_response_status(error.status.value, error.status.phrase, index)
-    context.set_response_content_type(index, _JSON)
+    context.set_response_content_type(index, JSON)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
     name = error.status.phrase.title().replace(" ", "")
@@ -484,9 +368,7 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
     """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
     global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
     if _handler is None:
-        if (
-            environment.activity_dir() is not None
-        ):  # our own server: TorchServe's two lines for every batch tell it nothing
+        if environment.activity_dir() is not None:  # our own server: it does not read TorchServe's lines for a batch
             logging.getLogger().setLevel(logging.WARNING)
         directory = Path(context.system_properties["model_dir"])
         options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})

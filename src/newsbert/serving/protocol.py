@@ -3,8 +3,6 @@
 SERVED_NAME = "news_classification"
 """What the model is called in URLs: `/predictions/news_classification`."""
 
-
 MODEL_HEADER = "X-Newsbert-Model"
-
 
 METRICS_PATH = "/metrics"

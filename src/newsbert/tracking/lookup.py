@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RUN_ID_PREFIX = re.compile(r"[0-9a-f]{6,31}")
 """Of a run's id, as `newsbert runs` shows it."""
 
-
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 

@@ -11,9 +11,7 @@ from newsbert.core.settings import TrainSettings
 
 WARMUP_SHARE = 0.06
 
-
 WEIGHT_DECAY = 0.01
-
 
 LAYER_DECAY = 0.8
 """Each layer of an encoder that is tuned as a whole learns at so much of the rate of the one above it, the embeddings

@@ -19,9 +19,10 @@ from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.core.ray_cluster import Cluster
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
-from newsbert.training import distributed, run, strategies
+from newsbert.training import distributed, strategies
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.fine_tuning import Trained
+from newsbert.training.rows import anywhere, load_rows
 
 _DEATHS = 3
 _POLL_S = 0.1
@@ -56,7 +57,7 @@ def fit(
         import ray
 
         keeper = cluster.beside(_Keeper).remote(checkpoints)
-        work = _Work(TrainSettings(**run.anywhere(settings)), digest, cluster.worker_cores, keeper)
+        work = _Work(TrainSettings(**anywhere(settings)), digest, cluster.worker_cores, keeper)
         failed: list[Exception] = []
         # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
         thread = threading.Thread(target=_train, args=(cluster, directory, work, failed), daemon=True)
@@ -128,7 +129,7 @@ def _work(config: Mapping[str, _Work]) -> None:
     keeper = work.keeper
     torch.set_num_threads(work.cores)
     try:
-        rows = run.load_rows(work.settings)
+        rows = load_rows(work.settings)
         if rows.digest != work.digest:
             raise DataError(
                 f"the rows of {work.settings.data!r} are others on the node of a worker",

@@ -2,27 +2,25 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from newsbert.bundle.bundle import Bundle
 from newsbert.core import environment
-from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
+from newsbert.core.events import Event, Note, Phase, Resumed
 from newsbert.core.settings import RaySettings, TrainSettings
-from newsbert.core.version import __version__
-from newsbert.data.dataset import Dataset, load_dataset
+from newsbert.data.dataset import Dataset
 from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
 from newsbert.evaluation.metrics import Scores
 from newsbert.evaluation.review import Threshold
 from newsbert.tracking import upload
-from newsbert.tracking.runs import DATA_DIGEST_TAG, STOPPED_EARLY_TAG
 from newsbert.training import base_model, run_dir
 from newsbert.training.base_model import BaseModel
+from newsbert.training.report import describe, log_event, make_params, write_log
+from newsbert.training.rows import anywhere, load_rows
 from newsbert.training.run_dir import RunFile
 
 if TYPE_CHECKING:
@@ -31,14 +29,12 @@ if TYPE_CHECKING:
     from newsbert.tracking.client import Tracker, Version
     from newsbert.tracking.runs import RunLog
     from newsbert.training.baseline import Baseline
-    from newsbert.training.export.bundle import Tested
     from newsbert.training.fine_tuning import Trained
     from newsbert.training.label_issues import Disputed
 
 BUNDLES = Path("bundles")
 """Where bundles are, if no place is named."""
 
-_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
 OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
 
@@ -123,12 +119,12 @@ def start(
             )
     with _ended() as results, tracker.run() as run:
         final = output or BUNDLES / run.run_id
-        params = _params(settings, base, rows)
+        params = make_params(settings, base, rows)
         begun = RunFile(
             run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name, params
         )
         with run_dir.beside(final, begun) as work:
-            _describe(run, params, settings.data, rows)
+            describe(run, params, settings.data, rows)
             results.append(_finish(run, work, final, settings, shared, rows, base, on_event, stop))
     return _registered(results[0], tracker, model_name)
 
@@ -187,7 +183,7 @@ def resume(
         tracker.run(begun.run_id) as run,
         run_dir.working(directory, final),
     ):
-        _describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
+        describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
         results.append(_finish(run, directory, final, settings, shared, rows, base, on_event, stop))
     return _registered(results[0], tracker, model_name or begun.model_name)
 
@@ -218,41 +214,10 @@ def _left(reference: str) -> Path:
     return directory
 
 
-def load_rows(settings: TrainSettings) -> Dataset:
-    """Load the labelled rows of a training.
-
-    Raises:
-        NewsbertError: If they cannot be used.
-    """
-    return load_dataset(
-        settings.data,
-        labels=settings.labels,
-        text_column=settings.text_column,
-        label_column=settings.label_column,
-        samples=settings.samples,
-        seed=settings.seed,
-    )
-
-
-def anywhere(settings: TrainSettings) -> dict[str, Any]:
-    """Settings whose paths mean the same in any working directory."""
-    values = dataclasses.asdict(settings)
-    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
-    return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
-
-
 def _check(base: BaseModel, settings: TrainSettings) -> None:
     from newsbert.training import strategies
 
     strategies.check(base, settings)
-
-
-def _describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) -> None:
-    """Log what is known before anything is trained: parameters, and the rows of this name."""
-    run.tags({"newsbert.version": __version__, DATA_DIGEST_TAG: rows.digest})
-    splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
-    run.params(params)
-    run.dataset(name, rows.digest, splits)
 
 
 def _finish(
@@ -283,7 +248,7 @@ def _finish(
     try:
         suspects = label_issues.confirm(doubted, rows.train, rows.label_names, load_runtime(finished))
         on_event(Phase("logging"))
-        _write_log(run.run_id, finished, tested, trained, baseline, suspects)
+        write_log(run.run_id, finished, tested, trained, baseline, suspects)
     except Exception as error:  # the bundle is finished: nothing that fails from here on may lose it
         failure = error
     bundle = upload.place(part, final, run.run_id)
@@ -359,7 +324,7 @@ def _fit(
         if isinstance(event, Resumed):
             told = [*event.history.steps, *event.history.evaluations]
         for each in told:
-            _log(run, each)
+            log_event(run, each)
         news = run.news()
         if news is not None:
             on_event(Note(news))
@@ -400,56 +365,3 @@ def _lacks_memory(error: Exception) -> bool:
         "could not create a memory",
     )
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in said)
-
-
-def _log(run: "RunLog", event: Event) -> None:
-    """Log what is reported of a step."""
-    if isinstance(event, Evaluation):
-        found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
-        run.metrics({f"validation_{name}": value for name, value in found.items()}, event.step)
-    elif isinstance(event, Step) and event.report and event.loss is not None:
-        run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
-
-
-def _write_log(
-    run_id: str,
-    finished: Bundle,
-    tested: "Tested",
-    trained: "Trained",
-    baseline: "Baseline",
-    suspects: "list[Disputed]",
-) -> None:
-    """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
-    tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
-    if trained.diverged_at is not None:
-        tags["newsbert.diverged_at"] = str(trained.diverged_at)
-    tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}
-    # MLflow shows as a table what this tag says is one.
-    tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables if tables[name]])
-    more = {
-        "training_seconds": trained.seconds,
-        "best_step": float(trained.best_step),
-        "texts_per_second": tested.texts_per_second,
-        **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
-        "suspected_label_errors": float(len(suspects)),
-    }
-    directory = upload.write(finished, run_id, upload.metrics_of(finished) | more, tags)
-    (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
-    for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
-        if disputed:
-            rows = [dataclasses.asdict(each) for each in disputed]
-            table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
-            (directory / name).write_text(json.dumps(table), encoding="utf-8")
-    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
-    tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
-    summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"
-    (directory / "model_summary.txt").write_text(summary, encoding="utf-8")
-
-
-def _params(settings: TrainSettings, base: BaseModel, rows: Dataset) -> dict[str, Any]:
-    """The resolved configuration as MLflow's parameters."""
-    values = dataclasses.asdict(settings)
-    values["labels"] = ",".join(rows.label_names)
-    values["learning_rate"] = settings.peak_learning_rate
-    values["epochs"], values["batch_size"] = settings.passes(len(rows.train)), settings.rows_a_step(len(rows.train))
-    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

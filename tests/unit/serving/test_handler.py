@@ -22,9 +22,10 @@ from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
 from newsbert.inference.model import Model
 from newsbert.serving import archive, protocol
-from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler, RequestError, parse_request
+from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler
 from newsbert.serving.heartbeat import Activity
 from newsbert.serving.protocol import MODEL_HEADER
+from newsbert.serving.requests import RequestError, parse_request
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
 
 with warnings.catch_warnings():

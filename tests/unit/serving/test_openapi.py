@@ -8,7 +8,7 @@ import schemathesis
 
 from newsbert.serving.handler import MAX_ITEMS
 from newsbert.serving.protocol import MODEL_HEADER
-from newsbert.serving.torchserve.supervisor import MAX_REQUEST_BYTES
+from newsbert.serving.torchserve.configuration import MAX_REQUEST_BYTES
 from tests.support.cli import Cli
 
 

@@ -25,7 +25,6 @@ LOCAL_SETTINGS = {"HOST": "host", "PORT": "port", **_SETTINGS}
 CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLER")
 _HELP_COMMAND = "mlflow deployments help -t newsbert"
 
-
 _OF_STOCK_TARGET = {
     "MODEL_FILE": "the archive holds the graph, and needs no class",
     "EXTRA_FILES": "the archive holds all that an answer depends on",

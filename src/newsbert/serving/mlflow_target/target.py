@@ -28,7 +28,7 @@ from newsbert.inference.model import Prediction
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, protocol
 from newsbert.serving.mlflow_target import payload
-from newsbert.serving.mlflow_target.models import archive_directory, fetched, archive_name
+from newsbert.serving.mlflow_target.models import archive_directory, archive_name, fetched
 from newsbert.serving.mlflow_target.options import (
     CREATE_KEYS,
     HELP,
@@ -295,7 +295,11 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
     if name != protocol.SERVED_NAME:
         raise UsageError(f"a local server calls its model {protocol.SERVED_NAME}", f"--name {protocol.SERVED_NAME}")
     settings = options.serve_settings()
-    with contextlib.suppress(KeyboardInterrupt), fetched(model_uri) as (said, bundle), archive_directory(None) as directory:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        fetched(model_uri) as (said, bundle),
+        archive_directory(None) as directory,
+    ):
         local.serve_locally(
             str(archive.write(bundle, directory, said, settings)),
             settings,

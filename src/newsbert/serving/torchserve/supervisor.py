@@ -7,10 +7,7 @@ run side by side.
 
 import collections
 import contextlib
-import ctypes
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,47 +15,37 @@ import sys
 import threading
 import time
 import urllib.parse
-import zipfile
 from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
 from newsbert.core import cpu, uris
-from newsbert.core.environment import child_environment, python_path
 from newsbert.core.installation import MissingExtraError
-from newsbert.core.ports import LOOPBACK
+from newsbert.core.processes import die_with_parent
 from newsbert.core.settings import ServeSettings
-from newsbert.errors import ServingError, UsageError
+from newsbert.errors import ServingError
 from newsbert.serving import archive_check, auth, metrics, probe
-from newsbert.serving.archive import ARCHIVE_NAME, CONFIG_NAME, served
+from newsbert.serving.archive import ARCHIVE_NAME, served
 from newsbert.serving.heartbeat import Activity
 from newsbert.serving.protocol import SERVED_NAME
 from newsbert.serving.torchserve import java, java_properties, metrics_endpoint, netty, sockets
+from newsbert.serving.torchserve.configuration import (
+    ACTIVITY_DIR,
+    HEAP_OPTIONS,
+    MAX_REQUEST_BYTES,
+    METRICS_DIR,
+    make_environment,
+    make_properties,
+    read_configured,
+)
 from newsbert.serving.torchserve.drain import drain
 from newsbert.serving.torchserve.endpoints import Address, claimed
 from newsbert.serving.torchserve.log_events import Problem, Problems, Record
 
-MAX_REQUEST_BYTES = 1024 * 1024
-_PR_SET_PDEATHSIG = 1
-_ACTIVITY, _METRICS = "activity", "metrics"
-_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 STORE = "store"
 """Where the copy of the archive is that is served, in a server's directory."""
-_JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
-"""Variables whose options Java would take besides ours."""
 _ASK_AFTER_S = 10
 _HEAP_MB, _MOST_HEAP_MB = 256, 4096
-_SMALL_HEAP = (
-    # Large bodies go to the old generation, which by default starts large and is full before anything is collected.
-    "-Xms64m",
-    "-Xmn32m",
-    "-XX:MinHeapFreeRatio=20",
-    "-XX:MaxHeapFreeRatio=40",
-    # Netty keeps chunks of 8 KiB shifted by this, 16 MiB by default, while anything in them is used.
-    "-Dio.netty.allocator.maxOrder=7",
-    "-Dio.netty.allocator.numDirectArenas=2",
-)
-"""What has the JVM take little memory, and give back what a burst of large requests took."""
 
 _QUIET_S = 0.15
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
@@ -99,7 +86,7 @@ class Server:
         self._process = process
         self._settings = settings
         self._batch_delay_s = batch_delay_s
-        self._activity = Activity(work / _ACTIVITY)
+        self._activity = Activity(work / ACTIVITY_DIR)
         self._on_log = on_log
         self._problems = Problems(on_problem)
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
@@ -303,7 +290,7 @@ def _started(
         raise MissingExtraError("prometheus_client", "serve")
     ts_home = Path(frontend.origin).parent
     java_binary = java.find()
-    for name in ("tmp", "logs", _ACTIVITY, _METRICS):
+    for name in ("tmp", "logs", ACTIVITY_DIR, METRICS_DIR):
         (work / name).mkdir()
     with (
         resources.as_file(resources.files("newsbert") / "serving/assets/log4j2.xml") as log_config,
@@ -313,14 +300,14 @@ def _started(
             address.metrics_host,
             address.metrics_port,
             address.frontend_metrics_port,
-            lambda: metrics.page(work / _METRICS),
+            lambda: metrics.page(work / METRICS_DIR),
         ),
     ):
-        configured = _configured(model_store / model) if model else {}
+        configured = read_configured(model_store / model) if model else {}
         # A full queue of the largest bodies, each held more than once.
         queue_mb = configured.get("jobQueueSize", settings.queue_size) * MAX_REQUEST_BYTES // 2**20
         heap_mb = min(_HEAP_MB + 3 * queue_mb, _MOST_HEAP_MB)
-        properties = _properties(address, model_store, model, work, settings)
+        properties = make_properties(address, model_store, model, work, settings)
         properties["metrics_config"] = metrics_config.resolve()
         try:
             (work / "config.properties").write_bytes(java_properties.dump(properties))
@@ -342,7 +329,7 @@ def _started(
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
                 f"-Xmx{heap_mb}m",  # otherwise it grows to a quarter of the machine before it collects
-                *_SMALL_HEAP,
+                *HEAP_OPTIONS,
                 "-XX:+ExitOnOutOfMemoryError",
                 "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
                 "-cp",
@@ -358,7 +345,7 @@ def _started(
                 *(["-m", f"{SERVED_NAME}={model}"] if model else []),
             ],
             cwd=work,  # where it writes its key file
-            env=_environment(work, settings),
+            env=make_environment(work, settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -377,96 +364,10 @@ def _started(
             server.stop()
 
 
-def _configured(archive: Path) -> dict[str, int]:
-    """The settings that an archive brings."""
-    with zipfile.ZipFile(archive) as content:
-        return dict(json.loads(content.read(CONFIG_NAME)))
-
-
-def _properties(
-    address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings
-) -> dict[str, object]:
-    """TorchServe's configuration: the model on the given address, what else there is on loopback.
-
-    Management is a socket in a directory of ours alone: on a port, any user of this machine could stop the workers.
-    """
-    return {
-        "inference_address": f"http://{address.host}:{address.port}",
-        "management_address": f"unix:/proc/self/cwd/{auth.MANAGEMENT_SOCKET}",
-        "metrics_address": f"http://{LOOPBACK}:{address.frontend_metrics_port}",
-        "metrics_mode": "prometheus",
-        "grpc_inference_address": address.grpc_host,
-        "grpc_management_address": LOOPBACK,
-        "grpc_inference_port": address.grpc_port,
-        "grpc_management_port": address.grpc_management_port,
-        "model_store": model_store,
-        "load_models": f"{SERVED_NAME}={model}" if model else "",
-        "default_workers_per_model": 1,
-        "allowed_urls": "file:///nowhere",
-        "enable_model_api": str(model is None).lower(),
-        "disable_token_authorization": str(not settings.token_auth).lower(),
-        "token_expiration_min": settings.token_expiry_min,
-        "disable_system_metrics": "true",
-        "enable_envvars_config": "false",
-        # Bodies go to the handler as bytes: decoded here, broken JSON would be passed on as if it were text.
-        "decode_input_request": "false",
-        "install_py_dep_per_model": "false",
-        "number_of_gpu": 0,
-        "max_request_size": MAX_REQUEST_BYTES,
-        "max_response_size": 16 * MAX_REQUEST_BYTES,
-        "default_startup_timeout": 120,
-        **_cors(settings.cors_origin),
-    }
-
-
-def _cors(origin: str | None) -> dict[str, object]:
-    """Return what TorchServe tells browsers of who may ask.
-
-    Raises:
-        UsageError: If the origin is none.
-    """
-    if origin is None:
-        return {}
-    if origin != "*" and not _ORIGIN.fullmatch(origin):
-        raise UsageError(f"{origin!r} is no origin", "give scheme, host and port alone, such as https://news.example")
-    return {
-        "cors_allowed_origin": origin,
-        "cors_allowed_methods": "GET, POST, OPTIONS",
-        "cors_allowed_headers": "Accept, Authorization, Content-Type",
-    }
-
-
-def _environment(work: Path, settings: ServeSettings) -> dict[str, str]:
-    """The frontend's and its workers' environment."""
-    # Not only in an archive made for these settings: an archive may have been made before.
-    below = settings.review_below
-    given = {} if below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(below)}
-    # Java takes the encoding of file names from the locale: under LANG=C it opens none with an umlaut.
-    environment = child_environment(
-        LC_ALL="C.UTF-8",
-        LOG_LOCATION=str(work / "logs"),
-        METRICS_LOCATION=str(work / "logs"),
-        TEMP=str(work / "tmp"),
-        TMPDIR=str(work / "tmp"),
-        NEWSBERT_ACTIVITY_DIR=str(work / _ACTIVITY),
-        NEWSBERT_METRICS_DIR=str(work / _METRICS),
-        NEWSBERT_SERVER_DIR=str(work),
-        PYTHONUNBUFFERED="1",
-        # Else every thread keeps a heap of its own, and what a burst of large requests took stays in all of them.
-        MALLOC_ARENA_MAX="2",
-        PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), python_path()])),
-        **given,
-    )
-    return {
-        name: value for name, value in environment.items() if name not in _JAVA_OPTIONS and not name.startswith("TS_")
-    }
-
-
 def _detach_from_signals() -> None:
     """In the child: have the kernel end it when we are killed and cannot (Linux), and let it be our part to end it.
 
     A service manager may send SIGTERM to all that it has started, and Java would cut off at once who is being answered.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent(signal.SIGKILL)

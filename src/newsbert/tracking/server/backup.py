@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 from newsbert.core import temporary
 from newsbert.errors import NewsbertError, TrackingError, UsageError, first_line
 from newsbert.tracking.server import artifacts, database
-from newsbert.tracking.server.database_dump import dump, load, find_program, run
+from newsbert.tracking.server.database_dump import dump, find_program, load, run
 from newsbert.tracking.server.state import Home, Kept, private_umask
 
 if TYPE_CHECKING:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 
 def dump(url: str, file: Path) -> None:
+    """Write the database at `url` into a file.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
     source = sqlite.path_of(url)
     if source is None:
         _run_postgres(
@@ -35,6 +40,11 @@ def dump(url: str, file: Path) -> None:
 
 
 def load(url: str, file: Path) -> None:
+    """Put what `dump` wrote into the database at `url`.
+
+    Raises:
+        NewsbertError: If it cannot be done.
+    """
     target = sqlite.path_of(url)
     if target is None:
         whole = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")

@@ -5,6 +5,7 @@ import socket
 
 
 def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,7 +1,7 @@
 """MLflow's server as a process of ours: started, waited for, stopped."""
 
 import contextlib
-import ctypes
+import functools
 import logging
 import os
 import re
@@ -25,7 +25,6 @@ from newsbert.tracking.server.state import Home, Kept, Noted, private_umask
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
-_PR_SET_PDEATHSIG = 1
 _ALL = "0.0.0.0"  # noqa: S104
 
 
@@ -285,7 +284,7 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
             stderr=subprocess.STDOUT,
             umask=0o077,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call and nothing else
+            preexec_fn=functools.partial(processes.die_with_parent, signal.SIGTERM),  # noqa: PLW1509 - it makes one system call and nothing else
         )
     try:
         yield process
@@ -297,12 +296,6 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _end_with_parent() -> None:
-    """In the child: have the kernel end it when we are killed and cannot (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _check(process: "subprocess.Popen[bytes]", home: Home) -> None:

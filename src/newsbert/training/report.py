@@ -1,0 +1,85 @@
+"""What a training logs to its run: parameters, metrics, tables, pictures."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from newsbert.bundle.bundle import Bundle
+from newsbert.core.events import Evaluation, Event, Step
+from newsbert.core.settings import TrainSettings
+from newsbert.core.version import __version__
+from newsbert.data.dataset import Dataset
+from newsbert.tracking import upload
+from newsbert.tracking.runs import DATA_DIGEST_TAG, STOPPED_EARLY_TAG
+from newsbert.training.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from newsbert.tracking.runs import RunLog
+    from newsbert.training.baseline import Baseline
+    from newsbert.training.export.bundle import Tested
+    from newsbert.training.fine_tuning import Trained
+    from newsbert.training.label_issues import Disputed
+
+
+_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
+
+
+def describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) -> None:
+    """Log what is known before anything is trained: parameters, and the rows of this name."""
+    run.tags({"newsbert.version": __version__, DATA_DIGEST_TAG: rows.digest})
+    splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
+    run.params(params)
+    run.dataset(name, rows.digest, splits)
+
+
+def log_event(run: "RunLog", event: Event) -> None:
+    """Log what is reported of a step."""
+    if isinstance(event, Evaluation):
+        found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
+        run.metrics({f"validation_{name}": value for name, value in found.items()}, event.step)
+    elif isinstance(event, Step) and event.report and event.loss is not None:
+        run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
+
+
+def write_log(
+    run_id: str,
+    finished: Bundle,
+    tested: "Tested",
+    trained: "Trained",
+    baseline: "Baseline",
+    suspects: "list[Disputed]",
+) -> None:
+    """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
+    tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
+    if trained.diverged_at is not None:
+        tags["newsbert.diverged_at"] = str(trained.diverged_at)
+    tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}
+    # MLflow shows as a table what this tag says is one.
+    tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables if tables[name]])
+    more = {
+        "training_seconds": trained.seconds,
+        "best_step": float(trained.best_step),
+        "texts_per_second": tested.texts_per_second,
+        **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
+        "suspected_label_errors": float(len(suspects)),
+    }
+    directory = upload.write(finished, run_id, upload.metrics_of(finished) | more, tags)
+    (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
+    for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
+        if disputed:
+            rows = [dataclasses.asdict(each) for each in disputed]
+            table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
+            (directory / name).write_text(json.dumps(table), encoding="utf-8")
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    tuned = sum(parameter.numel() for parameter in trained.model.parameters() if parameter.requires_grad)
+    summary = f"{trained.model}\n\n{parameters:,} parameters, {tuned:,} of them trained\n"
+    (directory / "model_summary.txt").write_text(summary, encoding="utf-8")
+
+
+def make_params(settings: TrainSettings, base: BaseModel, rows: Dataset) -> dict[str, Any]:
+    """The resolved configuration as MLflow's parameters."""
+    values = dataclasses.asdict(settings)
+    values["labels"] = ",".join(rows.label_names)
+    values["learning_rate"] = settings.peak_learning_rate
+    values["epochs"], values["batch_size"] = settings.passes(len(rows.train)), settings.rows_a_step(len(rows.train))
+    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}

@@ -1,0 +1,31 @@
+"""The rows of a training, and its settings where it may run."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from newsbert.core.settings import TrainSettings
+from newsbert.data.dataset import Dataset, load_dataset
+
+
+def load_rows(settings: TrainSettings) -> Dataset:
+    """Load the labelled rows of a training.
+
+    Raises:
+        NewsbertError: If they cannot be used.
+    """
+    return load_dataset(
+        settings.data,
+        labels=settings.labels,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        samples=settings.samples,
+        seed=settings.seed,
+    )
+
+
+def anywhere(settings: TrainSettings) -> dict[str, Any]:
+    """Settings whose paths mean the same in any working directory."""
+    values = dataclasses.asdict(settings)
+    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
+    return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}
