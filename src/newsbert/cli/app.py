@@ -29,12 +29,12 @@ from newsbert.cli import (
     rollback,
     runs,
     runtimes,
-    serve,
     tracking,
     train,
 )
 from newsbert.cli._framework import Commands
 from newsbert.cli._output import Output
+from newsbert.cli.serve import app as serve
 from newsbert.core.environment import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 
@@ -66,7 +66,7 @@ _PANELS: dict[str, tuple[ModuleType, ...]] = {
 
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
-        _name = _module.__name__.rpartition(".")[2]
+        _name = _module.__name__.removeprefix("newsbert.cli.").partition(".")[0]
         if hasattr(_module, "app"):
             app.add_typer(_module.app, name=_name, rich_help_panel=_panel)
         else:

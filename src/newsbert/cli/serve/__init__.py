@@ -1,0 +1,1 @@
+"""`newsbert serve`: a module for each command."""

@@ -1,0 +1,47 @@
+"""Options that several commands of `newsbert serve` have."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from newsbert.cli._options import setting
+from newsbert.core.settings import ServeSettings
+
+if TYPE_CHECKING:
+    pass
+
+
+Host = Annotated[str | None, setting(ServeSettings, "host")]
+
+
+Port = Annotated[int | None, setting(ServeSettings, "port")]
+
+
+ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")]
+
+
+Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
+
+
+Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", metavar="SECONDS")]
+
+
+GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
+
+
+MetricsPort = Annotated[int | None, setting(ServeSettings, "metrics_port")]
+
+
+LogFormat = Annotated[str | None, setting(ServeSettings, "log_format", metavar="text|json")]
+
+
+CorsOrigin = Annotated[str | None, setting(ServeSettings, "cors_origin", metavar="ORIGIN")]
+
+
+TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token-auth/--no-token-auth")]
+
+
+TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", "--token-expiry", metavar="MINUTES")]
+
+
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]

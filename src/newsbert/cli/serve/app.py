@@ -1,0 +1,24 @@
+"""`newsbert serve`: the group of its commands."""
+
+import typer
+
+from newsbert.cli._framework import Commands
+from newsbert.cli._output import Output
+from newsbert.cli.serve import assets, container, kubernetes, locally, stop, token
+
+app = Commands(help="Serve a model over HTTP.", invoke_without_command=True)
+
+
+@app.callback()
+def _serve(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        Output().help(context)
+
+
+app.command("locally", epilog=locally.EXAMPLES)(locally.locally)
+app.command("container", epilog=container.EXAMPLES)(container.container)
+app.command("kubernetes", epilog=kubernetes.EXAMPLES)(kubernetes.kubernetes)
+app.command("dashboard", epilog=assets.DASHBOARD_EXAMPLES)(assets.dashboard)
+app.command("openapi", epilog=assets.OPENAPI_EXAMPLES)(assets.openapi)
+app.command("token", epilog=token.EXAMPLES)(token.token)
+app.command("stop", epilog=stop.EXAMPLES)(stop.stop)

@@ -1,0 +1,41 @@
+"""`newsbert serve dashboard` and `newsbert serve openapi`."""
+
+from typing import TYPE_CHECKING
+
+from newsbert.cli._options import Debug, Json
+from newsbert.cli._output import Output
+
+if TYPE_CHECKING:
+    pass
+
+
+DASHBOARD_EXAMPLES = """
+Examples:
+
+    newsbert serve dashboard > newsbert.json
+"""
+
+
+OPENAPI_EXAMPLES = """
+Examples:
+
+    newsbert serve openapi > openapi.json
+"""
+
+
+def dashboard(as_json: Json = False, debug: Debug = False) -> None:
+    """Print a Grafana dashboard of a server's metrics, to import there; it is JSON with or without --json."""
+    from importlib import resources
+
+    Output(as_json).result(
+        (resources.files("newsbert") / "serving/assets/grafana.json").read_text(encoding="utf-8").rstrip()
+    )
+
+
+def openapi(as_json: Json = False, debug: Debug = False) -> None:
+    """Print the OpenAPI description of a served model: requests, answers, limits; JSON with or without --json."""
+    from importlib import resources
+
+    Output(as_json).result(
+        (resources.files("newsbert") / "serving/assets/openapi.json").read_text(encoding="utf-8").rstrip()
+    )
