@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from newsbert.api.train import train
     from newsbert.inference.explanation import Explanation
     from newsbert.inference.model import Model, Prediction
-    from newsbert.tracking.client import Version
-    from newsbert.training.run import TrainResult
+    from newsbert.tracking.registry import Version
+    from newsbert.training.result import TrainResult
 
     __version__: str
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Explanation": "newsbert.inference.explanation",
     "Model": "newsbert.inference.model",
     "Prediction": "newsbert.inference.model",
-    "Version": "newsbert.tracking.client",
+    "Version": "newsbert.tracking.registry",
 }
 
 

@@ -11,7 +11,7 @@ import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.serving import archive
-from newsbert.serving.torchserve import supervisor
+from newsbert.serving.torchserve import process, supervisor
 from tests.support.calls import free_port
 from tests.support.images import Images
 from tests.support.servers import Registry, tracking_server
@@ -20,7 +20,7 @@ from tests.support.servers import Registry, tracking_server
 @pytest.fixture(scope="module")
 def server(
     trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[supervisor.Server]:
+) -> Iterator[process.Server]:
     """A TorchServe that serves the tiny model as TinyModel/1."""
     settings = ServeSettings(port=0)
     store = tmp_path_factory.mktemp("store")

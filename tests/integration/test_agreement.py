@@ -19,7 +19,7 @@ from newsbert.data.text import NewsItem
 from newsbert.images.run import serving
 from newsbert.inference.runtime import load_runtime
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve import supervisor
+from newsbert.serving.torchserve import process
 from tests.support.texts import held_out
 from tests.support.tiny_model import REVIEW_BELOW
 
@@ -147,7 +147,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     _check(_expected(bundle), answer)
 
 
-def test_torchserve_agrees(bundle: Bundle, server: supervisor.Server) -> None:
+def test_torchserve_agrees(bundle: Bundle, server: process.Server) -> None:
     client = Client(server.address.url)
     expected = _expected(bundle, AUTO)
     _check(expected, lambda items: _model(client.predict(items)))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from newsbert.serving import protocol
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve import job_queue, supervisor
+from newsbert.serving.torchserve import job_queue, process
 
 
-def _status(server: supervisor.Server, body: bytes, content_type: str) -> tuple[int, str | None]:
+def _status(server: process.Server, body: bytes, content_type: str) -> tuple[int, str | None]:
     request = urllib.request.Request(server.address.predictions_url, body, {"Content-Type": content_type})
     try:
         with urllib.request.urlopen(request, timeout=60) as response:
@@ -23,7 +23,7 @@ def _status(server: supervisor.Server, body: bytes, content_type: str) -> tuple[
             return error.code, error.headers.get("Retry-After")
 
 
-def test_attack_a_flood_of_explanations_does_not_stop_answers(server: supervisor.Server) -> None:
+def test_attack_a_flood_of_explanations_does_not_stop_answers(server: process.Server) -> None:
     flooding, outcomes = threading.Event(), set()
     flooding.set()
 
@@ -52,7 +52,7 @@ def test_attack_a_flood_of_explanations_does_not_stop_answers(server: supervisor
     assert [word.text for word in explained.words] == ["goal", "team", "cup", "after", "the", "flood"]
 
 
-def test_attack_megabytes_beside_a_neighbour(server: supervisor.Server) -> None:
+def test_attack_megabytes_beside_a_neighbour(server: process.Server) -> None:
     outcomes: list[tuple[int, str | None]] = []
     threads = [
         threading.Thread(target=lambda: outcomes.append(_status(server, b"!" * 1_000_000, "text/plain")))
@@ -68,7 +68,7 @@ def test_attack_megabytes_beside_a_neighbour(server: supervisor.Server) -> None:
     assert set(outcomes) <= {(200, None), (503, "1")}
 
 
-def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: supervisor.Server) -> None:
+def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: process.Server) -> None:
     text = " ".join(f"goal team cup coach {number}" for number in range(20))
     body = json.dumps({"text": text, "explain": True}).encode()
     with contextlib.ExitStack() as connections:
@@ -77,7 +77,7 @@ def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: sup
         assert _status(server, body, "application/json") == (200, None)
 
 
-def test_the_queue_is_counted_and_a_server_that_is_gone_has_none(server: supervisor.Server, tmp_path: Path) -> None:
+def test_the_queue_is_counted_and_a_server_that_is_gone_has_none(server: process.Server, tmp_path: Path) -> None:
     assert job_queue.count_pending(server.management.parent, protocol.SERVED_NAME) == 0
     assert job_queue.count_pending(server.management.parent, "another") is None
     assert job_queue.count_pending(tmp_path, protocol.SERVED_NAME) is None

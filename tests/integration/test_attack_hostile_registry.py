@@ -13,8 +13,9 @@ from newsbert.api import models
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import TrackingSettings
 from newsbert.errors import NewsbertError
-from newsbert.tracking import locate
-from newsbert.tracking.client import Tracker
+from newsbert.tracking import experiment, locate
+from newsbert.tracking.client import TrackingClient
+from newsbert.tracking.registry import add_artifact
 from newsbert.tracking.run_list import training_runs
 from tests.support.hostile_registry import MODEL_ID, RUN_ID, HostileRegistry, hostile_registry
 
@@ -64,8 +65,8 @@ def test_an_honest_server_of_these_routes_is_read(registry: HostileRegistry) -> 
 def test_attack_a_new_runs_id_is_a_path(registry: HostileRegistry, run_id: str) -> None:
     """Training makes `bundles/RUN_ID`."""
     registry.info |= {"run_id": run_id, "run_uuid": run_id}
-    tracker = Tracker(TrackingSettings(tracking_uri=registry.url))
-    with pytest.raises(NewsbertError, match="a run's id") as caught, tracker.run():
+    tracker = TrackingClient(TrackingSettings(tracking_uri=registry.url))
+    with pytest.raises(NewsbertError, match="a run's id") as caught, experiment.start_run(tracker):
         pytest.fail("the run was begun")
     assert caught.value.message.isprintable()
 
@@ -88,7 +89,7 @@ def test_attack_an_alias_points_at_what_is_no_version_of_that_model(
 def test_attack_times_that_no_calendar_has(registry: HostileRegistry, time: int) -> None:
     registry.info |= {"start_time": time, "end_time": time}
     assert models.register(None, "Victim").choice
-    assert training_runs(Tracker(TrackingSettings(tracking_uri=registry.url)), 1)
+    assert training_runs(TrackingClient(TrackingSettings(tracking_uri=registry.url)), 1)
 
 
 @pytest.mark.parametrize("name", ["newsbert.json", "class_mapping.json", "model.onnx"])
@@ -154,12 +155,12 @@ def test_attack_artifacts_are_written_to_another_host(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password")
     file = tmp_path / "file.txt"
     file.write_text("x", encoding="utf-8")
-    tracker = Tracker(TrackingSettings(tracking_uri=registry.url))
+    tracker = TrackingClient(TrackingSettings(tracking_uri=registry.url))
 
     registry.model |= elsewhere
     with pytest.raises(NewsbertError, match="which is not read"):
-        tracker.add_artifact("Victim", "1", file)
-    with pytest.raises(NewsbertError, match="which is not read"), tracker.run() as log:
+        add_artifact(tracker, "Victim", "1", file)
+    with pytest.raises(NewsbertError, match="which is not read"), experiment.start_run(tracker) as log:
         registry.info |= elsewhere
         log.artifacts([file])
     registry.answers["mlflow/runs/search"] = {}
@@ -176,13 +177,13 @@ def test_attack_artifacts_are_written_to_a_directory_of_another_machines_choice(
     home = tmp_path / "home"
     home.mkdir()
     registry.info |= {"artifact_uri": location.format(home=home)}
-    tracker = Tracker(TrackingSettings(tracking_uri=url))
-    with pytest.raises(NewsbertError, match="a directory of this machine"), tracker.run():
+    tracker = TrackingClient(TrackingSettings(tracking_uri=url))
+    with pytest.raises(NewsbertError, match="a directory of this machine"), experiment.start_run(tracker):
         pytest.fail("the run was begun")
     registry.model |= {"artifact_uri": location.format(home=home)}
     (tmp_path / "file.txt").touch()
     with pytest.raises(NewsbertError, match="a directory of this machine"):
-        tracker.add_artifact("Victim", "1", tmp_path / "file.txt")
+        add_artifact(tracker, "Victim", "1", tmp_path / "file.txt")
     assert list(home.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from newsbert.api import models
 from newsbert.bundle.bundle import Bundle
 from newsbert.errors import NewsbertError
 from newsbert.tracking import flavor
-from newsbert.tracking.client import Version
+from newsbert.tracking.registry import Version
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 from tests.support.calls import free_port
 from tests.support.cli import Cli

@@ -12,7 +12,7 @@ import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.events import Event, Note
 from newsbert.errors import NotFoundError, TrackingError, UsageError
-from newsbert.tracking import locate, run_list
+from newsbert.tracking import experiment, locate, registry, run_list
 from tests.support.cli import Cli
 from tests.support.tiny_model import LABELS
 
@@ -76,12 +76,12 @@ def test_an_evaluation_is_not_taken_for_a_training(
     assert latest.info.run_id == training.run_id
     assert [run.run_id for run in run_list.training_runs(tracker, 20)] == [training.run_id]
     with pytest.raises(TrackingError, match="is no newsbert model"):
-        tracker.register(evaluation, "TinyModel")
+        registry.register(tracker, evaluation, "TinyModel")
 
 
 def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
     training, uri = trained
-    locate.connect(uri).register(training.run_id, "TinyModel", "champion")
+    registry.register(locate.connect(uri), training.run_id, "TinyModel", "champion")
     document = json.loads(cli("runs", "--tracking-uri", uri, "--json").stdout)
     (run,) = document["runs"]
     assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
@@ -107,7 +107,9 @@ def test_runs_that_lack_something_are_listed_too(
     assert registered.returncode == 0, registered.stderr
     tracker = locate.connect(uri)
     digest = {"newsbert.data_digest": "0" * 64}
-    failed, stopped = (tracker.create_run({**digest, **tags}) for tags in ({}, {"newsbert.stopped_early": "true"}))
+    failed, stopped = (
+        experiment.create_run(tracker, {**digest, **tags}) for tags in ({}, {"newsbert.stopped_early": "true"})
+    )
     client = mlflow.MlflowClient(uri)
     client.set_terminated(failed, "FAILED")
     client.log_param(stopped, "epochs", "many")
@@ -130,11 +132,11 @@ def test_the_beginning_of_a_runs_id_is_enough(trained: tuple[newsbert.TrainResul
 
     training, uri = trained
     assert locate.locate(training.run_id[:8], tracking_uri=uri).run_id == training.run_id
-    assert locate.connect(uri).register(training.run_id[:12], "TinyModel").run_id == training.run_id
+    assert registry.register(locate.connect(uri), training.run_id[:12], "TinyModel").run_id == training.run_id
     with pytest.raises(NotFoundError, match="there is no run 'fffffff'"):
         locate.locate("fffffff", tracking_uri=uri)
     # A registered model of such a name comes first.
-    locate.connect(uri).register(training.run_id, training.run_id[:8])
+    registry.register(locate.connect(uri), training.run_id, training.run_id[:8])
     try:
         assert locate.locate(training.run_id[:8], tracking_uri=uri).version == "1"
     finally:
@@ -146,7 +148,7 @@ def test_a_beginning_of_several_runs_names_them(tmp_path: Path) -> None:
     tracker = locate.connect(uri, create=True)
     found: list[str] = []
     for _ in range(2):
-        with tracker.run(system_metrics=False) as run:
+        with experiment.start_run(tracker, system_metrics=False) as run:
             found.append(run.run_id)
     import sqlite3
 

@@ -16,7 +16,7 @@ import pytest
 
 from newsbert.bundle.bundle import Bundle
 from newsbert.inference.model import Model
-from newsbert.serving.torchserve import supervisor
+from newsbert.serving.torchserve import process
 from tests.support import processes
 from tests.support.cli import Cli
 from tests.support.serving import Served, Start, start
@@ -32,7 +32,7 @@ faults: Any = pytest.importorskip("faults")
 KILLS = 10
 
 
-def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server: supervisor.Server) -> None:
+def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server: process.Server) -> None:
     java = processes.frontend()
 
     async def run() -> tuple[Any, list[float]]:

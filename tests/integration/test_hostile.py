@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from newsbert.serving.torchserve import supervisor
+from newsbert.serving.torchserve import process
 from tests.support import processes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -51,7 +51,7 @@ GOOD = "goal team cup"
 Test = TypeVar("Test", bound=Callable[..., None])
 
 
-def _ask(server: supervisor.Server) -> dict[str, float]:
+def _ask(server: process.Server) -> dict[str, float]:
     request = urllib.request.Request(server.address.predictions_url, GOOD.encode(), {"Content-Type": "text/plain"})
     with urllib.request.urlopen(request, timeout=30) as response:
         return dict(json.load(response)["probabilities"])
@@ -61,7 +61,7 @@ def _ask(server: supervisor.Server) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("shape", hostile.SHAPES, ids=lambda shape: shape.name)
-def test_every_shape_gets_its_status(server: supervisor.Server, shape: Any) -> None:
+def test_every_shape_gets_its_status(server: process.Server, shape: Any) -> None:
     answer = asyncio.run(hostile.send(server.address.port, shape, random.Random(1)))
     assert answer.status in shape.statuses, answer.body[:300]
     if answer.status == 500:
@@ -73,7 +73,7 @@ def test_every_shape_gets_its_status(server: supervisor.Server, shape: Any) -> N
         }
 
 
-def test_a_good_request_is_answered_alike_whatever_goes_on_beside_it(server: supervisor.Server) -> None:
+def test_a_good_request_is_answered_alike_whatever_goes_on_beside_it(server: process.Server) -> None:
     alone = _ask(server)
 
     async def all_at_once() -> list[Any]:
@@ -114,16 +114,16 @@ def _given(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
 
 
 @_given(GenerationMode.POSITIVE, 300)
-def test_what_the_description_allows_is_answered_as_it_says(server: supervisor.Server, case: Any) -> None:
+def test_what_the_description_allows_is_answered_as_it_says(server: process.Server, case: Any) -> None:
     _check(server, case)
 
 
 @_given(GenerationMode.NEGATIVE, 300)
-def test_what_the_description_forbids_is_refused_as_it_says(server: supervisor.Server, case: Any) -> None:
+def test_what_the_description_forbids_is_refused_as_it_says(server: process.Server, case: Any) -> None:
     _check(server, case)
 
 
-def _check(server: supervisor.Server, case: Any) -> None:
+def _check(server: process.Server, case: Any) -> None:
     response = case.call(base_url=server.address.url)
     if response.status_code == 500 and case.media_type not in {"application/json", "text/plain"}:
         assert json.loads(response.content)["type"] == "ErrorDataDecoderException"
@@ -162,7 +162,7 @@ def _listening() -> set[int]:
     }
 
 
-def test_nothing_is_registered_from_a_url(server: supervisor.Server, bait: tuple[str, list[str]]) -> None:
+def test_nothing_is_registered_from_a_url(server: process.Server, bait: tuple[str, list[str]]) -> None:
     url, asked = bait
     body = json.dumps({"url": f"{url}/evil.mar", "model_name": "evil", "initial_workers": 1}).encode()
     form = f"url={url}/evil.mar".encode()
@@ -180,7 +180,7 @@ def test_nothing_is_registered_from_a_url(server: supervisor.Server, bait: tuple
 
 
 def test_management_over_its_socket_registers_nothing_either(
-    server: supervisor.Server, bait: tuple[str, list[str]]
+    server: process.Server, bait: tuple[str, list[str]]
 ) -> None:
     """Not even the server's own user: the interface is switched off, and no URL is allowed."""
     url, asked = bait
@@ -193,7 +193,7 @@ def test_management_over_its_socket_registers_nothing_either(
     assert asked == []
 
 
-def test_grpc_management_answers_nobody(server: supervisor.Server, bait: tuple[str, list[str]]) -> None:
+def test_grpc_management_answers_nobody(server: process.Server, bait: tuple[str, list[str]]) -> None:
     import grpc
 
     url, asked = bait
@@ -207,7 +207,7 @@ def test_grpc_management_answers_nobody(server: supervisor.Server, bait: tuple[s
     assert asked == []
 
 
-def test_only_the_servers_user_can_open_its_management(server: supervisor.Server) -> None:
+def test_only_the_servers_user_can_open_its_management(server: process.Server) -> None:
     assert stat.S_ISSOCK(server.management.stat().st_mode)
     assert stat.S_IMODE(server.management.stat().st_mode) & 0o077 == 0
     assert stat.S_IMODE(server.management.parent.stat().st_mode) & 0o077 == 0

@@ -22,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import newsbert
 from newsbert.serving.playground.server import MOST_BYTES
-from newsbert.serving.torchserve.supervisor import Server
+from newsbert.serving.torchserve.process import Server
 from tests.support.calls import free_port
 from tests.support.cli import Cli
 from tests.support.tiny_model import LABELS

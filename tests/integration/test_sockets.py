@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from newsbert.serving.torchserve import supervisor
+from newsbert.serving.torchserve import process
 from tests.support import processes
 
 
@@ -30,20 +30,20 @@ def _status(port: int, path: str, method: str = "GET") -> int:
         return 0  # no HTTP there
 
 
-def test_everything_listens_on_loopback(server: supervisor.Server) -> None:
+def test_everything_listens_on_loopback(server: process.Server) -> None:
     addresses = {each.laddr.ip for each in _listening()}
     assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
     assert server.address.port in {each.laddr.port for each in _listening()}
 
 
-def test_nothing_listens_for_grpc_management(server: supervisor.Server) -> None:
+def test_nothing_listens_for_grpc_management(server: process.Server) -> None:
     ports = {each.laddr.port for each in _listening()}
     assert server.address.grpc_port in ports
     if server.address.grpc_management_port in ports:
         pytest.skip("this machine does not let a process close its child's sockets (as Docker's seccomp profile)")
 
 
-def test_no_port_lets_anybody_manage_models(server: supervisor.Server) -> None:
+def test_no_port_lets_anybody_manage_models(server: process.Server) -> None:
     scale = "/models/news_classification?min_worker=0&max_worker=0"
     register = "/models?url=http://127.0.0.1:9/evil.mar"
     for port in (each.laddr.port for each in _listening()):

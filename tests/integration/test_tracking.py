@@ -11,8 +11,8 @@ import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.data.dataset import load_dataset
 from newsbert.errors import ModelError, NotFoundError, TrackingError
-from newsbert.tracking import locate
-from newsbert.tracking.client import Tracker
+from newsbert.tracking import locate, registry
+from newsbert.tracking.client import TrackingClient
 from newsbert.training.baseline import NAME
 from tests.support.cli import Cli
 from tests.support.tiny_model import REVIEW_BELOW
@@ -181,7 +181,7 @@ def test_a_located_model_tells_its_version_run_and_revision(trained: tuple[newsb
     client = mlflow.MlflowClient(uri)
     commit = "0123456789abcdef0123456789abcdef01234567"
     client.set_tag(result.run_id, "mlflow.source.git.commit", commit)
-    version = locate.connect(uri).register(result.run_id, "Located")
+    version = registry.register(locate.connect(uri), result.run_id, "Located")
     by_version = locate.locate("Located", tracking_uri=uri)
     by_run = locate.locate(result.run_id, tracking_uri=uri)
     assert (by_version.name, by_version.model_name, by_version.version) == (str(version), "Located", "1")
@@ -198,20 +198,20 @@ def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str
 
     uri = trained[1]
     tracker = locate.connect(uri)
-    tracker.tag_version("TinyModel", "1", "newsbert.image", "torchserve:TinyModel-1")
+    registry.tag_version(tracker, "TinyModel", "1", "newsbert.image", "torchserve:TinyModel-1")
     assert (
         mlflow.MlflowClient(uri).get_model_version("TinyModel", "1").tags["newsbert.image"] == "torchserve:TinyModel-1"
     )
     (tmp_path / "sbom.json").write_text("{}")
-    tracker.add_artifact("TinyModel", "1", tmp_path / "sbom.json")
+    registry.add_artifact(tracker, "TinyModel", "1", tmp_path / "sbom.json")
     mlflow.set_tracking_uri(uri)
     where = Path(mlflow.artifacts.download_artifacts("models:/TinyModel/1"))
     assert (where / "sbom.json").read_text() == "{}"
     assert newsbert.load("TinyModel/1", tracking_uri=uri).bundle.digest == Bundle.read(trained[0].bundle).digest
     with pytest.raises(NotFoundError, match="no version 99"):
-        tracker.tag_version("TinyModel", "99", "key", "value")
+        registry.tag_version(tracker, "TinyModel", "99", "key", "value")
     with pytest.raises(NotFoundError, match="no version 99"):
-        tracker.add_artifact("TinyModel", "99", tmp_path / "sbom.json")
+        registry.add_artifact(tracker, "TinyModel", "99", tmp_path / "sbom.json")
 
 
 def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_server_elsewhere_keeps_and_gives_back_the_model(
     assert (tmp_path / ".cache") in model.bundle.path.parents
     assert model.bundle.digest == Bundle.read(tmp_path / document["bundle"]).digest
     (tmp_path / "sbom.json").write_text("{}")
-    locate.connect(mlflow_server).add_artifact("Remote", "1", tmp_path / "sbom.json")
+    registry.add_artifact(locate.connect(mlflow_server), "Remote", "1", tmp_path / "sbom.json")
     import mlflow
 
     assert Path(mlflow.artifacts.download_artifacts("models:/Remote/1/sbom.json")).read_text() == "{}"
@@ -274,7 +274,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
             assert altered[:12] in caught.value.message
             assert Bundle.read(result.bundle).digest[:12] in caught.value.message
         with pytest.raises(ModelError, match="was altered"):
-            locate.connect(uri).register(result.run_id, "Rewritten")
+            registry.register(locate.connect(uri), result.run_id, "Rewritten")
     finally:
         shutil.rmtree(stored)
         kept.rename(stored)
@@ -285,4 +285,4 @@ def test_a_tracking_uri_that_means_nothing_is_an_error() -> None:
     from newsbert.core.settings import TrackingSettings
 
     with pytest.raises(TrackingError, match="nonsense"):
-        Tracker(TrackingSettings(tracking_uri="nonsense://host"))
+        TrackingClient(TrackingSettings(tracking_uri="nonsense://host"))

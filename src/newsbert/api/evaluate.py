@@ -24,9 +24,9 @@ from newsbert.evaluation.metrics import Scores, score
 from newsbert.evaluation.significance import Interval, McNemar
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.tracking import locate
+from newsbert.tracking import experiment, locate
 from newsbert.tracking.artifacts import Located
-from newsbert.tracking.client import Tracker
+from newsbert.tracking.client import TrackingClient
 
 _WINDOW_ROWS = 2048
 """Rows classified at once: enough that sorting leaves little padding, few enough that progress is seen."""
@@ -229,7 +229,9 @@ def _labels_of(located: Sequence[Located], bundles: Sequence[Bundle]) -> list[st
     return list(first)
 
 
-def _connect(tracking_uri: str | None, experiment: str | None, on_event: Callable[[Event], None]) -> Tracker | None:
+def _connect(
+    tracking_uri: str | None, experiment: str | None, on_event: Callable[[Event], None]
+) -> TrackingClient | None:
     """Where to log: nowhere, with a note, if the server cannot be reached and the caller did not ask for this one."""
     try:
         return locate.connect(tracking_uri, experiment)
@@ -253,12 +255,12 @@ def _probabilities(
     return np.concatenate(found)
 
 
-def _log(tracker: Tracker, result: EvaluateResult, located: Located) -> str:
+def _log(tracker: TrackingClient, result: EvaluateResult, located: Located) -> str:
     """Log the result to a run of its own and return the run's id."""
     from newsbert.evaluation import plots
 
     model = result.model
-    with tracker.run(name=f"evaluate {model.name}", system_metrics=False) as run:
+    with experiment.start_run(tracker, name=f"evaluate {model.name}", system_metrics=False) as run:
         run.tags(
             {
                 "newsbert.version": __version__,

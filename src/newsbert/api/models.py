@@ -12,9 +12,9 @@ from newsbert.core.settings import RaySettings, ServeSettings
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, protocol
-from newsbert.tracking import flavor, upload
-from newsbert.tracking.client import Version
+from newsbert.tracking import flavor, registry, upload
 from newsbert.tracking.locate import connect, default_name, locate
+from newsbert.tracking.registry import Version
 from newsbert.training import run_dir
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def register(
             parse_alias(alias)
         run_dir.left(Path(source).parent)  # which removes what a training left that was killed as it ended
         return upload.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias, key)
-    return connect(tracking_uri, experiment).register(source, name, alias, sign=key)
+    return registry.register(connect(tracking_uri, experiment), source, name, alias, sign=key)
 
 
 @contextlib.contextmanager

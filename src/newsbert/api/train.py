@@ -14,8 +14,8 @@ from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import UsageError
 from newsbert.tracking.locate import connect
 from newsbert.training import run
+from newsbert.training.result import TrainResult
 from newsbert.training.rows import load_rows
-from newsbert.training.run import TrainResult
 
 
 def train(

@@ -22,7 +22,7 @@ from newsbert.core.uris import mask_credentials
 from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
-    from newsbert.images.engine.engine import Layer
+    from newsbert.images.engine.layers import Layer
     from newsbert.serving.torchserve.log_events import Problem
 
 LONG_WORD = 20

@@ -16,7 +16,7 @@ from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from newsbert.tracking.server.backup import Contents
+    from newsbert.tracking.server.backup_file import Contents
     from newsbert.tracking.server.state import Home, Noted
 
 UP_EXAMPLES = """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from newsbert.evaluation.metrics import Scores
     from newsbert.evaluation.review import Threshold
     from newsbert.evaluation.significance import Interval
-    from newsbert.training.run import TrainResult
+    from newsbert.training.result import TrainResult
 
 EXAMPLES = """
 Examples:

@@ -20,7 +20,7 @@ from newsbert.deployment import deploy
 from newsbert.deployment.acceptance import Acceptance
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.images import build, train
-from newsbert.tracking import locate, lookup
+from newsbert.tracking import experiment, locate, lookup, registry
 from newsbert.tracking.runs import MODEL_ID_TAG
 from newsbert.training import base_model, run_dir
 from newsbert.training.rows import load_rows
@@ -29,7 +29,7 @@ from newsbert.training.run import BUNDLES
 if TYPE_CHECKING:
     from newsbert.deployment.target import Deployed
     from newsbert.images.build import Built, Kind, Plan
-    from newsbert.tracking.client import Tracker
+    from newsbert.tracking.client import TrackingClient
 
 DELIVERY_TAG = "newsbert.delivery"
 """Tells of a run what went into it: trainer image, settings, rows and base model."""
@@ -103,7 +103,7 @@ class Pipeline:
         with self._alone():
             trainer = self._built(None, "trainer")
             run_id = self._trained(trainer.tag)
-            version = locate.connect(self._tracking_uri).register(run_id, model_name)
+            version = registry.register(locate.connect(self._tracking_uri), run_id, model_name)
             self._step("register", str(version), version.created)
             self._built(str(version), "serving")
             return self._released(str(version), run_id)
@@ -134,7 +134,7 @@ class Pipeline:
     def _noted(self, plan: "Plan", built: "Built") -> None:
         """Have the registry know the image's parts, and its digest where images are pushed."""
         assert plan.located is not None and plan.located.model_name and plan.located.version
-        tags = locate.connect(self._tracking_uri).version_tags(plan.located.model_name, plan.located.version)
+        tags = registry.version_tags(locate.connect(self._tracking_uri), plan.located.model_name, plan.located.version)
         for note in build.record(plan.located, built, self._tracking_uri):
             self._log(f"Note: {note}")
         if self._images.repository:
@@ -162,12 +162,14 @@ class Pipeline:
                 self._log(f"going on with run {run.info.run_id} …")
                 self._train(tracker, run.info.run_id, {"resume": str(directory)}, {})
                 return str(run.info.run_id)
-        run_id = tracker.create_run({DELIVERY_TAG: key})
+        run_id = experiment.create_run(tracker, {DELIVERY_TAG: key})
         self._log(f"training in {image}, run {run_id} …")
         self._train(tracker, run_id, {}, {"MLFLOW_RUN_ID": run_id})
         return run_id
 
-    def _train(self, tracker: "Tracker", run_id: str, flags: dict[str, str], environment: dict[str, str]) -> None:
+    def _train(
+        self, tracker: "TrackingClient", run_id: str, flags: dict[str, str], environment: dict[str, str]
+    ) -> None:
         printed = bytearray()
         flags = flags | ({"tracking_uri": self._tracking_uri} if self._tracking_uri else {})
         try:
@@ -222,7 +224,7 @@ class Pipeline:
         tracker = locate.connect(self._tracking_uri)
         name, _, number = model.rpartition("/")
         tag = f"newsbert.accepted.{self._environment}"
-        was_accepted = tracker.version_tags(name, number).get(tag) == deployed.image
+        was_accepted = registry.version_tags(tracker, name, number).get(tag) == deployed.image
         try:
             said = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
         except NewsbertError as error:
@@ -235,7 +237,7 @@ class Pipeline:
             ) from error
         self._step("accept", said, True)
         if not was_accepted:
-            tracker.tag_version(name, number, tag, deployed.image)
+            registry.tag_version(tracker, name, number, tag, deployed.image)
         return said
 
     def _step(self, step: str, result: str, done: bool) -> None:

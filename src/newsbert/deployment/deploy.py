@@ -23,7 +23,7 @@ from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundErro
 from newsbert.images import build, run
 from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import locate, lookup
+from newsbert.tracking import locate, lookup, registry
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -177,6 +177,6 @@ def _alias(deployed: Deployed, tracking_uri: str | None, on_log: Callable[[str],
     if not slash or not version.isdigit():
         return
     try:
-        locate.connect(tracking_uri).alias(name, version, deployed.environment)
+        registry.alias_version(locate.connect(tracking_uri), name, version, deployed.environment)
     except NewsbertError as error:  # it answers all the same
         on_log(f"Note: {deployed.model} did not get the alias {deployed.environment!r}: {error.message}")

@@ -18,11 +18,12 @@ from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.images import package_sets
 from newsbert.images.contexts import Context, render_base, render_serving, render_tracking, render_trainer
-from newsbert.images.engine.engine import Engine, Layer
+from newsbert.images.engine.engine import Engine
+from newsbert.images.engine.layers import Layer
 from newsbert.images.pip_options import holds_secret
 from newsbert.images.reference import ImageReference
 from newsbert.images.tags import serving_repository
-from newsbert.tracking import locate
+from newsbert.tracking import locate, registry
 from newsbert.tracking.artifacts import Located
 
 BILL_PATH = "/opt/model/bom.cdx.json"
@@ -220,7 +221,7 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
         return []
     try:
         tracker = locate.connect(tracking_uri)
-        if tracker.version_tags(located.model_name, located.version).get(IMAGE_TAG) == built.tag:
+        if registry.version_tags(tracker, located.model_name, located.version).get(IMAGE_TAG) == built.tag:
             return []
         bill = Engine().read_file(built.tag, BILL_PATH)
         if bill is None:
@@ -228,8 +229,8 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
         with temporary.directory() as directory:
             file = directory / Path(BILL_PATH).name
             file.write_bytes(bill)
-            tracker.add_artifact(located.model_name, located.version, file)
-            tracker.tag_version(located.model_name, located.version, IMAGE_TAG, built.tag)
+            registry.add_artifact(tracker, located.model_name, located.version, file)
+            registry.tag_version(tracker, located.model_name, located.version, IMAGE_TAG, built.tag)
     except TrackingError as error:
         return [f"the bill of materials is not with {located.name}: {error.message}"]
     return []
@@ -256,7 +257,7 @@ def push(
         pushed[tag] = f"{tag.rpartition(':')[0]}@{engine.push(tag, on_progress)}"
     if located is not None and located.model_name is not None and located.version is not None:
         tracker = locate.connect(tracking_uri)
-        tracker.tag_version(located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
+        registry.tag_version(tracker, located.model_name, located.version, DIGEST_TAG, pushed[built.tag])
     return pushed
 
 

@@ -36,14 +36,14 @@ from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import (
     EXPLAIN_HEADER,
-    JSON,
-    TEXT,
+    Parsed,
     RequestError,
     ask_again,
     parse_request,
     split_explain,
     wants_labels_only,
 )
+from newsbert.serving.responses import refuse, render
 from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import tell
 
@@ -56,7 +56,6 @@ MAX_EXPLAINED = 10
 BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
 """What is read and computed for the requests of one batch. The smallest go first, and the last may exceed it."""
 
-RETRY_AFTER_S = 1
 _LARGE_BYTES = 1024 * 1024
 """Of requests that came together: what they took is returned to the system after them."""
 
@@ -65,26 +64,6 @@ _OVER_BUDGET = ask_again("the requests that came together are too much for one b
 _LANE_FULL = ask_again("too many explanations wait for their turn")
 _NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
 _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A request's texts, prepared.
-
-    Attributes:
-        sequences: The texts.
-        many: Whether a list was sent and a list is to be answered.
-        explained: Indices of the texts whose answers are to be explained, with the label, if not that of the answer.
-    """
-
-    sequences: list[str]
-    many: bool
-    explained: dict[int, str | None]
-
-    @property
-    def plain(self) -> list[str]:
-        """The texts whose answers are not to be explained."""
-        return [text for index, text in enumerate(self.sequences) if index not in self.explained]
 
 
 @dataclass(frozen=True)
@@ -167,7 +146,7 @@ class Handler:
         self._metrics.batch(
             [error.status] * len(requests), np.empty((0, len(self._labels)), np.float32), InferenceTimings()
         )
-        return [_refuse(context, index, error) for index in range(len(requests))]
+        return [refuse(context, index, error) for index in range(len(requests))]
 
     def _answer(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         headers = [
@@ -190,10 +169,10 @@ class Handler:
         for index, outcome in enumerate(outcomes):
             context.set_response_header(index, MODEL_HEADER, self._name)
             if isinstance(outcome, RequestError):
-                bodies.append(_refuse(context, index, outcome))
+                bodies.append(refuse(context, index, outcome))
             else:
                 many = cast("Parsed", parsed[index]).many
-                content_type, body = _render([answer.to_dict() for answer in outcome], many, headers[index])
+                content_type, body = render([answer.to_dict() for answer in outcome], many, headers[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
         if sum(map(_count_bytes, requests)) > _LARGE_BYTES:
@@ -324,13 +303,6 @@ def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Predictio
     return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
 
 
-def _render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
-    if wants_labels_only(headers):
-        return f"{TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
-    return JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
-
-
 def _count_bytes(request: Mapping[str, Any]) -> int:
     """Count the bytes of a request's parameters; what another server has decoded is not counted."""
     return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
@@ -343,16 +315,6 @@ def _within(costs: Sequence[int], budget: int) -> list[bool]:
         within[index] = budget > 0
         budget -= costs[index]
     return within
-
-
-def _refuse(context: Any, index: int, error: RequestError) -> bytes:
-    """Set a request's status and return the message, in the form that TorchServe's own errors have."""
-    context.set_response_status(error.status.value, error.status.phrase, index)
-    context.set_response_content_type(index, JSON)
-    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
-    name = error.status.phrase.title().replace(" ", "")
-    return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
 
 
 def _read_configuration(directory: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
-from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve import process, runtime_dir, supervisor
 from newsbert.serving.torchserve.log_events import Problem
 from newsbert.tracking import locate
 
@@ -21,7 +21,7 @@ def serve_locally(
     *,
     tracking_uri: str | None,
     stop: threading.Event,
-    on_ready: Callable[[str, supervisor.Server], None],
+    on_ready: Callable[[str, process.Server], None],
     on_log: Callable[[str], None],
     on_problem: Callable[[Problem], None],
     on_choice: Callable[[str], None] = lambda text: None,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -137,3 +138,23 @@ def decode_text(value: Any) -> str:
         return value.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the body is not valid UTF-8 (byte {error.start})") from error
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A request's texts, prepared.
+
+    Attributes:
+        sequences: The texts.
+        many: Whether a list was sent and a list is to be answered.
+        explained: Indices of the texts whose answers are to be explained, with the label, if not that of the answer.
+    """
+
+    sequences: list[str]
+    many: bool
+    explained: dict[int, str | None]
+
+    @property
+    def plain(self) -> list[str]:
+        """The texts whose answers are not to be explained."""
+        return [text for index, text in enumerate(self.sequences) if index not in self.explained]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from newsbert.tracking.client import Tracker
+    from newsbert.tracking.client import TrackingClient
 
 MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
 REVISION_TAG = "newsbert.revision"
@@ -62,7 +62,7 @@ class Located:
     choice: str | None = None
 
 
-def locate(tracker: "Tracker", reference: str | None = None) -> Located:
+def locate(tracker: "TrackingClient", reference: str | None = None) -> Located:
     """Find a model's bundle, fetching it into the cache if the artifacts are not on this machine.
 
     Args:
@@ -97,7 +97,7 @@ def locate(tracker: "Tracker", reference: str | None = None) -> Located:
     return Located(name, path, run_id, revision, number, version.name, logged)
 
 
-def fetch_run(tracker: "Tracker", run: "Run", *, check_signature: bool = True) -> Located:
+def fetch_run(tracker: "TrackingClient", run: "Run", *, check_signature: bool = True) -> Located:
     """Have the bundle of a run that `find_run` found on this machine.
 
     Args:
@@ -136,7 +136,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def _fetch(
-    tracker: "Tracker",
+    tracker: "TrackingClient",
     name: str,
     logged: str | None,
     source: str | None,
@@ -183,7 +183,9 @@ def _fetch(
     return cached
 
 
-def _download(tracker: "Tracker", location: str, cached: Path, name: str, read: Callable[[Path], Bundle]) -> None:
+def _download(
+    tracker: "TrackingClient", location: str, cached: Path, name: str, read: Callable[[Path], Bundle]
+) -> None:
     """Fetch a bundle into the cache, where it gets its place once it is verified.
 
     Its contract comes first, and names the other files: of what else the server lists only a signature is looked at.

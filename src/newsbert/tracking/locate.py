@@ -11,7 +11,7 @@ from newsbert.core.settings import TrackingSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.tracking import artifacts
 from newsbert.tracking.artifacts import Located
-from newsbert.tracking.client import Tracker
+from newsbert.tracking.client import TrackingClient
 
 
 def default_name(bundle: Bundle) -> str:
@@ -42,7 +42,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
     return artifacts.locate(connect(tracking_uri), text)
 
 
-def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> Tracker:
+def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> TrackingClient:
     """Reach the tracking server, as configured where an argument is not given.
 
     Args:
@@ -56,7 +56,7 @@ def connect(tracking_uri: str | None = None, experiment: str | None = None, *, c
     """
     settings = config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment)
     try:
-        return Tracker(settings, create=create)
+        return TrackingClient(settings, create=create)
     except ModuleNotFoundError as error:
         raise _missing(error) from error
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-    from newsbert.tracking.client import Tracker
+    from newsbert.tracking.client import TrackingClient
 
 
 RUN_ID_PREFIX = re.compile(r"[0-9a-f]{6,31}")
@@ -27,7 +27,7 @@ RUN_ID_PREFIX = re.compile(r"[0-9a-f]{6,31}")
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
 
-def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
+def find_version(tracker: "TrackingClient", reference: str) -> "ModelVersion":
     """Find a version in the registry; see `locate`.
 
     Raises:
@@ -64,7 +64,7 @@ def find_version(tracker: "Tracker", reference: str) -> "ModelVersion":
     return found
 
 
-def find_run(tracker: "Tracker", source: str | None) -> "Run":
+def find_run(tracker: "TrackingClient", source: str | None) -> "Run":
     """Find the run that is meant, which must hold a newsbert model.
 
     Args:
@@ -113,7 +113,7 @@ def describe_run(run: "Run") -> str:
     return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
 
 
-def _whole_id(tracker: "Tracker", beginning: str) -> str:
+def _whole_id(tracker: "TrackingClient", beginning: str) -> str:
     """The id of the run of our experiment that begins so.
 
     Raises:

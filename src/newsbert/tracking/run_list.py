@@ -9,7 +9,7 @@ from newsbert.core.identifiers import parse_time
 from newsbert.tracking.runs import DATA_DIGEST_TAG
 
 if TYPE_CHECKING:
-    from newsbert.tracking.client import Tracker
+    from newsbert.tracking.client import TrackingClient
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TrainingRun:
     versions: dict[str, list[str]]
 
 
-def training_runs(tracker: "Tracker", most: int) -> list[TrainingRun]:
+def training_runs(tracker: "TrackingClient", most: int) -> list[TrainingRun]:
     """The training runs of the tracker's experiment, `most` of them at most, the latest first.
 
     Raises:

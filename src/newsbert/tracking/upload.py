@@ -15,10 +15,12 @@ from newsbert.bundle.contract import SIGNATURE_FILE, Contract
 from newsbert.core import locks, temporary
 from newsbert.core.events import Event, Note
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
+from newsbert.tracking import experiment, registry
 from newsbert.tracking.runs import DATA_DIGEST_TAG
 
 if TYPE_CHECKING:
-    from newsbert.tracking.client import Tracker, Version
+    from newsbert.tracking.client import TrackingClient
+    from newsbert.tracking.registry import Version
     from newsbert.tracking.runs import RunLog
 
 _LOG = "log.json"
@@ -165,7 +167,9 @@ def later(bundle: Path) -> str:
     return _command(bundle, "NAME")
 
 
-def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None, sign: Path | None = None) -> "Version":
+def register(
+    bundle: Path, tracker: "TrackingClient", name: str, alias: str | None, sign: Path | None = None
+) -> "Version":
     """Log a bundle that no tracking server has yet, or not all of, and make it a version.
 
     Args:
@@ -186,7 +190,7 @@ def register(bundle: Path, tracker: "Tracker", name: str, alias: str | None, sig
     # Of several processes with the same bundle the first logs it, the others take its run.
     with locks.alone(f"register-{found.digest}", "it is being registered", wait=True):
         run_id = _logged(found, record_of(bundle), tracker)
-        return tracker.register(run_id, name, alias, sign=sign, digest=found.digest)
+        return registry.register(tracker, run_id, name, alias, sign=sign, digest=found.digest)
 
 
 def _write_signature(bundle: Bundle, key: Path) -> None:
@@ -199,13 +203,13 @@ def _write_signature(bundle: Bundle, key: Path) -> None:
         raise NewsbertError(f"{bundle.path} cannot be signed: {error.strerror or error}", "check its rights") from error
 
 
-def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
+def _logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
     """Return the run that holds a bundle, which is made where there is none."""
     log = _read(record)
     if log is None or log.digest != found.digest:  # none, or of another bundle that was here
         run_id = tracker.run_of(found.digest)
         if run_id is None:
-            with tracker.run() as run:
+            with experiment.start_run(tracker) as run:
                 run.tags({DATA_DIGEST_TAG: str(found.contract.data["sha256"])})  # it is listed as a training
                 run.metrics(metrics_of(found))
                 run.params(_params_of(found.contract))
@@ -218,7 +222,7 @@ def _logged(found: Bundle, record: Path, tracker: "Tracker") -> str:
     here = known is not None and known.info.lifecycle_stage == "active"
     pending = {str(key) for key, *_ in log.pending}
     # A run of its own where this is another server than the one that it was trained with.
-    with tracker.run(log.run_id if here else None, log.pending) as run:
+    with experiment.start_run(tracker, log.run_id if here else None, log.pending) as run:
         run.metrics({key: value for key, value in log.metrics.items() if key not in pending})
         _deliver(run, record, log, found)
     shutil.rmtree(record)

@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,19 +13,19 @@ from newsbert.core.events import Event, Note, Phase, Resumed
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.data.dataset import Dataset
 from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError, UsageError, first_line
-from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import Threshold
-from newsbert.tracking import upload
+from newsbert.tracking import registry, upload
+from newsbert.tracking.experiment import start_run
 from newsbert.training import base_model, run_dir
 from newsbert.training.base_model import BaseModel
 from newsbert.training.report import describe, log_event, make_params, write_log
+from newsbert.training.result import TrainResult
 from newsbert.training.rows import anywhere, load_rows
 from newsbert.training.run_dir import RunFile
 
 if TYPE_CHECKING:
     from newsbert.core.types import IntArray
     from newsbert.inference.tokenization import SequenceTokenizer
-    from newsbert.tracking.client import Tracker, Version
+    from newsbert.tracking.client import TrackingClient
     from newsbert.tracking.runs import RunLog
     from newsbert.training.baseline import Baseline
     from newsbert.training.fine_tuning import Trained
@@ -39,46 +38,10 @@ OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """A finished training.
-
-    Attributes:
-        bundle: Directory of the bundle.
-        run_id: The MLflow run.
-        scores: On the test rows.
-        seconds: Time spent training, evaluations included.
-        texts_per_second: How fast the graph that ships answered the test rows.
-        baseline: TF-IDF with logistic regression on the same rows.
-        suspected_label_errors: Training rows whose labels look wrong; the run has a table of them.
-        stopped_early: Whether it was asked to stop before the last step.
-        diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
-        version: The registered version, if one was asked for.
-        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
-    """
-
-    bundle: Path
-    run_id: str
-    scores: Scores
-    seconds: float
-    texts_per_second: float
-    baseline: "Baseline"
-    suspected_label_errors: int
-    stopped_early: bool
-    diverged_at: int | None
-    version: "Version | None"
-    review: Sequence[Threshold]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Scores on the test rows by name."""
-        return self.scores.metrics
-
-
 def start(
     settings: TrainSettings,
     shared: RaySettings,
-    connect: "Callable[[], Tracker]",
+    connect: "Callable[[], TrackingClient]",
     model_name: str | None,
     on_event: OnEvent,
     stop: Stop,
@@ -117,7 +80,7 @@ def start(
                     f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
                 )
             )
-    with _ended() as results, tracker.run() as run:
+    with _ended() as results, start_run(tracker) as run:
         final = output or BUNDLES / run.run_id
         params = make_params(settings, base, rows)
         begun = RunFile(
@@ -132,7 +95,7 @@ def start(
 def resume(
     reference: str,
     shared: RaySettings,
-    tracker: "Tracker",
+    tracker: "TrackingClient",
     model_name: str | None,
     on_event: OnEvent,
     stop: Stop,
@@ -180,7 +143,7 @@ def resume(
     with (
         _ended() as results,
         run_dir.held(directory),
-        tracker.run(begun.run_id) as run,
+        start_run(tracker, begun.run_id) as run,
         run_dir.working(directory, final),
     ):
         describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
@@ -287,11 +250,11 @@ def _ended() -> Iterator[list[TrainResult]]:
         upload.done(result.bundle)
 
 
-def _registered(result: TrainResult, tracker: "Tracker", model_name: str | None) -> TrainResult:
+def _registered(result: TrainResult, tracker: "TrackingClient", model_name: str | None) -> TrainResult:
     if model_name is None:
         return result
     try:
-        return dataclasses.replace(result, version=tracker.register(result.run_id, model_name))
+        return dataclasses.replace(result, version=registry.register(tracker, result.run_id, model_name))
     except NewsbertError as error:
         raise upload.unregistered(result.bundle, model_name, error) from error
 

@@ -8,8 +8,8 @@ import pytest
 
 from newsbert.core.settings import TrackingSettings
 from newsbert.errors import TrackingError
-from newsbert.tracking import run_marks
-from newsbert.tracking.client import Tracker
+from newsbert.tracking import experiment, run_marks
+from newsbert.tracking.client import TrackingClient
 
 HOLD = """
 import os, sys
@@ -28,11 +28,11 @@ def _mark_of_a_killed_process(server: str) -> str:
 
 def test_a_run_whose_process_was_killed_is_ended_by_the_next_command(tmp_path: Path) -> None:
     settings = TrackingSettings(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    tracker = Tracker(settings, create=True)
-    killed = tracker.create_run({run_marks.TAG: _mark_of_a_killed_process(tracker.marks)})
-    another = tracker.create_run({})
-    with tracker.run(system_metrics=False) as living:
-        statuses = {run.info.run_id: run.info.status for run in Tracker(settings).runs("", 10)}
+    tracker = TrackingClient(settings, create=True)
+    killed = experiment.create_run(tracker, {run_marks.TAG: _mark_of_a_killed_process(tracker.marks)})
+    another = experiment.create_run(tracker, {})
+    with experiment.start_run(tracker, system_metrics=False) as living:
+        statuses = {run.info.run_id: run.info.status for run in TrackingClient(settings).runs("", 10)}
         assert statuses == {killed: "KILLED", another: "RUNNING", living.run_id: "RUNNING"}
         (file,) = (tmp_path / ".state").rglob("mark")
         run = tracker.get_run(living.run_id)

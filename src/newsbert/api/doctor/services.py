@@ -6,7 +6,7 @@ from newsbert.api.doctor.examination import NoteError, UnusedError
 from newsbert.core import config, installation, uris
 from newsbert.core.settings import ImageSettings, TrackingServerSettings, TrackingSettings
 from newsbert.errors import first_line
-from newsbert.tracking import locate, sqlite
+from newsbert.tracking import experiment, locate, sqlite
 
 _HUB_MODEL = "google-bert/bert-base-uncased"
 _HUB_TIMEOUT_S = 10
@@ -23,7 +23,7 @@ def tracked() -> str:
     if file is not None and not file.exists():
         return f"{uris.mask_credentials(uri)}: made by the first training"
     tracker = locate.connect()
-    said = tracker.round_trip(f"newsbert-doctor-{uuid.uuid4().hex[:12]}")
+    said = experiment.check_round_trip(tracker, f"newsbert-doctor-{uuid.uuid4().hex[:12]}")
     return f"{uris.mask_credentials(uri)}, {said}: a run and a file were written, read and deleted"
 
 

@@ -29,7 +29,7 @@ from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
     from newsbert.serving.torchserve.log_events import Problem
-    from newsbert.serving.torchserve.supervisor import Server
+    from newsbert.serving.torchserve.process import Server
 
 
 EXAMPLES = """

@@ -2,38 +2,27 @@
 
 import contextlib
 import io
-import re
 import tarfile
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import loopback
 from newsbert.core.environment import child_environment
 from newsbert.core.installation import MissingExtraError
-from newsbert.errors import EngineError, NotFoundError, UsageError
+from newsbert.errors import EngineError, NotFoundError
+from newsbert.images.engine.addresses import check_safe, split_tag
 from newsbert.images.engine.container import Container
 from newsbert.images.engine.errors import START_HINT, build_hint, cause, push_hint, reason, told_as
+from newsbert.images.engine.layers import ANSI, Layer, describe_step
 
 __all__ = ["Container", "Engine", "Layer"]
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PRUNE_TRIES = 20
 BUILD_TIMEOUT_S = 1800
 PIDS_LIMIT = 1024
 """Processes and threads of a container that serves: the frontend has about 60, a worker one and its cores."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of an image: the Dockerfile's step that made it, and its size."""
-
-    step: str
-    size_bytes: int
 
 
 class Engine:
@@ -56,7 +45,7 @@ class Engine:
         try:
             environment = child_environment(**({"DOCKER_HOST": address} if address else {}))
             if address and "tls" not in docker.utils.kwargs_from_env(environment):
-                _check_safe(address, docker.utils.parse_host(address))
+                check_safe(address, docker.utils.parse_host(address))
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S, environment=environment)
             self._client.ping()
         except (DockerException, ValueError) as error:  # the latter of an address that is none
@@ -103,7 +92,7 @@ class Engine:
         image = self._image(tag)
         with told_as(f"looking at {tag} failed"):
             steps = image.history() if image is not None else []
-        return [Layer(_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
+        return [Layer(describe_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
 
     def labels(self, tag: str) -> dict[str, str]:
         """An image's labels.
@@ -141,12 +130,12 @@ class Engine:
             EngineError: If its registry cannot be reached, or has none of that name.
         """
         with told_as(f"pulling {tag} failed"):
-            self._client.images.pull(*_split(tag))
+            self._client.images.pull(*split_tag(tag))
 
     def tag_image(self, tag: str, alias: str) -> None:
         """Give an image another name."""
         with told_as(f"calling {tag} {alias} failed"):
-            self._found(tag).tag(*_split(alias))
+            self._found(tag).tag(*split_tag(alias))
 
     def remove_stages(self, label: str) -> None:
         """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
@@ -178,7 +167,7 @@ class Engine:
         self._found(tag)
         digest = ""
         with told_as(f"pushing {tag} failed"):
-            for event in self._client.api.push(*_split(tag), stream=True, decode=True):
+            for event in self._client.api.push(*split_tag(tag), stream=True, decode=True):
                 if "error" in event:
                     raise EngineError(f"pushing {tag} failed: {event['error'].strip()}", push_hint(tag, event["error"]))
                 digest = (event.get("aux") or {}).get("Digest", digest)
@@ -245,7 +234,7 @@ class Engine:
                             build_hint(event["error"], tail),
                         )
                     for line in str(event.get("stream") or event.get("status") or "").splitlines():
-                        plain = _ANSI.sub("", line).strip()
+                        plain = ANSI.sub("", line).strip()
                         if plain:
                             tail = [*tail[-20:], plain]
                             on_line(plain)
@@ -356,32 +345,3 @@ class Engine:
                 return self._client.images.get(tag)
             except ImageNotFound:
                 return None
-
-
-def _check_safe(address: str, url: str) -> None:
-    """Refuse to talk to another machine's engine in the clear: who does can be anybody.
-
-    Raises:
-        UsageError: If `url`, which the SDK makes of the address, is of HTTP and not this machine's.
-    """
-    if url.startswith("http://") and not loopback.is_here(urllib.parse.urlsplit(url).hostname):
-        raise UsageError(
-            f"the engine {address!r} is another machine's, and would be used without a certificate",
-            "have it ask for one, and set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
-        )
-
-
-def _split(name: str) -> tuple[str, str]:
-    """An image's name as repository and tag or digest; a port in the registry's name is no tag."""
-    if "@" in name:
-        repository, _, digest = name.partition("@")
-        return repository, digest
-    repository, _, tag = name.rpartition(":")
-    return (repository, tag) if repository and "/" not in tag else (name, "latest")
-
-
-def _step(created_by: str) -> str:
-    """A Dockerfile's step as history has it, without the shell that ran it."""
-    step = re.sub(r"^(/bin/sh -c )?(#\(nop\) +)?", "", created_by).strip()
-    step = re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step)
-    return " ".join(step.split()) or "root image"

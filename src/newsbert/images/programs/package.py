@@ -17,7 +17,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving.archive import ARCHIVE_NAME
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve import process, runtime_dir, supervisor
 
 START_TIMEOUT_S = 60
 
@@ -62,7 +62,7 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
         raise ServingError(f"mlflow deployments create ended with exit code {code}{why}", "see what it printed above")
 
 
-def _wait_for(server: supervisor.Server) -> None:
+def _wait_for(server: process.Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not server.management.exists():
         if time.monotonic() > deadline:

@@ -1,0 +1,203 @@
+"""A TorchServe process: wait until it answers, watch it, stop it."""
+
+import collections
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from pathlib import Path
+
+from newsbert.core.settings import ServeSettings
+from newsbert.errors import ServingError
+from newsbert.serving import auth, probe
+from newsbert.serving.heartbeat import Activity
+from newsbert.serving.torchserve import sockets
+from newsbert.serving.torchserve.configuration import (
+    ACTIVITY_DIR,
+)
+from newsbert.serving.torchserve.drain import drain
+from newsbert.serving.torchserve.endpoints import Address
+from newsbert.serving.torchserve.log_events import Problem, Problems, Record
+
+_ASK_AFTER_S = 10
+
+
+_QUIET_S = 0.15
+
+
+_LOG_HINT = "see all of its log: newsbert serve locally --debug"
+
+
+_FATAL = ("Failed to load model", "Backend worker process died")
+
+
+class Server:
+    """A running TorchServe.
+
+    Args:
+        process: The Java frontend, in a session of its own.
+        address: Where it answers.
+        work: Its directory.
+        settings: How it is watched and stopped.
+        batch_delay_s: How long its batches wait to fill.
+        on_log: Called with every line that it logs.
+        on_problem: Called with every problem that it has.
+    """
+
+    def __init__(
+        self,
+        process: "subprocess.Popen[str]",
+        address: Address,
+        work: Path,
+        settings: ServeSettings,
+        batch_delay_s: float,
+        on_log: Callable[[str], None],
+        on_problem: Callable[[Problem], None],
+    ) -> None:
+        self.address = address
+        self.signed_by: str | None = None
+        self.management = work / auth.MANAGEMENT_SOCKET
+        self.key_file = work / auth.KEY_FILE if settings.token_auth else None
+        self._process = process
+        self._settings = settings
+        self._batch_delay_s = batch_delay_s
+        self._activity = Activity(work / ACTIVITY_DIR)
+        self._on_log = on_log
+        self._problems = Problems(on_problem)
+        self._tail: collections.deque[str] = collections.deque(maxlen=200)
+        self._failed = False
+        self._ready = False
+        self._last_answer = 0
+        self._silent_s = 0.0
+        self._checked = time.monotonic()
+        self._probe: threading.Thread | None = None
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_ready(self, timeout_s: float, stop: threading.Event) -> bool:
+        """Wait until the model answers a request, or `stop` is set; tell whether it answered.
+
+        Raises:
+            ServingError: If the server stops, the model cannot be loaded, or it takes longer than `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not stop.wait(0.05):
+            self.check_process()
+            if self._failed:
+                raise ServingError(f"the model cannot be loaded: {self._reason()}", _LOG_HINT)
+            with contextlib.suppress(ServingError):
+                probe.ask(self.address.url, self.key_file, 10)
+                self._ready = True
+            # gRPC comes last.
+            if self._ready and sockets.listening(self._process.pid, self.address.grpc_ports):
+                self._answered()
+                self._problems.started = True
+                # Nobody has business there, and any user of this machine could stop the workers.
+                sockets.close(self._process.pid, [self.address.grpc_management_port])
+                return True
+            if time.monotonic() > deadline:
+                raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", _LOG_HINT)
+        return False
+
+    def check(self) -> None:
+        """Do nothing while the server runs and its model answers; to be called every second or oftener.
+
+        A model that nobody has asked for a while is asked whether it answers.
+
+        Raises:
+            ServingError: If it has stopped by itself, or its workers are lost.
+        """
+        self.check_process()
+        self._problems.flush()
+        now = time.monotonic()
+        # At most a second at a time: who has been stopped for an hour himself knows nothing of that hour.
+        self._silent_s += min(now - self._checked, 1.0)
+        self._checked = now
+        last = self._activity.last()
+        if last != self._last_answer:
+            self._last_answer = last
+            self._answered()
+        elif self._silent_s > self._settings.lost_s:
+            self._ready = False  # nobody is left who could answer what is in flight
+            raise ServingError(
+                f"the model has not answered for {self._settings.lost_s:g} s: {self._reason()}", "start it again"
+            )
+        elif self._silent_s > min(_ASK_AFTER_S, self._settings.lost_s / 3) and (
+            self._probe is None or not self._probe.is_alive()
+        ):
+            self._probe = threading.Thread(target=self._ask, daemon=True)
+            self._probe.start()
+
+    def stop(self) -> None:
+        """Answer what has been asked, then stop the frontend and its workers; returns when none is left."""
+        group = self._process.pid
+        try:
+            if self._ready and self._settings.drain_s and self._process.poll() is None:
+                self._drain()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            self._process.wait()
+            self._reader.join(2)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+
+    def _drain(self) -> None:
+        headers: dict[str, str] = {}
+        if self.key_file is not None:
+            with contextlib.suppress(ServingError):
+                headers = dict([auth.header(auth.valid(self.key_file))])
+        drain(
+            self._process.pid,
+            self.address.connect_host,
+            self.address.port,
+            other_ports=(self.address.grpc_port,),
+            activity=self._activity,
+            headers=headers,
+            path=urllib.parse.urlsplit(self.address.predictions_url).path,
+            quiet_s=self._batch_delay_s + _QUIET_S,
+            limit_s=self._settings.drain_s,
+            on=lambda: self._process.poll() is None,
+        )
+
+    def _answered(self) -> None:
+        self._silent_s = 0.0
+        self._tail.clear()  # whatever it complained of, it got over it
+
+    def _ask(self) -> None:
+        with contextlib.suppress(ServingError):
+            probe.ask(self.address.url, self.key_file, _ASK_AFTER_S)
+            self._answered()
+
+    def check_process(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            ServingError: If it has stopped by itself.
+        """
+        code = self._process.poll()
+        if code is not None:
+            self._reader.join(2)
+            raise ServingError(f"TorchServe stopped by itself (exit code {code}): {self._reason()}", "start it again")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            record = Record.parse(line.rstrip())
+            text = record.text
+            self._tail.extend(filter(None, [record.message, record.exception.partition("\n")[0]]))
+            if any(sign in text for sign in _FATAL):
+                self._failed = True
+            self._on_log(text)
+            self._problems.read(record)
+        self._problems.flush(at_once=True)
+
+    def _reason(self) -> str:
+        """What looks most like a reason of what it logged since it last answered."""
+        lines = list(self._tail)
+        telling = [line for line in lines if "Error" in line or "Exception" in line]
+        return (telling or lines or ["it logged nothing"])[-1].strip()

@@ -1,0 +1,226 @@
+"""The model registry: register a run's model as a version, tag it, give it aliases and files."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from newsbert.bundle.bundle import Bundle
+from newsbert.bundle.contract import SIGNATURE_FILE
+from newsbert.core import temporary
+from newsbert.core.identifiers import (
+    parse_alias,
+    parse_model_name,
+)
+from newsbert.errors import ModelError, TrackingError
+from newsbert.tracking import (
+    artifacts,
+    flavor,
+    lookup,
+)
+from newsbert.tracking.artifacts import MLFLOW_GIT_COMMIT, REVISION_TAG
+from newsbert.tracking.runs import DATA_DIGEST_TAG, DIGEST_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+    from newsbert.tracking.client import TrackingClient
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry.
+
+    Attributes:
+        name: The registered model.
+        version: Its number.
+        run_id: The run that it was made of.
+        created: Whether it is new: false if the run's model was one before.
+        alias: The alias that points at it, if one was set.
+        choice: Which run was chosen and whose it is, where that was left open.
+        signed_by: The SHA-256 of the public key by which it was signed, if it was signed now.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    created: bool = False
+    alias: str | None = None
+    choice: str | None = None
+    signed_by: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+def register(
+    tracker: "TrackingClient",
+    source: str | None,
+    name: str,
+    alias: str | None = None,
+    *,
+    sign: Path | None = None,
+    digest: str | None = None,
+) -> Version:
+    """Make a run's model a version of the registered model `name`.
+
+    Registering the same run twice under one name gives the version that there is.
+
+    Args:
+        tracker: The tracking server.
+        source: A run id, a `runs:/…` URI, or nothing for the latest finished run.
+        name: The registered model; made if there is none.
+        alias: An alias to point at the version.
+        sign: The private key to sign the model with.
+        digest: The bundle that the run must hold, by its digest, where that is known here.
+
+    Raises:
+        UsageError: If the name or the alias cannot be one, or the key cannot be used.
+        NotFoundError: If there is no such run.
+        ModelError: If the run holds another bundle, or it was altered.
+        TrackingError: If the run holds no newsbert model, or the registry refuses.
+    """
+    parse_model_name(name)
+    if alias is not None:
+        parse_alias(alias)
+    run = lookup.find_run(tracker, source)
+    # Not a load: the registry may hold what nobody has signed yet.
+    located = artifacts.fetch_run(tracker, run, check_signature=False)
+    bundle = Bundle.read_unsigned(located.path)
+    assert located.model_id is not None
+    if digest is not None and bundle.digest != digest:
+        raise ModelError(
+            f"run {run.info.run_id} holds another bundle than the one that was logged to it",
+            f"check who runs {tracker.where}",
+        )
+    signed_by = None if sign is None else _sign(tracker, bundle, located.model_id, sign)
+    version = _version_of(tracker, name, run.info.run_id, located.model_id)
+    created = version is None
+    if version is None:
+        version, created = _create_version(tracker, name, run, located.model_id, bundle)
+    with tracker.errors():
+        if alias is not None:
+            tracker.client.set_registered_model_alias(name, alias, version.version)
+    choice = lookup.describe_run(run) if source is None else None
+    return Version(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
+
+
+def _sign(tracker: "TrackingClient", bundle: Bundle, model_id: str, key: Path) -> str:
+    """Put a signature beside the files of a logged model's bundle, and return the SHA-256 of the public key."""
+    signature, signed_by = bundle.sign(key)
+    with temporary.directory() as directory:
+        file = directory / SIGNATURE_FILE
+        file.write_bytes(signature)
+        with tracker.errors("the signature cannot be logged"):
+            tracker.client.log_model_artifact(model_id, str(file), flavor.BUNDLE_SUBPATH)
+    return signed_by
+
+
+def _version_of(tracker: "TrackingClient", name: str, run_id: str, model_id: str) -> "ModelVersion | None":
+    """Return the first version of a registered model that was made of a run's model."""
+    versions = [
+        version
+        for version in tracker.versions(name)
+        if version.run_id == run_id and artifacts.model_id(version) == model_id
+    ]
+    return min(versions, key=lambda version: int(version.version), default=None)
+
+
+def _create_version(
+    tracker: "TrackingClient", name: str, run: "Run", model_id: str, bundle: Bundle
+) -> "tuple[ModelVersion, bool]":
+    """Make a version, unless another process makes one of the same run meanwhile: the first one stays.
+
+    Returns:
+        The version, and whether it is the one that was made here.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with tracker.errors():
+        try:
+            tracker.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = tracker.client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=run.info.run_id,
+            model_id=model_id,
+            tags=_version_tags(run, bundle),
+            description=bundle.contract.description,
+        )
+    first = _version_of(tracker, name, run.info.run_id, model_id) or version
+    created = int(first.version) == int(version.version)
+    if not created:
+        with tracker.errors():
+            tracker.client.delete_model_version(name, str(version.version))
+    return first, created
+
+
+def version_tags(tracker: "TrackingClient", name: str, version: str) -> dict[str, str]:
+    """A version's tags.
+
+    Raises:
+        NotFoundError: If there is no such version.
+    """
+    return dict(lookup.find_version(tracker, f"{name}/{version}").tags)
+
+
+def tag_version(tracker: "TrackingClient", name: str, version: str, key: str, value: str) -> None:
+    """Set a tag of a version.
+
+    Raises:
+        NotFoundError: If there is no such version.
+        TrackingError: If the registry refuses.
+    """
+    number = str(lookup.find_version(tracker, f"{name}/{version}").version)
+    with tracker.errors():
+        tracker.client.set_model_version_tag(name, number, key, value)
+
+
+def alias_version(tracker: "TrackingClient", name: str, version: str, alias: str) -> None:
+    """Call a version by another name, which another version may have had.
+
+    Raises:
+        UsageError: If the alias cannot be one.
+        NotFoundError: If there is no such version.
+        TrackingError: If the registry refuses.
+    """
+    parse_model_name(name)
+    parse_alias(alias)
+    number = str(lookup.find_version(tracker, f"{name}/{version}").version)
+    with tracker.errors():
+        tracker.client.set_registered_model_alias(name, alias, number)
+
+
+def add_artifact(tracker: "TrackingClient", name: str, version: str, file: Path) -> None:
+    """Put a file beside those that a version's logged model has; one of the same name is replaced.
+
+    Raises:
+        NotFoundError: If there is no such version.
+        TrackingError: If its files cannot be added to.
+    """
+    found = lookup.find_version(tracker, f"{name}/{version}")
+    model_id = artifacts.model_id(found)
+    if model_id is None:
+        raise TrackingError(
+            f"{name}/{version} was not registered from a logged model: {found.source}",
+            f"newsbert register RUN_ID --model-name {shlex.quote(name)}",
+        )
+    with tracker.errors(f"{file.name} cannot be put beside {name}/{version}"):
+        tracker.client.log_model_artifact(model_id, str(file))
+
+
+def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
+    """Where a version comes from: data, code and bundle."""
+    tags = {
+        "newsbert.version": bundle.contract.newsbert_version,
+        "newsbert.data": str(bundle.contract.data["name"]),
+        DATA_DIGEST_TAG: str(bundle.contract.data["sha256"]),
+        "newsbert.base_model": bundle.contract.base_model["name"],
+        DIGEST_TAG: bundle.digest,
+    }
+    revision = run.data.tags.get(MLFLOW_GIT_COMMIT)
+    return {**tags, REVISION_TAG: revision} if revision else tags
