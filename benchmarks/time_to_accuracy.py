@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 import transformers
@@ -27,9 +26,11 @@ from newsbert.core.settings import TrainSettings
 from newsbert.data.dataset import Dataset, Split, load_dataset
 from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.tokenization import SequenceTokenizer, pad
-from newsbert.training import base_model, fine_tuning, loop
+from newsbert.training import base_model, fine_tuning
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.context import TrainingContext
 from newsbert.training.tokenizer import prepare_tokenizer
+from newsbert.training.trainer import Trainer
 
 HELD_OUT = 2_000
 SCORED_EVERY = 4_000
@@ -103,12 +104,12 @@ def own(dataset: Dataset, tokenizer: SequenceTokenizer, progress: Progress, epoc
         elif isinstance(event, Evaluation):
             progress.scored(event.accuracy)
 
-    looks = len(dataset.train) / SCORED_EVERY
-    with tempfile.TemporaryDirectory() as work, mock.patch.object(loop, "EVALUATIONS_PER_EPOCH", looks):
-        checkpoints = Checkpoints(Path(work))
-        fine_tuning.fit(
-            base_model.find("minilm"), dataset, tokenizer, settings, checkpoints, on_event, lambda: progress.done
-        )
+    class Scoring(Trainer):
+        evaluations_per_epoch = len(dataset.train) / SCORED_EVERY
+
+    context = TrainingContext(settings, dataset, base_model.find("minilm"), on_event, lambda: progress.done)
+    with tempfile.TemporaryDirectory() as work:
+        fine_tuning.fit(context, tokenizer, Checkpoints(Path(work)), trainer=Scoring)
     return progress
 
 
@@ -116,7 +117,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, progress: Progress) 
     """Tune with transformers' Trainer as it is when nothing is said."""
     ids = tokenizer.encode(list(dataset.train.texts))
     rows = [{"input_ids": each, "labels": int(label)} for each, label in zip(ids, dataset.train.labels, strict=True)]
-    model = fine_tuning.classifier(base_model.find("minilm"), dataset.label_names)
+    model = fine_tuning.load_classifier(base_model.find("minilm"), dataset.label_names)
     model.requires_grad_(True)
 
     class Scoring(transformers.TrainerCallback):  # type: ignore[misc]

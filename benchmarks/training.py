@@ -41,6 +41,7 @@ from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import base_model, fine_tuning, ray_trainer
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.context import TrainingContext
 from newsbert.training.tokenizer import prepare_tokenizer
 
 SKIPPED = 2
@@ -124,9 +125,8 @@ def own(
             Path(work, "precision").write_text("fp32", encoding="utf-8")
         few = Dataset(dataset.name, dataset.label_names, dataset.train, first(dataset, 64), dataset.test, "")
         torch.set_num_threads(threads or cpu.cores())
-        fine_tuning.fit(
-            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False
-        )
+        context = TrainingContext(settings, few, base_model.find("minilm"), clock)
+        fine_tuning.fit(context, tokenizer, Checkpoints(Path(work)))
         torch.set_num_threads(cpu.cores())
     return clock.rate
 
@@ -140,7 +140,8 @@ def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
         checkpoints, workers = Checkpoints(Path(work)), RaySettings(workers=arguments.workers)
-        ray_trainer.fit(settings, dataset.digest, workers, checkpoints, clock, lambda: False)
+        context = TrainingContext(settings, dataset, base_model.find("minilm"), clock)
+        ray_trainer.fit(context, workers, checkpoints)
     return clock.rate
 
 
@@ -182,7 +183,7 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> fl
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
-    model = fine_tuning.classifier(base_model.find("minilm"), dataset.label_names)
+    model = fine_tuning.load_classifier(base_model.find("minilm"), dataset.label_names)
     model.requires_grad_(True)
     with tempfile.TemporaryDirectory() as work:
         arguments = transformers.TrainingArguments(

@@ -16,104 +16,110 @@ full fine-tuning, evaluation and export not counted, of:
 - the same with torch.compile: shapes differ from step to step, which it is told; a C++ compiler is needed
 - 16 rows a step, 64 rows a step
 
-The share of a step's tokens that is padding, which is what packing rows without any could win at most, comes last.
+The fraction of a step's tokens that is padding, which is what packing rows without any could win at most, comes last.
 """
 
 import argparse
-import contextlib
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import training as ways
-from accuracy import none, word_vectors
 from newsbert.core import cpu
 from newsbert.core.settings import TrainSettings
+from newsbert.core.types import IntArray
 from newsbert.data.dataset import Dataset, load_dataset
 from newsbert.data.sources import AG_NEWS_LABELS
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import base_model, fine_tuning, loop, sampler
+from newsbert.training import base_model, fine_tuning
+from newsbert.training.base_model import BaseModel
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.context import TrainingContext
+from newsbert.training.fine_tuning import ClassificationTask
+from newsbert.training.graphs import TransformersGraph
+from newsbert.training.optimizer import LAYER_DECAY, make_optimizer
+from newsbert.training.sampler import MEGABATCH, LengthGroupedSampler
 from newsbert.training.tokenizer import prepare_tokenizer
+from newsbert.training.trainer import Trainer
 
 COMPILED_STEPS = 12
 """Steps in which `torch.compile` compiles, which are not counted."""
 
 
-@contextlib.contextmanager
-def autocast() -> Iterator[None]:
-    plain, made = fine_tuning._FineTuning._logits, fine_tuning._FineTuning.__init__
+class Autocast(ClassificationTask):
+    """The parameters in fp32, cast in every step."""
 
-    def logits(self: Any, split: Any, rows: Sequence[int]) -> Tensor:
+    def __init__(self, model: Any, _: bool, *others: Any) -> None:
+        super().__init__(model, False, *others)
+
+    def compute_logits(self, split: Any, rows: Sequence[int]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return plain(self, split, rows)
-
-    def without_copy(self: Any, model: Any, _: bool, *others: Any) -> None:
-        made(self, model, False, *others)
-
-    with (
-        mock.patch.object(fine_tuning._FineTuning, "_logits", logits),
-        mock.patch.object(fine_tuning._FineTuning, "__init__", without_copy),
-    ):
-        yield
+            return super().compute_logits(split, rows)
 
 
-@contextlib.contextmanager
-def not_fused() -> Iterator[None]:
-    plain = torch.optim.AdamW
+class AtOnce(ClassificationTask):
+    """No sub-batches."""
 
-    def optimizer(groups: Any, **_: Any) -> Any:
-        return plain(groups, fused=False)
-
-    with mock.patch.object(torch.optim, "AdamW", optimizer):
-        yield
+    max_tokens: ClassVar[Mapping[str, int]] = {"cpu": 1 << 30}
 
 
-@contextlib.contextmanager
-def compiled() -> Iterator[None]:
-    plain = fine_tuning._Graph.__init__
+class Transformers(ClassificationTask):
+    """Its own graph."""
 
-    def compiling(self: Any, model: Any) -> None:
-        plain(self, torch.compile(model, dynamic=True))
-
-    with mock.patch.object(fine_tuning._Graph, "__init__", compiling), transformers_graph():
-        yield
+    def make_graph(self, model: Any) -> TransformersGraph:
+        return TransformersGraph(model)
 
 
-def transformers_graph() -> Any:
-    return mock.patch.object(fine_tuning, "_graph", fine_tuning._Graph)
+class Compiled(ClassificationTask):
+    """The same, compiled."""
+
+    def make_graph(self, model: Any) -> TransformersGraph:
+        return TransformersGraph(torch.compile(model, dynamic=True))
 
 
-def random_order() -> Any:
-    return mock.patch.object(loop, "_MEGABATCH", 1)
+class NotFused(Trainer):
+    """AdamW as a loop over parameters."""
+
+    def make_optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        return make_optimizer(parameters, LAYER_DECAY, fused=False)
 
 
-def at_once() -> Any:
-    return mock.patch.dict(fine_tuning.STEP_TOKENS, {"cpu": 1 << 30})
+class RandomOrder(Trainer):
+    """Rows of all lengths share a batch."""
+
+    def make_sampler(self, lengths: IntArray) -> LengthGroupedSampler:
+        return LengthGroupedSampler(lengths, self.settings.rows_a_step(len(lengths)), self.settings.seed, megabatch=1)
 
 
-WAYS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "newsbert train": (none, {}),
-    "fp32": (none, {"precision": "fp32"}),
-    "autocast": (autocast, {}),
-    "word vectors tuned too": (word_vectors, {}),
-    "AdamW not fused": (not_fused, {}),
-    "random order": (random_order, {}),
-    "a batch at once": (at_once, {}),
-    "transformers' graph": (transformers_graph, {}),
-    "the same with torch.compile": (compiled, {}),
-    "16 rows a step": (none, {"batch_size": 16}),
-    "64 rows a step": (none, {"batch_size": 64}),
+def load_with_word_vectors(base: BaseModel, label_names: tuple[str, ...]) -> Any:
+    """Load a classifier whose table of word vectors is tuned, too."""
+    model = fine_tuning.load_classifier(base, label_names)
+    model.get_input_embeddings().requires_grad_(True)
+    return model
+
+
+WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "newsbert train": ({}, {}),
+    "fp32": ({}, {"precision": "fp32"}),
+    "autocast": ({"task": Autocast}, {}),
+    "word vectors tuned too": ({"load": load_with_word_vectors}, {}),
+    "AdamW not fused": ({"trainer": NotFused}, {}),
+    "random order": ({"trainer": RandomOrder}, {}),
+    "a batch at once": ({"task": AtOnce}, {}),
+    "transformers' graph": ({"task": Transformers}, {}),
+    "the same with torch.compile": ({"task": Compiled}, {}),
+    "16 rows a step": ({}, {"batch_size": 16}),
+    "64 rows a step": ({}, {"batch_size": 64}),
 }
+"""What differs: hooks of `fine_tuning.fit`, and settings."""
 
 
 def main() -> None:
@@ -144,29 +150,27 @@ def main() -> None:
 
 def examples_a_second(dataset: Dataset, tokenizer: SequenceTokenizer, name: str, examples: int) -> float:
     """Examples a second of one way, once."""
-    way, changed = WAYS[name]
-    skipped = COMPILED_STEPS if way is compiled else ways.SKIPPED
-    told: dict[str, Any] = {"batch_size": 32, "precision": "bf16"} | changed
-    rows = told["batch_size"]
-    settings = TrainSettings(**told, max_steps=examples // rows + skipped)
+    hooks, changed = WAYS[name]
+    skipped = COMPILED_STEPS if hooks.get("task") is Compiled else ways.SKIPPED
+    values: dict[str, Any] = {"batch_size": 32, "precision": "bf16"} | changed
+    rows = values["batch_size"]
+    settings = TrainSettings(**values, max_steps=examples // rows + skipped)
     clock = ways.Clock(rows, skipped)
     few = Dataset(dataset.name, dataset.label_names, dataset.train, ways.first(dataset, 64), dataset.test, "")
-    with tempfile.TemporaryDirectory() as work, way():
-        fine_tuning.fit(
-            base_model.find("minilm"), few, tokenizer, settings, Checkpoints(Path(work)), clock, lambda: False
-        )
+    context = TrainingContext(settings, few, base_model.find("minilm"), clock)
+    with tempfile.TemporaryDirectory() as work:
+        fine_tuning.fit(context, tokenizer, Checkpoints(Path(work)), **hooks)
     return clock.rate
 
 
-def padding(lengths: Any, megabatch: int = sampler._MEGABATCH) -> float:
-    """The share of padding in the tokens of an epoch's sub-batches."""
-    with mock.patch.object(loop, "_MEGABATCH", megabatch):
-        order = sampler.LengthGroupedSampler(lengths, 32, 1)
-        computed = 0
-        for step in range(1, order.steps + 1):
-            own = [int(lengths[row]) for row in order.rows(step)]
-            for part in sub_batches(own, fine_tuning.STEP_TOKENS["cpu"]):
-                computed += len(part) * max(own[place] for place in part)
+def padding(lengths: Any, megabatch: int = MEGABATCH) -> float:
+    """Return the fraction of the tokens of an epoch's sub-batches that is padding."""
+    sampler = LengthGroupedSampler(lengths, 32, 1, megabatch)
+    computed = 0
+    for step in range(1, sampler.steps + 1):
+        own = [int(lengths[row]) for row in sampler.rows(step)]
+        for part in sub_batches(own, ClassificationTask.max_tokens["cpu"]):
+            computed += len(part) * max(own[place] for place in part)
     return 1 - float(lengths.sum()) / computed
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from newsbert.api.models import load, register
     from newsbert.api.train import train
     from newsbert.inference.explanation import Explanation
-    from newsbert.inference.model import Model, Prediction
+    from newsbert.inference.model import Model
+    from newsbert.inference.prediction import Prediction
     from newsbert.tracking.registry import Version
     from newsbert.training.result import TrainResult
 

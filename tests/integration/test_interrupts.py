@@ -110,8 +110,8 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
 
     # A checkpoint at every evaluation: on a fast machine the whole training takes less than the pause between two.
     program = (
-        "import sys; from newsbert.training import loop; from newsbert.cli import app; "
-        "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
+        "import sys; from newsbert.training.trainer import Trainer; from newsbert.cli import app; "
+        "Trainer.min_checkpoint_interval_s = 0.0; sys.exit(app.main())"
     )
     arguments = _arguments(tiny_encoder, labelled_file, "--json", "--epochs")
     living = start([sys.executable, "-c", program, *arguments[3:], "10000"])
@@ -211,8 +211,8 @@ def test_a_disk_that_fills_up_at_a_later_checkpoint_leaves_the_one_before_to_go_
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two trainings one after the other do the same in as many threads
     program = (
-        "import sys; from newsbert.training import loop; from newsbert.cli import app; "
-        "loop.LEAST_CHECKPOINT_S = 0.0; sys.exit(app.main())"
+        "import sys; from newsbert.training.trainer import Trainer; from newsbert.cli import app; "
+        "Trainer.min_checkpoint_interval_s = 0.0; sys.exit(app.main())"
     )
     arguments = [*_arguments(tiny_encoder, labelled_file, "--json", "--epochs", "60")[3:]]
     full = start([sys.executable, "-c", program, *arguments])

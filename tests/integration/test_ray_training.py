@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from newsbert.bundle.bundle import Bundle
-from newsbert.training import loop
+from newsbert.training import trainer
 from tests.support import processes
 from tests.support.cli import Cli, long, wait_for_checkpoint
 
@@ -107,7 +107,7 @@ def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
     assert found["stopped_early"]
     scores, accuracy = history(found, "validation_f1_macro"), dict(history(found, "validation_accuracy"))
     best, most = max(scores, key=lambda each: each[1])
-    least = most - loop.standard_error(accuracy[best], ROWS // 10)
+    least = most - trainer.standard_error(accuracy[best], ROWS // 10)
     assert history(found, "best_step")[0][1] == [step for step, f1 in scores if f1 >= least][-1]
     Bundle.read(Path(found["bundle"])).verify()
     assert not list(tmp_path.glob("bundles/.*"))

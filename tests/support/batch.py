@@ -12,7 +12,7 @@ from newsbert.data import readers
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import ServingError
 from newsbert.inference.batch.predict_file import ANSWER_COLUMNS, Done, predict_file
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 

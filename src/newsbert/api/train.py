@@ -113,11 +113,13 @@ def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) ->
     Raises:
         NewsbertError: If it cannot be done.
     """
-    from newsbert.training import strategies
+    from newsbert.training import base_model, strategies
+    from newsbert.training.context import TrainingContext
 
     resolved = _train_settings(resume, settings)
     rows = load_rows(resolved)
-    strategies.help_out(resolved, rows, None, lambda event: None, stop)
+    base = base_model.find(resolved.base_model)
+    strategies.tune_part(TrainingContext(resolved, rows, base, should_stop=stop))
 
 
 def _train_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:

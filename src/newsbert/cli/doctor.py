@@ -23,12 +23,13 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
     if training or serving here cannot go on.
     """
     screen = Output(as_json)
+    from newsbert.api.doctor import checks
     from newsbert.api.doctor import examination as doctor
 
     with screen.progress() as progress:
         progress.phase("looking")
         found = list(doctor.examine(doctor.checks()))
-    failed = any(each.state == doctor.FAILED for each in found)
+    failed = any(each.state == checks.FAILED for each in found)
     if screen.as_json:
         screen.document({"ok": not failed, "checks": [dataclasses.asdict(each) for each in found]})
     else:

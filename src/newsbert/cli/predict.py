@@ -17,7 +17,7 @@ from newsbert.errors import NewsbertError, UsageError
 if TYPE_CHECKING:
     from newsbert.inference.batch import ray_workers
     from newsbert.inference.batch.predictor import Predictor
-    from newsbert.inference.model import Prediction
+    from newsbert.inference.prediction import Prediction
 
 REQUESTS = 8
 """Requests that are under way at a server at the same time for a file."""

@@ -7,8 +7,12 @@ import os
 import re
 import urllib.parse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from newsbert.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
 
 _MASK = "***"
 _COLON, _SLASH, _AT = (rf"%(?:25)*{code}" for code in ("3A", "2F", "40"))
@@ -122,3 +126,11 @@ def check_unambiguous(uri: str, what: str) -> None:
                 f"{what} is {uri!r}, which cannot be read", "such as http://HOST:5000 or sqlite:///mlflow.db"
             )
         raise UsageError(f"{what} cannot be read", _ENCODE)
+
+
+def local_path(uri: str) -> Path | None:
+    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
+    parts = urllib.parse.urlsplit(uri)
+    if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
+        return None
+    return Path(urllib.parse.unquote(parts.path))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from newsbert.core.types import FloatArray
 from newsbert.evaluation.review import SCORE_DECIMALS
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import Runtime
 
 EVALUATIONS = 512

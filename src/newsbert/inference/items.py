@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.predictor import Predictor
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 
 
 def predict_items(predictor: Predictor, items: Sequence[NewsItem]) -> list[Prediction]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from newsbert.core import environment, loopback
 from newsbert.data.text import NewsItem, NewsItems, list_items
 from newsbert.errors import BadRequestError, ServingError
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.serving import auth
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
 

@@ -26,7 +26,7 @@ from newsbert.core import config, cpu, environment
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
 from newsbert.serving import lane
 from newsbert.serving.archive import CONFIG_NAME

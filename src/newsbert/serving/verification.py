@@ -6,7 +6,7 @@ from typing import Any
 from newsbert.bundle.contract import Contract
 from newsbert.bundle.golden import check_answers, tolerance
 from newsbert.errors import ServingError
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.serving.client import Client
 
 

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import re
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from newsbert.core.identifiers import (
     parse_model_id,
     parse_version,
 )
+from newsbert.core.uris import local_path
 from newsbert.errors import ModelError, TrackingError
 from newsbert.tracking import flavor
 from newsbert.tracking.lookup import RUN_ID_PREFIX, describe_run, find_run, find_version
@@ -125,14 +125,6 @@ def model_id(version: "ModelVersion") -> str | None:
     match = re.fullmatch(r"models:/(m-[^/]*)/?", version.source or "")
     text = version.model_id or (match[1] if match else None)
     return parse_model_id(text, f"the logged model of {version.name}/{version.version}") if text else None
-
-
-def local_path(uri: str) -> Path | None:
-    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
-    parts = urllib.parse.urlsplit(uri)
-    if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
-        return None
-    return Path(urllib.parse.unquote(parts.path))
 
 
 def _fetch(

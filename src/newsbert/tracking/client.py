@@ -22,7 +22,6 @@ from newsbert.tracking import (
     artifact_download,
     artifact_locations,
     artifact_store,
-    artifacts,
     foreign_errors,
     run_marks,
     sqlite,
@@ -114,7 +113,7 @@ class TrackingClient:
         """Where our experiment keeps its artifacts, if there is one and that is on this machine."""
         with self.errors():
             experiment = self.client.get_experiment_by_name(self.settings.experiment)
-        return None if experiment is None else artifacts.local_path(experiment.artifact_location)
+        return None if experiment is None else uris.local_path(experiment.artifact_location)
 
     @property
     def where(self) -> str:

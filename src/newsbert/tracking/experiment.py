@@ -17,7 +17,6 @@ from newsbert.errors import NewsbertError
 from newsbert.tracking import (
     artifact_locations,
     artifact_store,
-    artifacts,
     run_marks,
     sqlite,
     tracking_uri,
@@ -127,7 +126,7 @@ def _check_artifacts(tracker: "TrackingClient", uri: str) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with tracker.errors("the run's artifacts cannot be written", uri):
-        directory = artifacts.local_path(uri)
+        directory = uris.local_path(uri)
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=directory).close()

@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Meet the other processes, if torchrun has started any."""
     if environment.torchrun_rank() is None:
         yield
@@ -43,12 +43,12 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def part(rows: Sequence[Row]) -> Sequence[Row]:
+def shard(rows: Sequence[Row]) -> Sequence[Row]:
     """This process's part of what all of them have to do."""
     return rows[rank() :: size()]
 
 
-def told(make: Callable[[], Value]) -> Value:
+def broadcast(make: Callable[[], Value]) -> Value:
     """What the first process makes, in all of them."""
     if size() == 1:
         return make()
@@ -57,7 +57,7 @@ def told(make: Callable[[], Value]) -> Value:
     return values[0]  # type: ignore[return-value]
 
 
-def add(tensors: Sequence[Tensor]) -> None:
+def all_reduce(tensors: Sequence[Tensor]) -> None:
     """Replace tensors of one kind by their sums over all processes."""
     if size() == 1:
         return

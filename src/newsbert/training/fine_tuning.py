@@ -4,13 +4,9 @@ Texts are tokenized by the same class that serves them (`runtimes.tokenization`)
 """
 
 import copy
-import hashlib
-import math
-import platform
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,9 +14,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from newsbert.core import cache, cpu
-from newsbert.core.events import Event, History
-from newsbert.core.settings import TrainSettings
+from newsbert.core.events import History
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Dataset
 from newsbert.errors import ModelError, first_line
@@ -28,26 +22,23 @@ from newsbert.evaluation import calibration, metrics
 from newsbert.evaluation.metrics import Scores
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer, pad
-from newsbert.training import distributed, loop, lora, token_cache
+from newsbert.training import distributed, lora, token_cache
 from newsbert.training.base_model import BaseModel
 from newsbert.training.bert import BertTraining
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.export import bert
+from newsbert.training.context import TrainingContext
+from newsbert.training.graphs import TransformersGraph, make_graph
+from newsbert.training.precision import choose_precision
 from newsbert.training.token_cache import TokenRows
+from newsbert.training.trainer import Outcome, Trainer
 
 # What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-STEP_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""Tokens of a step that are computed at once, padding included; the rest comes after them, which bounds the memory."""
-
-_TRIES = 7
-"""So often a step is timed with bf16 and with fp32, in turns."""
-
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """The model of the checkpoint that was kept.
 
     Attributes:
@@ -69,17 +60,17 @@ class Trained:
     history: History
 
     @classmethod
-    def of(cls, model: PreTrainedModel, outcome: loop.Outcome, precision: str) -> "Trained":
-        """What a loop made of a model."""
-        progress = outcome.progress
+    def from_outcome(cls, model: PreTrainedModel, outcome: Outcome, precision: str) -> "TrainedModel":
+        """Make it from a model and how its training ended."""
+        state = outcome.state
         return cls(
             model.eval(),
-            progress.best_step,
+            state.best_step,
             outcome.stopped,
             outcome.diverged_at,
-            progress.seconds,
+            state.seconds,
             precision,
-            progress.history,
+            state.history,
         )
 
 
@@ -89,7 +80,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
     Raises:
         ModelError: If it is none that can be tuned.
     """
-    model = classifier(base, ("0", "1")).eval()
+    model = load_classifier(base, ("0", "1")).eval()
     tokens, rows = max(tokenizer.backend.get_vocab().values()) + 1, model.get_input_embeddings().num_embeddings
     if tokens > rows:
         raise ModelError(
@@ -100,7 +91,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
     inputs = [pad(ids, tokenizer.pad_id), pad(ids[1:], tokenizer.pad_id)]
     try:
         with torch.inference_mode():
-            padded, alone = (_Graph(model)(*map(torch.from_numpy, arrays))[-1] for arrays in inputs)
+            padded, alone = (TransformersGraph(model)(*map(torch.from_numpy, arrays))[-1] for arrays in inputs)
     except Exception as error:  # what architectures raise that are no encoders
         raise ModelError(
             f"{base.name!r} ({model.config.model_type}) does not classify texts: {first_line(error)}",
@@ -113,42 +104,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
         )
 
 
-def fit(
-    base: BaseModel,
-    dataset: Dataset,
-    tokenizer: SequenceTokenizer,
-    settings: TrainSettings,
-    checkpoints: Checkpoints,
-    on_event: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> Trained:
-    """Fine-tune `base` on the training rows and return the checkpoint that the loop keeps.
-
-    Args:
-        base: The encoder.
-        dataset: Rows with their label names.
-        tokenizer: From `prepare_tokenizer`.
-        settings: Epochs, batch size, learning rate and seed.
-        checkpoints: Where they are kept; if there is one already, the training goes on from it.
-        on_event: Called after steps and evaluations.
-        stop: Asked after every step; when it answers true, the loop evaluates, keeps what is to be kept and returns.
-
-    Raises:
-        ModelError: If the base model cannot be loaded as a classifier.
-        DivergedError: If the loss is no finite number before there is anything to keep.
-    """
-    transformers.set_seed(settings.seed)
-    model = classifier(base, dataset.label_names)
-    precision = distributed.told(lambda: checkpoints.remember("precision", lambda: precision_of(model, settings)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
-    task = _FineTuning(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
-    outcome = loop.run(task, settings, checkpoints, on_event, stop)
-    tuned = lora.merge(adapted) if settings.tune == "lora" else model
-    return Trained.of(tuned.to("cpu"), outcome, precision)
-
-
-def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
+def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
     """Load the encoder with a new classifier's head, the table of word vectors frozen.
 
     Raises:
@@ -188,51 +144,10 @@ def classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel
     return model
 
 
-def precision_of(model: PreTrainedModel, settings: TrainSettings) -> str:
-    """Choose what to compute with unless the settings say it: bf16 where the processor has it and it is faster here.
+class ClassificationTask:
+    """Tune a classifier of token ids; compute with a copy of it in bf16 where that is faster.
 
-    Having the instructions says little: on one machine bf16 made a step twice as fast, on another half as fast. So a
-    small step is timed both ways, once for a machine, which then gives the same metrics again.
-
-    Raises:
-        NewsbertError: If the cache directory cannot be written to.
-    """
-    if settings.precision != "auto":
-        return settings.precision
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return "fp32"
-
-    def write(part: Path) -> None:
-        part.mkdir()
-        seconds = _step_seconds(model)
-        faster = seconds["bf16"] < 0.9 * seconds["fp32"]
-        (part / "precision").write_text("bf16" if faster else "fp32", encoding="utf-8")
-
-    where = f"{platform.node()} {cpu.cores()} {torch.__version__} {model.config.to_json_string()}"
-    found = cache.directory("precision", hashlib.sha256(where.encode()).hexdigest(), write)
-    return (found / "precision").read_text(encoding="utf-8")
-
-
-def _step_seconds(model: PreTrainedModel) -> dict[str, float]:
-    """Least time of forward and backward of a batch of 8 by 64 tokens: what else goes on here only makes it longer."""
-    input_ids = torch.ones((8, 64), dtype=torch.int64)
-    graphs = {
-        name: _graph(copy.deepcopy(model).to(dtype))
-        for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
-    }
-    seconds = dict.fromkeys(graphs, math.inf)
-    for _ in range(_TRIES):
-        for name, graph in graphs.items():
-            started = time.perf_counter()
-            graph(input_ids, torch.ones_like(input_ids)).float().sum().backward()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-    return seconds
-
-
-class _FineTuning:
-    """Tunes a classifier of token ids; computes with a copy of it in bf16 where that is faster.
+    A subclass may have another loss, or another graph, by `compute_loss`, `compute_logits` and `make_graph`.
 
     Args:
         model: What is tuned, in fp32 and on its device: a classifier, perhaps with adapters.
@@ -241,6 +156,9 @@ class _FineTuning:
         tokenizer: From `prepare_tokenizer`.
         seed: Of dropout.
     """
+
+    max_tokens: ClassVar[Mapping[str, int]] = {"cpu": 4096, "cuda": 65_536}
+    """Tokens of a step that are computed at once, padding included; the rest comes after them, which bounds memory."""
 
     def __init__(
         self, model: PreTrainedModel, bf16: bool, dataset: Dataset, tokenizer: SequenceTokenizer, seed: int
@@ -253,54 +171,58 @@ class _FineTuning:
         )
         self.lengths: IntArray = self._train.lengths
         computing = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
-        self._graph = _graph(computing)
+        self._graph = self.make_graph(computing)
         self._tuned, self._computing = (
-            [each for each in module.parameters() if each.requires_grad] for module in (model, computing)
+            [parameter for parameter in module.parameters() if parameter.requires_grad] for module in (model, computing)
         )
-        self._most = STEP_TOKENS[self._tuned[0].device.type]
+        self._max_tokens = self.max_tokens[self._tuned[0].device.type]
+
+    def make_graph(self, model: PreTrainedModel) -> BertTraining | TransformersGraph:
+        """Make what computes the logits of a classifier."""
+        return make_graph(model)
 
     def backward(self, rows: Sequence[int], step: int) -> float:
         """Set the gradients of the mean loss of these training rows, and return it."""
         self._copy_parameters()
         self._graph.train()
         self._graph.begin(self._seed, step)
-        loss = 0.0
-        for part in sub_batches([int(self.lengths[row]) for row in rows], self._most):
+        total = 0.0
+        for part in sub_batches([int(self.lengths[row]) for row in rows], self._max_tokens):
             chosen = [rows[place] for place in part]
             labels = torch.from_numpy(self._dataset.train.labels[chosen].astype(np.int64))
-            logits = self._logits(self._train, chosen)
-            shared = self._loss(logits, labels.to(logits.device)) / len(rows)
-            shared.backward()  # type: ignore[no-untyped-call]
-            loss += float(shared.detach())
+            logits = self.compute_logits(self._train, chosen)
+            loss = self.compute_loss(logits, labels.to(logits.device)) / len(rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
         if self._computing[0] is not self._tuned[0]:
             for parameter, computing in zip(self._tuned, self._computing, strict=True):
                 parameter.grad = None if computing.grad is None else computing.grad.float()
                 computing.grad = None
-        return loss
+        return total
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of rows, summed."""
+    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of rows, summed."""
         return nn.functional.cross_entropy(logits, labels, reduction="sum")
+
+    def compute_logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
+        """Return logits in fp32, `(rows, num_labels)`."""
+        device = self._computing[0].device
+        input_ids, mask = (
+            torch.from_numpy(array).to(device) for array in pad([split[row] for row in rows], self._pad_id)
+        )
+        logits: Tensor = self._graph(input_ids, mask)
+        return logits.float()
 
     def score(self) -> Scores:
         """Score the validation rows."""
         self._copy_parameters()
         self._graph.eval()
-        found: FloatArray = np.zeros((len(self._validation), len(self._dataset.label_names)), np.float32)
+        logits: FloatArray = np.zeros((len(self._validation), len(self._dataset.label_names)), np.float32)
         with torch.inference_mode():
-            for part in distributed.part(list(sub_batches(self._validation.lengths.tolist(), self._most))):
-                found[part] = self._logits(self._validation, part).cpu().numpy()
-            distributed.add([torch.from_numpy(found)])
-        return metrics.score(calibration.softmax(found), self._dataset.validation.labels, self._dataset.label_names)
-
-    def _logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
-        """Logits in fp32, `(rows, num_labels)`."""
-        device = self._computing[0].device
-        input_ids, mask = (
-            torch.from_numpy(each).to(device) for each in pad([split[row] for row in rows], self._pad_id)
-        )
-        logits: Tensor = self._graph(input_ids, mask)
-        return logits.float()
+            for part in distributed.shard(list(sub_batches(self._validation.lengths.tolist(), self._max_tokens))):
+                logits[part] = self.compute_logits(self._validation, part).cpu().numpy()
+            distributed.all_reduce([torch.from_numpy(logits)])
+        return metrics.score(calibration.softmax(logits), self._dataset.validation.labels, self._dataset.label_names)
 
     def _copy_parameters(self) -> None:
         if self._computing[0] is not self._tuned[0]:
@@ -308,28 +230,38 @@ class _FineTuning:
                 torch._foreach_copy_(self._computing, self._tuned)
 
 
-def _graph(model: PreTrainedModel) -> "BertTraining | _Graph":
-    plain = lora.without_wrapper(model)
-    return BertTraining(plain) if bert.fits(plain) else _Graph(model)
+def fit(
+    context: TrainingContext,
+    tokenizer: SequenceTokenizer,
+    checkpoints: Checkpoints,
+    *,
+    task: type[ClassificationTask] = ClassificationTask,
+    trainer: type[Trainer] = Trainer,
+    load: Callable[[BaseModel, tuple[str, ...]], PreTrainedModel] = load_classifier,
+) -> TrainedModel:
+    """Fine-tune the encoder on the training rows and return the checkpoint that the trainer keeps.
 
+    Args:
+        context: The training.
+        tokenizer: From `prepare_tokenizer`.
+        checkpoints: Where they are saved; if there is one already, the training resumes from it.
+        task: Computes loss and scores.
+        trainer: Makes the steps.
+        load: Loads the classifier.
 
-class _Graph(nn.Module):
-    """A classifier of an architecture that `BertTraining` does not know."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
-
-    def begin(self, *seed: int) -> None:
-        """Let dropout draw what this seed says."""
-        seed_torch(*seed)
-
-
-def seed_torch(*seed: int) -> None:
-    """Have torch draw what these numbers say."""
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
+    Raises:
+        ModelError: If the base model cannot be loaded as a classifier.
+        DivergedError: If the loss is no finite number before there is anything to keep.
+    """
+    settings, dataset = context.settings, context.dataset
+    transformers.set_seed(settings.seed)
+    model = load(context.base_model, dataset.label_names)
+    precision = distributed.broadcast(
+        lambda: checkpoints.remember("precision", lambda: choose_precision(model, settings))
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
+    tuned = task(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
+    outcome = trainer(tuned, settings, checkpoints, context.on_event, context.should_stop).train()
+    merged = lora.merge(adapted) if settings.tune == "lora" else model
+    return TrainedModel.from_outcome(merged.to("cpu"), outcome, precision)

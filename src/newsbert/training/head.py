@@ -5,27 +5,28 @@ What is tuned is the pooler and the classifier, on the vectors that `features` k
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
 
-from newsbert.core.events import Event, Phase, Progress
-from newsbert.core.settings import TrainSettings
+from newsbert.core.events import Phase, Progress
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Dataset
 from newsbert.errors import UsageError
 from newsbert.evaluation import calibration, metrics
 from newsbert.evaluation.metrics import Scores
 from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import embedding_cache, loop, token_cache
-from newsbert.training.base_model import BaseModel
+from newsbert.training import bert_graph, embedding_cache, token_cache
 from newsbert.training.bert import BertTraining
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.export import bert
-from newsbert.training.fine_tuning import Trained, classifier, precision_of, seed_torch
+from newsbert.training.context import TrainingContext
+from newsbert.training.fine_tuning import TrainedModel, load_classifier
+from newsbert.training.graphs import seed_torch
+from newsbert.training.precision import choose_precision
+from newsbert.training.trainer import Trainer
 
 
 class _Head(nn.Module):
@@ -41,25 +42,13 @@ class _Head(nn.Module):
         return logits
 
 
-def fit(
-    base: BaseModel,
-    dataset: Dataset,
-    tokenizer: SequenceTokenizer,
-    settings: TrainSettings,
-    checkpoints: Checkpoints,
-    on_event: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> Trained:
-    """Tune the head on the training rows and return the one that the loop keeps.
+def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Checkpoints) -> TrainedModel:
+    """Tune the head on the training rows and return the one that the trainer keeps.
 
     Args:
-        base: The encoder.
-        dataset: Rows with their label names.
-        tokenizer: From `training.prepare_tokenizer`.
-        settings: Epochs, batch size, learning rate and seed.
-        checkpoints: Where they are kept; if there is one already, the training goes on from it.
-        on_event: Called after steps and evaluations.
-        stop: Asked after every step; when it answers true, the loop evaluates, keeps what is to be kept and returns.
+        context: The training.
+        tokenizer: From `prepare_tokenizer`.
+        checkpoints: Where they are saved; if there is one already, the training resumes from it.
 
     Raises:
         KeyboardInterrupt: If it is to stop before there is anything to keep.
@@ -67,22 +56,23 @@ def fit(
         UsageError: If it is none of BERT's architecture.
         NewsbertError: If the cache cannot be written to.
     """
+    settings, dataset, base = context.settings, context.dataset, context.base_model
     transformers.set_seed(settings.seed)
-    model = classifier(base, dataset.label_names).eval()
-    if not bert.fits(model):
+    model = load_classifier(base, dataset.label_names).eval()
+    if not bert_graph.fits(model):
         raise UsageError(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
             "the same command with --tune full",
         )
-    precision = checkpoints.remember("precision", lambda: precision_of(model, settings))
+    precision = checkpoints.remember("precision", lambda: choose_precision(model, settings))
     model.requires_grad_(False)
     computing = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
     encoder = BertTraining(computing).eval()
-    on_event(Phase("encoding"))
+    context.on_event(Phase("encoding"))
 
     def on_rows(done: int, rows: int) -> None:
-        on_event(Progress("encoding", done, rows))
-        if stop():
+        context.on_event(Progress("encoding", done, rows))
+        if context.should_stop():
             raise KeyboardInterrupt
 
     weights = f"{base.sha256} {hashlib.sha256((base.path / 'config.json').read_bytes()).hexdigest()} {precision}"
@@ -97,11 +87,12 @@ def fit(
         )
         for split in (dataset.train, dataset.validation)
     )
-    task = _Tuning(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
-    return Trained.of(model, loop.run(task, settings, checkpoints, on_event, stop), precision)
+    task = _HeadTask(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
+    outcome = Trainer(task, settings, checkpoints, context.on_event, context.should_stop).train()
+    return TrainedModel.from_outcome(model, outcome, precision)
 
 
-class _Tuning:
+class _HeadTask:
     """Tunes a head on the vectors of training rows, and scores it on those of validation rows: `(rows, hidden)`."""
 
     def __init__(self, head: _Head, train: FloatArray, validation: FloatArray, dataset: Dataset, seed: int) -> None:

@@ -19,54 +19,45 @@ from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.core.ray_cluster import Cluster
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
-from newsbert.training import distributed, strategies
+from newsbert.training import base_model, distributed, strategies
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.fine_tuning import Trained
+from newsbert.training.context import TrainingContext, ignore
+from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.rows import anywhere, load_rows
 
 _DEATHS = 3
 _POLL_S = 0.1
 
 
-def fit(
-    settings: TrainSettings,
-    digest: str,
-    shared: RaySettings,
-    checkpoints: Checkpoints,
-    on_event: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> Trained:
+def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints) -> TrainedModel:
     """Tune in Ray's workers, which load the rows themselves, and return what the first of them has.
 
     Args:
-        settings: The training's.
-        digest: Of the rows.
+        context: The training.
         shared: How many workers, and where.
-        checkpoints: Where they are kept on this machine.
-        on_event: Called after steps and evaluations.
-        stop: Asked while they work.
+        checkpoints: Where they are saved on this machine.
 
     Raises:
         NewsbertError: If there is no Ray, or the workers cannot do it.
     """
-    on_event(Phase(f"starting {shared.workers} workers"))
+    context.on_event(Phase(f"starting {shared.workers} workers"))
     with (
-        ray_cluster.connected(shared, lambda said: on_event(Note(said))) as cluster,
+        ray_cluster.connected(shared, lambda said: context.on_event(Note(said))) as cluster,
         temporary.directory() as directory,
     ):
         import ray
 
         keeper = cluster.beside(_Keeper).remote(checkpoints)
-        work = _Work(TrainSettings(**anywhere(settings)), digest, cluster.worker_cores, keeper)
+        work = _Work(TrainSettings(**anywhere(context.settings)), context.dataset.digest, cluster.worker_cores, keeper)
         failed: list[Exception] = []
         # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
         thread = threading.Thread(target=_train, args=(cluster, directory, work, failed), daemon=True)
         thread.start()
-        relay = _Relay(on_event)
+        relay = _Relay(context.on_event)
         while True:
             ended = not thread.is_alive()
             try:
-                events, error, trained = ray.get(keeper.news.remote(stop()))
+                events, error, trained = ray.get(keeper.news.remote(context.should_stop()))
             except ray.exceptions.RayActorError as lost:
                 raise NewsbertError(f"Ray gave up: {first_line(lost)}", "see whether memory suffices") from lost
             for event in events:
@@ -138,13 +129,14 @@ def _work(config: Mapping[str, _Work]) -> None:
         first = distributed.rank() == 0
         if first:
             ray.get(keeper.begin.remote())
-        trained = strategies.help_out(
+        context = TrainingContext(
             work.settings,
             rows,
-            _Remote(keeper),
-            keeper.tell.remote if first else lambda event: None,
+            base_model.find(work.settings.base_model),
+            keeper.tell.remote if first else ignore,
             lambda: first and bool(ray.get(keeper.is_to_stop.remote())),
         )
+        trained = strategies.tune_part(context, _Remote(keeper))
         if first:
             ray.get(keeper.finish.remote(trained))
     except NewsbertError as error:
@@ -165,7 +157,7 @@ class _Keeper:
         self._events: list[Event] = []
         self._begun = self._stop = False
         self._error: Exception | None = None
-        self._trained: Trained | None = None
+        self._trained: TrainedModel | None = None
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the checkpoints."""
@@ -185,10 +177,10 @@ class _Keeper:
     def fail(self, error: Exception) -> None:
         self._error = error
 
-    def finish(self, trained: Trained) -> None:
+    def finish(self, trained: TrainedModel) -> None:
         self._trained = trained
 
-    def news(self, stop: bool) -> tuple[list[Event], Exception | None, Trained | None]:
+    def news(self, stop: bool) -> tuple[list[Event], Exception | None, TrainedModel | None]:
         """What was told since this was asked last, and how it has ended; whether the workers are to stop is noted."""
         self._stop = stop
         events, self._events = self._events, []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from newsbert.tracking.runs import RunLog
     from newsbert.training.baseline import Baseline
     from newsbert.training.export.bundle import Tested
-    from newsbert.training.fine_tuning import Trained
+    from newsbert.training.fine_tuning import TrainedModel
     from newsbert.training.label_issues import Disputed
 
 
@@ -45,7 +45,7 @@ def write_log(
     run_id: str,
     finished: Bundle,
     tested: "Tested",
-    trained: "Trained",
+    trained: "TrainedModel",
     baseline: "Baseline",
     suspects: "list[Disputed]",
 ) -> None:

@@ -16,7 +16,7 @@ from newsbert.errors import DataError, ModelError, NewsbertError, NotFoundError,
 from newsbert.tracking import registry, upload
 from newsbert.tracking.experiment import start_run
 from newsbert.training import base_model, run_dir
-from newsbert.training.base_model import BaseModel
+from newsbert.training.context import TrainingContext
 from newsbert.training.report import describe, log_event, make_params, write_log
 from newsbert.training.result import TrainResult
 from newsbert.training.rows import anywhere, load_rows
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from newsbert.tracking.client import TrackingClient
     from newsbert.tracking.runs import RunLog
     from newsbert.training.baseline import Baseline
-    from newsbert.training.fine_tuning import Trained
+    from newsbert.training.fine_tuning import TrainedModel
     from newsbert.training.label_issues import Disputed
 
 BUNDLES = Path("bundles")
@@ -88,7 +88,7 @@ def start(
         )
         with run_dir.beside(final, begun) as work:
             describe(run, params, settings.data, rows)
-            results.append(_finish(run, work, final, settings, shared, rows, base, on_event, stop))
+            results.append(_finish(run, work, final, TrainingContext(settings, rows, base, on_event, stop), shared))
     return _registered(results[0], tracker, model_name)
 
 
@@ -147,7 +147,7 @@ def resume(
         run_dir.working(directory, final),
     ):
         describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
-        results.append(_finish(run, directory, final, settings, shared, rows, base, on_event, stop))
+        results.append(_finish(run, directory, final, TrainingContext(settings, rows, base, on_event, stop), shared))
     return _registered(results[0], tracker, model_name or begun.model_name)
 
 
@@ -177,35 +177,20 @@ def _left(reference: str) -> Path:
     return directory
 
 
-def _check(base: BaseModel, settings: TrainSettings) -> None:
-    from newsbert.training import strategies
-
-    strategies.check(base, settings)
-
-
-def _finish(
-    run: "RunLog",
-    work: Path,
-    final: Path,
-    settings: TrainSettings,
-    shared: RaySettings,
-    rows: Dataset,
-    base: BaseModel,
-    on_event: OnEvent,
-    stop: Stop,
-) -> TrainResult:
+def _finish(run: "RunLog", work: Path, final: Path, context: TrainingContext, shared: RaySettings) -> TrainResult:
     """Train from where it is, write the bundle and log it."""
-    _check(base, settings)
-    on_event(Phase("fitting the baseline"))
-    baseline, doubted = _baseline(rows, settings.seed)
-    trained, tokenizer = _fit(base, rows, settings, shared, work, run, on_event, stop)
     from newsbert.inference.runtime import load_runtime
-    from newsbert.training import label_issues
+    from newsbert.training import label_issues, strategies
     from newsbert.training.export.bundle import write
 
+    rows, on_event = context.dataset, context.on_event
+    strategies.check(context.base_model, context.settings)
+    on_event(Phase("fitting the baseline"))
+    baseline, doubted = _baseline(rows, context.settings.seed)
+    trained, tokenizer = _fit(context, shared, work, run)
     on_event(Phase("exporting"))
     part = work / run_dir.BUNDLE
-    tested, finished = write(part, trained, tokenizer, rows, base, baseline.scores, settings, on_event)
+    tested, finished = write(part, context, trained, tokenizer, baseline.scores)
     suspects: list[Disputed] = []
     failure = None
     try:
@@ -268,18 +253,13 @@ def _baseline(rows: Dataset, seed: int) -> "tuple[Baseline, IntArray]":
 
 
 def _fit(
-    base: BaseModel,
-    rows: Dataset,
-    settings: TrainSettings,
-    shared: RaySettings,
-    work: Path,
-    run: "RunLog",
-    on_event: Callable[[Event], None],
-    stop: Callable[[], bool],
-) -> "tuple[Trained, SequenceTokenizer]":
+    context: TrainingContext, shared: RaySettings, work: Path, run: "RunLog"
+) -> "tuple[TrainedModel, SequenceTokenizer]":
     """Train, logging what is reported to the run as well."""
-    from newsbert.training import strategies
+    from newsbert.training import ray_trainer, strategies
     from newsbert.training.checkpoints import Checkpoints
+
+    settings, rows, on_event = context.settings, context.dataset, context.on_event
 
     def report(event: Event) -> None:
         # What a training that was killed has reported need not have reached the server; what has is left out.
@@ -296,9 +276,12 @@ def _fit(
     on_event(Phase("tokenizing"))
     checkpoints = Checkpoints(run_dir.checkpoints(work))
     try:
-        trained, tokenizer = strategies.tune(
-            base, rows, settings, shared, work / run_dir.BUNDLE, checkpoints, report, stop
-        )
+        reported = dataclasses.replace(context, on_event=report)
+        tokenizer = strategies.prepare(reported, work / run_dir.BUNDLE)
+        if shared.workers > 1:
+            trained = ray_trainer.fit(reported, shared, checkpoints)
+        else:
+            trained = strategies.tune(reported, tokenizer, checkpoints)
     except (MemoryError, RuntimeError) as error:
         if not _lacks_memory(error):
             raise

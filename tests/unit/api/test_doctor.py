@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.api.doctor import examination
-from newsbert.api.doctor.examination import FAILED, NOTE, OFF, OK, Check, NoteError, UnusedError
+from newsbert.api.doctor.checks import FAILED, NOTE, OFF, OK, Check, NoteError, UnusedError
 from newsbert.core import installation
 from newsbert.errors import NewsbertError
 from tests.support.cli import Cli

@@ -9,7 +9,8 @@ from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, files_of
 from newsbert.bundle.contract import Contract, Graph
 from newsbert.bundle.golden import MISMATCH, check_answers, tolerance
 from newsbert.errors import ModelError
-from newsbert.inference.model import Model, Prediction
+from newsbert.inference.model import Model
+from newsbert.inference.prediction import Prediction
 
 RUNTIME = "onnxruntime"
 

@@ -12,7 +12,7 @@ from newsbert.bundle import shared_weights
 from newsbert.bundle.bundle import Bundle
 from newsbert.errors import ModelError
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
-from newsbert.training.export import bert
+from newsbert.training import bert_graph
 
 
 def test_a_graph_refers_to_the_weights_and_answers_alike(bundle: Bundle, tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_graph_refers_to_the_weights_and_answers_alike(bundle: Bundle, tmp_pat
     config = BertConfig.from_pretrained(bundle.path)
     ids = np.arange(16).reshape(2, 8)
     answers = OnnxGraph(graph).logits(ids, np.ones_like(ids))
-    shared_weights.externalize(graph, weights, bert.query_scale(config))
+    shared_weights.externalize(graph, weights, bert_graph.query_scale(config))
     assert graph.stat().st_size < whole_bytes
     matrices = [
         tensor for tensor in onnx.load(str(graph), load_external_data=False).graph.initializer if len(tensor.dims) > 1

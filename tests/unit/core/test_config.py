@@ -399,7 +399,8 @@ def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> 
 def test_without_a_home_the_variables_are_enough() -> None:
     """As in a container, whose user has a number that nobody has given a name."""
     program = (
-        "import os; from newsbert.core import config; os.setuid(54321); print(config.state_dir(), config.cache_dir())"
+        "import os; from newsbert.core.environment import cache_dir, state_dir\n"
+        "os.setuid(54321); print(state_dir(), cache_dir())"
     )
 
     def run(**variables: str) -> "subprocess.CompletedProcess[str]":

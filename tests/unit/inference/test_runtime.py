@@ -20,7 +20,8 @@ from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core import cpu
 from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError, UsageError
-from newsbert.inference.model import Model, Prediction
+from newsbert.inference.model import Model
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 from tests.support.cli import long
 from tests.support.tiny_model import LABELS

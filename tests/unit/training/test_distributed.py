@@ -12,8 +12,8 @@ from torch.multiprocessing.spawn import spawn
 
 from newsbert.core.events import Event, Step
 from newsbert.training import distributed as parallel
-from newsbert.training import loop
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.trainer import Trainer
 from tests.support.points import ROWS, SETTINGS, Points
 
 ODD = dataclasses.replace(SETTINGS, batch_size=7)
@@ -33,13 +33,13 @@ def _share(rank: int, size: int, directory: str, stop_at: int | None) -> None:
     task = Points()
     checkpoints = Checkpoints(Path(directory, f"checkpoints-{rank}"))
     # The last process alone is asked to stop.
-    outcome = loop.run(task, ODD, checkpoints, on_event, lambda: rank == size - 1 and len(seen) + 1 == stop_at)
+    outcome = Trainer(task, ODD, checkpoints, on_event, lambda: rank == size - 1 and len(seen) + 1 == stop_at).train()
     found = {
         "weights": task.weights,
         "rows": {step: sorted(rows) for step, rows in task.read.items()},
-        "step": outcome.progress.step,
+        "step": outcome.state.step,
         "stopped": outcome.stopped,
-        "losses": [each.loss for each in outcome.progress.history.steps],
+        "losses": [each.loss for each in outcome.state.history.steps],
         "kept": sorted(path.name for path in Path(directory, f"checkpoints-{rank}").iterdir()),
     }
     Path(directory, f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
@@ -54,12 +54,12 @@ def _shared(directory: Path, stop_at: int | None = None) -> list[dict[str, objec
 
 def test_two_processes_make_the_steps_that_one_makes(tmp_path: Path) -> None:
     alone = Points()
-    outcome = loop.run(alone, ODD, Checkpoints(tmp_path / "alone"), lambda _: None, lambda: False)
+    outcome = Trainer(alone, ODD, Checkpoints(tmp_path / "alone")).train()
     found = _shared(tmp_path)
     for each in found:
         for ours, theirs in zip(alone.weights, each["weights"], strict=True):  # type: ignore[call-overload]
             assert theirs == pytest.approx(ours, abs=1e-5)
-        assert each["losses"] == pytest.approx([step.loss for step in outcome.progress.history.steps], abs=1e-5)
+        assert each["losses"] == pytest.approx([step.loss for step in outcome.state.history.steps], abs=1e-5)
     first, second = (each["rows"] for each in found)
     steps = -(-ROWS // 7)
     assert isinstance(first, dict)
@@ -68,7 +68,7 @@ def test_two_processes_make_the_steps_that_one_makes(tmp_path: Path) -> None:
         assert sorted(first[str(step)] + second.get(str(step), [])) == sorted(rows)
     assert 4 * steps - len(second) == 4  # those of a single row
     assert first.keys() == {str(step) for step in alone.read}
-    assert found[0]["kept"] == [f"best-{outcome.progress.best_step}"]
+    assert found[0]["kept"] == [f"best-{outcome.state.best_step}"]
     assert found[1]["kept"] == []
 
 
@@ -80,7 +80,7 @@ def test_one_that_is_to_stop_stops_all(tmp_path: Path) -> None:
 
 def test_one_process_has_all_rows_and_changes_nothing() -> None:
     tensor = torch.ones(3)
-    parallel.add([tensor])
-    assert (parallel.rank(), parallel.size(), list(parallel.part([1, 2, 3]))) == (0, 1, [1, 2, 3])
+    parallel.all_reduce([tensor])
+    assert (parallel.rank(), parallel.size(), list(parallel.shard([1, 2, 3]))) == (0, 1, [1, 2, 3])
     assert np.array_equal(tensor.numpy(), [1, 1, 1])
-    assert parallel.told(lambda: "x") == "x"
+    assert parallel.broadcast(lambda: "x") == "x"

@@ -30,8 +30,8 @@ from transformers import (
 from newsbert.core.settings import TrainSettings
 from newsbert.errors import ModelError, UsageError
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
-from newsbert.training import base_model, fine_tuning, strategies
-from newsbert.training.export import bert, onnx
+from newsbert.training import base_model, bert_graph, fine_tuning, graphs, strategies, tokenizer
+from newsbert.training.export import onnx
 from newsbert.training.tokenizer import prepare_tokenizer
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -68,7 +68,7 @@ def _classifier(config: PreTrainedConfig, directory: Path) -> Any:
             parameter.normal_(0.0 if parameter.dim() > 1 else 0.5, 0.2)
     model.save_pretrained(directory)
     base = base_model.BaseModel("made", directory, "")
-    return fine_tuning.classifier(base, NAMES).eval()
+    return fine_tuning.load_classifier(base, NAMES).eval()
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -81,9 +81,9 @@ def test_what_is_trained_and_what_is_served_is_what_transformers_computes(name: 
     ids[1, 11:] = model.config.pad_token_id or 0
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits
-        trained = fine_tuning._graph(model).eval()(ids, mask)
+        trained = graphs.make_graph(model).eval()(ids, mask)
     assert torch.allclose(trained, expected, atol=1e-4), (trained, expected)
-    assert bert.fits(model) == (model.config.model_type == "bert")
+    assert bert_graph.fits(model) == (model.config.model_type == "bert")
     if name not in EXPORTED:  # an export takes seconds
         return
     onnx.write_onnx(model, tmp_path / "model.onnx")
@@ -106,7 +106,7 @@ def test_no_more_tokens_are_read_than_an_encoder_has_places_for(name: str, place
         prepare_tokenizer(base, tmp_path, places + 1)
     prepare_tokenizer(base, tmp_path, places)
     ids = torch.full((1, places), 5)
-    model = fine_tuning.classifier(base, NAMES)
+    model = fine_tuning.load_classifier(base, NAMES)
     assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape == (1, 3)
 
 
@@ -239,7 +239,7 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: p
     processor = sentencepiece.SentencePieceProcessor(model_file=str(base.path / "spm.model"))
     found = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
     assert found == processor.encode("team stocks", out_type=str)
-    monkeypatch.setattr(fine_tuning, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokenizer, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"spm\.model is a SentencePiece model") as caught:
         prepare_tokenizer(base, tmp_path, 16)
     assert caught.value.hint == "pip install sentencepiece"

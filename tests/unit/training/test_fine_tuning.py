@@ -15,6 +15,7 @@ from newsbert.data.dataset import load_dataset
 from newsbert.errors import UsageError
 from newsbert.evaluation.review import PRECISIONS
 from newsbert.training import base_model, fine_tuning, tokenizer
+from newsbert.training.precision import choose_precision, time_training_steps
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
 
 
@@ -92,19 +93,17 @@ def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_
 def test_auto_is_bf16_where_the_processor_has_it_and_is_faster_with_it(
     has_bf16: bool, seconds: dict[str, float], chosen: str, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
+    model = fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b"))
     # Processors that this one is not, and times that it does not need.
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: seconds)
-    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
-    monkeypatch.setattr(fine_tuning, "_step_seconds", lambda _: {"bf16": 9.0, "fp32": 9.0})  # it is timed once
-    assert fine_tuning.precision_of(model, TrainSettings()) == chosen
+    assert choose_precision(model, TrainSettings(), lambda _: seconds) == chosen
+    assert choose_precision(model, TrainSettings(), lambda _: {"bf16": 9.0, "fp32": 9.0}) == chosen  # it is timed once
     for said in ("bf16", "fp32"):
-        assert fine_tuning.precision_of(model, TrainSettings(precision=said)) == said
+        assert choose_precision(model, TrainSettings(precision=said)) == said
 
 
 def test_both_precisions_can_be_timed(tiny_encoder: Path) -> None:
-    seconds = fine_tuning._step_seconds(fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
+    seconds = time_training_steps(fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
     assert set(seconds) == {"bf16", "fp32"}
     assert all(0 < each < 10 for each in seconds.values())

@@ -104,10 +104,10 @@ def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(trai
 DIVERGED = """
 import sys
 from newsbert.cli import app
-from newsbert.training import fine_tuning
+from newsbert.training.fine_tuning import ClassificationTask
 
-plain = fine_tuning._FineTuning.backward
-fine_tuning._FineTuning.backward = lambda self, rows, step: plain(self, rows, step) if step != LAST else float("nan")
+plain = ClassificationTask.backward
+ClassificationTask.backward = lambda self, rows, step: plain(self, rows, step) if step != LAST else float("nan")
 sys.exit(app.main())
 """
 

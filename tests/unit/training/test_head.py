@@ -181,7 +181,7 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
     rows = tokenizer.encode(["stocks fall as bank profit rises", "goal", "treaty vote border " * 9])
     with RaggedWriter(tmp_path / "rows", np.int32) as writer:
         writer.extend(rows)
-    encoder = BertTraining(fine_tuning.classifier(base, ("a", "b"))).eval()
+    encoder = BertTraining(fine_tuning.load_classifier(base, ("a", "b"))).eval()
     stored: token_cache.TokenRows = Ragged(tmp_path / "rows", np.int32)
     found = embedding_cache.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
     model = AutoModel.from_pretrained(tiny_encoder).eval()
@@ -200,7 +200,7 @@ def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     base = base_model.find("minilm")
     tokenizer = prepare_tokenizer(base, tmp_path, 128)
     ids = tokenizer.encode(data.texts()[:120])
-    encoder = BertTraining(fine_tuning.classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
+    encoder = BertTraining(fine_tuning.load_classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
     computed: list[int] = []
 
     def vectors(name: str, chosen: list[int], weights: str) -> Any:

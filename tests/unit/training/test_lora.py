@@ -14,7 +14,7 @@ from newsbert.training.bert import BertTraining
 
 
 def test_adapters_are_merged_into_what_computes_the_same(tiny_encoder: Path) -> None:
-    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c")).eval()
+    model = fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c")).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     adapted = lora.adapt(model, 4)
     torch.manual_seed(1)
@@ -52,7 +52,7 @@ def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path,
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_fast_form_computes_what_transformers_does(tiny_encoder: Path, bf16: bool) -> None:
-    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
+    model = fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
     model = model.to(torch.bfloat16) if bf16 else model
     ids = torch.tensor([[2, 60, 61, 62, 3], [2, 63, 3, 0, 0]])
     mask = (ids != 0).long()
@@ -73,7 +73,7 @@ def test_the_fast_form_computes_what_transformers_does(tiny_encoder: Path, bf16:
 
 
 def test_dropout_draws_what_its_seed_says(tiny_encoder: Path) -> None:
-    model = fine_tuning.classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
+    model = fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
     graph = BertTraining(model).train()
     ids = torch.tensor([[2, 60, 61, 62, 3]])
 

@@ -15,7 +15,8 @@ import newsbert
 from newsbert.core import locks
 from newsbert.core.events import Event, Step
 from newsbert.errors import NotFoundError, UsageError
-from newsbert.training import loop, run_dir
+from newsbert.training import run_dir
+from newsbert.training.trainer import Trainer
 
 Train = Callable[..., newsbert.TrainResult]
 
@@ -29,7 +30,7 @@ def uri(tmp_path: Path) -> str:
 @pytest.fixture
 def train(uri: str, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Train with a checkpoint at every evaluation."""
-    monkeypatch.setattr(loop, "LEAST_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(Trainer, "min_checkpoint_interval_s", 0.0)
 
     def run(**settings: Any) -> newsbert.TrainResult:
         return newsbert.train(tracking_uri=uri, **settings)

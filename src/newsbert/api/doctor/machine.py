@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from newsbert.api.doctor.examination import NoteError
+from newsbert.api.doctor.checks import NoteError
 from newsbert.core import cpu, environment, installation
 from newsbert.errors import NewsbertError
 

@@ -2,7 +2,7 @@
 
 import uuid
 
-from newsbert.api.doctor.examination import NoteError, UnusedError
+from newsbert.api.doctor.checks import NoteError, UnusedError
 from newsbert.core import config, installation, uris
 from newsbert.core.settings import ImageSettings, TrackingServerSettings, TrackingSettings
 from newsbert.errors import first_line

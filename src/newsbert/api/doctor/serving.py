@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from newsbert.api.doctor.examination import NoteError
+from newsbert.api.doctor.checks import NoteError
 from newsbert.core import config, loopback, ports, temporary
 from newsbert.core.settings import ServeSettings
 from newsbert.deployment import local_servers

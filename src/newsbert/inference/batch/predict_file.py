@@ -19,7 +19,7 @@ from newsbert.inference.batch.predictor import Answer, Predictor, TextColumns, a
 from newsbert.inference.batch.ray_workers import Workers
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, TextSource, Window
 from newsbert.inference.batch.resume import Kept
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 
 ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 

@@ -10,7 +10,7 @@ from newsbert.data.lines import Row
 from newsbert.data.text import NewsItem, prepare
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.readers import Window
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 
 CHUNK_ITEMS = 2048
 """Texts given to a model here at once: enough that sorting leaves little padding, few enough that progress is seen."""

@@ -24,7 +24,7 @@ from newsbert.bundle.golden import check_answers
 from newsbert.core import installation
 from newsbert.core.terminal import show_controls
 from newsbert.errors import NewsbertError, ServingError, UsageError
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, protocol
 from newsbert.serving.mlflow_target import payload

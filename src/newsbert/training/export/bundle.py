@@ -29,11 +29,11 @@ from newsbert.evaluation.metrics import Scores, score
 from newsbert.evaluation.review import Curve, Threshold
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import label_issues
-from newsbert.training.base_model import BaseModel
-from newsbert.training.export import bert, model_card, onnx, parity, quantization
+from newsbert.training import bert_graph, label_issues
+from newsbert.training.context import TrainingContext
+from newsbert.training.export import model_card, onnx, parity, quantization
 from newsbert.training.export.parity import Reference
-from newsbert.training.fine_tuning import Trained
+from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.label_issues import Disputed
 
 _OUTCOME = ("review_share", "kept_accuracy")
@@ -62,30 +62,21 @@ class Tested:
 
 
 def write(
-    part: Path,
-    trained: Trained,
-    tokenizer: SequenceTokenizer,
-    rows: Dataset,
-    base: BaseModel,
-    baseline: Scores,
-    settings: TrainSettings,
-    on_event: Callable[[Event], None],
+    part: Path, context: TrainingContext, trained: TrainedModel, tokenizer: SequenceTokenizer, baseline: Scores
 ) -> tuple[Tested, Bundle]:
     """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
 
     Args:
         part: The bundle's directory, which holds the tokenizer.
+        context: The training.
         trained: The model.
-        tokenizer: From `training.prepare_tokenizer`.
-        rows: What it was trained on, and is tested on.
-        base: The encoder that it was made of.
+        tokenizer: From `prepare_tokenizer`.
         baseline: What the baseline scored on the test rows, for the card.
-        settings: For the threshold below which a person has to see an answer.
-        on_event: Called with what happens.
 
     Raises:
         ModelError: If a graph does not answer as the model does.
     """
+    settings, rows, base, on_event = context.settings, context.dataset, context.base_model, context.on_event
     trained.model.save_pretrained(str(part))
     graphs, reference = _write_graphs(part, trained.model, tokenizer, rows, on_event)
     contract: dict[str, Any] = {
@@ -203,7 +194,7 @@ def _write_graphs(
     validation = rows.validation
     golden = [prepare(item) for item in GOLDEN_ITEMS]
     onnx.write_onnx(model, fp32)
-    scale = bert.query_scale(model.config) if bert.fits(model) else 1.0
+    scale = bert_graph.query_scale(model.config) if bert_graph.fits(model) else 1.0
     shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
     texts = _spread(validation.texts, parity.CHECKED_ROWS)
     reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), parity.CHECKED_ROWS))

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from newsbert.inference.torch_module import LogitsOnly, example_inputs
-from newsbert.training.export import bert
-from newsbert.training.export.bert import BertGraph
+from newsbert.training import bert_graph
+from newsbert.training.bert_graph import BertGraph
 
 _BERT_OPSET, _OPSET = 23, 20
 """The first that has attention as one operation, and what all other architectures are exported with: with 23, torch
@@ -19,7 +19,7 @@ writes graphs of ModernBERT that ONNX Runtime refuses."""
 def write_onnx(model: PreTrainedModel, file: Path) -> None:
     """Write the model as an ONNX graph with dynamic batch and sequence sizes and fp32 logits."""
     axes = {0: "batch", 1: "sequence"}
-    fits = bert.fits(model)
+    fits = bert_graph.fits(model)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)

@@ -18,7 +18,7 @@ from newsbert.data.text import NewsItem
 from newsbert.errors import DataError, NewsbertError, ServingError
 from newsbert.inference.batch import readers, resume
 from newsbert.inference.batch.predict_file import Done, predict_file
-from newsbert.inference.model import Prediction
+from newsbert.inference.prediction import Prediction
 from tests.support.batch import KINDS, LengthModel, answer_of, answers, write_jsonl
 from tests.support.cli import Cli
 

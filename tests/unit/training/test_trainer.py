@@ -17,8 +17,9 @@ from newsbert.core.events import Event, Note, Resumed, Step
 from newsbert.errors import DivergedError
 from newsbert.evaluation import metrics
 from newsbert.evaluation.metrics import Scores
-from newsbert.training import loop, optimizer
+from newsbert.training import optimizer
 from newsbert.training.checkpoints import Checkpoints
+from newsbert.training.trainer import Outcome, Trainer, TrainerState, standard_error
 from tests.support.points import ROWS, SETTINGS, Points
 
 
@@ -26,34 +27,34 @@ class KilledError(BaseException):
     """Nothing in the loop may catch it."""
 
 
-def _run(task: Points, directory: Path, kill_at: int | None = None, events: list[Event] | None = None) -> loop.Outcome:
+def _run(task: Points, directory: Path, kill_at: int | None = None, events: list[Event] | None = None) -> Outcome:
     def on_event(event: Event) -> None:
         if events is not None:
             events.append(event)
         if isinstance(event, Step) and event.step == kill_at:
             raise KilledError
 
-    return loop.run(task, SETTINGS, Checkpoints(directory), on_event, lambda: False)
+    return Trainer(task, SETTINGS, Checkpoints(directory), on_event).train()
 
 
 def test_every_row_is_read_once_an_epoch_with_rows_of_like_lengths(tmp_path: Path) -> None:
     task = Points()
     outcome = _run(task, tmp_path / "a")
     steps = math.ceil(ROWS / 8)
-    assert outcome.progress.step == 4 * steps
+    assert outcome.state.step == 4 * steps
     orders = [[task.read[epoch * steps + place] for place in range(1, steps + 1)] for epoch in range(4)]
     for order in orders:
         assert sorted(row for rows in order for row in rows) == list(range(ROWS))
         assert sum(int(np.ptp(task.lengths[rows])) for rows in order) <= 2 * steps
     assert orders[0] != orders[1]
-    assert max(each.f1_macro for each in outcome.progress.history.evaluations) > 0.9
+    assert max(each.f1_macro for each in outcome.state.history.evaluations) > 0.9
 
 
 @pytest.mark.parametrize("kill_at", range(1, 28, 3))
 def test_a_loop_that_was_killed_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
-    monkeypatch.setattr(loop, "LEAST_CHECKPOINT_S", 0)
+    monkeypatch.setattr(Trainer, "min_checkpoint_interval_s", 0)
     whole, killed, gone_on = Points(), Points(), Points()
     expected = _run(whole, tmp_path / "a")
     with pytest.raises(KilledError):
@@ -65,10 +66,10 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
     assert {**killed.read, **gone_on.read} == whole.read
     assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
 
-    def told(outcome: loop.Outcome) -> object:
-        history = outcome.progress.history
+    def told(outcome: Outcome) -> object:
+        history = outcome.state.history
         steps = [(each.step, each.learning_rate, each.loss) for each in history.steps]
-        return steps, history.evaluations, outcome.progress.best_step
+        return steps, history.evaluations, outcome.state.best_step
 
     assert told(found) == told(expected)
     # Who listens hears of every report, the earlier ones at once.
@@ -92,17 +93,17 @@ def test_the_last_is_kept_that_is_not_clearly_worse_than_the_best(tmp_path: Path
             return metrics.score(np.eye(2, dtype=np.float32)[answers], labels, ("below", "above"))
 
     outcome = _run(Scored(), tmp_path / "a")
-    evaluated = outcome.progress.history.evaluations
-    assert outcome.progress.best_step == evaluated[kept].step
+    evaluated = outcome.state.history.evaluations
+    assert outcome.state.best_step == evaluated[kept].step
     assert [each.step for each in evaluated if each.best][-1] == evaluated[kept].step
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9, 1.0])
 def test_chance_moves_a_score_on_many_rows_less(accuracy: float) -> None:
-    errors = [loop.standard_error(accuracy, rows) for rows in (4, 16, 64, 10_000)]
+    errors = [standard_error(accuracy, rows) for rows in (4, 16, 64, 10_000)]
     assert errors == sorted(errors, reverse=True)
     assert 0 < errors[-1] < 0.006
-    assert loop.standard_error(0.5, 100) == pytest.approx(0.05)
+    assert standard_error(0.5, 100) == pytest.approx(0.05)
 
 
 def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -134,14 +135,14 @@ def test_a_partial_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Path) -> None:
     task = Points(nan_at=20)
     notes: list[Event] = []
-    outcome = loop.run(task, SETTINGS, Checkpoints(tmp_path / "a"), notes.append, lambda: False)
+    outcome = Trainer(task, SETTINGS, Checkpoints(tmp_path / "a"), notes.append).train()
     assert outcome.diverged_at == 20
-    assert 0 < outcome.progress.best_step < 20
+    assert 0 < outcome.state.best_step < 20
     assert all(math.isfinite(value) for row in task.weights for value in row)
-    kept = [each for each in outcome.progress.history.evaluations if each.best][-1]
+    kept = [each for each in outcome.state.history.evaluations if each.best][-1]
     assert task.score().loss == pytest.approx(kept.loss)
     assert [event.message for event in notes if isinstance(event, Note)] == [
-        f"the loss is no finite number at step 20: the model is that of step {outcome.progress.best_step}"
+        f"the loss is no finite number at step 20: the model is that of step {outcome.state.best_step}"
     ]
 
 
@@ -162,15 +163,15 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_steps_may_be_bounded(tmp_path: Path) -> None:
     task = Points()
     settings = dataclasses.replace(SETTINGS, max_steps=5)
-    outcome = loop.run(task, settings, Checkpoints(tmp_path / "a"), lambda event: None, lambda: False)
-    assert outcome.progress.step == 5
-    assert [each.step for each in outcome.progress.history.evaluations] == [4, 5]
+    outcome = Trainer(task, settings, Checkpoints(tmp_path / "a")).train()
+    assert outcome.state.step == 5
+    assert [each.step for each in outcome.state.history.evaluations] == [4, 5]
 
 
 def test_progress_survives_json() -> None:
-    progress = loop.Progress(3, 1.5, 2)
+    progress = TrainerState(3, 1.5, 2)
     progress.history.steps.append(Step(3, 10, 0.3, 1.0, 0.1, 7.0))
-    assert loop.Progress.of(json.loads(json.dumps(progress.record()))) == progress
+    assert TrainerState.from_dict(json.loads(json.dumps(progress.to_dict()))) == progress
 
 
 def test_lower_layers_learn_more_slowly() -> None:
@@ -178,11 +179,12 @@ def test_lower_layers_learn_more_slowly() -> None:
         "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.output.dense.bias",
         "bert.encoder.layer.1.output.dense.bias", "bert.pooler.dense.weight", "classifier.weight",
     ]  # fmt: skip
-    assert list(optimizer.rate_shares(names, 0.5).values()) == [0.25, 0.5, 1.0, 1.0, 1.0]
-    assert optimizer.rate_shares(["model.layers.0.mlp.weight", "model.layers.11.mlp.weight", "head.weight"], 0.8) == {
+    assert list(optimizer.learning_rate_scales(names, 0.5).values()) == [0.25, 0.5, 1.0, 1.0, 1.0]
+    names = ["model.layers.0.mlp.weight", "model.layers.11.mlp.weight", "head.weight"]
+    assert optimizer.learning_rate_scales(names, 0.8) == {
         "model.layers.0.mlp.weight": pytest.approx(0.8**11), "model.layers.11.mlp.weight": 1.0, "head.weight": 1.0,
     }  # fmt: skip
-    assert optimizer.rate_shares(["0.weight"], 0.8) == {"0.weight": 1.0}
+    assert optimizer.learning_rate_scales(["0.weight"], 0.8) == {"0.weight": 1.0}
 
 
 @pytest.mark.parametrize(("tune", "below"), [("full", 0.8), ("lora", 1.0)])
@@ -196,7 +198,7 @@ def test_the_layer_below_makes_smaller_steps_where_the_encoder_is_tuned_as_a_who
     task.module.forward = stack.forward
     before = [each.bias.tolist() for each in layers]
     settings = dataclasses.replace(SETTINGS, tune=tune, max_steps=1)
-    loop.run(task, settings, Checkpoints(tmp_path / "a"), lambda _: None, lambda: False)
+    Trainer(task, settings, Checkpoints(tmp_path / "a")).train()
     moved = [np.abs(each.bias.tolist() - np.array(was)) for each, was in zip(layers, before, strict=True)]
     # AdamW's first step is of the length of the rate, whatever the gradient.
     assert moved[0] == pytest.approx(0.1 * below, rel=1e-3)

@@ -1,0 +1,37 @@
+"""What computes a classifier's logits in training: ours for BERT, transformers' for others."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from newsbert.training import bert_graph, lora
+from newsbert.training.bert import BertTraining
+
+
+def make_graph(model: PreTrainedModel) -> "BertTraining | TransformersGraph":
+    """Make the fastest graph that there is for a classifier."""
+    plain = lora.without_wrapper(model)
+    return BertTraining(plain) if bert_graph.fits(plain) else TransformersGraph(model)
+
+
+class TransformersGraph(nn.Module):
+    """A classifier of an architecture that `BertTraining` does not know."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
+        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits
+
+    def begin(self, *seed: int) -> None:
+        """Let dropout draw what this seed says."""
+        seed_torch(*seed)
+
+
+def seed_torch(*seed: int) -> None:
+    """Have torch draw what these numbers say."""
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
