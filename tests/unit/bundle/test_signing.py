@@ -403,11 +403,11 @@ def test_only_what_makes_and_registers_bundles_reads_them_unsigned() -> None:
         if "Contract.from_json(" in file.read_text(encoding="utf-8")
     }
     assert parsed == {
-        "bundle.py",
-        "cluster.py",  # what was deployed before
-        "deploying.py",  # behind containers.read_contract
-        "host.py",  # what was deployed before
-        "proof.py",  # inside an image
+        "bundle/bundle.py",
+        "deployment/deploy.py",  # behind images.run.read_contract
+        "deployment/docker_host.py",  # what was deployed before
+        "deployment/kubernetes.py",  # what was deployed before
+        "images/programs/verify.py",  # inside an image
     }
 
 

@@ -88,7 +88,7 @@ import newsbert, newsbert.cli.app
 files = resources.files("newsbert")
 names = ("docker/base.Dockerfile", "docker/torchserve.Dockerfile", "serving/assets/grafana.json",
          "serving/assets/metrics.yaml", "data/sample.csv")
-from newsbert.images import package_files
+from newsbert.core import package_files
 print(json.dumps({
     "home": newsbert.__file__,
     "version": newsbert.__version__,

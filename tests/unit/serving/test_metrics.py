@@ -151,7 +151,8 @@ def test_under_somebody_else_s_server_nothing_is_written(tmp_path: Path, monkeyp
 
 
 def test_all_statuses_of_the_handler_are_known() -> None:
-    source = (Path(metrics.__file__).with_name("handler.py")).read_text(encoding="utf-8")
+    files = (Path(metrics.__file__).with_name(name) for name in ("handler.py", "requests.py", "responses.py"))
+    source = "".join(file.read_text(encoding="utf-8") for file in files)
     from http import HTTPStatus
 
     used = {HTTPStatus[name] for name in re.findall(r"HTTPStatus\.([A-Z_]+)", source)}
