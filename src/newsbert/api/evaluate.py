@@ -96,7 +96,7 @@ class EvaluateResult:
     run_id: str | None = None
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - options by name
     model: str | Path | None,
     data: str,
     *,

@@ -18,7 +18,7 @@ from newsbert.training.result import TrainResult
 from newsbert.training.rows import load_rows
 
 
-def train(
+def train(  # noqa: PLR0913 - options by name
     *,
     data: str | Path | None = None,
     labels: Sequence[str] | None = None,

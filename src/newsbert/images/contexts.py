@@ -282,12 +282,12 @@ def _context(
     build_args: dict[str, str],
     labels: dict[str, str],
     files: dict[str, bytes | Path],
-    more_options: Mapping[str, bytes] | None = None,
 ) -> Context:
     """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
     content = {
-        name: hashlib.sha256(each).hexdigest() if isinstance(each, bytes) else sha256_of(each)
-        for name, each in files.items()
+        name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
+        for name, data in files.items()
+        if name != TORCH_CONF
     }
     # Where an image comes from is no content: the tags of ours are of theirs.
     arguments = {
@@ -301,7 +301,7 @@ def _context(
         dockerfile,
         build_args,
         labels,
-        {PIP_CONF: pip_conf(settings.pip_options), **(more_options or {}), **files},
+        {PIP_CONF: pip_conf(settings.pip_options), **files},
     )
 
 

@@ -15,7 +15,7 @@ from newsbert.tracking import locate
 _CHECK_INTERVAL_S = 0.5
 
 
-def serve_locally(
+def serve_locally(  # noqa: PLR0913 - options by name
     reference: str | None,
     settings: ServeSettings,
     *,

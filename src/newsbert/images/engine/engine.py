@@ -183,7 +183,7 @@ class Engine:
         image = self._image(tag)
         return str(image.id) if image is not None else ""
 
-    def build(
+    def build(  # noqa: PLR0913 - options by name
         self,
         context: Path,
         tag: str,

@@ -140,7 +140,7 @@ class Services:
         if not self.engine.has_image(image):
             self.engine.pull(image)
 
-    def make(
+    def make(  # noqa: PLR0913 - options by name
         self,
         role: str,
         image: str,

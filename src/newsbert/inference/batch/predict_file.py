@@ -43,7 +43,7 @@ class Done:
     rejected: Path | None = None
 
 
-def predict_file(
+def predict_file(  # noqa: PLR0913 - options by name
     predictor: Predictor | Workers,
     file: Path,
     output: Path,

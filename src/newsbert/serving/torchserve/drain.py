@@ -14,7 +14,7 @@ _READ_TIMEOUT_S = 0.5
 _FULL_QUEUE_S = 0.1
 
 
-def drain(
+def drain(  # noqa: PLR0913 - options by name
     pid: int,
     host: str,
     port: int,
