@@ -38,8 +38,8 @@ def main() -> None:
     for rows in (44, 200, 500, 2000):
         drawn = [draw(rng, rows) for _ in range(given.trainings)]
         for name, margin in MARGINS.items():
-            below = [review.choose(*each, given.precision, margin) for each in drawn]
-            found = [review.outcome(*others, each) for each in below]
+            below = [review.choose_threshold(*each, given.precision, margin) for each in drawn]
+            found = [review.review_stats(*others, each) for each in below]
             kept = np.mean([each.accuracy is None or each.accuracy >= given.precision for each in found])
             share, everything = np.mean([each.share for each in found]), np.mean([each == review.ALL for each in below])
             print(f"| {rows} | {name} | {kept:.0%} | {share:.0%} | {everything:.0%} |")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
-from newsbert.core.environment import quiet_mlflow
+from newsbert.core.environment import silence_mlflow
 from newsbert.core.ports import claim_port
 from newsbert.serving.torchserve import java
 
@@ -170,7 +170,7 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
 
 def save_mlflow_models(bundle: Bundle, path: Path) -> None:
     """Write a bundle as MLflow's own flavor for transformers has it, and as newsbert logs it, into `path`."""
-    quiet_mlflow()
+    silence_mlflow()
     import mlflow.transformers
     from mlflow.models import Model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -36,7 +36,7 @@ from measure import SEED, Length, ceiling, log, offline, visit
 from newsbert import __version__
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.core import cpu
-from newsbert.data.text import prepare
+from newsbert.data.text import preprocess
 from newsbert.inference import runtime as runtimes
 from results import Limit, Measured, Run
 from servers import Setting
@@ -107,7 +107,7 @@ def read_texts(file: Path, count: int, cleaning: tuple[str, ...]) -> list[str]:
     """Draw texts from a file of rows, cleaned."""
     with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
         rows = [json.loads(line)["text"] for line in lines]
-    return [prepare(row, cleaning) for row in random.Random(SEED).sample(rows, min(count, len(rows)))]
+    return [preprocess(row, cleaning) for row in random.Random(SEED).sample(rows, min(count, len(rows)))]
 
 
 def machine(options: Options) -> dict[str, object]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from newsbert.inference.explanation import Explanation
     from newsbert.inference.model import Model
     from newsbert.inference.prediction import Prediction
-    from newsbert.tracking.registry import Version
+    from newsbert.tracking.registry import ModelVersionRef
     from newsbert.training.result import TrainResult
 
     __version__: str
@@ -26,9 +26,9 @@ __all__ = [
     "EvaluateResult",
     "Explanation",
     "Model",
+    "ModelVersionRef",
     "Prediction",
     "TrainResult",
-    "Version",
     "__version__",
     "evaluate",
     "load",
@@ -46,7 +46,7 @@ _HOMES = {
     "Explanation": "newsbert.inference.explanation",
     "Model": "newsbert.inference.model",
     "Prediction": "newsbert.inference.model",
-    "Version": "newsbert.tracking.registry",
+    "ModelVersionRef": "newsbert.tracking.registry",
 }
 
 

@@ -15,6 +15,9 @@ from newsbert.serving.torchserve import process, supervisor
 from tests.support.calls import free_port
 from tests.support.images import Images
 from tests.support.servers import Registry, tracking_server
+from tests.support.serving import start
+
+__all__ = ["start"]
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     import mlflow
     import torch
 
-    from newsbert.data.text import prepare
+    from newsbert.data.text import preprocess
     from newsbert.evaluation.calibration import softmax
     from newsbert.inference.tokenization import SequenceTokenizer, pad
 
@@ -138,7 +138,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     tokenizer = SequenceTokenizer.load(bundle.path / "tokenizer.json", contract.max_length, contract.pad_id)
 
     def answer(items: Sequence[NewsItem]) -> NDArray[Any]:
-        ids = tokenizer.encode([prepare(item, contract.cleaning) for item in items])
+        ids = tokenizer.encode([preprocess(item, contract.cleaning) for item in items])
         input_ids, attention_mask = pad(ids, contract.pad_id)
         with torch.no_grad():
             logits = graph(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()

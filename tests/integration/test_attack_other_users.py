@@ -54,11 +54,11 @@ def test_attack_no_link_is_followed(bundle: Bundle, cli: Cli, tmp_path: Path, ro
 def test_attack_a_training_of_another_user_is_neither_resumed_nor_removed(tmp_path: Path) -> None:
     planted = tmp_path / ".out.partial-0123abcd"
     planted.mkdir()
-    locks.hold(planted, "0" * 32).close()
+    locks.acquire(planted, "0" * 32).close()
     (planted / "run.json").write_text("{}")
-    assert [directory for directory, _ in locks.abandoned(tmp_path, ".*")] == [planted]
+    assert [directory for directory, _ in locks.iterate_stale(tmp_path, ".*")] == [planted]
     os.chown(planted, NOBODY, NOBODY)
-    assert list(locks.abandoned(tmp_path, ".*")) == []
+    assert list(locks.iterate_stale(tmp_path, ".*")) == []
     assert run_dir.find("0000", tmp_path) is None
     with pytest.raises(NotFoundError):
         run_dir.read(planted)

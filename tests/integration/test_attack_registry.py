@@ -16,7 +16,7 @@ from newsbert.api import models
 from newsbert.bundle.bundle import Bundle
 from newsbert.errors import NewsbertError
 from newsbert.tracking import flavor
-from newsbert.tracking.registry import Version
+from newsbert.tracking.registry import ModelVersionRef
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 from tests.support.calls import free_port
 from tests.support.cli import Cli
@@ -39,7 +39,7 @@ def server(files: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def registered(server: str, trained: Trained) -> Version:
+def registered(server: str, trained: Trained) -> ModelVersionRef:
     """The tiny model on that server, as Victim/1."""
     return models.register(str(trained[0].bundle), "Victim", tracking_uri=server)
 
@@ -67,7 +67,7 @@ def _bundle_on(files: Path, client: mlflow.MlflowClient, run_id: str) -> Path:
     "doors", [["register", "--model-name", "Copy"], ["predict", "--model", "RUN", "goal"]], ids=["register", "predict"]
 )
 def test_attack_a_runs_tag_is_a_path(
-    registered: Version, cache: Path, client: mlflow.MlflowClient, cli: Cli, tmp_path: Path, doors: list[str]
+    registered: ModelVersionRef, cache: Path, client: mlflow.MlflowClient, cli: Cli, tmp_path: Path, doors: list[str]
 ) -> None:
     model_id = client.get_run(registered.run_id).data.tags[MODEL_ID_TAG]
     client.set_tag(registered.run_id, MODEL_ID_TAG, f"{model_id}?x=/../../../../{ELSEWHERE}")
@@ -81,7 +81,7 @@ def test_attack_a_runs_tag_is_a_path(
 
 
 def test_attack_files_that_are_not_what_was_registered_get_no_place(
-    registered: Version, files: Path, cache: Path, client: mlflow.MlflowClient
+    registered: ModelVersionRef, files: Path, cache: Path, client: mlflow.MlflowClient
 ) -> None:
     bundle = _bundle_on(files, client, registered.run_id)
     graph = bundle / "model.onnx"
@@ -117,7 +117,9 @@ def test_attack_files_that_are_not_what_was_registered_get_no_place(
         (bundle / "evil.pth").unlink()
 
 
-def test_whose_run_is_taken_is_said(registered: Version, cache: Path, client: mlflow.MlflowClient, cli: Cli) -> None:
+def test_whose_run_is_taken_is_said(
+    registered: ModelVersionRef, cache: Path, client: mlflow.MlflowClient, cli: Cli
+) -> None:
     client.set_tag(registered.run_id, "mlflow.user", "eve\x1b[2J")
     done = cli("register", "--model-name", "Victim")
     assert done.returncode == 0, done.stderr
@@ -126,7 +128,7 @@ def test_whose_run_is_taken_is_said(registered: Version, cache: Path, client: ml
 
 
 def test_four_who_register_the_same_make_one_version(
-    registered: Version, cache: Path, client: mlflow.MlflowClient, trained: Trained, tmp_path: Path
+    registered: ModelVersionRef, cache: Path, client: mlflow.MlflowClient, trained: Trained, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(trained[0].bundle, tmp_path / "copy")
     for source, name in ((registered.run_id, "Four"), (str(copy), "Directory")):

@@ -29,7 +29,7 @@ _SIGNAL_WORKER = (
 
 
 @pytest.fixture
-def served(tiny_image: str) -> Iterator[tuple[run.Running, Any]]:
+def served(tiny_image: str) -> Iterator[tuple[run.RunningContainer, Any]]:
     """The tiny model's container, as newsbert and as the engine see it."""
     import docker
 
@@ -60,7 +60,7 @@ def _wait_until_healthy(container: Any) -> None:
         time.sleep(0.2)
 
 
-def test_it_has_no_privilege_and_cannot_write(served: tuple[run.Running, Any]) -> None:
+def test_it_has_no_privilege_and_cannot_write(served: tuple[run.RunningContainer, Any]) -> None:
     _, container = served
     limits = container.attrs["HostConfig"]
     assert limits["ReadonlyRootfs"] is True
@@ -76,7 +76,7 @@ def test_it_has_no_privilege_and_cannot_write(served: tuple[run.Running, Any]) -
     )
 
 
-def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.Running, Any]) -> None:
+def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.RunningContainer, Any]) -> None:
     running, container = served
     answered: list[int] = []
     sent = threading.Event()
@@ -103,7 +103,7 @@ def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.Runni
         running.check()
 
 
-def test_its_health_check_asks_the_model(served: tuple[run.Running, Any]) -> None:
+def test_its_health_check_asks_the_model(served: tuple[run.RunningContainer, Any]) -> None:
     _, container = served
     command = container.attrs["Config"]["Healthcheck"]["Test"]
     assert command[0] == "CMD"
@@ -137,7 +137,7 @@ def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image:
         client.close()
 
 
-def test_a_container_that_somebody_removed_is_told_of(served: tuple[run.Running, Any]) -> None:
+def test_a_container_that_somebody_removed_is_told_of(served: tuple[run.RunningContainer, Any]) -> None:
     running, container = served
     container.remove(force=True)
     with pytest.raises(ServingError, match="somebody removed the container"):

@@ -287,7 +287,7 @@ def test_what_is_packed_is_what_the_runtime_reads(client: NewsbertTarget, opened
     options = {"EXPORT_PATH": opened.store, "RUNTIME": "torch", "MODEL": "My model/9"}
     client.create_deployment("other.name", "models:/TinyModel/1", config=options)
     (file,) = opened.archives()
-    assert archive.served(opened.store / file) == archive.Served("My model/9", "torch")
+    assert archive.served(opened.store / file) == archive.ArchiveInfo("My model/9", "torch")
     with zipfile.ZipFile(opened.store / file) as content:
         assert not {"model.onnx", "model.int8.onnx", "model.pth"} & set(content.namelist())
     assert client.predict("other.name", "stocks market")["predictions"][0]["label"] == "Économie"

@@ -19,9 +19,7 @@ from newsbert.inference.model import Model
 from newsbert.serving.torchserve import process
 from tests.support import processes
 from tests.support.cli import Cli
-from tests.support.serving import Served, Start, start
-
-__all__ = ["start"]
+from tests.support.serving import Served, Start
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in a source distribution")

@@ -120,7 +120,7 @@ def test_an_altered_bundle_is_refused(engine: Engine, bundle: Bundle, cli: Cli, 
 def test_what_is_there_is_not_built_again(images: Images, trained: Trained, image_settings: ImageSettings) -> None:
     lines: list[str] = []
     with building.contexts("TinyModel/1", "serving", image_settings, trained[1]) as plan:
-        (context,) = building.needed(plan)
+        (context,) = building.pending_contexts(plan)
         again = building.build(context, image_settings, lines.append)
     assert again.cached
     assert again.id == images.serving.id
@@ -323,7 +323,7 @@ def test_two_builds_at_once_are_one_image(images: Images, bundle: Bundle, image_
             with building.contexts(str(bundle.path), "serving", image_settings) as plan:
                 tags.extend(
                     building.build(each, without_secret(image_settings), print).tag
-                    for each in building.needed(plan)[-1:]
+                    for each in building.pending_contexts(plan)[-1:]
                 )
         except Exception as error:
             failures.append(error)

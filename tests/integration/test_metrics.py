@@ -26,10 +26,8 @@ from newsbert.serving import archive
 from newsbert.serving.torchserve import metrics_endpoint
 from tests.support.cli import Cli
 from tests.support.metrics import Page
-from tests.support.serving import PATH, Served, Start, start
+from tests.support.serving import PATH, Served, Start
 from tests.support.tiny_model import LABELS
-
-__all__ = ["start"]
 
 JSON, TEXT, FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
 

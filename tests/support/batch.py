@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from newsbert.data import readers
-from newsbert.data.text import NewsItem, prepare
+from newsbert.data.text import NewsItem, preprocess
 from newsbert.errors import ServingError
-from newsbert.inference.batch.predict_file import ANSWER_COLUMNS, Done, predict_file
+from newsbert.inference.batch.predict_file import ANSWER_COLUMNS, BatchResult, predict_file
 from newsbert.inference.prediction import Prediction
 
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -43,7 +43,7 @@ class LengthModel:
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
         assert items, "asked for nothing"
         self.requests.append(len(items))
-        texts = [prepare(item) for item in items]
+        texts = [preprocess(item) for item in items]
         if self.fail_at and self.fail_at in texts:
             raise ServingError("the server went away", "newsbert serve locally")
         return [self._predict(text) for text in texts]
@@ -60,7 +60,7 @@ def write_jsonl(file: Path, table: Sequence[dict[str, Any]]) -> Path:
     return file
 
 
-def classify(file: Path, output: Path, text_column: str | None = None, model: LengthModel | None = None) -> Done:
+def classify(file: Path, output: Path, text_column: str | None = None, model: LengthModel | None = None) -> BatchResult:
     return predict_file(model or LengthModel(), file, output, text_column, lambda _done, _total: None)
 
 

@@ -15,7 +15,7 @@ import newsbert
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError
 from newsbert.images import build
-from newsbert.images.build import Built
+from newsbert.images.build import BuiltImage
 from newsbert.images.engine.engine import Engine
 
 PLANTED_SECRET = "planted7f3aSecret"
@@ -64,9 +64,9 @@ def without_secret(settings: ImageSettings) -> ImageSettings:
 class Images:
     """The three images of the tiny model, in the order they are built, and the stages the engine had kept before."""
 
-    base: Built
-    trainer: Built
-    serving: Built
+    base: BuiltImage
+    trainer: BuiltImage
+    serving: BuiltImage
     stages_before: frozenset[str]
 
 

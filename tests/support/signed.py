@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from newsbert.bundle.bundle import Bundle, seal
-from newsbert.bundle.contract import SIGNATURE_FILE, Golden
+from newsbert.bundle.contract import SIGNATURE_FILE, GoldenText
 
 
 def write_key(directory: Path, name: str, curve: ec.EllipticCurve | None = None, passphrase: bytes = b"") -> Path:
@@ -34,7 +34,7 @@ def write_bundle(directory: Path) -> Bundle:
     fields = {"newsbert_version": "0", "labels": ["a", "b"], "max_length": 8, "pad_id": 0, "cleaning": []}
     fields |= {"temperature": 1.0, "base_model": {"name": "none"}, "libraries": {}, "graphs": {}}
     fields |= {"data": {"name": "none", "sha256": "", "rows": {"train": 1, "test": 1}}}
-    fields |= {"metrics": {"accuracy": 1.0, "f1_macro": 1.0}, "golden": [Golden("a text", [0.5, 0.5])]}
+    fields |= {"metrics": {"accuracy": 1.0, "f1_macro": 1.0}, "golden": [GoldenText("a text", [0.5, 0.5])]}
     return seal(directory, fields)
 
 

@@ -17,7 +17,7 @@ from newsbert.core.settings import ServeSettings, TrainSettings
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.core.version import __version__
 from newsbert.data.evaluation_set import LabelledRows, labelled
-from newsbert.data.text import prepare
+from newsbert.data.text import preprocess
 from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.evaluation import significance
 from newsbert.evaluation.metrics import Scores, score
@@ -25,7 +25,7 @@ from newsbert.evaluation.significance import Interval, McNemar
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.tracking import experiment, locate
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 from newsbert.tracking.client import TrackingClient
 
 _WINDOW_ROWS = 2048
@@ -57,7 +57,7 @@ class ModelScores:
 
 
 @dataclass(frozen=True)
-class Against:
+class ModelComparison:
     """The model beside the other one.
 
     Attributes:
@@ -92,7 +92,7 @@ class EvaluateResult:
     rows: int
     data_digest: str
     model: ModelScores
-    against: Against | None
+    against: ModelComparison | None
     run_id: str | None = None
 
 
@@ -183,14 +183,14 @@ def evaluate(  # noqa: PLR0913 - options by name
     compared = None
     if others:
         one, other = resampled
-        compared = Against(
+        compared = ModelComparison(
             others[0],
             significance.interval(one.accuracy - other.accuracy),
             significance.interval(one.f1_macro - other.f1_macro),
             significance.mcnemar(true, *predictions),
         )
     if first.scores.accuracy == 1:
-        least = significance.least_accuracy(len(true))
+        least = significance.accuracy_lower_bound(len(true))
         on_event(Note(f"no row is wrong, so there is nothing to resample: the accuracy may be as low as {least:.4f}"))
     result = EvaluateResult(data, rows.split, len(true), rows.digest, first, compared)
     if tracker is None:
@@ -209,10 +209,10 @@ def _count_known(bundle: Bundle, rows: LabelledRows) -> int | None:
         return None
     bundle.verify(only=(SKETCH_FILE,))
     cleaning = bundle.contract.cleaning
-    return row_sketch.count_known((prepare(item, cleaning) for item in rows.items), bundle.path / SKETCH_FILE)
+    return row_sketch.count_known((preprocess(item, cleaning) for item in rows.items), bundle.path / SKETCH_FILE)
 
 
-def _labels_of(located: Sequence[Located], bundles: Sequence[Bundle]) -> list[str]:
+def _labels_of(located: Sequence[ModelLocation], bundles: Sequence[Bundle]) -> list[str]:
     """The labels of all these models, in the first one's order.
 
     Raises:
@@ -255,7 +255,7 @@ def _probabilities(
     return np.concatenate(found)
 
 
-def _log(tracker: TrackingClient, result: EvaluateResult, located: Located) -> str:
+def _log(tracker: TrackingClient, result: EvaluateResult, located: ModelLocation) -> str:
     """Log the result to a run of its own and return the run's id."""
     from newsbert.evaluation import plots
 
@@ -289,7 +289,7 @@ def _metrics(model: ModelScores) -> dict[str, float]:
     return metrics
 
 
-def _differences(against: Against) -> dict[str, float]:
+def _differences(against: ModelComparison) -> dict[str, float]:
     metrics: dict[str, Any] = {f"against_{name}": value for name, value in _metrics(against.other).items()}
     for name, interval in (("accuracy", against.accuracy), ("f1_macro", against.f1_macro)):
         metrics |= {f"{name}_difference_low": interval.low, f"{name}_difference_high": interval.high}

@@ -11,7 +11,7 @@ from newsbert.core import private_files
 from newsbert.core.config import CONFIG_FILE
 from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.data import profile
-from newsbert.data.profile import Survey
+from newsbert.data.profile import DatasetProfile
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import base_model
@@ -30,13 +30,13 @@ _TAIL = """
 
 def survey(
     data: str, labels: Sequence[str] = (), text_column: str | None = None, label_column: str | None = None
-) -> Survey:
+) -> DatasetProfile:
     """Look at rows, with the tokenizer of the default encoder; see `data.profile.survey`.
 
     Raises:
         NewsbertError: If they cannot be read, or trained on.
     """
-    return profile.survey(data, _count_tokens, labels, text_column, label_column)
+    return profile.profile_dataset(data, _count_tokens, labels, text_column, label_column)
 
 
 def _count_tokens(texts: list[str]) -> list[int]:
@@ -45,7 +45,9 @@ def _count_tokens(texts: list[str]) -> list[int]:
     return [len(ids) for ids in tokenizer.encode(texts)]
 
 
-def write(survey: Survey, model_name: str, file: Path, labels: tuple[str, ...] = (), *, force: bool = False) -> None:
+def write(
+    survey: DatasetProfile, model_name: str, file: Path, labels: tuple[str, ...] = (), *, force: bool = False
+) -> None:
     """Write the file, whole or not at all.
 
     Args:
@@ -76,7 +78,7 @@ def check_absent(file: Path, *, force: bool) -> None:
         raise UsageError(f"there is a {file} already", "the same command with --force writes over it")
 
 
-def text(survey: Survey, model_name: str, labels: tuple[str, ...] = ()) -> str:
+def text(survey: DatasetProfile, model_name: str, labels: tuple[str, ...] = ()) -> str:
     """The file's content.
 
     Args:

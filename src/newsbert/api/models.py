@@ -14,7 +14,7 @@ from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, protocol
 from newsbert.tracking import flavor, registry, upload
 from newsbert.tracking.locate import connect, default_name, locate
-from newsbert.tracking.registry import Version
+from newsbert.tracking.registry import ModelVersionRef
 from newsbert.training import run_dir
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def register(
     sign: str | Path | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
-) -> Version:
+) -> ModelVersionRef:
     """Make a model a version of the registered model `name`.
 
     Args:
@@ -73,7 +73,7 @@ def register(
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
-        run_dir.left(Path(source).parent)  # which removes what a training left that was killed as it ended
+        run_dir.find_interrupted(Path(source).parent)  # which removes what a training left that was killed as it ended
         return upload.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias, key)
     return registry.register(connect(tracking_uri, experiment), source, name, alias, sign=key)
 

@@ -102,7 +102,7 @@ def train(  # noqa: PLR0913 - options by name
     return run.start(resolved, shared, reach, model_name, on_event, stop)
 
 
-def help_train(resume: str | None, stop: Callable[[], bool], **settings: Any) -> None:
+def join_training(resume: str | None, stop: Callable[[], bool], **settings: Any) -> None:
     """Share the steps of a training that another of torchrun's processes runs.
 
     Args:

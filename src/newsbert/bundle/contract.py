@@ -10,7 +10,7 @@ from newsbert.bundle import signing
 from newsbert.core import typed_json
 from newsbert.core.identifiers import check_labels, is_digest, is_file_name
 from newsbert.core.terminal import has_controls
-from newsbert.data.text import prepare, unknown_rules
+from newsbert.data.text import preprocess, unknown_rules
 
 if TYPE_CHECKING:
     pass
@@ -23,7 +23,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphInfo:
     """A serving graph and how it agrees with PyTorch, on validation rows when it was made.
 
     Attributes:
@@ -48,7 +48,7 @@ class Graph:
 
 
 @dataclass(frozen=True)
-class Golden:
+class GoldenText:
     """A text or title/text object, and the probabilities that PyTorch gave it, in label order."""
 
     item: str | dict[str, str]
@@ -86,8 +86,8 @@ class Contract:
     data: dict[str, Any]
     libraries: dict[str, str]
     metrics: dict[str, float]
-    graphs: dict[str, Graph]
-    golden: list[Golden]
+    graphs: dict[str, GraphInfo]
+    golden: list[GoldenText]
     files: dict[str, str]
     format_version: int = FORMAT_VERSION
     review_below: float = 0.0
@@ -165,7 +165,7 @@ def _check_golden(contract: "Contract") -> None:
         raise ValueError("it has no golden texts")
     for golden in contract.golden:
         try:
-            prepare(golden.item, contract.cleaning)
+            preprocess(golden.item, contract.cleaning)
         except ValueError as error:
             raise ValueError(f"its golden text {golden.item!r:.80} is none: {error}") from error
     for graph in contract.graphs.values():

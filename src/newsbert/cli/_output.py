@@ -23,7 +23,7 @@ from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
     from newsbert.images.engine.layers import Layer
-    from newsbert.serving.torchserve.log_events import Problem
+    from newsbert.serving.torchserve.log_events import ServerEvent
 
 LONG_WORD = 20
 """Cells of a word from which it may be broken in a table."""
@@ -102,11 +102,11 @@ class Output:
 
     def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
         """Log a JSON object in one line."""
-        from newsbert.serving.torchserve.log_events import Problem
+        from newsbert.serving.torchserve.log_events import ServerEvent
 
-        self._line(Problem(event, mask_credentials(message), level, details=details).json())
+        self._line(ServerEvent(event, mask_credentials(message), level, details=details).json())
 
-    def problem(self, problem: "Problem") -> None:
+    def problem(self, problem: "ServerEvent") -> None:
         """Log what goes wrong in a server, in one line."""
         self._line(problem.json() if self.log_format == "json" else problem.text())
 

@@ -15,8 +15,8 @@ from newsbert.core.settings import ImageSettings
 from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from newsbert.images.build import Built, Kind
-    from newsbert.images.contexts import Context
+    from newsbert.images.build import BuiltImage, Kind
+    from newsbert.images.contexts import BuildContext
 
 EXAMPLES = """
 Examples:
@@ -101,7 +101,7 @@ def build_image(
             return
         built = []
         with screen.progress() as progress:
-            for context in build.needed(plan, rebuild=rebuild):
+            for context in build.pending_contexts(plan, rebuild=rebuild):
                 progress.phase(f"building {context.tag}")
                 built.append(build.build(context, settings, screen.log, rebuild=rebuild))
         if plan.located is not None:
@@ -150,7 +150,7 @@ def _render_written(screen: Output, directory: Path, commands: Sequence[str]) ->
     screen.next_command(shlex.join(["sh", str(directory / "build.sh")]))
 
 
-def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
+def _render_dry(screen: Output, contexts: "Sequence[BuildContext]") -> None:
     from newsbert.images.contexts import without_secrets
 
     if screen.as_json:
@@ -169,7 +169,7 @@ def _render_dry(screen: Output, contexts: "Sequence[Context]") -> None:
         screen.result(context.dockerfile)
 
 
-def _document(built: "Built", digests: dict[str, str]) -> dict[str, Any]:
+def _document(built: "BuiltImage", digests: dict[str, str]) -> dict[str, Any]:
     return {
         "tag": built.aliases[0],
         "content_tag": built.tag,

@@ -13,7 +13,7 @@ from newsbert.core import config
 from newsbert.core.settings import ImageSettings, ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.deployment.target import Deployed
+    from newsbert.deployment.target import DeploymentStatus
 
 EXAMPLES = """
 Examples:
@@ -50,7 +50,7 @@ def deploy(
     render(screen, deploying.deploy(release, target, serving, tracking_uri, screen.log))
 
 
-def render(screen: Output, deployed: "Deployed") -> None:
+def render(screen: Output, deployed: "DeploymentStatus") -> None:
     """Say what answers now."""
     if screen.as_json:
         screen.document(dataclasses.asdict(deployed))

@@ -28,7 +28,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
     with screen.progress() as progress:
         progress.phase("looking")
-        found = list(doctor.examine(doctor.checks()))
+        found = list(doctor.run_checks(doctor.checks()))
     failed = any(each.state == checks.FAILED for each in found)
     if screen.as_json:
         screen.document({"ok": not failed, "checks": [dataclasses.asdict(each) for each in found]})

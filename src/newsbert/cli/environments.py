@@ -11,7 +11,7 @@ from newsbert.core import config
 from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
-    from newsbert.deployment.target import Deployed
+    from newsbert.deployment.target import DeploymentStatus
 
 EXAMPLES = """
 Examples:
@@ -27,7 +27,7 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
     screen = Output(as_json)
     from newsbert.deployment import deploy
 
-    found: dict[str, Deployed | NewsbertError | None] = {}
+    found: dict[str, DeploymentStatus | NewsbertError | None] = {}
     for name in config.environments():
         try:
             found[name] = deploy.environment(name, tracking_uri, screen.log).deployed()
@@ -43,13 +43,13 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
         raise typer.Exit(1)
 
 
-def _document(each: "Deployed | NewsbertError | None") -> dict[str, object] | None:
+def _document(each: "DeploymentStatus | NewsbertError | None") -> dict[str, object] | None:
     if isinstance(each, NewsbertError):
         return {"error": each.document()}
     return None if each is None else dataclasses.asdict(each)
 
 
-def _row(name: str, each: "Deployed | NewsbertError | None") -> tuple[str, str, str, str]:
+def _row(name: str, each: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
     if isinstance(each, NewsbertError):
         return name, f"? {each.message}", "", ""
     return (name, "", "", "") if each is None else (name, each.model, each.url, each.before or "")

@@ -11,7 +11,7 @@ from newsbert.cli._output import Output, Progress
 from newsbert.core.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from newsbert.api.evaluate import Against, EvaluateResult, ModelScores
+    from newsbert.api.evaluate import EvaluateResult, ModelComparison, ModelScores
     from newsbert.core.events import Event
     from newsbert.evaluation.significance import Interval
 
@@ -175,7 +175,7 @@ def _render(screen: Output, result: "EvaluateResult") -> None:
         screen.result(f"run     {result.run_id}")
 
 
-def _render_against(screen: Output, model: "ModelScores", against: "Against") -> None:
+def _render_against(screen: Output, model: "ModelScores", against: "ModelComparison") -> None:
     one, other = model.scores.metrics, against.other.scores.metrics
     name, other_name = _short(model.name), _short(against.other.name)
     intervals = {"accuracy": against.accuracy, "f1_macro": against.f1_macro}

@@ -14,7 +14,7 @@ from newsbert.core.identifiers import parse_model_name
 from newsbert.core.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from newsbert.data.profile import Survey
+    from newsbert.data.profile import DatasetProfile
 
 EXAMPLES = """
 Examples:
@@ -64,7 +64,7 @@ def init(
     screen.next_command("newsbert train")
 
 
-def _render(screen: Output, found: "Survey") -> None:
+def _render(screen: Output, found: "DatasetProfile") -> None:
     splits = list(found.rows)
     names = list(next(iter(found.rows.values())))
     rows = [[name, *(str(found.rows[split][name]) for split in splits)] for name in names]

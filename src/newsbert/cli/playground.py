@@ -68,7 +68,7 @@ def playground(
             screen.document({"url": page, "models": [each.predictor.name for each in shown]})
         else:
             screen.result(page)
-        if not loopback.is_here(host):
+        if not loopback.is_loopback(host):
             screen.note(f"whoever reaches {host} can use it: it asks for no password")
         if open_browser:
             import webbrowser

@@ -139,7 +139,7 @@ def _predict_file(
 
     with contextlib.ExitStack() as stack:
         here, there = stack.enter_context(
-            object_store.at_hand(file, output, paths.check, lambda said: screen.log(f"{said} …"))
+            object_store.staged(file, output, paths.check, lambda said: screen.log(f"{said} …"))
         )
         predictor: Predictor | ray_workers.Workers
         if url is not None:

@@ -16,4 +16,4 @@ def rollback(to: To, tracking_uri: TrackingUri = None, as_json: Json = False, de
     screen = Output(as_json)
     from newsbert.deployment import deploy
 
-    render(screen, deploy.back(deploy.environment(to, tracking_uri, screen.log), tracking_uri, screen.log))
+    render(screen, deploy.roll_back(deploy.environment(to, tracking_uri, screen.log), tracking_uri, screen.log))

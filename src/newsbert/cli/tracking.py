@@ -16,8 +16,8 @@ from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
-    from newsbert.tracking.server.backup_file import Contents
-    from newsbert.tracking.server.state import Home, Noted
+    from newsbert.tracking.server.backup_file import BackupManifest
+    from newsbert.tracking.server.state import ServerInfo, ServerState
 
 UP_EXAMPLES = """
 Examples:
@@ -147,9 +147,9 @@ def down(directory: Directory = None, as_json: Json = False, debug: Debug = Fals
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import process
-    from newsbert.tracking.server.state import Home
+    from newsbert.tracking.server.state import ServerState
 
-    stopped = process.down(Home(settings.directory))
+    stopped = process.down(ServerState(settings.directory))
     if screen.as_json:
         screen.document({"stopped": stopped.url})
         return
@@ -165,9 +165,9 @@ def status(directory: Directory = None, as_json: Json = False, debug: Debug = Fa
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import process
-    from newsbert.tracking.server.state import Home
+    from newsbert.tracking.server.state import ServerState
 
-    found = process.status(Home(settings.directory))
+    found = process.status(ServerState(settings.directory))
     if screen.as_json:
         screen.document(_document(found))
         return
@@ -239,9 +239,9 @@ def user(
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import accounts
-    from newsbert.tracking.server.state import Home
+    from newsbert.tracking.server.state import ServerState
 
-    password, made = accounts.renew(Home(settings.directory), name, admin=admin)
+    password, made = accounts.renew(ServerState(settings.directory), name, admin=admin)
     if screen.as_json:
         screen.document({"user": name, "password": password, "created": made})
         return
@@ -272,9 +272,9 @@ def grant(
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import accounts
-    from newsbert.tracking.server.state import Home
+    from newsbert.tracking.server.state import ServerState
 
-    accounts.grant(Home(settings.directory), name, experiment=experiment, model=model, permission=permission)
+    accounts.grant(ServerState(settings.directory), name, experiment=experiment, model=model, permission=permission)
     if screen.as_json:
         screen.document({"user": name, "experiment": experiment, "model": model, "permission": permission})
         return
@@ -294,9 +294,9 @@ def revoke(
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import accounts
-    from newsbert.tracking.server.state import Home
+    from newsbert.tracking.server.state import ServerState
 
-    accounts.revoke(Home(settings.directory), name, experiment=experiment, model=model)
+    accounts.revoke(ServerState(settings.directory), name, experiment=experiment, model=model)
     if screen.as_json:
         screen.document({"user": name, "experiment": experiment, "model": model})
         return
@@ -308,7 +308,7 @@ def _resources(experiment: str | None, model: str | None) -> str:
     return " and ".join(f"{kind} {name}" for kind, name in resources.items() if name is not None)
 
 
-def _render(screen: Output, noted: "Noted", password: str | None, home: "Home | None" = None) -> None:
+def _render(screen: Output, noted: "ServerInfo", password: str | None, home: "ServerState | None" = None) -> None:
     """Say that the server is ready; it is in the background if its home is given."""
     if screen.as_json:
         screen.document(_document(noted) | ({"admin_password": password} if password else {}))
@@ -330,7 +330,7 @@ def _render(screen: Output, noted: "Noted", password: str | None, home: "Home | 
         screen.log("Ctrl+C stops it")
 
 
-def _render_backup(screen: Output, contents: "Contents", file: Path, what: str) -> None:
+def _render_backup(screen: Output, contents: "BackupManifest", file: Path, what: str) -> None:
     if screen.as_json:
         found = {name: value for name, value in vars(contents).items() if name != "files"}
         screen.document({"file": str(file), **found, "artifacts": len(contents.artifacts)})
@@ -339,7 +339,7 @@ def _render_backup(screen: Output, contents: "Contents", file: Path, what: str) 
     screen.result(f"{file} {what} {told}")
 
 
-def _document(noted: "Noted") -> dict[str, object]:
+def _document(noted: "ServerInfo") -> dict[str, object]:
     return {name: value for name, value in dataclasses.asdict(noted).items() if name != "started"}
 
 

@@ -119,11 +119,11 @@ def train(
 
         options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
-    from newsbert.api.train import help_train, train
+    from newsbert.api.train import join_training, train
 
     if environment.torchrun_rank():  # another of its processes runs this training and tells of it
         with _Interrupts(lambda _: None) as interrupts:
-            help_train(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
+            join_training(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
     in_foreign_run = environment.mlflow_run_id() is not None  # before MLflow takes the variable away

@@ -8,7 +8,7 @@ from newsbert.core import environment, temporary
 from newsbert.errors import NewsbertError
 
 
-def directory(kind: str, key: str, write: Callable[[Path], None]) -> Path:
+def get_or_create_dir(kind: str, key: str, write: Callable[[Path], None]) -> Path:
     """Find a directory in the cache, or make it.
 
     Args:

@@ -95,7 +95,7 @@ def metrics_dir() -> Path | None:
     return Path(directory) if directory else None
 
 
-def share_counts(directory: Path) -> None:
+def set_prometheus_dir(directory: Path) -> None:
     """Have Prometheus's library keep the counts of this process there; it knows no other way to be told where."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
@@ -116,7 +116,7 @@ def mlflow_run_id() -> str | None:
     return identifiers.parse_run_id(text, "MLFLOW_RUN_ID", UsageError) if text else None
 
 
-def quiet_mlflow() -> None:
+def silence_mlflow() -> None:
     """Keep MLflow from reporting to its makers and from printing, unless the user has said otherwise."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -157,7 +157,7 @@ def has_azure_key() -> bool:
     return any(name in os.environ for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY"))
 
 
-def point_mlflow_at_accounts(file: Path, secret_key: str) -> None:
+def configure_mlflow_auth(file: Path, secret_key: str) -> None:
     """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
     os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret_key
@@ -174,7 +174,7 @@ def limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def quiet_onnxruntime() -> None:
+def silence_onnxruntime() -> None:
     """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -186,7 +186,7 @@ def torchrun_rank() -> int | None:
     return int(os.environ["RANK"])
 
 
-def quiet_ray() -> None:
+def silence_ray() -> None:
     """Keep Ray from reporting to its makers and from printing, unless the user has said otherwise."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -13,7 +13,7 @@ _LOCK = "lock"
 
 
 @contextlib.contextmanager
-def alone(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
+def exclusive(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
     """Keep others out until the block ends, or this process does.
 
     Args:
@@ -39,7 +39,7 @@ def alone(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def hold(directory: Path, note: str = "") -> TextIO:
+def acquire(directory: Path, note: str = "") -> TextIO:
     """Hold a directory until what this returns is closed, or this process ends.
 
     Args:
@@ -59,7 +59,7 @@ def hold(directory: Path, note: str = "") -> TextIO:
     return stream
 
 
-def hold_again(directory: Path) -> TextIO:
+def try_acquire(directory: Path) -> TextIO:
     """Hold a directory whose process has ended.
 
     Raises:
@@ -75,8 +75,8 @@ def hold_again(directory: Path) -> TextIO:
     return stream
 
 
-def abandoned(parent: Path, pattern: str) -> Iterator[tuple[Path, str]]:
+def iterate_stale(parent: Path, pattern: str) -> Iterator[tuple[Path, str]]:
     """Directories in `parent` whose processes have ended, and their notes; each is held until the next is asked for."""
     for directory in sorted(parent.glob(pattern)):
-        with contextlib.suppress(OSError), hold_again(directory) as stream:
+        with contextlib.suppress(OSError), try_acquire(directory) as stream:
             yield directory, stream.read()

@@ -14,14 +14,14 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def urlopen(request: str | urllib.request.Request, timeout: float, tls: ssl.SSLContext | None = None) -> Any:
     """`urllib.request.urlopen`, without a proxy if the host is this machine; `tls` says which certificates are good."""
     url = request if isinstance(request, str) else request.full_url
-    direct = is_here(urllib.parse.urlsplit(url).hostname)
+    direct = is_loopback(urllib.parse.urlsplit(url).hostname)
     if tls is None:
         return _DIRECT.open(request, timeout=timeout) if direct else urllib.request.urlopen(request, timeout=timeout)
     handlers = [urllib.request.HTTPSHandler(context=tls), *([urllib.request.ProxyHandler({})] if direct else [])]
     return urllib.request.build_opener(*handlers).open(request, timeout=timeout)
 
 
-def is_here(host: str | None) -> bool:
+def is_loopback(host: str | None) -> bool:
     """Whether a URL's host is this machine, whatever its own names are."""
     return host in {"localhost", "::1"} or (host or "").startswith("127.")
 

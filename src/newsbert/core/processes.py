@@ -131,7 +131,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-class Tool:
+class ExternalTool:
     """A command that is installed here, with arguments that all calls have.
 
     Args:

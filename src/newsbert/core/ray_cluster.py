@@ -30,7 +30,7 @@ Source: https://www.rfc-editor.org/rfc/rfc9113 (3.4, 4.1)
 
 
 @dataclass(frozen=True)
-class Cluster:
+class RayCluster:
     """A cluster that this process is connected to.
 
     Attributes:
@@ -80,7 +80,7 @@ def _address(settings: RaySettings) -> str | None:
 
 
 @contextlib.contextmanager
-def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator[Cluster]:
+def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator[RayCluster]:
     """Start Ray on this machine, or connect to the cluster at the given address.
 
     Args:
@@ -94,7 +94,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
     """
     check(settings)
     address = _address(settings)
-    environment.quiet_ray()  # Ray reads the environment when it is imported
+    environment.silence_ray()  # Ray reads the environment when it is imported
     try:
         import ray
         import ray.data
@@ -130,7 +130,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
                 f"the cluster has room for {room} of {settings.workers} workers now: "
                 "predicting begins with these, training when it has room for all"
             )
-        yield Cluster(settings.workers, worker_cores, ray.get_runtime_context().get_node_id())
+        yield RayCluster(settings.workers, worker_cores, ray.get_runtime_context().get_node_id())
 
 
 @contextlib.contextmanager

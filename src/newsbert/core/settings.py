@@ -37,7 +37,7 @@ LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
 EPOCHS, BATCH_ROWS = 5.0, 32
 """Defaults where rows are many."""
 
-LEAST_STEPS, LEAST_STEPS_AN_EPOCH, LEAST_BATCH_ROWS = 60, 8, 4
+MIN_STEPS, MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE = 60, 8, 4
 """By default few rows are read in smaller batches and more often: a new head learns little in a handful of steps."""
 
 
@@ -64,7 +64,7 @@ class TrainSettings:
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
     epochs: float | None = _setting(
         None,
-        f"Passes over the training rows (default: {EPOCHS:g}, or more that make {LEAST_STEPS} steps)",
+        f"Passes over the training rows (default: {EPOCHS:g}, or more that make {MIN_STEPS} steps)",
         least=1e-6,
         most=10_000,
     )
@@ -72,7 +72,7 @@ class TrainSettings:
     samples: int | None = _setting(None, "Training rows to use at most", least=1)
     batch_size: int | None = _setting(
         None,
-        f"Rows in a training step (default: {BATCH_ROWS}, or an eighth of all, but {LEAST_BATCH_ROWS} at least)",
+        f"Rows in a training step (default: {BATCH_ROWS}, or an eighth of all, but {MIN_BATCH_SIZE} at least)",
         least=1,
     )
     tune: str = _setting(
@@ -107,12 +107,12 @@ class TrainSettings:
 
     def rows_a_step(self, rows: int) -> int:
         """The batch size, or what it is for so many training rows where none is given."""
-        return self.batch_size or min(BATCH_ROWS, max(LEAST_BATCH_ROWS, rows // LEAST_STEPS_AN_EPOCH))
+        return self.batch_size or min(BATCH_ROWS, max(MIN_BATCH_SIZE, rows // MIN_STEPS_PER_EPOCH))
 
     def passes(self, rows: int) -> float:
         """The epochs, or what they are for so many training rows where none are given."""
         steps = math.ceil(rows / self.rows_a_step(rows))
-        return self.epochs or max(EPOCHS, float(math.ceil(LEAST_STEPS / steps)))
+        return self.epochs or max(EPOCHS, float(math.ceil(MIN_STEPS / steps)))
 
     @property
     def peak_learning_rate(self) -> float:

@@ -18,7 +18,7 @@ from newsbert.core.types import IntArray
 from newsbert.data import row_columns
 from newsbert.data.class_folders import find_split
 from newsbert.data.lines import Row
-from newsbert.data.ragged_array import Ragged, RaggedWriter, mapped
+from newsbert.data.ragged_array import RaggedArray, RaggedWriter, mapped
 from newsbert.data.row_columns import ID, show_names
 from newsbert.data.source import Columns, Source
 from newsbert.data.text import CLEANING_RULES, join
@@ -47,7 +47,7 @@ class Corpus:
         notes: What the user should know of it.
     """
 
-    texts: Ragged[np.uint8]
+    texts: RaggedArray[np.uint8]
     labels: Labels
     digests: NDArray[np.uint64]
     splits: dict[str, IntArray]
@@ -67,7 +67,7 @@ def prepare(source: Source, labels: Sequence[str], text_column: str | None, labe
     found = {split: dataclasses.astuple(part) for split, part in columns.items()}
     parts = [_FORMAT, source.identity, names, source.first_id, CLEANING_RULES, found]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return _read(cache.directory("rows", key, lambda part: _write(part, source, columns, names, notes)))
+    return _read(cache.get_or_create_dir("rows", key, lambda part: _write(part, source, columns, names, notes)))
 
 
 def _read(directory: Path) -> Corpus:
@@ -75,7 +75,7 @@ def _read(directory: Path) -> Corpus:
     codes = mapped(directory / "splits.bin", np.int8)
     names: list[str] = about["splits"]
     return Corpus(
-        Ragged(directory / _TEXTS, np.uint8),
+        RaggedArray(directory / _TEXTS, np.uint8),
         mapped(directory / _LABELS, np.int32),
         mapped(directory / _DIGESTS, np.uint64).reshape(-1, 2),
         {name: places for code, name in enumerate(names) if len(places := np.flatnonzero(codes == code)) or not name},

@@ -15,14 +15,14 @@ from newsbert.data import corpus as corpora
 from newsbert.data import readers as row_files
 from newsbert.data import row_columns, sources
 from newsbert.data.corpus import Corpus, Labels
-from newsbert.data.ragged_array import Texts
+from newsbert.data.ragged_array import TextColumn
 from newsbert.data.sources import AG_NEWS_LABELS, SAMPLE
 from newsbert.data.text import join
 from newsbert.errors import DataError, UsageError
 
 __all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "texts"]
 
-TEST_SHARE = VALIDATION_SHARE = 0.1
+TEST_FRACTION = VALIDATION_FRACTION = 0.1
 MAX_TEST_ROWS, MAX_VALIDATION_ROWS = 5_000, 2_000
 """Enough to tell scores half a point apart; more would only make every evaluation slower."""
 
@@ -92,7 +92,7 @@ def load_dataset(
     corpus = corpora.prepare(sources.open_source(data), labels, text_column, label_column)
     notes = list(corpus.notes)
     names = corpus.label_names
-    drawing = _Drawing(corpus, np.random.default_rng(seed), notes)
+    drawing = _Splitter(corpus, np.random.default_rng(seed), notes)
     train, validation, test = drawing.three_splits()
     drawing.check_classes(train)
     if samples is not None:
@@ -117,7 +117,7 @@ def texts(file: Path | None = None) -> list[str]:
     return found
 
 
-class _Drawing:
+class _Splitter:
     """Draws rows of a corpus, which are told by their places in it."""
 
     def __init__(self, corpus: Corpus, rng: np.random.Generator, notes: list[str]) -> None:
@@ -137,7 +137,9 @@ class _Drawing:
             self.check_classes(pool, least=1 + len(missing))
         drawn = dict(given)
         for name in missing:
-            share, most = (TEST_SHARE, MAX_TEST_ROWS) if name == "test" else (VALIDATION_SHARE, MAX_VALIDATION_ROWS)
+            share, most = (
+                (TEST_FRACTION, MAX_TEST_ROWS) if name == "test" else (VALIDATION_FRACTION, MAX_VALIDATION_ROWS)
+            )
             drawn[name], pool = self._draw(pool, min(round(share * len(pool)), most))
         held_out = np.concatenate([drawn["validation"], drawn["test"]])
         leaked = np.isin(self._digests[pool], self._digests[held_out])
@@ -209,4 +211,4 @@ def _split(corpus: Corpus, rows: IntArray) -> Split:
     labels = np.asarray(corpus.labels[rows])
     digest = hashlib.sha256(labels.astype("<i4").tobytes())
     digest.update(corpus.digests[rows].astype("<u8").tobytes())
-    return Split(Texts(corpus.texts, rows), labels, digest.hexdigest())
+    return Split(TextColumn(corpus.texts, rows), labels, digest.hexdigest())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from newsbert.data.dialect import Dialect
-from newsbert.data.lines import Fault, Lines, Sized, Tally
+from newsbert.data.lines import Lines, RowError, Sized, Tally
 from newsbert.data.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS, normalize, show_names
 from newsbert.errors import DataError
 
@@ -59,7 +59,7 @@ def read(path: Path, dialect: Dialect, lines: Lines, tally: Tally) -> Iterator[S
         elif fields == repeated or (len(fields) > 1 and list(map(normalize, fields)) == list(map(normalize, repeated))):
             tally.headers += 1
             yield (
-                Fault(f"line {lines.first}", "it repeats the header", "remove it", "".join(lines.taken), True),
+                RowError(f"line {lines.first}", "it repeats the header", "remove it", "".join(lines.taken), True),
                 lines.size,
             )
         elif len(fields) < len(header) or any(fields[len(header) :]):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from newsbert.data.lines import Fault, Lines, Row, Sized
+from newsbert.data.lines import Lines, Row, RowError, Sized
 from newsbert.data.row_columns import KNOWN_NAMES, normalize, show_names
 from newsbert.errors import DataError
 
@@ -20,7 +20,7 @@ def read_lines(lines: Lines) -> Iterator[Sized]:
     for line in lines:
         if line.strip():
             try:
-                row: Row | Fault = lines.undecodable() or _object(_parse(line.strip()))
+                row: Row | RowError = lines.undecodable() or _object(_parse(line.strip()))
             except _NoRowError as error:
                 row = lines.fault(*error.args)
             yield row, lines.size
@@ -52,7 +52,7 @@ def read_document(path: Path, lines: Lines, notes: list[str]) -> Iterator[Sized]
         document = _parse(text)
     except _NoRowError as error:
         reason, hint, line_number = error.args
-        raise Fault(f"line {line_number or 1}", reason, hint, "").error(path) from error
+        raise RowError(f"line {line_number or 1}", reason, hint, "").error(path) from error
     del content, text
     for index, value in enumerate(_items(path, document, notes)):
         try:
@@ -60,7 +60,7 @@ def read_document(path: Path, lines: Lines, notes: list[str]) -> Iterator[Sized]
         except _NoRowError as error:
             reason, hint, *_ = error.args
             content = error.args[3] if isinstance(value, _NoRowError) else value
-            yield Fault(f"item {index}", reason, hint, json.dumps(content)), 0
+            yield RowError(f"item {index}", reason, hint, json.dumps(content)), 0
 
 
 def _items(path: Path, document: Any, notes: list[str]) -> list[Any]:

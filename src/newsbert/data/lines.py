@@ -17,7 +17,7 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowError:
     r"""A row that is none, in a file whose other rows can be read.
 
     Attributes:
@@ -40,7 +40,7 @@ class Fault:
         return DataError(f"{path}, {self.where}: {self.reason}{more}", self.hint)
 
 
-Sized = tuple[Row | Fault, int]
+Sized = tuple[Row | RowError, int]
 """A row and how many characters it has in its file."""
 
 
@@ -137,15 +137,15 @@ class Lines:
         self.taken.clear()
         self.size, self._undecodable = 0, None
 
-    def undecodable(self) -> Fault | None:
+    def undecodable(self) -> RowError | None:
         """Return what is wrong with the row if it is no UTF-8."""
         if self._undecodable is None:
             return None
-        return Fault(*self._undecodable, "".join(self.taken))
+        return RowError(*self._undecodable, "".join(self.taken))
 
-    def fault(self, reason: str, hint: str, line: int | None = None) -> Fault:
+    def fault(self, reason: str, hint: str, line: int | None = None) -> RowError:
         """Return what is wrong with the row, if not that it is no UTF-8."""
-        return self.undecodable() or Fault(f"line {line or self.number}", reason, hint, "".join(self.taken))
+        return self.undecodable() or RowError(f"line {line or self.number}", reason, hint, "".join(self.taken))
 
     def _conversion(self, line: str) -> str:
         """Return how to make the file UTF-8: by a command, where it may be Windows-1252, as Excel writes it."""

@@ -11,7 +11,7 @@ from newsbert.core.types import IntArray
 from newsbert.data import corpus, row_columns, sources
 from newsbert.data.corpus import Corpus
 from newsbert.data.lines import Row
-from newsbert.data.ragged_array import Texts
+from newsbert.data.ragged_array import TextColumn
 from newsbert.data.row_columns import NAMES_OF_LABELS, NAMES_OF_TEXTS
 from newsbert.data.source import Source
 from newsbert.errors import DataError
@@ -31,7 +31,7 @@ _FEW_ROWS, _UNEVEN = 50, 10
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetProfile:
     """What rows are like.
 
     Attributes:
@@ -63,13 +63,13 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(
+def profile_dataset(
     data: str,
     count_tokens: Callable[[list[str]], list[int]],
     labels: Sequence[str] = (),
     text_column: str | None = None,
     label_column: str | None = None,
-) -> Survey:
+) -> DatasetProfile:
     """Look at rows.
 
     Args:
@@ -97,7 +97,7 @@ def survey(
     rows = {name or "all": _counted(found, places) for name, places in splits.items()}
     repeated = len(found.labels) - len(first)
     cut = float((lengths > max_length).mean())
-    return Survey(
+    return DatasetProfile(
         data,
         tuple(columns),
         text_column,
@@ -201,7 +201,7 @@ def _lengths(found: Corpus, count_tokens: Callable[[list[str]], list[int]]) -> I
     if not len(found.labels):
         raise DataError("there are no rows", "give some labelled rows for every class")
     places = np.linspace(0, len(found.labels) - 1, min(_MEASURED, len(found.labels))).astype(np.int64)
-    return np.array(count_tokens(list(Texts(found.texts, places))), np.int64)
+    return np.array(count_tokens(list(TextColumn(found.texts, places))), np.int64)
 
 
 def _contradicting(text_ids: IntArray, labels: corpus.Labels) -> int:

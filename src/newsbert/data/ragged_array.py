@@ -21,7 +21,7 @@ _VALUES, _ENDS = "values.bin", "ends.bin"
 Value = TypeVar("Value", bound=np.generic)
 
 
-class Ragged(Generic[Value]):
+class RaggedArray(Generic[Value]):
     """Rows that `RaggedWriter` wrote.
 
     Args:
@@ -89,7 +89,7 @@ class RaggedWriter:
         self._end = int(ends[-1]) if len(ends) else self._end
 
 
-class Texts(Sequence[str]):
+class TextColumn(Sequence[str]):
     """Some of the texts in `stored`, in an order of their own.
 
     Args:
@@ -97,7 +97,7 @@ class Texts(Sequence[str]):
         rows: Which.
     """
 
-    def __init__(self, stored: Ragged[np.uint8], rows: IntArray) -> None:
+    def __init__(self, stored: RaggedArray[np.uint8], rows: IntArray) -> None:
         self._stored, self._rows = stored, rows
 
     def __len__(self) -> int:
@@ -106,10 +106,10 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, place: int) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> "Texts": ...
-    def __getitem__(self, place: int | slice) -> "str | Texts":
+    def __getitem__(self, place: slice) -> "TextColumn": ...
+    def __getitem__(self, place: int | slice) -> "str | TextColumn":
         if isinstance(place, slice):
-            return Texts(self._stored, self._rows[place])
+            return TextColumn(self._stored, self._rows[place])
         return self._stored[int(self._rows[place])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:

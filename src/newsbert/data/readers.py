@@ -18,14 +18,14 @@ from typing import Any
 from newsbert.core.installation import MissingExtraError
 from newsbert.data import delimited, file_form, json_rows
 from newsbert.data.file_form import FORMATS, FileForm, format_of
-from newsbert.data.lines import Fault, Lines, Row, Sized, Tally
+from newsbert.data.lines import Lines, Row, RowError, Sized, Tally
 from newsbert.data.row_columns import UNREADABLE
 from newsbert.errors import DataError, UsageError
 
 __all__ = [
     "FORMATS",
-    "Fault",
     "Row",
+    "RowError",
     "RowFile",
     "Sized",
     "columns",
@@ -92,7 +92,7 @@ class RowFile:
         """
         empty, fault, alike = True, None, 0
         for record, _ in self.stream():
-            if not isinstance(record, Fault):
+            if not isinstance(record, RowError):
                 empty = False
                 if fault is None:
                     yield record

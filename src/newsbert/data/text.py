@@ -82,7 +82,7 @@ def join(title: str, text: str, rules: Sequence[str] = CLEANING_RULES) -> str:
     return f"{clean(title, rules)} {clean(text, rules)}".strip()
 
 
-def prepare(item: NewsItem, rules: Sequence[str] = CLEANING_RULES) -> str:
+def preprocess(item: NewsItem, rules: Sequence[str] = CLEANING_RULES) -> str:
     """Return the sequence that the tokenizer sees for a text or a title/text object.
 
     Raises:

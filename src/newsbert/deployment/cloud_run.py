@@ -14,10 +14,10 @@ from typing import Any
 
 from newsbert.bundle.bundle import Bundle
 from newsbert.core import locks, temporary
-from newsbert.core.processes import Tool
+from newsbert.core.processes import ExternalTool
 from newsbert.core.settings import CloudRunSettings, ServeSettings
 from newsbert.deployment.acceptance import Acceptance
-from newsbert.deployment.target import Deployed, Release, described
+from newsbert.deployment.target import DeploymentStatus, Release, release_annotations
 from newsbert.errors import ServingError, UsageError
 from newsbert.images import run
 from newsbert.images.engine.engine import Engine
@@ -53,7 +53,7 @@ class CloudRun:
         where = {"project": settings.project, "region": settings.region}
         # In this order: gcloud wants flags that all its commands have behind the command's name or before it.
         self._where = [f"--{flag}={value}" for flag, value in where.items() if value]
-        self._gcloud = Tool("gcloud", ["--quiet", "--format=json"], "gcloud run services list")
+        self._gcloud = ExternalTool("gcloud", ["--quiet", "--format=json"], "gcloud run services list")
         self._name, self._settings, self._tracking_uri, self._log = name, settings, tracking_uri, on_log
         self._service = f"newsbert-{name}"
 
@@ -61,7 +61,7 @@ class CloudRun:
         """Return this machine's engine: Cloud Run cannot be asked what an image's labels are."""
         return Engine()
 
-    def deployed(self) -> Deployed | None:
+    def deployed(self) -> DeploymentStatus | None:
         """What runs; nothing if nothing was deployed.
 
         Raises:
@@ -70,7 +70,7 @@ class CloudRun:
         service = self._described()
         return None if service is None or LIVE not in _tags(service) else self._deployed(service)
 
-    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+    def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
         """Have another image answer, once a revision of it has given its own answers at its own address.
 
         Raises:
@@ -83,7 +83,7 @@ class CloudRun:
                 "each instance has tokens of its own, so who asks could not go on asking",
                 "Cloud Run asks who calls; leave out [serve] token_auth",
             )
-        notes = described(release)
+        notes = release_annotations(release)
         with self._alone():
             service = self._described()
             tags = {} if service is None else _tags(service)
@@ -97,7 +97,7 @@ class CloudRun:
                     self._give_up(revision, tags)
                 raise
 
-    def back(self) -> Deployed:
+    def back(self) -> DeploymentStatus:
         """Have the model before answer again.
 
         Raises:
@@ -112,7 +112,7 @@ class CloudRun:
                 )
             return self._take(tags[BEFORE], tags)
 
-    def _take(self, revision: str, tags: dict[str, str]) -> Deployed:
+    def _take(self, revision: str, tags: dict[str, str]) -> DeploymentStatus:
         """Prove a revision at its own address, then send all requests to it."""
         service = self._described()
         if service is None:
@@ -202,19 +202,19 @@ class CloudRun:
         notes = {key: value for key, value in found["metadata"]["annotations"].items() if key.startswith("newsbert/")}
         return {**notes, "image": found["spec"]["containers"][0]["image"]}
 
-    def _deployed(self, service: dict[str, Any], proof: str | None = None) -> Deployed:
+    def _deployed(self, service: dict[str, Any], proof: str | None = None) -> DeploymentStatus:
         tags = _tags(service)
         live = self._notes(tags[LIVE])
         before = self._notes(tags[BEFORE])["newsbert/model"] if BEFORE in tags else None
         url = self._settings.url or service["status"]["url"]
         model, runtime = live["newsbert/model"], live["newsbert/runtime"]
-        return Deployed(self._name, model, live["image"], runtime, url, before, proof)
+        return DeploymentStatus(self._name, model, live["image"], runtime, url, before, proof)
 
     def _run(self, *arguments: str) -> str:
         return self._gcloud.run("run", "services", *arguments, *self._where)
 
     def _alone(self) -> AbstractContextManager[None]:
-        return locks.alone(f"deploy-{self._name}", f"something is being deployed to {self._name}")
+        return locks.exclusive(f"deploy-{self._name}", f"something is being deployed to {self._name}")
 
 
 def _tags(service: dict[str, Any]) -> dict[str, str]:

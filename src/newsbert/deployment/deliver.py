@@ -27,8 +27,8 @@ from newsbert.training.rows import load_rows
 from newsbert.training.run import BUNDLES
 
 if TYPE_CHECKING:
-    from newsbert.deployment.target import Deployed
-    from newsbert.images.build import Built, Kind, Plan
+    from newsbert.deployment.target import DeploymentStatus
+    from newsbert.images.build import BuildPlan, BuiltImage, Kind
     from newsbert.tracking.client import TrackingClient
 
 DELIVERY_TAG = "newsbert.delivery"
@@ -36,7 +36,7 @@ DELIVERY_TAG = "newsbert.delivery"
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveryResult:
     """What was delivered.
 
     Attributes:
@@ -91,7 +91,7 @@ class Pipeline:
         self._log, self._on_training = on_log, on_training
         self._done: list[str] = []
 
-    def train(self, model_name: str) -> Delivered:
+    def train(self, model_name: str) -> DeliveryResult:
         """Train in the trainer image, register, build and prove the serving image, push, deploy, ask it.
 
         Args:
@@ -108,7 +108,7 @@ class Pipeline:
             self._built(str(version), "serving")
             return self._released(str(version), run_id)
 
-    def release(self, model: str) -> Delivered:
+    def release(self, model: str) -> DeliveryResult:
         """Deploy the image of a version, ask it there, and have the one before answer again if it is not accepted.
 
         Args:
@@ -121,17 +121,17 @@ class Pipeline:
             version = lookup.find_version(locate.connect(self._tracking_uri), model)
             return self._released(f"{version.name}/{version.version}", None)
 
-    def _built(self, model: str | None, kind: "Kind") -> "Built":
+    def _built(self, model: str | None, kind: "Kind") -> "BuiltImage":
         with build.contexts(model, kind, self._images, self._tracking_uri) as plan:
             for note in plan.notes:
                 self._log(f"Note: {note}")
-            built = [build.build(context, self._images, self._log) for context in build.needed(plan)][-1]
+            built = [build.build(context, self._images, self._log) for context in build.pending_contexts(plan)][-1]
             self._step(f"build the {kind} image", built.tag, not built.cached)
             if kind == "serving":
                 self._noted(plan, built)
             return built
 
-    def _noted(self, plan: "Plan", built: "Built") -> None:
+    def _noted(self, plan: "BuildPlan", built: "BuiltImage") -> None:
         """Have the registry know the image's parts, and its digest where images are pushed."""
         assert plan.located is not None and plan.located.model_name and plan.located.version
         tags = registry.version_tags(locate.connect(self._tracking_uri), plan.located.model_name, plan.located.version)
@@ -199,7 +199,7 @@ class Pipeline:
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def _released(self, model: str, run_id: str | None) -> Delivered:
+    def _released(self, model: str, run_id: str | None) -> DeliveryResult:
         release = deploy.release(model, self._target, self._images, self._tracking_uri)
         bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
         # What it will be asked is read before anything changes.
@@ -210,11 +210,11 @@ class Pipeline:
             there = deploy.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
         self._step(f"deploy to {self._environment}", there.image, changed)
         accepted = self._accepted(model, acceptance, there, changed)
-        return Delivered(
+        return DeliveryResult(
             model, run_id, there.image, self._environment, there.url, there.before, accepted, tuple(self._done)
         )
 
-    def _accepted(self, model: str, acceptance: Acceptance, deployed: "Deployed", changed: bool) -> str:
+    def _accepted(self, model: str, acceptance: Acceptance, deployed: "DeploymentStatus", changed: bool) -> str:
         """Ask the model where it answers now; the registry remembers that it was accepted there.
 
         Raises:
@@ -230,7 +230,7 @@ class Pipeline:
         except NewsbertError as error:
             now = "it goes on answering"
             if deployed.before is not None and (changed or not was_accepted):
-                back = deploy.back(self._target, self._tracking_uri, self._log)
+                back = deploy.roll_back(self._target, self._tracking_uri, self._log)
                 now = f"{back.model} answers again"
             raise ServingError(
                 f"{model} is not accepted in {self._environment}: {error.message}; {now}", error.hint
@@ -246,4 +246,4 @@ class Pipeline:
         self._log(f"{step}: {result}" + ("" if done else "  (was done)"))
 
     def _alone(self) -> AbstractContextManager[None]:
-        return locks.alone(f"deliver-{self._environment}", f"something is being delivered to {self._environment}")
+        return locks.exclusive(f"deliver-{self._environment}", f"something is being delivered to {self._environment}")

@@ -16,9 +16,9 @@ from newsbert.core.settings import (
     ServeSettings,
 )
 from newsbert.deployment.cloud_run import CloudRun
-from newsbert.deployment.docker_host import Host
-from newsbert.deployment.kubernetes import Cluster
-from newsbert.deployment.target import Deployed, Release, Target, push_again
+from newsbert.deployment.docker_host import DockerHostTarget
+from newsbert.deployment.kubernetes import KubernetesTarget
+from newsbert.deployment.target import DeploymentStatus, Release, Target, push_command
 from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
@@ -47,11 +47,11 @@ def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], Non
         )
     settings = known[name]
     if isinstance(settings, ClusterSettings):
-        return Cluster(name, settings, config.resolve(KubernetesSettings), on_log)
+        return KubernetesTarget(name, settings, config.resolve(KubernetesSettings), on_log)
     if isinstance(settings, CloudRunSettings):
         return CloudRun(name, settings, tracking_uri, on_log)
     assert isinstance(settings, HostSettings)
-    return Host(name, settings, on_log)
+    return DockerHostTarget(name, settings, on_log)
 
 
 def release(reference: str, target: Target, images: ImageSettings, tracking_uri: str | None) -> Release:
@@ -79,7 +79,7 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
     model = f"{version.name}/{version.version}"
     pushed = build.pushed_image(version.tags, model, images)
     if pushed is None and not target.local:
-        raise NotFoundError(f"no registry is known to have the image of {model}", push_again(model))
+        raise NotFoundError(f"no registry is known to have the image of {model}", push_command(model))
     bundle = Bundle.read(locate.locate(model, tracking_uri=tracking_uri).path)
     image = str(pushed) if pushed is not None else run.image_of(model, images, tracking_uri)
     labels = _labels(image, target)
@@ -140,7 +140,7 @@ def _runtime(image: str, labels: Mapping[str, str]) -> str:
 
 def deploy(
     found: Release, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
-) -> Deployed:
+) -> DeploymentStatus:
     """Have an image answer in an environment; the registry then calls its version by the environment's name.
 
     Args:
@@ -160,7 +160,7 @@ def deploy(
     return deployed
 
 
-def back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]) -> Deployed:
+def roll_back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]) -> DeploymentStatus:
     """Have the model before answer again.
 
     Raises:
@@ -171,7 +171,7 @@ def back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]
     return deployed
 
 
-def _alias(deployed: Deployed, tracking_uri: str | None, on_log: Callable[[str], None]) -> None:
+def _alias(deployed: DeploymentStatus, tracking_uri: str | None, on_log: Callable[[str], None]) -> None:
     """Give the version that answers the environment's name as alias, where it is one of the registry."""
     name, slash, version = deployed.model.rpartition("/")
     if not slash or not version.isdigit():

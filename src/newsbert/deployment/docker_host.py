@@ -17,14 +17,14 @@ from contextlib import AbstractContextManager
 from newsbert.bundle.contract import Contract
 from newsbert.core import locks
 from newsbert.core.settings import HostSettings, ServeSettings
-from newsbert.deployment.target import Deployed, Release
+from newsbert.deployment.target import DeploymentStatus, Release
 from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
 from newsbert.images import run
 from newsbert.images.engine.engine import Engine
 from newsbert.images.engine.services import Service, Services
 from newsbert.serving import verification
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve.endpoints import Address
+from newsbert.serving.torchserve.endpoints import Endpoints
 
 MODEL, PROXY = "model", "proxy"
 _PROXY_PORT = 8080
@@ -101,7 +101,7 @@ def _render_config(live: Service | None, before: Service | None, candidate: Serv
     )
 
 
-class Host:
+class DockerHostTarget:
     """An environment on a container engine.
 
     Args:
@@ -118,18 +118,18 @@ class Host:
     def __init__(self, name: str, settings: HostSettings, on_log: Callable[[str], None]) -> None:
         self._services = Services(name, settings.engine)
         self._name, self._settings, self._log = name, settings, on_log
-        self._url = settings.url or Address(settings.host, settings.port).url
+        self._url = settings.url or Endpoints(settings.host, settings.port).url
 
     def engine(self) -> Engine:
         """Return the environment's engine."""
         return self._services.engine
 
-    def deployed(self) -> Deployed | None:
+    def deployed(self) -> DeploymentStatus | None:
         """What runs; nothing if nothing was deployed."""
         live, before = self._state()
         return None if live is None else self._described(live, before)
 
-    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+    def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
         """Have another image answer; the one that does goes on until the other has been proved.
 
         Raises:
@@ -156,7 +156,7 @@ class Host:
             )
             return self._replace(live, candidate, release.contract, keep=before)
 
-    def back(self) -> Deployed:
+    def back(self) -> DeploymentStatus:
         """Have the model before answer again.
 
         Raises:
@@ -179,7 +179,9 @@ class Host:
                 ) from error
             return self._replace(live, before, contract, keep=before)
 
-    def _replace(self, live: Service | None, candidate: Service, contract: Contract, keep: Service | None) -> Deployed:
+    def _replace(
+        self, live: Service | None, candidate: Service, contract: Contract, keep: Service | None
+    ) -> DeploymentStatus:
         """Verify a candidate, send all requests to it, and stop what had them; `keep` survives a failure."""
         pointed: Service | None = None
         try:
@@ -334,8 +336,8 @@ class Host:
         while len(proxy.processes() & old) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    def _described(self, live: Service, before: Service | None, proof: str | None = None) -> Deployed:
-        return Deployed(
+    def _described(self, live: Service, before: Service | None, proof: str | None = None) -> DeploymentStatus:
+        return DeploymentStatus(
             self._name,
             live.model,
             live.image,
@@ -346,4 +348,4 @@ class Host:
         )
 
     def _alone(self) -> AbstractContextManager[None]:
-        return locks.alone(f"deploy-{self._name}", f"something is being deployed to {self._name}")
+        return locks.exclusive(f"deploy-{self._name}", f"something is being deployed to {self._name}")

@@ -15,10 +15,10 @@ from typing import Any
 
 from newsbert.bundle.contract import Contract
 from newsbert.core import locks
-from newsbert.core.processes import Tool
+from newsbert.core.processes import ExternalTool
 from newsbert.core.settings import ClusterSettings, KubernetesSettings, ServeSettings
 from newsbert.deployment import kubernetes_manifests
-from newsbert.deployment.target import Deployed, Release, described
+from newsbert.deployment.target import DeploymentStatus, Release, release_annotations
 from newsbert.errors import ServingError, UsageError
 from newsbert.images import run
 from newsbert.images.contexts import ARCHIVE_PATH
@@ -50,7 +50,7 @@ class _Revision:
     pods: Mapping[str, str]
 
 
-class Cluster:
+class KubernetesTarget:
     """An environment in a cluster.
 
     Args:
@@ -76,7 +76,7 @@ class Cluster:
         self._objects = dataclasses.replace(kubernetes_settings, namespace=namespace)
         context = [f"--context={settings.context}"] if settings.context else []
         where = [*context, f"--namespace={namespace}"]
-        self._kubectl = Tool("kubectl", where, f"kubectl {shlex.join(where)} get deployments")
+        self._kubectl = ExternalTool("kubectl", where, f"kubectl {shlex.join(where)} get deployments")
         self._name, self._settings, self._log = name, settings, on_log
         self._called = f"newsbert-{name}"
 
@@ -84,7 +84,7 @@ class Cluster:
         """Return this machine's engine: a cluster's own cannot be asked what an image's labels are."""
         return Engine()
 
-    def deployed(self) -> Deployed | None:
+    def deployed(self) -> DeploymentStatus | None:
         """What runs; nothing if nothing was deployed.
 
         Raises:
@@ -93,7 +93,7 @@ class Cluster:
         live, before = _two(self._revisions())
         return None if live is None else self._described(live, before)
 
-    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+    def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
         """Have another image answer: pod after pod, each once it answers, and all only if they answer as in training.
 
         Raises:
@@ -107,7 +107,7 @@ class Cluster:
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
         deadline_s = max(self._settings.timeout_s, _LEAST_DEADLINE_S)
-        notes = described(release)
+        notes = release_annotations(release)
         objects = kubernetes_manifests.manifests(self._called, release, self._objects, serving, notes, deadline_s)
         for manifest in objects:
             if manifest["kind"] == "Deployment":
@@ -120,7 +120,7 @@ class Cluster:
             apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=newsbert", "--filename=-")
             return self._roll(known, lambda: self._kubectl.run(*apply, given=given))
 
-    def back(self) -> Deployed:
+    def back(self) -> DeploymentStatus:
         """Have the model before answer again.
 
         Raises:
@@ -135,7 +135,7 @@ class Cluster:
                 )
             return self._roll(known, lambda: self._undo(before))
 
-    def _roll(self, known: list[_Revision], change: Callable[[], object]) -> Deployed:
+    def _roll(self, known: list[_Revision], change: Callable[[], object]) -> DeploymentStatus:
         """Change the deployment, wait until all its pods are new, and have one give its own answers."""
         try:
             change()
@@ -147,7 +147,7 @@ class Cluster:
                 self._restore(known)
             raise
 
-    def _proved(self) -> Deployed:
+    def _proved(self) -> DeploymentStatus:
         """What runs now, if it gives its own answers."""
         live, before = _two(self._revisions())
         if live is None:
@@ -243,12 +243,14 @@ class Cluster:
         )["items"]
         return items
 
-    def _described(self, live: _Revision, before: _Revision | None, proof: str | None = None) -> Deployed:
+    def _described(self, live: _Revision, before: _Revision | None, proof: str | None = None) -> DeploymentStatus:
         url = self._settings.url or f"http://{self._called}.{self._objects.namespace}"
-        return Deployed(self._name, live.model, live.image, live.runtime, url, before.model if before else None, proof)
+        return DeploymentStatus(
+            self._name, live.model, live.image, live.runtime, url, before.model if before else None, proof
+        )
 
     def _alone(self) -> AbstractContextManager[None]:
-        return locks.alone(f"deploy-{self._name}", f"something is being deployed to {self._name}")
+        return locks.exclusive(f"deploy-{self._name}", f"something is being deployed to {self._name}")
 
 
 def _two(revisions: list[_Revision]) -> tuple[_Revision | None, _Revision | None]:

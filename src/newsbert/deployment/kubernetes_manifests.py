@@ -9,7 +9,7 @@ from typing import Any
 from newsbert.core import config
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
-from newsbert.deployment.target import ServingImage, push_again
+from newsbert.deployment.target import ServingImage, push_command
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.reference import ImageReference
@@ -58,7 +58,7 @@ def served(
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",
-            f"{push_again(model)}, or give it: --image",
+            f"{push_command(model)}, or give it: --image",
         )
     return _name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
 

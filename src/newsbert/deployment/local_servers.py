@@ -14,7 +14,7 @@ from newsbert.errors import NewsbertError, NotFoundError, ServingError
 
 
 @dataclass(frozen=True)
-class Detached:
+class DetachedServer:
     """A server in the background.
 
     Attributes:
@@ -45,7 +45,7 @@ def log_file(port: int) -> Path:
     return _directory() / f"{port}.log"
 
 
-def note(server: Detached) -> None:
+def note(server: DetachedServer) -> None:
     """Write a server down.
 
     Raises:
@@ -60,10 +60,12 @@ def note(server: Detached) -> None:
         raise _unwritable(file, error) from error
 
 
-def this_process(port: int, url: str, model: str, key_file: Path | None, stop_s: float, metrics: str = "") -> Detached:
+def this_process(
+    port: int, url: str, model: str, key_file: Path | None, stop_s: float, metrics: str = ""
+) -> DetachedServer:
     """This process as a server."""
     pid = os.getpid()
-    return Detached(port, url, model, pid, "", processes.started(pid) or 0, str(key_file or ""), stop_s, metrics)
+    return DetachedServer(port, url, model, pid, "", processes.started(pid) or 0, str(key_file or ""), stop_s, metrics)
 
 
 def forget(port: int) -> None:
@@ -76,12 +78,12 @@ def noted() -> set[int]:
     return {int(file.stem) for file in _directory().glob("*.json") if file.stem.isdecimal()}
 
 
-def running() -> list[Detached]:
+def running() -> list[DetachedServer]:
     """The servers that were written down and, where they are processes, still run; other notes are struck out."""
     found = []
     for file in sorted(_directory().glob("*.json")):
         try:
-            server = Detached(**json.loads(file.read_text(encoding="utf-8")))
+            server = DetachedServer(**json.loads(file.read_text(encoding="utf-8")))
             if server.container or _is_ours(server):
                 found.append(server)
                 continue
@@ -94,7 +96,7 @@ def running() -> list[Detached]:
     return found
 
 
-def start_detached(arguments: list[str], port: int, timeout_s: float) -> Detached:
+def start_detached(arguments: list[str], port: int, timeout_s: float) -> DetachedServer:
     """Run `newsbert ARGUMENTS --json` in the background and wait until it has noted that it answers.
 
     Raises:
@@ -103,7 +105,7 @@ def start_detached(arguments: list[str], port: int, timeout_s: float) -> Detache
     forget(port)
     log = log_file(port)
 
-    def noted(pid: int) -> Detached | None:
+    def noted(pid: int) -> DetachedServer | None:
         return next((each for each in running() if each.port == port and each.pid == pid), None)
 
     try:
@@ -132,7 +134,7 @@ def key_file(port: int | None) -> Path:
     )
 
 
-def stop(port: int | None, on_stopped: Callable[[Detached], None]) -> None:
+def stop(port: int | None, on_stopped: Callable[[DetachedServer], None]) -> None:
     """Stop the detached server on `port`, or all of them.
 
     Args:
@@ -166,7 +168,7 @@ def stop(port: int | None, on_stopped: Callable[[Detached], None]) -> None:
         raise failures[0]
 
 
-def _is_ours(server: Detached) -> bool:
+def _is_ours(server: DetachedServer) -> bool:
     return processes.runs(server.pid, server.started, b"serve")
 
 

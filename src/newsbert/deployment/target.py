@@ -42,7 +42,7 @@ class Release(ServingImage):
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeploymentStatus:
     """What an environment runs.
 
     Attributes:
@@ -81,7 +81,7 @@ class Target(Protocol):
         """
         ...
 
-    def deployed(self) -> Deployed | None:
+    def deployed(self) -> DeploymentStatus | None:
         """What runs; nothing if nothing was deployed.
 
         Raises:
@@ -89,7 +89,7 @@ class Target(Protocol):
         """
         ...
 
-    def deploy(self, release: Release, serving: ServeSettings) -> Deployed:
+    def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
         """Have another image answer, once it gives its model's own answers; else what answered goes on.
 
         Raises:
@@ -98,7 +98,7 @@ class Target(Protocol):
         """
         ...
 
-    def back(self) -> Deployed:
+    def back(self) -> DeploymentStatus:
         """Have the model before answer again.
 
         Raises:
@@ -107,11 +107,11 @@ class Target(Protocol):
         ...
 
 
-def push_again(model: str) -> str:
+def push_command(model: str) -> str:
     """The command that puts a model's image into a registry."""
     return f"newsbert build-image {shlex.quote(model)} --push --repository registry.example/team"
 
 
-def described(release: Release) -> dict[str, str]:
+def release_annotations(release: Release) -> dict[str, str]:
     """What a target elsewhere keeps of a release beside it, to tell later what it runs."""
     return {"newsbert/model": release.model, "newsbert/run": release.run_id or "", "newsbert/runtime": release.runtime}

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from newsbert.core.events import Evaluation, Step
 from newsbert.evaluation.calibration import Bin, calibration_error
 from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import Curve, Threshold
+from newsbert.evaluation.review import RiskCoverageCurve, Threshold
 
 LOSS, SCORE = "#0b6e99", "#c2410c"
 
@@ -75,7 +75,7 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
     figure.savefig(file, dpi=110)
 
 
-def coverage(validation: Curve, test: Curve, chosen: Threshold, file: Path) -> None:
+def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Threshold, file: Path) -> None:
     """Draw how often answers are right over the share of them that no person sees, at every threshold.
 
     Args:

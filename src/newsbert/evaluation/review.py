@@ -22,7 +22,7 @@ STANDARD_ERRORS = 1.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ReviewStats:
     """What a threshold does to rows whose labels are known.
 
     Attributes:
@@ -47,12 +47,12 @@ class Threshold:
 
     precision: float | None
     below: float
-    validation: Outcome
-    test: Outcome
+    validation: ReviewStats
+    test: ReviewStats
 
 
 @dataclass(frozen=True)
-class Curve:
+class RiskCoverageCurve:
     """What every threshold does that tells some rows from others, from the highest down.
 
     Attributes:
@@ -66,7 +66,7 @@ class Curve:
     right: NDArray[np.int64]
 
     @classmethod
-    def of(cls, probabilities: FloatArray, labels: Sequence[int]) -> "Curve":
+    def of(cls, probabilities: FloatArray, labels: Sequence[int]) -> "RiskCoverageCurve":
         """Sort rows by score.
 
         Args:
@@ -79,7 +79,7 @@ class Curve:
         return cls(-below, kept, right.astype(np.int64))
 
 
-def reviewed(scores: ArrayLike, below: float) -> NDArray[np.bool_]:
+def needs_review(scores: ArrayLike, below: float) -> NDArray[np.bool_]:
     """Tell which answers go to a person, from their scores. Every comparison of the two is this one.
 
     Args:
@@ -90,7 +90,7 @@ def reviewed(scores: ArrayLike, below: float) -> NDArray[np.bool_]:
     return np.asarray((rounded < below) | (below >= ALL))
 
 
-def choose(
+def choose_threshold(
     probabilities: FloatArray, labels: Sequence[int], precision: float, margin: float = STANDARD_ERRORS
 ) -> float:
     """Return the lowest score such that of the rows that have it or more the wanted share is right.
@@ -113,14 +113,14 @@ def choose(
     """
     if precision <= 0:
         return NONE
-    curve = Curve.of(probabilities, labels)
+    curve = RiskCoverageCurve.of(probabilities, labels)
     (reached,) = np.nonzero(_least_share(curve.right, curve.kept, margin) >= precision)
     if not len(reached):
         return ALL
     return float(curve.below[reached[-1]])
 
 
-def outcome(probabilities: FloatArray, labels: Sequence[int], below: float) -> Outcome:
+def review_stats(probabilities: FloatArray, labels: Sequence[int], below: float) -> ReviewStats:
     """What a threshold does to rows.
 
     Args:
@@ -129,10 +129,10 @@ def outcome(probabilities: FloatArray, labels: Sequence[int], below: float) -> O
         below: The threshold.
     """
     if not len(labels):
-        return Outcome(0.0, None)
-    kept = ~reviewed(probabilities.max(axis=1), below)
+        return ReviewStats(0.0, None)
+    kept = ~needs_review(probabilities.max(axis=1), below)
     right = _right(probabilities, labels)[kept]
-    return Outcome(float(1 - kept.mean()), float(right.mean()) if len(right) else None)
+    return ReviewStats(float(1 - kept.mean()), float(right.mean()) if len(right) else None)
 
 
 def thresholds(
@@ -151,10 +151,10 @@ def thresholds(
     """
 
     def at(wanted: float | None, value: float) -> Threshold:
-        return Threshold(wanted, value, outcome(*validation, value), outcome(*test, value))
+        return Threshold(wanted, value, review_stats(*validation, value), review_stats(*test, value))
 
-    first = at(precision, choose(*validation, precision)) if below is None else at(None, below)
-    return [first, *(at(wanted, choose(*validation, wanted)) for wanted in PRECISIONS)]
+    first = at(precision, choose_threshold(*validation, precision)) if below is None else at(None, below)
+    return [first, *(at(wanted, choose_threshold(*validation, wanted)) for wanted in PRECISIONS)]
 
 
 def _scores(probabilities: FloatArray) -> NDArray[np.float64]:

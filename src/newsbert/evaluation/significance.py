@@ -25,7 +25,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Resampled:
+class BootstrapScores:
     """A model's scores on rows drawn again: `(resamples,)` each."""
 
     accuracy: Values
@@ -49,7 +49,7 @@ class McNemar:
 
 def resample(
     true: IntArray, predictions: Sequence[IntArray], num_labels: int, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Resampled]:
+) -> list[BootstrapScores]:
     """Score models on rows drawn again with replacement, in each resample on the same rows.
 
     Rows of the same true label that got the same predictions are drawn together, as one count of a multinomial
@@ -83,7 +83,7 @@ def resample(
             f1 = 2 * hits / np.maximum(rows + _by_class(drawn, predicted, num_labels), 1)
             scores[model, 0, chunk] = hits.sum(axis=1) / len(true)
             scores[model, 1, chunk] = f1.sum(axis=1) / (rows > 0).sum(axis=1)
-    return [Resampled(accuracy, f1_macro) for accuracy, f1_macro in scores]
+    return [BootstrapScores(accuracy, f1_macro) for accuracy, f1_macro in scores]
 
 
 def _by_class(drawn: IntArray, classes: IntArray, num_labels: int) -> IntArray:
@@ -117,11 +117,11 @@ def intervals(confusion: IntArray) -> tuple[Interval, Interval]:
     accuracy, f1_macro = interval(drawn.accuracy), interval(drawn.f1_macro)
     if (true == predicted).all():
         fewest = int(confusion.sum(axis=1)[confusion.sum(axis=1) > 0].min())
-        return Interval(least_accuracy(len(true)), 1.0), Interval(least_accuracy(fewest), 1.0)
+        return Interval(accuracy_lower_bound(len(true)), 1.0), Interval(accuracy_lower_bound(fewest), 1.0)
     return accuracy, f1_macro
 
 
-def least_accuracy(rows: int) -> float:
+def accuracy_lower_bound(rows: int) -> float:
     """The lower end of the accuracy's exact interval where all of so many rows are right.
 
     Drawing such rows again says nothing: they are all right in every resample.

@@ -17,14 +17,14 @@ from newsbert.core import temporary
 from newsbert.core.settings import ImageSettings
 from newsbert.errors import EngineError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.images import package_sets
-from newsbert.images.contexts import Context, render_base, render_serving, render_tracking, render_trainer
+from newsbert.images.contexts import BuildContext, render_base, render_serving, render_tracking, render_trainer
 from newsbert.images.engine.engine import Engine
 from newsbert.images.engine.layers import Layer
 from newsbert.images.pip_options import holds_secret
 from newsbert.images.reference import ImageReference
 from newsbert.images.tags import serving_repository
 from newsbert.tracking import locate, registry
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 
 BILL_PATH = "/opt/model/bom.cdx.json"
 IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
@@ -37,7 +37,7 @@ Kind = Literal["base", "trainer", "tracking", "serving"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """Contexts in the order they are built, and the model of the last one, if it has one.
 
     Attributes:
@@ -46,13 +46,13 @@ class Plan:
         notes: What the user should know of it: packages whose versions differ from those it was trained with.
     """
 
-    contexts: tuple[Context, ...]
-    located: Located | None
+    contexts: tuple[BuildContext, ...]
+    located: ModelLocation | None
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltImage:
     """An image that is there now; `cached` if it was before."""
 
     tag: str
@@ -70,7 +70,7 @@ class Built:
 @contextlib.contextmanager
 def contexts(
     reference: str | None, kind: Kind, settings: ImageSettings, tracking_uri: str | None = None
-) -> Iterator[Plan]:
+) -> Iterator[BuildPlan]:
     """Render the contexts that an image takes, in the order they are built; their files last as long as the block.
 
     Args:
@@ -86,7 +86,7 @@ def contexts(
         if kind != "serving":
             base = render_base(settings, work)
             on_it = {"trainer": render_trainer, "tracking": render_tracking}.get(kind)
-            yield Plan((base, *([on_it(base, settings)] if on_it else [])), None)
+            yield BuildPlan((base, *([on_it(base, settings)] if on_it else [])), None)
             return
         located = locate.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
@@ -97,7 +97,7 @@ def contexts(
         trainer_image = render_trainer(base, settings)
         serving_image = render_serving(bundle, located, base, trainer_image, settings, own)
         signed = (f"{located.name} is signed by {bundle.signed_by}",) if bundle.signed_by else ()
-        yield Plan((base, trainer_image, serving_image), located, (*signed, *_notes(differences, settings)))
+        yield BuildPlan((base, trainer_image, serving_image), located, (*signed, *_notes(differences, settings)))
 
 
 def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
@@ -114,7 +114,9 @@ def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[
     return (*notes, *(["to serve with what it was trained with: --bundle-versions"] if notes else []))
 
 
-def build(context: Context, settings: ImageSettings, on_line: Callable[[str], None], *, rebuild: bool = False) -> Built:
+def build(
+    context: BuildContext, settings: ImageSettings, on_line: Callable[[str], None], *, rebuild: bool = False
+) -> BuiltImage:
     """Build a context, unless there is an image of that content.
 
     Args:
@@ -164,10 +166,12 @@ def build(context: Context, settings: ImageSettings, on_line: Callable[[str], No
                     on_line(f"Note: pip's options are still in the build stage newsbert.stage={stage}: {error.message}")
     for alias in context.aliases:
         engine.tag_image(context.tag, alias)
-    return Built(context.tag, context.aliases, engine.image_id(context.tag), cached, tuple(engine.layers(context.tag)))
+    return BuiltImage(
+        context.tag, context.aliases, engine.image_id(context.tag), cached, tuple(engine.layers(context.tag))
+    )
 
 
-def write_contexts(plan: Plan, settings: ImageSettings, directory: Path) -> list[str]:
+def write_contexts(plan: BuildPlan, settings: ImageSettings, directory: Path) -> list[str]:
     """Write the contexts of a plan, each to a directory of its own, and return the commands that build them in order.
 
     Args:
@@ -206,12 +210,12 @@ def write_contexts(plan: Plan, settings: ImageSettings, directory: Path) -> list
     return commands
 
 
-def needed(plan: Plan, *, rebuild: bool = False) -> tuple[Context, ...]:
+def pending_contexts(plan: BuildPlan, *, rebuild: bool = False) -> tuple[BuildContext, ...]:
     """The contexts of a plan to go through: the last alone, where the engine has its image already."""
     return plan.contexts[-1:] if Engine().has_image(plan.contexts[-1].tag) and not rebuild else plan.contexts
 
 
-def record(located: Located, built: Built, tracking_uri: str | None = None) -> list[str]:
+def record(located: ModelLocation, built: BuiltImage, tracking_uri: str | None = None) -> list[str]:
     """Put an image's bill of materials beside the files of the model version it was made of.
 
     Returns:
@@ -237,8 +241,8 @@ def record(located: Located, built: Built, tracking_uri: str | None = None) -> l
 
 
 def push(
-    built: Built,
-    located: Located | None,
+    built: BuiltImage,
+    located: ModelLocation | None,
     tracking_uri: str | None,
     on_progress: Callable[[str, int, int], None],
 ) -> dict[str, str]:
@@ -288,7 +292,7 @@ def pushed_image(tags: Mapping[str, str], model: str, settings: ImageSettings) -
 
 
 @dataclass(frozen=True)
-class Content:
+class ImageInspection:
     """What an image is made of: labels, layers, and its CycloneDX bill of materials, if it has one."""
 
     tag: str
@@ -298,7 +302,7 @@ class Content:
     bill: dict[str, Any] | None
 
 
-def inspect(tag: str) -> Content:
+def inspect(tag: str) -> ImageInspection:
     """Look into an image.
 
     Raises:
@@ -313,10 +317,10 @@ def inspect(tag: str) -> Content:
         raise EngineError(
             f"{BILL_PATH} in {tag} is no JSON: {error}", "newsbert build-image MODEL --rebuild"
         ) from error
-    return Content(tag, engine.image_id(tag), engine.labels(tag), tuple(engine.layers(tag)), parsed)
+    return ImageInspection(tag, engine.image_id(tag), engine.labels(tag), tuple(engine.layers(tag)), parsed)
 
 
-def bill_of(content: Content) -> dict[str, Any]:
+def bill_of(content: ImageInspection) -> dict[str, Any]:
     """The bill of materials of an image.
 
     Raises:

@@ -18,7 +18,7 @@ from newsbert.core import package_files
 from newsbert.core.settings import ImageSettings
 from newsbert.core.version import __version__
 from newsbert.images import lock_files, package_sets, wheel
-from newsbert.images.pip_options import blotted, pip_conf
+from newsbert.images.pip_options import pip_conf, redact
 from newsbert.images.reference import ImageReference
 from newsbert.images.tags import (
     BASE_NAME,
@@ -31,7 +31,7 @@ from newsbert.images.tags import (
     write_name,
 )
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 
 MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
 """Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
@@ -55,7 +55,7 @@ _BUNDLE_SERVING_STEP = _BUNDLE_STEP.replace(
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """A build context.
 
     Attributes:
@@ -114,7 +114,7 @@ class Context:
         return {"Dockerfile": len(self.dockerfile.encode()), **sizes}
 
 
-def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str, str] | None = None) -> Context:
+def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str, str] | None = None) -> BuildContext:
     """Render the context of the base image.
 
     Args:
@@ -149,7 +149,7 @@ def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str,
     )
 
 
-def render_trainer(base: Context, settings: ImageSettings) -> Context:
+def render_trainer(base: BuildContext, settings: ImageSettings) -> BuildContext:
     """Render the context of the image that trains; the other argument is that of `render_base`, which gave `base`.
 
     Raises:
@@ -173,12 +173,12 @@ def render_trainer(base: Context, settings: ImageSettings) -> Context:
         {
             TORCH_FILE: _lines(torch),
             REQUIREMENTS_FILE: _lines(lock_files.lines(needed)),
+            TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index)),
         },
-        {TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index))},
     )
 
 
-def render_tracking(base: Context, settings: ImageSettings) -> Context:
+def render_tracking(base: BuildContext, settings: ImageSettings) -> BuildContext:
     """Render the context of a tracking server's image; the arguments are those of `render_trainer`.
 
     Raises:
@@ -197,12 +197,12 @@ def render_tracking(base: Context, settings: ImageSettings) -> Context:
 
 def render_serving(
     bundle: Bundle,
-    located: Located,
-    base: Context,
-    trainer: Context,
+    located: ModelLocation,
+    base: BuildContext,
+    trainer: BuildContext,
     settings: ImageSettings,
     versions: Mapping[str, str] | None = None,
-) -> Context:
+) -> BuildContext:
     """Render the context of the image that serves a bundle.
 
     Args:
@@ -265,12 +265,12 @@ def render_serving(
     )
 
 
-def without_secrets(context: Context) -> Mapping[str, str]:
+def without_secrets(context: BuildContext) -> Mapping[str, str]:
     """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
     options = {name: content for name, content in context.files.items() if name in {PIP_CONF, TORCH_CONF}}
     return {
         "Dockerfile": context.dockerfile,
-        **{name: blotted(content.decode()) for name, content in options.items() if isinstance(content, bytes)},
+        **{name: redact(content.decode()) for name, content in options.items() if isinstance(content, bytes)},
     }
 
 
@@ -282,7 +282,7 @@ def _context(
     build_args: dict[str, str],
     labels: dict[str, str],
     files: dict[str, bytes | Path],
-) -> Context:
+) -> BuildContext:
     """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
     content = {
         name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
@@ -295,7 +295,7 @@ def _context(
     }
     everything = json.dumps([dockerfile, arguments, labels, content], sort_keys=True)
     digest = hashlib.sha256(everything.encode()).hexdigest()[:HASH_LENGTH]
-    return Context(
+    return BuildContext(
         write_name(settings.repository, image, f"{version[: MAX_TAG_LENGTH - HASH_LENGTH - 1]}-{digest}"),
         (write_name(settings.repository, image, version),),
         dockerfile,

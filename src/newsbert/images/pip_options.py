@@ -28,7 +28,7 @@ def pip_conf(options: Sequence[str]) -> bytes:
         match = _OPTION.fullmatch(option)
         if match is None:
             raise UsageError(
-                f"the pip option {blotted(option)!r} is not NAME=VALUE",
+                f"the pip option {redact(option)!r} is not NAME=VALUE",
                 "such as --pip-option index-url=https://packages.example/simple",
             )
         if match["name"] not in ALLOWED:
@@ -40,11 +40,11 @@ def pip_conf(options: Sequence[str]) -> bytes:
 
 def holds_secret(options: Sequence[str], torch_index: str = "") -> bool:
     """Tell whether there may be a credential in pip's options; an index's URL may be one as a whole."""
-    return blotted(torch_index) != torch_index or any(
-        option.partition("=")[0].endswith(("url", "proxy", "cert")) or blotted(option) != option for option in options
+    return redact(torch_index) != torch_index or any(
+        option.partition("=")[0].endswith(("url", "proxy", "cert")) or redact(option) != option for option in options
     )
 
 
-def blotted(text: str) -> str:
+def redact(text: str) -> str:
     """`text` without what may be a credential: what stands before an @, and the query of a URL."""
     return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<kept>***@", text))

@@ -24,7 +24,7 @@ from newsbert.images.engine.container import Container
 from newsbert.images.engine.engine import Engine
 from newsbert.images.reference import ImageReference
 from newsbert.serving import probe
-from newsbert.serving.torchserve.endpoints import Address, check_ports
+from newsbert.serving.torchserve.endpoints import Endpoints, check_ports
 from newsbert.tracking import locate
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
@@ -37,11 +37,11 @@ PROBE = ("python", "-m", "newsbert.serving.probe")
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningContainer:
     """A container whose model answers."""
 
     container: Container
-    address: Address
+    address: Endpoints
 
     @property
     def id(self) -> str:
@@ -107,7 +107,7 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
 @contextlib.contextmanager
 def serving(
     tag: str, settings: ServeSettings, stop: threading.Event, on_log: Callable[[str], None], *, keep: bool = False
-) -> Iterator[Running | None]:
+) -> Iterator[RunningContainer | None]:
     """Run a serving image until the block ends; `None` if `stop` was set before it answered.
 
     Args:
@@ -127,7 +127,7 @@ def serving(
     if config.trusted_keys():
         _, signed_by = read_contract(Engine(), tag)
         on_log(f"the model in {tag} is signed by {signed_by}")
-    address = Address(settings.host, claim_port(settings.host, settings.port))
+    address = Endpoints(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
     told = environment(settings)
     if settings.grpc_port is not None:
@@ -142,7 +142,7 @@ def serving(
     answered = False
     try:
         answered = _wait_ready(container, address, settings, stop)
-        yield Running(container, address) if answered else None
+        yield RunningContainer(container, address) if answered else None
     except ServingError:
         for line in container.logs().splitlines()[-20:]:
             on_log(line)
@@ -174,7 +174,7 @@ def stop_timeout_s(settings: ServeSettings) -> float:
     return settings.drain_s + 5
 
 
-def _wait_ready(container: Container, address: Address, settings: ServeSettings, stop: threading.Event) -> bool:
+def _wait_ready(container: Container, address: Endpoints, settings: ServeSettings, stop: threading.Event) -> bool:
     deadline = time.monotonic() + settings.timeout_s
     while not stop.wait(0.1):
         _check(container, "while starting")
@@ -191,7 +191,7 @@ def _wait_ready(container: Container, address: Address, settings: ServeSettings,
     return False
 
 
-def _reachable(address: Address) -> bool:
+def _reachable(address: Endpoints) -> bool:
     """Tell whether a server is there, if only to say that it wants a token."""
     try:
         with loopback.urlopen(f"{address.url}/ping", timeout=10):

@@ -5,7 +5,7 @@ import re
 
 from newsbert.core.settings import ImageSettings
 from newsbert.images.reference import ImageReference
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 
 MAX_TAG_LENGTH = 128
 
@@ -14,7 +14,7 @@ HASH_LENGTH = 12
 _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{32}")
 
 
-def serving_tag(located: Located, digest: str, settings: ImageSettings) -> str:
+def serving_tag(located: ModelLocation, digest: str, settings: ImageSettings) -> str:
     """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
     return write_name(settings.repository, SERVING_NAME, version_tag(located, digest))
 
@@ -24,7 +24,7 @@ def serving_repository(settings: ImageSettings) -> str:
     return write_name(settings.repository, SERVING_NAME, "x").rpartition(":")[0]
 
 
-def version_tag(located: Located, digest: str) -> str:
+def version_tag(located: ModelLocation, digest: str) -> str:
     """What tells a model's image from others; a directory's name does not, so the bundle's digest is added."""
     return _tag_of(located.name) if located.run_id else f"{_tag_of(located.name)[:80]}-{digest[:HASH_LENGTH]}"
 

@@ -158,7 +158,7 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
             mounts[root] = True
     hosts = [urllib.parse.urlsplit(tracking.tracking_uri).hostname, *store_hosts()]
     given = {"tracking_uri": uri, **({} if resume else paths)}
-    return Place(mounts, environment, "host" if any(loopback.is_here(host) for host in hosts) else None, given)
+    return Place(mounts, environment, "host" if any(loopback.is_loopback(host) for host in hosts) else None, given)
 
 
 def _artifact_root(tracking: TrackingSettings) -> Path | None:

@@ -38,7 +38,7 @@ _STEP_CHARACTERS = 512
 
 
 @dataclass(frozen=True)
-class Word:
+class WordAttribution:
     """A word of the text that the model read.
 
     Attributes:
@@ -71,7 +71,7 @@ class Explanation:
     label: str
     method: str
     text: str
-    words: tuple[Word, ...]
+    words: tuple[WordAttribution, ...]
     gap: float
 
     @classmethod
@@ -85,7 +85,7 @@ class Explanation:
         """
         found = answer["explanation"]
         words = tuple(
-            Word(str(each["text"]), int(each["start"]), int(each["end"]), float(each["attribution"]))
+            WordAttribution(str(each["text"]), int(each["start"]), int(each["end"]), float(each["attribution"]))
             for each in found["words"]
         )
         prediction = Prediction.from_dict(answer)
@@ -141,7 +141,7 @@ def explain(
         method, gap = INTEGRATED_GRADIENTS, integrated.gap
         attributions = _of_words(spans, integrated.spans, integrated.attributions)
     words = tuple(
-        Word(read[start:end], start, end, float(attribution))
+        WordAttribution(read[start:end], start, end, float(attribution))
         for (start, end), attribution in zip(spans, attributions, strict=True)
     )
     return Explanation(prediction, label, method, text, words, gap)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from newsbert.data.text import NewsItem, prepare
+from newsbert.data.text import NewsItem, preprocess
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.predictor import Predictor
 from newsbert.inference.prediction import Prediction
@@ -16,7 +16,7 @@ def predict_items(predictor: Predictor, items: Sequence[NewsItem]) -> list[Predi
     """
     for number, item in enumerate(items, 1):
         try:
-            prepare(item)
+            preprocess(item)
         except ValueError as error:
             where = f"text {number}: " if len(items) > 1 else ""
             raise BadRequestError(f"{where}{error}", "give a text with at least one word") from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from newsbert.evaluation.review import SCORE_DECIMALS, reviewed
+from newsbert.evaluation.review import SCORE_DECIMALS, needs_review
 
 if TYPE_CHECKING:
     pass
@@ -31,7 +31,7 @@ class Prediction:
         """Make the answer from probabilities in label order, and the threshold."""
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
-        return cls(best, by_label[best], by_label, bool(reviewed(by_label[best], review_below)))
+        return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_below)))
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":

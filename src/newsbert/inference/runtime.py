@@ -12,7 +12,7 @@ import numpy as np
 from newsbert.bundle.bundle import AUTO, INT8_GRAPH, Bundle, files_of
 from newsbert.core import cpu
 from newsbert.core.types import FloatArray
-from newsbert.data.text import NewsItem, prepare
+from newsbert.data.text import NewsItem, preprocess
 from newsbert.errors import ModelError
 from newsbert.evaluation.calibration import softmax
 from newsbert.inference.tokenization import Ids, SequenceTokenizer, pad
@@ -20,7 +20,7 @@ from newsbert.inference.tokenization import Ids, SequenceTokenizer, pad
 SUB_BATCH_TOKENS = 256
 """Tokens that a core computes at once, padding included: more take more padding, and do not fit its caches."""
 
-LEAST_TOKENS = 128
+MIN_TOKENS = 128
 """Fewer do not keep a core busy: a batch is not cut into smaller ones to occupy all cores."""
 
 
@@ -54,7 +54,7 @@ class TokenAttributions:
     gap: float
 
 
-class Graph(Protocol):
+class InferenceSession(Protocol):
     """What a runtime module provides: logits of one padded batch."""
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
@@ -87,7 +87,9 @@ class Runtime:
             nothing on waiting for one another, as they do when they share one.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, threads: int = 1, single: Graph | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: InferenceSession, threads: int = 1, single: InferenceSession | None = None
+    ) -> None:
         self._contract = bundle.contract
         self._graph = graph
         self._single = single
@@ -103,7 +105,7 @@ class Runtime:
         Raises:
             ValueError: If the item is no text or empty; the message says which.
         """
-        return prepare(item, self._contract.cleaning)
+        return preprocess(item, self._contract.cleaning)
 
     def estimate_tokens(self, sequence: str) -> int:
         """Estimate how many tokens of a sequence are read, as cheaply as its length: rarely fewer than there are."""
@@ -161,10 +163,10 @@ class Runtime:
         measured.tokens = [len(each) for each in ids]
         most = SUB_BATCH_TOKENS * self._threads
         if self._pool is not None:
-            most = min(SUB_BATCH_TOKENS, max(LEAST_TOKENS, -(-sum(measured.tokens) // self._threads)))
+            most = min(SUB_BATCH_TOKENS, max(MIN_TOKENS, -(-sum(measured.tokens) // self._threads)))
         batches = list(sub_batches(measured.tokens, most))
 
-        def run(graph: Graph, rows: list[int]) -> None:
+        def run(graph: InferenceSession, rows: list[int]) -> None:
             batch = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
             if batch.shape != (len(rows), logits.shape[1]):
                 raise ModelError(
@@ -238,7 +240,7 @@ def load_runtime(bundle: Bundle, name: str = AUTO, threads: int | None = None) -
     threads = threads or cpu.cores()
     kind, _, variant = name.partition("-")
     file = bundle.path / files_of(name)[0]
-    graph: Graph
+    graph: InferenceSession
     if kind == "onnxruntime":
         from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 

@@ -108,14 +108,14 @@ def _manifest(served_name: str, version: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Served:
+class ArchiveInfo:
     """What an archive says of itself: the model's name and the runtime that its handler loads."""
 
     model: str
     runtime: str
 
 
-def served(archive: Path, name: Path | None = None) -> Served:
+def served(archive: Path, name: Path | None = None) -> ArchiveInfo:
     """Read what `write` put into an archive's configuration.
 
     Args:
@@ -128,7 +128,7 @@ def served(archive: Path, name: Path | None = None) -> Served:
     try:
         with zipfile.ZipFile(archive) as content:
             options = json.loads(zip_files.read_entry(content, CONFIG_NAME, _MAX_CONFIG_BYTES))["newsbert"]
-        return Served(str(options["model"]), str(options["runtime"]))
+        return ArchiveInfo(str(options["model"]), str(options["runtime"]))
     except (*zip_files.READ_ERRORS, TypeError) as error:
         raise ModelError(
             f"{name or archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL"

@@ -26,7 +26,7 @@ _TRIES = 5
 
 
 @dataclass(frozen=True)
-class Keys:
+class TokenFile:
     """What the file holds of use.
 
     Attributes:
@@ -67,7 +67,7 @@ def configured() -> Path | None:
     return beside if beside is not None and beside.exists() else None
 
 
-def read(key_file: Path) -> Keys:
+def read(key_file: Path) -> TokenFile:
     """Read the file.
 
     Raises:
@@ -77,7 +77,7 @@ def read(key_file: Path) -> Keys:
         try:
             content = json.loads(key_file.read_text(encoding="utf-8"))
             inference = content["inference"]
-            return Keys(
+            return TokenFile(
                 str(inference["key"]),
                 str(content["management"]["key"]),
                 datetime.fromisoformat(str(inference["expiration time"])).astimezone(UTC),
@@ -93,7 +93,7 @@ def read(key_file: Path) -> Keys:
     raise AssertionError
 
 
-def renew(key_file: Path, kind: str = "inference") -> Keys:
+def rotate(key_file: Path, kind: str = "inference") -> TokenFile:
     """Have the server whose key file this is make a new token; the one before is no longer taken.
 
     Args:
@@ -127,4 +127,4 @@ def valid(key_file: Path) -> str:
         ServingError: If there is none to be had.
     """
     keys = read(key_file)
-    return (renew(key_file) if keys.expired else keys).inference
+    return (rotate(key_file) if keys.expired else keys).inference

@@ -30,13 +30,13 @@ from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
 from newsbert.serving import lane
 from newsbert.serving.archive import CONFIG_NAME
-from newsbert.serving.heartbeat import Activity
+from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.lane import Lane, LaneFullError
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import (
     EXPLAIN_HEADER,
-    Parsed,
+    ParsedRequest,
     RequestError,
     ask_again,
     parse_request,
@@ -45,7 +45,7 @@ from newsbert.serving.requests import (
 )
 from newsbert.serving.responses import refuse, render
 from newsbert.serving.torchserve import job_queue
-from newsbert.serving.torchserve.log_events import tell
+from newsbert.serving.torchserve.log_events import report_event
 
 MAX_ITEMS = 1000
 """Texts in one request; the server bounds the bytes of a body."""
@@ -120,7 +120,7 @@ class Handler:
         check_answers(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
         self._lane: Lane[_Explained] = Lane()
         self._server_dir = environment.server_dir()
-        self._activity = Activity(environment.activity_dir())
+        self._activity = Heartbeat(environment.activity_dir())
         self._metrics = Metrics(environment.metrics_dir(), name, self._labels)
 
     def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -139,7 +139,7 @@ class Handler:
             with self._activity.answering():
                 return self._answer(requests, context)
         except Exception as error:  # whatever it is, those who asked are told, and the operator is in one line
-            tell("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
+            report_event("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
             return self._refuse_all(requests, context, _FAILED)
 
     def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
@@ -156,11 +156,11 @@ class Handler:
         measured = InferenceTimings()
         with self._lane.answering():
             parsed = self._parse_all(requests, headers)
-            plain = [text for request in parsed if isinstance(request, Parsed) for text in request.plain]
+            plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
             probabilities = self._runtime.predict_prepared(plain, measured)
         rows = iter(probabilities.tolist())
         started = [
-            self._start(request, [next(rows) for _ in request.plain]) if isinstance(request, Parsed) else request
+            self._start(request, [next(rows) for _ in request.plain]) if isinstance(request, ParsedRequest) else request
             for request in parsed
         ]
         self._wait(started, context.model_name)
@@ -171,7 +171,7 @@ class Handler:
             if isinstance(outcome, RequestError):
                 bodies.append(refuse(context, index, outcome))
             else:
-                many = cast("Parsed", parsed[index]).many
+                many = cast("ParsedRequest", parsed[index]).many
                 content_type, body = render([answer.to_dict() for answer in outcome], many, headers[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
@@ -182,9 +182,9 @@ class Handler:
 
     def _parse_all(
         self, requests: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
-    ) -> "list[Parsed | RequestError]":
+    ) -> "list[ParsedRequest | RequestError]":
         """Parse the requests of a batch that are within its budget, and refuse the others."""
-        parsed: list[Parsed | RequestError] = []
+        parsed: list[ParsedRequest | RequestError] = []
         within = _within([_count_bytes(request) for request in requests], BATCH_BYTES)
         for index, request in enumerate(requests):
             try:
@@ -192,14 +192,14 @@ class Handler:
             except RequestError as error:
                 parsed.append(error)
         num_tokens = [
-            sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, Parsed) else 0
+            sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, ParsedRequest) else 0
             for request in parsed
         ]
         within = _within(num_tokens, BATCH_TOKENS)
         return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
 
     def _start(
-        self, request: Parsed, rows: Iterable[Sequence[float]]
+        self, request: ParsedRequest, rows: Iterable[Sequence[float]]
     ) -> "list[Prediction | Future[_Explained]] | RequestError":
         """Return a request's answers, explanations of the lane among them, or why there are none.
 
@@ -264,7 +264,7 @@ class Handler:
         statuses = [outcome.status if isinstance(outcome, RequestError) else HTTPStatus.OK for outcome in outcomes]
         self._metrics.batch(statuses, probabilities, measured, sum(answer.review for answer in answers))
 
-    def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> Parsed:
+    def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> ParsedRequest:
         items, many = parse_request(request, headers)
         always = headers.get(EXPLAIN_HEADER) == "True"
         if not items:
@@ -285,7 +285,7 @@ class Handler:
         if len(wanted) > MAX_EXPLAINED:
             message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return Parsed(sequences, many, {} if wants_labels_only(headers) else wanted)
+        return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else wanted)
 
 
 def _futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
@@ -298,7 +298,9 @@ def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Predictio
     if not all(future.done() for future in _futures(answers)):
         return _NOT_COMPLETE
     for error in filter(None, (future.exception() for future in _futures(answers))):
-        tell("prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error)))
+        report_event(
+            "prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error))
+        )
         return _FAILED
     return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
 

@@ -16,7 +16,7 @@ _BUSY, _ANSWERED_NS = range(2)
 _MARK_BYTES = 16
 
 
-class Activity:
+class Heartbeat:
     """The directory.
 
     Args:

@@ -9,7 +9,7 @@ from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
 from newsbert.serving import archive
 from newsbert.serving.torchserve import process, runtime_dir, supervisor
-from newsbert.serving.torchserve.log_events import Problem
+from newsbert.serving.torchserve.log_events import ServerEvent
 from newsbert.tracking import locate
 
 _CHECK_INTERVAL_S = 0.5
@@ -23,7 +23,7 @@ def serve_locally(  # noqa: PLR0913 - options by name
     stop: threading.Event,
     on_ready: Callable[[str, process.Server], None],
     on_log: Callable[[str], None],
-    on_problem: Callable[[Problem], None],
+    on_problem: Callable[[ServerEvent], None],
     on_choice: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Serve a model with TorchServe until `stop` is set.

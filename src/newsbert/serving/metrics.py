@@ -121,7 +121,7 @@ def _count_in(directory: Path) -> None:
         # it is first touched. And there at once: a file that is empty still cannot be read.
         partial.write_bytes(bytes(_FILE_BYTES))
         partial.rename(file)
-    environment.share_counts(directory)
+    environment.set_prometheus_dir(directory)
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 

@@ -141,7 +141,7 @@ def decode_text(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedRequest:
     """A request's texts, prepared.
 
     Attributes:

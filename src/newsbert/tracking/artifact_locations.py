@@ -30,7 +30,7 @@ def parse(text: object, tracking_uri: str, origin: str) -> str:
     location = parse_location(text, tracking_uri, origin)
     server = urllib.parse.urlsplit(tracking_uri)
     is_path = urllib.parse.urlsplit(location).scheme in {"", "file"}
-    if is_path and server.scheme in {"http", "https"} and not loopback.is_here(server.hostname):
+    if is_path and server.scheme in {"http", "https"} and not loopback.is_loopback(server.hostname):
         raise TrackingError(
             f"{origin} is {location!r:.200}, a directory of this machine, and the server "
             f"{uris.without_credentials(tracking_uri)} is another",

@@ -38,7 +38,7 @@ MAX_CONTRACT_BYTES, MAX_BUNDLE_BYTES = 16 * 2**20, 8 * 2**30
 
 
 @dataclass(frozen=True)
-class Located:
+class ModelLocation:
     """A model whose bundle is on this machine.
 
     Attributes:
@@ -62,7 +62,7 @@ class Located:
     choice: str | None = None
 
 
-def locate(tracker: "TrackingClient", reference: str | None = None) -> Located:
+def locate(tracker: "TrackingClient", reference: str | None = None) -> ModelLocation:
     """Find a model's bundle, fetching it into the cache if the artifacts are not on this machine.
 
     Args:
@@ -94,10 +94,10 @@ def locate(tracker: "TrackingClient", reference: str | None = None) -> Located:
     if not revision and run_id:
         run = tracker.get_run(run_id)  # it may be on another server
         revision = run.data.tags.get(MLFLOW_GIT_COMMIT) if run else None
-    return Located(name, path, run_id, revision, number, version.name, logged)
+    return ModelLocation(name, path, run_id, revision, number, version.name, logged)
 
 
-def fetch_run(tracker: "TrackingClient", run: "Run", *, check_signature: bool = True) -> Located:
+def fetch_run(tracker: "TrackingClient", run: "Run", *, check_signature: bool = True) -> ModelLocation:
     """Have the bundle of a run that `find_run` found on this machine.
 
     Args:
@@ -113,7 +113,7 @@ def fetch_run(tracker: "TrackingClient", run: "Run", *, check_signature: bool = 
     recorded = run.data.tags.get(DIGEST_TAG)
     signed = functools.partial(Bundle.read, name=name, run_id=run.info.run_id)
     path = _fetch(tracker, name, logged, None, recorded, signed if check_signature else Bundle.read_unsigned)
-    return Located(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
+    return ModelLocation(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
 
 
 def model_id(version: "ModelVersion") -> str | None:

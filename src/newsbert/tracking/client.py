@@ -49,7 +49,7 @@ class TrackingClient:
     def __init__(self, settings: TrackingSettings, *, create: bool = False) -> None:
         self.settings = settings
         tracking_uri.check_reachable(settings.tracking_uri)
-        environment.quiet_mlflow()
+        environment.silence_mlflow()
         import mlflow
 
         for name in ("mlflow", "alembic", "azure", "botocore", "google", "urllib3"):

@@ -21,7 +21,7 @@ from newsbert.tracking import (
     sqlite,
     tracking_uri,
 )
-from newsbert.tracking.runs import RunLog
+from newsbert.tracking.runs import RunLogger
 
 if TYPE_CHECKING:
     from newsbert.tracking.client import TrackingClient
@@ -41,7 +41,7 @@ def start_run(
     *,
     name: str | None = None,
     system_metrics: bool = True,
-) -> Iterator[RunLog]:
+) -> Iterator[RunLogger]:
     """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
     Args:
@@ -78,7 +78,7 @@ def start_run(
             raise
         status = "FAILED"
         location = active.info.artifact_uri
-        log = RunLog(active.info.run_id, tracker.client, functools.partial(tracker.errors, store=location), pending)
+        log = RunLogger(active.info.run_id, tracker.client, functools.partial(tracker.errors, store=location), pending)
         try:
             _check_artifacts(tracker, location)
             if run_id is not None:

@@ -42,7 +42,7 @@ def translate(error: Exception, what: str, server: str, store: str | None = None
     if of_client is not None or (of_store is not None and _STORE_WORDS.search(str(error))):
         return store_error(chain, what, store or "the artifact store", of_client or of_store)
     if _is_of(_classes(chain[:1]), _FOREIGN):
-        refused = tracking_uri.told(what, server, error)
+        refused = tracking_uri.tracking_error(what, server, error)
         if re.search(r"error code 40[13]", str(error)):
             return RefusedError(refused.message, refused.hint)
         return refused

@@ -10,7 +10,7 @@ from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import TrackingSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.tracking import artifacts
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 from newsbert.tracking.client import TrackingClient
 
 
@@ -19,7 +19,7 @@ def default_name(bundle: Bundle) -> str:
     return f"bundle {bundle.digest[:12]}"
 
 
-def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> Located:
+def locate(reference: str | Path | None = None, *, tracking_uri: str | None = None) -> ModelLocation:
     """Find the model that `reference` means and its bundle's directory; see `load`.
 
     Raises:
@@ -38,7 +38,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
         ) from error
     if is_directory or text.startswith((".", "/", "~")):
         Bundle.read(path)  # raises what is missing
-        return Located(path.name or path.resolve().name, path)
+        return ModelLocation(path.name or path.resolve().name, path)
     return artifacts.locate(connect(tracking_uri), text)
 
 

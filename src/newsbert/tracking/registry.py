@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Version:
+class ModelVersionRef:
     """A version in the registry.
 
     Attributes:
@@ -62,7 +62,7 @@ def register(
     *,
     sign: Path | None = None,
     digest: str | None = None,
-) -> Version:
+) -> ModelVersionRef:
     """Make a run's model a version of the registered model `name`.
 
     Registering the same run twice under one name gives the version that there is.
@@ -103,7 +103,7 @@ def register(
         if alias is not None:
             tracker.client.set_registered_model_alias(name, alias, version.version)
     choice = lookup.describe_run(run) if source is None else None
-    return Version(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
+    return ModelVersionRef(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
 
 
 def _sign(tracker: "TrackingClient", bundle: Bundle, model_id: str, key: Path) -> str:

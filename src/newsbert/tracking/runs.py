@@ -33,7 +33,7 @@ _MOST_METRICS = 1000
 """What MLflow takes at once."""
 
 
-class RunLog:
+class RunLogger:
     """An active run.
 
     Metrics are delivered by a thread of their own: training neither waits for the server nor ends with it.

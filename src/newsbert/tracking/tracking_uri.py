@@ -13,7 +13,7 @@ from newsbert.errors import TrackingError, first_line
 _REACH_TIMEOUT_S = 5
 
 
-def told(what: str, uri: str, error: Exception) -> TrackingError:
+def tracking_error(what: str, uri: str, error: Exception) -> TrackingError:
     """What a tracking server refused, and what to change."""
     reason, hint = uris.mask_credentials(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
     server = uris.mask_credentials(uri)

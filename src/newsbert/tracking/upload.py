@@ -20,8 +20,8 @@ from newsbert.tracking.runs import DATA_DIGEST_TAG
 
 if TYPE_CHECKING:
     from newsbert.tracking.client import TrackingClient
-    from newsbert.tracking.registry import Version
-    from newsbert.tracking.runs import RunLog
+    from newsbert.tracking.registry import ModelVersionRef
+    from newsbert.tracking.runs import RunLogger
 
 _LOG = "log.json"
 _PAUSES_S = (5, 10, 15, 30)
@@ -95,7 +95,7 @@ def place(part: Path, final: Path, run_id: str) -> Path:
     raise NewsbertError(f"{why}; the model is finished and in {part}, but not logged", _later(part)) from problem
 
 
-def deliver(run: "RunLog", bundle: Path, on_event: Callable[[Event], None]) -> None:
+def deliver(run: "RunLogger", bundle: Path, on_event: Callable[[Event], None]) -> None:
     """Log a finished training; a server or a store that cannot be reached is waited for, for a minute.
 
     Args:
@@ -169,7 +169,7 @@ def later(bundle: Path) -> str:
 
 def register(
     bundle: Path, tracker: "TrackingClient", name: str, alias: str | None, sign: Path | None = None
-) -> "Version":
+) -> "ModelVersionRef":
     """Log a bundle that no tracking server has yet, or not all of, and make it a version.
 
     Args:
@@ -188,7 +188,7 @@ def register(
     if sign is not None:
         _write_signature(found, sign)
     # Of several processes with the same bundle the first logs it, the others take its run.
-    with locks.alone(f"register-{found.digest}", "it is being registered", wait=True):
+    with locks.exclusive(f"register-{found.digest}", "it is being registered", wait=True):
         run_id = _logged(found, record_of(bundle), tracker)
         return registry.register(tracker, run_id, name, alias, sign=sign, digest=found.digest)
 
@@ -229,7 +229,7 @@ def _logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
     return run.run_id
 
 
-def _deliver(run: "RunLog", record: Path, log: _Log, bundle: Bundle) -> None:
+def _deliver(run: "RunLogger", record: Path, log: _Log, bundle: Bundle) -> None:
     run.tags(log.tags)
     written = (file for file in record.iterdir() if file.is_file() and not file.is_symlink() and file.name != _LOG)
     run.artifacts([*written, *_tables_and_pictures(bundle)])
@@ -256,7 +256,7 @@ def _params_of(contract: Contract) -> dict[str, Any]:
     }
 
 
-def _flush(run: "RunLog") -> None:
+def _flush(run: "RunLogger") -> None:
     """Have all metrics delivered.
 
     Raises:
@@ -275,7 +275,7 @@ def _command(bundle: Path, name: str) -> str:
     return f"newsbert register {shlex.quote(str(bundle))} --model-name {name}"
 
 
-def _keep_pending(record: Path, log: _Log, run: "RunLog") -> None:
+def _keep_pending(record: Path, log: _Log, run: "RunLogger") -> None:
     """Add to a record the metrics that were not delivered; where the disk is full, the record stays without them."""
     part = record / f".{_LOG}"
     try:

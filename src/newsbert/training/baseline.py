@@ -41,7 +41,7 @@ _EPOCHS, _LEAST_STEPS = 5, 1_000
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineReport:
     """How it did.
 
     Attributes:
@@ -67,7 +67,7 @@ class Baseline:
         }
 
 
-class Fitted:
+class BaselineClassifier:
     """The baseline, fitted on rows or a sample of them; the same for the same rows and seed.
 
     Args:
@@ -116,13 +116,13 @@ class Fitted:
             found[start : start + len(part), self._classifier.classes_] = probabilities
         return found
 
-    def score(self, test: Split, label_names: Sequence[str]) -> Baseline:
+    def score(self, test: Split, label_names: Sequence[str]) -> BaselineReport:
         """Score it on rows that it has not seen."""
         started = time.perf_counter()
         probabilities = self.predict(test.texts, len(label_names))
         took = time.perf_counter() - started
         scores = metrics.score(probabilities, test.labels, label_names)
-        return Baseline(scores, len(self.rows), self.seconds, len(test) / took)
+        return BaselineReport(scores, len(self.rows), self.seconds, len(test) / took)
 
 
 def _sample(train: Split, seed: int, most: int) -> tuple[IntArray, list[str]]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 _MASKED = -1e9
 
 
-def fits(model: PreTrainedModel) -> bool:
+def supports(model: PreTrainedModel) -> bool:
     """Whether `model` is a classifier that `BertGraph` can stand for."""
     config = model.config
     return (

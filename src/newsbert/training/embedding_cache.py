@@ -56,11 +56,11 @@ def of(
     """
     kind = f"features/{hashlib.sha256(f'{_FORMAT} {weights}'.encode()).hexdigest()}"
     others = environment.cache_dir() / kind
-    found = cache.directory(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
+    found = cache.get_or_create_dir(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
     vectors = _read(found)
     if vectors is None:
         shutil.rmtree(found)
-        found = cache.directory(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
+        found = cache.get_or_create_dir(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
         vectors = _read(found)
     assert vectors is not None
     return vectors

@@ -30,7 +30,7 @@ from newsbert.training.context import TrainingContext
 from newsbert.training.graphs import TransformersGraph, make_graph
 from newsbert.training.precision import choose_precision
 from newsbert.training.token_cache import TokenRows
-from newsbert.training.trainer import Outcome, Trainer
+from newsbert.training.trainer import Trainer, TrainOutput
 
 # What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.
 transformers.utils.logging.set_verbosity_error()
@@ -60,7 +60,7 @@ class TrainedModel:
     history: History
 
     @classmethod
-    def from_outcome(cls, model: PreTrainedModel, outcome: Outcome, precision: str) -> "TrainedModel":
+    def from_outcome(cls, model: PreTrainedModel, outcome: TrainOutput, precision: str) -> "TrainedModel":
         """Make it from a model and how its training ended."""
         state = outcome.state
         return cls(

@@ -12,7 +12,7 @@ from newsbert.training.bert import BertTraining
 def make_graph(model: PreTrainedModel) -> "BertTraining | TransformersGraph":
     """Make the fastest graph that there is for a classifier."""
     plain = lora.without_wrapper(model)
-    return BertTraining(plain) if bert_graph.fits(plain) else TransformersGraph(model)
+    return BertTraining(plain) if bert_graph.supports(plain) else TransformersGraph(model)
 
 
 class TransformersGraph(nn.Module):

@@ -59,7 +59,7 @@ def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Che
     settings, dataset, base = context.settings, context.dataset, context.base_model
     transformers.set_seed(settings.seed)
     model = load_classifier(base, dataset.label_names).eval()
-    if not bert_graph.fits(model):
+    if not bert_graph.supports(model):
         raise UsageError(
             f"--tune head is for BERT's architecture, and {base.name!r} is {model.config.model_type}",
             "the same command with --tune full",

@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from newsbert.core.types import FloatArray, IntArray
 from newsbert.data.dataset import Split
 from newsbert.inference.runtime import Runtime
-from newsbert.training.baseline import Fitted
+from newsbert.training.baseline import BaselineClassifier
 
 MOST = 1_000
 """Rows that are asked the model about, and so told."""
@@ -24,7 +24,7 @@ _SHOWN_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
-class Disputed:
+class LabelIssue:
     """A row that the model labels otherwise than it is.
 
     Attributes:
@@ -42,7 +42,7 @@ class Disputed:
     label_probability: float
 
 
-def doubted(fitted: Fitted, seed: int) -> IntArray:
+def find_candidates(fitted: BaselineClassifier, seed: int) -> IntArray:
     """Indices of the training rows that the baseline doubts where it has not seen them, the most doubtful first.
 
     Labels with fewer than five rows are left out: nothing can be said of them.
@@ -61,17 +61,17 @@ def doubted(fitted: Fitted, seed: int) -> IntArray:
     return np.asarray(fitted.rows[judged[found]][:MOST])
 
 
-def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[Disputed]:
+def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[LabelIssue]:
     """Those of the rows that the model labels otherwise too, the surest first."""
     if not len(rows):
         return []
     texts = [train.texts[row] for row in rows.tolist()]
-    return disputed(texts, np.asarray(train.labels)[rows], runtime.predict_prepared(texts), label_names)
+    return find_mistakes(texts, np.asarray(train.labels)[rows], runtime.predict_prepared(texts), label_names)
 
 
-def disputed(
+def find_mistakes(
     texts: Sequence[str], given: IntArray, probabilities: FloatArray, label_names: Sequence[str]
-) -> list[Disputed]:
+) -> list[LabelIssue]:
     """The rows that the model labels otherwise than they are, the surest first.
 
     Args:
@@ -83,7 +83,7 @@ def disputed(
     places, best = np.arange(len(texts)), probabilities.argmax(axis=1)
     margin = probabilities[places, best] - probabilities[places, given]
     return [
-        Disputed(
+        LabelIssue(
             texts[place][:_SHOWN_CHARACTERS],
             label_names[given[place]],
             label_names[best[place]],

@@ -51,7 +51,7 @@ def choose_precision(
         (part / "precision").write_text("bf16" if faster else "fp32", encoding="utf-8")
 
     where = f"{platform.node()} {cpu.cores()} {torch.__version__} {model.config.to_json_string()}"
-    found = cache.directory("precision", hashlib.sha256(where.encode()).hexdigest(), write)
+    found = cache.get_or_create_dir("precision", hashlib.sha256(where.encode()).hexdigest(), write)
     return (found / "precision").read_text(encoding="utf-8")
 
 

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from newsbert.core import ray_cluster, temporary
 from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
-from newsbert.core.ray_cluster import Cluster
+from newsbert.core.ray_cluster import RayCluster
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
 from newsbert.training import base_model, distributed, strategies
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext, ignore
 from newsbert.training.fine_tuning import TrainedModel
-from newsbert.training.rows import anywhere, load_rows
+from newsbert.training.rows import load_rows, make_paths_absolute
 
 _DEATHS = 3
 _POLL_S = 0.1
@@ -47,13 +47,15 @@ def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints)
     ):
         import ray
 
-        keeper = cluster.beside(_Keeper).remote(checkpoints)
-        work = _Work(TrainSettings(**anywhere(context.settings)), context.dataset.digest, cluster.worker_cores, keeper)
+        keeper = cluster.beside(_CheckpointActor).remote(checkpoints)
+        work = _TrainJob(
+            TrainSettings(**make_paths_absolute(context.settings)), context.dataset.digest, cluster.worker_cores, keeper
+        )
         failed: list[Exception] = []
         # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
         thread = threading.Thread(target=_train, args=(cluster, directory, work, failed), daemon=True)
         thread.start()
-        relay = _Relay(context.on_event)
+        relay = _EventDeduplicator(context.on_event)
         while True:
             ended = not thread.is_alive()
             try:
@@ -74,7 +76,7 @@ def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints)
             time.sleep(_POLL_S)
 
 
-def _train(cluster: Cluster, directory: Path, work: "_Work", failed: list[Exception]) -> None:
+def _train(cluster: RayCluster, directory: Path, work: "_TrainJob", failed: list[Exception]) -> None:
     """Have Ray start the workers, and start them again where one dies, until they are done."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -96,7 +98,7 @@ def _train(cluster: Cluster, directory: Path, work: "_Work", failed: list[Except
 
 
 @dataclass(frozen=True)
-class _Work:
+class _TrainJob:
     """What a worker has to know.
 
     Attributes:
@@ -112,7 +114,7 @@ class _Work:
     keeper: Any
 
 
-def _work(config: Mapping[str, _Work]) -> None:
+def _work(config: Mapping[str, _TrainJob]) -> None:
     """Do a worker's part; an error that a user can act on goes to the keeper, any other is Ray's to try again."""
     import ray
 
@@ -145,7 +147,7 @@ def _work(config: Mapping[str, _Work]) -> None:
         ray.get(keeper.fail.remote(error.cause))
 
 
-class _Keeper:
+class _CheckpointActor:
     """Has the checkpoints, and what the workers have to tell.
 
     Args:
@@ -223,7 +225,7 @@ class _Remote(Checkpoints):
         return ray.get(self._keeper.ask.remote(*call))
 
 
-class _Relay:
+class _EventDeduplicator:
     """Passes events on; what workers that were started again do once more is not told again."""
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:

@@ -14,17 +14,17 @@ from newsbert.tracking.runs import DATA_DIGEST_TAG, STOPPED_EARLY_TAG
 from newsbert.training.base_model import BaseModel
 
 if TYPE_CHECKING:
-    from newsbert.tracking.runs import RunLog
-    from newsbert.training.baseline import Baseline
-    from newsbert.training.export.bundle import Tested
+    from newsbert.tracking.runs import RunLogger
+    from newsbert.training.baseline import BaselineReport
+    from newsbert.training.export.bundle import TestReport
     from newsbert.training.fine_tuning import TrainedModel
-    from newsbert.training.label_issues import Disputed
+    from newsbert.training.label_issues import LabelIssue
 
 
 _SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
 
 
-def describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) -> None:
+def describe(run: "RunLogger", params: dict[str, Any], name: str, rows: Dataset) -> None:
     """Log what is known before anything is trained: parameters, and the rows of this name."""
     run.tags({"newsbert.version": __version__, DATA_DIGEST_TAG: rows.digest})
     splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
@@ -32,7 +32,7 @@ def describe(run: "RunLog", params: dict[str, Any], name: str, rows: Dataset) ->
     run.dataset(name, rows.digest, splits)
 
 
-def log_event(run: "RunLog", event: Event) -> None:
+def log_event(run: "RunLogger", event: Event) -> None:
     """Log what is reported of a step."""
     if isinstance(event, Evaluation):
         found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
@@ -44,10 +44,10 @@ def log_event(run: "RunLog", event: Event) -> None:
 def write_log(
     run_id: str,
     finished: Bundle,
-    tested: "Tested",
+    tested: "TestReport",
     trained: "TrainedModel",
-    baseline: "Baseline",
-    suspects: "list[Disputed]",
+    baseline: "BaselineReport",
+    suspects: "list[LabelIssue]",
 ) -> None:
     """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
     tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}

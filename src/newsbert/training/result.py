@@ -9,8 +9,8 @@ from newsbert.evaluation.metrics import Scores
 from newsbert.evaluation.review import Threshold
 
 if TYPE_CHECKING:
-    from newsbert.tracking.registry import Version
-    from newsbert.training.baseline import Baseline
+    from newsbert.tracking.registry import ModelVersionRef
+    from newsbert.training.baseline import BaselineReport
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class TrainResult:
     scores: Scores
     seconds: float
     texts_per_second: float
-    baseline: "Baseline"
+    baseline: "BaselineReport"
     suspected_label_errors: int
     stopped_early: bool
     diverged_at: int | None
-    version: "Version | None"
+    version: "ModelVersionRef | None"
     review: Sequence[Threshold]
 
     @property

@@ -24,7 +24,7 @@ def load_rows(settings: TrainSettings) -> Dataset:
     )
 
 
-def anywhere(settings: TrainSettings) -> dict[str, Any]:
+def make_paths_absolute(settings: TrainSettings) -> dict[str, Any]:
     """Settings whose paths mean the same in any working directory."""
     values = dataclasses.asdict(settings)
     paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}

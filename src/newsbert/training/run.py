@@ -19,17 +19,17 @@ from newsbert.training import base_model, run_dir
 from newsbert.training.context import TrainingContext
 from newsbert.training.report import describe, log_event, make_params, write_log
 from newsbert.training.result import TrainResult
-from newsbert.training.rows import anywhere, load_rows
-from newsbert.training.run_dir import RunFile
+from newsbert.training.rows import load_rows, make_paths_absolute
+from newsbert.training.run_dir import RunState
 
 if TYPE_CHECKING:
     from newsbert.core.types import IntArray
     from newsbert.inference.tokenization import SequenceTokenizer
     from newsbert.tracking.client import TrackingClient
-    from newsbert.tracking.runs import RunLog
-    from newsbert.training.baseline import Baseline
+    from newsbert.tracking.runs import RunLogger
+    from newsbert.training.baseline import BaselineReport
     from newsbert.training.fine_tuning import TrainedModel
-    from newsbert.training.label_issues import Disputed
+    from newsbert.training.label_issues import LabelIssue
 
 BUNDLES = Path("bundles")
 """Where bundles are, if no place is named."""
@@ -65,12 +65,12 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    for run_id, on in run_dir.left(output.parent if output else BUNDLES).items():
+    for run_id, on in run_dir.find_interrupted(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
         on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
     given = environment.mlflow_run_id()
     if given:  # before it is opened: the training in it may live
-        run_dir.check_new(output or BUNDLES / given, given)
+        run_dir.require_new(output or BUNDLES / given, given)
         experiment = tracker.experiment_of(given)
         if experiment != tracker.settings.experiment:
             on_event(
@@ -83,10 +83,16 @@ def start(
     with _ended() as results, start_run(tracker) as run:
         final = output or BUNDLES / run.run_id
         params = make_params(settings, base, rows)
-        begun = RunFile(
-            run.run_id, str(final.absolute()), anywhere(settings), rows.digest, base.sha256, model_name, params
+        begun = RunState(
+            run.run_id,
+            str(final.absolute()),
+            make_paths_absolute(settings),
+            rows.digest,
+            base.sha256,
+            model_name,
+            params,
         )
-        with run_dir.beside(final, begun) as work:
+        with run_dir.create(final, begun) as work:
             describe(run, params, settings.data, rows)
             results.append(_finish(run, work, final, TrainingContext(settings, rows, base, on_event, stop), shared))
     return _registered(results[0], tracker, model_name)
@@ -134,7 +140,7 @@ def resume(
             f"the training of run {begun.run_id} is done: its model is in {final}, and only not logged",
             upload.later(final),
         )
-    if run_dir.is_taken(final):
+    if run_dir.is_nonempty(final):
         raise UsageError(
             f"there is something in {final} by now",
             f"move it away; or, if run {begun.run_id} made it, that training is done: remove {directory}",
@@ -142,9 +148,9 @@ def resume(
     # A server that cannot be reached, or has no such run, leaves all as it is.
     with (
         _ended() as results,
-        run_dir.held(directory),
+        run_dir.locked(directory),
         start_run(tracker, begun.run_id) as run,
-        run_dir.working(directory, final),
+        run_dir.cleanup_on_exit(directory, final),
     ):
         describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
         results.append(_finish(run, directory, final, TrainingContext(settings, rows, base, on_event, stop), shared))
@@ -163,7 +169,7 @@ def settings_of(reference: str) -> TrainSettings:
     return _settings(run_dir.read(_left(reference)))
 
 
-def _settings(begun: RunFile) -> TrainSettings:
+def _settings(begun: RunState) -> TrainSettings:
     return TrainSettings(**{**begun.settings, "labels": tuple(begun.settings["labels"])})
 
 
@@ -177,7 +183,7 @@ def _left(reference: str) -> Path:
     return directory
 
 
-def _finish(run: "RunLog", work: Path, final: Path, context: TrainingContext, shared: RaySettings) -> TrainResult:
+def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext, shared: RaySettings) -> TrainResult:
     """Train from where it is, write the bundle and log it."""
     from newsbert.inference.runtime import load_runtime
     from newsbert.training import label_issues, strategies
@@ -191,7 +197,7 @@ def _finish(run: "RunLog", work: Path, final: Path, context: TrainingContext, sh
     on_event(Phase("exporting"))
     part = work / run_dir.BUNDLE
     tested, finished = write(part, context, trained, tokenizer, baseline.scores)
-    suspects: list[Disputed] = []
+    suspects: list[LabelIssue] = []
     failure = None
     try:
         suspects = label_issues.confirm(doubted, rows.train, rows.label_names, load_runtime(finished))
@@ -205,7 +211,7 @@ def _finish(run: "RunLog", work: Path, final: Path, context: TrainingContext, sh
             raise upload.undelivered(bundle, failure) from failure
         upload.deliver(run, bundle, on_event)
     finally:
-        run_dir.done(work)
+        run_dir.mark_finished(work)
     return TrainResult(
         bundle=bundle,
         run_id=run.run_id,
@@ -244,16 +250,16 @@ def _registered(result: TrainResult, tracker: "TrackingClient", model_name: str 
         raise upload.unregistered(result.bundle, model_name, error) from error
 
 
-def _baseline(rows: Dataset, seed: int) -> "tuple[Baseline, IntArray]":
+def _baseline(rows: Dataset, seed: int) -> "tuple[BaselineReport, IntArray]":
     """Fit and score what the model has to beat, and let it doubt training rows; what it took is freed again."""
     from newsbert.training import baseline, label_issues
 
-    fitted = baseline.Fitted(rows.train, seed)
-    return fitted.score(rows.test, rows.label_names), label_issues.doubted(fitted, seed)
+    fitted = baseline.BaselineClassifier(rows.train, seed)
+    return fitted.score(rows.test, rows.label_names), label_issues.find_candidates(fitted, seed)
 
 
 def _fit(
-    context: TrainingContext, shared: RaySettings, work: Path, run: "RunLog"
+    context: TrainingContext, shared: RaySettings, work: Path, run: "RunLogger"
 ) -> "tuple[TrainedModel, SequenceTokenizer]":
     """Train, logging what is reported to the run as well."""
     from newsbert.training import ray_trainer, strategies

@@ -31,7 +31,7 @@ _FULL_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class RunFile:
+class RunState:
     """What a training that goes on must know of how it began.
 
     Attributes:
@@ -63,7 +63,7 @@ def output_directory(name: str) -> Path:
     with contextlib.suppress(RuntimeError):  # no such user's home: then it is a name like any other
         output = output.expanduser()
     try:
-        taken = is_taken(output)
+        taken = is_nonempty(output)
     except OSError as error:
         raise UsageError(f"--output {name} cannot be used: {error.strerror}", "choose another --output") from error
     if taken:
@@ -73,12 +73,12 @@ def output_directory(name: str) -> Path:
     return output
 
 
-def is_taken(output: Path) -> bool:
+def is_nonempty(output: Path) -> bool:
     """Whether there is something already where a bundle is to be."""
     return output.exists() and (not output.is_dir() or any(output.iterdir()))
 
 
-def check_new(final: Path, run_id: str) -> None:
+def require_new(final: Path, run_id: str) -> None:
     """Refuse to begin a run again that can be gone on with, is still being trained, or is done.
 
     Raises:
@@ -89,7 +89,7 @@ def check_new(final: Path, run_id: str) -> None:
         raise UsageError(f"run {run_id} is being trained by another process", "wait for it, or stop it")
     if work.exists():
         raise UsageError(f"run {run_id} was begun before", f"{_go_on(work)}; or remove {work}")
-    if is_taken(final):
+    if is_nonempty(final):
         raise UsageError(f"{final} is there already", f"move it away; or begin another run than {run_id}")
 
 
@@ -98,7 +98,7 @@ def _place(final: Path, run_id: str) -> Path:
 
 
 @contextlib.contextmanager
-def beside(final: Path, run: RunFile) -> Iterator[Path]:
+def create(final: Path, run: RunState) -> Iterator[Path]:
     """Yield a new directory beside `final`, which is gone afterwards, unless an error leaves a checkpoint in it.
 
     Raises:
@@ -107,23 +107,23 @@ def beside(final: Path, run: RunFile) -> Iterator[Path]:
     """
     work = _place(final, run.run_id)
     try:
-        check_new(final, run.run_id)
+        require_new(final, run.run_id)
         final.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700)
         try:
-            lock = locks.hold(work, run.run_id)
+            lock = locks.acquire(work, run.run_id)
             _write_whole(work / _RUN_FILE, json.dumps(asdict(run)))
         except OSError:
             shutil.rmtree(work, ignore_errors=True)
             raise
     except OSError as error:
         raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
-    with lock, working(work, final):
+    with lock, cleanup_on_exit(work, final):
         yield work
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[RunFile]:
+def locked(directory: Path) -> Iterator[RunState]:
     """Keep others out of the directory of a training that ended before it was done; yield how it began.
 
     Raises:
@@ -132,7 +132,7 @@ def held(directory: Path) -> Iterator[RunFile]:
     """
     run = read(directory)
     try:
-        lock = locks.hold_again(directory)
+        lock = locks.try_acquire(directory)
     except OSError as error:
         raise UsageError(
             f"run {run.run_id} is being trained by another process: {error.strerror}", "wait for it, or stop it"
@@ -142,7 +142,7 @@ def held(directory: Path) -> Iterator[RunFile]:
 
 
 @contextlib.contextmanager
-def working(work: Path, final: Path) -> Iterator[None]:
+def cleanup_on_exit(work: Path, final: Path) -> Iterator[None]:
     """Remove `work` after the block, unless an error leaves a checkpoint in it that can be gone on from.
 
     Raises:
@@ -190,11 +190,11 @@ def _write_whole(file: Path, text: str) -> None:
 
 
 def _remove(work: Path) -> None:
-    done(work)
+    mark_finished(work)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def done(work: Path) -> None:
+def mark_finished(work: Path) -> None:
     """Have nobody go on with a training."""
     (work / _RUN_FILE).unlink(missing_ok=True)
 
@@ -204,7 +204,7 @@ def checkpoints(work: Path) -> Path:
     return work / _CHECKPOINTS
 
 
-def read(work: Path) -> RunFile:
+def read(work: Path) -> RunState:
     """How a training began.
 
     Raises:
@@ -212,7 +212,7 @@ def read(work: Path) -> RunFile:
     """
     try:
         private_files.check_owner(work)
-        run = RunFile(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
+        run = RunState(**json.loads((work / _RUN_FILE).read_text(encoding="utf-8")))
         parse_run_id(run.run_id, f"the run in {work / _RUN_FILE}")
         return run
     except (OSError, ValueError, TypeError, TrackingError) as error:
@@ -231,7 +231,7 @@ def find(run: str, parent: Path) -> Path | None:
 def is_busy(directory: Path) -> bool:
     """Whether the process that works there lives."""
     try:
-        locks.hold_again(directory).close()
+        locks.try_acquire(directory).close()
     except BlockingIOError:
         return True
     except OSError:
@@ -239,10 +239,10 @@ def is_busy(directory: Path) -> bool:
     return False
 
 
-def left(parent: Path) -> dict[str, str | None]:
+def find_interrupted(parent: Path) -> dict[str, str | None]:
     """Trainings that were killed in `parent`: by their runs' ids, how they go on; those that cannot are removed."""
     found: dict[str, str | None] = {}
-    for directory, run_id in locks.abandoned(parent, ".*.partial-*"):
+    for directory, run_id in locks.iterate_stale(parent, ".*.partial-*"):
         found[run_id] = f"{_go_on(directory)} goes on with it; or remove that directory"
         if not (directory / _RUN_FILE).exists():
             shutil.rmtree(directory, ignore_errors=True)

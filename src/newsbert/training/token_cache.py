@@ -8,10 +8,10 @@ import numpy as np
 
 from newsbert.core import cache
 from newsbert.data.dataset import Split
-from newsbert.data.ragged_array import Ragged, RaggedWriter
+from newsbert.data.ragged_array import RaggedArray, RaggedWriter
 from newsbert.inference.tokenization import SequenceTokenizer
 
-TokenRows = Ragged[np.int32]
+TokenRows = RaggedArray[np.int32]
 
 _FORMAT = 1
 _BATCH = 4096
@@ -28,8 +28,8 @@ def of(tokenizer: SequenceTokenizer, split: Split) -> TokenRows:
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    return Ragged(
-        cache.directory("tokens", key(tokenizer, split), lambda part: _write(part, tokenizer, split)), np.int32
+    return RaggedArray(
+        cache.get_or_create_dir("tokens", key(tokenizer, split), lambda part: _write(part, tokenizer, split)), np.int32
     )
 
 

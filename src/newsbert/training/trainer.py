@@ -29,7 +29,7 @@ MAX_GRADIENT_NORM = 1.0
 _NUM_REPORTS = 100
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """A model and rows to tune it on.
 
     Attributes:
@@ -82,7 +82,7 @@ class TrainerState:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutput:
     """How a training ended; the task's module has the parameters of the step that is kept.
 
     Attributes:
@@ -118,7 +118,7 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task,
+        task: TrainingTask,
         settings: TrainSettings,
         checkpoints: Checkpoints,
         on_event: Callable[[Event], None] = ignore,
@@ -149,7 +149,7 @@ class Trainer:
         """Return the learning rate of a step, of which the first is 1."""
         return optimizer.learning_rate(step, self.num_steps, self.settings.peak_learning_rate)
 
-    def train(self) -> Outcome:
+    def train(self) -> TrainOutput:
         """Train to the last step, or until it should stop, or the loss is no finite number.
 
         Raises:
@@ -182,7 +182,7 @@ class Trainer:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(best[name])
-        return Outcome(state, stopped, None if finite else state.step)
+        return TrainOutput(state, stopped, None if finite else state.step)
 
     def evaluate(self) -> bool:
         """Score the validation rows, and keep what is not clearly worse; return whether the scores are finite."""

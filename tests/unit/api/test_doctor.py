@@ -29,7 +29,7 @@ def test_every_outcome_has_its_state_and_stands_in_order() -> None:
         Check("bad besides", lambda: _raise(NewsbertError("wrong", "do"))),
         Check("bug", lambda: _raise(ValueError("x\ny")), needed=True),
     ]
-    found = list(examination.examine(checks))
+    found = list(examination.run_checks(checks))
     assert [each.check for each in found] == [each.name for each in checks]
     assert [each.state for each in found] == [OK, NOTE, OFF, FAILED, NOTE, FAILED]
     assert [each.found for each in found] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
@@ -39,7 +39,7 @@ def test_every_outcome_has_its_state_and_stands_in_order() -> None:
 def test_what_does_not_answer_is_not_waited_for_and_hides_nothing() -> None:
     stopped = threading.Event()
     checks = [Check("stuck", lambda: str(stopped.wait(60)), needed=True), Check("fine", lambda: "all")]
-    stuck, fine = examination.examine(checks, timeout_s=0.2)
+    stuck, fine = examination.run_checks(checks, timeout_s=0.2)
     stopped.set()
     assert (stuck.state, stuck.found) == (FAILED, "no answer within 0.2 s")
     assert (fine.state, fine.found) == (OK, "all")

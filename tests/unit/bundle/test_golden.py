@@ -6,7 +6,7 @@ import math
 import pytest
 
 from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_GRAPH, Bundle, files_of
-from newsbert.bundle.contract import Contract, Graph
+from newsbert.bundle.contract import Contract, GraphInfo
 from newsbert.bundle.golden import MISMATCH, check_answers, tolerance
 from newsbert.errors import ModelError
 from newsbert.inference.model import Model
@@ -29,7 +29,7 @@ def _shifted(answer: Prediction, by: float) -> Prediction:
 
 def _allowing(contract: Contract, tolerances: dict[str, float]) -> Contract:
     return dataclasses.replace(
-        contract, graphs={files_of(name)[0]: Graph(name, each, 0.0) for name, each in tolerances.items()}
+        contract, graphs={files_of(name)[0]: GraphInfo(name, each, 0.0) for name, each in tolerances.items()}
     )
 
 
@@ -72,7 +72,7 @@ def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> No
 def test_a_quantized_graph_is_to_answer_as_it_did_when_it_was_made(bundle: Bundle, answers: list[Prediction]) -> None:
     own = [_shifted(each, -0.3) for each in answers]
     golden = [list(each.probabilities.values()) for each in own]
-    graphs = {**bundle.contract.graphs, INT8_GRAPH: Graph("onnxruntime-int8", 0.02, 0.3, golden=golden)}
+    graphs = {**bundle.contract.graphs, INT8_GRAPH: GraphInfo("onnxruntime-int8", 0.02, 0.3, golden=golden)}
     contract = dataclasses.replace(bundle.contract, graphs=graphs)
     assert check_answers(contract, "onnxruntime-int8", own) < 1e-5
     with pytest.raises(ModelError, match=MISMATCH):

@@ -16,7 +16,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.cli._output import Output
 from newsbert.core.terminal import has_controls, show_controls
 from newsbert.errors import NewsbertError
-from newsbert.serving.torchserve.log_events import Problem
+from newsbert.serving.torchserve.log_events import ServerEvent
 from tests.support.cli import Cli
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\r\ud800\x7f"
@@ -41,7 +41,7 @@ def test_attack_every_way_to_the_screen(capsys: pytest.CaptureFixture[str]) -> N
         output.raw_log(HOSTILE.encode("utf-8", "surrogatepass"))
         output.log(HOSTILE)
         output.event("log", HOSTILE, detail=HOSTILE)
-        output.problem(Problem("worker-died", HOSTILE, details={"worker": HOSTILE}))
+        output.problem(ServerEvent("worker-died", HOSTILE, details={"worker": HOSTILE}))
         output.note(HOSTILE)
         output.next_command(HOSTILE)
         error = NewsbertError(HOSTILE, HOSTILE)

@@ -374,7 +374,7 @@ def test_a_child_process_gets_this_environment_and_what_is_added(monkeypatch: py
 def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
-    environment.quiet_mlflow()
+    environment.silence_mlflow()
     child = environment.child_environment()
     assert child["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert child["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] == "false"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from newsbert.data.ragged_array import Ragged, RaggedWriter, Texts
+from newsbert.data.ragged_array import RaggedArray, RaggedWriter, TextColumn
 from newsbert.errors import NewsbertError
 
 ROWS, BYTES = 20_000, 8_192
@@ -20,27 +20,27 @@ def mapped_bytes() -> int:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Ragged[np.uint8]:
+def stored(tmp_path: Path) -> RaggedArray[np.uint8]:
     with RaggedWriter(tmp_path / "rows", np.uint8) as writer:
         for row in range(ROWS):
             writer.extend([f"{row:05}".encode() + bytes(BYTES - 5)])
-    return Ragged(tmp_path / "rows", np.uint8)
+    return RaggedArray(tmp_path / "rows", np.uint8)
 
 
 @pytest.mark.parametrize("order", ["as stored", "at random"])
-def test_rows_that_are_read_leave_the_memory_again(stored: Ragged[np.uint8], order: str) -> None:
+def test_rows_that_are_read_leave_the_memory_again(stored: RaggedArray[np.uint8], order: str) -> None:
     rows = np.arange(ROWS)
     if order == "at random":
         np.random.default_rng(1).shuffle(rows)
     before, most = mapped_bytes(), 0
-    for place, text in enumerate(Texts(stored, rows)):
+    for place, text in enumerate(TextColumn(stored, rows)):
         assert text[:5] == f"{rows[place]:05}"
         if place % 500 == 0:
             most = max(most, mapped_bytes() - before)
     assert most < ROWS * BYTES / 2
 
 
-def test_a_file_that_was_cut_short_is_told(stored: Ragged[np.uint8], tmp_path: Path) -> None:
+def test_a_file_that_was_cut_short_is_told(stored: RaggedArray[np.uint8], tmp_path: Path) -> None:
     os.truncate(tmp_path / "rows" / "values.bin", ROWS * BYTES - 1)
     assert len(stored[0]) == BYTES
     with pytest.raises(NewsbertError, match="rows is not whole"):

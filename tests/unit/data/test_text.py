@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from newsbert.data.text import CLEANING_RULES, clean, join, prepare, unknown_rules
+from newsbert.data.text import CLEANING_RULES, clean, join, preprocess, unknown_rules
 
 # The autouse fixture of conftest.py gives every test a directory; these functions have no use for it.
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
@@ -44,7 +44,7 @@ def test_a_cleaned_text_has_no_control_characters_and_no_spare_blanks(text: str)
 @given(any_json)
 def test_any_json_value_is_prepared_or_refused_with_a_reason(value: Any) -> None:
     try:
-        sequence = prepare(value)
+        sequence = preprocess(value)
     except ValueError as error:
         assert str(error)
     else:
@@ -59,10 +59,10 @@ def test_title_and_text_are_joined_in_training_as_in_serving(title: str, text: s
     assert join(title, text) == expected
     for name in ("text", "description"):
         if expected:
-            assert prepare({"title": title, name: text}) == expected
+            assert preprocess({"title": title, name: text}) == expected
         else:
             with pytest.raises(ValueError, match="the text is empty"):
-                prepare({"title": title, name: text})
+                preprocess({"title": title, name: text})
 
 
 @relaxed
@@ -70,7 +70,7 @@ def test_title_and_text_are_joined_in_training_as_in_serving(title: str, text: s
 def test_a_string_and_an_object_without_title_come_to_the_same(text: str) -> None:
     assert join("", text) == clean(text)
     if clean(text):
-        assert prepare(text) == prepare({"text": text}) == clean(text)
+        assert preprocess(text) == preprocess({"text": text}) == clean(text)
 
 
 @relaxed
@@ -142,12 +142,12 @@ def test_cleaning_mends(raw: str, cleaned: str) -> None:
 )
 def test_a_refused_item_is_told_why(item: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        prepare(item)
+        preprocess(item)
 
 
 def test_preparing_leaves_the_users_object_alone() -> None:
     item = {"title": " a ", "text": "b\\c"}
-    assert prepare(item) == "a b c"
+    assert preprocess(item) == "a b c"
     assert item == {"title": " a ", "text": "b\\c"}
 
 
@@ -155,7 +155,7 @@ def test_rules_are_applied_in_the_order_of_the_contract() -> None:
     assert clean("&lt;b&gt;x", ("entities", "tags")) == " x"
     assert clean("&lt;b&gt;x", ("tags", "entities")) == "<b>x"
     assert clean(" a  <b> ", ()) == " a  <b> "
-    assert prepare({"title": " a", "text": "&amp; "}, ("whitespace",)) == "a &amp;"
+    assert preprocess({"title": " a", "text": "&amp; "}, ("whitespace",)) == "a &amp;"
 
 
 def test_rules_of_a_later_version_are_named() -> None:

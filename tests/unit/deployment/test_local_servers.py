@@ -13,7 +13,7 @@ import pytest
 
 from newsbert.core import environment
 from newsbert.deployment import local_servers
-from newsbert.deployment.local_servers import Detached
+from newsbert.deployment.local_servers import DetachedServer
 from newsbert.errors import ModelError, NotFoundError, ServingError, UsageError
 from tests.support.cli import Cli
 
@@ -38,8 +38,8 @@ def start() -> Iterator[Start]:
         yield run
 
 
-def _detached(port: int, pid: int = 0, container: str = "") -> Detached:
-    return Detached(port, f"http://127.0.0.1:{port}", "TinyModel/1", pid, container)
+def _detached(port: int, pid: int = 0, container: str = "") -> DetachedServer:
+    return DetachedServer(port, f"http://127.0.0.1:{port}", "TinyModel/1", pid, container)
 
 
 def _stop(port: int | None) -> list[int]:
@@ -65,8 +65,8 @@ def test_a_running_server_is_known_until_it_is_forgotten(start: Start) -> None:
 
 def test_a_note_of_the_same_port_replaces_the_one_before(start: Start) -> None:
     pid = start("newsbert", "serve").pid
-    local_servers.note(Detached(8101, "http://127.0.0.1:8101", "Old/1", pid))
-    local_servers.note(Detached(8101, "http://127.0.0.1:8101", "New/1", pid))
+    local_servers.note(DetachedServer(8101, "http://127.0.0.1:8101", "Old/1", pid))
+    local_servers.note(DetachedServer(8101, "http://127.0.0.1:8101", "New/1", pid))
     assert [server.model for server in local_servers.running()] == ["New/1"]
 
 

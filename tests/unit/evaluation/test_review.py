@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newsbert.core.types import FloatArray
-from newsbert.evaluation.review import ALL, NONE, PRECISIONS, Curve, Outcome, choose, outcome, reviewed, thresholds
+from newsbert.evaluation.review import (
+    ALL,
+    NONE,
+    PRECISIONS,
+    ReviewStats,
+    RiskCoverageCurve,
+    choose_threshold,
+    needs_review,
+    review_stats,
+    thresholds,
+)
 from newsbert.inference.prediction import Prediction
 
 relaxed = settings(deadline=None, max_examples=150)
@@ -41,7 +51,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_precision(rows: list[tuple[f
         kept = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
         return bool(kept) and _wilson(sum(kept), len(kept)) >= precision - 1e-9
 
-    found = choose(probabilities, labels, precision)
+    found = choose_threshold(probabilities, labels, precision)
     if precision == 0:
         assert found == NONE
     elif found == ALL:
@@ -61,11 +71,11 @@ def _wilson_strictly(scores: list[float], rows: list[tuple[float, bool]], below:
 def test_a_worked_example() -> None:
     # 40 right ones above a score of 0.8, and below it every second wrong.
     rows = _rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
-    assert choose(*rows, 0.95) == 0.8
-    assert outcome(*rows, 0.8) == Outcome(1 - 40 / 60, 1.0)
-    assert choose(*rows, 0.5) == 0.6
-    assert choose(*rows, 0.99) == ALL
-    curve = Curve.of(*rows)
+    assert choose_threshold(*rows, 0.95) == 0.8
+    assert review_stats(*rows, 0.8) == ReviewStats(1 - 40 / 60, 1.0)
+    assert choose_threshold(*rows, 0.5) == 0.6
+    assert choose_threshold(*rows, 0.99) == ALL
+    curve = RiskCoverageCurve.of(*rows)
     assert (curve.below.tolist(), curve.kept.tolist(), curve.right.tolist()) == (
         [0.9, 0.8, 0.7, 0.6], [30, 40, 50, 60], [30, 40, 40, 50],
     )  # fmt: skip
@@ -73,30 +83,30 @@ def test_a_worked_example() -> None:
 
 def test_equal_scores_go_together() -> None:
     rows = _rows(*[(0.9, True)] * 50, *[(0.8, True)] * 50, *[(0.8, False)] * 10)
-    assert choose(*rows, 0.95) == 0.9
+    assert choose_threshold(*rows, 0.95) == 0.9
     # What differs behind the sixth decimal is equal.
     rows = _rows(*[(0.9, True)] * 50, *[(0.8000001, True)] * 50, *[(0.7999998, False)] * 10)
-    assert choose(*rows, 0.95) == 0.9
+    assert choose_threshold(*rows, 0.95) == 0.9
 
 
 @pytest.mark.parametrize(("rows", "found"), [(0, ALL), (18, ALL), (19, 0.9), (500, 0.9)])
 def test_few_rows_without_a_mistake_are_no_evidence(rows: int, found: float) -> None:
-    assert choose(*_rows(*[(0.9, True)] * rows), 0.95) == found
+    assert choose_threshold(*_rows(*[(0.9, True)] * rows), 0.95) == found
 
 
 def test_an_answer_with_a_lower_score_than_all_that_were_seen_goes_to_a_person() -> None:
-    below = choose(*_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
-    assert reviewed([0.9, 0.7, 0.337], below).tolist() == [False, False, True]
+    below = choose_threshold(*_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
+    assert needs_review([0.9, 0.7, 0.337], below).tolist() == [False, False, True]
 
 
 def test_a_precision_that_is_not_reached_sends_everything() -> None:
     rows = _rows(*[(0.9, True), (0.9, False)] * 50)
-    assert choose(*rows, 0.95) == ALL
-    assert outcome(*rows, ALL) == Outcome(1.0, None)
+    assert choose_threshold(*rows, 0.95) == ALL
+    assert review_stats(*rows, ALL) == ReviewStats(1.0, None)
     certain = _rows(*[(1.0, True)] * 3, *[(1.0, False)] * 3)
-    assert outcome(*certain, ALL) == Outcome(1.0, None)
-    assert outcome(*certain, NONE) == Outcome(0.0, 0.5)
-    assert outcome(*_rows(), 0.5) == Outcome(0.0, None)
+    assert review_stats(*certain, ALL) == ReviewStats(1.0, None)
+    assert review_stats(*certain, NONE) == ReviewStats(0.0, 0.5)
+    assert review_stats(*_rows(), 0.5) == ReviewStats(0.0, None)
 
 
 def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None:
@@ -108,7 +118,7 @@ def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None
         return _rows(*zip(scores.tolist(), (rng.random(count) < scores).tolist(), strict=True))
 
     others = draw(50_000)
-    held = [outcome(*others, choose(*draw(500), 0.95)).accuracy for _ in range(60)]
+    held = [review_stats(*others, choose_threshold(*draw(500), 0.95)).accuracy for _ in range(60)]
     assert np.mean([accuracy is None or accuracy >= 0.95 for accuracy in held]) > 0.7
     assert max(accuracy for accuracy in held if accuracy) < 0.99  # nor does it send all that is doubtful at all
 
@@ -116,12 +126,12 @@ def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None
 def test_the_threshold_comes_first_and_then_those_of_other_precisions() -> None:
     validation, test = _rows(*[(0.9, True)] * 50, *[(0.6, False)] * 50), _rows((0.9, True), (0.8, False), (0.5, True))
     first, *others = thresholds(validation, test, 0.97)
-    assert (first.precision, first.below, first.validation) == (0.97, 0.9, Outcome(0.5, 1.0))
-    assert first.test == Outcome(1 - 1 / 3, 1.0)
+    assert (first.precision, first.below, first.validation) == (0.97, 0.9, ReviewStats(0.5, 1.0))
+    assert first.test == ReviewStats(1 - 1 / 3, 1.0)
     assert [each.precision for each in others] == list(PRECISIONS)
     assert [each.below for each in others] == [0.9, 0.9, 0.9, ALL]
     given_one, *same = thresholds(validation, test, 0.97, 0.7)
-    assert (given_one.precision, given_one.below, given_one.test) == (None, 0.7, Outcome(1 - 2 / 3, 0.5))
+    assert (given_one.precision, given_one.below, given_one.test) == (None, 0.7, ReviewStats(1 - 2 / 3, 0.5))
     assert same == others
 
 
@@ -130,11 +140,11 @@ def test_the_threshold_comes_first_and_then_those_of_other_precisions() -> None:
 def test_who_sees_the_answer_can_tell_why(score: float, below: float) -> None:
     answer = Prediction.of(["a", "b"], [score, 0.0], below).to_dict()
     assert answer["review"] is (float(str(answer["score"])) < below or below == 1)
-    assert bool(reviewed(score, below)) is answer["review"]
+    assert bool(needs_review(score, below)) is answer["review"]
 
 
 @pytest.mark.parametrize("score", [0.5078125, 0.81, 0.8100004, 0.8099996, 1.0, 0.9999999])
 def test_a_score_is_not_below_itself(score: float) -> None:
     said = round(float(np.float32(score)), 6)
-    assert not reviewed(np.float32(score), said if said < 1 else 0.999999)
-    assert reviewed(np.float32(score), min(1.0, said + 1e-6))
+    assert not needs_review(np.float32(score), said if said < 1 else 0.999999)
+    assert needs_review(np.float32(score), min(1.0, said + 1e-6))

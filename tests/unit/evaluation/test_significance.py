@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from newsbert.cli import train
 from newsbert.evaluation.metrics import score
-from newsbert.evaluation.significance import Interval, interval, least_accuracy, mcnemar, resample
+from newsbert.evaluation.significance import Interval, accuracy_lower_bound, interval, mcnemar, resample
 
 Case = tuple[list[int], list[int], list[int], int]
 
@@ -80,8 +80,8 @@ def test_a_single_row_has_an_interval_and_many_labels_do_not_take_long() -> None
 
 
 def test_an_accuracy_of_one_may_be_as_low_as_rows_without_error_allow() -> None:
-    assert least_accuracy(30) == pytest.approx(0.8843, abs=1e-4)  # Clopper and Pearson's table
-    assert least_accuracy(1) == pytest.approx(0.025)
+    assert accuracy_lower_bound(30) == pytest.approx(0.8843, abs=1e-4)  # Clopper and Pearson's table
+    assert accuracy_lower_bound(1) == pytest.approx(0.025)
 
 
 def test_mcnemar_of_a_known_example() -> None:

@@ -26,7 +26,7 @@ from newsbert.core.settings import ImageSettings
 from newsbert.errors import ModelError, UsageError
 from newsbert.images import package_sets
 from newsbert.images.contexts import (
-    Context,
+    BuildContext,
     render_base,
     render_serving,
     render_tracking,
@@ -35,7 +35,7 @@ from newsbert.images.contexts import (
 )
 from newsbert.images.pip_options import holds_secret, pip_conf
 from newsbert.images.tags import serving_tag
-from newsbert.tracking.artifacts import Located
+from newsbert.tracking.artifacts import ModelLocation
 from tests.support.cli import Cli
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -46,39 +46,41 @@ REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]
 PINS = pins()
 
 
-def _located(bundle: Bundle, name: str = "TinyModel/2") -> Located:
+def _located(bundle: Bundle, name: str = "TinyModel/2") -> ModelLocation:
     model, _, version = name.partition("/")
-    return Located(name, bundle.path, "0a1b" * 8, "c0ffee" * 6, version, model)
+    return ModelLocation(name, bundle.path, "0a1b" * 8, "c0ffee" * 6, version, model)
 
 
-def _contexts(bundle: Bundle, directory: Path, settings: ImageSettings) -> tuple[Context, Context, Context]:
+def _contexts(
+    bundle: Bundle, directory: Path, settings: ImageSettings
+) -> tuple[BuildContext, BuildContext, BuildContext]:
     base = render_base(settings, directory)
     trainer = render_trainer(base, settings)
     return base, trainer, render_serving(bundle, _located(bundle), base, trainer, settings)
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Context:
+def base(tmp_path: Path) -> BuildContext:
     return render_base(ImageSettings(), tmp_path)
 
 
 @pytest.fixture
-def trainer(base: Context) -> Context:
+def trainer(base: BuildContext) -> BuildContext:
     return render_trainer(base, ImageSettings())
 
 
 @pytest.fixture
-def tracking(base: Context) -> Context:
+def tracking(base: BuildContext) -> BuildContext:
     return render_tracking(base, ImageSettings())
 
 
 @pytest.fixture
-def serving(bundle: Bundle, base: Context, trainer: Context) -> Context:
+def serving(bundle: Bundle, base: BuildContext, trainer: BuildContext) -> BuildContext:
     # Named, since what is chosen otherwise depends on this machine's processor.
     return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"))
 
 
-def _without_versions(context: Context) -> dict[str, Any]:
+def _without_versions(context: BuildContext) -> dict[str, Any]:
     """A context as the golden files have it: what changes from version to version and run to run has a name."""
     described = {
         "tag": context.tag,
@@ -92,7 +94,7 @@ def _without_versions(context: Context) -> dict[str, Any]:
     return changed
 
 
-def _requirements(context: Context, file: str = "requirements.txt") -> list[str]:
+def _requirements(context: BuildContext, file: str = "requirements.txt") -> list[str]:
     content = context.files[file]
     assert isinstance(content, bytes)
     entries = [Requirement(line.rstrip(" \\")) for line in content.decode().splitlines() if not line.startswith(" ")]
@@ -103,14 +105,14 @@ def _requirements(context: Context, file: str = "requirements.txt") -> list[str]
     ("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("tracking", "tracking"), ("torchserve", "serving")]
 )
 def test_the_context_is_the_golden_one(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
-    context: Context = request.getfixturevalue(fixture)
+    context: BuildContext = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
     assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, request: pytest.FixtureRequest) -> None:
-    context: Context = request.getfixturevalue(name)
+    context: BuildContext = request.getfixturevalue(name)
     copied = set()
     for line in context.dockerfile.splitlines():
         if line.startswith("COPY ") and "--from" not in line:
@@ -122,7 +124,7 @@ def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, reques
     assert copied == set(context.files)
 
 
-def test_what_is_proved_is_what_starts(serving: Context) -> None:
+def test_what_is_proved_is_what_starts(serving: BuildContext) -> None:
     entrypoint = serving.files["entrypoint.sh"]
     assert isinstance(entrypoint, bytes)
     started = entrypoint.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
@@ -132,13 +134,13 @@ def test_what_is_proved_is_what_starts(serving: Context) -> None:
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
-    context: Context = request.getfixturevalue(name)
+    context: BuildContext = request.getfixturevalue(name)
     assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == {"STAGE", *context.build_args}
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
 def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    context: Context = request.getfixturevalue(name)
+    context: BuildContext = request.getfixturevalue(name)
     context.write(tmp_path / "context.tar")
     with tarfile.open(tmp_path / "context.tar") as written:
         assert {each.name: each.size for each in written if each.isfile()} == context.sizes()
@@ -158,7 +160,9 @@ def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: 
     assert tag("somewhere", repository="registry.example/team/") == f"registry.example/team/{first}"
 
 
-def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, trainer: Context, serving: Context) -> None:
+def test_the_images_requirements_are_pinned_by_the_one_file(
+    base: BuildContext, trainer: BuildContext, serving: BuildContext
+) -> None:
     text = package_files.find("constraints.txt").read_text(encoding="utf-8")
     pins = [
         re.sub(r"[_.-]+", "-", name).lower() + version for name, version in re.findall(r"(?m)^([\w.-]+)(==.+)", text)
@@ -175,7 +179,7 @@ def test_the_images_requirements_are_pinned_by_the_one_file(base: Context, train
 
 
 def test_everything_that_pip_takes_for_an_image_has_a_hash(
-    base: Context, trainer: Context, tracking: Context, serving: Context
+    base: BuildContext, trainer: BuildContext, tracking: BuildContext, serving: BuildContext
 ) -> None:
     for context in (base, trainer, tracking, serving):
         calls = re.findall(r"\bpip\b[^&#\n]*? install [^&#\n]*", context.dockerfile.replace("\\\n", " "))
@@ -220,7 +224,7 @@ def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_pa
     assert [each.aliases for each in other] == [each.aliases for each in first]
 
 
-def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: Path) -> None:
+def test_the_image_for_gpus_has_the_other_onnx_runtime(base: BuildContext, tmp_path: Path) -> None:
     settings = ImageSettings(gpu=True)
     gpu = render_base(settings, tmp_path)
     assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
@@ -238,7 +242,7 @@ def test_the_image_for_gpus_has_the_other_onnx_runtime(base: Context, tmp_path: 
 
 
 def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
-    bundle: Bundle, base: Context, trainer: Context
+    bundle: Bundle, base: BuildContext, trainer: BuildContext
 ) -> None:
     context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"))
     assert context.build_args["SHIPPED_IMAGE"] == trainer.tag
@@ -247,7 +251,7 @@ def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
         render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"))
 
 
-def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: Context) -> None:
+def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: BuildContext) -> None:
     assert serving.labels["newsbert.model"] == "TinyModel/2"
     assert serving.labels["newsbert.bundle_digest"] == bundle.digest
     assert serving.labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
@@ -256,7 +260,9 @@ def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: Context)
     assert "model/model.pth" not in serving.files
 
 
-def test_an_altered_bundle_gets_no_image(bundle: Bundle, base: Context, trainer: Context, tmp_path: Path) -> None:
+def test_an_altered_bundle_gets_no_image(
+    bundle: Bundle, base: BuildContext, trainer: BuildContext, tmp_path: Path
+) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
     (path / "vocab.txt").write_text("[UNK]\n")
     altered = Bundle.read(path)
@@ -336,7 +342,7 @@ _PLACES = st.sampled_from(
 @given(secret=_SECRETS, place=_PLACES)
 def test_no_credential_of_a_pip_option_is_shown(secret: str, place: str) -> None:
     option = place.replace("{}", secret)
-    context = Context("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
+    context = BuildContext("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
     assert holds_secret([option])
     assert secret in pip_conf([option]).decode()
     shown = without_secrets(context)["pip.conf"]
@@ -355,7 +361,7 @@ def _leaks(secret: str, text: str) -> bool:
 
 def test_a_token_in_a_query_is_not_shown_either() -> None:
     options = ["index-url=https://host.example/simple?token=S3cret", "trusted-host=host.example"]
-    context = Context("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
+    context = BuildContext("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
     shown = without_secrets(context)["pip.conf"]
     assert "S3cret" not in shown
     assert "https://host.example/simple" in shown
@@ -439,11 +445,11 @@ def test_a_models_image_is_called_like_the_model(name: str, tag: str) -> None:
 
 
 def _tag(name: str, settings: ImageSettings | None = None) -> str:
-    return serving_tag(Located(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
+    return serving_tag(ModelLocation(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
 
 
 def test_a_bundle_that_no_registry_names_has_its_digest_in_the_images_name() -> None:
-    tags = [serving_tag(Located("BertModel-2", Path()), digest * 64, ImageSettings()) for digest in "ab"]
+    tags = [serving_tag(ModelLocation("BertModel-2", Path()), digest * 64, ImageSettings()) for digest in "ab"]
     assert tags == ["torchserve:BertModel-2-aaaaaaaaaaaa", "torchserve:BertModel-2-bbbbbbbbbbbb"]
 
 

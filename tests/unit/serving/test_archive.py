@@ -22,7 +22,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import ModelError, NewsbertError
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive
-from newsbert.serving.archive import ARCHIVE_NAME, Served, served
+from newsbert.serving.archive import ARCHIVE_NAME, ArchiveInfo, served
 from newsbert.serving.handler import Handler
 from tests.support.cli import Cli
 
@@ -176,7 +176,7 @@ def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_an_archive_tells_whose_it_is(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
-    assert served(archive.write(bundle, tmp_path, name, ServeSettings(runtime=runtime))) == Served(name, runtime)
+    assert served(archive.write(bundle, tmp_path, name, ServeSettings(runtime=runtime))) == ArchiveInfo(name, runtime)
 
 
 def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from newsbert.errors import ModelError
 from newsbert.inference.model import Model
 from newsbert.serving import archive, protocol
 from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler
-from newsbert.serving.heartbeat import Activity
+from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import RequestError, parse_request
 from tests.support.tiny_model import LABELS, REVIEW_BELOW
@@ -588,7 +588,7 @@ def test_a_worker_that_is_told_to_close_turns_requests_away(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NEWSBERT_ACTIVITY_DIR", str(tmp_path))
-    handler, activity = Handler(bundle.path), Activity(tmp_path)
+    handler, activity = Handler(bundle.path), Heartbeat(tmp_path)
     assert _one(handler, {"body": b"goal"}, TEXT).status == 200
     answered = activity.last()
     assert answered

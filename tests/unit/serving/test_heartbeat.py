@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from newsbert.serving.heartbeat import Activity
+from newsbert.serving.heartbeat import Heartbeat
 
 
 def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None:
-    activity = Activity(tmp_path)
+    activity = Heartbeat(tmp_path)
     assert not activity.busy()
     assert activity.last() == 0
     with activity.answering():
@@ -25,7 +25,7 @@ def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None
 
 
 def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
-    activity = Activity(tmp_path)
+    activity = Heartbeat(tmp_path)
     with pytest.raises(ValueError, match="broken"), activity.answering():
         raise ValueError("broken")
     assert not activity.busy()
@@ -34,22 +34,22 @@ def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
 
 def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, sys; from newsbert.serving.heartbeat import Activity\n"
-        "with Activity(pathlib.Path(sys.argv[1])).answering(): os.kill(os.getpid(), 9)"
+        "import os, pathlib, sys; from newsbert.serving.heartbeat import Heartbeat\n"
+        "with Heartbeat(pathlib.Path(sys.argv[1])).answering(): os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
     assert len(list(tmp_path.iterdir())) == 1
-    assert not Activity(tmp_path).busy()
+    assert not Heartbeat(tmp_path).busy()
 
 
 def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from newsbert.serving.heartbeat import Activity\n"
-        "with Activity(pathlib.Path(sys.argv[1])).answering(): print(flush=True); sys.stdin.readline()\n"
+        "import pathlib, sys; from newsbert.serving.heartbeat import Heartbeat\n"
+        "with Heartbeat(pathlib.Path(sys.argv[1])).answering(): print(flush=True); sys.stdin.readline()\n"
         "print(flush=True); sys.stdin.readline()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    supervisor = Activity(tmp_path)
+    supervisor = Heartbeat(tmp_path)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -65,6 +65,6 @@ def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
 
 
 def test_under_somebody_elses_server_nothing_is_told() -> None:
-    activity = Activity(None)
+    activity = Heartbeat(None)
     with activity.answering():
         assert not activity.closing

@@ -19,7 +19,7 @@ from newsbert.core import uris
 from newsbert.core.settings import TrackingServerSettings
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.tracking.server import backup, database, process
-from newsbert.tracking.server.state import Home, Kept
+from newsbert.tracking.server.state import ServerState, StoreConfig
 
 _NAMES = (
     "database", "contents.json", "artifacts", "1/run/artifacts/model/database", "a%20b/x", "a%2Fb", "a#b?c=d",
@@ -156,8 +156,8 @@ def test_attack_a_hostile_backup_is_refused_and_nothing_is_written(
 
 def test_attack_the_backup_of_these_tests_is_restored_where_it_is_not_hostile(original: Path, tmp_path: Path) -> None:
     Hostile(original.read_bytes()).write(tmp_path / "good.tar")
-    home = Home(str(tmp_path / "new"))
-    backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "good.tar", lambda _: None)
+    home = ServerState(str(tmp_path / "new"))
+    backup.restore(home, StoreConfig(home.database, home.artifacts), tmp_path / "good.tar", lambda _: None)
     assert (tmp_path / "new" / "artifacts" / "1" / "x.txt").read_bytes() == b"good"
 
 
@@ -175,9 +175,9 @@ def test_attack_what_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
 
 def _assert_refused(directory: Path) -> None:
     before = sorted(directory.rglob("*"))
-    home = Home(str(directory / "new"))
+    home = ServerState(str(directory / "new"))
     with pytest.raises(NewsbertError) as caught:
-        backup.restore(home, Kept(home.database, home.artifacts), directory / "hostile.tar", lambda _: None)
+        backup.restore(home, StoreConfig(home.database, home.artifacts), directory / "hostile.tar", lambda _: None)
     assert "hostile.tar" in caught.value.message
     assert caught.value.message.isprintable()
     assert sorted(directory.rglob("*")) == before
@@ -187,9 +187,9 @@ def _assert_refused(directory: Path) -> None:
 def test_attack_what_cannot_be_put_in_its_place_leaves_no_half(original: Path, tmp_path: Path) -> None:
     files = {"artifacts/1/first": b"x", f"artifacts/{'n' * 300}": b"x"}
     Hostile(original.read_bytes(), files).write(tmp_path / "long.tar")
-    home = Home(str(tmp_path / "new"))
+    home = ServerState(str(tmp_path / "new"))
     with pytest.raises(NewsbertError):
-        backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "long.tar", lambda _: None)
+        backup.restore(home, StoreConfig(home.database, home.artifacts), tmp_path / "long.tar", lambda _: None)
     assert [file.name for file in (tmp_path / "new").rglob("*") if file.is_file()] == ["lock"]
     assert list((tmp_path / "new" / "artifacts").iterdir()) == []
 
@@ -197,7 +197,7 @@ def test_attack_what_cannot_be_put_in_its_place_leaves_no_half(original: Path, t
 def test_attack_artifacts_of_any_name_are_backed_up_and_restored_for_their_owner_alone(
     original: Path, tmp_path: Path
 ) -> None:
-    kept = Kept(uris.sqlite_uri(original), str(tmp_path / "old"))
+    kept = StoreConfig(uris.sqlite_uri(original), str(tmp_path / "old"))
     for name in _NAMES:
         file = tmp_path / "old" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -205,8 +205,8 @@ def test_attack_artifacts_of_any_name_are_backed_up_and_restored_for_their_owner
     before = os.umask(0)  # whatever the shell's is
     try:
         made = backup.make(kept, tmp_path / "all.tar")
-        home = Home(str(tmp_path / "new"))
-        backup.restore(home, Kept(home.database, home.artifacts), tmp_path / "all.tar", lambda _: None)
+        home = ServerState(str(tmp_path / "new"))
+        backup.restore(home, StoreConfig(home.database, home.artifacts), tmp_path / "all.tar", lambda _: None)
     finally:
         os.umask(before)
     assert sorted(made.artifacts) == sorted(_NAMES)
@@ -225,7 +225,9 @@ def test_attack_a_backup_that_could_not_be_restored_is_not_made(
     (tmp_path / "mlflow.db").write_bytes(changed(_DATABASES["view"]))
     (tmp_path / "artifacts").mkdir()
     with pytest.raises(NewsbertError, match="view 'metrics'"):
-        backup.make(Kept(uris.sqlite_uri(tmp_path / "mlflow.db"), str(tmp_path / "artifacts")), tmp_path / "one.tar")
+        backup.make(
+            StoreConfig(uris.sqlite_uri(tmp_path / "mlflow.db"), str(tmp_path / "artifacts")), tmp_path / "one.tar"
+        )
     assert sorted(file.name for file in tmp_path.iterdir()) == ["artifacts", "mlflow.db"]
 
 

@@ -12,7 +12,7 @@ from newsbert.core.types import IntArray
 from newsbert.data.dataset import Split
 from newsbert.inference.runtime import load_runtime
 from newsbert.training import baseline, label_issues
-from newsbert.training.baseline import Fitted
+from newsbert.training.baseline import BaselineClassifier
 from tests.support.tiny_model import LABELS
 
 
@@ -39,7 +39,7 @@ def _names(classes: int) -> list[str]:
 @pytest.mark.parametrize(("classes", "each"), [(2, 30), (3, 1), (4, 20), (200, 6)])
 def test_it_learns_what_tells_the_classes(classes: int, each: int) -> None:
     train = _rows(classes, each)
-    fitted = Fitted(train, seed=1)
+    fitted = BaselineClassifier(train, seed=1)
     found = fitted.score(_rows(classes, 3, seed=9) if each > 1 else train, _names(classes))
     assert found.scores.accuracy > 0.95
     assert found.rows == len(train)
@@ -51,7 +51,9 @@ def test_it_learns_what_tells_the_classes(classes: int, each: int) -> None:
 
 def test_a_label_without_rows_gets_no_probability() -> None:
     train = _rows(2, 10)
-    probabilities = Fitted(_split(train.texts, [2 * label for label in train.labels]), seed=1).predict(train.texts, 3)
+    probabilities = BaselineClassifier(_split(train.texts, [2 * label for label in train.labels]), seed=1).predict(
+        train.texts, 3
+    )
     assert probabilities.shape == (20, 3)
     assert not probabilities[:, 1].any()
 
@@ -66,15 +68,15 @@ def test_a_label_without_rows_gets_no_probability() -> None:
     ],
 )
 def test_texts_of_any_kind_can_be_fitted(texts: list[str]) -> None:
-    fitted = Fitted(_split(texts, [0, 1, 0, 1]), seed=1)
+    fitted = BaselineClassifier(_split(texts, [0, 1, 0, 1]), seed=1)
     assert fitted.predict(texts, 2).argmax(axis=1).tolist() == [0, 1, 0, 1]
     assert np.isfinite(fitted.predict(["", "🏆", "unknown"], 2)).all()
-    assert label_issues.doubted(fitted, seed=1).tolist() == []
+    assert label_issues.find_candidates(fitted, seed=1).tolist() == []
 
 
 def test_the_same_seed_gives_the_same_answers() -> None:
     train = _rows(4, 40)
-    one, same, other = (Fitted(train, seed, most_rows=50) for seed in (1, 1, 2))
+    one, same, other = (BaselineClassifier(train, seed, most_rows=50) for seed in (1, 1, 2))
     assert (one.predict(train.texts, 4) == same.predict(train.texts, 4)).all()
     assert one.rows.tolist() == same.rows.tolist() != other.rows.tolist()
 
@@ -82,13 +84,13 @@ def test_the_same_seed_gives_the_same_answers() -> None:
 def test_many_rows_are_sampled_with_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
     frequent = _rows(2, 500)
     train = _split([*frequent.texts, "the only one"], [*frequent.labels, 2])
-    fitted = Fitted(train, seed=1, most_rows=100)
+    fitted = BaselineClassifier(train, seed=1, most_rows=100)
     assert 90 <= len(fitted.rows) <= 100
     assert set(fitted.labels.tolist()) == {0, 1, 2}
     assert fitted.labels.tolist() == [train.labels[row] for row in fitted.rows]
     # Long texts are fewer, so that memory stays as it is.
     monkeypatch.setattr(baseline, "_MOST_CHARACTERS", sum(map(len, train.texts)) // 20)
-    assert len(Fitted(train, seed=1).rows) < 60
+    assert len(BaselineClassifier(train, seed=1).rows) < 60
 
 
 class _Mapped(Sequence[str]):
@@ -108,8 +110,8 @@ class _Mapped(Sequence[str]):
 def test_texts_need_not_be_a_list() -> None:
     train = _rows(3, 20)
     mapped = _split(_Mapped(train.texts), train.labels)
-    fitted = Fitted(mapped, seed=1)
-    expected = Fitted(train, seed=1).score(train, _names(3))
+    fitted = BaselineClassifier(mapped, seed=1)
+    expected = BaselineClassifier(train, seed=1).score(train, _names(3))
     assert fitted.score(mapped, _names(3)).scores.metrics == expected.scores.metrics
 
 
@@ -118,17 +120,17 @@ def test_planted_label_errors_are_doubted_and_few_others() -> None:
     planted = np.random.default_rng(3).choice(len(train), 36, replace=False)
     labels = np.array(train.labels)
     labels[planted] = (labels[planted] + 1) % 4
-    doubted = label_issues.doubted(Fitted(_split(train.texts, labels.tolist()), seed=1), seed=1)
+    doubted = label_issues.find_candidates(BaselineClassifier(_split(train.texts, labels.tolist()), seed=1), seed=1)
     assert len(set(doubted.tolist()) & set(planted.tolist())) >= 30
     assert len(doubted) <= 41
 
 
 def test_labels_with_few_rows_are_not_judged() -> None:
-    assert label_issues.doubted(Fitted(_rows(3, 1), seed=1), seed=1).tolist() == []
+    assert label_issues.find_candidates(BaselineClassifier(_rows(3, 1), seed=1), seed=1).tolist() == []
     many, few = _rows(2, 30), _rows(6, 4)
     train = _split([*many.texts, *few.texts], [*many.labels, *few.labels])
     rare = {row for row, label in enumerate(train.labels) if label > 1}
-    assert not rare & set(label_issues.doubted(Fitted(train, seed=1), seed=1).tolist())
+    assert not rare & set(label_issues.find_candidates(BaselineClassifier(train, seed=1), seed=1).tolist())
 
 
 def test_the_model_is_asked_whether_a_label_is_wrong(trained: tuple[newsbert.TrainResult, str]) -> None:

@@ -83,7 +83,7 @@ def test_what_is_trained_and_what_is_served_is_what_transformers_computes(name: 
         expected = model(input_ids=ids, attention_mask=mask).logits
         trained = graphs.make_graph(model).eval()(ids, mask)
     assert torch.allclose(trained, expected, atol=1e-4), (trained, expected)
-    assert bert_graph.fits(model) == (model.config.model_type == "bert")
+    assert bert_graph.supports(model) == (model.config.model_type == "bert")
     if name not in EXPORTED:  # an export takes seconds
         return
     onnx.write_onnx(model, tmp_path / "model.onnx")

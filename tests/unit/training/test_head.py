@@ -15,7 +15,7 @@ import newsbert
 from newsbert.core import environment, temporary
 from newsbert.core.events import Evaluation, Event, Progress, Step
 from newsbert.data import dataset as data
-from newsbert.data.ragged_array import Ragged, RaggedWriter
+from newsbert.data.ragged_array import RaggedArray, RaggedWriter
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.training import base_model, embedding_cache, fine_tuning, token_cache
 from newsbert.training.bert import BertTraining
@@ -182,7 +182,7 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
     with RaggedWriter(tmp_path / "rows", np.int32) as writer:
         writer.extend(rows)
     encoder = BertTraining(fine_tuning.load_classifier(base, ("a", "b"))).eval()
-    stored: token_cache.TokenRows = Ragged(tmp_path / "rows", np.int32)
+    stored: token_cache.TokenRows = RaggedArray(tmp_path / "rows", np.int32)
     found = embedding_cache.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
     model = AutoModel.from_pretrained(tiny_encoder).eval()
     for row, vector in zip(rows, found, strict=True):
@@ -207,7 +207,7 @@ def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
         with RaggedWriter(tmp_path / f"{name} {weights}", np.int32) as writer:
             writer.extend([ids[row] for row in chosen])
         computed.clear()
-        rows: token_cache.TokenRows = Ragged(tmp_path / f"{name} {weights}", np.int32)
+        rows: token_cache.TokenRows = RaggedArray(tmp_path / f"{name} {weights}", np.int32)
         return embedding_cache.of(encoder, weights, rows, name, tokenizer.pad_id, lambda _, of: computed.append(of))
 
     vectors("some", list(range(0, 90)), "weights")

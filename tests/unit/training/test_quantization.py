@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from newsbert.bundle.bundle import INT8_GRAPH, Bundle
-from newsbert.bundle.contract import Graph
+from newsbert.bundle.contract import GraphInfo
 from newsbert.core import cpu
 from newsbert.inference.runtime import load_runtime, resolve_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
@@ -78,7 +78,7 @@ def test_training_ships_it_and_says_how_it_agrees(bundle: Bundle) -> None:
 def test_what_costs_accuracy_or_depends_on_its_neighbours_does_not_ship(
     changes: dict[str, float], expected: bool
 ) -> None:
-    assert parity.ships(Graph("onnxruntime-int8", 0.02, 0.1, **changes)) is expected  # type: ignore[arg-type]
+    assert parity.passes_gate(GraphInfo("onnxruntime-int8", 0.02, 0.1, **changes)) is expected  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not cpu.multiplies_int8(), reason="this processor does not multiply 8-bit integers")

@@ -109,7 +109,7 @@ def test_a_run_that_was_begun_before_is_not_begun_again(
     client.update_run(run_id, "RUNNING")  # as one is that was killed, or lives
     # As what starts a container again does it.
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    with run_dir.held(left), pytest.raises(UsageError, match="is being trained by another process"):
+    with run_dir.locked(left), pytest.raises(UsageError, match="is being trained by another process"):
         train(**settings, batch_size=8, epochs=10)
     assert client.get_run(run_id).info.status == "RUNNING"
     with pytest.raises(UsageError, match="was begun before") as caught:
@@ -146,7 +146,7 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
 def test_a_training_whose_note_is_broken_stays_and_stops_nobody(tmp_path: Path) -> None:
     broken = tmp_path / ".out.partial-0123abcd"
     broken.mkdir()
-    locks.hold(broken, "0" * 32).close()
+    locks.acquire(broken, "0" * 32).close()
     (broken / "run.json").write_text("{}")
-    assert run_dir.left(tmp_path) == {}
+    assert run_dir.find_interrupted(tmp_path) == {}
     assert broken.is_dir()

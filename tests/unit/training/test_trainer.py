@@ -19,7 +19,7 @@ from newsbert.evaluation import metrics
 from newsbert.evaluation.metrics import Scores
 from newsbert.training import optimizer
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.trainer import Outcome, Trainer, TrainerState, standard_error
+from newsbert.training.trainer import Trainer, TrainerState, TrainOutput, standard_error
 from tests.support.points import ROWS, SETTINGS, Points
 
 
@@ -27,7 +27,7 @@ class KilledError(BaseException):
     """Nothing in the loop may catch it."""
 
 
-def _run(task: Points, directory: Path, kill_at: int | None = None, events: list[Event] | None = None) -> Outcome:
+def _run(task: Points, directory: Path, kill_at: int | None = None, events: list[Event] | None = None) -> TrainOutput:
     def on_event(event: Event) -> None:
         if events is not None:
             events.append(event)
@@ -66,7 +66,7 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
     assert {**killed.read, **gone_on.read} == whole.read
     assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
 
-    def told(outcome: Outcome) -> object:
+    def told(outcome: TrainOutput) -> object:
         history = outcome.state.history
         steps = [(each.step, each.learning_rate, each.loss) for each in history.steps]
         return steps, history.evaluations, outcome.state.best_step

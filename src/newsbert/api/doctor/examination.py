@@ -31,7 +31,7 @@ def checks() -> list[Check]:
     ]
 
 
-def examine(checks: Sequence[Check], timeout_s: float = TIMEOUT_S) -> Iterator[Finding]:
+def run_checks(checks: Sequence[Check], timeout_s: float = TIMEOUT_S) -> Iterator[Finding]:
     """Look at everything at the same time, and yield what was found in the order of the checks.
 
     Args:

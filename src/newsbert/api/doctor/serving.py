@@ -58,7 +58,7 @@ def starts() -> str:
     return f"it starts in {took:.1f} s, wants tokens and takes its own"
 
 
-def _ask(server: local_servers.Detached) -> None:
+def _ask(server: local_servers.DetachedServer) -> None:
     """Have a detached server's model answer; a container's keys are in there, so there it is asked if it wants any.
 
     Raises:

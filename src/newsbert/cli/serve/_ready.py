@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from newsbert.cli._output import Output
 
 if TYPE_CHECKING:
-    from newsbert.deployment.local_servers import Detached
-    from newsbert.serving.torchserve.endpoints import Address
+    from newsbert.deployment.local_servers import DetachedServer
+    from newsbert.serving.torchserve.endpoints import Endpoints
 
 
-def render_ready(screen: Output, name: str, address: "Address", key_file: Path | None, grpc: bool) -> None:
+def render_ready(screen: Output, name: str, address: "Endpoints", key_file: Path | None, grpc: bool) -> None:
     grpc_address = f"{address.grpc_host}:{address.grpc_port}" if grpc else None
     said: dict[str, Any] = {
         "model": name,
@@ -39,7 +39,7 @@ def render_ready(screen: Output, name: str, address: "Address", key_file: Path |
     screen.log("Ctrl+C stops it")
 
 
-def render_detached(screen: Output, server: "Detached") -> None:
+def render_detached(screen: Output, server: "DetachedServer") -> None:
     key_file = server.key_file or None
     if screen.as_json:
         said = {"model": server.model, "url": server.url, "port": server.port}

@@ -97,7 +97,7 @@ def container(
             screen.note(f"docker exec {running.id[:12]} newsbert serve token  prints the token")
         if detach:
             stop_s = stop_timeout_s(settings)
-            server = local_servers.Detached(
+            server = local_servers.DetachedServer(
                 running.address.port,
                 running.address.url,
                 image,

@@ -28,7 +28,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
-    from newsbert.serving.torchserve.log_events import Problem
+    from newsbert.serving.torchserve.log_events import ServerEvent
     from newsbert.serving.torchserve.process import Server
 
 
@@ -174,7 +174,7 @@ def locally(
             screen.log(f"{name} is signed by {server.signed_by}")
         render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
 
-    def on_problem(problem: "Problem") -> None:
+    def on_problem(problem: "ServerEvent") -> None:
         screen.problem(problem)
         if note_detached:
             bounded_log.trim(local_servers.log_file(settings.port))

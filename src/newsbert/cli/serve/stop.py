@@ -8,7 +8,7 @@ from newsbert.cli._options import Debug, Json
 from newsbert.cli._output import Output
 
 if TYPE_CHECKING:
-    from newsbert.deployment.local_servers import Detached
+    from newsbert.deployment.local_servers import DetachedServer
 
 
 EXAMPLES = """
@@ -31,7 +31,7 @@ def stop(
 
     stopped: list[dict[str, str]] = []
 
-    def on_stopped(server: "Detached") -> None:
+    def on_stopped(server: "DetachedServer") -> None:
         stopped.append({"url": server.url, "model": server.model})
         if not screen.as_json:
             screen.result(f"stopped {server.model} on {server.url}")

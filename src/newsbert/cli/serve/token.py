@@ -45,7 +45,7 @@ def token(
     )
     keys = auth.read(file)
     if renew or keys.expired:
-        keys = auth.renew(file)
+        keys = auth.rotate(file)
     if screen.as_json:
         screen.document({"token": keys.inference, "expires": keys.expires.isoformat(), "key_file": str(file)})
         return

@@ -21,7 +21,7 @@ def check_safe(address: str, url: str) -> None:
     Raises:
         UsageError: If `url`, which the SDK makes of the address, is of HTTP and not this machine's.
     """
-    if url.startswith("http://") and not loopback.is_here(urllib.parse.urlsplit(url).hostname):
+    if url.startswith("http://") and not loopback.is_loopback(urllib.parse.urlsplit(url).hostname):
         raise UsageError(
             f"the engine {address!r} is another machine's, and would be used without a certificate",
             "have it ask for one, and set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from newsbert.images.engine.errors import told_as
+from newsbert.images.engine.errors import engine_errors
 
 
 class Container:
@@ -27,7 +27,7 @@ class Container:
         """
         from docker.errors import NotFound
 
-        with told_as(f"looking for container {self.id[:12]} failed"):
+        with engine_errors(f"looking for container {self.id[:12]} failed"):
             try:
                 self._container.reload()
             except NotFound:
@@ -40,7 +40,7 @@ class Container:
         """Run a command in it and tell whether that ended with 0."""
         from docker.errors import APIError
 
-        with told_as(f"running {command[0]} in container {self.id[:12]} failed"):
+        with engine_errors(f"running {command[0]} in container {self.id[:12]} failed"):
             try:
                 return bool(self._container.exec_run(list(command)).exit_code == 0)
             except APIError:  # it does not run
@@ -61,7 +61,7 @@ class Container:
         Raises:
             EngineError: If the engine goes away.
         """
-        with told_as(f"container {self.id[:12]} was lost"):
+        with engine_errors(f"container {self.id[:12]} was lost"):
             yield from self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
 
     def send_signal(self, number: int) -> None:
@@ -77,7 +77,7 @@ class Container:
         Raises:
             EngineError: If the engine goes away.
         """
-        with told_as(f"container {self.id[:12]} was lost"):
+        with engine_errors(f"container {self.id[:12]} was lost"):
             return int(self._container.wait()["StatusCode"])
 
     def remove(self) -> None:
@@ -95,7 +95,7 @@ class Container:
         """
         from docker.errors import APIError, NotFound
 
-        with told_as(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
+        with engine_errors(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
             self._container.stop(timeout=math.ceil(timeout_s))
             with contextlib.suppress(APIError):  # somebody else is removing it
                 self._container.remove(force=True)

@@ -14,7 +14,7 @@ from newsbert.core.installation import MissingExtraError
 from newsbert.errors import EngineError, NotFoundError
 from newsbert.images.engine.addresses import check_safe, split_tag
 from newsbert.images.engine.container import Container
-from newsbert.images.engine.errors import START_HINT, build_hint, cause, push_hint, reason, told_as
+from newsbert.images.engine.errors import START_HINT, build_hint, cause, engine_errors, push_hint, reason
 from newsbert.images.engine.layers import ANSI, Layer, describe_step
 
 __all__ = ["Container", "Engine", "Layer"]
@@ -59,7 +59,7 @@ class Engine:
 
     def version(self) -> str:
         """What engine it is, and its version."""
-        with told_as("asking the engine for its version failed"):
+        with engine_errors("asking the engine for its version failed"):
             found = self._client.version()
         name = next((each["Name"] for each in found.get("Components") or []), "Engine")
         return f"{'Docker' if name == 'Engine' else name} {found['Version']}"
@@ -75,7 +75,7 @@ class Engine:
 
         tag = f"{repository}/newsbert:none"
         try:
-            with contextlib.suppress(NotFound), told_as(f"asking the registry of {repository} failed"):
+            with contextlib.suppress(NotFound), engine_errors(f"asking the registry of {repository} failed"):
                 self._client.api.inspect_distribution(tag)
         except EngineError as error:
             if "manifest unknown" not in error.message:
@@ -90,7 +90,7 @@ class Engine:
     def layers(self, tag: str) -> list[Layer]:
         """The layers of an image that take room, the lowest first."""
         image = self._image(tag)
-        with told_as(f"looking at {tag} failed"):
+        with engine_errors(f"looking at {tag} failed"):
             steps = image.history() if image is not None else []
         return [Layer(describe_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
 
@@ -111,7 +111,7 @@ class Engine:
         from docker.errors import NotFound
 
         self._found(tag)
-        with told_as(f"looking into {tag} failed"):
+        with engine_errors(f"looking into {tag} failed"):
             container = self._client.containers.create(tag, command=["true"])
             try:
                 stream, _ = container.get_archive(path)
@@ -129,19 +129,19 @@ class Engine:
         Raises:
             EngineError: If its registry cannot be reached, or has none of that name.
         """
-        with told_as(f"pulling {tag} failed"):
+        with engine_errors(f"pulling {tag} failed"):
             self._client.images.pull(*split_tag(tag))
 
     def tag_image(self, tag: str, alias: str) -> None:
         """Give an image another name."""
-        with told_as(f"calling {tag} {alias} failed"):
+        with engine_errors(f"calling {tag} {alias} failed"):
             self._found(tag).tag(*split_tag(alias))
 
     def remove_stages(self, label: str) -> None:
         """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
         from docker.errors import APIError
 
-        with told_as(f"removing the build stages {label} failed"):
+        with engine_errors(f"removing the build stages {label} failed"):
             for attempt in range(_PRUNE_TRIES):
                 try:
                     self._client.images.prune({"dangling": True, "label": label})
@@ -166,7 +166,7 @@ class Engine:
         """
         self._found(tag)
         digest = ""
-        with told_as(f"pushing {tag} failed"):
+        with engine_errors(f"pushing {tag} failed"):
             for event in self._client.api.push(*split_tag(tag), stream=True, decode=True):
                 if "error" in event:
                     raise EngineError(f"pushing {tag} failed: {event['error'].strip()}", push_hint(tag, event["error"]))
@@ -211,7 +211,7 @@ class Engine:
             EngineError: If the build fails; the message is the engine's, after what the failing step printed.
         """
         tail: list[str] = []
-        with told_as(f"building {tag} failed"), contextlib.ExitStack() as stack:
+        with engine_errors(f"building {tag} failed"), contextlib.ExitStack() as stack:
             try:
                 stream = stack.enter_context(context.open("rb"))
                 for event in self._client.api.build(
@@ -258,7 +258,7 @@ class Engine:
         """
         if not self.has_image(image):
             raise NotFoundError(f"the engine has no image {image!r}", "newsbert build-image MODEL")
-        with told_as(f"starting {image} failed"):
+        with engine_errors(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 detach=True,
@@ -298,7 +298,7 @@ class Engine:
         Raises:
             EngineError: If it cannot be started.
         """
-        with told_as(f"starting {image} failed"):
+        with engine_errors(f"starting {image} failed"):
             container = self._client.containers.run(
                 image,
                 command,
@@ -318,7 +318,7 @@ class Engine:
         """Stop and remove a container; one that is gone already is fine."""
         from docker.errors import NotFound
 
-        with told_as(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
+        with engine_errors(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
             Container(self._client.containers.get(container_id)).stop(timeout_s)
 
     def succeeds(self, container_id: str, command: Sequence[str]) -> bool:
@@ -327,7 +327,7 @@ class Engine:
         Raises:
             EngineError: If there is no such container, or it does not run.
         """
-        with told_as(f"looking for container {container_id[:12]} failed"):
+        with engine_errors(f"looking for container {container_id[:12]} failed"):
             container = Container(self._client.containers.get(container_id))
         return container.succeeds(command)
 
@@ -340,7 +340,7 @@ class Engine:
     def _image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
 
-        with told_as(f"looking for {tag} failed"):
+        with engine_errors(f"looking for {tag} failed"):
             try:
                 return self._client.images.get(tag)
             except ImageNotFound:

@@ -11,7 +11,7 @@ START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 
 
 @contextlib.contextmanager
-def told_as(what: str) -> Iterator[None]:
+def engine_errors(what: str) -> Iterator[None]:
     """Turn the SDK's errors, and those of what it talks through, into ours.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from newsbert.images.engine.container import Container
 from newsbert.images.engine.engine import PIDS_LIMIT, Engine
-from newsbert.images.engine.errors import told_as
+from newsbert.images.engine.errors import engine_errors
 
 ENVIRONMENT_LABEL, ROLE_LABEL = "newsbert.environment", "newsbert.role"
 
@@ -54,7 +54,7 @@ class Service(Container):
 
     def restarts(self) -> int:
         """How often it has ended by itself and was started again."""
-        with told_as(f"looking for container {self.name} failed"):
+        with engine_errors(f"looking for container {self.name} failed"):
             self._container.reload()
         return int(self._container.attrs["RestartCount"])
 
@@ -64,13 +64,13 @@ class Service(Container):
         Raises:
             EngineError: If it cannot be run there.
         """
-        with told_as(f"running {command[0]} in container {self.name} failed"):
+        with engine_errors(f"running {command[0]} in container {self.name} failed"):
             ran = self._container.exec_run(list(command))
         return int(ran.exit_code), str(ran.output.decode("utf-8", "replace"))
 
     def processes(self) -> set[str]:
         """The numbers that its processes have on the engine's machine."""
-        with told_as(f"looking into container {self.name} failed"):
+        with engine_errors(f"looking into container {self.name} failed"):
             found = self._container.top()
         return {each[found["Titles"].index("PID")] for each in found["Processes"]}
 
@@ -80,14 +80,14 @@ class Service(Container):
         entry.size, entry.mode = len(content.encode()), 0o644
         with tarfile.open(fileobj=written, mode="w") as archive:
             archive.addfile(entry, io.BytesIO(content.encode()))
-        with told_as(f"writing {name} into container {self.name} failed"):
+        with engine_errors(f"writing {name} into container {self.name} failed"):
             self._container.put_archive(directory, written.getvalue())
 
     def get(self, path: str) -> str | None:
         """A file's text; nothing if it has none there."""
         from docker.errors import NotFound
 
-        with told_as(f"reading {path} of container {self.name} failed"):
+        with engine_errors(f"reading {path} of container {self.name} failed"):
             try:
                 stream, _ = self._container.get_archive(path)
             except NotFound:
@@ -98,12 +98,12 @@ class Service(Container):
 
     def start(self) -> None:
         """Start it, where it does not run."""
-        with told_as(f"starting container {self.name} failed"):
+        with engine_errors(f"starting container {self.name} failed"):
             self._container.start()
 
     def halt(self, timeout_s: float) -> None:
         """Stop it, which it has `timeout_s` for, and keep it."""
-        with told_as(f"stopping container {self.name} failed"):
+        with engine_errors(f"stopping container {self.name} failed"):
             self._container.stop(timeout=round(timeout_s))
 
 
@@ -127,7 +127,7 @@ class Services:
     def all(self, role: str) -> list[Service]:
         """Those for one purpose, the newest first, whether they run or not."""
         labels = [f"{ENVIRONMENT_LABEL}={self.environment}", f"{ROLE_LABEL}={role}"]
-        with told_as("listing containers failed"):
+        with engine_errors("listing containers failed"):
             found = self._client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
         return [Service(each) for each in found]
 
@@ -171,7 +171,7 @@ class Services:
         Raises:
             EngineError: If it cannot be made.
         """
-        with told_as(f"making container {name} failed"):
+        with engine_errors(f"making container {name} failed"):
             if not self._client.networks.list(names=[f"^{self.network}$"]):
                 self._client.networks.create(self.network, labels={ENVIRONMENT_LABEL: self.environment})
             options: dict[str, Any] = {"volumes": {f"{name}-data": {"bind": volume, "mode": "rw"}}} if volume else {}

@@ -25,7 +25,7 @@ from newsbert.serving.client import Client
 STOP_TIMEOUT_S = 60
 
 
-def prove(command: Sequence[str]) -> str:
+def verify(command: Sequence[str]) -> str:
     """Run a server, compare its answers with the contract's, stop it, and return what was proved.
 
     Args:
@@ -99,7 +99,7 @@ def main() -> None:
             contract, _ = _promise(Path(given.command[0]))
             print(json.dumps(verification.collect(Client(given.answers), contract)))
         else:
-            print(f"proved: {prove(given.command)}")
+            print(f"proved: {verify(given.command)}")
     except NewsbertError as error:
         print(f"ERROR: not proved: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -23,7 +23,7 @@ _HINT = "check the credentials in the environment, and AWS_ENDPOINT_URL where th
 
 
 @contextlib.contextmanager
-def at_hand(
+def staged(
     file: str, output: str, check: Callable[[Path, Path], None], on_phase: Callable[[str], None]
 ) -> Iterator[tuple[Path, Path]]:
     """Give paths on this machine for input and output; what was written goes where it belongs at the end.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core.installation import MissingExtraError
-from newsbert.data.lines import Fault, Row
+from newsbert.data.lines import Row, RowError
 from newsbert.data.readers import RowFile, cells
 from newsbert.errors import DataError
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, Window, no_rows
@@ -93,13 +93,13 @@ class ParquetSource:
         return Window([dict(zip(self.text_columns, row, strict=True)) for row in zip(*columns, strict=True)], table)
 
 
-def _rows(table: Any) -> list[Row | Fault]:
+def _rows(table: Any) -> list[Row | RowError]:
     """The rows of a table; those with a value that Python does not know are faults."""
     try:
         return list(table.to_pylist())
     except (ValueError, OverflowError) as error:  # such as a date, or bytes that are no text
         if len(table) == 1:
-            return [Fault("", f"not readable: {error}", "write it again", "")]
+            return [RowError("", f"not readable: {error}", "write it again", "")]
     half = len(table) // 2
     return [*_rows(table.slice(0, half)), *_rows(table.slice(half))]
 
@@ -107,7 +107,7 @@ def _rows(table: Any) -> list[Row | Fault]:
 def row(table: Any, place: int, known: Row) -> Row:
     """A row of a table, or what is known of it if Python does not know all of its values."""
     (found,) = _rows(table.slice(place, 1))
-    return known if isinstance(found, Fault) else found
+    return known if isinstance(found, RowError) else found
 
 
 def schema_of(source: Source, kind: str) -> Any:

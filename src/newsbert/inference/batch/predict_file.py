@@ -10,7 +10,7 @@ from newsbert.bundle.bundle import sha256_of
 from newsbert.core.version import __version__
 from newsbert.data import readers as row_files
 from newsbert.data import row_columns
-from newsbert.data.lines import Fault
+from newsbert.data.lines import RowError
 from newsbert.data.readers import RowFile
 from newsbert.errors import DataError, ServingError
 from newsbert.inference.batch import parquet, resume, writers
@@ -18,14 +18,14 @@ from newsbert.inference.batch.parquet import ParquetSource
 from newsbert.inference.batch.predictor import Answer, Predictor, TextColumns, answer
 from newsbert.inference.batch.ray_workers import Workers
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, TextSource, Window
-from newsbert.inference.batch.resume import Kept
+from newsbert.inference.batch.resume import ResumeState
 from newsbert.inference.prediction import Prediction
 
 ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 
 
 @dataclass(frozen=True)
-class Done:
+class BatchResult:
     """What was written.
 
     Attributes:
@@ -55,7 +55,7 @@ def predict_file(  # noqa: PLR0913 - options by name
     restart: bool = False,
     on_note: Callable[[str], None] = lambda note: None,
     likely_columns: Sequence[str | None] = (),
-) -> Done:
+) -> BatchResult:
     """Classify every row of `file` and write it, all its columns kept, with the answer to `output`.
 
     Rows without text get an empty answer; they, and what cannot be read as a row, go to a file of rejected rows too.
@@ -114,7 +114,7 @@ def predict_file(  # noqa: PLR0913 - options by name
         if _look(file) != before or part.kept.records != source.total:
             raise DataError(f"{file} was changed while it was read", "the same command with --restart begins anew")
         rejected = part.publish(encoded.finish)
-        return Done(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
+        return BatchResult(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
 
 
 def _answered(
@@ -184,7 +184,7 @@ def _rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:
     lines = []
     place = 0
     for number, record in enumerate(window.records, done + 1):
-        if isinstance(record, Fault):
+        if isinstance(record, RowError):
             where = {"at": record.where} if record.where else {}
             line = {"row": number, **where, "reason": record.reason, "in_output": False, "content": record.content}
             lines.append(line)
@@ -197,7 +197,7 @@ def _rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:
     return writers.to_bytes("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
 
 
-def _further(kept: Kept, window: Window, answers: Sequence[Answer]) -> Kept:
+def _further(kept: ResumeState, window: Window, answers: Sequence[Answer]) -> ResumeState:
     """How far a run is after a window."""
     return replace(
         kept,

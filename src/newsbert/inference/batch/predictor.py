@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from newsbert.data import row_columns
 from newsbert.data.lines import Row
-from newsbert.data.text import NewsItem, prepare
+from newsbert.data.text import NewsItem, preprocess
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.readers import Window
 from newsbert.inference.prediction import Prediction
@@ -47,7 +47,7 @@ def _item(row: Row, columns: TextColumns) -> NewsItem:
     title, column = columns
     text = row_columns.text_of(row, column)
     accepted: NewsItem = text if title is None else {"title": row_columns.text_of(row, title), "text": text}
-    prepare(accepted)
+    preprocess(accepted)
     return accepted
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.bundle.golden import check_answers
 from newsbert.core import ray_cluster, temporary
-from newsbert.core.ray_cluster import Cluster
+from newsbert.core.ray_cluster import RayCluster
 from newsbert.core.settings import RaySettings, ServeSettings
 from newsbert.core.version import __version__
 from newsbert.errors import ModelError, NewsbertError, first_line
@@ -40,7 +40,7 @@ class Workers:
         cluster: Where the workers run.
     """
 
-    def __init__(self, bundle: Bundle, name: str, settings: ServeSettings, cluster: Cluster) -> None:
+    def __init__(self, bundle: Bundle, name: str, settings: ServeSettings, cluster: RayCluster) -> None:
         given = settings.review_below
         self.bundle = bundle
         self.name = name
@@ -68,7 +68,7 @@ class Workers:
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # each row, which is a window, goes to a worker by itself
         files = {file: (self.bundle.path / file).read_bytes() for file in files_of(self.runtime)}
-        keeper = self._cluster.beside(_Keeper).remote([ray.put(files)])
+        keeper = self._cluster.beside(_ModelActor).remote([ray.put(files)])
         try:
             with ray.data.DataContext.current(context):
                 blocks = (
@@ -130,7 +130,7 @@ def started(
         yield Workers(bundle, name, settings, cluster)
 
 
-class _Keeper:
+class _ModelActor:
     """What workers ask for: the model's files, and how often rows were begun, which a worker that died cannot tell.
 
     Args:

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from newsbert.data.lines import Fault, Row
+from newsbert.data.lines import Row, RowError
 from newsbert.data.readers import RowFile
 from newsbert.errors import DataError
 
@@ -24,13 +24,13 @@ class Window:
         table: An Arrow table of the rows, where a parquet file goes into another.
     """
 
-    records: list[Row | Fault]
+    records: list[Row | RowError]
     table: Any = None
 
     @property
     def rows(self) -> list[Row]:
         """The rows that can be read."""
-        return [record for record in self.records if not isinstance(record, Fault)]
+        return [record for record in self.records if not isinstance(record, RowError)]
 
 
 class Source(Protocol):
@@ -63,11 +63,11 @@ class TextSource:
         self._file = file
         self.total = 0
         columns: dict[str, None] = {}
-        fault: Fault | None = None
+        fault: RowError | None = None
         readable = 0
         for record, _ in file.stream():
             self.total += 1
-            if isinstance(record, Fault):
+            if isinstance(record, RowError):
                 fault = fault or record
             else:
                 readable += 1
@@ -78,7 +78,7 @@ class TextSource:
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
         """Yield the rows behind the first `skip`."""
-        records: list[Row | Fault] = []
+        records: list[Row | RowError] = []
         room = WINDOW_CHARS
         for record, size in islice(self._file.stream(), skip, None):
             records.append(record)

@@ -22,7 +22,7 @@ _ROWS, _REJECTED, _NOTE, _LOCK = "rows", "rejected.jsonl", "progress.json", "loc
 
 
 @dataclass(frozen=True)
-class Kept:
+class ResumeState:
     """How far a run is.
 
     Attributes:
@@ -49,7 +49,7 @@ def rejected_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.rejected.jsonl")
 
 
-def kept(output: Path) -> Kept | None:
+def kept(output: Path) -> ResumeState | None:
     """How far a run is whose output is not whole."""
     found = _read_note(_directory(output))
     return found[1] if found and found[1].records else None
@@ -63,14 +63,16 @@ class Partial:
         note: What the user should know of what was there before.
     """
 
-    def __init__(self, output: Path, directory: Path, job: Mapping[str, object], kept: Kept, note: str | None) -> None:
+    def __init__(
+        self, output: Path, directory: Path, job: Mapping[str, object], kept: ResumeState, note: str | None
+    ) -> None:
         self.kept = kept
         self.note = note
         self._output = output
         self._directory = directory
         self._job = job
 
-    def append(self, rows: bytes, rejected: bytes, kept: Kept) -> None:
+    def append(self, rows: bytes, rejected: bytes, kept: ResumeState) -> None:
         """Keep what belongs to further rows.
 
         Args:
@@ -142,7 +144,7 @@ def opened(output: Path, job: Mapping[str, object], total: int, header: bytes, r
                 _empty(directory)
                 _append(directory / _ROWS, header)
                 _append(directory / _REJECTED, b"")
-                how_far = Kept(0, total, rows_bytes=len(header))
+                how_far = ResumeState(0, total, rows_bytes=len(header))
                 _write_note(directory, job, how_far)
             else:
                 how_far = found[1]
@@ -189,7 +191,9 @@ def _lock(output: Path, directory: Path, stack: contextlib.ExitStack) -> None:
                 return
 
 
-def _why_not(directory: Path, kept_job: Mapping[str, object], kept: Kept, job: Mapping[str, object]) -> str | None:
+def _why_not(
+    directory: Path, kept_job: Mapping[str, object], kept: ResumeState, job: Mapping[str, object]
+) -> str | None:
     """Why what is kept cannot be used, or `None` if it can."""
     different = [name for name in job if kept_job.get(name) != job[name]]
     if different:
@@ -201,15 +205,15 @@ def _why_not(directory: Path, kept_job: Mapping[str, object], kept: Kept, job: M
     return None
 
 
-def _read_note(directory: Path) -> tuple[Mapping[str, object], Kept] | None:
+def _read_note(directory: Path) -> tuple[Mapping[str, object], ResumeState] | None:
     try:
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
-        return dict(note["job"]), Kept(**note["kept"])
+        return dict(note["job"]), ResumeState(**note["kept"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_note(directory: Path, job: Mapping[str, object], kept: Kept) -> None:
+def _write_note(directory: Path, job: Mapping[str, object], kept: ResumeState) -> None:
     new = directory / f"{_NOTE}.new"
     new.unlink(missing_ok=True)
     _append(new, json.dumps({"job": job, "kept": dataclasses.asdict(kept)}, indent=1).encode())

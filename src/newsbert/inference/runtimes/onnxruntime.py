@@ -8,7 +8,7 @@ from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
 from newsbert.inference.tokenization import Ids
 
-environment.quiet_onnxruntime()  # it reads the environment when it is imported
+environment.silence_onnxruntime()  # it reads the environment when it is imported
 import onnxruntime  # noqa: E402
 
 _SPIN_US = "50"

@@ -34,7 +34,7 @@ _OF_STOCK_TARGET = {
 
 
 @dataclass(frozen=True)
-class Options:
+class DeploymentOptions:
     """What `-C NAME=VALUE` says of a deployment.
 
     Attributes:
@@ -54,7 +54,7 @@ class Options:
     set_default: bool = False
 
     @classmethod
-    def read(cls, given: Mapping[str, Any] | None, keys: tuple[str, ...]) -> "Options":
+    def read(cls, given: Mapping[str, Any] | None, keys: tuple[str, ...]) -> "DeploymentOptions":
         """Read the configuration of a call that takes `keys`.
 
         Raises:

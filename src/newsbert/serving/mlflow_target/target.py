@@ -34,7 +34,7 @@ from newsbert.serving.mlflow_target.options import (
     HELP,
     LOCAL_SETTINGS,
     VERSION,
-    Options,
+    DeploymentOptions,
     addresses,
     split_name,
 )
@@ -111,7 +111,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
             Its `name` with its version, and its `flavor`.
         """
         _check(flavor, endpoint)
-        options = Options.read(config, CREATE_KEYS)
+        options = DeploymentOptions.read(config, CREATE_KEYS)
         name, version = split_name(name)
         asked = options.version or version
         there = [str(each["modelVersion"]) for each in self._server.versions(name)]
@@ -139,7 +139,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         given, and the default once it answers; then the old one is taken away. Nobody who asks is turned away.
         """
         _check(flavor, endpoint)
-        options = Options.read(config, (*CREATE_KEYS, "SET_DEFAULT"))
+        options = DeploymentOptions.read(config, (*CREATE_KEYS, "SET_DEFAULT"))
         name, version = split_name(name)
         if model_uri is None:
             self._change(name, version, options)
@@ -166,7 +166,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         What is not there need not be deleted: this is no error.
         """
         _check(None, endpoint)
-        options = Options.read(config, ("EXPORT_PATH",))
+        options = DeploymentOptions.read(config, ("EXPORT_PATH",))
         name, version = split_name(name)
         there = [each for each in self._server.versions(name) if version in {None, each["modelVersion"]}]
         if version is None and there:
@@ -225,7 +225,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         name, version = _split_name(deployment_name, endpoint)
         return {"predictions": self._server.explain(name, version or "", payload.items(df))}
 
-    def _deploy(self, name: str, version: str, model_uri: str, options: Options) -> None:
+    def _deploy(self, name: str, version: str, model_uri: str, options: DeploymentOptions) -> None:
         """Pack, register and try a model; nothing of it is left if one of these fails."""
         settings = options.serve_settings()
         with fetched(model_uri) as (found, bundle), archive_directory(options.export_path) as directory:
@@ -261,7 +261,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
             raise ServingError(f"the server answers as {found!r} instead of {said!r}", "clear its model store")
         check_answers(contract, runtime, [Prediction.from_dict(each) for each in answers])
 
-    def _change(self, name: str, version: str | None, options: Options) -> None:
+    def _change(self, name: str, version: str | None, options: DeploymentOptions) -> None:
         others = {*options.settings} - {"workers"}
         if others or options.export_path or options.runtime or options.model or options.version:
             raise UsageError(
@@ -291,7 +291,7 @@ def run_local(name: str, model_uri: str, flavor: str | None = None, config: Mapp
     from newsbert.serving import local
 
     _check(flavor, None)
-    options = Options.read(config, tuple(LOCAL_SETTINGS))
+    options = DeploymentOptions.read(config, tuple(LOCAL_SETTINGS))
     if name != protocol.SERVED_NAME:
         raise UsageError(f"a local server calls its model {protocol.SERVED_NAME}", f"--name {protocol.SERVED_NAME}")
     settings = options.serve_settings()

@@ -13,7 +13,7 @@ RETRY_S = 5.0
 
 
 @dataclass(frozen=True)
-class Shown:
+class LoadedModel:
     """A model on the page.
 
     Attributes:
@@ -41,7 +41,7 @@ class Shown:
         }
 
 
-def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | None) -> Shown:
+def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | None) -> LoadedModel:
     """Load a model into this process.
 
     Args:
@@ -55,10 +55,10 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
     located = locate.locate(reference, tracking_uri=tracking_uri)
     model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
     page = None if located.run_id is None else _page_of(located.run_id, tracking_uri)
-    return Shown(model, model.runtime, model.review_below, located.run_id, page)
+    return LoadedModel(model, model.runtime, model.review_below, located.run_id, page)
 
 
-def served(url: str) -> Shown:
+def served(url: str) -> LoadedModel:
     """Ask a served model for its name.
 
     Raises:
@@ -67,7 +67,7 @@ def served(url: str) -> Shown:
     client = Client(url, RETRY_S)
     client.predict(["newsbert"])  # it has to answer, and to tell its name
     client.name = client.name or url
-    return Shown(client)
+    return LoadedModel(client)
 
 
 def _page_of(run_id: str, tracking_uri: str | None) -> str | None:

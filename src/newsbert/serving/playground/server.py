@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from newsbert.core import loopback, ports
 from newsbert.errors import BadRequestError, NewsbertError
-from newsbert.serving.playground.models import Shown
+from newsbert.serving.playground.models import LoadedModel
 
 MOST_BYTES = 1024 * 1024
 """Of a request, as a served model takes them."""
@@ -48,7 +48,7 @@ _HEADERS = {
 }
 
 
-def application(models: Sequence[Shown], hosts: Sequence[str]) -> Starlette:
+def application(models: Sequence[LoadedModel], hosts: Sequence[str]) -> Starlette:
     """The page of these models.
 
     Args:
@@ -67,7 +67,7 @@ def application(models: Sequence[Shown], hosts: Sequence[str]) -> Starlette:
 
 
 def serve(
-    models: Sequence[Shown], host: str, port: int, stop: threading.Event, on_ready: Callable[[str], None]
+    models: Sequence[LoadedModel], host: str, port: int, stop: threading.Event, on_ready: Callable[[str], None]
 ) -> None:
     """Serve the page until `stop` is set.
 
@@ -83,7 +83,7 @@ def serve(
     """
     with ports.bind_port(host, port, "newsbert playground --port 0 takes a free port") as listener:
         taken = listener.getsockname()[1]
-        hosts = ["127.0.0.1", "localhost", ports.connect_host(host)] if loopback.is_here(host) else ["*"]
+        hosts = ["127.0.0.1", "localhost", ports.connect_host(host)] if loopback.is_loopback(host) else ["*"]
         app = application(models, hosts)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -104,23 +104,23 @@ async def _file(name: str, kind: str, _request: Request) -> Response:
     return Response(content, media_type=kind, headers=_HEADERS)
 
 
-async def _models(models: Sequence[Shown], _request: Request) -> Response:
+async def _models(models: Sequence[LoadedModel], _request: Request) -> Response:
     content = {"models": [each.to_dict() for each in models], "examples": EXAMPLES}
     return JSONResponse(content, headers=_HEADERS)
 
 
-async def _predictions(models: Sequence[Shown], request: Request) -> Response:
+async def _predictions(models: Sequence[LoadedModel], request: Request) -> Response:
     return await _answered(models, request, lambda shown, asked: shown.predictor.predict([asked["text"]]))
 
 
-async def _explanations(models: Sequence[Shown], request: Request) -> Response:
+async def _explanations(models: Sequence[LoadedModel], request: Request) -> Response:
     return await _answered(
         models, request, lambda shown, asked: shown.predictor.explain([asked["text"]], label=asked.get("label"))
     )
 
 
 async def _answered(
-    models: Sequence[Shown], request: Request, ask: Callable[[Shown, dict[str, Any]], Sequence[Any]]
+    models: Sequence[LoadedModel], request: Request, ask: Callable[[LoadedModel, dict[str, Any]], Sequence[Any]]
 ) -> Response:
     """Answer a request in a thread: the page goes on while a model computes."""
     index = request.path_params["index"]

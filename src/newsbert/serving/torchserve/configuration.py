@@ -13,7 +13,7 @@ from newsbert.errors import UsageError
 from newsbert.serving import auth
 from newsbert.serving.archive import CONFIG_NAME
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve.endpoints import Address
+from newsbert.serving.torchserve.endpoints import Endpoints
 
 MAX_REQUEST_BYTES = 1024 * 1024
 
@@ -42,7 +42,7 @@ def read_configured(archive: Path) -> dict[str, int]:
 
 
 def make_properties(
-    address: Address, model_store: Path, model: str | None, work: Path, settings: ServeSettings
+    address: Endpoints, model_store: Path, model: str | None, work: Path, settings: ServeSettings
 ) -> dict[str, object]:
     """TorchServe's configuration: the model on the given address, what else there is on loopback.
 

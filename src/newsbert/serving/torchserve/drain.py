@@ -5,7 +5,7 @@ import http.client
 import time
 from collections.abc import Callable, Mapping
 
-from newsbert.serving.heartbeat import Activity
+from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.torchserve import sockets
 
 _LAST_REQUESTS = 4
@@ -20,7 +20,7 @@ def drain(  # noqa: PLR0913 - options by name
     port: int,
     *,
     other_ports: tuple[int, ...],
-    activity: Activity,
+    activity: Heartbeat,
     headers: Mapping[str, str],
     path: str,
     quiet_s: float,

@@ -12,7 +12,7 @@ from newsbert.serving.protocol import SERVED_NAME
 
 
 @dataclass(frozen=True)
-class Address:
+class Endpoints:
     """Where a server listens: HTTP, gRPC, metrics; and on loopback gRPC's management and TorchServe's own metrics."""
 
     host: str
@@ -64,7 +64,7 @@ def check_ports(settings: ServeSettings) -> None:
 
 
 @contextlib.contextmanager
-def claimed(settings: ServeSettings) -> Iterator[Address]:
+def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
     """The ports that the server is to have, held as long as the block.
 
     Otherwise any program that connects somewhere might get one for its own end, ours among them: whoever tries to
@@ -88,4 +88,4 @@ def claimed(settings: ServeSettings) -> Iterator[Address]:
     ]
     with contextlib.ExitStack() as stack:
         ports = [int(stack.enter_context(bind_port(*each)).getsockname()[1]) for each in wanted]
-        yield Address(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])
+        yield Endpoints(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])

@@ -35,7 +35,7 @@ def count_pending(directory: Path, model_name: str) -> int | None:
             error.close()
             if error.code not in _TOKEN_EXPIRED:
                 return None
-            return _ask(directory, model_name, dict([auth.header(auth.renew(key_file, "management").management)]))
+            return _ask(directory, model_name, dict([auth.header(auth.rotate(key_file, "management").management)]))
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
         return None
 

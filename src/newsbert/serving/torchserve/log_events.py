@@ -35,7 +35,7 @@ def _now() -> str:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ServerEvent:
     """Something that an operator should know.
 
     Attributes:
@@ -64,7 +64,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Record:
+class LogRecord:
     """A line of TorchServe's log."""
 
     time: str
@@ -75,7 +75,7 @@ class Record:
     exception: str = ""
 
     @classmethod
-    def parse(cls, line: str) -> "Record":
+    def parse(cls, line: str) -> "LogRecord":
         """Read a line; what is not the frontend's own form, such as the Java machine's words, is all message."""
         try:
             fields = json.loads(line)
@@ -92,7 +92,7 @@ class Record:
         return "\n".join(filter(None, [f"{self.time} {self.level:5} {who} {self.message}", self.exception]))
 
 
-class Problems:
+class LogMonitor:
     """Finds the problems in a server's log.
 
     Args:
@@ -100,7 +100,7 @@ class Problems:
         clock: Seconds that only grow.
     """
 
-    def __init__(self, on_problem: Callable[[Problem], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, on_problem: Callable[[ServerEvent], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.started = False
         self._on_problem = on_problem
         self._clock = clock
@@ -108,7 +108,7 @@ class Problems:
         self._tracebacks: dict[str, tuple[float, list[str]]] = {}
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
-    def read(self, record: Record) -> None:
+    def read(self, record: LogRecord) -> None:
         """Take the next record."""
         with self._lock:
             if record.logger == _WORKER_LOGGER:
@@ -117,16 +117,16 @@ class Problems:
                 worker, wait_s = retry.groups()
                 if self.started:  # until then the reason is told, and nothing is started again
                     message = f"worker {worker} died and is started again in {wait_s} s"
-                    self._tell(Problem("worker-died", message, details={"worker": worker}))
+                    self._tell(ServerEvent("worker-died", message, details={"worker": worker}))
             elif record.message.startswith(_FOLLOWS):
                 pass
             elif record.level in {"WARN", "ERROR", "FATAL"} and not _of_client(record):
                 first = record.exception.partition("\n")[0]
                 message = ": ".join(filter(None, [record.message.strip(), first]))
                 details = {"logger": record.logger, **({"traceback": record.exception} if record.exception else {})}
-                self._tell(Problem("torchserve", message, record.level, record.time, details))
+                self._tell(ServerEvent("torchserve", message, record.level, record.time, details))
             elif not record.logger and _JVM.match(record.message):
-                self._tell(Problem("java", record.message))
+                self._tell(ServerEvent("java", record.message))
 
     def flush(self, at_once: bool = False) -> None:
         """Tell of tracebacks to which nothing was added for a while; to be called every second or oftener."""
@@ -135,12 +135,12 @@ class Problems:
                 if at_once or self._clock() - last > _COMPLETE_S:
                     self._end_traceback(thread)
 
-    def _read_worker(self, record: Record) -> None:
+    def _read_worker(self, record: LogRecord) -> None:
         message, thread = record.message, record.thread
         if message.startswith(_MARK):
             told = json.loads(message.removeprefix(_MARK))
             details = {"worker": thread.removesuffix("-stdout"), **told["details"]}
-            self._tell(Problem(told["event"], told["message"], "ERROR", record.time, details))
+            self._tell(ServerEvent(told["event"], told["message"], "ERROR", record.time, details))
             return
         lines = self._tracebacks[thread][1] if thread in self._tracebacks else []
         if message == _TRACEBACK or (lines and _continues(lines, message)):
@@ -152,9 +152,9 @@ class Problems:
         _, lines = self._tracebacks.pop(thread)
         message = next((line for line in reversed(lines) if line and not line.startswith(" ")), lines[-1])
         details = {"worker": re.sub("-std(out|err)$", "", thread), "traceback": "\n".join(lines)}
-        self._tell(Problem("worker-failed", message, details=details))
+        self._tell(ServerEvent("worker-failed", message, details=details))
 
-    def _tell(self, problem: Problem) -> None:
+    def _tell(self, problem: ServerEvent) -> None:
         key, now = (problem.event, problem.message), self._clock()
         last, repeated = self._seen.get(key, (-REPEAT_S, 0))
         if now - last < REPEAT_S:
@@ -165,11 +165,11 @@ class Problems:
         self._seen[key] = (now, 0)
         more = {"repeated": repeated} if repeated else {}
         self._on_problem(
-            Problem(problem.event, problem.message, problem.level, problem.time, {**problem.details, **more})
+            ServerEvent(problem.event, problem.message, problem.level, problem.time, {**problem.details, **more})
         )
 
 
-def tell(event: str, message: str, requests: int, traceback: str) -> None:
+def report_event(event: str, message: str, requests: int, traceback: str) -> None:
     """In a worker: tell the server's operator of a problem, in one line.
 
     Args:
@@ -182,7 +182,7 @@ def tell(event: str, message: str, requests: int, traceback: str) -> None:
     logging.getLogger(__name__).error("%s%s", _MARK, json.dumps(told))
 
 
-def _of_client(record: Record) -> bool:
+def _of_client(record: LogRecord) -> bool:
     """Tell whether only a request or its connection was broken; what befell the Java machine meanwhile is not that."""
     raised = record.exception.partition("\n")[0].partition(":")[0]
     return record.logger == _REQUEST_LOGGER and bool(raised) and not raised.endswith("Error")

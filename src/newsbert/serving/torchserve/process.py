@@ -14,14 +14,14 @@ from pathlib import Path
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
 from newsbert.serving import auth, probe
-from newsbert.serving.heartbeat import Activity
+from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.torchserve import sockets
 from newsbert.serving.torchserve.configuration import (
     ACTIVITY_DIR,
 )
 from newsbert.serving.torchserve.drain import drain
-from newsbert.serving.torchserve.endpoints import Address
-from newsbert.serving.torchserve.log_events import Problem, Problems, Record
+from newsbert.serving.torchserve.endpoints import Endpoints
+from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord, ServerEvent
 
 _ASK_AFTER_S = 10
 
@@ -51,12 +51,12 @@ class Server:
     def __init__(
         self,
         process: "subprocess.Popen[str]",
-        address: Address,
+        address: Endpoints,
         work: Path,
         settings: ServeSettings,
         batch_delay_s: float,
         on_log: Callable[[str], None],
-        on_problem: Callable[[Problem], None],
+        on_problem: Callable[[ServerEvent], None],
     ) -> None:
         self.address = address
         self.signed_by: str | None = None
@@ -65,9 +65,9 @@ class Server:
         self._process = process
         self._settings = settings
         self._batch_delay_s = batch_delay_s
-        self._activity = Activity(work / ACTIVITY_DIR)
+        self._activity = Heartbeat(work / ACTIVITY_DIR)
         self._on_log = on_log
-        self._problems = Problems(on_problem)
+        self._problems = LogMonitor(on_problem)
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
         self._failed = False
         self._ready = False
@@ -187,7 +187,7 @@ class Server:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            record = Record.parse(line.rstrip())
+            record = LogRecord.parse(line.rstrip())
             text = record.text
             self._tail.extend(filter(None, [record.message, record.exception.partition("\n")[0]]))
             if any(sign in text for sign in _FATAL):

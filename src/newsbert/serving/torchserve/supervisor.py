@@ -32,8 +32,8 @@ from newsbert.serving.torchserve.configuration import (
     make_properties,
     read_configured,
 )
-from newsbert.serving.torchserve.endpoints import claimed
-from newsbert.serving.torchserve.log_events import Problem
+from newsbert.serving.torchserve.endpoints import reserved_endpoints
+from newsbert.serving.torchserve.log_events import ServerEvent
 from newsbert.serving.torchserve.process import Server
 
 STORE = "store"
@@ -41,7 +41,7 @@ STORE = "store"
 _HEAP_MB, _MOST_HEAP_MB = 256, 4096
 
 
-def _ignore(_problem: Problem) -> None:
+def _ignore(_problem: ServerEvent) -> None:
     pass
 
 
@@ -51,7 +51,7 @@ def serving(
     settings: ServeSettings,
     work: Path,
     on_log: Callable[[str], None],
-    on_problem: Callable[[Problem], None] = _ignore,
+    on_problem: Callable[[ServerEvent], None] = _ignore,
 ) -> Iterator[Server]:
     """Run TorchServe with an archive until the block ends.
 
@@ -102,7 +102,7 @@ def _started(
     settings: ServeSettings,
     work: Path,
     on_log: Callable[[str], None],
-    on_problem: Callable[[Problem], None],
+    on_problem: Callable[[ServerEvent], None],
 ) -> Iterator[Server]:
     frontend = util.find_spec("ts")
     if frontend is None or frontend.origin is None:
@@ -116,7 +116,7 @@ def _started(
     with (
         resources.as_file(resources.files("newsbert") / "serving/assets/log4j2.xml") as log_config,
         resources.as_file(resources.files("newsbert") / "serving/assets/metrics.yaml") as metrics_config,
-        claimed(settings) as address,
+        reserved_endpoints(settings) as address,
         metrics_endpoint.answering(
             address.metrics_host,
             address.metrics_port,

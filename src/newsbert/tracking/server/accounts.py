@@ -11,7 +11,7 @@ from newsbert.core import environment, temporary
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NotFoundError, TrackingError, UsageError
 from newsbert.tracking.server import database
-from newsbert.tracking.server.state import Home
+from newsbert.tracking.server.state import ServerState
 
 if TYPE_CHECKING:
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
@@ -25,7 +25,7 @@ _LONGEST_NAME = 255
 _EXPERIMENT, _MODEL = "experiment", "registered_model"
 
 
-def configure(home: Home, url: str, default_permission: str) -> None:
+def configure(home: ServerState, url: str, default_permission: str) -> None:
     """Write MLflow's settings of accounts, which are kept in the server's own database.
 
     Whoever has an account may make experiments and models, and has all permissions for these.
@@ -45,7 +45,7 @@ def configure(home: Home, url: str, default_permission: str) -> None:
     home.write(home.auth_config, "\n".join([*lines, ""]))
 
 
-def make_admin(home: Home, url: str) -> str | None:
+def make_admin(home: ServerState, url: str) -> str | None:
     """Make the first account where there is none.
 
     Returns:
@@ -56,7 +56,7 @@ def make_admin(home: Home, url: str) -> str | None:
         return None if store.has_user(ADMIN) else _make(store, ADMIN, admin=True)
 
 
-def renew(home: Home, name: str, *, admin: bool) -> tuple[str, bool]:
+def renew(home: ServerState, name: str, *, admin: bool) -> tuple[str, bool]:
     """Make an account, or give the one that there is a new password.
 
     Returns:
@@ -76,7 +76,7 @@ def renew(home: Home, name: str, *, admin: bool) -> tuple[str, bool]:
         return password, False
 
 
-def grant(home: Home, name: str, *, experiment: str | None, model: str | None, permission: str) -> None:
+def grant(home: ServerState, name: str, *, experiment: str | None, model: str | None, permission: str) -> None:
     """Let an account do more with an experiment, a registered model or both than with others.
 
     Args:
@@ -99,7 +99,7 @@ def grant(home: Home, name: str, *, experiment: str | None, model: str | None, p
             store.grant_user_permission(name, kind, key, PERMISSIONS[permission])
 
 
-def revoke(home: Home, name: str, *, experiment: str | None, model: str | None) -> None:
+def revoke(home: ServerState, name: str, *, experiment: str | None, model: str | None) -> None:
     """Take a grant back: the account may do what it may with all others.
 
     Args:
@@ -166,7 +166,7 @@ def _resources(
 
 
 @contextlib.contextmanager
-def _opened(home: Home) -> "Iterator[tuple[SqlAlchemyStore, str]]":
+def _opened(home: ServerState) -> "Iterator[tuple[SqlAlchemyStore, str]]":
     """Open a server's accounts, and tell its database.
 
     Raises:
@@ -187,8 +187,8 @@ def _make(store: "SqlAlchemyStore", name: str, *, admin: bool) -> str:
     return password
 
 
-def _store(home: Home, url: str) -> "SqlAlchemyStore":
-    environment.point_mlflow_at_accounts(home.auth_config, home.secret_key())
+def _store(home: ServerState, url: str) -> "SqlAlchemyStore":
+    environment.configure_mlflow_auth(home.auth_config, home.secret_key())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's, of its own workings

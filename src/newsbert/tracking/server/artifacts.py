@@ -46,7 +46,7 @@ def check(uri: str) -> None:
 
 def repository(uri: str) -> "ArtifactRepository":
     """MLflow's own access to where artifacts are."""
-    environment.quiet_mlflow()
+    environment.silence_mlflow()
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     if "://" not in uri:

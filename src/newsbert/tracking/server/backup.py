@@ -23,7 +23,7 @@ from newsbert.tracking.server.backup_file import (
     _ARTIFACTS,
     _CONTENTS,
     _DATABASE,
-    Contents,
+    BackupManifest,
     add,
     broken,
     disk_errors,
@@ -34,13 +34,13 @@ from newsbert.tracking.server.backup_file import (
     read,
 )
 from newsbert.tracking.server.database_dump import dump, find_program, load, run
-from newsbert.tracking.server.state import Home, Kept, private_umask
+from newsbert.tracking.server.state import ServerState, StoreConfig, private_umask
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
-def make(kept: Kept, file: Path) -> Contents:
+def make(kept: StoreConfig, file: Path) -> BackupManifest:
     """Write a backup, and read it back before it gets its name; the server may run meanwhile.
 
     Raises:
@@ -73,7 +73,7 @@ def make(kept: Kept, file: Path) -> Contents:
                     files[_ARTIFACTS + path] = add(tar, _ARTIFACTS + path, found)
                 kind = database.parse(kept.database).get_backend_name()
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                contents = Contents(kind, revision, mlflow.__version__, now, files)
+                contents = BackupManifest(kind, revision, mlflow.__version__, now, files)
                 document = json.dumps(vars(contents)).encode()
                 tar.addfile(make_member(_CONTENTS, len(document)), io.BytesIO(document))
             stream.flush()
@@ -87,7 +87,7 @@ def make(kept: Kept, file: Path) -> Contents:
     return contents
 
 
-def restore(home: Home, kept: Kept, file: Path, on_log: Callable[[str], None]) -> Contents:
+def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[str], None]) -> BackupManifest:
     """Put a backup into an empty database and where no artifacts are yet: all of it or nothing.
 
     Raises:
@@ -128,7 +128,7 @@ def restore(home: Home, kept: Kept, file: Path, on_log: Callable[[str], None]) -
 
 
 def _stage_database(
-    stream: BinaryIO, file: Path, contents: Contents, dumped: Path, on_log: Callable[[str], None]
+    stream: BinaryIO, file: Path, contents: BackupManifest, dumped: Path, on_log: Callable[[str], None]
 ) -> None:
     """Extract a backup's database and check that it is one of MLflow's; an older one is brought up to date.
 
@@ -149,7 +149,7 @@ def _stage_database(
 
 
 def _restore_artifacts(
-    stream: BinaryIO, file: Path, contents: Contents, where: str, repository: "ArtifactRepository"
+    stream: BinaryIO, file: Path, contents: BackupManifest, where: str, repository: "ArtifactRepository"
 ) -> None:
     """Put a backup's artifacts into an empty place."""
     with temporary.directory() as work:

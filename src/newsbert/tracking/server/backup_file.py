@@ -31,7 +31,7 @@ _DATABASE, _ARTIFACTS, _CONTENTS = "database", "artifacts/", "contents.json"
 
 
 @dataclass(frozen=True)
-class Contents:
+class BackupManifest:
     """What a backup holds.
 
     Attributes:
@@ -56,7 +56,7 @@ class Contents:
         return [name.removeprefix(_ARTIFACTS) for name in self.files if name.startswith(_ARTIFACTS)]
 
 
-def read(stream: BinaryIO, file: Path) -> Contents:
+def read(stream: BinaryIO, file: Path) -> BackupManifest:
     """Return what a backup holds, every byte of it compared with what was written.
 
     Args:
@@ -109,14 +109,14 @@ def iterate_members(stream: BinaryIO, file: Path) -> Iterator[tuple[tarfile.TarI
             yield member, content
 
 
-def _parse(document: bytes, file: Path) -> Contents:
+def _parse(document: bytes, file: Path) -> BackupManifest:
     """Return the contents that a backup says it has.
 
     Raises:
         TrackingError: If it says nothing of the kind.
     """
     try:
-        contents = Contents(**json.loads(document))
+        contents = BackupManifest(**json.loads(document))
     except (ValueError, TypeError, RecursionError) as error:
         raise broken(file, f"its {_CONTENTS} cannot be read") from error
     if type(contents.format) is not int or contents.format != _FORMAT:

@@ -21,7 +21,7 @@ from newsbert.errors import NewsbertError, TrackingError, UsageError
 from newsbert.tracking import sqlite
 from newsbert.tracking.server import accounts, artifacts, database
 from newsbert.tracking.server.hosts import is_loopback, origins, own_names, with_ports
-from newsbert.tracking.server.state import Home, Kept, Noted, private_umask
+from newsbert.tracking.server.state import ServerInfo, ServerState, StoreConfig, private_umask
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
@@ -44,7 +44,7 @@ class Plan:
         workers: Its processes.
     """
 
-    home: Home
+    home: ServerState
     database: str
     artifacts: str
     host: str
@@ -87,14 +87,14 @@ def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
         )
 
 
-def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
+def places(settings: TrackingServerSettings) -> tuple[ServerState, StoreConfig]:
     """A server's directory, and where its data are: as is said, else as they were before, else in the directory.
 
     Raises:
         UsageError: If they cannot be there.
     """
-    home = Home(settings.directory)
-    before = home.kept_before() or Kept(home.database, home.artifacts)
+    home = ServerState(settings.directory)
+    before = home.kept_before() or StoreConfig(home.database, home.artifacts)
     url = settings.backend_store or before.database
     located = artifacts.located(settings.artifacts or before.artifacts)
     file = sqlite.path_of(url)
@@ -104,7 +104,7 @@ def places(settings: TrackingServerSettings) -> tuple[Home, Kept]:
     if file is not None:  # from wherever the server is started the next time
         url = uris.sqlite_uri(file.expanduser().absolute())
     database.parse(url)
-    return home, Kept(url, located)
+    return home, StoreConfig(url, located)
 
 
 def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
@@ -122,14 +122,14 @@ def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
         with private_umask():
             database.prepare(wanted.database, on_log)
         artifacts.check(wanted.artifacts)
-        wanted.home.keep(Kept(wanted.database, wanted.artifacts))
+        wanted.home.keep(StoreConfig(wanted.database, wanted.artifacts))
         if not wanted.auth:
             return None
         accounts.configure(wanted.home, wanted.database, wanted.default_permission)
         return accounts.make_admin(wanted.home, wanted.database)
 
 
-def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]) -> None:
+def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[ServerInfo], None]) -> None:
     """Run the server until `stop` is set.
 
     Args:
@@ -160,7 +160,7 @@ def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[Noted], None]
             home.forget()
 
 
-def start_detached(wanted: Plan) -> Noted:
+def start_detached(wanted: Plan) -> ServerInfo:
     """Run the server in the background.
 
     Raises:
@@ -180,7 +180,7 @@ def start_detached(wanted: Plan) -> Noted:
     ]
     arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
 
-    def noted(pid: int) -> Noted | None:
+    def noted(pid: int) -> ServerInfo | None:
         found = home.noted()
         return found if found is not None and found.pid == pid else None
 
@@ -192,7 +192,7 @@ def start_detached(wanted: Plan) -> Noted:
         raise TrackingError(f"{home.path} cannot be written: {error.strerror}", "make room: df -h .") from error
 
 
-def status(home: Home) -> Noted:
+def status(home: ServerState) -> ServerInfo:
     """The server of a directory, which answers.
 
     Raises:
@@ -206,7 +206,7 @@ def status(home: Home) -> Noted:
     return found
 
 
-def down(home: Home) -> Noted:
+def down(home: ServerState) -> ServerInfo:
     """Stop the server of a directory.
 
     Raises:
@@ -221,16 +221,16 @@ def down(home: Home) -> Noted:
 
 def _quiet() -> None:
     """Have MLflow's errors reach the user as ours, and the rest not at all."""
-    environment.quiet_mlflow()
+    environment.silence_mlflow()
     import mlflow  # noqa: F401 - it sets up its own logging
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _noted(wanted: Plan) -> Noted:
+def _noted(wanted: Plan) -> ServerInfo:
     pid = os.getpid()
-    return Noted(
+    return ServerInfo(
         pid,
         processes.started(pid) or 0,
         wanted.url,
@@ -298,13 +298,13 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
-def _check(process: "subprocess.Popen[bytes]", home: Home) -> None:
+def _check(process: "subprocess.Popen[bytes]", home: ServerState) -> None:
     code = process.poll()
     if code is not None:
         raise TrackingError(f"MLflow's server ended (exit code {code}): {_reason(home)}", f"see {home.log}")
 
 
-def _reason(home: Home) -> str:
+def _reason(home: ServerState) -> str:
     """What looks most like a reason of what it logged."""
     try:
         lines = [line.strip() for line in home.log.read_text(encoding="utf-8", errors="replace").splitlines()]

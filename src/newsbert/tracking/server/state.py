@@ -18,7 +18,7 @@ _HINT = "give another: --directory DIRECTORY"
 
 
 @dataclass(frozen=True)
-class Noted:
+class ServerInfo:
     """A server that runs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Noted:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoreConfig:
     """Where a server keeps its data.
 
     Attributes:
@@ -57,7 +57,7 @@ class Kept:
     artifacts: str
 
 
-class Home:
+class ServerState:
     """The directory; it is made where it is missing, and is this user's alone.
 
     Raises:
@@ -155,18 +155,18 @@ class Home:
             file.unlink(missing_ok=True)
             return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: StoreConfig) -> None:
         """Write down where the data are, for what is done to them without the server."""
         self.write(self.path / "data.json", json.dumps(dataclasses.asdict(kept)))
 
-    def kept_before(self) -> Kept | None:
+    def kept_before(self) -> StoreConfig | None:
         """Where the data are, if a server was started here."""
         try:
-            return Kept(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
+            return StoreConfig(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def kept(self) -> Kept:
+    def kept(self) -> StoreConfig:
         """Where the data are.
 
         Raises:
@@ -181,7 +181,7 @@ class Home:
         """What to say where no server was."""
         return TrackingError(f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}")
 
-    def note(self, server: Noted) -> None:
+    def note(self, server: ServerInfo) -> None:
         """Write down that a server runs."""
         self.write(self.path / "server.json", json.dumps(dataclasses.asdict(server)))
 
@@ -190,10 +190,10 @@ class Home:
         with contextlib.suppress(OSError):
             (self.path / "server.json").unlink()
 
-    def noted(self) -> Noted | None:
+    def noted(self) -> ServerInfo | None:
         """The server that runs here, if one does."""
         try:
-            server = Noted(**json.loads((self.path / "server.json").read_text(encoding="utf-8")))
+            server = ServerInfo(**json.loads((self.path / "server.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
         return server if processes.started(server.pid) == server.started else None

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from newsbert.bundle import bundle, pins, row_sketch, shared_weights
 from newsbert.bundle.bundle import Bundle
-from newsbert.bundle.contract import CONTRACT_FILE, Contract, Golden, Graph
+from newsbert.bundle.contract import CONTRACT_FILE, Contract, GoldenText, GraphInfo
 from newsbert.bundle.golden import GOLDEN_ITEMS
 from newsbert.core import cpu
 from newsbert.core.events import Event, Note, Phase
@@ -22,19 +22,19 @@ from newsbert.core.settings import TrainSettings
 from newsbert.core.types import FloatArray
 from newsbert.core.version import __version__
 from newsbert.data.dataset import Dataset
-from newsbert.data.text import CLEANING_RULES, prepare
+from newsbert.data.text import CLEANING_RULES, preprocess
 from newsbert.evaluation import plots, review
 from newsbert.evaluation.calibration import calibration_error, reliability, softmax
 from newsbert.evaluation.metrics import Scores, score
-from newsbert.evaluation.review import Curve, Threshold
+from newsbert.evaluation.review import RiskCoverageCurve, Threshold
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import bert_graph, label_issues
 from newsbert.training.context import TrainingContext
 from newsbert.training.export import model_card, onnx, parity, quantization
-from newsbert.training.export.parity import Reference
+from newsbert.training.export.parity import ReferencePredictions
 from newsbert.training.fine_tuning import TrainedModel
-from newsbert.training.label_issues import Disputed
+from newsbert.training.label_issues import LabelIssue
 
 _OUTCOME = ("review_share", "kept_accuracy")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestReport:
     """How the graph that ships did on the test rows, and how fast it was.
 
     Attributes:
@@ -58,12 +58,12 @@ class Tested:
     scores: Scores
     texts_per_second: float
     review: list[Threshold]
-    mistakes: list[Disputed]
+    mistakes: list[LabelIssue]
 
 
 def write(
     part: Path, context: TrainingContext, trained: TrainedModel, tokenizer: SequenceTokenizer, baseline: Scores
-) -> tuple[Tested, Bundle]:
+) -> tuple[TestReport, Bundle]:
     """Export, calibrate, check against PyTorch, score the test rows with the graph that ships, and seal the bundle.
 
     Args:
@@ -98,7 +98,7 @@ def write(
         "libraries": {"python": sys.version.split()[0], **pins.versions(*_LIBRARIES)},
         "graphs": graphs,
         "golden": [
-            Golden(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
+            GoldenText(item if isinstance(item, str) else {key: str(value) for key, value in item.items()}, row)
             for item, row in zip(GOLDEN_ITEMS, reference.golden, strict=True)
         ],
         "metrics": {},
@@ -124,15 +124,15 @@ def write(
     lines = pins.for_bundle()
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
-    mistakes = label_issues.disputed(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
+    mistakes = label_issues.find_mistakes(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
     row_sketch.write(itertools.chain(rows.train.texts, rows.validation.texts), part / bundle.SKETCH_FILE)
-    return Tested(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
+    return TestReport(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
 
 
 def _choose_threshold(
     part: Path,
     contract: dict[str, Any],
-    reference: Reference,
+    reference: ReferencePredictions,
     probabilities: FloatArray,
     labels: Sequence[int],
     settings: TrainSettings,
@@ -172,7 +172,9 @@ def _choose_threshold(
         for each in thresholds:
             found = [getattr(getattr(each, side), name) for side in sides for name in ("share", "accuracy")]
             table.writerow([each.precision, each.below, *found])
-    plots.coverage(Curve.of(*reference.validation), Curve.of(*test), chosen, part / "review.png")
+    plots.coverage(
+        RiskCoverageCurve.of(*reference.validation), RiskCoverageCurve.of(*test), chosen, part / "review.png"
+    )
     return thresholds
 
 
@@ -188,16 +190,18 @@ def _write_graphs(
     tokenizer: SequenceTokenizer,
     rows: Dataset,
     on_event: Callable[[Event], None],
-) -> tuple[dict[str, Graph], Reference]:
+) -> tuple[dict[str, GraphInfo], ReferencePredictions]:
     """Write the serving graphs, checked, and return what the contract says of them, and what they were checked with."""
     fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
     validation = rows.validation
-    golden = [prepare(item) for item in GOLDEN_ITEMS]
+    golden = [preprocess(item) for item in GOLDEN_ITEMS]
     onnx.write_onnx(model, fp32)
-    scale = bert_graph.query_scale(model.config) if bert_graph.fits(model) else 1.0
+    scale = bert_graph.query_scale(model.config) if bert_graph.supports(model) else 1.0
     shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
     texts = _spread(validation.texts, parity.CHECKED_ROWS)
-    reference = Reference(model, tokenizer, golden, texts, _spread(validation.labels.tolist(), parity.CHECKED_ROWS))
+    reference = ReferencePredictions(
+        model, tokenizer, golden, texts, _spread(validation.labels.tolist(), parity.CHECKED_ROWS)
+    )
     graphs = {fp32.name: reference.fp32(fp32)}
     if not cpu.multiplies_int8():
         on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
@@ -206,11 +210,11 @@ def _write_graphs(
     calibration = tokenizer.encode(_spread(rows.train.texts, quantization.CALIBRATION_ROWS))
     quantization.write(fp32, int8, calibration, tokenizer.pad_id)
     graph = reference.int8(int8)
-    if parity.ships(graph):
+    if parity.passes_gate(graph):
         graphs[int8.name] = graph
     else:
         int8.unlink()
-        on_event(Note(f"no quantized graph: {parity.why_not(graph)}"))
+        on_event(Note(f"no quantized graph: {parity.rejection_reason(graph)}"))
     return graphs, reference
 
 

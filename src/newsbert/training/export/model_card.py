@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import Outcome, Threshold
+from newsbert.evaluation.review import ReviewStats, Threshold
 from newsbert.training.baseline import NAME
 
 _CARD = """# {title}
@@ -96,7 +96,7 @@ def _threshold(each: Threshold) -> str:
     return f"| {wanted} | {each.below:.4g} | {_outcome(each.validation)} | {_outcome(each.test)} |"
 
 
-def _outcome(found: Outcome) -> str:
+def _outcome(found: ReviewStats) -> str:
     """Two cells of it."""
     return f"{found.share:.1%} | {'' if found.accuracy is None else f'{found.accuracy:.1%}'}"
 

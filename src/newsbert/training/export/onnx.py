@@ -19,7 +19,7 @@ writes graphs of ModernBERT that ONNX Runtime refuses."""
 def write_onnx(model: PreTrainedModel, file: Path) -> None:
     """Write the model as an ONNX graph with dynamic batch and sequence sizes and fp32 logits."""
     axes = {0: "batch", 1: "sequence"}
-    fits = bert_graph.fits(model)
+    fits = bert_graph.supports(model)
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     exporter_log.setLevel(logging.ERROR)

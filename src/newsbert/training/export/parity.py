@@ -7,11 +7,11 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from newsbert.bundle.bundle import FP32_TOLERANCE, INT8_TOLERANCE
-from newsbert.bundle.contract import Graph
+from newsbert.bundle.contract import GraphInfo
 from newsbert.core.types import FloatArray
 from newsbert.errors import ModelError
 from newsbert.evaluation.calibration import fit_temperature, softmax
-from newsbert.inference.runtime import Graph as RuntimeGraph
+from newsbert.inference.runtime import InferenceSession as RuntimeGraph
 from newsbert.inference.runtime import sub_batches
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 from newsbert.inference.runtimes.pytorch import TorchGraph
@@ -27,7 +27,7 @@ MOST_ACCURACY_LOSS = 0.3
 """In points of a hundred."""
 
 
-class Reference:
+class ReferencePredictions:
     """PyTorch's answers to the rows that graphs are checked on, and the temperature that calibrates them.
 
     Args:
@@ -70,7 +70,7 @@ class Reference:
         """Calibrated probabilities `(rows, num_labels)` of the validation rows, and their label ids."""
         return self._probabilities[self._golden :], self._labels.tolist()
 
-    def fp32(self, file: Path) -> Graph:
+    def fp32(self, file: Path) -> GraphInfo:
         """Check an fp32 graph.
 
         Raises:
@@ -85,17 +85,17 @@ class Reference:
             )
         return graph
 
-    def int8(self, file: Path) -> Graph:
+    def int8(self, file: Path) -> GraphInfo:
         """Check a quantized graph; `ships` tells what to make of it."""
         return self._compare(file, "onnxruntime-int8", INT8_TOLERANCE, own=True)
 
-    def _compare(self, file: Path, runtime: str, tolerance: float, *, own: bool = False) -> Graph:
+    def _compare(self, file: Path, runtime: str, tolerance: float, *, own: bool = False) -> GraphInfo:
         graph = OnnxGraph(file)
         answers, alone = softmax(self._logits(graph), self.temperature), self._alone(graph)
         together = softmax(graph.logits(*pad(self._ids[: len(alone)], self._pad_id)), self.temperature)
         rows, right = answers[self._golden :].argmax(axis=1), self._probabilities[self._golden :].argmax(axis=1)
         loss = float((right == self._labels).mean() - (rows == self._labels).mean()) if len(rows) else 0.0
-        return Graph(
+        return GraphInfo(
             runtime=runtime,
             tolerance=tolerance,
             max_difference=max(_largest(answers, self._probabilities), _largest(alone, self._probabilities)),
@@ -121,12 +121,12 @@ class Reference:
         return softmax(np.concatenate(logits), self.temperature)
 
 
-def ships(graph: Graph) -> bool:
+def passes_gate(graph: GraphInfo) -> bool:
     """Whether a quantized graph is good enough: about as accurate, and every text has one answer in any batch."""
     return graph.accuracy_loss <= MOST_ACCURACY_LOSS and graph.batch_difference <= FP32_TOLERANCE
 
 
-def why_not(graph: Graph) -> str:
+def rejection_reason(graph: GraphInfo) -> str:
     """What is wrong with a quantized graph that does not ship."""
     if graph.accuracy_loss > MOST_ACCURACY_LOSS:
         lost, rows = graph.accuracy_loss, graph.rows

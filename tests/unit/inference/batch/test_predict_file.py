@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsbert.data import readers
-from newsbert.data.text import prepare
+from newsbert.data.text import preprocess
 from newsbert.errors import BadRequestError, DataError, NewsbertError, ServingError, UsageError
 from newsbert.inference.batch import paths
-from newsbert.inference.batch.predict_file import Done, predict_file
+from newsbert.inference.batch.predict_file import BatchResult, predict_file
 from newsbert.inference.items import predict_items
 from tests.support.batch import (
     KINDS,
@@ -47,11 +47,11 @@ def test_every_format_in_and_out(source: str, target: str, tmp_path: Path) -> No
     file.write_bytes(
         encode(file.name, [{name: carried(value, source) for name, value in row.items()} for row in TABLE])
     )
-    assert classify(file, output) == Done(7, 0, ("label", "score", "review", "probabilities"))
+    assert classify(file, output) == BatchResult(7, 0, ("label", "score", "review", "probabilities"))
     kept = [{name: row[name] for name in ("id", "text", "note")} for row in readers.read(output)]
     assert kept == table
     assert list(readers.read(output)[0]) == ["id", "text", "note", "label", "score", "review", "probabilities"]
-    assert answers(output) == [answer_of(prepare(row["text"])) for row in TABLE]
+    assert answers(output) == [answer_of(preprocess(row["text"])) for row in TABLE]
 
 
 texts_and_more = st.fixed_dictionaries({"text": utf8_text | st.sampled_from(["\r", "a\rb", '"']), "x": utf8_text})
@@ -68,7 +68,7 @@ def test_whatever_the_rows_hold_comes_back_with_its_answer(table: list[dict[str,
         expected = []
         for row in table:
             try:
-                expected.append(answer_of(prepare(row["text"])))
+                expected.append(answer_of(preprocess(row["text"])))
             except ValueError:
                 expected.append(NO_ANSWER)
         assert answers(output) == expected

@@ -17,7 +17,7 @@ from newsbert.data.readers import read as read_rows
 from newsbert.data.text import NewsItem
 from newsbert.errors import DataError, NewsbertError, ServingError
 from newsbert.inference.batch import readers, resume
-from newsbert.inference.batch.predict_file import Done, predict_file
+from newsbert.inference.batch.predict_file import BatchResult, predict_file
 from newsbert.inference.prediction import Prediction
 from tests.support.batch import KINDS, LengthModel, answer_of, answers, write_jsonl
 from tests.support.cli import Cli
@@ -34,7 +34,7 @@ def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(
     file: Path, output: Path, predictor: LengthModel | None = None, **options: Any
-) -> tuple[Done, list[str], list[tuple[int, int]]]:
+) -> tuple[BatchResult, list[str], list[tuple[int, int]]]:
     notes: list[str] = []
     told: list[tuple[int, int]] = []
     used = predictor or LengthModel()

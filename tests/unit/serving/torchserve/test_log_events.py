@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from newsbert.serving.torchserve.log_events import REPEAT_S, Problem, Problems, Record, tell
+from newsbert.serving.torchserve.log_events import REPEAT_S, LogMonitor, LogRecord, ServerEvent, report_event
 
 THREAD = "W-9000-news_classification_1.0-stdout"
 
@@ -15,14 +15,14 @@ class Watch:
     """Problems found in records, by a clock that is set by hand."""
 
     def __init__(self) -> None:
-        self.found: list[Problem] = []
+        self.found: list[ServerEvent] = []
         self.now = 0.0
-        self.problems = Problems(self.found.append, lambda: self.now)
+        self.problems = LogMonitor(self.found.append, lambda: self.now)
         self.problems.started = True
 
     def read(self, message: str, level: str = "INFO", logger: str = "MODEL_LOG", exception: str = "") -> None:
         fields = {"time": "t", "level": level, "logger": logger, "thread": THREAD, "message": message}
-        self.problems.read(Record.parse(json.dumps({**fields, "exception": exception})))
+        self.problems.read(LogRecord.parse(json.dumps({**fields, "exception": exception})))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_traceback_to_which_nothing_is_added_is_complete_after_a_while(watch: 
 
 def test_what_a_worker_tells_is_one_line_of_json(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        tell("prediction-failed", "RuntimeError: é\nand more", 3, "Traceback\n  File")
+        report_event("prediction-failed", "RuntimeError: é\nand more", 3, "Traceback\n  File")
     (line,) = [each.getMessage() for each in caplog.records]
     assert "\n" not in line
     watch.read(line)
@@ -103,10 +103,10 @@ def test_what_a_client_breaks_is_no_problem(watch: Watch, logger: str, exception
 
 
 def test_the_java_machine_s_own_words_are_read(watch: Watch) -> None:
-    watch.problems.read(Record.parse("WARNING: sun.reflect.Reflection.getCallerClass is not supported."))
-    watch.problems.read(Record.parse("[1, 2]"))
+    watch.problems.read(LogRecord.parse("WARNING: sun.reflect.Reflection.getCallerClass is not supported."))
+    watch.problems.read(LogRecord.parse("[1, 2]"))
     assert watch.found == []
-    watch.problems.read(Record.parse('Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'))
+    watch.problems.read(LogRecord.parse('Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'))
     assert [each.event for each in watch.found] == ["java"]
 
 
@@ -128,5 +128,5 @@ def test_a_problem_that_comes_again_and_again_is_counted(watch: Watch) -> None:
 
 def test_lines_for_people() -> None:
     fields = {"time": "t", "level": "WARN", "logger": "Q", "thread": "x", "message": "m", "exception": "E\n\tat x\n"}
-    assert Record.parse(json.dumps(fields)).text == "t WARN  Q m\nE\n\tat x"
-    assert Record.parse("Model server started.").text == "Model server started."
+    assert LogRecord.parse(json.dumps(fields)).text == "t WARN  Q m\nE\n\tat x"
+    assert LogRecord.parse("Model server started.").text == "Model server started."
