@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := --no-deps --require-hashes --only-binary :all:
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install lock test unit lint workflows infra docs long clean
+.PHONY: quickstart install lock test unit lint workflows infra docs site long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -75,6 +75,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --cache-dir .ruff_cache/grimp
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 # By themselves: checkov wants other versions of much that is in constraints.txt.
 $(VENV)/infra: infra/requirements.txt
@@ -106,8 +107,13 @@ $(VENV)/azurite: infra/azurite/package.json infra/azurite/package-lock.json
 	touch $@
 
 docs: $(VENV)/.dev
-	$(BIN)/python docs/make_cli_reference.py
-	$(BIN)/python docs/make_architecture.py
+	$(BIN)/python docs/scripts/make_cli_reference.py
+	$(BIN)/python docs/scripts/make_http_reference.py
+	$(BIN)/python docs/scripts/make_architecture.py
+
+# The pages as a site, in build/docs; a warning is an error.
+site: $(VENV)/.dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 test: lint infra $(VENV)/azurite
 	# More than the cores that CI has: most tests wait for servers and containers.

@@ -82,7 +82,7 @@ def _command(line: str) -> str:
 
 DOCUMENTS = re.findall(
     r"^\| `(newsbert .*?)` \| (.*?)(?:: (.*))? \|$",
-    (docs_examples.ROOT / "docs/json.md").read_text(encoding="utf-8"),
+    (docs_examples.ROOT / "docs/reference/json-output.md").read_text(encoding="utf-8"),
     re.MULTILINE,
 )
 """Lines whose documents are described, the members of these, and more of what is in them."""

@@ -276,7 +276,7 @@ def test_a_model_that_answers_otherwise_gets_no_image(
             wrong = (
                 "USER root\n"
                 "RUN sed -i 's/zip(labels, map/zip(labels[::-1], map/' "
-                "/opt/newsbert/lib/python*/site-packages/newsbert/inference/model.py\nUSER newsbert\n"
+                "/opt/newsbert/lib/python*/site-packages/newsbert/inference/prediction.py\nUSER newsbert\n"
             )
             context = replace(context, dockerfile=context.dockerfile.replace("EXPOSE 8080\n", f"EXPOSE 8080\n{wrong}"))
         context = replace(context, tag=f"{context.tag}-wrong", aliases=())

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOTEBOOK = Path(__file__).parents[2] / "docs/first-model.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs/tutorials/first-model.ipynb"
 
 
 def test_its_cells_run(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from tests.support import docs_examples
 from tests.support.docs_examples import PAGES, ROOT
 
 
-def test_the_reference_is_that_of_these_commands() -> None:
-    spec = importlib.util.spec_from_file_location("make_cli_reference", ROOT / "docs/make_cli_reference.py")
+@pytest.mark.parametrize("script", ["make_cli_reference", "make_http_reference"])
+def test_pages_that_are_made_are_up_to_date(script: str) -> None:
+    spec = importlib.util.spec_from_file_location(script, ROOT / f"docs/scripts/{script}.py")
     assert spec is not None and spec.loader is not None
     generator: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generator)
@@ -82,14 +83,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in _anchors(target), link
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
-    linked = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES if page.parent.name == "docs" and f"docs/{page.name}" not in linked] == []
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")]
+    assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
+    assert [page for page in pages if page != "index.md" and f"\n{page.removesuffix('.md')}\n" not in index] == []
 
 
 def test_errors_that_are_explained_are_raised() -> None:
     """The words of every message in the table by error message stand in the code."""
-    table = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8").partition("## By error message")[2]
+    table = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf-8").partition("## By error message")[2]
     sources = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src/newsbert").rglob("*.py")))
     code = re.sub(r'"\s+f?"', "", sources)  # messages that are cut into lines
     for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE):

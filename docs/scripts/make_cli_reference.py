@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the commands themselves: `make docs`. A test holds the two together."""
+"""Write docs/reference/cli.md from the commands themselves: `make docs`. A test holds the two together."""
 
 import re
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ import typer
 
 from newsbert.cli.app import app
 
-FILE = Path(__file__).with_name("cli.md")
+FILE = Path(__file__).parents[1] / "reference" / "cli.md"
 _HEAD = """\
-# The commands
+# CLI reference
 
 Made from the commands themselves by `make docs`. Options that most have, `--json`, `--debug` and `--help`, stand here
 only: `--json` prints one JSON document on standard output, errors included; `--debug` adds tracebacks to errors. Exit

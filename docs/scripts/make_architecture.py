@@ -1,4 +1,4 @@
-"""Write the packages and their order into docs/architecture.md: `make docs`. A test holds the two together.
+"""Write the packages and their order into docs/explanation/architecture.md: `make docs`. A test holds the two together.
 
 They come from the packages' docstrings and from the import contract in pyproject.toml.
 """
@@ -8,8 +8,8 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "explanation" / "architecture.md"
 BEGIN, END = "<!-- begin: packages -->", "<!-- end: packages -->"
 _WIDTH = 66
 
