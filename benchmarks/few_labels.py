@@ -15,7 +15,7 @@ on the held-out rows:
   with macro F1 and one
 
 Techniques are none, and the layer-wise decay of the learning rate (https://arxiv.org/abs/1801.06146), which `newsbert
-train` has at 0.8. Others that were tried are in docs/explanation/benchmarks.md, with the revision whose scripts measured them.
+train` has at 0.8. docs/explanation/benchmarks.md has others that were tried, with the revisions that measured them.
 
 What is measured is appended to `--results`, and not measured again; the table is of all of it.
 """

@@ -36,7 +36,7 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+_MODULES = {
     "TrainResult": "newsbert.training.run",
     "load": "newsbert.api.models",
     "register": "newsbert.api.models",
@@ -51,14 +51,14 @@ _HOMES = {
 
 
 def __dir__() -> list[str]:
-    """Return the public names, which are imported when they are first used."""
+    """Return the public names, which are imported on first use."""
     return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `newsbert --help` should not wait for ONNX Runtime."""
+    """Import a public name on first use, so that `newsbert --help` does not wait for ONNX Runtime."""
     if name == "__version__":
         return import_module("newsbert.core.version").__version__
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'newsbert' has no attribute {name!r}")

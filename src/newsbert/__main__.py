@@ -1,4 +1,4 @@
-"""`python -m newsbert` is `newsbert`."""
+"""Entry point of `python -m newsbert`, which is the same as `newsbert`."""
 
 from newsbert.cli.app import main
 

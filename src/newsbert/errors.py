@@ -1,21 +1,21 @@
-"""The errors a user can act on.
+"""Errors that a user can act on.
 
-Every one says what is wrong, with the value, and what to do about it. Anything else that is raised is a bug of ours
-and keeps its traceback.
+Every message says what is wrong, with the value, and what to do about it. Any other exception is a bug in newsbert and
+keeps its traceback.
 """
 
 
 class NewsbertError(Exception):
-    """It could not be done (exit code 1).
+    """Base class of the errors that a user can act on (exit code 1).
 
     Args:
         message: What is wrong, with the value that is wrong.
-        hint: What to do about it: a command to run where there is one.
+        hint: What to do about it: a command to run if there is one.
     """
 
     exit_code = 1
     examined = False
-    """Whether `newsbert doctor` looks for the cause of such errors."""
+    """True if `newsbert doctor` looks for the cause of such errors."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -23,99 +23,100 @@ class NewsbertError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes; not all kinds are made from message and hint."""
+        """Support pickling between processes; not all subclasses are made from message and hint."""
         return from_document, (self.document(),)
 
     def document(self) -> dict[str, str | None]:
-        """What `--json` shows of it."""
+        """Return the error as `--json` shows it."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
     @property
     def code(self) -> str:
         """The kind of error as a word for machines: `DataError` is `data`, `NotFoundError` is `not-found`."""
-        return _code(type(self))
+        return _get_code(type(self))
 
 
 class UsageError(NewsbertError):
-    """The call or the configuration is wrong (exit code 2)."""
+    """An invalid call or configuration (exit code 2)."""
 
     exit_code = 2
 
 
 class DataError(NewsbertError):
-    """The labelled rows cannot be trained on as they are."""
+    """Labelled rows that cannot be used for training as they are."""
 
 
 class ModelError(NewsbertError):
-    """A base model or a bundle is missing, broken or not what it claims to be."""
+    """A base model or a bundle that is missing, broken or not what it claims to be."""
 
 
 class DivergedError(NewsbertError):
-    """The loss of a training was no finite number before there was anything to keep."""
+    """A training loss that was not finite before there was a model to save."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "train with a lower --learning-rate")
 
 
 class TrackingError(NewsbertError):
-    """The tracking server or its registry could not do it."""
+    """A failure of the tracking server or its registry."""
 
     examined = True
 
 
 class RefusedError(TrackingError):
-    """The tracking server or the artifact store refuses it, and waiting does not change that."""
+    """A refusal by the tracking server or the artifact store, which waiting does not change."""
 
     @property
     def code(self) -> str:
-        """That of its kind."""
-        return _code(TrackingError)
+        """The code of `TrackingError`."""
+        return _get_code(TrackingError)
 
 
 class NotFoundError(NewsbertError):
-    """There is no such run, model or version."""
+    """A run, model or version that does not exist."""
 
 
 class ServingError(NewsbertError):
-    """A model server did not start, answer or stop."""
+    """A model server that did not start, answer or stop."""
 
 
 class MachineError(ServingError):
-    """A model server cannot start on this machine as it is."""
+    """A machine on which a model server cannot start as it is."""
 
     examined = True
 
     @property
     def code(self) -> str:
-        """That of its kind: for a machine the difference says nothing."""
-        return _code(ServingError)
+        """The code of `ServingError`: the difference does not matter to a program."""
+        return _get_code(ServingError)
 
 
 class BadRequestError(NewsbertError):
-    """A server refused a request because of what it holds."""
+    """A request that a server refused because of its content."""
 
 
 class EngineError(NewsbertError):
-    """The container engine is missing or could not do it."""
+    """A container engine that is missing or failed."""
 
     examined = True
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what somebody else's error says; its kind, if it says nothing."""
+    """Return the first line of an external error's message, or the error's class name if there is none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _code(kind: type[NewsbertError]) -> str:
+def _get_code(kind: type[NewsbertError]) -> str:
     name = kind.__name__.removesuffix("Error")
     words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
     return "failed" if words == "newsbert" else words
 
 
 def from_document(document: dict[str, str | None]) -> NewsbertError:
-    """The error that another newsbert has written with `--json`: its kind, message and hint."""
-    kinds: dict[str, type[NewsbertError]] = {_code(kind): kind for kind in NewsbertError.__subclasses__()}
+    """Rebuild the error that another newsbert has written with `--json`, from its kind, message and hint."""
+    kinds: dict[str, type[NewsbertError]] = {_get_code(kind): kind for kind in NewsbertError.__subclasses__()}
     kind = kinds.get(str(document["code"]), NewsbertError)
     error = kind.__new__(kind)
-    NewsbertError.__init__(error, str(document["message"]), document["hint"])  # not all kinds are made from these two
+    # Subclasses may have other parameters than message and hint.
+    NewsbertError.__init__(error, str(document["message"]), document["hint"])
     return error

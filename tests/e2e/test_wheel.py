@@ -86,7 +86,7 @@ def run(newsbert_command: Path, empty_directory: Path) -> Iterator[Run]:
         return done.stdout
 
     yield run
-    subprocess.run([str(newsbert_command), "serve", "stop"], env=environment, capture_output=True, check=False)
+    subprocess.run([str(newsbert_command), "serve", "stop", "--all"], env=environment, capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pyt
     (directory / "bundles/my-model").symlink_to(directory / "bundles" / trained["run_id"])
     served = json.loads(run("newsbert serve locally --detach --json"))
     yield Desk(directory, trained["run_id"], served["url"], environment)
-    run("newsbert serve stop")
+    run("newsbert serve stop --all")
 
 
 def _write_rows(directory: Path) -> None:
@@ -229,7 +229,7 @@ def test_what_a_page_has_its_reader_type_works(line: str, desk: Desk, tmp_path: 
         assert "Warning" not in done.stderr
     finally:
         if re.search(r"newsbert (serve|tracking)", line):
-            run("newsbert serve stop; newsbert tracking down; newsbert tracking down --directory restored")
+            run("newsbert serve stop --all; newsbert tracking down; newsbert tracking down --directory restored")
 
 
 def _runs_until_interrupted(line: str, directory: Path, environment: dict[str, str]) -> None:
@@ -282,6 +282,6 @@ def test_documents_have_the_members_that_are_documented(desk: Desk, tmp_path: Pa
                 assert set(re.findall(r"`(\w+)`", more)) <= set(first), line
     finally:
         subprocess.run(
-            ["bash", "-c", "newsbert serve stop; newsbert tracking down"],
+            ["bash", "-c", "newsbert serve stop --all; newsbert tracking down"],
             cwd=tmp_path / "desk", env=environment, capture_output=True, check=False,
         )  # fmt: skip

@@ -309,7 +309,7 @@ def test_an_archive_that_answers_wrongly_is_refused(bundle: Bundle, tmp_path: Pa
     assert proved.returncode == 0, proved.stderr
     assert f"{len(bundle.contract.golden)} golden texts" in proved.stdout
     assert refused.returncode == 1
-    assert "ERROR: not proved: " in refused.stderr
+    assert "ERROR: not verified: " in refused.stderr
     assert "'Stocks fall as oil rises' is answered otherwise than in training" in refused.stderr
 
 

@@ -388,7 +388,7 @@ def test_a_backup_is_restored_into_an_empty_server_and_a_model_of_it_served(
     served = cli("serve", "locally", "TinyModel/1", "--detach", "--port", 0, "--json", **there)
     assert served.returncode == 0, served.stderr
     answer = cli("predict", "--url", json.loads(served.stdout)["url"], "the market", "--json")
-    cli("serve", "stop")
+    cli("serve", "stop", "--all")
     assert answer.returncode == 0, answer.stderr
 
 

@@ -16,7 +16,7 @@ PACKAGES = [file for file in sorted(SOURCE.rglob("__init__.py")) if file.parent 
 
 
 def test_the_page_has_the_packages_in_their_order() -> None:
-    spec = importlib.util.spec_from_file_location("make_architecture", ROOT / "docs" / "scripts" / "make_architecture.py")
+    spec = importlib.util.spec_from_file_location("make_architecture", ROOT / "docs/scripts/make_architecture.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

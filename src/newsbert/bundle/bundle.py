@@ -1,8 +1,8 @@
 """The bundle: one flat directory with everything a prediction depends on.
 
-Training writes it; tracking stores it; the archive, the handler, bulk prediction and the tests read it. Its contract,
-`newsbert.json`, is written last and names every other file with its SHA-256, so the contract's own digest is the
-bundle's.
+Training writes it and tracking stores it. The archive, the handler, bulk prediction and the tests read it. Its
+contract, `newsbert.json`, is written last and lists every other file with its SHA-256. So the digest of the contract is
+the digest of the bundle.
 """
 
 import dataclasses
@@ -20,51 +20,53 @@ from newsbert.errors import ModelError, UsageError
 
 REVIEW_FILE = "review.csv"
 SKETCH_FILE = "learned_texts.sketch"
-"""Digests of texts that were trained and validated on; see `row_sketch`."""
+"""Sketch of the digests of training and validation texts; see `row_sketch`."""
 FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
-_ALWAYS = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
+_COMMON_FILES = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 WEIGHTS_FILE = "model.safetensors"
-_TORCH = (WEIGHTS_FILE, "config.json")
-_FP32 = (FP32_GRAPH, WEIGHTS_FILE)  # the graph refers to the weights: see shared_weights.py
+_TORCH_FILES = (WEIGHTS_FILE, "config.json")
+_FP32_FILES = (FP32_GRAPH, WEIGHTS_FILE)  # the graph refers to the weights, see shared_weights.py
 
 AUTO = "auto"
-"""Stands for the runtime that `runtimes.chosen` chooses."""
+"""Placeholder for the runtime that `runtimes.chosen` selects."""
 
 RUNTIME_FILES = {
-    "onnxruntime": (*_FP32, *_ALWAYS),
-    "onnxruntime-int8": (INT8_GRAPH, *_ALWAYS),
-    "openvino": (*_FP32, *_ALWAYS),
-    "openvino-bf16": (*_FP32, *_ALWAYS),
-    "openvino-int8": (INT8_GRAPH, *_ALWAYS),
-    "torch": (*_TORCH, *_ALWAYS),
-    "torch-bf16": (*_TORCH, *_ALWAYS),
-    "torch-compiled": (*_TORCH, *_ALWAYS),
+    "onnxruntime": (*_FP32_FILES, *_COMMON_FILES),
+    "onnxruntime-int8": (INT8_GRAPH, *_COMMON_FILES),
+    "openvino": (*_FP32_FILES, *_COMMON_FILES),
+    "openvino-bf16": (*_FP32_FILES, *_COMMON_FILES),
+    "openvino-int8": (INT8_GRAPH, *_COMMON_FILES),
+    "torch": (*_TORCH_FILES, *_COMMON_FILES),
+    "torch-bf16": (*_TORCH_FILES, *_COMMON_FILES),
+    "torch-compiled": (*_TORCH_FILES, *_COMMON_FILES),
 }
-"""All runtimes, and what each reads of a bundle, the graph or the weights first; so this is what its archive holds."""
+"""Bundle files by runtime, with the graph or the weights first. An archive for the runtime holds the same files."""
 
 FP32_TOLERANCE = 1e-3
-"""How far from PyTorch's a probability may be that fp32 arithmetic gives."""
+"""Largest accepted difference in probability between fp32 inference and PyTorch."""
 
 BF16_TOLERANCE = 2e-2
-"""The same of bfloat16."""
+"""Largest accepted difference in probability between bfloat16 inference and PyTorch."""
 
 INT8_TOLERANCE = 2e-2
-"""How far the answers of a quantized graph may be from those it gave when it was made: what differs between processors
-in the last digit of an fp32 number may round to another 8-bit one."""
+"""Largest accepted difference in probability between a quantized graph's answers and its own when it was made.
 
-_RETRAIN = "train or fetch the model again"
+Processors differ in the last digit of an fp32 number, which may then round to another 8-bit number.
+"""
+
+_RETRAIN_HINT = "train or fetch the model again"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was read.
+    """A bundle with its parsed contract.
 
     Attributes:
-        path: Its directory.
-        contract: Its contract.
-        digest: SHA-256 of the contract, which stands for all files.
-        signature: Its signature, if it has one.
-        signed_by: The trusted key that made that, where `trusted_keys` are set.
+        path: Directory of the bundle.
+        contract: Contract of the bundle.
+        digest: SHA-256 of the contract, which covers all files.
+        signature: Signature of the contract, if the bundle has one.
+        signed_by: Trusted key that made the signature, if `trusted_keys` is set.
     """
 
     path: Path
@@ -75,15 +77,17 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path, name: str | None = None, run_id: str | None = None) -> "Bundle":
-        """Read the contract of the bundle in `path`; where `trusted_keys` are set, one of them must have signed it.
+        """Read the contract of the bundle in `path` and check its signature.
+
+        If `trusted_keys` is set, one of these keys must have signed the contract.
 
         Args:
-            path: Its directory.
-            name: What errors call it, such as `BertModel/2`; its path by default.
-            run_id: The run that it is of, by which it can be signed; its path by default.
+            path: Directory of the bundle.
+            name: Name in error messages, such as `BertModel/2`; the path by default.
+            run_id: MLflow run of the bundle, for the command that signs it; the path by default.
 
         Raises:
-            ModelError: If it is no bundle, one that this version cannot read, or not signed by a trusted key.
+            ModelError: If it is no bundle, is unreadable for this version, or is not signed by a trusted key.
         """
         model_name = (name or "").rpartition("/")[0] or "NAME"
         register = ["newsbert", "register", run_id or str(path), "--model-name", model_name, "--sign", "KEY.pem"]
@@ -92,10 +96,12 @@ class Bundle:
 
     @classmethod
     def read_unsigned(cls, path: Path) -> "Bundle":
-        """Read a bundle as `read` does, whoever has signed it: one that is being made, or is to be signed.
+        """Read a bundle without checking its signature.
+
+        This is for a bundle that is being written or is about to be signed.
 
         Raises:
-            ModelError: If it is no bundle, or one that this version cannot read.
+            ModelError: If it is no bundle or is unreadable for this version.
         """
         return cls._read(path, lambda content, signature: None)
 
@@ -111,13 +117,13 @@ class Bundle:
         except FileNotFoundError as error:
             raise ModelError(f"{path} is no newsbert bundle: it has no {name}", "newsbert train") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"{path} is no readable bundle: {name}: {error}", _RETRAIN) from error
+            raise ModelError(f"{path} is no readable bundle: {name}: {error}", _RETRAIN_HINT) from error
         if labels != class_mapping(contract.labels):
-            raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN)
+            raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN_HINT)
         return cls(path, contract, hashlib.sha256(content).hexdigest(), signature, signed_by)
 
     def files(self, runtime: str) -> dict[str, bytes | Path]:
-        """Return what goes with it to where a runtime reads it, by name: a path or content; its signature, too.
+        """Return the files that a runtime reads, and the signature, by name: a path or the content.
 
         Raises:
             UsageError: If there is no such runtime.
@@ -126,11 +132,11 @@ class Bundle:
         return files | ({SIGNATURE_FILE: self.signature} if self.signature else {})
 
     def sign(self, key: Path) -> tuple[bytes, str]:
-        """Sign the contract that was read, and return the signature and the SHA-256 of the public key.
+        """Sign the contract and return the signature and the SHA-256 of the public key.
 
         Raises:
-            ModelError: If another contract is there by now, or it cannot be read.
-            NewsbertError: As `signing.sign` does.
+            ModelError: If the contract on disk has changed since it was read, or cannot be read.
+            NewsbertError: If `signing.sign` fails.
         """
         try:
             content = (self.path / CONTRACT_FILE).read_bytes()
@@ -144,27 +150,27 @@ class Bundle:
         """Check that the files are those that training wrote.
 
         Args:
-            only: Where the files lie among others, as in an archive: names to check, or none for all of them. If
-                not given, all are checked and nothing else may be there.
+            only: Names of the files to check, or none for all of them; other files may be there, as in an archive.
+                By default, all files are checked and no other file may be there.
 
         Raises:
-            ModelError: If a file is missing, differs or was added; the message names it.
+            ModelError: If a file is missing, altered or added; the message names it.
         """
         for name in RUNTIME_FILES["onnxruntime"]:
             if name != CONTRACT_FILE and name not in self.contract.files:
-                raise ModelError(f"the contract of {self.path} does not name {name}", _RETRAIN)
+                raise ModelError(f"the contract of {self.path} does not name {name}", _RETRAIN_HINT)
         for name, expected in self.contract.files.items():
             if only and name not in only:
                 continue
             file = self.path / name
             if not file.is_file() or file.is_symlink():
-                raise ModelError(f"the bundle {self.path} has lost its file {name}", _RETRAIN)
+                raise ModelError(f"the bundle {self.path} has lost its file {name}", _RETRAIN_HINT)
             try:
-                found = sha256_of(file)
+                digest = sha256_of(file)
             except OSError as error:
                 raise ModelError(f"{file} cannot be read: {error.strerror or error}", "check its rights") from error
-            if found != expected:
-                raise ModelError(f"{file} was altered after training: its SHA-256 is not the contract's", _RETRAIN)
+            if digest != expected:
+                raise ModelError(f"{file} was altered after training: its SHA-256 is not the contract's", _RETRAIN_HINT)
         if only is None:
             self._check_nothing_added()
 
@@ -182,7 +188,7 @@ class Bundle:
 
 
 def files_of(runtime: str) -> tuple[str, ...]:
-    """What a runtime reads of a bundle, the graph or the weights first.
+    """Return the bundle files that a runtime reads, with the graph or the weights first.
 
     Raises:
         UsageError: If there is no such runtime.
@@ -197,12 +203,12 @@ def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:
     """Write the contract of the files in `path` and return the finished bundle.
 
     Args:
-        path: A flat directory with all other files in place.
-        contract: The fields of `Contract`, but for `files`.
+        path: Flat directory that has all other files.
+        contract: Fields of `Contract` except `files`.
     """
     write_class_mapping(path, contract["labels"])
     for file in path.iterdir():
-        file.chmod(0o644)  # safetensors writes for the owner only; who serves may be another user
+        file.chmod(0o644)  # safetensors writes for the owner only, and the server may run as another user
     files = {file.name: sha256_of(file) for file in sorted(path.iterdir()) if file.name != CONTRACT_FILE}
     content = Contract(**contract, files=files).to_json()
     (path / CONTRACT_FILE).write_text(content, encoding="utf-8")
@@ -210,7 +216,7 @@ def seal(path: Path, contract: Mapping[str, Any]) -> Bundle:
 
 
 def class_mapping(labels: list[str]) -> dict[str, str]:
-    """Label names by id as text: `{"0": "World", …}`."""
+    """Return label names by id as text: `{"0": "World", …}`."""
     return {str(index): label for index, label in enumerate(labels)}
 
 
@@ -221,6 +227,6 @@ def write_class_mapping(path: Path, labels: list[str]) -> None:
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -24,17 +24,17 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """A serving graph and how it agrees with PyTorch, on validation rows when it was made.
+    """A serving graph and its agreement with PyTorch, measured on validation rows when it was made.
 
     Attributes:
-        runtime: The runtime that it was checked with.
-        tolerance: Largest difference in probability that is accepted of its answers to the golden texts.
-        max_difference: Largest one to PyTorch's that was seen, on any row.
-        rows: How many rows it was checked on.
-        agreement: Share of rows that got the same label.
-        accuracy_loss: Accuracy of PyTorch's answers less that of its own, in points of a hundred.
-        batch_difference: Largest difference in probability between a text alone and the same in a batch.
-        golden: Its own answers to the golden texts; none if they are to be PyTorch's.
+        runtime: Runtime that the graph was checked with.
+        tolerance: Largest accepted difference in probability for the golden texts.
+        max_difference: Largest difference in probability to PyTorch, over all rows.
+        rows: Number of rows in the check.
+        agreement: Fraction of rows with PyTorch's label.
+        accuracy_loss: Accuracy of PyTorch minus accuracy of the graph, in percentage points.
+        batch_difference: Largest difference in probability between a text alone and the same text in a batch.
+        golden: Probabilities that the graph gives the golden texts; empty if PyTorch's are expected.
     """
 
     runtime: str
@@ -49,7 +49,7 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text or title/text object, and the probabilities that PyTorch gave it, in label order."""
+    """A text or title/text object, and its probabilities by PyTorch in label order."""
 
     item: str | dict[str, str]
     probabilities: list[float]
@@ -57,23 +57,23 @@ class GoldenText:
 
 @dataclass(frozen=True)
 class Contract:
-    """What preparation, graphs and answers of a bundle must be; `newsbert.json`.
+    """The required preparation, graphs and answers of a bundle, stored as `newsbert.json`.
 
     Attributes:
         labels: Label names in logit order.
         max_length: Tokens read of a text.
-        pad_id: The token id that pads a batch.
+        pad_id: Token id that pads a batch.
         cleaning: Names of the cleaning rules, in order.
-        temperature: What logits are divided by before softmax.
-        review_below: The score below which a person has to see an answer; see `review`. Contracts may be without.
-        base_model: `name` and `sha256` of what was fine-tuned.
-        data: `name`, `sha256`, rows by split, and `text_column` and `label_column` where these were named, of what it
-            was trained on.
-        libraries: Versions at training.
+        temperature: Divisor of the logits before softmax.
+        review_below: Score below which a person must review an answer; see `review`. Contracts may lack it.
+        base_model: `name` and `sha256` of the base model that was fine-tuned.
+        data: `name`, `sha256` and rows by split of the training data, and its `text_column` and `label_column` if the
+            user named them.
+        libraries: Library versions at training.
         metrics: Scores on the test rows.
         graphs: Serving graphs by file name.
         golden: Texts with their expected probabilities.
-        files: SHA-256 by file name of every other file.
+        files: SHA-256 of all other files, by file name.
     """
 
     newsbert_version: str
@@ -94,7 +94,7 @@ class Contract:
 
     @property
     def description(self) -> str:
-        """What the model is, in two sentences."""
+        """Description of the model in two sentences."""
         rows = self.data["rows"]
         return (
             f"News classifier ({', '.join(self.labels)}), {self.base_model['name']} fine-tuned on "
@@ -103,15 +103,15 @@ class Contract:
         )
 
     def to_json(self) -> str:
-        """Return the contract as it stands in a bundle."""
+        """Return the contract as the JSON text of a bundle."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, content: str) -> "Contract":
-        """Read a contract.
+        """Parse a contract.
 
         Raises:
-            ValueError: If it is no contract of a format that this version reads.
+            ValueError: If it is no contract in a format that this version reads.
         """
         values = typed_json.loads(content)
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
@@ -134,18 +134,18 @@ _SCORES = {"accuracy", "f1_macro"}
 
 
 def check_contract(contract: "Contract") -> None:
-    """Refuse a contract whose values are out of range or do not fit one another.
+    """Check that the values of a contract are in range and consistent.
 
     Raises:
-        ValueError: If it is one; the message says which value.
+        ValueError: If a value is not; the message names it.
     """
     check_labels(contract.labels)
     unknown = unknown_rules(contract.cleaning)
     if unknown:
         raise ValueError(f"its cleaning rule {unknown[0]!r:.80} is unknown to this newsbert")
-    for name, (least, most) in _RANGES.items():
-        if not least <= getattr(contract, name) <= most:
-            raise ValueError(f"its {name} is {getattr(contract, name)!r:.80}, and not from {least:g} to {most:g}")
+    for name, (minimum, maximum) in _RANGES.items():
+        if not minimum <= getattr(contract, name) <= maximum:
+            raise ValueError(f"its {name} is {getattr(contract, name)!r:.80}, and not from {minimum:g} to {maximum:g}")
     _check_files(contract)
     _check_golden(contract)
     _check_provenance(contract)
@@ -180,7 +180,7 @@ def _check_golden(contract: "Contract") -> None:
 
 
 def _check_provenance(contract: "Contract") -> None:
-    """Check what cards, tags and descriptions are made of."""
+    """Check the fields that model cards, tags and descriptions use."""
     named = {"base_model name": contract.base_model.get("name")}
     named |= {f"data {name}": contract.data.get(name) for name in ("name", "sha256")}
     for name, value in named.items():

@@ -1,7 +1,8 @@
-"""Texts whose answers every bundle remembers, so that any environment can prove that it gives the same ones.
+"""Golden texts: every bundle stores the answers to them, so that an environment can prove that it gives the same ones.
 
-Written for newsbert; never rows of a user's data. They cover what preparation and tokenization must agree on: short
-and long, title with text, HTML, AG News's broken entities, other scripts, emoji, odd white space, an unknown word.
+The texts were written for newsbert and are never rows of a user's data. They cover the cases in which preparation and
+tokenization must agree: short and long texts, title with text, HTML, AG News's broken entities, other scripts, emoji,
+odd white space, an unknown word.
 """
 
 import math
@@ -13,7 +14,7 @@ from newsbert.bundle.contract import Contract
 from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
 
-_LONG = (
+_LONG_SENTENCE = (
     "Negotiators from eleven coastal states returned to the table after a night of storms had kept their aircraft on "
     "the ground, and began with the question that had divided them in spring: who pays when a harbour closes. "
 )
@@ -33,7 +34,7 @@ GOLDEN_ITEMS: tuple[NewsItem, ...] = (
     "فاز الفريق بثلاثة أهداف 🏆⚽ نظيفة",
     "tabs\tand\nlines \u00a0 and \u200bzero width",
     "qqzzxw",
-    _LONG * 12,
+    _LONG_SENTENCE * 12,
 )
 
 
@@ -52,7 +53,7 @@ class Answer(Protocol):
 
 
 MISMATCH = "is answered otherwise than in training"
-"""Stands in the message of every disagreement: what reads the log of an image's build looks for it."""
+"""Phrase in every mismatch message. The code that reads the log of an image build searches for it."""
 
 _ROUNDING = 1e-6  # answers have six decimals
 
@@ -60,7 +61,7 @@ _HINT = "serve it with the package versions that it was trained with: newsbert b
 
 
 def tolerance(contract: Contract, runtime: str) -> float:
-    """How far a runtime's probabilities may be from those that are expected of it for the golden texts.
+    """Return the accepted difference between a runtime's probabilities and the expected ones for the golden texts.
 
     Raises:
         UsageError: If there is no such runtime.
@@ -70,29 +71,32 @@ def tolerance(contract: Contract, runtime: str) -> float:
     return max(allowed, BF16_TOLERANCE) if runtime.endswith("-bf16") else allowed
 
 
-def _expected(contract: Contract, runtime: str) -> list[dict[str, float]]:
-    """Probabilities that a runtime is to give the golden texts: as PyTorch did, or a quantized graph when it was made.
+def _get_expected(contract: Contract, runtime: str) -> list[dict[str, float]]:
+    """Return the probabilities that a runtime must give the golden texts.
 
-    They come from the contract alone, by nothing that makes answers too: what is wrong there must not be here as well.
+    They are PyTorch's, or those of a quantized graph when it was made. They come from the contract alone and not from
+    inference code, so that a bug in that code cannot hide itself.
     """
     graph = contract.graphs.get(files_of(runtime)[0])
-    golden = (graph.golden if graph else None) or [each.probabilities for each in contract.golden]
+    golden = (graph.golden if graph else None) or [text.probabilities for text in contract.golden]
     return [dict(zip(contract.labels, probabilities, strict=True)) for probabilities in golden]
 
 
 def check_answers(contract: Contract, runtime: str, answers: Sequence[Answer]) -> float:
-    """Return the largest difference in probability of a runtime's answers to the golden texts, in their order.
+    """Return the largest difference in probability between a runtime's answers and the expected ones.
+
+    The answers are in the order of the golden texts.
 
     Raises:
-        ModelError: If it is too large; the message names the text.
+        ModelError: If the difference is too large; the message names the text.
     """
     allowed, largest = tolerance(contract, runtime), 0.0
-    for golden, right, answer in zip(contract.golden, _expected(contract, runtime), answers, strict=True):
-        off = [abs(answer.probabilities.get(label, 0.0) - value) for label, value in right.items()]
-        if not max(off) <= allowed + _ROUNDING or any(map(math.isnan, off)):
-            best = max(right, key=right.__getitem__)
+    for golden, expected, answer in zip(contract.golden, _get_expected(contract, runtime), answers, strict=True):
+        differences = [abs(answer.probabilities.get(label, 0.0) - value) for label, value in expected.items()]
+        if not max(differences) <= allowed + _ROUNDING or any(map(math.isnan, differences)):
+            best = max(expected, key=expected.__getitem__)
             label = f"{answer.label!r} instead of {best!r}, " if answer.label != best else ""
-            said = f"{golden.item!r:.200} {MISMATCH}"
-            raise ModelError(f"{said}: {label}{max(off):.4f} off in probability, {allowed:g} allowed", _HINT)
-        largest = max(largest, *off)
+            problem = f"{golden.item!r:.200} {MISMATCH}"
+            raise ModelError(f"{problem}: {label}{max(differences):.4f} off in probability, {allowed:g} allowed", _HINT)
+        largest = max(largest, *differences)
     return largest

@@ -1,7 +1,7 @@
-"""The `requirements.txt` of a bundle: foreign text, of which nothing but names and versions comes through.
+"""The `requirements.txt` of a bundle: untrusted text, of which only package names and versions are used.
 
-It says what a model was trained with. Images have the versions that newsbert ships with their hashes; a bundle's own
-only on request.
+It lists the package versions at training. Images have the versions that newsbert ships, with hashes. They have the
+versions of a bundle on request only.
 """
 
 import re
@@ -23,7 +23,7 @@ _HINT = "build images of bundles that newsbert train wrote, unaltered: newsbert 
 
 @dataclass(frozen=True)
 class Difference:
-    """A package of which a bundle names another version than newsbert ships."""
+    """A package whose version in a bundle differs from the version that newsbert ships."""
 
     name: str
     bundle: str
@@ -31,18 +31,18 @@ class Difference:
 
 
 def read(bundle: Path, pins: Mapping[str, str]) -> dict[str, str]:
-    """Read the requirements of a bundle: versions by name.
+    """Read the requirements of a bundle as versions by name.
 
     Args:
-        bundle: Its directory.
+        bundle: Directory of the bundle.
         pins: Versions by name of all packages that may be named.
 
     Raises:
-        ModelError: If the file is missing, or anything in it is not such a pin; the message names the line.
+        ModelError: If the file is missing or a line is no such pin; the message names the line.
     """
     file = bundle / FILE
     try:
-        # Anything but a plain file, such as a pipe, could be read for ever.
+        # Reading a special file, such as a pipe, may never end.
         if not file.is_file():
             raise ModelError(f"the bundle {bundle} has no {FILE}", "newsbert train")
         with file.open("rb") as stream:
@@ -58,14 +58,14 @@ def read(bundle: Path, pins: Mapping[str, str]) -> dict[str, str]:
 
 
 def parse(content: bytes, pins: Mapping[str, str]) -> dict[str, str]:
-    """Return versions by name of lines `name==version`; there may be empty lines and lines of comment.
+    """Parse lines `name==version` into versions by name; empty lines and comments are allowed.
 
     Args:
         content: The text.
         pins: Versions by name of all packages that may be named.
 
     Raises:
-        ValueError: If a line is anything else, or names another package or one twice.
+        ValueError: If a line is anything else, or names an unknown package or a package twice.
     """
     versions: dict[str, str] = {}
     for number, line in enumerate(content.split(b"\n"), start=1):
@@ -91,7 +91,7 @@ def parse(content: bytes, pins: Mapping[str, str]) -> dict[str, str]:
 
 
 def differences(versions: Mapping[str, str], pins: Mapping[str, str]) -> tuple[Difference, ...]:
-    """Return the packages whose version is another than the shipped one, sorted by name."""
+    """Return the packages whose version differs from the shipped version, sorted by name."""
     return tuple(
         Difference(name, version, pins[name])
         for name, version in sorted(versions.items())

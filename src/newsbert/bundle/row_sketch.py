@@ -1,7 +1,7 @@
-"""Count the texts that a model has learned from among others, by a sketch of their digests.
+"""Sketch of the digests of training texts, to count how many of other texts a model has learned from.
 
-A bottom-k sketch holds the `SIZE` smallest digests. Up to so many texts it has all of them, and the count is exact. Of
-more it is an estimate: digests are as good as random, so the texts whose digests are small are a random sample.
+A bottom-k sketch holds the `SIZE` smallest digests. Of up to `SIZE` texts it holds all digests, and the count is exact.
+Of more texts the count is an estimate. Digests are as good as random, so texts with small digests are a random sample.
 
 Source: Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007.
 """
@@ -28,12 +28,12 @@ def write(texts: Iterable[str], file: Path) -> None:
     smallest: Digests = np.empty(0, np.uint64)
     texts = iter(texts)
     while window := list(islice(texts, _WINDOW)):
-        smallest = np.unique(np.concatenate([smallest, _digests(window)]))[:SIZE]
+        smallest = np.unique(np.concatenate([smallest, _hash_texts(window)]))[:SIZE]
     file.write_bytes(smallest.astype("<u8").tobytes())
 
 
 def count_known(texts: Iterable[str], file: Path) -> int:
-    """Return how many of the prepared texts are among those of a sketch: exact, or an estimate.
+    """Return the number of prepared texts that are in a sketch, as an exact count or an estimate.
 
     Raises:
         ModelError: If the file is no sketch.
@@ -43,12 +43,12 @@ def count_known(texts: Iterable[str], file: Path) -> int:
     if len(content) % _DIGEST_BYTES or len(content) > SIZE * _DIGEST_BYTES:
         raise ModelError(f"{file.name} is no sketch of texts", "train or fetch the model again")
     smallest = np.frombuffer(content, "<u8")
-    digests = _digests(list(texts))
+    digests = _hash_texts(list(texts))
     sampled = digests <= smallest.max() if len(smallest) == SIZE else np.ones(len(digests), bool)
     known = int(np.isin(digests, smallest).sum())
     return round(known * len(digests) / max(1, int(sampled.sum())))
 
 
-def _digests(texts: list[str]) -> Digests:
+def _hash_texts(texts: list[str]) -> Digests:
     content = b"".join(hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest() for text in texts)
     return np.frombuffer(content, "<u8").astype(np.uint64)

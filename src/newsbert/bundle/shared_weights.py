@@ -1,8 +1,8 @@
-"""Weights that two files of a bundle share: the ONNX graph refers to those of PyTorch, and does not hold them again.
+"""Shared weights of a bundle: the ONNX graph refers to the weights of PyTorch and holds no copy of them.
 
-A safetensors file is a header and the tensors behind it, as plain bytes. That is what ONNX calls external data: a graph
-names a file beside it, an offset and a length. ONNX Runtime and OpenVINO read no file outside the graph's directory.
-A matrix that `BertGraph` has joined of others, the query's with its scale in it, is joined when a graph is loaded.
+A safetensors file is a header followed by the tensors as plain bytes. ONNX calls this external data: a graph names a
+file beside it, an offset and a length. ONNX Runtime and OpenVINO read no file outside the graph's directory.
+`BertGraph` concatenates matrices, the query's with its scale applied. Such a matrix is computed when a graph is loaded.
 
 Source: https://huggingface.co/docs/safetensors, https://onnx.ai/onnx/repo-docs/ExternalData.html
 """
@@ -20,34 +20,34 @@ from onnx.external_data_helper import set_external_data
 from newsbert.core.types import FloatArray
 
 _MIN_BYTES = 1024
-"""Smaller tensors stay in the graph: some of its rewriting rules look into them."""
+"""Minimum size of a shared tensor. Smaller tensors stay in the graph, as some of its rewriting rules inspect them."""
 
 _LENGTH_BYTES = 8
 _PREFIX = "shared/"
-"""Begins the names of what is not in the graph as it was exported."""
+"""Prefix of the names of nodes and tensors that are not in the exported graph."""
 
 
 def externalize(graph: Path, weights: Path, query_scale: float = 1.0) -> None:
-    """Replace tensors of a graph by references to the same ones in a safetensors file.
+    """Replace tensors of a graph by references to the same tensors in a safetensors file.
 
     Args:
-        graph: An ONNX graph that holds all its tensors.
-        weights: The file, in the same directory.
-        query_scale: What the graph's matrices of queries are multiplied by, other than the file's.
+        graph: ONNX graph that holds all its tensors.
+        weights: The safetensors file, in the same directory.
+        query_scale: Scale of the query matrices in the graph relative to those in the file.
     """
     model = onnx.load(str(graph))
-    references = _References(weights, query_scale)
+    index = _WeightIndex(weights, query_scale)
     initializers, nodes = [], []
     for tensor in model.graph.initializer:
-        blocks = references.blocks(numpy_helper.to_array(tensor)) if len(tensor.raw_data) >= _MIN_BYTES else []
+        blocks = index.blocks(numpy_helper.to_array(tensor)) if len(tensor.raw_data) >= _MIN_BYTES else []
         if not blocks:
             initializers.append(tensor)
         elif [scale for _, scale in blocks] == [1.0]:
-            initializers.append(references.tensor(blocks[0][0], tensor.name))
+            initializers.append(index.tensor(blocks[0][0], tensor.name))
         else:
-            nodes += references.joined(blocks, tensor.name)
+            nodes += index.joined(blocks, tensor.name)
     del model.graph.initializer[:]
-    model.graph.initializer.extend([*initializers, *references.tensors.values()])
+    model.graph.initializer.extend([*initializers, *index.tensors.values()])
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -55,7 +55,7 @@ def externalize(graph: Path, weights: Path, query_scale: float = 1.0) -> None:
 
 
 def load(graph: Path) -> onnx.ModelProto:
-    """Return a graph that holds all its tensors, as it was exported."""
+    """Load a graph with all its tensors, as it was exported."""
     model = onnx.load(str(graph))
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
@@ -72,11 +72,11 @@ def load(graph: Path) -> onnx.ModelProto:
     return model
 
 
-class _References:
-    """Finds arrays in a safetensors file, as they are or scaled.
+class _WeightIndex:
+    """An index of the arrays in a safetensors file, plain and scaled.
 
     Attributes:
-        tensors: What the joined matrices of a graph are made of, by name.
+        tensors: Parts of the joined matrices of a graph, by name.
     """
 
     def __init__(self, weights: Path, query_scale: float) -> None:
@@ -90,31 +90,31 @@ class _References:
             for name, tensor in header.items():
                 if name == "__metadata__" or tensor["dtype"] != "F32":
                     continue
-                first, last = (_LENGTH_BYTES + length + offset for offset in tensor["data_offsets"])
-                stream.seek(first)
+                start, end = (_LENGTH_BYTES + length + offset for offset in tensor["data_offsets"])
+                stream.seek(start)
                 shape = tuple(tensor["shape"])
-                array = np.frombuffer(stream.read(last - first), "<f4").reshape(shape)
-                self._arrays[first] = shape
-                self._places[shape, _digest(array)] = first, 1.0
+                array = np.frombuffer(stream.read(end - start), "<f4").reshape(shape)
+                self._arrays[start] = shape
+                self._places[shape, _hash_array(array)] = start, 1.0
                 if "query" in name and query_scale != 1.0:
-                    self._places[shape, _digest(array * np.float32(query_scale))] = first, query_scale
+                    self._places[shape, _hash_array(array * np.float32(query_scale))] = start, query_scale
 
     def blocks(self, array: FloatArray) -> list[tuple[int, float]]:
-        """Return the place of an array, or those of the square matrices in it, one above another; nothing if unknown.
+        """Return the location of an array, or those of the square matrices stacked in it; empty if one is unknown.
 
-        A place is where a tensor begins in the file, and what it is multiplied by.
+        A location is the offset of a tensor in the file and the factor that it is multiplied by.
         """
-        whole = self._places.get((array.shape, _digest(array)))
+        whole = self._places.get((array.shape, _hash_array(array)))
         if whole is not None:
             return [whole]
         if array.ndim != 2 or array.shape[0] % array.shape[1]:
             return []
         size = array.shape[1]
-        places = [self._places.get(((size, size), _digest(block))) for block in array.reshape(-1, size, size)]
+        places = [self._places.get(((size, size), _hash_array(block))) for block in array.reshape(-1, size, size)]
         return [place for place in places if place is not None] if None not in places else []
 
     def tensor(self, first: int, name: str) -> TensorProto:
-        """Return a tensor of the file."""
+        """Return an ONNX tensor that refers to the file."""
         shape = self._arrays[first]
         tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, raw_data=b"")
         set_external_data(tensor, self._file, offset=first, length=4 * int(np.prod(shape)))
@@ -122,7 +122,7 @@ class _References:
         return tensor
 
     def joined(self, blocks: Sequence[tuple[int, float]], name: str) -> list[NodeProto]:
-        """Return what computes an array of its blocks."""
+        """Return the nodes that compute an array from its blocks."""
         nodes, parts = [], []
         for first, scale in blocks:
             part = f"{_PREFIX}{first}"
@@ -139,5 +139,5 @@ class _References:
         return nodes
 
 
-def _digest(array: FloatArray) -> bytes:
+def _hash_array(array: FloatArray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).digest()

@@ -1,8 +1,8 @@
-"""Signatures of bundles: who vouches for a contract, which has the digests of all other files.
+"""Signatures of bundles: proof of the origin of a contract, which has the digests of all other files.
 
-A signature is one of OpenSSF Model Signing, of `newsbert.json` alone: an in-toto statement in a Sigstore bundle, made
-by the package `model-signing` with a local key. That package's verifier also takes forms that its signer does not
-write. So a signature is checked here, in one form, and by `cryptography` alone: what loads a model needs none of the
+A signature is an OpenSSF Model Signing signature of `newsbert.json` alone: an in-toto statement in a Sigstore bundle.
+The package `model-signing` makes it with a local key. That package's verifier also accepts forms that its signer does
+not write. So signatures are checked here, in one form and by `cryptography` alone. Loading a model needs none of the
 signer's packages.
 """
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 CONTRACT_FILE = "newsbert.json"
 SIGNATURE_FILE = "newsbert.sig"
 _MAX_BYTES = 16 * 1024
-"""Of a signature, and of a key; either has less than two kilobytes."""
+"""Maximum size of a signature or a key file; both have less than two kilobytes."""
 
 _EXTRA = "sign"
 _PAYLOAD_TYPE = b"application/vnd.in-toto+json"
-_FORM = re.compile(
+_SIGNATURE_PATTERN = re.compile(
     rb'\{"mediaType":"application/vnd\.dev\.sigstore\.bundle\.v0\.3\+json",'
     rb'"verificationMaterial":\{"publicKey":\{"hint":"(?P<key>[0-9a-f]{64})"\},"tlogEntries":\[\]\},'
     rb'"dsseEnvelope":\{"payload":"(?P<payload>[A-Za-z0-9+/=]+)","payloadType":"'
     + re.escape(_PAYLOAD_TYPE)
     + rb'","signatures":\[\{"sig":"(?P<signature>[A-Za-z0-9+/=]+)","keyid":""\}\]\}\}'
 )
-"""The file as the signer writes it: with one key and one signature, no certificate, no log."""
+"""Pattern of a signature file as the signer writes it: one key and one signature, no certificate, no log."""
 
 _CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
-"""Curves of keys, and the hash that goes with each."""
+"""Hash function by supported curve of a key."""
 
 MAKE_KEY = "openssl ecparam -genkey -name prime256v1 -noout -out KEY.pem"
 PUBLISH_KEY = "openssl ec -in KEY.pem -pubout -out KEY.pub"
 
 
 def read(directory: Path) -> bytes | None:
-    """Return a bundle's signature, unchecked; nothing where it has none, or something that is no plain, small file.
+    """Return a bundle's signature, unchecked; None if it has none, or the file is not plain and small.
 
     Raises:
-        OSError: If it cannot be read.
+        OSError: If the file cannot be read.
     """
     file = directory / SIGNATURE_FILE
     if file.is_symlink() or not file.is_file() or file.stat().st_size > _MAX_BYTES:
@@ -57,26 +57,26 @@ def read(directory: Path) -> bytes | None:
 
 
 def check(content: bytes, signature: bytes | None, name: str, hint: str) -> str | None:
-    """Check a contract's signature, where `trusted_keys` are set.
+    """Check a contract's signature if `trusted_keys` is set.
 
     Args:
         content: The contract.
         signature: The signature, if there is one.
-        name: What errors call the model.
-        hint: How a signed one is had.
+        name: Name of the model in error messages.
+        hint: Hint on how to get a signed model.
 
     Returns:
-        The trusted key that made it; nothing if no keys are set.
+        The trusted key that made the signature; None if no keys are set.
 
     Raises:
-        ModelError: If no trusted key made it.
+        ModelError: If no trusted key made the signature.
         UsageError: If a trusted key cannot be read.
     """
     files = config.trusted_keys()
     if not files:
         return None
-    keys = [_public_key(file) for file in files]
-    names = dict(zip(map(_fingerprint, keys), files, strict=True))
+    keys = [_load_public_key(file) for file in files]
+    names = dict(zip(map(_compute_fingerprint, keys), files, strict=True))
     if signature is None:
         raise ModelError(f"{name} is not signed, and trusted_keys is set", hint)
     try:
@@ -91,7 +91,7 @@ def sign(content: bytes, key_file: Path) -> tuple[bytes, str]:
 
     Args:
         content: The contract.
-        key_file: A private key on a NIST curve in PEM; `NEWSBERT_SIGNING_PASSPHRASE` has its passphrase.
+        key_file: Private key in PEM on a NIST curve; `NEWSBERT_SIGNING_PASSPHRASE` has its passphrase.
 
     Returns:
         The signature, and the SHA-256 of the public key.
@@ -100,9 +100,9 @@ def sign(content: bytes, key_file: Path) -> tuple[bytes, str]:
         UsageError: If the key cannot be used.
         MissingExtraError: If the signer is not installed.
     """
-    key_file = _expand(key_file)
-    key = _private_key(key_file).public_key()
-    fingerprint = _fingerprint(key)
+    key_file = _expand_user(key_file)
+    key = _load_private_key(key_file).public_key()
+    fingerprint = _compute_fingerprint(key)
     try:
         from model_signing.signing import Config
     except ImportError as error:
@@ -111,27 +111,27 @@ def sign(content: bytes, key_file: Path) -> tuple[bytes, str]:
         contract, file = directory / CONTRACT_FILE, directory / SIGNATURE_FILE
         contract.write_bytes(content)
         signer = Config().use_elliptic_key_signer(private_key=key_file, password=environment.signing_passphrase())
-        while True:  # of two values that are as good, the signer takes one by chance, and only the lower is taken here
+        while True:  # the signer picks one of two valid values by chance, and only the lower is accepted here
             signer.sign(contract, file)
             signature = file.read_bytes()
-            if _is_low(_parts(signature)[2], key):
+            if _is_low(_parse_signature(signature)[2], key):
                 break
     _verify(content, signature, [key])
     return signature, fingerprint
 
 
 def _verify(content: bytes, signature: bytes, keys: "Sequence[EllipticCurvePublicKey]") -> str:
-    """Return the fingerprint of the one of these keys that signed a contract.
+    """Return the fingerprint of the key that signed a contract.
 
     Raises:
-        ValueError: If none of them did.
+        ValueError: If none of the keys did.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    fingerprint, payload, value = _parts(signature)
-    key = next((key for key in keys if _fingerprint(key) == fingerprint), None)
+    fingerprint, payload, value = _parse_signature(signature)
+    key = next((key for key in keys if _compute_fingerprint(key) == fingerprint), None)
     if key is None:
         raise ValueError(f"is of another key (SHA-256 {fingerprint})")
     if not _is_low(value, key):
@@ -141,10 +141,10 @@ def _verify(content: bytes, signature: bytes, keys: "Sequence[EllipticCurvePubli
         key.verify(value, encoded, ec.ECDSA(getattr(hashes, _CURVES[key.curve.name])()))
     except InvalidSignature as error:
         raise ValueError("was altered") from error
-    signed = {"digest": hashlib.sha256(content).hexdigest(), "name": ".", "algorithm": "sha256"}
+    resource = {"digest": hashlib.sha256(content).hexdigest(), "name": ".", "algorithm": "sha256"}
     try:
         statement = json.loads(payload)
-        says = (
+        claims = (
             statement["_type"],
             statement["predicateType"],
             [subject["name"] for subject in statement["subject"]],
@@ -152,33 +152,33 @@ def _verify(content: bytes, signature: bytes, keys: "Sequence[EllipticCurvePubli
         )
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError("says something else than model-signing's") from error
-    if says != (
+    if claims != (
         "https://in-toto.io/Statement/v1",
         "https://model_signing/signature/v1.0",
         [CONTRACT_FILE],
-        [signed],
+        [resource],
     ):
         raise ValueError(f"is of another {CONTRACT_FILE}, or the model was altered")
     return fingerprint
 
 
-def _parts(signature: bytes) -> tuple[str, bytes, bytes]:
-    """Return the key's fingerprint, the statement and the signature's value.
+def _parse_signature(signature: bytes) -> tuple[str, bytes, bytes]:
+    """Parse a signature into the key's fingerprint, the statement and the signature's value.
 
     Raises:
-        ValueError: If the file has another form than what the signer writes.
+        ValueError: If the file does not have the form that the signer writes.
     """
-    match = _FORM.fullmatch(signature) if len(signature) <= _MAX_BYTES else None
+    match = _SIGNATURE_PATTERN.fullmatch(signature) if len(signature) <= _MAX_BYTES else None
     if match is None:
         raise ValueError("has another form than that of newsbert register --sign")
-    return match["key"].decode(), _decoded(match["payload"]), _decoded(match["signature"])
+    return match["key"].decode(), _decode_base64(match["payload"]), _decode_base64(match["signature"])
 
 
-def _decoded(text: bytes) -> bytes:
-    """Decode base64; of what stands for the same bytes only the form that an encoder writes.
+def _decode_base64(text: bytes) -> bytes:
+    """Decode base64 in the one form that an encoder writes for these bytes.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is anything else.
     """
     try:
         decoded = base64.b64decode(text, validate=True)
@@ -190,10 +190,12 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _is_low(value: bytes, key: "EllipticCurvePublicKey") -> bool:
-    """Return whether a signature's value is the lower of the two that anybody can make of one.
+    """Return whether a signature's value is the lower of the two valid ones.
+
+    One can be computed from the other without the key.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no signature value.
     """
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
@@ -203,18 +205,18 @@ def _is_low(value: bytes, key: "EllipticCurvePublicKey") -> bool:
         raise ValueError("was altered") from error
 
 
-def _fingerprint(key: "EllipticCurvePublicKey") -> str:
-    """Return the SHA-256 of a public key in PEM, which is what signatures call it."""
+def _compute_fingerprint(key: "EllipticCurvePublicKey") -> str:
+    """Return the SHA-256 of a public key in PEM, which identifies the key in signatures."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return hashlib.sha256(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def _public_key(file: Path) -> "EllipticCurvePublicKey":
-    """Read a trusted key.
+def _load_public_key(file: Path) -> "EllipticCurvePublicKey":
+    """Load a trusted key.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If the file is no such key.
         MissingExtraError: If `cryptography` is not installed.
     """
     try:
@@ -224,7 +226,7 @@ def _public_key(file: Path) -> "EllipticCurvePublicKey":
     except ImportError as error:
         raise MissingExtraError("cryptography", _EXTRA) from error
     try:
-        key = load_pem_public_key(_read_key(_expand(file)))
+        key = load_pem_public_key(_read_key(_expand_user(file)))
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(f"the trusted key {file} is no public key in PEM", PUBLISH_KEY) from error
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in _CURVES:
@@ -232,11 +234,11 @@ def _public_key(file: Path) -> "EllipticCurvePublicKey":
     return key
 
 
-def _private_key(file: Path) -> "EllipticCurvePrivateKey":
-    """Read a key that signs.
+def _load_private_key(file: Path) -> "EllipticCurvePrivateKey":
+    """Load a private key for signing.
 
     Raises:
-        UsageError: If it is none, or its passphrase is another.
+        UsageError: If the file is no such key, or the passphrase is wrong.
         MissingExtraError: If `cryptography` is not installed.
     """
     try:
@@ -253,18 +255,18 @@ def _private_key(file: Path) -> "EllipticCurvePrivateKey":
         verb = "unset" if passphrase else "set"
         raise UsageError(f"the key {file} {state}", f"{verb} NEWSBERT_SIGNING_PASSPHRASE") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        why = "no private key in PEM" + (", or its passphrase is another" if passphrase else "")
-        raise UsageError(f"the key {file} is {why}", MAKE_KEY) from error
+        problem = "no private key in PEM" + (", or its passphrase is another" if passphrase else "")
+        raise UsageError(f"the key {file} is {problem}", MAKE_KEY) from error
     if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
         raise UsageError(f"the key {file} is not on one of the curves {', '.join(_CURVES)}", MAKE_KEY)
     return key
 
 
-def _expand(file: Path) -> Path:
-    """Put the home of a user in place of `~`.
+def _expand_user(file: Path) -> Path:
+    """Replace `~` by the home directory of the user.
 
     Raises:
-        UsageError: If there is no such user, or he has no home.
+        UsageError: If there is no such user, or the user has no home directory.
     """
     try:
         return file.expanduser()
@@ -273,10 +275,10 @@ def _expand(file: Path) -> Path:
 
 
 def _read_key(file: Path) -> bytes:
-    """Read a key's file.
+    """Read a key file.
 
     Raises:
-        UsageError: If it cannot be read.
+        UsageError: If the file cannot be read.
     """
     try:
         with file.open("rb") as stream:

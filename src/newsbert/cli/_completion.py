@@ -1,7 +1,7 @@
-"""What a shell completes: versions of models, runs, files.
+"""Shell completion of model versions, runs and files.
 
-MLflow is not imported, which takes seconds: a server is asked by its REST API, a database file is read as MLflow lays
-it out. Whoever cannot be asked, in a second, offers nothing: a shell has no place for errors.
+MLflow is not imported, which takes seconds: the REST API of a server is called, and a database file is read with SQL.
+A source that does not answer within a second yields no completions: a shell has no place for errors.
 """
 
 import contextlib
@@ -17,114 +17,122 @@ import typer
 from newsbert.core import config, environment
 from newsbert.core.settings import TrackingSettings
 
-MOST = 50
+_MAX_ITEMS = 50
 TIMEOUT_S = 1.0
 Found = list[tuple[str, str]]
-"""What may stand there, and what to say of it."""
+"""Completions, as pairs of value and description."""
 
 
 def models(ctx: typer.Context, incomplete: str) -> Found:
-    """Versions, the latest first, with aliases; then bundles' directories; then runs."""
-    found: Found = []
-    with _quietly():
-        settings = _settings(ctx)
-        for name, version, aliases in _versions(settings):
-            found.append((f"{name}/{version}", "version"))
-            found += [(f"{name}@{alias}", f"alias of version {version}") for alias in aliases]
-    return _beginning(_safe(found), incomplete) or _directories(incomplete) or runs(ctx, incomplete)
+    """Complete model versions and aliases, the latest first; else bundle directories; else runs."""
+    completions: Found = []
+    with _suppress_errors():
+        settings = _resolve_settings(ctx)
+        for name, version, aliases in _list_versions(settings):
+            completions.append((f"{name}/{version}", "version"))
+            completions += [(f"{name}@{alias}", f"alias of version {version}") for alias in aliases]
+    return (
+        _filter_by_prefix(_filter_safe(completions), incomplete)
+        or _complete_directories(incomplete)
+        or runs(ctx, incomplete)
+    )
 
 
 def runs(ctx: typer.Context, incomplete: str) -> Found:
-    """Runs of the experiment, the latest first."""
-    found: Found = []
-    with _quietly():
-        found = [(run[:12], f"run {name}") for run, name in _runs(_settings(ctx))]
-    return _beginning(_safe(found), incomplete)
+    """Complete runs of the experiment, the latest first."""
+    completions: Found = []
+    with _suppress_errors():
+        completions = [(run[:12], f"run {name}") for run, name in _list_runs(_resolve_settings(ctx))]
+    return _filter_by_prefix(_filter_safe(completions), incomplete)
 
 
 def files(incomplete: str) -> list[str]:
-    """Files and directories."""
-    with _quietly():
-        return sorted(_paths(incomplete))[:MOST]
+    """Complete files and directories."""
+    with _suppress_errors():
+        return sorted(_list_paths(incomplete))[:_MAX_ITEMS]
     return []
 
 
-def _settings(context: typer.Context) -> TrackingSettings:
-    given = {name: context.params.get(name) for name in ("tracking_uri", "experiment")}
-    return config.resolve(TrackingSettings, **given)
+def _resolve_settings(context: typer.Context) -> TrackingSettings:
+    options = {name: context.params.get(name) for name in ("tracking_uri", "experiment")}
+    return config.resolve(TrackingSettings, **options)
 
 
-def _quietly() -> contextlib.suppress:
+def _suppress_errors() -> contextlib.suppress:
     return contextlib.suppress(Exception)
 
 
-def _safe(found: Iterable[tuple[str, str]]) -> Found:
-    """Leave out what a shell would read as more than a word: it is put into the command line as it stands."""
+def _filter_safe(found: Iterable[tuple[str, str]]) -> Found:
+    """Leave out values that a shell would not read as one word: they are inserted without quotes."""
     return [(value, text) for value, text in found if shlex.quote(value) == value and text.isprintable()]
 
 
-def _beginning(found: Iterable[tuple[str, str]], incomplete: str) -> Found:
-    return [each for each in found if each[0].startswith(incomplete)][:MOST]
+def _filter_by_prefix(found: Iterable[tuple[str, str]], incomplete: str) -> Found:
+    return [completion for completion in found if completion[0].startswith(incomplete)][:_MAX_ITEMS]
 
 
-def _paths(incomplete: str) -> Iterator[str]:
-    directory, _, beginning = incomplete.rpartition("/")
+def _list_paths(incomplete: str) -> Iterator[str]:
+    directory, _, prefix = incomplete.rpartition("/")
     base = f"{directory}/" if "/" in incomplete else ""
     for path in Path(base or ".").expanduser().iterdir():
-        if path.name.startswith(beginning) and (beginning or not path.name.startswith(".")):
+        if path.name.startswith(prefix) and (prefix or not path.name.startswith(".")):
             yield f"{base}{path.name}{'/' if path.is_dir() else ''}"
 
 
-def _directories(incomplete: str) -> Found:
-    """Directories that are bundles, or may hold some."""
+def _complete_directories(incomplete: str) -> Found:
+    """Complete bundle directories, or else all directories, which may contain bundles."""
     from newsbert.bundle.contract import CONTRACT_FILE
 
-    with _quietly():
-        found = [path for path in sorted(_paths(incomplete)) if path.endswith("/")]
-        bundles = [path for path in found if (Path(path).expanduser() / CONTRACT_FILE).is_file()]
-        return [(path, "bundle") for path in bundles[:MOST]] or [(path, "directory") for path in found[:MOST]]
+    with _suppress_errors():
+        directories = [path for path in sorted(_list_paths(incomplete)) if path.endswith("/")]
+        bundles = [path for path in directories if (Path(path).expanduser() / CONTRACT_FILE).is_file()]
+        return [(path, "bundle") for path in bundles[:_MAX_ITEMS]] or [
+            (path, "directory") for path in directories[:_MAX_ITEMS]
+        ]
     return []
 
 
-def _versions(settings: TrackingSettings) -> Iterator[tuple[str, str, list[str]]]:
+def _list_versions(settings: TrackingSettings) -> Iterator[tuple[str, str, list[str]]]:
     uri = settings.registry_uri or settings.tracking_uri
     if uri.startswith("sqlite:"):
         aliases: dict[tuple[str, str], list[str]] = {}
-        for name, version, alias in _read(uri, "SELECT name, version, alias FROM registered_model_aliases"):
+        for name, version, alias in _query_database(uri, "SELECT name, version, alias FROM registered_model_aliases"):
             aliases.setdefault((name, str(version)), []).append(alias)
         query = "SELECT name, version FROM model_versions ORDER BY creation_time DESC LIMIT ?"
-        for name, version in _read(uri, query, MOST):
+        for name, version in _query_database(uri, query, _MAX_ITEMS):
             yield name, str(version), aliases.get((name, str(version)), [])
         return
-    for version in _ask(uri, f"model-versions/search?max_results={MOST}").get("model_versions", []):
+    for version in _call_api(uri, f"model-versions/search?max_results={_MAX_ITEMS}").get("model_versions", []):
         yield version["name"], version["version"], version.get("aliases", [])
 
 
-def _runs(settings: TrackingSettings) -> Iterator[tuple[str, str]]:
+def _list_runs(settings: TrackingSettings) -> Iterator[tuple[str, str]]:
     uri, experiment = settings.tracking_uri, settings.experiment
     if uri.startswith("sqlite:"):
         query = (
             "SELECT run_uuid, runs.name FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
             " AND runs.lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT ?"
         )
-        yield from _read(uri, query, experiment, MOST)
+        yield from _query_database(uri, query, experiment, _MAX_ITEMS)
         return
-    number = _ask(uri, f"experiments/get-by-name?{urlencode({'experiment_name': experiment})}")["experiment"][
-        "experiment_id"
-    ]
-    for run in _ask(uri, "runs/search", {"experiment_ids": [number], "max_results": MOST}).get("runs", []):
+    experiment_id = _call_api(uri, f"experiments/get-by-name?{urlencode({'experiment_name': experiment})}")[
+        "experiment"
+    ]["experiment_id"]
+    for run in _call_api(uri, "runs/search", {"experiment_ids": [experiment_id], "max_results": _MAX_ITEMS}).get(
+        "runs", []
+    ):
         yield run["info"]["run_id"], run["info"]["run_name"]
 
 
-def _read(uri: str, query: str, *values: object) -> list[Any]:
+def _query_database(uri: str, query: str, *values: object) -> list[Any]:
     import sqlite3
 
     path = quote(uri.partition("///")[2].partition("?")[0])
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as file:
-        return file.execute(query, values).fetchall()
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as connection:
+        return connection.execute(query, values).fetchall()
 
 
-def _ask(uri: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _call_api(uri: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     from urllib.request import Request
 
     from newsbert.core import loopback

@@ -1,4 +1,4 @@
-"""Groups of commands whose help reads well at any width."""
+"""Typer commands and groups with readable help at any terminal width."""
 
 import inspect
 import re
@@ -12,58 +12,61 @@ from rich.markup import escape
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-LEAST_COLUMNS = 80
-"""In fewer, boxes of options would cut their names short: help is plain text then, one option after another."""
+MIN_COLUMNS = 80
+"""Terminal width below which help is plain text, one option after another: boxes would truncate option names."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_escaped = weakref.WeakSet[Any]()
+_escaped_params = weakref.WeakSet[Any]()
 
 
-def _plain(params: list[Any]) -> list[Any]:
-    """Show no type beside a flag (`--json <bool>` reads as if it wanted a value), and brackets as they are."""
+def _clean_params(params: list[Any]) -> list[Any]:
+    """Remove the type beside flags, and escape brackets in help texts.
+
+    `--json <bool>` would read as if the flag took a value.
+    """
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
-        if param not in _escaped:
-            _escaped.add(param)
+        if param not in _escaped_params:
+            _escaped_params.add(param)
             param.help = escape(getattr(param, "help", None) or "")
     return params
 
 
-def _plain_if_narrow(command: Any, ctx: Any) -> None:
-    if shutil.get_terminal_size().columns < LEAST_COLUMNS:
+def _use_plain_help_if_narrow(command: Any, ctx: Any) -> None:
+    if shutil.get_terminal_size().columns < MIN_COLUMNS:
         command.rich_markup_mode = None
-        for each in command.get_params(ctx):
-            each.help = Text.from_markup(each.help or "").plain
+        for param in command.get_params(ctx):
+            param.help = Text.from_markup(param.help or "").plain
 
 
 class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
+        return _clean_params(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _plain_if_narrow(self, ctx)
+        _use_plain_help_if_narrow(self, ctx)
         super().format_help(ctx, formatter)
 
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
+        return _clean_params(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        _plain_if_narrow(self, ctx)
+        _use_plain_help_if_narrow(self, ctx)
         super().format_help(ctx, formatter)
 
 
 class Commands(typer.Typer):
-    """A `typer.Typer` that makes such commands and groups."""
+    """A `typer.Typer` whose commands and groups show readable help at any terminal width."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(cls=_Group, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
-        """Add a command; its help is the function's docstring, whose lines are as long as the terminal's."""
+        """Add a command whose help is the function's docstring, rewrapped to the width of the terminal."""
 
         def add(function: Function) -> Function:
             text = escape(re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or ""))

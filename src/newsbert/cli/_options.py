@@ -1,4 +1,4 @@
-"""Options that several commands share, with help and defaults from the settings they set."""
+"""Options of several commands, with help and defaults from their settings."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -13,11 +13,11 @@ from newsbert.core.settings import RaySettings, TrackingSettings
 def setting(
     section: type, name: str, *flags: str, metavar: str | None = None, completed: Callable[..., Any] | None = None
 ) -> Any:
-    """An option for a setting: not given, it is resolved from environment, file and default."""
+    """Return the option of a setting; without the option, environment, file and default set the value."""
     default = config.default_of(section, name)
-    shown = f" [default: {default}]" if default else ""
-    said = f"{config.help_of(section, name)}{shown}"
-    return typer.Option(*flags, help=said, show_default=False, metavar=metavar, autocompletion=completed)
+    default_text = f" [default: {default}]" if default else ""
+    help_text = f"{config.help_of(section, name)}{default_text}"
+    return typer.Option(*flags, help=help_text, show_default=False, metavar=metavar, autocompletion=completed)
 
 
 _MODEL: dict[str, Any] = {
@@ -26,7 +26,7 @@ _MODEL: dict[str, Any] = {
     "autocompletion": models,
 }
 Model = Annotated[str | None, typer.Argument(**_MODEL)]
-ModelOption = Annotated[str | None, typer.Option("--model", **_MODEL)]
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", **_MODEL)]
 TrackingUri = Annotated[str | None, setting(TrackingSettings, "tracking_uri", metavar="URI")]
 Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metavar="NAME")]
 Workers = Annotated[int | None, setting(RaySettings, "workers", metavar="N")]

@@ -1,4 +1,4 @@
-"""Everything that prints: results on stdout, everything else on stderr; people or machines as readers."""
+"""Output of the commands: results on stdout, everything else on stderr, as text or as JSON."""
 
 import codecs
 import json
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from newsbert.serving.torchserve.log_events import ServerEvent
 
 LONG_WORD = 20
-"""Cells of a word from which it may be broken in a table."""
+"""Length in terminal cells above which a table may break a word."""
 
 LOG_INTERVAL_S = 3.0
 
 
 class Output:
-    """Where a command's result, progress and errors go.
+    """Writer of a command's result, progress and errors.
 
     Args:
-        as_json: One JSON document on stdout instead of text and tables.
-        log_format: `json` for a JSON object a line on stderr instead of text.
+        as_json: Write one JSON document to stdout instead of text and tables.
+        log_format: `json` for one JSON object per line on stderr instead of text.
     """
 
     def __init__(self, as_json: bool = False, log_format: str = "text") -> None:
         self.as_json = as_json
         self.log_format = log_format
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
-        # A chunk of a container's output may end within a character.
+        # A chunk of a container's output may end in the middle of a character.
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decode_output, self._decode_log = decoder("replace").decode, decoder("replace").decode
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the result is seen by a person, and not kept in a file or a log."""
+        """True if stdout is a terminal: a person sees the result, and no file or log stores it."""
         return sys.stdout is not None and sys.stdout.isatty()
 
     def document(self, document: Any) -> None:
@@ -63,63 +63,64 @@ class Output:
     def help(self, context: typer.Context) -> None:
         """Write a command's help."""
         text = context.get_help()
-        if text:  # typer prints it by itself where it draws it with rich
+        if text:  # typer prints the help itself when it renders with rich
             self.result(text)
 
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
     ) -> None:
-        """Write a table of the result, if it has rows; its first `words` columns hold words, the others numbers.
+        """Write a table of the result, if it has rows.
 
-        Where it would be too wide to keep words whole, every row is a list of what it has in each column.
+        The first `words` columns hold text, the others numbers. If the terminal is too narrow for whole words, a row
+        becomes a list of headers and cells.
         """
         console = Console(highlight=False)
         headers = [show_controls(header) for header in headers]
         cells = [[show_controls(cell) for cell in row] for row in rows]
         if not cells:
             return
-        least = _least_widths([headers, *cells])
-        fits = sum(width + 3 for width in least) + 1 <= console.width
-        table = _across(headers, cells, words, least) if fits else _down(headers, cells)
+        min_widths = _min_column_widths([headers, *cells])
+        fits = sum(width + 3 for width in min_widths) + 1 <= console.width
+        table = _build_wide_table(headers, cells, words, min_widths) if fits else _build_narrow_table(headers, cells)
         table.title = title and escape(show_controls(title))
         table.title_justify, table.title_style = "left", "bold"
         console.print(table)
 
     def raw(self, output: bytes) -> None:
-        """Pass on what another newsbert wrote as its result."""
+        """Forward the result that another newsbert process wrote."""
         print(show_controls(self._decode_output(output)), end="", flush=True)  # noqa: T201
 
     def raw_log(self, log: bytes) -> None:
-        """Pass on what another newsbert said of how things go."""
+        """Forward the log that another newsbert process wrote."""
         print(show_controls(self._decode_log(log)), end="", file=sys.stderr, flush=True)  # noqa: T201
 
     def log(self, text: str) -> None:
-        """Say how things go."""
+        """Write a log message."""
         if self.log_format == "json":
             self.event("log", text)
         else:
-            self.err.print(_plain(text))
+            self.err.print(_sanitize(text))
 
     def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
-        """Log a JSON object in one line."""
+        """Log an event as a JSON object on one line."""
         from newsbert.serving.torchserve.log_events import ServerEvent
 
         self._line(ServerEvent(event, mask_credentials(message), level, details=details).json())
 
     def problem(self, problem: "ServerEvent") -> None:
-        """Log what goes wrong in a server, in one line."""
+        """Log a problem of a server on one line."""
         self._line(problem.json() if self.log_format == "json" else problem.text())
 
     def _line(self, line: str) -> None:
         print(show_controls(line), file=sys.stderr, flush=True)  # noqa: T201
 
     def note(self, text: str) -> None:
-        """Say what the user should know."""
-        self.err.print(f"[yellow]Note:[/yellow] {_plain(text)}")
+        """Write a note to the user."""
+        self.err.print(f"[yellow]Note:[/yellow] {_sanitize(text)}")
 
     def next_command(self, command: str) -> None:
-        """Show the command that comes next."""
-        self.err.print(f"[dim]Next:[/dim] {_plain(command)}")
+        """Show the command to run next."""
+        self.err.print(f"[dim]Next:[/dim] {_sanitize(command)}")
 
     def error(self, error: NewsbertError, debug: bool = False) -> None:
         """Report an error that the user can act on."""
@@ -133,26 +134,29 @@ class Output:
             return
         for note in getattr(error, "__notes__", ()):
             self.note(note)
-        # One line each, also where a library's words or a path hold line breaks.
-        self.err.print(f"[bold red]Error:[/bold red] {_plain(' '.join(message.splitlines()))}")
+        # One line per message, even if a library's message or a path contains line breaks.
+        self.err.print(f"[bold red]Error:[/bold red] {_sanitize(' '.join(message.splitlines()))}")
         if hint:
-            self.err.print(f"[bold]Hint:[/bold] {_plain(' '.join(hint.splitlines()))}")
+            self.err.print(f"[bold]Hint:[/bold] {_sanitize(' '.join(hint.splitlines()))}")
         if error.examined:
             self.err.print("[bold]Hint:[/bold] newsbert doctor")
 
     def traceback(self, error: BaseException) -> None:
-        """Write where an error came from; the messages of libraries may hold the URIs that they were called with."""
+        """Write an error's traceback, with credentials masked.
+
+        Messages of libraries may contain the URIs that they were called with.
+        """
         self._line(mask_credentials("".join(traceback.format_exception(error))).rstrip())
 
     def unexpected(self, error: Exception) -> None:
-        """Write the document of an error that nobody foresaw."""
+        """Write the JSON document of an unexpected error."""
         message = mask_credentials(f"{type(error).__name__}: {error}")
         hint = "report it, with the traceback on standard error"
         self.document({"error": {"code": "unexpected", "message": message, "hint": hint}})
 
     @contextmanager
     def progress(self) -> "Iterator[Progress]":
-        """Show a bar on a terminal, a line every few seconds elsewhere."""
+        """Show a progress bar on a terminal, or log a line every few seconds elsewhere."""
         progress = Progress(self)
         try:
             yield progress
@@ -160,12 +164,12 @@ class Output:
             progress.close()
 
 
-def _plain(text: str) -> str:
-    """Return text whose credentials are masked and in which nothing is markup to rich or an order to a terminal."""
+def _sanitize(text: str) -> str:
+    """Mask credentials, and escape the markup of rich and the control characters of terminals."""
     return escape(show_controls(mask_credentials(text)))
 
 
-def _across(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, least: Sequence[int]) -> Table:
+def _build_wide_table(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, least: Sequence[int]) -> Table:
     table = Table(header_style="bold")
     for index, (header, width) in enumerate(zip(headers, least, strict=True)):
         table.add_column(
@@ -176,7 +180,7 @@ def _across(headers: Sequence[str], rows: Iterable[Sequence[str]], words: int, l
     return table
 
 
-def _down(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def _build_narrow_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(show_header=False)
     table.add_column(style="bold", overflow="fold")
     table.add_column(overflow="fold")
@@ -187,8 +191,8 @@ def _down(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def _least_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Cells of a terminal that each column needs to break no word but those that are long anyway."""
+def _min_column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the column widths, in terminal cells, at which no word breaks that has at most `LONG_WORD` cells."""
     return [
         max((min(cell_len(word), LONG_WORD) for cell in column for word in cell.split()), default=0)
         for column in zip(*rows, strict=True)
@@ -196,10 +200,10 @@ def _least_widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 class Progress:
-    """How far a piece of work is.
+    """Progress display of a command.
 
     Args:
-        output: Where it is shown.
+        output: The command's output.
     """
 
     def __init__(self, output: Output) -> None:
@@ -220,24 +224,24 @@ class Progress:
             )
 
     def phase(self, name: str) -> None:
-        """Say that another part of the work begins."""
+        """Show that a new phase of the work begins."""
         if self._bar is None:
             self._output.log(f"{name} …")
         else:
             self._show(name, 0, None, "")
 
     def update(self, name: str, done: int, total: int, details: Mapping[str, str]) -> None:
-        """Say how much of a part is done, with what there is to say of it."""
+        """Show the completed part of a phase, with details such as the loss."""
         if self._bar is not None:
-            said = "  ".join([f"{done}/{total}", *(f"{key} {value}" for key, value in details.items())])
-            self._show(name, done, total, said)
+            summary = "  ".join([f"{done}/{total}", *(f"{key} {value}" for key, value in details.items())])
+            self._show(name, done, total, summary)
         elif done == total or time.monotonic() - self._last >= LOG_INTERVAL_S:
             self._last = time.monotonic()
-            said = ", ".join(f"{key} {value}" for key, value in details.items())
-            self._output.log(f"{name} {done}/{total}{', ' if said else ''}{said}")
+            summary = ", ".join(f"{key} {value}" for key, value in details.items())
+            self._output.log(f"{name} {done}/{total}{', ' if summary else ''}{summary}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
 
@@ -245,11 +249,11 @@ class Progress:
         if self._task is None:
             self._task = self._bar.add_task("", total=total, detail="")
             self._bar.start()
-        self._bar.update(self._task, description=_plain(name), completed=done, total=total, detail=_plain(detail))
+        self._bar.update(self._task, description=_sanitize(name), completed=done, total=total, detail=_sanitize(detail))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `42 s`, `3:07 min`, `1:02 h`."""
+    """Format seconds: `42 s`, `3:07 min`, `1:02 h`."""
     if math.isnan(seconds):  # not known yet
         return "…"
     whole = round(seconds)
@@ -261,13 +265,13 @@ def duration(seconds: float) -> str:
 
 
 def layer_rows(layers: "Sequence[Layer]") -> list[list[str]]:
-    """Rows of a table of an image's layers and their sizes, their sum below."""
+    """Return table rows of an image's layers and their sizes, with the total as the last row."""
     rows = [[shorten(layer.step, 60, placeholder=" …"), size(layer.size_bytes)] for layer in layers]
     return [*rows, ["all", size(sum(layer.size_bytes for layer in layers))]]
 
 
 def size(size_bytes: int) -> str:
-    """Bytes as people say them: `1.2 kB`, `89.4 MB`."""
+    """Format a number of bytes: `1.2 kB`, `89.4 MB`."""
     if size_bytes < 1e6:
         return f"{size_bytes / 1e3:.1f} kB"
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"

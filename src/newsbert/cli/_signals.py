@@ -1,4 +1,4 @@
-"""How a command that runs until it is stopped hears of that."""
+"""Signal handlers of commands that run until they are stopped."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from types import FrameType
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that Ctrl+C and SIGTERM set; a second of them ends what is being done meanwhile."""
+    """Return an event that Ctrl+C and SIGTERM set; a second signal raises `KeyboardInterrupt`."""
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:

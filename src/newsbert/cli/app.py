@@ -1,5 +1,6 @@
-"""The app, `main()`, and the only error boundary."""
+"""The Typer app, `main()` and the only error boundary."""
 
+import difflib
 import io
 import itertools
 import os
@@ -23,6 +24,7 @@ from newsbert.cli import (
     explain,
     init,
     inspect,
+    models,
     playground,
     predict,
     register,
@@ -39,8 +41,8 @@ from newsbert.core.environment import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 
 EXIT_INTERRUPTED = 130
-_CALL_ERROR: Any = typer.BadParameter.__bases__[0]
-"""What a call that cannot be parsed raises: Click's `UsageError`, of which typer since 0.26 has a copy of its own."""
+_PARSE_ERROR: Any = typer.BadParameter.__bases__[0]
+"""Exception of an invalid command line: Click's `UsageError`, of which typer since 0.26 has its own copy."""
 
 app = Commands(
     name="newsbert",
@@ -51,18 +53,18 @@ app = Commands(
     rich_markup_mode="rich",
     context_settings={
         "help_option_names": ["-h", "--help"],
-        # `mlflow run -P learning_rate=2e-5` ends in --learning_rate, and the trainers of transformers take both.
+        # `mlflow run -P learning_rate=2e-5` becomes --learning_rate, and the trainers of transformers accept both.
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Train": (init, train, runs, evaluate, register),
+    "Train": (init, train, runs, evaluate, register, models),
     "Classify": (predict, explain, playground),
     "Serve": (serve, runtimes, archive, build_image, inspect),
     "Deliver": (deliver, deploy, rollback, environments),
     "Set up": (doctor, config, tracking),
 }
-"""Each module is a command that has its name, or a group of commands."""
+"""Help panels and their modules; a module is a command of the same name or a group of commands."""
 
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
@@ -98,34 +100,34 @@ def _root(
 
 
 class _Stdout(io.FileIO):
-    """Standard output that says in our own way why it cannot be written."""
+    """Standard output that raises `NewsbertError` if it cannot be written."""
 
     def write(self, data: Any, /) -> int:
         """Write bytes.
 
         Raises:
-            BrokenPipeError: If whoever read has read enough.
-            NewsbertError: If it cannot be written; what comes after goes nowhere.
+            BrokenPipeError: If the reader closed the pipe.
+            NewsbertError: If the bytes cannot be written; later output is discarded.
         """
         try:
             return super().write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
-            _give_up_stdout()
+            _discard_stdout()
             raise NewsbertError(
                 f"standard output cannot be written: {error.strerror}", "send it elsewhere, or make room: df -h"
             ) from error
 
 
-def _give_up_stdout() -> None:
-    """Send what is still to be written nowhere: Python would try again on the way out, and complain."""
+def _discard_stdout() -> None:
+    """Discard the rest of standard output: Python would try to write it again at exit, and report an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    # Asked of the arguments themselves, since a call that cannot be parsed must be answered in the wanted form too.
+    # Read from the arguments themselves: the error of an invalid command line must be JSON, too.
     output = Output(as_json="--json" in sys.argv[1:])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = io.TextIOWrapper(
@@ -135,73 +137,124 @@ def main() -> None:
             line_buffering=True,
         )
     limit_spinning()
-    # As Ctrl+C, so that temporary files go; commands that serve or train have more to say about both.
+    # Like Ctrl+C, so that temporary files are removed; commands that serve or train handle both signals themselves.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = _run(output)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except NewsbertError as error:  # standard output's own, also where it was to take an error's document
+    except NewsbertError as error:  # standard output failed, perhaps on the document of an error
         output.error(error)
         code = error.exit_code
     except BrokenPipeError:
-        _give_up_stdout()
+        _discard_stdout()
         code = 0
     sys.exit(code)
 
 
-def _said(error: Any) -> str:
-    """What is wrong with a call, with the value that is, which typer leaves out."""
+def _describe_parse_error(error: Any) -> str:
+    """Return the message of an invalid command line, with the invalid value, which typer omits."""
     for option in getattr(getattr(error, "param", None), "opts", ()):
-        for word, after in itertools.pairwise([*sys.argv, ""]):
+        for word, next_word in itertools.pairwise([*sys.argv, ""]):
             _, is_with_value, value = word.partition("=")
-            if _option(word) == option and (given := value if is_with_value else after) not in error.message:
-                return f"{given!r} is no valid value for '{option}': {error.message}"
-    return error.format_message() or "a command is missing"  # Click has shown the help instead of saying it
+            if (
+                _normalize_option(word) == option
+                and (argument := value if is_with_value else next_word) not in error.message
+            ):
+                return f"{argument!r} is no valid value for '{option}': {error.message}"
+    return error.format_message() or "a command is missing"  # Click has shown the help instead of a message
 
 
-_RENAMED = {
+_RENAMED_OPTIONS = {
     "--max-epochs": "--epochs",
     "--num-samples": "--samples",
     "--model-save-path": "--output",
+    "--lr": "--learning-rate",
+    "--max-samples": "--samples",
+    "--max-seq-length": "--max-length",
+    "--max-train-samples": "--samples",
+    "--num-train-epochs": "--epochs",
+    "--output-dir": "--output",
+    "--per-device-train-batch-size": "--batch-size",
 }
-"""Options of the example that newsbert replaces, and what they are called here."""
+"""Options of the example that newsbert replaces, and of transformers' scripts; and their names in newsbert."""
 
-_UNNEEDED = {
+_OTHER_COMMANDS = {
+    "newsbert": {
+        "list": "newsbert models",
+        "export": "newsbert archive",
+        "test": "newsbert evaluate",
+        "ui": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
+    },
+    "newsbert serve": {
+        "list": "newsbert serve status",
+        "start": "newsbert serve locally",
+        "down": "newsbert serve stop",
+    },
+    "newsbert tracking": {"start": "newsbert tracking up", "stop": "newsbert tracking down"},
+}
+"""What people type first, by the group of commands, and what they mean."""
+
+_REMOVED_OPTIONS = {
     "--save-model": "each model is saved, and logged to MLflow",
     "--vocab-file": "the vocabulary is the encoder's: --base-model",
 }
 
 
-def _renamed(error: Any, command: str) -> UsageError | None:
-    """Return what an option of the replaced example is called here."""
-    name = _option(str(getattr(error, "option_name", "")))
-    typed = next((word.partition("=")[0] for word in sys.argv if _option(word) == name), name)
-    if name in _UNNEEDED:
-        return UsageError(f"there is no option {typed}: {_UNNEEDED[name]}", f"{command} --help")
-    new = _RENAMED.get(name)
+def _find_renamed_option(error: Any, command: str) -> UsageError | None:
+    """Return the error for an option of the replaced example, with its new name or the reason why it is gone."""
+    name = _normalize_option(str(getattr(error, "option_name", "")))
+    typed = next((word.partition("=")[0] for word in sys.argv if _normalize_option(word) == name), name)
+    if name in _REMOVED_OPTIONS:
+        return UsageError(f"there is no option {typed}: {_REMOVED_OPTIONS[name]}", f"{command} --help")
+    new = _RENAMED_OPTIONS.get(name)
     if new is None or new not in (flag for param in error.ctx.command.params for flag in param.opts):
         return None
-    words = [new + word[len(name) :] if _option(word) == name else word for word in sys.argv[1:]]
+    words = [new + word[len(name) :] if _normalize_option(word) == name else word for word in sys.argv[1:]]
     return UsageError(f"there is no option {typed}: it is {new} here", shlex.join(["newsbert", *words]))
 
 
-def _option(word: str) -> str:
-    """Return the option in a word of the command line, as it is called here: `--learning_rate=2e-5` is no other."""
+def _find_other_command(error: Any) -> UsageError | None:
+    """Return the error for a command that is called otherwise here, with the line to type."""
+    context = error.ctx
+    if context is None or not hasattr(context.command, "commands"):
+        return None
+    words = sys.argv[1:]
+    group = context.command_path
+    depth = len(group.split()) - 1
+    if depth >= len(words):
+        return None
+    word, rest = words[depth], words[depth + 1 :]
+    command = _OTHER_COMMANDS.get(group, {}).get(word)
+    if command is not None:
+        return UsageError(f"there is no command {word!r}", shlex.join([*shlex.split(command), *rest]))
+    commands = context.command.commands
+    if group == "newsbert serve" and word not in commands and not difflib.get_close_matches(word, commands):
+        what = "option" if word.startswith("-") else "command"
+        return UsageError(
+            f"newsbert serve has no {what} {word!r}",
+            shlex.join(["newsbert", "serve", "locally", *words[depth:]]),
+        )
+    return None
+
+
+def _normalize_option(word: str) -> str:
+    """Return the option in a word of the command line, with hyphens: `--learning-rate` of `--learning_rate=2e-5`."""
     return word.partition("=")[0].replace("_", "-")
 
 
 def _run(output: Output) -> int:
-    """Run the command and return its exit code, its errors reported."""
+    """Run the command, report its errors and return its exit code."""
     debug = "--debug" in sys.argv[1:]
     try:
         code: Any = app(prog_name="newsbert", standalone_mode=False)
     except NewsbertError as error:
         output.error(error, debug)
         return error.exit_code
-    except _CALL_ERROR as error:
+    except _PARSE_ERROR as error:
         path = error.ctx.command_path if error.ctx else "newsbert"
-        output.error(_renamed(error, path) or UsageError(_said(error), f"{path} --help"))
+        found = _find_renamed_option(error, path) or _find_other_command(error)
+        output.error(found or UsageError(_describe_parse_error(error), f"{path} --help"))
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
@@ -212,7 +265,7 @@ def _run(output: Output) -> int:
             raise error.__context__ from None
         raise
     except Exception as error:
-        # A bug of ours: its traceback is the message, and whoever reads JSON gets their one document all the same.
+        # A bug in newsbert: its traceback is the message, and a reader of JSON still gets one document.
         output.traceback(error)
         if output.as_json:
             output.unexpected(error)

@@ -61,18 +61,18 @@ def archive(
     from newsbert.bundle import bundle
 
     if for_plugin:
-        said, directory = models.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
+        model_name, directory = models.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
         if screen.as_json:
-            screen.document({"model": said, "directory": str(directory)})
+            screen.document({"model": model_name, "directory": str(directory)})
             return
         screen.result(str(directory))
         screen.next_command(shlex.join(models.plugin_command(directory)))
         return
-    said, file = models.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
+    model_name, file = models.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
     size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
     if screen.as_json:
-        screen.document({"model": said, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})
+        screen.document({"model": model_name, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})
         return
     screen.result(str(file))
-    screen.log(f"{said}, {size(size_bytes)}, SHA-256 {sha256}")
+    screen.log(f"{model_name}, {size(size_bytes)}, SHA-256 {sha256}")
     screen.next_command(shlex.join(["newsbert", "serve", "locally", str(file)]))

@@ -94,24 +94,24 @@ def build_image(
     with build.contexts(model, kind, settings, tracking_uri) as plan:
         _show_notes(screen, plan.notes)
         if dry_run:
-            _render_dry(screen, plan.contexts)
+            _render_dry_run(screen, plan.contexts)
             return
         if write_context is not None:
-            _render_written(screen, write_context, build.write_contexts(plan, settings, write_context))
+            _render_written_contexts(screen, write_context, build.write_contexts(plan, settings, write_context))
             return
-        built = []
+        images = []
         with screen.progress() as progress:
             for context in build.pending_contexts(plan, rebuild=rebuild):
                 progress.phase(f"building {context.tag}")
-                built.append(build.build(context, settings, screen.log, rebuild=rebuild))
+                images.append(build.build(context, settings, screen.log, rebuild=rebuild))
         if plan.located is not None:
-            _show_notes(screen, build.record(plan.located, built[-1], tracking_uri))
-        written = mlproject.write(project, built[-1].tag) if trainer else None
+            _show_notes(screen, build.record(plan.located, images[-1], tracking_uri))
+        project_file = mlproject.write(project, images[-1].tag) if trainer else None
         digests: dict[str, str] = {}
         if push:
             with screen.progress() as progress:
                 digests = build.push(
-                    built[-1],
+                    images[-1],
                     plan.located,
                     tracking_uri,
                     lambda layer, done, total: progress.update(
@@ -119,18 +119,18 @@ def build_image(
                     ),
                 )
     if screen.as_json:
-        screen.document({"images": [_document(each, digests) for each in built], "project": written})
+        screen.document({"images": [_build_document(image, digests) for image in images], "project": project_file})
         return
-    for each in built:
-        screen.result(f"{each.aliases[0]}  {size(each.size_bytes)}{'  (was there)' if each.cached else ''}")
-        screen.result(f"{each.tag}")
-    screen.table(["layer", "size"], layer_rows(built[-1].layers))
+    for image in images:
+        screen.result(f"{image.aliases[0]}  {size(image.size_bytes)}{'  (cached)' if image.cached else ''}")
+        screen.result(f"{image.tag}")
+    screen.table(["layer", "size"], layer_rows(images[-1].layers))
     for digest in dict.fromkeys(digests.values()):
         screen.result(f"pushed  {digest}")
     if plan.located is not None:
-        screen.next_command(f"newsbert serve container {built[-1].aliases[0]}")
-    elif written is not None:
-        screen.result(f"wrote {written}")
+        screen.next_command(f"newsbert serve container {images[-1].aliases[0]}")
+    elif project_file is not None:
+        screen.result(f"wrote {project_file}")
         screen.next_command(
             f"mlflow run {shlex.quote(project)} --experiment-name newsbert -A network=host -P max_epochs=1"
         )
@@ -141,7 +141,7 @@ def _show_notes(screen: Output, notes: Sequence[str]) -> None:
         screen.note(note)
 
 
-def _render_written(screen: Output, directory: Path, commands: Sequence[str]) -> None:
+def _render_written_contexts(screen: Output, directory: Path, commands: Sequence[str]) -> None:
     if screen.as_json:
         screen.document({"directory": str(directory), "commands": commands})
         return
@@ -150,13 +150,14 @@ def _render_written(screen: Output, directory: Path, commands: Sequence[str]) ->
     screen.next_command(shlex.join(["sh", str(directory / "build.sh")]))
 
 
-def _render_dry(screen: Output, contexts: "Sequence[BuildContext]") -> None:
+def _render_dry_run(screen: Output, contexts: "Sequence[BuildContext]") -> None:
     from newsbert.images.contexts import without_secrets
 
     if screen.as_json:
-        shown = [{"tag": each.tag, "aliases": each.aliases, "build_args": each.build_args, "labels": each.labels,
-                  "files": each.sizes(), **without_secrets(each)} for each in contexts]  # fmt: skip
-        screen.document({"images": shown})
+        documents = [{"tag": context.tag, "aliases": context.aliases, "build_args": context.build_args,
+                      "labels": context.labels, "files": context.sizes(), **without_secrets(context)}
+                     for context in contexts]  # fmt: skip
+        screen.document({"images": documents})
         return
     for context in contexts:
         screen.result(f"# {context.tag}")
@@ -169,7 +170,7 @@ def _render_dry(screen: Output, contexts: "Sequence[BuildContext]") -> None:
         screen.result(context.dockerfile)
 
 
-def _document(built: "BuiltImage", digests: dict[str, str]) -> dict[str, Any]:
+def _build_document(built: "BuiltImage", digests: dict[str, str]) -> dict[str, Any]:
     return {
         "tag": built.aliases[0],
         "content_tag": built.tag,

@@ -28,20 +28,23 @@ def show(
 ) -> None:
     """Show the settings that hold in this directory, and where each comes from; passwords in addresses are left out."""
     screen = Output(as_json)
-    found = [each for each in config.resolved() if each.origin is not None or not only_set]
+    settings = [setting for setting in config.resolved() if setting.origin is not None or not only_set]
     if screen.as_json:
         tables: dict[str, dict[str, object]] = {}
-        for each in found:
-            tables.setdefault(each.table, {})[each.name] = {"value": each.value, "origin": each.origin}
+        for setting in settings:
+            tables.setdefault(setting.table, {})[setting.name] = {"value": setting.value, "origin": setting.origin}
         screen.document({"settings": tables})
         return
-    rows = [(f"{each.table}.{each.name}".lstrip("."), _shown(each.value), each.origin or "default") for each in found]
+    rows = [
+        (f"{setting.table}.{setting.name}".lstrip("."), _format_value(setting.value), setting.origin or "default")
+        for setting in settings
+    ]
     screen.table(("setting", "value", "from"), rows, words=3)
-    if not found:
+    if not settings:
         screen.note("all settings are the defaults")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

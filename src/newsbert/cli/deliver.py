@@ -36,11 +36,11 @@ def deliver(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train, register, build, push, deploy and try a model: all that is not done yet.
+    """Train, register, build, push, deploy and test a model: every step that is not done yet.
 
-    Without MODEL, the trainer image is built and trains as newsbert.toml says; the model is registered, its serving
-    image built, proved and pushed. In either case the image is deployed, and asked the environment's acceptance rows;
-    if too few of its answers are right, the model before answers again. What was killed goes on where it was.
+    Without MODEL, the trainer image is built, and trains as newsbert.toml says. The model is registered; its serving
+    image is built, verified and pushed. Then the image is deployed and tested on the environment's acceptance rows. If
+    its accuracy is too low, the environment is rolled back. A delivery that was killed is resumed.
     """
     screen = Output(as_json)
     name = config.model_name(model_name)
@@ -50,14 +50,14 @@ def deliver(
     serving = config.resolve(ServeSettings)
     from newsbert.deployment.deliver import Pipeline
 
-    steps = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
-    done = steps.train(str(name)) if model is None else steps.release(model)
+    pipeline = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
+    result = pipeline.train(str(name)) if model is None else pipeline.release(model)
     if screen.as_json:
-        screen.document(dataclasses.asdict(done))
+        screen.document(dataclasses.asdict(result))
         return
-    screen.result(f"{done.model} answers in {done.environment} on {done.url}")
-    screen.result(f"  image     {done.image}")
-    screen.result(f"  accepted  {done.accepted}")
-    if done.before:
-        screen.result(f"  before    {done.before}")
-        screen.next_command(f"newsbert rollback --to {done.environment}")
+    screen.result(f"{result.model} answers in {result.environment} on {result.url}")
+    screen.result(f"  image     {result.image}")
+    screen.result(f"  accepted  {result.accepted}")
+    if result.before:
+        screen.result(f"  before    {result.before}")
+        screen.next_command(f"newsbert rollback --to {result.environment}")

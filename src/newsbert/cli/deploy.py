@@ -34,11 +34,11 @@ def deploy(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Have a model's image answer in an environment, without losing a request.
+    """Deploy a model's image to an environment, without losing a request.
 
-    The new model has to give its golden texts their answers; else the one before goes on. That one is kept for newsbert
-    rollback. The version gets the environment's name as alias. An environment is a container engine's host, a
-    Kubernetes cluster or Cloud Run.
+    The new model must reproduce its golden texts, or the previous model stays. The previous model remains for newsbert
+    rollback. The version gets the environment's name as an alias. An environment is a Docker host, a Kubernetes
+    cluster or Cloud Run.
     """
     screen = Output(as_json)
     images = config.resolve(ImageSettings, repository=repository)
@@ -51,12 +51,12 @@ def deploy(
 
 
 def render(screen: Output, deployed: "DeploymentStatus") -> None:
-    """Say what answers now."""
+    """Print the deployed model, its environment and its URL."""
     if screen.as_json:
         screen.document(dataclasses.asdict(deployed))
         return
     if deployed.proof:
-        screen.log(f"proved: {deployed.proof}")
+        screen.log(f"verified: {deployed.proof}")
     screen.result(f"{deployed.model} answers in {deployed.environment} on {deployed.url}")
     if deployed.before:
         screen.result(f"  before  {deployed.before}")

@@ -28,12 +28,15 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
 
     with screen.progress() as progress:
         progress.phase("looking")
-        found = list(doctor.run_checks(doctor.checks()))
-    failed = any(each.state == checks.FAILED for each in found)
+        results = list(doctor.run_checks(doctor.checks()))
+    failed = any(result.state == checks.FAILED for result in results)
     if screen.as_json:
-        screen.document({"ok": not failed, "checks": [dataclasses.asdict(each) for each in found]})
+        screen.document({"ok": not failed, "checks": [dataclasses.asdict(result) for result in results]})
     else:
-        rows = [(each.state, each.check, each.found + (f"\n→ {each.mend}" if each.mend else "")) for each in found]
+        rows = [
+            (result.state, result.check, result.found + (f"\n→ {result.mend}" if result.mend else ""))
+            for result in results
+        ]
         screen.table(("", "check", "found"), rows, words=3)
     if failed:
         raise typer.Exit(1)

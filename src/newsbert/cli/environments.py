@@ -27,29 +27,31 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
     screen = Output(as_json)
     from newsbert.deployment import deploy
 
-    found: dict[str, DeploymentStatus | NewsbertError | None] = {}
+    statuses: dict[str, DeploymentStatus | NewsbertError | None] = {}
     for name in config.environments():
         try:
-            found[name] = deploy.environment(name, tracking_uri, screen.log).deployed()
+            statuses[name] = deploy.environment(name, tracking_uri, screen.log).deployed()
         except NewsbertError as error:
-            found[name] = error
+            statuses[name] = error
     if screen.as_json:
-        screen.document({"environments": {name: _document(each) for name, each in found.items()}})
+        screen.document({"environments": {name: _build_document(status) for name, status in statuses.items()}})
     else:
-        screen.table(("environment", "model", "url", "before"), (_row(*each) for each in found.items()), words=4)
-        if not found:
+        screen.table(
+            ("environment", "model", "url", "before"), (_build_row(*entry) for entry in statuses.items()), words=4
+        )
+        if not statuses:
             screen.note(f"there is no [environments.NAME] in {config.CONFIG_FILE}")
-    if any(isinstance(each, NewsbertError) for each in found.values()):
+    if any(isinstance(status, NewsbertError) for status in statuses.values()):
         raise typer.Exit(1)
 
 
-def _document(each: "DeploymentStatus | NewsbertError | None") -> dict[str, object] | None:
+def _build_document(each: "DeploymentStatus | NewsbertError | None") -> dict[str, object] | None:
     if isinstance(each, NewsbertError):
         return {"error": each.document()}
     return None if each is None else dataclasses.asdict(each)
 
 
-def _row(name: str, each: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
+def _build_row(name: str, each: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
     if isinstance(each, NewsbertError):
         return name, f"? {each.message}", "", ""
     return (name, "", "", "") if each is None else (name, each.model, each.url, each.before or "")

@@ -1,14 +1,16 @@
 """`newsbert evaluate`."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from newsbert.cli._completion import files, models
-from newsbert.cli._options import Debug, Experiment, Json, Model, TrackingUri, setting
+from newsbert.cli._options import Debug, Experiment, Json, Model, ModelOption, TrackingUri, setting
 from newsbert.cli._output import Output, Progress
 from newsbert.core.settings import ServeSettings
+from newsbert.errors import UsageError
 
 if TYPE_CHECKING:
     from newsbert.api.evaluate import EvaluateResult, ModelComparison, ModelScores
@@ -24,20 +26,22 @@ Examples:
 
     newsbert evaluate bundles/RUN_ID --data test.jsonl --labels World,Sports,Business,Sci/Tech --no-log --json
 """
-_MOST_CONFUSED = 3
-_MOST_CLASSES = 50
+_MAX_CONFUSIONS = 3
+_MAX_CLASSES = 50
 
 
 def evaluate(
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Labelled rows, as train --data takes them. All are scored; of a data set with splits, the test rows.",
             metavar="DATA",
+            show_default=False,
             autocompletion=files,
         ),
-    ],
+    ] = None,
     model: Model = None,
+    model_option: ModelOption = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -67,12 +71,19 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Score a model on labelled rows, by itself or against another, and log that to MLflow.
+    """Evaluate a model on labelled rows, alone or compared with another model, and log the result to MLflow.
 
-    Intervals tell where a score on other rows like these lies (95%, bootstrap). Two models are compared on the same
-    rows: by the interval of the difference, and by McNemar's exact test.
+    Every score has a 95% bootstrap interval. Two models are compared on the same rows, by the interval of the
+    difference and by McNemar's exact test.
     """
     screen = Output(as_json)
+    if data is None and model is not None and Path(model).is_file():
+        data, model = model, None  # `newsbert evaluate news.csv`
+    if data is None:
+        raise UsageError("there are no rows to score", "newsbert evaluate --data rows.csv")
+    if model is not None and model_option is not None:
+        raise UsageError(f"both {model!r} and --model {model_option!r} name a model", "give one of them")
+    model = model or model_option
     from newsbert.api import evaluate as evaluating
 
     with screen.progress() as progress:
@@ -87,15 +98,15 @@ def evaluate(
             log=log,
             tracking_uri=tracking_uri,
             experiment=experiment,
-            on_event=lambda event: _report(screen, progress, event),
+            on_event=lambda event: _report_event(screen, progress, event),
         )
     if screen.as_json:
-        screen.document(_document(result))
+        screen.document(_build_document(result))
     else:
         _render(screen, result)
 
 
-def _report(screen: Output, progress: Progress, event: "Event") -> None:
+def _report_event(screen: Output, progress: Progress, event: "Event") -> None:
     from newsbert.core import events
 
     if isinstance(event, events.Note):
@@ -106,17 +117,17 @@ def _report(screen: Output, progress: Progress, event: "Event") -> None:
         progress.update(event.name, event.done, event.total, {})
 
 
-def _document(result: "EvaluateResult") -> dict[str, Any]:
+def _build_document(result: "EvaluateResult") -> dict[str, Any]:
     against = result.against
     return {
         "data": result.data,
         "split": result.split or None,
         "rows": result.rows,
         "data_digest": result.data_digest,
-        **_scores(result.model),
+        **_build_scores_document(result.model),
         "against": against
         and {
-            **_scores(against.other),
+            **_build_scores_document(against.other),
             "difference": {
                 "accuracy": dataclasses.asdict(against.accuracy),
                 "f1_macro": dataclasses.asdict(against.f1_macro),
@@ -127,7 +138,7 @@ def _document(result: "EvaluateResult") -> dict[str, Any]:
     }
 
 
-def _scores(model: "ModelScores") -> dict[str, Any]:
+def _build_scores_document(model: "ModelScores") -> dict[str, Any]:
     return {
         "model": model.name,
         "runtime": model.runtime,
@@ -135,7 +146,7 @@ def _scores(model: "ModelScores") -> dict[str, Any]:
         "learned_rows": model.learned_rows,
         "metrics": model.scores.metrics,
         "intervals": {"accuracy": dataclasses.asdict(model.accuracy), "f1_macro": dataclasses.asdict(model.f1_macro)},
-        "per_class": {name: dataclasses.asdict(each) for name, each in model.scores.per_class.items()},
+        "per_class": {name: dataclasses.asdict(class_scores) for name, class_scores in model.scores.per_class.items()},
         "confusion": model.scores.confusion.tolist(),
     }
 
@@ -144,50 +155,56 @@ def _render(screen: Output, result: "EvaluateResult") -> None:
     model = result.model
     per_class = model.scores.per_class
     rows = [
-        [name, f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", str(each.support)]
-        for name, each in per_class.items()
-        if each.support
+        [
+            name,
+            f"{class_scores.precision:.4f}",
+            f"{class_scores.recall:.4f}",
+            f"{class_scores.f1:.4f}",
+            str(class_scores.support),
+        ]
+        for name, class_scores in per_class.items()
+        if class_scores.support
     ]
     split = f", {result.split}" if result.split else ""
-    title = f"{_short(model.name)} on {result.data}{split}"
-    screen.table(["class", "precision", "recall", "F1", "rows"], rows[:_MOST_CLASSES], title=title)
-    if len(rows) > _MOST_CLASSES:
-        screen.note(f"{len(rows) - _MOST_CLASSES} more classes: --json has them")
-    absent = [name for name, each in per_class.items() if not each.support]
+    title = f"{_shorten_name(model.name)} on {result.data}{split}"
+    screen.table(["class", "precision", "recall", "F1", "rows"], rows[:_MAX_CLASSES], title=title)
+    if len(rows) > _MAX_CLASSES:
+        screen.note(f"{len(rows) - _MAX_CLASSES} more classes: --json has them")
+    absent = [name for name, class_scores in per_class.items() if not class_scores.support]
     if absent:
         screen.note(f"no rows of {', '.join(absent)}: macro F1 is that of the other classes")
     scores = model.scores
     screen.table(
         ["score", "value", "95% interval"],
         [
-            ["accuracy", f"{scores.accuracy:.4f}", _between(model.accuracy)],
-            ["macro F1", f"{scores.f1_macro:.4f}", _between(model.f1_macro)],
+            ["accuracy", f"{scores.accuracy:.4f}", _format_interval(model.accuracy)],
+            ["macro F1", f"{scores.f1_macro:.4f}", _format_interval(model.f1_macro)],
             ["calibration error", f"{scores.calibration_error:.4f}", ""],
         ],
     )
-    confused = scores.confused(_MOST_CONFUSED)
-    if confused:
-        said = ", ".join(f"{true} for {predicted} ({rows})" for true, predicted, rows in confused)
-        screen.result(f"most often taken: {said}")
+    confusions = scores.confused(_MAX_CONFUSIONS)
+    if confusions:
+        summary = ", ".join(f"{true} for {predicted} ({rows})" for true, predicted, rows in confusions)
+        screen.result(f"top confusions: {summary}")
     if result.against:
-        _render_against(screen, model, result.against)
+        _render_comparison(screen, model, result.against)
     if result.run_id:
         screen.result(f"run     {result.run_id}")
 
 
-def _render_against(screen: Output, model: "ModelScores", against: "ModelComparison") -> None:
-    one, other = model.scores.metrics, against.other.scores.metrics
-    name, other_name = _short(model.name), _short(against.other.name)
+def _render_comparison(screen: Output, model: "ModelScores", against: "ModelComparison") -> None:
+    metrics, other_metrics = model.scores.metrics, against.other.scores.metrics
+    name, other_name = _shorten_name(model.name), _shorten_name(against.other.name)
     intervals = {"accuracy": against.accuracy, "f1_macro": against.f1_macro}
     screen.table(
         ["score", name, other_name, "difference", "95% interval"],
         [
             [
                 title,
-                f"{one[key]:.4f}",
-                f"{other[key]:.4f}",
-                f"{one[key] - other[key]:+.4f}",
-                _between(intervals[key], "+.4f") if key in intervals else "",
+                f"{metrics[key]:.4f}",
+                f"{other_metrics[key]:.4f}",
+                f"{metrics[key] - other_metrics[key]:+.4f}",
+                _format_interval(intervals[key], "+.4f") if key in intervals else "",
             ]
             for title, key in (
                 ("accuracy", "accuracy"),
@@ -203,10 +220,10 @@ def _render_against(screen: Output, model: "ModelScores", against: "ModelCompari
     )
 
 
-def _short(name: str) -> str:
-    """A model's name as a table holds it: of a run's id, the beginning is enough."""
+def _shorten_name(name: str) -> str:
+    """Return a model's name for a table, with a run's id cut to its first 8 digits."""
     return name[: len("run ") + 8] if name.startswith("run ") else name
 
 
-def _between(interval: "Interval", form: str = ".4f") -> str:
+def _format_interval(interval: "Interval", form: str = ".4f") -> str:
     return f"{interval.low:{form}} to {interval.high:{form}}"

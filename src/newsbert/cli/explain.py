@@ -27,8 +27,8 @@ Examples:
     newsbert explain --url http://127.0.0.1:8080 "Cup final ends in a draw"
 """
 
-MOST_WORDS = 10
-"""Words of the table: those that say most."""
+MAX_WORDS = 10
+"""Rows of the table: the words with the largest absolute attributions."""
 
 
 def explain(
@@ -51,8 +51,8 @@ def explain(
     from newsbert.serving.client import Client
 
     screen = Output(as_json)
-    for name, given in {"--model": model, "--runtime": runtime}.items():
-        if url is not None and given is not None:
+    for name, value in {"--model": model, "--runtime": runtime}.items():
+        if url is not None and value is not None:
             raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
     predictor: Client | Model
     if url is not None:
@@ -63,33 +63,39 @@ def explain(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
     try:
-        (explained,) = predictor.explain([text], label=label)
-    except ValueError as error:  # of a text or a label that is none
+        (explanation,) = predictor.explain([text], label=label)
+    except ValueError as error:  # for an invalid text or label
         raise UsageError(str(error), 'newsbert explain --label LABEL "Stocks fall as oil rises"') from error
     if screen.as_json:
-        screen.document({"model": predictor.name, **explained.to_dict()})
+        screen.document({"model": predictor.name, **explanation.to_dict()})
     else:
-        _render(predictor.name, explained)
+        _render(predictor.name, explanation)
 
 
 def _render(name: str, explained: "Explanation") -> None:
     console = Console(highlight=False)
     prediction = explained.prediction
-    review = ", a person should see it" if prediction.review else ""
+    review = ", flagged for review" if prediction.review else ""
     console.print(Text(show_controls(f"{prediction.label} {prediction.score:.3f}{review}  ({name})"), style="bold"))
-    least = max((abs(word.attribution) for word in explained.words), default=0.0) / 10
-    shown, after = Text(), 0
+    min_attribution = max((abs(word.attribution) for word in explained.words), default=0.0) / 10
+    highlighted, end = Text(), 0
     for word in explained.words:
-        style = "" if abs(word.attribution) < least else "black on green" if word.attribution > 0 else "white on red"
-        shown.append(show_controls(explained.text[after : word.start]))
-        shown.append(show_controls(word.text), style)
-        after = word.end
-    shown.append(show_controls(explained.text[after:]), "dim")
-    console.print(shown)
-    said = sorted(explained.words, key=lambda word: -abs(word.attribution))[:MOST_WORDS]
+        style = (
+            ""
+            if abs(word.attribution) < min_attribution
+            else "black on green"
+            if word.attribution > 0
+            else "white on red"
+        )
+        highlighted.append(show_controls(explained.text[end : word.start]))
+        highlighted.append(show_controls(word.text), style)
+        end = word.end
+    highlighted.append(show_controls(explained.text[end:]), "dim")
+    console.print(highlighted)
+    top_words = sorted(explained.words, key=lambda word: -abs(word.attribution))[:MAX_WORDS]
     probability = prediction.probabilities[explained.label]
     Output().table(
         ["word", f"adds to {explained.label}, {probability:.3f}"],
-        [[word.text, f"{word.attribution:+.3f}"] for word in said],
+        [[word.text, f"{word.attribution:+.3f}"] for word in top_words],
         title=f"by {explained.method}",
     )

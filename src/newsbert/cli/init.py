@@ -39,10 +39,10 @@ def init(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at labelled rows, and write a newsbert.toml for them.
+    """Profile labelled rows, and write newsbert.toml for them.
 
-    Columns of texts and labels are guessed where they have no usual names. What to look at before training is shown:
-    few rows of a class, texts that repeat or contradict each other, rows of training among those that test it.
+    Columns of texts and labels are guessed if they have no usual names. The profile shows what to check before
+    training: classes with few rows, duplicates, conflicting labels, and training rows among the test rows.
     """
     screen = Output(as_json)
     from newsbert.api import init_config
@@ -52,13 +52,13 @@ def init(
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     model_name = model_name or init_config.suggested_name(data)
     parse_model_name(model_name)
-    found = init_config.survey(data, names, text_column, label_column)
-    init_config.write(found, model_name, file, names, force=force)
+    profile = init_config.survey(data, names, text_column, label_column)
+    init_config.write(profile, model_name, file, names, force=force)
     if screen.as_json:
-        screen.document({"file": str(file), "model_name": model_name, **dataclasses.asdict(found)})
+        screen.document({"file": str(file), "model_name": model_name, **dataclasses.asdict(profile)})
         return
-    _render(screen, found)
-    for note in found.notes:
+    _render(screen, profile)
+    for note in profile.notes:
         screen.note(note)
     screen.log(f"{file} is written")
     screen.next_command("newsbert train")
@@ -68,11 +68,11 @@ def _render(screen: Output, found: "DatasetProfile") -> None:
     splits = list(found.rows)
     names = list(next(iter(found.rows.values())))
     rows = [[name, *(str(found.rows[split][name]) for split in splits)] for name in names]
-    sums = ["sum", *(str(sum(found.rows[split].values())) for split in splits)]
+    totals = ["sum", *(str(sum(found.rows[split].values())) for split in splits)]
     screen.result(f"columns    {', '.join(found.columns)}")
-    screen.table(["label", *splits], [*rows, sums])
-    for what, column in {"text": found.text_column, "label": found.label_column}.items():
+    screen.table(["label", *splits], [*rows, totals])
+    for kind, column in {"text": found.text_column, "label": found.label_column}.items():
         if column is not None:
-            screen.result(f"{what:10} {column}")
-    said = [f"{share} {count}" for share, count in found.tokens.items()]
-    screen.result(f"tokens     {', '.join(said)}; {found.max_length} are read")
+            screen.result(f"{kind:10} {column}")
+    token_counts = [f"{percentile} {count}" for percentile, count in found.tokens.items()]
+    screen.result(f"tokens     {', '.join(token_counts)}; {found.max_length} are read")

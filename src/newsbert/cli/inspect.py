@@ -64,12 +64,15 @@ def inspect(
         return
     screen.table(
         ["component", "name", "version", "licence"],
-        [[each["type"], each["name"], each.get("version", ""), _licence(each)] for each in content.bill["components"]],
+        [
+            [component["type"], component["name"], component.get("version", ""), _format_licences(component)]
+            for component in content.bill["components"]
+        ],
         words=4,
     )
 
 
-def _licence(component: dict[str, Any]) -> str:
-    """A component's licences as one text."""
-    told = [each.get("license") or {"id": each["expression"]} for each in component.get("licenses", [])]
-    return ", ".join(licence.get("id") or licence["name"] for licence in told)
+def _format_licences(component: dict[str, Any]) -> str:
+    """Return a component's licences, separated by commas."""
+    licences = [entry.get("license") or {"id": entry["expression"]} for entry in component.get("licenses", [])]
+    return ", ".join(licence.get("id") or licence["name"] for licence in licences)

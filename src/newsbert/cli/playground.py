@@ -44,8 +44,8 @@ def playground(
     It shows all probabilities, whether a person should review the answer, and which words it rests on.
     """
     screen = Output(as_json)
-    for name, given in {"MODEL": model, "--runtime": runtime, "--review-below": review_below}.items():
-        if url is not None and given is not None:
+    for name, value in {"MODEL": model, "--runtime": runtime, "--review-below": review_below}.items():
+        if url is not None and value is not None:
             raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
     try:
         from newsbert.serving.playground import models, server
@@ -59,13 +59,13 @@ def playground(
     settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
     stop = stop_on_signals()
     screen.log("loading …")
-    shown = [models.served(url) if url is not None else models.loaded(model, settings, tracking_uri)]
+    shown_models = [models.served(url) if url is not None else models.loaded(model, settings, tracking_uri)]
     if against is not None:
-        shown.append(models.loaded(against, settings, tracking_uri))
+        shown_models.append(models.loaded(against, settings, tracking_uri))
 
     def on_ready(page: str) -> None:
         if screen.as_json:
-            screen.document({"url": page, "models": [each.predictor.name for each in shown]})
+            screen.document({"url": page, "models": [shown_model.predictor.name for shown_model in shown_models]})
         else:
             screen.result(page)
         if not loopback.is_loopback(host):
@@ -75,5 +75,5 @@ def playground(
 
             webbrowser.open(page)
 
-    server.serve(shown, host, port, stop, on_ready)
+    server.serve(shown_models, host, port, stop, on_ready)
     screen.log("stopped")

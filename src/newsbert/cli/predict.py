@@ -1,8 +1,10 @@
 """`newsbert predict`."""
 
 import contextlib
+import shlex
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from newsbert.inference.prediction import Prediction
 
 REQUESTS = 8
-"""Requests that are under way at a server at the same time for a file."""
+"""Concurrent requests to a server for the rows of a file."""
 
 EXAMPLES = """
 Examples:
@@ -91,22 +93,29 @@ def predict(
         )
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
+    if texts and len(texts) == 1 and url is None and Path(texts[0]).is_file():
+        raise UsageError(
+            f"{texts[0]!r} is a file, and would be classified by its name",
+            f"newsbert predict --file {shlex.quote(texts[0])} --output predictions.jsonl",
+        )
     if (file is None) != (output is None):
         raise UsageError("--file and --output go together", "newsbert predict --file in.csv --output out.csv")
     if restart and file is None:
         raise UsageError("--restart is for --file", "newsbert predict --file in.csv --output out.csv --restart")
     if workers is not None and (file is None or url is not None):
         raise UsageError("--workers is for --file and a model here", "newsbert predict --help")
-    shared = config.resolve_shared(workers, ray_address)
+    ray_settings = config.resolve_shared(workers, ray_address)
     if file is not None and output is not None:
-        answering = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
-        _predict_file(screen, file, output, text_column, url, model, answering, shared, tracking_uri, restart)
+        serve_settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+        _predict_file(
+            screen, file, output, text_column, url, model, serve_settings, ray_settings, tracking_uri, restart
+        )
         return
     from newsbert.api import models
     from newsbert.inference.items import predict_items
     from newsbert.serving.client import Client
 
-    items = _texts(texts)
+    items = _read_texts(texts)
     predictor: Predictor
     if url is not None:
         predictor = Client(url)
@@ -116,7 +125,7 @@ def predict(
             model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
         )
     predictions = predict_items(predictor, items)
-    _render(screen, predictor.name, items, predictions)  # a server has told its name only now
+    _render(screen, predictor.name, items, predictions)  # a server's name is known only now
 
 
 def _predict_file(
@@ -138,13 +147,13 @@ def _predict_file(
     from newsbert.serving.client import Client
 
     with contextlib.ExitStack() as stack:
-        here, there = stack.enter_context(
+        local_input, local_output = stack.enter_context(
             object_store.staged(file, output, paths.check, lambda said: screen.log(f"{said} …"))
         )
         predictor: Predictor | ray_workers.Workers
         if url is not None:
             predictor = server = Client(url)
-            server.predict(["newsbert"])  # it has to answer, and to tell its name, before a long file is read
+            server.predict(["newsbert"])  # fails early, and gets the server's name, before a long file is read
             identity = server.name or url
         else:
             if shared.workers > 1:
@@ -157,11 +166,11 @@ def _predict_file(
         try:
             with screen.progress() as progress:
                 pace = _Pace(progress)
-                progress.phase(f"reading {here.name}")
-                done = predict_file(
+                progress.phase(f"reading {local_input.name}")
+                result = predict_file(
                     predictor,
-                    here,
-                    there,
+                    local_input,
+                    local_output,
                     text_column,
                     pace,
                     model=identity,
@@ -171,61 +180,61 @@ def _predict_file(
                     likely_columns=(config.resolve(TrainSettings).text_column, trained_column),
                 )
         except (KeyboardInterrupt, NewsbertError):
-            kept = resume.kept(there)
-            if kept is not None and pace is not None and pace.has_begun:
+            state = resume.kept(local_output)
+            if state is not None and pace is not None and pace.has_begun:
                 screen.note(
-                    f"{kept.records} of {kept.total} rows are done and kept; the same command goes on from there"
+                    f"{state.records} of {state.total} rows are done and kept; the same command goes on from there"
                 )
             raise
-    rejected = f"{output}.rejected.jsonl" if done.rejected else None
-    if done.skipped:
-        screen.note(f"{done.skipped} rows got no answer; {rejected} says why")
-    if done.unreadable:
-        screen.note(f"{done.unreadable} rows cannot be read and were left out; {rejected} says why")
+    rejected = f"{output}.rejected.jsonl" if result.rejected else None
+    if result.skipped:
+        screen.note(f"{result.skipped} rows were rejected: see {rejected}")
+    if result.unreadable:
+        screen.note(f"{result.unreadable} rows cannot be read and were left out: see {rejected}")
     if screen.as_json:
         screen.document(
             {
                 "model": predictor.name,
-                "rows": done.rows,
-                "skipped": done.skipped,
-                "unreadable": done.unreadable,
+                "rows": result.rows,
+                "skipped": result.skipped,
+                "unreadable": result.unreadable,
                 "output": output,
                 "rejected": rejected,
             }
         )
     else:
-        screen.result(f"{done.rows} rows, answers in the columns {', '.join(done.columns)}: {output}")
+        screen.result(f"{result.rows} rows, answers in the columns {', '.join(result.columns)}: {output}")
 
 
 class _Pace:
-    """Progress of rows, with their number per second and the time that is left.
+    """Progress of rows, with rows per second and the remaining time.
 
     Args:
-        progress: Where it is shown.
+        progress: The progress display.
     """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._begun: tuple[int, float] | None = None
+        self._start: tuple[int, float] | None = None
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was said."""
-        return self._begun is not None
+        """True if progress was shown."""
+        return self._start is not None
 
     def __call__(self, done: int, total: int) -> None:
-        """Say how many of the rows are done."""
+        """Show the number of completed rows."""
         now = time.monotonic()
-        first, begun = self._begun = self._begun or (done, now)
+        first, started = self._start = self._start or (done, now)
         details = {}
         if done > first:
-            rate = (done - first) / (now - begun)
+            rate = (done - first) / (now - started)
             details = {"per second": f"{rate:.0f}", "left": duration((total - done) / rate)}
         self._progress.update("rows", done, total, details)
 
 
-def _texts(texts: list[str] | None) -> list[str]:
-    """The texts to classify; standard input's lines if there are none or the only one is `-`.
+def _read_texts(texts: list[str] | None) -> list[str]:
+    """Return the texts to classify: the lines of standard input if there are no arguments or the only one is `-`.
 
     Raises:
         UsageError: If there is nothing to classify.
@@ -240,27 +249,27 @@ def _texts(texts: list[str] | None) -> list[str]:
         raise UsageError(
             "standard input is not valid UTF-8", "iconv -f windows-1252 -t utf-8 FILE | newsbert predict"
         ) from error
-    found = [line for line in lines if line]
-    if not found:
+    nonempty_lines = [line for line in lines if line]
+    if not nonempty_lines:
         raise UsageError("standard input holds no text", 'newsbert predict "Stocks fall as oil rises"')
-    return found
+    return nonempty_lines
 
 
 def _render(screen: Output, name: str, items: list[str], predictions: "list[Prediction]") -> None:
     if screen.as_json:
-        answers = [{"text": text, **each.to_dict()} for text, each in zip(items, predictions, strict=True)]
+        answers = [{"text": text, **prediction.to_dict()} for text, prediction in zip(items, predictions, strict=True)]
         screen.document({"model": name, "predictions": answers})
         return
     labels = list(predictions[0].probabilities)
     rows = []
-    for text, each in zip(items, predictions, strict=True):
+    for text, prediction in zip(items, predictions, strict=True):
         short = text if len(text) <= 60 else f"{text[:59]}…"
         rows.append(
             [
                 short,
-                each.label,
-                "yes" if each.review else "no",
-                *(f"{each.probabilities[label]:.3f}" for label in labels),
+                prediction.label,
+                "yes" if prediction.review else "no",
+                *(f"{prediction.probabilities[label]:.3f}" for label in labels),
             ]
         )
     screen.table(["text", "label", "review", *labels], rows, title=name, words=3)

@@ -12,7 +12,7 @@ Examples:
 
 
 def rollback(to: To, tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Have the model before answer in an environment again, as deploy does; once more brings the newer one back."""
+    """Roll an environment back to its previous model; run it again to undo."""
     screen = Output(as_json)
     from newsbert.deployment import deploy
 

@@ -42,32 +42,34 @@ def runs(
     from newsbert.tracking import locate, run_list
 
     tracker = locate.connect(tracking_uri, experiment)
-    found = run_list.training_runs(tracker, limit)
+    training_runs = run_list.training_runs(tracker, limit)
     if screen.as_json:
-        listed = [
+        documents = [
             {
                 **dataclasses.asdict(run),
                 "started": run.started.isoformat(timespec="seconds"),
                 "ended": run.ended and run.ended.isoformat(timespec="seconds"),
                 "versions": [{"model": name, "aliases": aliases} for name, aliases in run.versions.items()],
             }
-            for run in found
+            for run in training_runs
         ]
-        screen.document({"experiment": tracker.settings.experiment, "runs": listed})
+        screen.document({"experiment": tracker.settings.experiment, "runs": documents})
         return
-    if not found:
+    if not training_runs:
         screen.note(f"no training runs in the experiment {tracker.settings.experiment!r} on {tracker.where}")
         screen.next_command("newsbert train")
         return
-    screen.table(["run", "status", "training", "model", "accuracy", "F1"], [_row(run) for run in found], words=4)
+    screen.table(
+        ["run", "status", "training", "model", "accuracy", "F1"], [_build_row(run) for run in training_runs], words=4
+    )
 
 
-def _row(run: "TrainingRun") -> list[str]:
+def _build_row(run: "TrainingRun") -> list[str]:
     scores = [run.metrics.get(f"test_{name}") for name in ("accuracy", "f1_macro")]
     versions = [" ".join([name, *(f"@{alias}" for alias in aliases)]) for name, aliases in run.versions.items()]
     return [
         run.run_id[:_ID_DIGITS],
-        f"{run.status} {_age(run.ended)} ago" if run.ended else f"{run.status} for {_age(run.started)}",
+        f"{run.status} {_format_age(run.ended)} ago" if run.ended else f"{run.status} for {_format_age(run.started)}",
         ", ".join(_describe(run)),
         ", ".join(versions),
         *("" if score is None else f"{score:.4f}" for score in scores),
@@ -75,7 +77,7 @@ def _row(run: "TrainingRun") -> list[str]:
 
 
 def _describe(run: "TrainingRun") -> Iterator[str]:
-    """Yield what is known of a training: a run that failed early, or of a registered bundle, lacks some of it."""
+    """Yield facts about a training; a run that failed early, or of a registered bundle, lacks some."""
     from newsbert.tracking.runs import STOPPED_EARLY_TAG
 
     params = run.params
@@ -95,8 +97,8 @@ def _describe(run: "TrainingRun") -> Iterator[str]:
         yield "stopped early"
 
 
-def _age(moment: datetime) -> str:
-    """How long ago a moment was: `42 s`, `3 h`, `2 days`."""
+def _format_age(moment: datetime) -> str:
+    """Return the time since a moment: `42 s`, `3 h`, `2 days`."""
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
     for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= size:

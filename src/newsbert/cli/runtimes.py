@@ -16,7 +16,7 @@ Examples:
 
     newsbert runtimes BertModel/2 --texts news.jsonl --only onnxruntime --only openvino-int8
 """
-_MOST_TEXTS = 256
+_MAX_TEXTS = 256
 
 
 def runtimes(
@@ -46,13 +46,13 @@ def runtimes(
     located = locate.locate(model, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
-    items = dataset.texts(texts)[:_MOST_TEXTS]
+    items = dataset.texts(texts)[:_MAX_TEXTS]
     screen.log(f"{located.name}: {len(items)} texts, {cpu.cores()} threads")
     reference, expected = benchmark.reference(bundle, items)
-    measured = []
-    for each in benchmark.compare(bundle, items, expected, only or (), seconds):
-        measured.append(each)
-        screen.log(f"{each.name}: {each.problem or f'{each.texts_per_s:.0f} texts/s'}")
+    measurements = []
+    for measurement in benchmark.compare(bundle, items, expected, only or (), seconds):
+        measurements.append(measurement)
+        screen.log(f"{measurement.name}: {measurement.problem or f'{measurement.texts_per_s:.0f} texts/s'}")
     if screen.as_json:
         screen.document(
             {
@@ -60,7 +60,7 @@ def runtimes(
                 "texts": len(items),
                 "threads": cpu.cores(),
                 "reference": reference,
-                "runtimes": [dataclasses.asdict(each) for each in measured],
+                "runtimes": [dataclasses.asdict(measurement) for measurement in measurements],
                 "graphs": {
                     name: {key: value for key, value in dataclasses.asdict(graph).items() if key != "golden"}
                     for name, graph in bundle.contract.graphs.items()
@@ -69,31 +69,31 @@ def runtimes(
         )
         return
     screen.table(
-        ["name", "texts/s", "p50 ms", "p99 ms", "size", "same label", "off by", "in batches"],
+        ["name", "texts/s", "p50 ms", "p99 ms", "size", "same label", "max diff", "batch diff"],
         [
             [
-                each.name,
-                f"{each.texts_per_s:.0f}",
-                f"{1000 * each.p50_s:.1f}",
-                f"{1000 * each.p99_s:.1f}",
-                size(each.size_bytes),
-                f"{100 * each.agreement:.1f}%",
-                f"{each.max_difference:.0e}",
-                f"{each.batch_difference:.0e}",
+                measurement.name,
+                f"{measurement.texts_per_s:.0f}",
+                f"{1000 * measurement.p50_s:.1f}",
+                f"{1000 * measurement.p99_s:.1f}",
+                size(measurement.size_bytes),
+                f"{100 * measurement.agreement:.1f}%",
+                f"{measurement.max_difference:.0e}",
+                f"{measurement.batch_difference:.0e}",
             ]
-            for each in sorted(measured, key=lambda each: -each.texts_per_s)
-            if not each.problem
+            for measurement in sorted(measurements, key=lambda each: -each.texts_per_s)
+            if not measurement.problem
         ],
     )
     screen.note(
-        f"same label, off by: compared with {reference}; in batches: a text alone compared with it among others"
+        f"same label, max diff: compared with {reference}; batch diff: a text alone compared with it in a batch"
     )
-    for each in measured:
-        if each.chosen:
-            screen.note(f"chosen where none is named: {each.name}")
-    for each in measured:
-        if each.problem:
-            screen.note(f"{each.name}: {each.problem}")
+    for measurement in measurements:
+        if measurement.chosen:
+            screen.note(f"default runtime: {measurement.name}")
+    for measurement in measurements:
+        if measurement.problem:
+            screen.note(f"{measurement.name}: {measurement.problem}")
     for name, graph in bundle.contract.graphs.items():
         if graph.rows:
             screen.note(

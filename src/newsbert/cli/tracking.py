@@ -167,11 +167,15 @@ def status(directory: Directory = None, as_json: Json = False, debug: Debug = Fa
     from newsbert.tracking.server import process
     from newsbert.tracking.server.state import ServerState
 
-    found = process.status(ServerState(settings.directory))
+    server_info = process.status(ServerState(settings.directory))
     if screen.as_json:
-        screen.document(_document(found))
+        screen.document(_build_document(server_info))
         return
-    screen.table(("what", "value"), [(name, _text(value)) for name, value in _document(found).items()], words=2)
+    screen.table(
+        ("what", "value"),
+        [(name, _format_value(value)) for name, value in _build_document(server_info).items()],
+        words=2,
+    )
 
 
 @app.command("backup", epilog=BACKUP_EXAMPLES)
@@ -190,14 +194,14 @@ def backup(
     )
     from newsbert.tracking.server import backup, process
 
-    home, kept = process.places(settings)
-    if home.kept_before() is None:
+    state, store_config = process.places(settings)
+    if state.kept_before() is None:
         if settings.backend_store is None:
-            raise home.never_started()
+            raise state.never_started()
         if settings.artifacts is None:
             raise UsageError("nothing says where the artifacts are", "give --artifacts, too")
-    made = backup.make(kept, file)
-    _render_backup(screen, made, file, "holds")
+    manifest = backup.make(store_config, file)
+    _render_backup(screen, manifest, file, "holds")
     screen.next_command(f"newsbert tracking restore {shlex.quote(str(file))} --directory EMPTY")
 
 
@@ -217,10 +221,10 @@ def restore(
     )
     from newsbert.tracking.server import backup, process
 
-    home, kept = process.places(settings)
-    found = backup.restore(home, kept, file, screen.log)
-    _render_backup(screen, found, file, "was restored:")
-    screen.next_command(f"newsbert tracking up{home.option}")
+    state, store_config = process.places(settings)
+    manifest = backup.restore(state, store_config, file, screen.log)
+    _render_backup(screen, manifest, file, "was restored:")
+    screen.next_command(f"newsbert tracking up{state.option}")
 
 
 @app.command("user", epilog=USER_EXAMPLES)
@@ -241,12 +245,12 @@ def user(
     from newsbert.tracking.server import accounts
     from newsbert.tracking.server.state import ServerState
 
-    password, made = accounts.renew(ServerState(settings.directory), name, admin=admin)
+    password, created = accounts.renew(ServerState(settings.directory), name, admin=admin)
     if screen.as_json:
-        screen.document({"user": name, "password": password, "created": made})
+        screen.document({"user": name, "password": password, "created": created})
         return
-    if not made:
-        screen.note(f"{name} was there: the password before is no longer taken")
+    if not created:
+        screen.note(f"user {name} already existed: the previous password is revoked")
     screen.result(f"MLFLOW_TRACKING_USERNAME={name}")
     screen.result(f"MLFLOW_TRACKING_PASSWORD={password}")
 
@@ -278,7 +282,7 @@ def grant(
     if screen.as_json:
         screen.document({"user": name, "experiment": experiment, "model": model, "permission": permission})
         return
-    screen.result(f"{name} has the permission {permission} for {_resources(experiment, model)}")
+    screen.result(f"{name} has the permission {permission} for {_format_resources(experiment, model)}")
 
 
 @app.command("revoke", epilog=REVOKE_EXAMPLES)
@@ -300,18 +304,18 @@ def revoke(
     if screen.as_json:
         screen.document({"user": name, "experiment": experiment, "model": model})
         return
-    screen.result(f"{name} has the default permission for {_resources(experiment, model)}")
+    screen.result(f"{name} has the default permission for {_format_resources(experiment, model)}")
 
 
-def _resources(experiment: str | None, model: str | None) -> str:
+def _format_resources(experiment: str | None, model: str | None) -> str:
     resources = {"experiment": experiment, "model": model}
     return " and ".join(f"{kind} {name}" for kind, name in resources.items() if name is not None)
 
 
 def _render(screen: Output, noted: "ServerInfo", password: str | None, home: "ServerState | None" = None) -> None:
-    """Say that the server is ready; it is in the background if its home is given."""
+    """Print the addresses of the server; with `home`, it runs in the background."""
     if screen.as_json:
-        screen.document(_document(noted) | ({"admin_password": password} if password else {}))
+        screen.document(_build_document(noted) | ({"admin_password": password} if password else {}))
         return
     screen.result(f"MLflow {noted.mlflow} is ready on {noted.url}")
     screen.result(f"  database   {noted.database}")
@@ -320,7 +324,7 @@ def _render(screen: Output, noted: "ServerInfo", password: str | None, home: "Se
         screen.result("  accounts   on")
         if password and (home is not None or screen.is_terminal):
             screen.result(f"  admin      {password}  (shown this once; newsbert tracking user admin makes a new one)")
-        elif password:  # this is a log, where it would stay
+        elif password:  # the output is a log, which would store the password
             screen.next_command("newsbert tracking user admin  gives the administrator a password")
         screen.next_command("newsbert tracking user NAME  makes an account for each who logs")
     screen.next_command(f"export MLFLOW_TRACKING_URI={noted.url}")
@@ -332,18 +336,18 @@ def _render(screen: Output, noted: "ServerInfo", password: str | None, home: "Se
 
 def _render_backup(screen: Output, contents: "BackupManifest", file: Path, what: str) -> None:
     if screen.as_json:
-        found = {name: value for name, value in vars(contents).items() if name != "files"}
-        screen.document({"file": str(file), **found, "artifacts": len(contents.artifacts)})
+        fields = {name: value for name, value in vars(contents).items() if name != "files"}
+        screen.document({"file": str(file), **fields, "artifacts": len(contents.artifacts)})
         return
-    told = f"a {contents.database} database of MLflow {contents.mlflow} and {len(contents.artifacts)} artifacts"
-    screen.result(f"{file} {what} {told}")
+    summary = f"a {contents.database} database of MLflow {contents.mlflow} and {len(contents.artifacts)} artifacts"
+    screen.result(f"{file} {what} {summary}")
 
 
-def _document(noted: "ServerInfo") -> dict[str, object]:
+def _build_document(noted: "ServerInfo") -> dict[str, object]:
     return {name: value for name, value in dataclasses.asdict(noted).items() if name != "started"}
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -16,8 +16,8 @@ from newsbert.core import config, environment
 from newsbert.core.settings import TrainSettings
 from newsbert.errors import UsageError
 
-_TRUSTED_ACCURACY = 0.8
-"""A model that may be worse than this is not to doubt the labels of people."""
+_MIN_TRUSTED_ACCURACY = 0.8
+"""Minimum accuracy, as the lower bound of its interval, at which the labels that a model doubts are reported."""
 
 if TYPE_CHECKING:
     from newsbert.core.events import Event
@@ -31,7 +31,7 @@ Examples:
 
     newsbert train
 
-    newsbert train --data news.csv --epochs 2 --model-name BertModel
+    newsbert train news.csv --epochs 2 --model-name BertModel
 
     newsbert train --data news.csv --tune head --epochs 20
 
@@ -44,6 +44,9 @@ Examples:
 
 
 def train(
+    rows: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="The same as --data.", show_default=False, autocompletion=files)
+    ] = None,
     data: Annotated[str | None, setting(TrainSettings, "data", metavar="DATA", completed=files)] = None,
     labels: Annotated[str | None, setting(TrainSettings, "labels", metavar="A,B,…")] = None,
     text_column: Annotated[str | None, setting(TrainSettings, "text_column", metavar="NAME")] = None,
@@ -53,12 +56,12 @@ def train(
     max_steps: Annotated[int | None, setting(TrainSettings, "max_steps")] = None,
     samples: Annotated[int | None, setting(TrainSettings, "samples")] = None,
     batch_size: Annotated[int | None, setting(TrainSettings, "batch_size")] = None,
-    tune: Annotated[str | None, setting(TrainSettings, "tune", metavar="PART")] = None,
+    tune: Annotated[str | None, setting(TrainSettings, "tune", metavar="METHOD")] = None,
     lora_rank: Annotated[int | None, setting(TrainSettings, "lora_rank")] = None,
     precision: Annotated[str | None, setting(TrainSettings, "precision", metavar="NAME")] = None,
     learning_rate: Annotated[float | None, setting(TrainSettings, "learning_rate")] = None,
     max_length: Annotated[int | None, setting(TrainSettings, "max_length")] = None,
-    review_precision: Annotated[float | None, setting(TrainSettings, "review_precision", metavar="SHARE")] = None,
+    review_precision: Annotated[float | None, setting(TrainSettings, "review_precision", metavar="ACCURACY")] = None,
     review_below: Annotated[float | None, setting(TrainSettings, "review_below", metavar="SCORE")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
     output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR", completed=files)] = None,
@@ -68,7 +71,7 @@ def train(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with a run that was killed or failed: its id, or its directory.",
+            help="Resume a run that was killed or failed: its id, or its directory.",
             autocompletion=runs,
         ),
     ] = None,
@@ -83,11 +86,13 @@ def train(
 ) -> None:
     """Fine-tune a BERT encoder on labelled news and log the model to MLflow.
 
-    Ctrl+C once stops after the current step and finishes the model that is kept so far; twice aborts.
+    Ctrl+C once stops after the current step and finishes the best model so far; twice aborts.
     """
     screen = Output(as_json)
+    if rows is not None and data is not None:
+        raise UsageError(f"both DATA ({rows}) and --data ({data}) name rows", "give one of them")
     flags: dict[str, Any] = {
-        "data": data,
+        "data": data if rows is None else rows,
         "labels": labels,
         "text_column": text_column,
         "label_column": label_column,
@@ -117,16 +122,16 @@ def train(
     if in_container:
         from newsbert.images import train as trainer
 
-        options = [f"--{name}" for name, given in {"json": as_json, "debug": debug}.items() if given]
+        options = [f"--{name}" for name, enabled in {"json": as_json, "debug": debug}.items() if enabled]
         raise typer.Exit(trainer.train(flags, options, screen.raw, screen.raw_log))
     from newsbert.api.train import join_training, train
 
-    if environment.torchrun_rank():  # another of its processes runs this training and tells of it
+    if environment.torchrun_rank():  # the process of rank 0 runs this training and reports it
         with _Interrupts(lambda _: None) as interrupts:
             join_training(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
-    in_foreign_run = environment.mlflow_run_id() is not None  # before MLflow takes the variable away
+    in_foreign_run = environment.mlflow_run_id() is not None  # before MLflow removes the variable
     with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
         result = train(
             **flags,
@@ -140,7 +145,7 @@ _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainSettings))
 
 
 class _Interrupts:
-    """Ctrl+C: the first asks training to stop, the second aborts. SIGTERM counts as Ctrl+C."""
+    """Signal handlers of training: the first Ctrl+C requests a stop, the second aborts. SIGTERM counts as Ctrl+C."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
@@ -157,7 +162,7 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def asked_to_stop(self) -> bool:
-        """Whether there was a first Ctrl+C."""
+        """Return `True` after the first Ctrl+C."""
         return self._count > 0
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -168,7 +173,7 @@ class _Interrupts:
 
 
 class _Reporter:
-    """Renders training's events."""
+    """Renderer of training events."""
 
     def __init__(self, screen: Output, progress: Progress) -> None:
         self._screen = screen
@@ -183,15 +188,15 @@ class _Reporter:
         elif isinstance(event, Phase):
             self._progress.phase(event.name)
         elif isinstance(event, Resumed):
-            self._screen.log(f"going on behind step {event.step}")
+            self._screen.log(f"resuming from step {event.step}")
         elif isinstance(event, Progress):
             self._progress.update(event.name, event.done, event.total, {})
         elif isinstance(event, Evaluation):
             self._score = event.f1_macro
-            kept = ", kept" if event.best else ""
+            suffix = ", kept" if event.best else ""
             self._screen.log(
                 f"step {event.step} (epoch {event.epoch:.2f}): F1 {event.f1_macro:.4f}, "
-                f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{kept}"
+                f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{suffix}"
             )
         else:
             details = {} if event.loss is None else {"loss": f"{event.loss:.4f}"}
@@ -205,9 +210,9 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
     """Print the result.
 
     Args:
-        screen: Where.
-        result: What training returned.
-        in_foreign_run: Whether `mlflow run` made the run, which may be in any experiment.
+        screen: The command's output.
+        result: The result of training.
+        in_foreign_run: True if `mlflow run` created the run, which may be in any experiment.
     """
     version = str(result.version) if result.version else None
     if version:
@@ -222,14 +227,18 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
                 "run_id": result.run_id,
                 "model": version,
                 "metrics": result.metrics,
-                "intervals": {name: dataclasses.asdict(found) for name, found in _intervals(result.scores).items()},
+                "intervals": {
+                    name: dataclasses.asdict(interval) for name, interval in _compute_intervals(result.scores).items()
+                },
                 "texts_per_second": result.texts_per_second,
                 "baseline": result.baseline.metrics,
                 "suspected_label_errors": result.suspected_label_errors,
-                "per_class": {name: dataclasses.asdict(each) for name, each in result.scores.per_class.items()},
+                "per_class": {
+                    name: dataclasses.asdict(class_scores) for name, class_scores in result.scores.per_class.items()
+                },
                 "confusion": result.scores.confusion.tolist(),
                 "review": dataclasses.asdict(result.review[0]),
-                "review_by_precision": [dataclasses.asdict(each) for each in result.review[1:]],
+                "review_by_precision": [dataclasses.asdict(threshold) for threshold in result.review[1:]],
                 "training_seconds": result.seconds,
                 "stopped_early": result.stopped_early,
                 "diverged_at": result.diverged_at,
@@ -239,33 +248,39 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
         return
     per_class = result.scores.per_class
     rows = [
-        [name, f"{each.precision:.4f}", f"{each.recall:.4f}", f"{each.f1:.4f}", str(each.support)]
-        for name, each in per_class.items()
+        [
+            name,
+            f"{class_scores.precision:.4f}",
+            f"{class_scores.recall:.4f}",
+            f"{class_scores.f1:.4f}",
+            str(class_scores.support),
+        ]
+        for name, class_scores in per_class.items()
     ]
-    total = str(sum(each.support for each in per_class.values()))
+    total = str(sum(class_scores.support for class_scores in per_class.values()))
     rows.append(["all (macro F1)", "", "", f"{result.scores.f1_macro:.4f}", total])
     screen.table(["class", "precision", "recall", "F1", "test rows"], rows)
-    screen.table(["", "accuracy", "macro F1", "fitted in", "texts/s"], _compared(result))
-    if doubt := _doubt(result):
-        screen.note(doubt)
-    screen.result(_said_of(result.review[0]))
+    screen.table(["", "accuracy", "macro F1", "training time", "texts/s"], _compare_with_baseline(result))
+    if baseline_note := _build_baseline_note(result):
+        screen.note(baseline_note)
+    screen.result(_describe_threshold(result.review[0]))
     screen.result(f"bundle  {result.bundle}")
     screen.result(f"run     {result.run_id}")
     if version:
         screen.result(f"model   {version}")
-    if said := _said_of_labels(result.suspected_label_errors, result.scores):
-        screen.note(said)
+    if label_note := _said_of_labels(result.suspected_label_errors, result.scores):
+        screen.note(label_note)
     screen.next_command(command)
 
 
-def _compared(result: "TrainResult") -> list[list[str]]:
-    """The model beside what it had to beat."""
+def _compare_with_baseline(result: "TrainResult") -> list[list[str]]:
+    """Return table rows of the model and of its baseline."""
     from newsbert.training.baseline import NAME
 
     model = "this model, stopped early" if result.stopped_early else "this model"
     baseline = result.baseline
     return [
-        [name, *_with_intervals(scores), fitted, f"{speed:,.0f}"]
+        [name, *_format_scores(scores), fitted, f"{speed:,.0f}"]
         for name, scores, fitted, speed in (
             (model, result.scores, duration(result.seconds), result.texts_per_second),
             (NAME, baseline.scores, f"{baseline.fit_seconds:.1f} s", baseline.texts_per_second),
@@ -273,44 +288,44 @@ def _compared(result: "TrainResult") -> list[list[str]]:
     ]
 
 
-def _intervals(scores: "Scores") -> "dict[str, Interval]":
+def _compute_intervals(scores: "Scores") -> "dict[str, Interval]":
     from newsbert.evaluation import significance
 
     return dict(zip(("accuracy", "f1_macro"), significance.intervals(scores.confusion), strict=True))
 
 
-def _with_intervals(scores: "Scores") -> list[str]:
-    """Return accuracy and macro F1, each with where it lies on other rows like these (95%)."""
-    found = _intervals(scores)
+def _format_scores(scores: "Scores") -> list[str]:
+    """Format accuracy and macro F1 with their 95% intervals on other rows like these."""
+    intervals = _compute_intervals(scores)
     values = {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro}
-    return [f"{value:.4f} ({found[name].low:.2f}-{found[name].high:.2f})" for name, value in values.items()]
+    return [f"{value:.4f} ({intervals[name].low:.2f}-{intervals[name].high:.2f})" for name, value in values.items()]
 
 
-def _doubt(result: "TrainResult") -> str | None:
-    """Return that the model is no better than the baseline, or that the test rows do not show it."""
+def _build_baseline_note(result: "TrainResult") -> str | None:
+    """Return a note if the model is no better than the baseline, or if the test rows do not show that it is."""
     from newsbert.training.baseline import NAME
 
-    ours, theirs = result.scores.accuracy, result.baseline.scores.accuracy
-    rows = sum(each.support for each in result.scores.per_class.values())
-    if ours <= theirs:
+    accuracy, baseline_accuracy = result.scores.accuracy, result.baseline.scores.accuracy
+    rows = sum(class_scores.support for class_scores in result.scores.per_class.values())
+    if accuracy <= baseline_accuracy:
         return f"this model is no better than {NAME} on the {rows} test rows"
-    if _intervals(result.scores)["accuracy"].low <= theirs:
+    if _compute_intervals(result.scores)["accuracy"].low <= baseline_accuracy:
         return f"{rows} test rows do not show whether this model is better than {NAME}: its interval holds both scores"
     return None
 
 
 def _said_of_labels(suspects: int, scores: "Scores") -> str | None:
-    """Return how many labels the model doubts, if it is good enough to."""
-    if not suspects or _intervals(scores)["accuracy"].low < _TRUSTED_ACCURACY:
+    """Return a note on the labels that the model doubts, if it is accurate enough."""
+    if not suspects or _compute_intervals(scores)["accuracy"].low < _MIN_TRUSTED_ACCURACY:
         return None
     return f"{suspects} training rows look mislabelled: see suspected_label_errors.json in the run"
 
 
-def _said_of(chosen: "Threshold") -> str:
-    """What a threshold does to the test rows."""
+def _describe_threshold(chosen: "Threshold") -> str:
+    """Describe the effect of a review threshold on the test rows."""
     if chosen.test.accuracy is None:
-        return "all answers to a person"
+        return "all answers are flagged for review"
     if chosen.below == 0:
-        return "no answer to a person"
-    right = f"{chosen.test.accuracy:.1%} right"
-    return f"below {chosen.below:.4g} to a person: {chosen.test.share:.1%} of texts; the rest {right}"
+        return "no answer is flagged for review"
+    flagged = f"{chosen.test.share:.1%} of the test texts are flagged"
+    return f"review threshold {chosen.below:.4g}: {flagged}; accuracy on the others {chosen.test.accuracy:.1%}"

@@ -1,4 +1,4 @@
-"""Directories in the cache that are made once: each appears whole or not at all, whoever else makes it meanwhile."""
+"""Directories in the cache that are made once and atomically, even if several processes make the same one."""
 
 import os
 from collections.abc import Callable
@@ -9,26 +9,26 @@ from newsbert.errors import NewsbertError
 
 
 def get_or_create_dir(kind: str, key: str, write: Callable[[Path], None]) -> Path:
-    """Find a directory in the cache, or make it.
+    """Return a directory in the cache, and make it if it does not exist.
 
     Args:
-        kind: What it is of.
-        key: What tells it from others of its kind.
-        write: Makes it under another name.
+        kind: Kind of its content.
+        key: Its name, unique within its kind.
+        write: Makes it at a temporary path.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
-    found = environment.cache_dir() / kind / key
-    if found.is_dir():
-        return found
+    directory = environment.cache_dir() / kind / key
+    if directory.is_dir():
+        return directory
     try:
-        found.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.directory(found.parent) as work:
-            _make(work / key, found, write)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.directory(directory.parent) as work:
+            _make(work / key, directory, write)
     except OSError as error:
-        raise NewsbertError(f"{found} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
-    return found
+        raise NewsbertError(f"{directory} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
+    return directory
 
 
 def _make(part: Path, found: Path, write: Callable[[Path], None]) -> None:
@@ -38,12 +38,12 @@ def _make(part: Path, found: Path, write: Callable[[Path], None]) -> None:
     try:
         part.rename(found)
     except OSError:
-        if not found.is_dir():  # another process was as fast
+        if not found.is_dir():  # otherwise another process has made it meanwhile
             raise
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to a file, or which files a directory has."""
+    """Flush the content of a file, or the entries of a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

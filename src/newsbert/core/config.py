@@ -1,7 +1,7 @@
-"""Where the values of settings come from.
+"""Resolution of settings.
 
-A value is taken from the flag, else from the environment, else from `newsbert.toml` in the working directory, else it
-is the default. This is the only module that reads the environment or that file.
+A value comes from the flag, else from the environment, else from `newsbert.toml` in the working directory, else it is
+the default. Only this module reads settings from the environment or from that file.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ _SECTIONS: dict[type, str] = {
     TrackingServerSettings: "tracking",
 }
 _ENVIRONMENTS = "environments"
-"""The table of tables of environments, one for each name."""
+"""The table that contains the environments' tables, by name."""
 _MODEL_NAME_KEY = "model_name"
 _VARIABLE = "the environment variable "
 
@@ -61,44 +61,44 @@ Settings = TypeVar(
 
 
 def resolve(section: type[Settings], **flags: Any) -> Settings:
-    """Merge flag, environment, `newsbert.toml` and default into one frozen value of `section`.
+    """Merge flag, environment, `newsbert.toml` and default into one frozen instance of `section`.
 
     Args:
         section: The settings class.
-        flags: Values from the command line or the caller; `None` means not given.
+        flags: Values from the command line or the caller; `None` means not set.
 
     Raises:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
     table = _SECTIONS[section]
-    return _merged(section, table, _read_file().get(table, {}) if table else _read_file(), flags)
+    return _merge(section, table, _read_file().get(table, {}) if table else _read_file(), flags)
 
 
 def environments() -> dict[str, EnvironmentSettings]:
-    """Where models are deployed to, by name, as `newsbert.toml` has them.
+    """Return the deployment environments in `newsbert.toml`, by name.
 
     Raises:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
     return {
-        name: _merged(_kind_of(found), f"{_ENVIRONMENTS}_{name}".replace("-", "_"), found, {})
-        for name, found in _read_file().get(_ENVIRONMENTS, {}).items()
+        name: _merge(_get_class(environment), f"{_ENVIRONMENTS}_{name}".replace("-", "_"), environment, {})
+        for name, environment in _read_file().get(_ENVIRONMENTS, {}).items()
     }
 
 
-def _kind_of(environment: Mapping[str, Any]) -> type[EnvironmentSettings]:
+def _get_class(environment: Mapping[str, Any]) -> type[EnvironmentSettings]:
     return TARGETS[environment.get("target", "host")]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A setting as it holds here.
+    """A setting with its effective value.
 
     Attributes:
-        table: Its table of `newsbert.toml`; empty at the top.
+        table: Its table in `newsbert.toml`; empty at the top level.
         name: Its name.
-        value: Its value, a password in an address left out.
-        origin: The environment variable or the file that it comes from; nothing for a default.
+        value: Its value, with the password in an address masked.
+        origin: The environment variable or the file that sets it; `None` for a default.
     """
 
     table: str
@@ -108,55 +108,57 @@ class Resolved:
 
 
 def resolved() -> Iterator[Resolved]:
-    """All settings of newsbert as they hold here, in the order of the file.
+    """Yield all settings of newsbert with their effective values, in the order of the file.
 
     Raises:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
     content = _read_file()
-    model_name_from = [
+    model_name_origins = [
         *(name for name in ("NEWSBERT_MODEL_NAME",) if os.environ.get(name)),
         *([CONFIG_FILE] if _MODEL_NAME_KEY in content else []),
     ]
     sections = [(section, table, content.get(table, {}) if table else content) for section, table in _SECTIONS.items()]
-    for name, found in content.get(_ENVIRONMENTS, {}).items():
-        sections.append((_kind_of(found), f"{_ENVIRONMENTS}.{name}", found))
+    for name, environment in content.get(_ENVIRONMENTS, {}).items():
+        sections.append((_get_class(environment), f"{_ENVIRONMENTS}.{name}", environment))
     for section, table, from_file in sections:
         prefix = table.replace(".", "_").replace("-", "_")
-        values = _merged(section, prefix, from_file, {})
+        values = _merge(section, prefix, from_file, {})
         origins = {
             name: origin.removeprefix(_VARIABLE).partition(", key ")[0]
-            for name, (_, origin) in _given(section, prefix, from_file, {}).items()
+            for name, (_, origin) in _find_explicit_values(section, prefix, from_file, {}).items()
         }
         for setting in dataclasses.fields(section):
-            value = _without_password(getattr(values, setting.name))
+            value = _mask_passwords(getattr(values, setting.name))
             yield Resolved(table, setting.name, value, origins.get(setting.name))
         if not table:
-            yield Resolved(table, _MODEL_NAME_KEY, model_name(), next(iter(model_name_from), None))
+            yield Resolved(table, _MODEL_NAME_KEY, model_name(), next(iter(model_name_origins), None))
 
 
-def _without_password(value: Any) -> Any:
+def _mask_passwords(value: Any) -> Any:
     if isinstance(value, tuple):
-        return tuple(map(_without_password, value))
+        return tuple(map(_mask_passwords, value))
     return mask_credentials(value) if isinstance(value, str) else value
 
 
-def _merged(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
+def _merge(section: type[Settings], table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> Settings:
     hints = typing.get_type_hints(section)
     settings = {setting.name: setting.metadata for setting in dataclasses.fields(section)}
     values: dict[str, Any] = {}
-    for name, (value, origin) in _given(section, table, from_file, flags).items():
+    for name, (value, origin) in _find_explicit_values(section, table, from_file, flags).items():
         values[name] = _convert(value, hints[name], origin)
-        _check_range(values[name], settings[name]["least"], settings[name]["most"], origin)
+        _check_range(values[name], settings[name]["ge"], settings[name]["le"], origin)
         choices = settings[name]["choices"]
         if choices and values[name] not in choices:
             raise UsageError(f"{origin}: {values[name]!r} cannot be", f"give one of {', '.join(choices)}")
     return section(**values)
 
 
-def _given(section: type, table: str, from_file: dict[str, Any], flags: dict[str, Any]) -> dict[str, tuple[Any, str]]:
-    """The settings of a section that are no defaults, and where each comes from."""
-    found: dict[str, tuple[Any, str]] = {}
+def _find_explicit_values(
+    section: type, table: str, from_file: dict[str, Any], flags: dict[str, Any]
+) -> dict[str, tuple[Any, str]]:
+    """Return the settings of a section that are not defaults, with their origins."""
+    explicit: dict[str, tuple[Any, str]] = {}
     for setting in dataclasses.fields(section):
         name = setting.name
         variables = [f"NEWSBERT_{table}_{name}".upper().replace("__", "_"), setting.metadata["env"]]
@@ -168,15 +170,15 @@ def _given(section: type, table: str, from_file: dict[str, Any], flags: dict[str
         if value is None and name in from_file:
             origin, value = f"{CONFIG_FILE}, key {name!r}", from_file[name]
         if value is not None:
-            found[name] = value, origin
-    return found
+            explicit[name] = value, origin
+    return explicit
 
 
 def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
-    """Resolve the settings of work that several processes may share.
+    """Resolve the settings of work that may be divided among processes.
 
     Raises:
-        UsageError: If a value cannot be, or an address is given without workers.
+        UsageError: If a value is invalid, or there is an address without workers.
     """
     if ray_address is not None and workers is None:
         raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
@@ -184,28 +186,28 @@ def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
 
 
 def model_name(flag: str | None = None) -> str | None:
-    """The registered model's name from the flag, `NEWSBERT_MODEL_NAME` or the file's `model_name`; else `None`."""
+    """Return the registered model's name: the flag, `NEWSBERT_MODEL_NAME`, the file's `model_name`, or else `None`."""
     value = flag or os.environ.get("NEWSBERT_MODEL_NAME") or _read_file().get(_MODEL_NAME_KEY)
     return None if value is None else str(value)
 
 
 def trusted_keys() -> tuple[Path, ...]:
-    """Return the files of the public keys of which one must have signed a model; none where all models are loaded.
+    """Return the files of the public keys, one of which must have signed a model; empty if all models are loaded.
 
     Raises:
         UsageError: If the setting names no file.
     """
-    value, origin = _given(TrackingSettings, "", _read_file(), {}).get("trusted_keys", ([], ""))
+    value, origin = _find_explicit_values(TrackingSettings, "", _read_file(), {}).get("trusted_keys", ([], ""))
     if value == []:
         return ()
     files = _convert(value, tuple[str, ...], origin)
-    if not files:  # not as if there were none: who writes a blank there wants a key
+    if not files:  # a blank value is an error: its author intended to require a key
         raise UsageError(f"{origin}: {value!r} names no file", "name a file with a public key, or remove the setting")
     return tuple(Path(file) if file.startswith("~") else Path(file).absolute() for file in files)
 
 
 def default_of(section: type, name: str) -> str:
-    """The default of a setting as `--help` shows it."""
+    """Return the default of a setting as `--help` shows it."""
     default = next(setting.default for setting in dataclasses.fields(section) if setting.name == name)
     if isinstance(default, bool):
         return "on" if default else "off"
@@ -215,15 +217,15 @@ def default_of(section: type, name: str) -> str:
 
 
 def help_of(section: type, name: str) -> str:
-    """What a setting means, as `--help` shows it."""
+    """Return the description of a setting as `--help` shows it."""
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
 
 
 def served_review_below() -> float | None:
-    """The threshold that a worker takes instead of its model's: `NEWSBERT_SERVE_REVIEW_BELOW`, where it is set.
+    """Return the threshold that replaces the model's in a worker: `NEWSBERT_SERVE_REVIEW_BELOW`, if it is set.
 
     Raises:
-        UsageError: If it cannot be one.
+        UsageError: If the value is not a valid threshold.
     """
     variable = "NEWSBERT_SERVE_REVIEW_BELOW"
     if not os.environ.get(variable):
@@ -234,10 +236,10 @@ def served_review_below() -> float | None:
 
 
 def _read_file() -> dict[str, Any]:
-    """Read `newsbert.toml`; an empty table where there is none.
+    """Read `newsbert.toml`; return an empty table if it does not exist.
 
     Raises:
-        UsageError: If it is not TOML, or has a key or table that means nothing.
+        UsageError: If it is not TOML, or has an unknown key or table.
     """
     path = Path(CONFIG_FILE)
     try:
@@ -249,39 +251,40 @@ def _read_file() -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
     for section, table in _SECTIONS.items():
-        known = _keys(section)
+        known = _list_keys(section)
         if not table:
             known |= {*filter(None, _SECTIONS.values()), _ENVIRONMENTS, _MODEL_NAME_KEY}
-        _check_keys(f"[{table}]" if table else "the top level", _table(content, table) if table else content, known)
-    for name, found in _table(content, _ENVIRONMENTS).items():
+        _check_keys(f"[{table}]" if table else "the top level", _get_table(content, table) if table else content, known)
+    for name, environment in _get_table(content, _ENVIRONMENTS).items():
         where = f"[{_ENVIRONMENTS}.{name}]"
-        if not isinstance(found, dict) or not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+        if not isinstance(environment, dict) or not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
             raise UsageError(
                 f"{CONFIG_FILE}: {name!r} in [{_ENVIRONMENTS}] cannot be",
                 f"write [{_ENVIRONMENTS}.NAME], a name of lower-case letters, digits and -, and its keys below it",
             )
-        if found.get("target", "host") not in list(TARGETS):
+        if environment.get("target", "host") not in list(TARGETS):
             raise UsageError(
-                f"{CONFIG_FILE}: target {found['target']!r} of {where} cannot be", f"give one of {', '.join(TARGETS)}"
+                f"{CONFIG_FILE}: target {environment['target']!r} of {where} cannot be",
+                f"give one of {', '.join(TARGETS)}",
             )
-        _check_keys(where, found, _keys(_kind_of(found)))
+        _check_keys(where, environment, _list_keys(_get_class(environment)))
     return content
 
 
-def _keys(section: type) -> set[str]:
+def _list_keys(section: type) -> set[str]:
     return {setting.name for setting in dataclasses.fields(section)}
 
 
-def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A table of the file; an empty one where it has none.
+def _get_table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of the file, or an empty one if it is missing.
 
     Raises:
-        UsageError: If it is something else.
+        UsageError: If the name's value is not a table.
     """
-    found = content.get(name, {})
-    if not isinstance(found, dict):
+    table = content.get(name, {})
+    if not isinstance(table, dict):
         raise UsageError(f"{CONFIG_FILE}: {name!r} must be a table", f"write [{name}] and its keys below it")
-    return found
+    return table
 
 
 def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> None:
@@ -292,10 +295,10 @@ def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> 
 
 
 def _convert(value: Any, hint: Any, origin: str) -> Any:
-    """Turn a flag's, variable's or file's value into the setting's type.
+    """Convert the value of a flag, a variable or the file to the setting's type.
 
     Raises:
-        UsageError: If it cannot be one.
+        UsageError: If the conversion fails.
     """
     if isinstance(hint, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
@@ -306,10 +309,10 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
         return tuple(str(part).strip() for part in parts if str(part).strip())
     if hint is bool:
         known = {"1": True, "true": True, "0": False, "false": False}
-        found = value if isinstance(value, bool) else known.get(value.lower()) if isinstance(value, str) else None
-        if found is None:
+        result = value if isinstance(value, bool) else known.get(value.lower()) if isinstance(value, str) else None
+        if result is None:
             raise UsageError(f"{origin}: {value!r} is neither yes nor no", "give 1 or true, 0 or false")
-        return found
+        return result
     if isinstance(value, bool | list | dict) or (hint is int and isinstance(value, float) and not value.is_integer()):
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind")
     try:
@@ -318,16 +321,16 @@ def _convert(value: Any, hint: Any, origin: str) -> Any:
         raise UsageError(f"{origin}: {value!r} is not {_TYPE_NAMES[hint]}", "give a value of that kind") from None
 
 
-def _check_range(value: Any, least: float | None, most: float | None, origin: str) -> None:
-    """Refuse a number that is out of its setting's range, or is none (NaN).
+def _check_range(value: Any, ge: float | None, le: float | None, origin: str) -> None:
+    """Reject a number that is outside the setting's range, or is NaN.
 
     Raises:
         UsageError: With the range.
     """
-    if least is None or (value >= least and (most is None or value <= most)):
+    if ge is None or (value >= ge and (le is None or value <= le)):
         return
-    wanted = f"{least:g} or more" if most is None else f"from {least:g} to {most:.10g}"
-    raise UsageError(f"{origin}: {value:.15g} cannot be", f"give a number that is {wanted}")
+    expected = f"{ge:g} or more" if le is None else f"from {ge:g} to {le:.10g}"
+    raise UsageError(f"{origin}: {value:.15g} cannot be", f"give a number that is {expected}")
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text"}

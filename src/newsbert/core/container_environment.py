@@ -1,4 +1,4 @@
-"""The environment of a container: the variables and files of this one that training there needs."""
+"""The environment of a training container: the variables and files of this environment that it needs."""
 
 import contextlib
 import os
@@ -48,33 +48,33 @@ _CONTAINER_FILES = {
     "MLFLOW_TRACKING_CLIENT_CERT_PATH": False,
     "HF_HOME": True,
 }
-"""Variables that name files, and whether those are written to."""
+"""Variables that name files, with `True` for files that are written to."""
 
 _HOME_FILES = {
     "GOOGLE_APPLICATION_CREDENTIALS": ".config/gcloud/application_default_credentials.json",
     "AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials",
     "AWS_CONFIG_FILE": ".aws/config",
 }
-"""Where the clients of buckets look in the user's home if the variable is not set."""
+"""Files in the user's home that the stores' clients read if the variable is not set."""
 
 
 def for_container() -> tuple[dict[str, str], dict[Path, bool]]:
-    """What a trainer container gets of this environment, and the files named there that it must see (true: to write).
+    """Return the variables for a trainer container, and the files that it needs, with `True` for writable ones.
 
-    It is given when the container runs and is in no image: the settings of newsbert, MLflow and the Hub, and the
-    credentials of the tracking server and its bucket.
+    The container gets them when it runs; they are in no image. They are the settings of newsbert, MLflow and the Hub,
+    and the credentials of the tracking server and its bucket.
     """
-    given = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
-    given |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
+    variables = {name: value for name, value in os.environ.items() if name.startswith(_CONTAINER_PREFIXES)}
+    variables |= {name: os.environ[name] for name in _CONTAINER_NAMES if name in os.environ}
     files = {}
-    with contextlib.suppress(OSError, RuntimeError):  # nobody's home, or one that cannot be looked at
+    with contextlib.suppress(OSError, RuntimeError):  # no home directory, or an unreadable one
         for name, path in _HOME_FILES.items():
-            if name not in given and Path.home().joinpath(path).is_file():
-                given[name] = str(Path.home() / path)
+            if name not in variables and Path.home().joinpath(path).is_file():
+                variables[name] = str(Path.home() / path)
     for name, write in _CONTAINER_FILES.items():
-        if name in given and Path(given[name]).exists():
-            given[name] = str(Path(given[name]).resolve())
-            files[Path(given[name])] = write
+        if name in variables and Path(variables[name]).exists():
+            variables[name] = str(Path(variables[name]).resolve())
+            files[Path(variables[name])] = write
     user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     # The caller has no entry in the image's /etc/passwd, where Python would otherwise look for a name and a home.
-    return {**given, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108
+    return {**variables, "HOME": "/tmp", "USER": user, "LOGNAME": user}, files  # noqa: S108

@@ -1,4 +1,4 @@
-"""Count the cores that this process may use, and return memory that it does not."""
+"""Processor cores and features available to this process, and the return of unused memory."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ _BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 def cores() -> int:
-    """How many cores may be busy at once: those that it is bound to, and what a container's limit leaves of them.
+    """Return the number of usable cores: those of the CPU affinity, within the container's limit.
 
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max); cgroup v1 has two files for it.
     """
@@ -23,13 +23,13 @@ def cores() -> int:
 
 
 def return_memory() -> None:
-    """Give the memory that is free in this process back to the system, where the C library is GNU's."""
+    """Return this process's free memory to the system, if the C library is glibc."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _limit(cgroup: Path) -> float | None:
-    """The limit of the control group at `cgroup` in cores, if there is one."""
+    """Return the CPU limit of a control group in cores, if there is one."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             quota, period = " ".join((cgroup / name).read_text() for name in names).split()
@@ -41,25 +41,25 @@ def _limit(cgroup: Path) -> float | None:
 
 
 def multiplies_int8() -> bool:
-    """Whether there are instructions that multiply 8-bit integers without overflow, and with them a gain.
+    """Return whether the CPU has instructions that multiply 8-bit integers without overflow, and a gain from them.
 
-    x86 without VNNI adds pairs of products in 16 bits, which saturate: a quantized graph would answer otherwise there.
+    x86 without VNNI adds pairs of products in 16 bits, which saturate: a quantized graph gives other answers there.
     """
-    return platform.machine() in {"x86_64", "AMD64"} and bool(set(_told("flags").split()) & _VNNI)
+    return platform.machine() in {"x86_64", "AMD64"} and bool(set(_read_cpuinfo("flags").split()) & _VNNI)
 
 
 def computes_bf16() -> bool:
-    """Whether there are instructions that compute in bf16; whether that is faster is for training to find out."""
-    return bool(set(_told("flags").split()) & _BF16)
+    """Return whether the CPU has bf16 instructions; training measures whether they are faster."""
+    return bool(set(_read_cpuinfo("flags").split()) & _BF16)
 
 
 def name() -> str:
-    """What the processor calls itself."""
-    return _told("model name") or platform.machine()
+    """Return the processor's model name."""
+    return _read_cpuinfo("model name") or platform.machine()
 
 
-def _told(key: str) -> str:
-    """What Linux says of the first core; nothing where it does not."""
+def _read_cpuinfo(key: str) -> str:
+    """Return the first core's entry for a key in Linux's `/proc/cpuinfo`; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Environment variables: those that newsbert reads, and those that it sets for other programs."""
+"""Environment variables that newsbert reads, and those that it sets for other programs."""
 
 import base64
 import contextlib
@@ -26,43 +26,46 @@ TOKEN_VARIABLES = {"inference": "NEWSBERT_TOKEN", "management": "NEWSBERT_MANAGE
 
 
 def signing_passphrase() -> bytes | None:
-    """Return the passphrase of the key that signs: `NEWSBERT_SIGNING_PASSPHRASE`, where it is set."""
+    """Return the passphrase of the signing key: `NEWSBERT_SIGNING_PASSPHRASE`, if it is set."""
     return os.environ.get("NEWSBERT_SIGNING_PASSPHRASE", "").encode() or None
 
 
 def python_path() -> str:
-    """`PYTHONPATH`, where it is set."""
+    """Return `PYTHONPATH`, or an empty text if it is not set."""
     return os.environ.get("PYTHONPATH", "")
 
 
 def java_home() -> str | None:
-    """`JAVA_HOME`, where it is set."""
+    """Return `JAVA_HOME`, if it is set."""
     return os.environ.get("JAVA_HOME") or None
 
 
 def token(interface: str = "inference") -> str | None:
-    """The token for TorchServe's `management` or `inference` interface, from its variable, where that is set."""
+    """Return the token of TorchServe's `management` or `inference` interface from its variable, if that is set."""
     return os.environ.get(TOKEN_VARIABLES[interface], "").strip() or None
 
 
 def key_file() -> Path | None:
-    """The file in which a TorchServe wrote its tokens: `NEWSBERT_KEY_FILE`, where it is set."""
+    """Return the file to which a TorchServe has written its tokens: `NEWSBERT_KEY_FILE`, if it is set."""
     value = os.environ.get("NEWSBERT_KEY_FILE")
     return Path(value).expanduser() if value else None
 
 
 def cache_dir() -> Path:
-    """Where fetched models are kept, and what training prepares: `NEWSBERT_CACHE_DIR`, else the user's cache."""
-    return _own_dir("NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
+    """Return the directory of fetched models and prepared training data.
+
+    It is `NEWSBERT_CACHE_DIR`, else in the user's cache.
+    """
+    return _resolve_dir("NEWSBERT_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
 
 
 def state_dir() -> Path:
-    """Where running servers are noted: `NEWSBERT_STATE_DIR`, else the user's state directory."""
-    return _own_dir("NEWSBERT_STATE_DIR", "XDG_STATE_HOME", ".local/state")
+    """Return the directory with records of running servers: `NEWSBERT_STATE_DIR`, else the user's state directory."""
+    return _resolve_dir("NEWSBERT_STATE_DIR", "XDG_STATE_HOME", ".local/state")
 
 
-def _own_dir(variable: str, base_variable: str, below_home: str) -> Path:
-    """Return a directory of newsbert's; the user's home is looked for only where the environment names neither.
+def _resolve_dir(variable: str, base_variable: str, below_home: str) -> Path:
+    """Return a directory of newsbert's; the user's home is looked up only if neither variable is set.
 
     Raises:
         UsageError: If the user has no home.
@@ -73,35 +76,35 @@ def _own_dir(variable: str, base_variable: str, below_home: str) -> Path:
         return Path(os.environ[base_variable]) / "newsbert"
     try:
         return Path.home() / below_home / "newsbert"
-    except RuntimeError as error:  # a user of a container whom /etc/passwd does not know
+    except RuntimeError as error:  # a container's user who is not in /etc/passwd
         raise UsageError("this user has no home directory", f"set {variable}") from error
 
 
 def activity_dir() -> Path | None:
-    """Where a worker and its supervisor tell each other what they do; set by the supervisor."""
+    """Return the directory in which a worker and its supervisor exchange their states; set by the supervisor."""
     directory = os.environ.get("NEWSBERT_ACTIVITY_DIR")
     return Path(directory) if directory else None
 
 
 def server_dir() -> Path | None:
-    """The directory of a worker's server, with its management socket; set by the supervisor."""
+    """Return the directory of a worker's server, with its management socket; set by the supervisor."""
     directory = os.environ.get("NEWSBERT_SERVER_DIR")
     return Path(directory) if directory else None
 
 
 def metrics_dir() -> Path | None:
-    """Where a worker counts for its server's metrics; set by the supervisor."""
+    """Return the directory of a worker's counts for its server's metrics; set by the supervisor."""
     directory = os.environ.get("NEWSBERT_METRICS_DIR")
     return Path(directory) if directory else None
 
 
 def set_prometheus_dir(directory: Path) -> None:
-    """Have Prometheus's library keep the counts of this process there; it knows no other way to be told where."""
+    """Set the directory of Prometheus's client for the counts of this process, which only a variable can do."""
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
 
 
 def run_dir() -> Path | None:
-    """A server's directory, where one is set: `NEWSBERT_SERVE_RUN_DIR` or `NEWSBERT_RUN_DIR`."""
+    """Return a server's directory, if one is set: `NEWSBERT_SERVE_RUN_DIR` or `NEWSBERT_RUN_DIR`."""
     directory = os.environ.get("NEWSBERT_SERVE_RUN_DIR") or os.environ.get("NEWSBERT_RUN_DIR")
     return Path(directory) if directory else None
 
@@ -110,24 +113,24 @@ def mlflow_run_id() -> str | None:
     """Return the run in which `mlflow run` has started this process, if it has.
 
     Raises:
-        UsageError: If the variable holds no run's id.
+        UsageError: If the variable is not a run id.
     """
     text = os.environ.get("MLFLOW_RUN_ID")
     return identifiers.parse_run_id(text, "MLFLOW_RUN_ID", UsageError) if text else None
 
 
 def silence_mlflow() -> None:
-    """Keep MLflow from reporting to its makers and from printing, unless the user has said otherwise."""
+    """Disable MLflow's telemetry and its printing, unless the user has set otherwise."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # A server that fails is to be told of in seconds; MLflow's own defaults are seven tries of two minutes each.
+    # A server's failure must be reported within seconds; MLflow's defaults are seven tries of two minutes per try.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 def tracking_credentials(uri: str) -> str | None:
-    """By which of them a tracking server knows who asks, in words; nothing if by none."""
+    """Describe the credentials that a tracking server receives; return `None` if there are none."""
     if os.environ.get("MLFLOW_TRACKING_USERNAME"):
         return f"the password in MLFLOW_TRACKING_PASSWORD for {os.environ['MLFLOW_TRACKING_USERNAME']}"
     if os.environ.get("MLFLOW_TRACKING_TOKEN"):
@@ -136,7 +139,7 @@ def tracking_credentials(uri: str) -> str | None:
 
 
 def tracking_authorization(uri: str) -> tuple[str, str | None]:
-    """A tracking server's address, without a name in it, and the header by which it knows who asks."""
+    """Return a tracking server's address without a name in it, and the header that identifies the user."""
     parts = urllib.parse.urlsplit(uri)
     address = without_credentials(uri).rstrip("/")
     user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
@@ -148,26 +151,26 @@ def tracking_authorization(uri: str) -> tuple[str, str | None]:
 
 
 def google_storage_emulated() -> bool:
-    """Whether buckets of Google's are an emulator's, which asks nobody who he is."""
+    """Return whether Google's buckets are emulated; an emulator requires no credentials."""
     return bool(os.environ.get("STORAGE_EMULATOR_HOST"))
 
 
 def has_azure_key() -> bool:
-    """Whether the key of an account of Azure's is in the environment; else its client looks for a login."""
+    """Return whether the environment has the key of an Azure account; otherwise Azure's client looks for a login."""
     return any(name in os.environ for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY"))
 
 
 def configure_mlflow_auth(file: Path, secret_key: str) -> None:
-    """Tell MLflow where its settings of accounts are; its module reads them when it is imported."""
+    """Set the path of MLflow's account settings, and its secret key; MLflow's module reads them on import."""
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(file)
     os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = secret_key
 
 
 def limit_spinning() -> None:
-    """Limit how long OpenMP's threads wait for one another in a loop, unless the user sets that.
+    """Limit how long OpenMP's threads spin while they wait for one another, unless the user sets that.
 
-    GNU's OpenMP takes 300,000 turns before a thread sleeps. On a machine that has other work these take the cores from
-    the threads that are waited for. `benchmarks/spinning.py` compares both, alone and beside other processes.
+    GNU's OpenMP spins 300,000 times before a thread sleeps. On a busy machine, spinning takes the cores from the
+    threads that are waited for. `benchmarks/spinning.py` compares both, alone and beside other processes.
     Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
     """
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -175,19 +178,19 @@ def limit_spinning() -> None:
 
 
 def silence_onnxruntime() -> None:
-    """Keep ONNX Runtime from reporting to its makers, unless the user has said otherwise."""
+    """Disable ONNX Runtime's telemetry, unless the user has set otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def torchrun_rank() -> int | None:
-    """The number of this process among those that torchrun has started; nothing if it is none of them."""
+    """Return this process's rank if torchrun has started it, else `None`."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return int(os.environ["RANK"])
 
 
 def silence_ray() -> None:
-    """Keep Ray from reporting to its makers and from printing, unless the user has said otherwise."""
+    """Disable Ray's telemetry and its printing, unless the user has set otherwise."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -210,7 +213,7 @@ def ray_token() -> Iterator[None]:
 
 
 def store_hosts() -> list[str]:
-    """The hosts of the artifact stores whose addresses are in the environment."""
+    """Return the hosts of the artifact stores whose addresses are in the environment."""
     azure = re.findall(r"(?:^|;)BlobEndpoint=([^;]+)", os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
     hosts = []
     for address in [*(os.environ.get(name, "") for name in _STORE_ENDPOINTS), *azure]:
@@ -220,33 +223,35 @@ def store_hosts() -> list[str]:
 
 
 def tracking_tls() -> "ssl.SSLContext | None":
-    """Which certificates of a tracking server are good, where MLflow's own variables say it.
+    """Return the TLS context for a tracking server, if MLflow's own variables configure one.
 
     Raises:
-        OSError: If the file that one names cannot be read.
+        OSError: If the file that a variable names cannot be read.
     """
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"true", "1"}
-    where = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
-    if not (insecure or where):
+    certificates = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+    if not (insecure or certificates):
         return None
     import ssl
 
     if insecure:
-        return ssl._create_unverified_context()  # noqa: S323 - as was asked for, and as MLflow does
-    directory = Path(where or "").is_dir()
-    return ssl.create_default_context(cafile=None if directory else where, capath=where if directory else None)
+        return ssl._create_unverified_context()  # noqa: S323 - the user requests it, and MLflow does so
+    is_directory = Path(certificates or "").is_dir()
+    return ssl.create_default_context(
+        cafile=None if is_directory else certificates, capath=certificates if is_directory else None
+    )
 
 
 def further_origins() -> list[str]:
-    """Where pages may come from that ask a tracking server, besides its own: MLflow's own variable."""
+    """Return additional origins whose pages may call a tracking server, from MLflow's own variable."""
     return list(filter(None, os.environ.get("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "").split(",")))
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """Return the environment for a program that newsbert starts: this one's, and what `extra` adds or replaces.
+    """Return the environment of a program that newsbert starts: this process's, updated by `extra`.
 
-    Python in it, and in what that starts, imports nothing from its working directory: `rich.py` there would be run. It
-    trusts the same keys, though neither `newsbert.toml` nor relative paths mean the same to it.
+    Python imports nothing from the working directory, in that program and its children: it would run a `rich.py` there.
+    The program trusts the same keys, although `newsbert.toml` and relative paths may have another meaning for it.
     """
     keys = ",".join(map(str, trusted_keys()))
     trusted = {"NEWSBERT_TRUSTED_KEYS": keys} if keys else {}

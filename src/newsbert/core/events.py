@@ -1,25 +1,25 @@
-"""What happens while a model is trained."""
+"""Events of a training."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Training went on to another part of its work, such as `exporting`."""
+    """Start of another phase of training, such as `exporting`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something the user should know, such as rows that were left out."""
+    """A message for the user, such as one about rows that were left out."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Progress:
-    """So many of all rows are done in the phase of this name."""
+    """Number of rows that are done in the phase of this name, out of all."""
 
     name: str
     done: int
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Step:
-    """An optimizer step was made; `loss` is the mean since the last report, `None` before the first."""
+    """An optimizer step; `loss` is the mean since the last report, `None` before the first."""
 
     step: int
     total_steps: int
@@ -37,12 +37,12 @@ class Step:
     learning_rate: float | None
     seconds_left: float
     report: bool = False
-    """Whether `loss` is a new one."""
+    """True if `loss` is a new one."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The validation rows were scored at a step; `best` tells whether what it found is kept from then on."""
+    """An evaluation of the validation rows at a step; `best` is true if the weights of this step are retained."""
 
     step: int
     epoch: float
@@ -54,7 +54,7 @@ class Evaluation:
 
 @dataclass
 class History:
-    """What was reported while training, for the learning curves."""
+    """Steps and evaluations reported during training, for the learning curves."""
 
     steps: list[Step] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -62,7 +62,7 @@ class History:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A training goes on behind a step; `history` is what was reported until then."""
+    """Continuation of a training after a step; `history` has the events reported until then."""
 
     step: int
     history: History

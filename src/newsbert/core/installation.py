@@ -1,4 +1,4 @@
-"""The command that installs a part of newsbert, from where this newsbert was installed."""
+"""The command that installs an extra of newsbert, from the origin of this installation."""
 
 import json
 import re
@@ -10,32 +10,32 @@ from urllib.request import url2pathname
 
 from newsbert.errors import NewsbertError
 
-_APART = {"openvino", "ray"}
-"""Extras that `all` does not have."""
+_SEPARATE_EXTRAS = {"openvino", "ray"}
+"""Extras that `all` does not include."""
 
 _VCS = re.compile(r"[a-z]{2,3}")
 
 
 def command(extra: str, *options: str) -> str:
-    """Return the command that installs an extra; of those that `all` has, `all` at once.
+    """Return the command that installs an extra, or `all` if that includes it.
 
     Args:
-        extra: Its name.
-        options: Of `pip install`.
+        extra: Name of the extra.
+        options: Options of `pip install`.
     """
-    requirement = _requirement(f"[{extra if extra in _APART else 'all'}]")
+    requirement = _build_requirement(f"[{extra if extra in _SEPARATE_EXTRAS else 'all'}]")
     return " ".join(["pip", "install", *options, *requirement])
 
 
-def _requirement(extras: str) -> list[str]:
-    """Return what pip takes, quoted for a shell.
+def _build_requirement(extras: str) -> list[str]:
+    """Return pip's arguments for the requirement, quoted for a shell.
 
     Source: https://packaging.python.org/en/latest/specifications/direct-url-data-structure/
     """
     try:
         origin = json.loads(metadata.distribution("newsbert").read_text("direct_url.json") or "{}")
         url = str(origin.get("url", ""))
-        path = _path_of(url)
+        path = _parse_file_url(url)
         if path is not None and path.is_dir():
             is_editable = origin.get("dir_info", {}).get("editable", False) is True
             return [*(["-e"] if is_editable else []), _quote(f"{path}{extras}")]
@@ -45,11 +45,11 @@ def _requirement(extras: str) -> list[str]:
         if (path is not None and path.is_file()) or url.startswith("https://"):
             return [_quote(f"newsbert{extras} @ {url}")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, metadata.PackageNotFoundError):
-        pass  # it is not known where from
+        pass  # the origin is unknown
     return [_quote(f"newsbert{extras}")]
 
 
-def _path_of(url: str) -> Path | None:
+def _parse_file_url(url: str) -> Path | None:
     parts = urllib.parse.urlsplit(url)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
@@ -60,11 +60,11 @@ def _quote(text: str) -> str:
 
 
 class MissingExtraError(NewsbertError):
-    """A part of newsbert that was not installed is needed.
+    """Error for a required extra that is not installed.
 
     Args:
         module: The module that could not be imported.
-        extra: The extra that brings it.
+        extra: The extra that installs it.
     """
 
     examined = True

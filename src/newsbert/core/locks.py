@@ -1,4 +1,4 @@
-"""Work of which there is one at a time for a user of this machine, and directories of which it is known who lives."""
+"""Locks: for work that a user may run only once at a time on a machine, and for directories of running processes."""
 
 import contextlib
 import fcntl
@@ -14,15 +14,15 @@ _LOCK = "lock"
 
 @contextlib.contextmanager
 def exclusive(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
-    """Keep others out until the block ends, or this process does.
+    """Lock some work against other processes until the block ends, or this process does.
 
     Args:
-        work: What they are kept out of, as a file's name.
-        message: What to tell those who come.
-        wait: Wait for another process instead of an error.
+        work: Name of the work, used as a file name.
+        message: Error message for other processes.
+        wait: Wait for another process instead of raising an error.
 
     Raises:
-        ServingError: If there is somebody.
+        ServingError: If another process has the lock.
         NewsbertError: If the state directory cannot be written to.
     """
     directory = environment.state_dir()
@@ -40,33 +40,33 @@ def exclusive(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
 
 
 def acquire(directory: Path, note: str = "") -> TextIO:
-    """Hold a directory until what this returns is closed, or this process ends.
+    """Lock a directory until the returned stream is closed, or this process ends.
 
     Args:
-        directory: A new one of this process's own.
-        note: For who finds that it is held no more.
+        directory: A new directory of this process.
+        note: Message for the process that later finds the directory unlocked.
 
     Raises:
-        OSError: If it cannot be written to.
+        OSError: If the directory cannot be written to.
     """
     unlocked = directory / f"{_LOCK}.new"
     stream = unlocked.open("w", encoding="utf-8")
     stream.write(note)
     stream.flush()
-    with contextlib.suppress(OSError):  # a file system without locks: then nobody else gets one either
+    with contextlib.suppress(OSError):  # a file system without locks: then no other process gets one either
         fcntl.flock(stream, fcntl.LOCK_EX)
-    unlocked.rename(directory / _LOCK)  # only now can it be found, so nobody finds it without its lock
+    unlocked.rename(directory / _LOCK)  # visible only now, so that no process sees it unlocked
     return stream
 
 
 def try_acquire(directory: Path) -> TextIO:
-    """Hold a directory whose process has ended.
+    """Lock a directory whose process has ended.
 
     Raises:
-        OSError: If it lives (BlockingIOError), or the directory was never held, or is another user's.
+        OSError: If the process runs (BlockingIOError), or the directory was never locked, or is another user's.
     """
     private_files.check_owner(directory)
-    stream = (directory / _LOCK).open("r+", encoding="utf-8")  # writable: over NFS an exclusive lock needs that
+    stream = (directory / _LOCK).open("r+", encoding="utf-8")  # writable: an exclusive lock over NFS requires it
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -76,7 +76,10 @@ def try_acquire(directory: Path) -> TextIO:
 
 
 def iterate_stale(parent: Path, pattern: str) -> Iterator[tuple[Path, str]]:
-    """Directories in `parent` whose processes have ended, and their notes; each is held until the next is asked for."""
+    """Yield directories in `parent` whose processes have ended, with their notes.
+
+    A directory is locked until the next iteration.
+    """
     for directory in sorted(parent.glob(pattern)):
         with contextlib.suppress(OSError), try_acquire(directory) as stream:
             yield directory, stream.read()

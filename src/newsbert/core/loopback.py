@@ -1,4 +1,4 @@
-"""Requests to servers that may be on this machine: those go there directly, whatever proxy the environment names."""
+"""HTTP requests to servers that may be on this machine: such requests bypass the environment's proxies."""
 
 import functools
 import http.client
@@ -12,7 +12,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def urlopen(request: str | urllib.request.Request, timeout: float, tls: ssl.SSLContext | None = None) -> Any:
-    """`urllib.request.urlopen`, without a proxy if the host is this machine; `tls` says which certificates are good."""
+    """Open a URL as `urllib` does, without a proxy if the host is this machine; `tls` has the trusted certificates."""
     url = request if isinstance(request, str) else request.full_url
     direct = is_loopback(urllib.parse.urlsplit(url).hostname)
     if tls is None:
@@ -22,12 +22,12 @@ def urlopen(request: str | urllib.request.Request, timeout: float, tls: ssl.SSLC
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host is this machine, whatever its own names are."""
+    """Return whether a URL's host is a loopback name or address, regardless of the machine's own names."""
     return host in {"localhost", "::1"} or (host or "").startswith("127.")
 
 
 def unix_urlopen(path: str, request: urllib.request.Request, timeout: float) -> Any:
-    """`urllib.request.urlopen` of whoever listens at a socket in the file system, whatever host the URL names."""
+    """Send a request to the server at a Unix domain socket, regardless of the host in the URL."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), _UnixHandler(path)).open(
         request, timeout=timeout
     )

@@ -1,4 +1,4 @@
-"""Object stores, and what the errors of their clients mean."""
+"""Object stores, and the meaning of their clients' errors."""
 
 import re
 import shlex
@@ -11,15 +11,15 @@ from newsbert.errors import RefusedError, TrackingError, first_line
 
 @dataclass(frozen=True)
 class Store:
-    """A kind of artifact store, reached with a client of its own.
+    """A kind of artifact store with its own client.
 
     Attributes:
-        extra: The extra of newsbert that brings its client.
-        modules: The modules of that client.
-        credentials: Where the client finds who it is.
-        rights: The rights that newsbert needs.
-        endpoint: The variables that say where the store is.
-        create: Makes a bucket whose name takes the place of `BUCKET`.
+        extra: The extra of newsbert that installs the client.
+        modules: The modules of the client.
+        credentials: Sources of the client's credentials.
+        rights: The permissions that newsbert needs.
+        endpoint: The variables that set the store's address.
+        create: The command that makes a bucket; the bucket's name replaces `BUCKET`.
     """
 
     extra: str
@@ -59,8 +59,8 @@ AZURE = Store(
 
 STORES = {"s3": S3, "gs": GS, "wasbs": AZURE, "abfss": AZURE}
 
-_KINDS = (
-    # What the error's class or text has, what that means, what mends it, and whether waiting may.
+_ERROR_PATTERNS = (
+    # Pattern of the error's class or text, its meaning, its fix, and whether waiting may help.
     (
         r"RequestTimeTooSkewed|clock skew|date header too old|Token used too (early|late)|verify the clock"
         r"|too large.{0,40}(time|clock)",
@@ -135,28 +135,28 @@ _KINDS = (
 
 
 def store_error(chain: list[BaseException], what: str, place: str, store: Store | None = None) -> TrackingError:
-    """Return what an artifact store's client meant, and what mends it.
+    """Return the meaning of an artifact store client's error, with a fix as the hint.
 
     Args:
-        chain: The error, and those that it came from.
-        what: What could not be done, to begin the message with.
-        place: Where the artifacts are.
-        store: The kind of store that it is, where its address does not say it.
+        chain: The error and its causes.
+        what: The failed action, with which the message begins.
+        place: Location of the artifacts.
+        store: The kind of store, if the location does not show it.
     """
     store = store or of_scheme(place)
-    shown = uris.mask_credentials(place)
-    text = "\n".join(f"{type(each).__name__}: {each}" for each in chain)
-    reason = uris.mask_credentials(_reason(text, chain[0]))
+    masked_place = uris.mask_credentials(place)
+    text = "\n".join(f"{type(error).__name__}: {error}" for error in chain)
+    reason = uris.mask_credentials(_find_reason(text, chain[0]))
     text += text.replace("_", "")  # Arrow writes NO_SUCH_BUCKET
-    what = what or f"{shown} cannot be used"
-    begin = what if shown in what else f"{what}: {shown}"
-    for pattern, meaning, mend, transient in _KINDS:
+    what = what or f"{masked_place} cannot be used"
+    begin = what if masked_place in what else f"{what}: {masked_place}"
+    for pattern, meaning, fix, transient in _ERROR_PATTERNS:
         if store is not None and re.search(pattern, text, re.IGNORECASE):
-            hint = mend.format(
+            hint = fix.format(
                 credentials=store.credentials,
                 rights=store.rights,
                 endpoint=store.endpoint,
-                create=_create(store, place),
+                create=_format_create_command(store, place),
             )
             return (TrackingError if transient else RefusedError)(f"{begin}: {meaning}: {reason}", hint)
     hint = f"check the address and {store.endpoint}, and set {store.credentials}" if store else "check the address"
@@ -164,12 +164,12 @@ def store_error(chain: list[BaseException], what: str, place: str, store: Store 
 
 
 def of_scheme(uri: str) -> Store | None:
-    """Return the kind of store that a URI is of, if it is one that has a client of its own."""
+    """Return the kind of store for a URI's scheme, if that has its own client."""
     return STORES.get(urllib.parse.urlsplit(uri).scheme)
 
 
-def _create(store: Store, place: str) -> str:
-    """The command that makes a bucket, if its name can be one."""
+def _format_create_command(store: Store, place: str) -> str:
+    """Return the command that makes the bucket; an invalid name stays a placeholder."""
     bucket, _, host = urllib.parse.urlsplit(place).netloc.partition("@")
     names = {"BUCKET": bucket, "ACCOUNT": host.partition(".")[0]}
     command = store.create
@@ -179,8 +179,8 @@ def _create(store: Store, place: str) -> str:
     return command
 
 
-def _reason(text: str, error: BaseException) -> str:
-    """The line that says it: MLflow puts one of its own before those of files that it could not fetch."""
+def _find_reason(text: str, error: BaseException) -> str:
+    """Return the line with the reason: MLflow puts its own line before those of files that it could not fetch."""
     _, files, after = text.partition("##### File ")
     lines = [line.strip() for line in after.splitlines()[1:] if line.strip()] if files else []
     return lines[0] if lines else first_line(error)

@@ -1,4 +1,4 @@
-"""Files of the checkout's top level that the wheel carries too: the Dockerfiles, the pins and their hashes."""
+"""Files at the checkout's top level that the wheel includes: Dockerfiles, pinned versions and their hashes."""
 
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -9,13 +9,13 @@ DOCKER, LOCKS = "docker", "locks"
 
 
 def find(name: str) -> Traversable:
-    """A file or directory, in the installed package or at the top of the checkout that it is installed from."""
+    """Return a file or directory of the installed package, or of the checkout that it is installed from."""
     installed = resources.files("newsbert") / name
     return installed if installed.is_file() or installed.is_dir() else Path(__file__).parents[3] / name
 
 
 def files() -> dict[str, bytes]:
-    """All of them, by name, as the wheel carries them."""
+    """Return the content of all these files by name, as the wheel includes them."""
     directories = {
         f"{name}/{file.name}": file.read_bytes()
         for name in (DOCKER, LOCKS)

@@ -1,7 +1,7 @@
 """Files and directories in places where other users of the machine write, too.
 
-A name that can be guessed may be there already, put there by somebody else: as a link to a file of this user's, or as
-a directory with work in it that this user is to go on with.
+Another user may have created a predictable name before: as a link to a file of this user, or as a directory with work
+that this user would resume.
 """
 
 import errno
@@ -13,10 +13,10 @@ from typing import TextIO
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory for this user alone, or take one that is this user's.
+    """Make a directory for this user alone, or reuse one that this user owns.
 
     Raises:
-        OSError: If it cannot be made, or `check_owner` refuses it.
+        OSError: If it cannot be made, or `check_owner` rejects it.
     """
     try:
         directory.mkdir(mode=0o700)
@@ -26,10 +26,10 @@ def make_directory(directory: Path) -> None:
 
 
 def check_owner(directory: Path) -> None:
-    """Refuse what is no directory, or another user's.
+    """Reject a path that is not a directory, or is another user's.
 
     Raises:
-        OSError: If it is that, or not there.
+        OSError: If the path is rejected or does not exist.
     """
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
@@ -39,7 +39,7 @@ def check_owner(directory: Path) -> None:
 
 
 def open_lock(file: Path) -> TextIO:
-    """Open a file to lock it, making it if it is not there; never what a link points to.
+    """Open a file for locking, and create it if necessary; never follow a link.
 
     Raises:
         OSError: If it cannot be opened, or is a link.
@@ -49,7 +49,7 @@ def open_lock(file: Path) -> TextIO:
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Raises:
         OSError: If it cannot be written.

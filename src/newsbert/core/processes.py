@@ -1,4 +1,4 @@
-"""Processes: newsbert in the background, commands of other projects, children that end with their parent."""
+"""Processes: newsbert in the background, external commands, children that end with their parent."""
 
 import contextlib
 import ctypes
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], timeout_s: float, **environment: str) -> T:
-    """Run `newsbert ARGUMENTS --json` in the background and wait until it has noted that it is ready.
+    """Run `newsbert ARGUMENTS --json` in the background and wait until it is ready.
 
     Args:
         arguments: Its arguments.
-        log: What it logs goes there.
-        noted: Asked with its process id for what it noted; nothing as long as it is not ready.
-        timeout_s: How long it may take.
-        environment: What its environment has besides.
+        log: Its log file.
+        noted: Called with its process id; returns what the process recorded, or `None` until it is ready.
+        timeout_s: Seconds until it must be ready.
+        environment: Additional environment variables.
 
     Raises:
         NewsbertError: If it ends or takes longer; the error is its own.
@@ -39,7 +39,7 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
     """
     result = log.with_suffix(".result")
     log.unlink(missing_ok=True)
-    # To append to: `bounded_log` makes it shorter meanwhile.
+    # Opened to append: `bounded_log` may truncate it meanwhile.
     with log.open("a", encoding="utf-8") as stream, result.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "newsbert", *arguments, "--json"],
@@ -50,19 +50,19 @@ def start(arguments: list[str], log: Path, noted: Callable[[int], T | None], tim
             start_new_session=True,
         )
     try:
-        return _wait_noted(process, log, noted, timeout_s)
-    except BaseException:  # Ctrl+C too: what nobody waits for is not to run on in the background
-        _end(process)
+        return _wait_until_ready(process, log, noted, timeout_s)
+    except BaseException:  # Ctrl+C too: a process that no caller waits for must not stay in the background
+        _terminate(process)
         raise
     finally:
         result.unlink(missing_ok=True)
 
 
 def stop(pid: int, runs: Callable[[], bool], timeout_s: float) -> None:
-    """Send SIGTERM to a process and wait until it runs no more.
+    """Send SIGTERM to a process and wait until it ends.
 
     Raises:
-        ServingError: If it does after so long.
+        ServingError: If it still runs after the timeout.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
@@ -74,19 +74,19 @@ def stop(pid: int, runs: Callable[[], bool], timeout_s: float) -> None:
 
 
 def runs(pid: int, started_at: int, command: bytes) -> bool:
-    """Tell whether the process that was noted runs: its pid may have gone to another program."""
-    found = started(pid)
-    if found is None or started_at not in {0, found}:
+    """Return whether a recorded process still runs: its pid may belong to another program now."""
+    actual_start = started(pid)
+    if actual_start is None or started_at not in {0, actual_start}:
         return False
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return b"newsbert" in line and command in line
+    return b"newsbert" in command_line and command in command_line
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in ticks since the machine did; `None` if it runs no more."""
+    """Return the start time of a process in ticks since boot; `None` if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return None if fields[0] == "Z" else int(fields[19])
@@ -95,25 +95,27 @@ def started(pid: int) -> int | None:
 
 
 def die_with_parent(kill_signal: signal.Signals) -> None:
-    """Have the kernel send this process a signal when its parent ends; for `preexec_fn`. Linux only."""
+    """Make the kernel send this process a signal when its parent ends; for `preexec_fn`. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, kill_signal)
 
 
-def _wait_noted(process: "subprocess.Popen[bytes]", log: Path, noted: Callable[[int], T | None], timeout_s: float) -> T:
+def _wait_until_ready(
+    process: "subprocess.Popen[bytes]", log: Path, noted: Callable[[int], T | None], timeout_s: float
+) -> T:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        found = noted(process.pid)
-        if found is not None:
-            return found
+        record = noted(process.pid)
+        if record is not None:
+            return record
         if process.poll() is not None:
-            raise _told(log.with_suffix(".result"), log)
+            raise _read_error(log.with_suffix(".result"), log)
         time.sleep(0.1)
     raise ServingError(f"it is not ready after {timeout_s:g} s", f"see {log}")
 
 
-def _told(result: Path, log: Path) -> NewsbertError:
-    """The error that a command ended with."""
+def _read_error(result: Path, log: Path) -> NewsbertError:
+    """Return the error with which a command ended."""
     try:
         error = errors.from_document(json.loads(result.read_text(encoding="utf-8"))["error"])
     except (OSError, ValueError, LookupError, TypeError):
@@ -122,7 +124,7 @@ def _told(result: Path, log: Path) -> NewsbertError:
     return error
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
     process.terminate()
     try:
         process.wait(_END_TIMEOUT_S)
@@ -132,30 +134,30 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 class ExternalTool:
-    """A command that is installed here, with arguments that all calls have.
+    """An installed command with the arguments that all calls have in common.
 
     Args:
-        name: Its name.
-        arguments: Those arguments.
-        mend: The command that tells whether it can do its part.
+        name: Name of the command.
+        arguments: The common arguments.
+        mend: The command that checks whether the tool works.
 
     Raises:
-        ServingError: If it is not installed.
+        ServingError: If the command is not installed.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], mend: str) -> None:
-        found = shutil.which(name)
-        if found is None:
+        executable = shutil.which(name)
+        if executable is None:
             raise ServingError(f"{name} is not installed", f"install it, then: {mend}")
-        self._name, self._command, self._mend = name, [found, *arguments], mend
+        self._name, self._command, self._hint = name, [executable, *arguments], mend
 
     def run(self, *arguments: str, given: str | None = None) -> str:
-        """Run it with arguments and a text on its standard input; return what it printed.
+        """Run the command with arguments and a text on standard input; return its output.
 
         Raises:
-            ServingError: If it fails; the message has what it said last.
+            ServingError: If the command fails; the message has the reason from its output.
         """
-        ran = subprocess.run(
+        completed = subprocess.run(
             [*self._command, *arguments],
             input=given,
             stdin=subprocess.DEVNULL if given is None else None,
@@ -165,10 +167,11 @@ class ExternalTool:
             encoding="utf-8",
             errors="replace",
         )
-        if ran.returncode != 0:
-            said = [line.strip() for line in (ran.stderr or ran.stdout).splitlines() if line.strip()]
-            reason = next((line for line in said if line.lower().startswith("error")), said[-1] if said else "")
+        if completed.returncode != 0:
+            lines = [line.strip() for line in (completed.stderr or completed.stdout).splitlines() if line.strip()]
+            reason = next((line for line in lines if line.lower().startswith("error")), lines[-1] if lines else "")
             raise ServingError(
-                f"{self._name} {' '.join(arguments[:2])} failed: {reason or f'exit code {ran.returncode}'}", self._mend
+                f"{self._name} {' '.join(arguments[:2])} failed: {reason or f'exit code {completed.returncode}'}",
+                self._hint,
             )
-        return ran.stdout
+        return completed.stdout

@@ -1,6 +1,6 @@
-"""Ray: a cluster of this machine's cores for as long as it takes, or one that runs already.
+"""Ray clusters: one of this machine's cores for the duration of the work, or one that already runs.
 
-Ray comes with an extra; nothing here imports it before workers are asked for.
+Ray is an optional dependency: this module imports it only when workers are requested.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from newsbert.errors import NewsbertError, UsageError, first_line
 _CONNECT_S = 5.0
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = 4
-"""What begins a connection, an empty frame of settings behind it, and the type of frame that answers.
+"""The start of an HTTP/2 connection, including an empty SETTINGS frame, and the type of the frame that answers it.
 
 Source: https://www.rfc-editor.org/rfc/rfc9113 (3.4, 4.1)
 """
@@ -31,11 +31,11 @@ Source: https://www.rfc-editor.org/rfc/rfc9113 (3.4, 4.1)
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A cluster that this process is connected to.
+    """A cluster to which this process is connected.
 
     Attributes:
-        workers: How many workers are wanted.
-        worker_cores: Cores for each of them.
+        workers: Number of requested workers.
+        worker_cores: Cores per worker.
         node: Ray's id of the node on which this process runs.
     """
 
@@ -44,76 +44,81 @@ class RayCluster:
     node: str
 
     def beside(self, kind: type) -> Any:
-        """A class as a Ray actor that runs beside this process, and so lives as long."""
+        """Return a class as a Ray actor that runs on the node of this process, and so lives as long."""
         import ray
 
         return ray.remote(num_cpus=0, label_selector=self.here)(kind)
 
     @property
     def here(self) -> dict[str, str]:
-        """What Ray calls the node of this process."""
+        """Ray's label selector for the node of this process."""
         return {"ray.io/node-id": self.node}
 
 
 def check(settings: RaySettings) -> None:
-    """See whether the workers can be had, as far as that takes no Ray.
+    """Check that the workers are available, as far as this is possible without Ray.
 
     Raises:
         MissingExtraError: If Ray is not installed.
-        UsageError: If there are fewer cores here than workers, or the address is none that Ray can be reached at.
-        NewsbertError: If there is nothing at it.
+        UsageError: If there are fewer cores here than workers, or the address has an unsupported form.
+        NewsbertError: If no cluster answers at the address.
     """
-    address = _address(settings)
+    address = _get_address(settings)
     if address is None and settings.workers > cpu.cores():
         raise UsageError(
             f"{settings.workers} workers need as many cores, and here are {cpu.cores()}",
             f"--workers {cpu.cores()}, or --ray-address for a cluster",
         )
-    _look_for(address)
+    _check_reachable(address)
     if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("ray", "ray")
 
 
-def _address(settings: RaySettings) -> str | None:
-    """Of a cluster; nothing for one of this machine's cores."""
+def _get_address(settings: RaySettings) -> str | None:
+    """Return the address of a cluster; `None` for a cluster of this machine's cores."""
     return None if settings.address == "local" else settings.address
 
 
 @contextlib.contextmanager
 def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator[RayCluster]:
-    """Start Ray on this machine, or connect to the cluster at the given address.
+    """Start Ray on this machine, or connect to the cluster at the configured address.
 
     Args:
-        settings: How many workers, and where.
-        on_note: Called with what the user should know.
+        settings: Number of workers, and address of the cluster.
+        on_note: Called with messages for the user.
 
     Raises:
         MissingExtraError: If Ray is not installed.
-        UsageError: If there are fewer cores here than workers, or the address is none that Ray can be reached at.
-        NewsbertError: If there is no cluster, or it cannot be connected to.
+        UsageError: If there are fewer cores here than workers, or the address has an unsupported form.
+        NewsbertError: If there is no cluster, or the connection fails.
     """
     check(settings)
-    address = _address(settings)
+    address = _get_address(settings)
     environment.silence_ray()  # Ray reads the environment when it is imported
     try:
         import ray
         import ray.data
     except ImportError as error:
         raise MissingExtraError("ray[data]", "ray") from error
-    _quiet()
+    _silence_logging()
     with contextlib.ExitStack() as stack:
-        where: dict[str, Any] = {"address": address}
+        init_options: dict[str, Any] = {"address": address}
         if address is None:
-            # Ray's own place keeps the logs of every run; a socket's path in it may have no more than 107 characters.
-            directory = str(stack.enter_context(temporary.directory(Path("/tmp"))))  # noqa: S108 - it is ours alone
-            where = {"address": "local", "num_cpus": cpu.cores(), "include_dashboard": False, "_temp_dir": directory}
-            stack.enter_context(_closed())
+            # Ray's default directory retains the logs of all runs, and a socket's path has at most 107 characters.
+            directory = str(stack.enter_context(temporary.directory(Path("/tmp"))))  # noqa: S108 - it is private
+            init_options = {
+                "address": "local",
+                "num_cpus": cpu.cores(),
+                "include_dashboard": False,
+                "_temp_dir": directory,
+            }
+            stack.enter_context(_restrict_access())
         handler = signal.getsignal(signal.SIGTERM)
         stack.callback(ray.shutdown)
         try:
-            with _native_output_into(os.devnull):
-                _init(where)
-        except Exception as error:  # what Ray raises there has no base class but this
+            with _redirect_native_output(os.devnull):
+                _init_ray(init_options)
+        except Exception as error:  # Ray's errors here have no narrower base class
             raise NewsbertError(
                 f"Ray cannot be {'started' if address is None else f'reached at {address!r}'}: {first_line(error)}",
                 "run this on a node of the cluster, with the cluster's versions of Python and Ray: ray status"
@@ -122,7 +127,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
             ) from error
         finally:
             with contextlib.suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGTERM, handler)  # Ray has put its own there
+                signal.signal(signal.SIGTERM, handler)  # Ray has installed its own handler
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         worker_cores, room = share(cores, settings.workers)
         if room < settings.workers:
@@ -134,17 +139,17 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
 
 
 @contextlib.contextmanager
-def _closed() -> Iterator[None]:
-    """Have a cluster of this machine listen on 127.0.0.1 alone, and obey whoever has a token of this process."""
+def _restrict_access() -> Iterator[None]:
+    """Make a cluster of this machine listen on 127.0.0.1 only, and require a token of this process."""
     from ray._private import ray_constants
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     def read_environment() -> None:
-        """Have Ray read what it read when it was imported."""
+        """Make Ray read the environment again, which it has read on import."""
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
 
-    # As on systems for which Ray knows no clusters of several machines.
+    # Ray does the same on systems where it supports no clusters of several machines.
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         with environment.ray_token():
@@ -155,45 +160,47 @@ def _closed() -> Iterator[None]:
         read_environment()
 
 
-class _NoPaths(list[str]):
-    """Where Ray has workers look for modules before all other places: it would add the working directory."""
+class _EmptyPathList(list[str]):
+    """The module paths that Ray puts first on workers, always empty: Ray would add the working directory."""
 
     def extend(self, paths: Any) -> None:
-        """Leave them out."""
+        """Ignore the paths."""
 
 
-def _init(where: dict[str, Any]) -> None:
+def _init_ray(where: dict[str, Any]) -> None:
     import ray
     from ray.job_config import JobConfig
 
     job = JobConfig()
-    job._py_driver_sys_path = _NoPaths()
+    job._py_driver_sys_path = _EmptyPathList()
     for tries_left in (1, 0) if where["address"] == "local" else (0,):
         try:
             ray.init(**where, job_config=job, log_to_driver=False, logging_level=logging.CRITICAL)
             return
         except Exception:
-            # A machine that has much to do may take longer than the 30 s that Ray waits for its own processes; they
-            # are in memory the second time.
+            # On a busy machine, Ray's processes may need more than the 30 s that Ray waits for them; they are in memory
+            # the second time.
             ray.shutdown()
             if not tries_left:
                 raise
 
 
 def share(cores: Sequence[int], workers: int) -> tuple[int, int]:
-    """How many cores each worker can have, of nodes with these, and how many of the workers then have room."""
-    for each in range(max(cores, default=1), 0, -1):
-        if sum(node // each for node in cores) >= workers:
-            return each, workers
+    """Return the cores per worker on nodes with these cores, and the number of workers that then fit."""
+    for worker_cores in range(max(cores, default=1), 0, -1):
+        if sum(node // worker_cores for node in cores) >= workers:
+            return worker_cores, workers
     return 1, sum(cores)
 
 
-def _look_for(address: str | None) -> None:
-    """See in seconds whether gRPC is spoken there, as by the head of a cluster: Ray itself tries for minutes.
+def _check_reachable(address: str | None) -> None:
+    """Check that a gRPC server answers at the address, as the head of a cluster does.
+
+    This takes seconds; Ray itself tries for minutes.
 
     Raises:
-        UsageError: If the address is not of a form that can be used here.
-        NewsbertError: If nothing does.
+        UsageError: If the address has an unsupported form.
+        NewsbertError: If no gRPC server answers.
     """
     if address is None or address == "auto":
         return
@@ -213,12 +220,12 @@ def _look_for(address: str | None) -> None:
         raise NewsbertError(f"no Ray cluster at {address!r}: {reason}", "ray start --head") from error
 
 
-def _quiet() -> None:
-    """Keep Ray's own account of what it does off the terminal: what fails is raised."""
+def _silence_logging() -> None:
+    """Keep Ray's own logs off the terminal: failures are raised."""
     import ray._private.worker as driver
 
-    # A worker that died and is replaced would be told of on standard output, which is for the result: this is what
-    # Ray itself turns off for its debugger.
+    # Ray would report the replacement of a dead worker on standard output, which is for the result. Ray
+    # itself turns this off for its debugger.
     driver._worker_logs_enabled = False
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for handler in logging.getLogger("ray.data").handlers:
@@ -227,8 +234,8 @@ def _quiet() -> None:
 
 
 @contextlib.contextmanager
-def _native_output_into(file: str | Path) -> Iterator[None]:
-    """Send there what is written past Python to standard output and error: Ray says there how much it will log."""
+def _redirect_native_output(file: str | Path) -> Iterator[None]:
+    """Redirect what native code writes to standard output and error to a file: Ray announces there what it will log."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = [(number, os.dup(number)) for number in (1, 2)]
@@ -241,6 +248,6 @@ def _native_output_into(file: str | Path) -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         os.close(target)
-        for number, kept in before:
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, saved in before:
+            os.dup2(saved, number)
+            os.close(saved)

@@ -1,4 +1,4 @@
-"""Directories of this process alone: whoever comes next removes those whose processes were killed."""
+"""Temporary directories of this process; later processes remove those of killed processes."""
 
 import contextlib
 import fcntl
@@ -18,10 +18,10 @@ _LOCK, _FILES = "lock", "files"
 
 @contextlib.contextmanager
 def directory(parent: Path | None = None) -> Iterator[Path]:
-    """Make a directory that is gone at the end; where the process is killed, the next one removes it.
+    """Make a directory that is removed at the end; if the process is killed, the next one removes it.
 
     Args:
-        parent: Where it is made; in the temporary directory if not given.
+        parent: Its parent directory; the temporary directory by default.
 
     Raises:
         OSError: If it cannot be made.
@@ -34,7 +34,7 @@ def directory(parent: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def own(parent: Path) -> Iterator[Path]:
-    """Make a directory that is gone at the end, and leave those of killed processes to the caller.
+    """Make a directory that is removed at the end, and leave those of killed processes to the caller.
 
     Raises:
         OSError: If it cannot be made.
@@ -51,7 +51,7 @@ def own(parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def for_libraries() -> Iterator[None]:
-    """Have what libraries put into the temporary directory until the block ends go in such a directory."""
+    """Move the temporary files of libraries to such a directory until the block ends."""
     with directory() as owned:
         before, tempfile.tempdir = tempfile.tempdir, str(owned)
         try:
@@ -61,7 +61,7 @@ def for_libraries() -> Iterator[None]:
 
 
 def sweep_all() -> None:
-    """Remove what killed processes have left in the temporary directory and in the cache."""
+    """Remove the remains of killed processes from the temporary directory and from the cache."""
     with contextlib.suppress(OSError, NewsbertError):
         sweep(Path(tempfile.gettempdir()))
         for parent in environment.cache_dir().iterdir():
@@ -69,23 +69,24 @@ def sweep_all() -> None:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what killed processes have left in a directory."""
+    """Remove the remains of killed processes from a directory."""
     for files in abandoned(parent):
         remove(files)
 
 
 def abandoned(parent: Path) -> Iterator[Path]:
-    """Return the directories in `parent` whose processes were killed; others wait until the next one is taken.
+    """Yield the directories in `parent` whose processes were killed; one is locked until the next iteration.
 
-    Only those of this user are looked at, and links are not followed: others may write to the temporary directory, too.
+    Only this user's directories are considered, and links are not followed: other users may write to the temporary
+    directory, too.
     """
     for owned in sorted(parent.glob(f"{_PREFIX}*")):
         with contextlib.suppress(OSError):
             private_files.check_owner(owned)
-            try:  # for writing: over NFS an exclusive lock needs that
+            try:  # for writing: an exclusive lock over NFS requires it
                 descriptor = os.open(owned / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
-                owned.rmdir()  # its process was killed at once; where it lives it makes another one
+                owned.rmdir()  # its process was killed at once; a live one makes another directory
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,9 +96,9 @@ def abandoned(parent: Path) -> Iterator[Path]:
 
 
 def remove(files: Path) -> None:
-    """Remove a directory that `directory` or `abandoned` has returned."""
+    """Remove a directory from `directory` or `abandoned`."""
     shutil.rmtree(files, ignore_errors=True)
-    if not files.exists():  # else the next process finds it by its lock again
+    if not files.exists():  # otherwise the lock stays, so that the next process tries again
         with contextlib.suppress(OSError):
             (files.parent / _LOCK).unlink(missing_ok=True)
             files.parent.rmdir()
@@ -108,8 +109,8 @@ def _make(parent: Path) -> tuple[Path, TextIO]:
         owned = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
             lock = stack.enter_context((owned / _LOCK).open("x", encoding="utf-8"))
-            with contextlib.suppress(OSError):  # a file system without locks: then nobody else gets one either
+            with contextlib.suppress(OSError):  # a file system without locks: then no other process gets one either
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            (owned / _LOCK).stat()  # gone where another process has swept before the lock was there
+            (owned / _LOCK).stat()  # missing if another process has swept before the lock was taken
             stack.pop_all()
             return owned, lock

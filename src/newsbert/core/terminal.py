@@ -1,22 +1,22 @@
-"""What a terminal obeys instead of showing it: escapes, carriage returns, marks that turn text around."""
+"""Characters that a terminal executes instead of showing: escapes, carriage returns, bidirectional controls."""
 
 import re
 
-_OBEYED = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but for tab and newline, DEL, C1
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and newline, DEL, C1
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line and paragraph separators, bidirectional controls
-    "\ud800-\udfff]"  # surrogates: bytes that are no text, which no encoding can write
+    "\ud800-\udfff]"  # surrogates: bytes that are not text, which no encoding can write
 )
 
 
 def show_controls(text: str) -> str:
-    r"""Write every character that a terminal obeys as `\u001b`, but for tabs and newlines.
+    r"""Replace every control character by its escape, such as `\u001b`, except tabs and newlines.
 
-    JSON stays the same JSON.
+    JSON text stays equivalent.
     """
-    return _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text.replace("\r\n", "\n"))
 
 
 def has_controls(text: str) -> bool:
-    """Return whether a name holds what a terminal obeys, a tab or a newline."""
-    return _OBEYED.search(text) is not None or "\t" in text or "\n" in text
+    """Return whether a name contains a control character, a tab or a newline."""
+    return _CONTROLS.search(text) is not None or "\t" in text or "\n" in text

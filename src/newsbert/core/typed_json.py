@@ -1,4 +1,4 @@
-"""Foreign JSON into dataclasses, by their annotations: nothing that another type would take comes through."""
+"""Parsing of foreign JSON into dataclasses: values that do not match the annotations are rejected."""
 
 import dataclasses
 import json
@@ -10,13 +10,17 @@ _T = TypeVar("_T")
 
 
 def loads(content: str) -> Any:
-    """Parse JSON as RFC 8259 has it: finite numbers, no name twice in an object, no half of a surrogate pair.
+    """Parse JSON strictly by RFC 8259.
+
+    Numbers must be finite, names unique in their object, and surrogates paired.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the content is anything else.
     """
     try:
-        value = json.loads(content, object_pairs_hook=_object, parse_constant=_refuse, parse_float=_parse_float)
+        value = json.loads(
+            content, object_pairs_hook=_build_object, parse_constant=_reject_constant, parse_float=_parse_float
+        )
         json.dumps(value, ensure_ascii=False).encode("utf-8")  # a UnicodeEncodeError is a ValueError
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -24,15 +28,15 @@ def loads(content: str) -> Any:
 
 
 def read(kind: type[_T], value: Any, where: str = "it") -> _T:
-    """Make a dataclass of an object that has its fields and no others, each of the annotated type.
+    """Build a dataclass from an object that has exactly its fields, with values of the annotated types.
 
     Args:
         kind: The dataclass; its fields are dataclasses, lists, dicts, unions and plain types.
         value: Parsed JSON.
-        where: What to call the value in errors.
+        where: Name of the value in errors.
 
     Raises:
-        ValueError: If it is anything else; the message names the place.
+        ValueError: If the value does not match; the message names the place.
     """
     return _read(kind, value, where)  # type: ignore[no-any-return]
 
@@ -45,8 +49,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             try:
                 return _read(choice, value, where)
             except ValueError as error:
-                refused = error
-        raise refused
+                last_error = error
+        raise last_error
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         fields = {field.name: field for field in dataclasses.fields(kind)}
         required = {name for name, field in fields.items() if _is_required(field)}
@@ -70,14 +74,14 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("an object names a field twice")
     return content
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 

@@ -1,6 +1,6 @@
-"""Paths as URIs, and URIs as they may be printed.
+"""Paths as URIs, and URIs without credentials for printing.
 
-No other module makes a `file://` or `sqlite:///` URI of a path, and none hides a credential in another way.
+Only this module makes `file://` and `sqlite:///` URIs of paths, and only this module masks credentials.
 """
 
 import os
@@ -18,21 +18,21 @@ _MASK = "***"
 _COLON, _SLASH, _AT = (rf"%(?:25)*{code}" for code in ("3A", "2F", "40"))
 _SCHEME = r"(?<![A-Za-z0-9+.-])[A-Za-z0-9+.-]+"
 _WORD = r"[^ \t\r\n\f\v]{0,2048}"
-"""Bounded, as all that repeats here: a text of a server's must not cost the square of its length."""
+"""Part of a URI, bounded like all repetitions here: matching a server's text must not take quadratic time."""
 _NAME = r"(?:password|passwd|pwd|passphrase|secret|token|credential|api[-_]?key|access[-_]?key|account[-_]?key)"
 _PART = r"[\w.%-]{0,64}"
 _VALUE = r"""(?P<secret>[^& \t\r\n\f\v]{0,2048}[^& \t\r\n\f\v'")\]}>,.;:]|[^& \t\r\n\f\v]+)"""
-"""What closes a sentence around a URI stays, unless it is all that there is."""
+"""A secret; punctuation that closes a sentence around a URI is excluded, unless there is nothing else."""
 
 _PATTERNS = (
     re.compile(
         rf"{_SCHEME}://"
-        # Without a host there is no account: an @ is one of the path. USER:PASSWORD stands in our own hints.
+        # Without a host there is no account: an @ is part of the path. Newsbert's own hints contain USER:PASSWORD.
         r"(?!(?<=file://)/|(?<=sqlite://)/|USER(?::PASSWORD)?@)"
-        # A container of Azure's stands where other URIs have an account.
+        # Azure's URIs have a container where others have an account.
         rf"(?!(?:(?<=wasbs://)|(?<=wasb://)|(?<=abfss://)|(?<=abfs://))[a-z0-9$-]+@(?!{_WORD}@))"
-        # The last @, since a password may hold others that nobody has encoded; after a blank only where what stands
-        # before it is no host and port.
+        # The last @, since a password may contain others that are not encoded; after a blank only if the text before it
+        # is not a host and port.
         rf"(?P<secret>{_WORD}(?=@)|(?!\[)[^\s/@:?#]{{0,256}}:(?!\s|\d{{1,5}}(?:[^\w@]|$))[^\r\n]{{0,2048}}(?=@))"
     ),
     re.compile(rf"{_SCHEME}{_COLON}{_SLASH}{_SLASH}(?P<secret>{_WORD}){_AT}", re.IGNORECASE),
@@ -47,7 +47,7 @@ _PATTERNS = (
     ),
     re.compile(rf"authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)\s+{_VALUE}", re.IGNORECASE),
 )
-_ENCODE = (
+_ENCODING_HINT = (
     "write in its password %2F for /, %40 for @, %3A for :, %23 for #, %3F for ?, %20 for a blank:"
     " https://USER:PASSWORD@HOST:PORT"
 )
@@ -59,13 +59,13 @@ def as_uri(path: str | os.PathLike[str]) -> str:
 
 
 def sqlite_uri(path: str | os.PathLike[str]) -> str:
-    """Return SQLAlchemy's URL of an SQLite file: relative for a relative path.
+    """Return SQLAlchemy's URL of an SQLite file, which is relative for a relative path.
 
     Raises:
-        UsageError: If the path's bytes are not UTF-8, which such a URL cannot say.
+        UsageError: If the path's bytes are not UTF-8, which such a URL cannot represent.
     """
     try:
-        # As SQLAlchemy writes it: what that reads is the path again.
+        # Quoted like SQLAlchemy, which reads the same path from it.
         return "sqlite:///" + urllib.parse.quote(os.fspath(path), safe=" +/")
     except UnicodeEncodeError as error:
         raise UsageError(
@@ -76,9 +76,9 @@ def sqlite_uri(path: str | os.PathLike[str]) -> str:
 def mask_credentials(text: str) -> str:
     """Return a text with the credentials of all URIs in it replaced by `***`.
 
-    They are all that stands before a URI's last `@` (also in a URI that is encoded into another's query), the values of
-    query parameters such as `password`, `sig` and `X-Amz-Signature`, of fields such as `password=` in a database's
-    connection string, and of `Authorization` headers. More is hidden where it cannot be told apart from a password.
+    Credentials are everything before a URI's last `@` (also in a URI that is encoded into another's query), the values
+    of query parameters such as `password`, `sig` and `X-Amz-Signature`, of fields such as `password=` in a database's
+    connection string, and of `Authorization` headers. Text that cannot be distinguished from a password is masked, too.
     """
     spans = sorted(
         match.span(name)
@@ -87,29 +87,29 @@ def mask_credentials(text: str) -> str:
         for name in pattern.groupindex
         if match[name]
     )
-    shown, end = [], 0
-    for start, stop in spans:  # of the text as it is: what one of them hides another may have ended too early
+    parts, end = [], 0
+    for start, stop in spans:  # spans in the original text overlap where one pattern ends earlier than another
         if start >= end:
-            shown += [text[end:start], _MASK]
+            parts += [text[end:start], _MASK]
         end = max(end, stop)
-    return "".join([*shown, text[end:]])
+    return "".join([*parts, text[end:]])
 
 
 def without_credentials(uri: str) -> str:
-    """Return a server's URI without the account that it names."""
+    """Return a server's URI without its account."""
     parts = urllib.parse.urlsplit(uri)
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def check_unambiguous(uri: str, what: str) -> None:
-    """Refuse a URI that libraries read in different ways: their errors would print parts of its password.
+    """Reject a URI that libraries parse in different ways: their errors would print parts of its password.
 
     Args:
-        uri: A server's or a database's.
-        what: Its name in the error, which does not show a URI that may hold a password.
+        uri: URI of a server or a database.
+        what: Its name in the error, which does not show a URI that may contain a password.
 
     Raises:
-        UsageError: If there are several places where its host may begin, or it holds blanks.
+        UsageError: If its host may begin at several places, or it contains blanks.
     """
     try:
         parts = urllib.parse.urlsplit(uri)
@@ -121,15 +121,15 @@ def check_unambiguous(uri: str, what: str) -> None:
     except ValueError:
         readable = False
     if not readable or (parts.netloc and re.search(r"[\s\x00-\x20\x7f]", uri)):
-        if not set(uri) & set("@?#"):  # it can hold no password
+        if not set(uri) & set("@?#"):  # it cannot contain a password
             raise UsageError(
                 f"{what} is {uri!r}, which cannot be read", "such as http://HOST:5000 or sqlite:///mlflow.db"
             )
-        raise UsageError(f"{what} cannot be read", _ENCODE)
+        raise UsageError(f"{what} cannot be read", _ENCODING_HINT)
 
 
 def local_path(uri: str) -> Path | None:
-    """The path of an artifact location on this machine, or `None` if it is elsewhere."""
+    """Return the path of an artifact location on this machine, or `None` if it is elsewhere."""
     parts = urllib.parse.urlsplit(uri)
     if parts.scheme not in {"", "file"} or parts.netloc not in {"", "localhost"}:
         return None

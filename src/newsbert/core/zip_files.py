@@ -1,4 +1,7 @@
-"""Zip files that are the same bytes whenever, wherever and by whom they are written; and reading those of others."""
+"""Writing of reproducible zip files, and reading of foreign ones.
+
+The bytes of a written file do not depend on the time, the machine or the user.
+"""
 
 import shutil
 import zipfile
@@ -10,11 +13,11 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 _CHUNK_BYTES = 1024 * 1024
 READ_ERRORS = (OSError, LookupError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
-"""What `zipfile` raises of a file that somebody else made."""
+"""Errors that `zipfile` raises for a foreign file."""
 
 
 def read_entry(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """Return an entry's content, however much its directory says that it unpacks to.
+    """Return an entry's content, limited in size whatever the zip's directory states.
 
     Raises:
         ValueError: If it has more than `max_bytes`.
@@ -28,19 +31,19 @@ def read_entry(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
 
 
 def write(file: Path, content: Mapping[str, bytes | Path], compression: int = zipfile.ZIP_STORED) -> None:
-    """Write `content` to `file`, in the order of its names.
+    """Write `content` to `file`, sorted by name.
 
     Args:
         file: The zip file; it is replaced.
-        content: By name in the zip, the bytes or the file to copy them from; files are never held in memory.
-        compression: `zipfile.ZIP_STORED`, or `ZIP_DEFLATED`, whose bytes depend on the zlib in use as well.
+        content: Bytes, or the file to copy, by name in the zip; files are never loaded into memory whole.
+        compression: `zipfile.ZIP_STORED`, or `ZIP_DEFLATED`, whose bytes also depend on the zlib in use.
 
     Raises:
-        OSError: If a file cannot be read or the zip not be written.
+        OSError: If a file cannot be read or the zip cannot be written.
     """
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, source in sorted(content.items()):
-            # A date, rights and a system of its own, where ZipFile would take the file's, the umask's and this one's.
+            # Fixed date, permissions and system: ZipFile would take those of the file, the umask and this machine.
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.create_system = _UNIX
             entry.external_attr = 0o644 << 16
@@ -48,6 +51,6 @@ def write(file: Path, content: Mapping[str, bytes | Path], compression: int = zi
             if isinstance(source, bytes):
                 archive.writestr(entry, source)
                 continue
-            entry.file_size = source.stat().st_size  # tells early whether it needs the format for more than 2 GiB
+            entry.file_size = source.stat().st_size  # decides early on the format for more than 2 GiB
             with source.open("rb") as stream, archive.open(entry, "w") as target:
                 shutil.copyfileobj(stream, target, _CHUNK_BYTES)

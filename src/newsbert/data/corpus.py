@@ -1,4 +1,4 @@
-"""Labelled rows on the disk: cleaned, with the ids of their labels; made of a source once."""
+"""Labelled rows on disk, cleaned and with label ids, cached by source."""
 
 import dataclasses
 import hashlib
@@ -26,12 +26,12 @@ from newsbert.errors import DataError
 
 Labels = NDArray[np.int32]
 
-_FORMAT = 4
+_FORMAT_VERSION = 4
 _NO_SPLIT = -1
-_SHOWN_CHARS = 80
-_WRITTEN_ROWS = 4096
-_LIKE_MISSING = {"na", "n/a", "#n/a", "null", "none", "\\n", "-", "--", "?"}
-_TEXTS, _LABELS, _DIGESTS, _ABOUT = "texts", "labels.bin", "digests.bin", "about.json"
+_MAX_SHOWN_CHARS = 80
+_BATCH_ROWS = 4096
+_MISSING_MARKS = {"na", "n/a", "#n/a", "null", "none", "\\n", "-", "--", "?"}
+_TEXTS, _LABELS, _DIGESTS, _METADATA = "texts", "labels.bin", "digests.bin", "about.json"
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Corpus:
     """All rows of a source that have a text and a label.
 
     Attributes:
-        texts: UTF-8, prepared.
-        labels: Their ids.
-        digests: 128 bits of a BLAKE2 of each text: `(rows, 2)`.
-        splits: Which rows each split has; `""` where there are none.
-        label_names: Names in the order of their ids.
-        notes: What the user should know of it.
+        texts: Prepared texts in UTF-8.
+        labels: Label ids.
+        digests: 128-bit BLAKE2 digests of the texts: `(rows, 2)`.
+        splits: Row indices by split; the split is `""` if there are no splits.
+        label_names: Label names in id order.
+        notes: Notes for the user.
     """
 
     texts: RaggedArray[np.uint8]
@@ -56,7 +56,7 @@ class Corpus:
 
 
 def prepare(source: Source, labels: Sequence[str], text_column: str | None, label_column: str | None) -> Corpus:
-    """Find a source's corpus in the cache directory, or make it.
+    """Return the corpus of a source from the cache directory; create it there if it is missing.
 
     Raises:
         DataError: If a row cannot be trained on; the message names it.
@@ -64,23 +64,23 @@ def prepare(source: Source, labels: Sequence[str], text_column: str | None, labe
     """
     columns, notes = source.find_columns(text_column, label_column)
     names = tuple(labels) or source.class_names(columns)
-    found = {split: dataclasses.astuple(part) for split, part in columns.items()}
-    parts = [_FORMAT, source.identity, names, source.first_id, CLEANING_RULES, found]
+    column_names = {split: dataclasses.astuple(part) for split, part in columns.items()}
+    parts = [_FORMAT_VERSION, source.identity, names, source.first_id, CLEANING_RULES, column_names]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return _read(cache.get_or_create_dir("rows", key, lambda part: _write(part, source, columns, names, notes)))
 
 
 def _read(directory: Path) -> Corpus:
-    about = json.loads((directory / _ABOUT).read_text(encoding="utf-8"))
+    metadata = json.loads((directory / _METADATA).read_text(encoding="utf-8"))
     codes = mapped(directory / "splits.bin", np.int8)
-    names: list[str] = about["splits"]
+    names: list[str] = metadata["splits"]
     return Corpus(
         RaggedArray(directory / _TEXTS, np.uint8),
         mapped(directory / _LABELS, np.int32),
         mapped(directory / _DIGESTS, np.uint64).reshape(-1, 2),
-        {name: places for code, name in enumerate(names) if len(places := np.flatnonzero(codes == code)) or not name},
-        tuple(about["label_names"]),
-        about["notes"],
+        {name: indices for code, name in enumerate(names) if len(indices := np.flatnonzero(codes == code)) or not name},
+        tuple(metadata["label_names"]),
+        metadata["notes"],
     )
 
 
@@ -123,44 +123,44 @@ def _write(
                     codes.append(_NO_SPLIT if name is None else names.index(name))
                 else:
                     codes.append(code)
-                if len(texts) == _WRITTEN_ROWS:
+                if len(texts) == _BATCH_ROWS:
                     writer.extend(texts)
                     texts.clear()
         writer.extend(texts)
     faults.check()
-    found = np.frombuffer(codes, np.int8) if codes else np.empty(0, np.int8)
+    split_codes = np.frombuffer(codes, np.int8) if codes else np.empty(0, np.int8)
     if split_column is not None and "train" not in names:
-        found, names, others = np.zeros_like(found), [""], Counter()
+        split_codes, names, others = np.zeros_like(split_codes), [""], Counter()
     final, order = ids.final()
-    (directory / "splits.bin").write_bytes(found.tobytes())
+    (directory / "splits.bin").write_bytes(split_codes.tobytes())
     (directory / _LABELS).write_bytes(order[np.frombuffer(label_ids, np.int32)].tobytes() if label_ids else b"")
     notes = [*source.notes(), *notes, *ids.notes()]
     notes += [left_out_note(count) for count in left_out.values() if count]
     notes += other_splits_note(others)
-    about = {"splits": names, "label_names": final, "notes": notes}
-    (directory / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    metadata = {"splits": names, "label_names": final, "notes": notes}
+    (directory / _METADATA).write_text(json.dumps(metadata), encoding="utf-8")
 
 
 def left_out_note(count: int) -> str:
-    """Return what is said of rows that cannot be used."""
+    """Return the note on rows that cannot be used."""
     return f"{count} row{'' if count == 1 else 's'} without text or label {'was' if count == 1 else 'were'} left out"
 
 
 def other_splits_note(others: Counter[str]) -> list[str]:
-    """Return what is said of rows of no split that is known, by what stands in their column."""
+    """Return the note on rows of unknown splits, counted by the values of the split column."""
     if not others:
         return []
-    named = ", ".join(_counted(name[:_SHOWN_CHARS], count) for name, count in others.most_common(3))
-    return [f"rows of other splits than train, validation and test are left out: {named}"]
+    examples = ", ".join(_format_count(name[:_MAX_SHOWN_CHARS], count) for name, count in others.most_common(3))
+    return [f"rows of other splits than train, validation and test are left out: {examples}"]
 
 
 class FaultyRowError(Exception):
     """A row that cannot be used.
 
     Args:
-        kind: What is wrong with it, the same words for all such rows.
-        message: What is wrong with it, with the value.
-        hint: What to do about it.
+        kind: Description of the problem, the same for all rows that have it.
+        message: Description of the problem with the value.
+        hint: Remedy.
     """
 
     def __init__(self, kind: str, message: str, hint: str) -> None:
@@ -169,22 +169,22 @@ class FaultyRowError(Exception):
 
 
 class Faults:
-    """Rows that cannot be used; the first is named, and how many are like it."""
+    """Collection of rows that cannot be used; reports the first and the number of similar ones."""
 
     def __init__(self) -> None:
         self._first: tuple[str, FaultyRowError] | None = None
         self._counts: Counter[str] = Counter()
 
     def add(self, where: str, error: FaultyRowError) -> None:
-        """Take note of a row."""
+        """Record a row that cannot be used."""
         self._first = self._first or (where, error)
         self._counts[error.kind] += 1
 
     def check(self) -> None:
-        """Do nothing if there are none.
+        """Raise an error if rows were recorded.
 
         Raises:
-            DataError: If there are; it names the first.
+            DataError: If there are such rows; the message names the first.
         """
         if self._first is None:
             return
@@ -197,32 +197,32 @@ class Faults:
 def parts(
     rows: Sequence[Row], title: str | None, column: str, where: Callable[[int], str] = "row {}".format
 ) -> list[tuple[str, str]]:
-    """Return every row's title, empty where it has none, and text.
+    """Return the title and the text of every row; a missing title is empty.
 
     Args:
         rows: The rows.
         title: Column of the title, if any.
         column: Column of the text.
-        where: What messages call a row of some number.
+        where: Function from the number of a row to its name in messages.
 
     Raises:
-        DataError: If a text is something else.
+        DataError: If a title or a text is no text.
     """
-    found, faults = [], Faults()
+    pairs, faults = [], Faults()
     for number, row in enumerate(rows, 1):
         try:
-            found.append(text_parts(row, title, column))
+            pairs.append(text_parts(row, title, column))
         except FaultyRowError as error:
             faults.add(where(number), error)
     faults.check()
-    return found
+    return pairs
 
 
 def text_parts(row: Row, title: str | None, column: str) -> tuple[str, str]:
-    """Return a row's title, empty where it has none, and text.
+    """Return the title and the text of a row; a missing title is empty.
 
     Raises:
-        FaultyRowError: If one of them is something else.
+        FaultyRowError: If one of them is no text.
     """
     try:
         return row_columns.text_of(row, title), row_columns.text_of(row, column)
@@ -231,10 +231,10 @@ def text_parts(row: Row, title: str | None, column: str) -> tuple[str, str]:
 
 
 def label_of(row: Row, column: str) -> int | str:
-    """Return a row's label, or nothing if it has none.
+    """Return the label of a row, which is empty if there is none.
 
     Raises:
-        FaultyRowError: If it is something else.
+        FaultyRowError: If the value is no label.
     """
     try:
         return row_columns.label_of(row, column)
@@ -244,16 +244,16 @@ def label_of(row: Row, column: str) -> int | str:
         ) from error
 
 
-def _counted(name: str, count: int) -> str:
+def _format_count(name: str, count: int) -> str:
     return f"{name!r} ({count} row{'' if count == 1 else 's'})"
 
 
 class _LabelIds:
-    """From what stands in a row's label column to an id, -1 where a row has no label.
+    """Mapping from the values of a label column to ids, with -1 for a row without a label.
 
     Args:
-        names: Names in the order of their ids, if they are known.
-        source: Where the rows are from.
+        names: Label names in id order, if they are known.
+        source: Source of the rows.
 
     Raises:
         DataError: If a name holds a control character.
@@ -276,10 +276,10 @@ class _LabelIds:
             self._known.setdefault(-1, -1)
 
     def of(self, row: Row, column: str) -> int:
-        """Return a row's id; that of a label not met before, where no names are given, is a new one.
+        """Return the label id of a row; without known names, a new label gets a new id.
 
         Raises:
-            FaultyRowError: If its label is not known.
+            FaultyRowError: If the label is unknown.
         """
         value = label_of(row, column)
         if value == "":
@@ -296,30 +296,30 @@ class _LabelIds:
         return self._known[value]
 
     def count(self, label: int) -> None:
-        """Take note of a row that is used."""
+        """Count a row with this label id."""
         self._counts[label] += 1
 
     def notes(self) -> list[str]:
-        """Return which labels differ by case alone, and which look like no label."""
+        """Return notes on labels that differ by case alone, and on labels that look like empty cells."""
         alike: dict[str, list[tuple[str, int]]] = {}
         for value, index in self._known.items():
             if isinstance(value, str) and self._counts[index]:
                 alike.setdefault(value.casefold(), []).append((value, self._counts[index]))
         groups = sorted(sorted(names) for names in alike.values() if len(names) > 1)
-        said = [" and ".join(_counted(*names) for names in group) for group in groups]
-        notes = [f"labels that differ by case alone are different labels: {', '.join(said)}"] if said else []
+        phrases = [" and ".join(_format_count(*names) for names in group) for group in groups]
+        notes = [f"labels that differ by case alone are different labels: {', '.join(phrases)}"] if phrases else []
         missing = sorted(
             (value, self._counts[index])
             for value, index in self._known.items()
-            if isinstance(value, str) and value.casefold() in _LIKE_MISSING and self._counts[index]
+            if isinstance(value, str) and value.casefold() in _MISSING_MARKS and self._counts[index]
         )
         if missing and self._names is None:
-            said = [_counted(*value) for value in missing]
-            notes.append(f"taken for labels, though they look like empty cells: {', '.join(said)}")
+            phrases = [_format_count(*value) for value in missing]
+            notes.append(f"taken for labels, though they look like empty cells: {', '.join(phrases)}")
         return notes
 
     def final(self) -> tuple[list[str], Labels]:
-        """Return the names in order, and by each id that `of` returned what it is there."""
+        """Return the label names in id order, and an array from the ids that `of` returned to the final ids."""
         if self._names is not None:
             return list(self._names), np.arange(len(self._names), dtype=np.int32)
         ordered = sorted(self._known, key=lambda value: (isinstance(value, str), value))

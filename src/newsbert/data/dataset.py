@@ -1,4 +1,4 @@
-"""Labelled rows, ready to train on: drawn into splits and hashed."""
+"""Labelled rows that are ready for training: divided into splits and hashed."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ __all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "text
 
 TEST_FRACTION = VALIDATION_FRACTION = 0.1
 MAX_TEST_ROWS, MAX_VALIDATION_ROWS = 5_000, 2_000
-"""Enough to tell scores half a point apart; more would only make every evaluation slower."""
+"""Maximum numbers of drawn rows. They resolve scores half a point apart; more rows would only slow evaluation down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class Split:
     """Prepared sequences and their label ids, row by row.
 
     Attributes:
-        texts: On the disk.
-        labels: In memory.
-        digest: SHA-256 over the label ids and the texts' digests.
+        texts: Sequences, on disk.
+        labels: Label ids, in memory.
+        digest: SHA-256 over the label ids and the digests of the texts.
     """
 
     texts: Sequence[str]
@@ -47,13 +47,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a model is trained and tested on.
+    """Training, validation and test rows of a model.
 
     Attributes:
-        name: Where the rows came from.
-        label_names: Names in the order of their ids.
+        name: Name of the data, such as its path.
+        label_names: Label names in id order.
         digest: SHA-256 over label names and the digests of all splits, in order.
-        notes: What the user should know: rows left out, samples not to be had.
+        notes: Notes for the user, such as on rows left out.
     """
 
     name: str
@@ -81,29 +81,29 @@ def load_dataset(
         labels: Names of the integer labels 0, 1, …
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         label_column: Column of the label, if it is not `label`.
-        samples: Training rows to use at most; validation and test rows come on top.
+        samples: Maximum number of training rows; validation and test rows are additional.
         seed: Seed of the split and of the choice of samples.
 
     Raises:
-        UsageError: If there is no such file or the arguments do not fit each other.
+        UsageError: If there is no such file or the arguments are inconsistent.
         DataError: If the rows cannot be trained on; the message names the row or the class.
     """
     sources.check_distinct(labels)
     corpus = corpora.prepare(sources.open_source(data), labels, text_column, label_column)
     notes = list(corpus.notes)
     names = corpus.label_names
-    drawing = _Splitter(corpus, np.random.default_rng(seed), notes)
-    train, validation, test = drawing.three_splits()
-    drawing.check_classes(train)
+    splitter = _Splitter(corpus, np.random.default_rng(seed), notes)
+    train, validation, test = splitter.three_splits()
+    splitter.check_classes(train)
     if samples is not None:
-        train = drawing.sample(train, samples)
-    found = _split(corpus, train), _split(corpus, validation), _split(corpus, test)
-    digest = hashlib.sha256(json.dumps([names, *(split.digest for split in found)]).encode()).hexdigest()
-    return Dataset(data, names, *found, digest, tuple(notes))
+        train = splitter.sample(train, samples)
+    splits = _build_split(corpus, train), _build_split(corpus, validation), _build_split(corpus, test)
+    digest = hashlib.sha256(json.dumps([names, *(split.digest for split in splits)]).encode()).hexdigest()
+    return Dataset(data, names, *splits, digest, tuple(notes))
 
 
 def texts(file: Path | None = None) -> list[str]:
-    """Read, clean and join the texts of a file, with labels or without, or of the bundled sample.
+    """Return the cleaned and joined texts of a file, with or without labels, or of the bundled sample.
 
     Raises:
         DataError: If the file cannot be read, or has no texts.
@@ -111,36 +111,39 @@ def texts(file: Path | None = None) -> list[str]:
     with resources.as_file(resources.files("newsbert") / "data/sample.csv") as sample:
         rows = row_files.read(file or sample)
     title, column = row_columns.find_texts(row_files.columns(rows), None, str(file or ""))
-    found = [text for part in corpora.parts(rows, title, column) if (text := join(*part))]
-    if not found:
+    sequences = [text for part in corpora.parts(rows, title, column) if (text := join(*part))]
+    if not sequences:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
-    return found
+    return sequences
 
 
 class _Splitter:
-    """Draws rows of a corpus, which are told by their places in it."""
+    """Splitter of a corpus; rows are indices into the corpus."""
 
     def __init__(self, corpus: Corpus, rng: np.random.Generator, notes: list[str]) -> None:
         self._corpus, self._rng, self._notes = corpus, rng, notes
-        self._labels = len(corpus.label_names)
-        self._digests: NDArray[np.uint64] = corpus.digests[:, 0]  # enough to tell texts apart
+        self._num_labels = len(corpus.label_names)
+        self._digests: NDArray[np.uint64] = corpus.digests[:, 0]  # 64 bits suffice to distinguish texts
 
     def three_splits(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Keep the splits there are and draw those that are missing from the training rows, by class."""
-        given = {name: rows for name, rows in self._corpus.splits.items() if name and len(rows)}
-        pool = given.pop("train", None)
+        """Return the rows for training, validation and test.
+
+        Existing splits are used as they are. Missing ones are drawn from the training rows, stratified by class.
+        """
+        existing = {name: rows for name, rows in self._corpus.splits.items() if name and len(rows)}
+        pool = existing.pop("train", None)
         if pool is None:
             pool = self._corpus.splits.get("", np.empty(0, np.int64))
-        missing = [name for name in ("test", "validation") if name not in given]
+        missing = [name for name in ("test", "validation") if name not in existing]
         if missing:
-            pool = self._without_duplicates(pool)
+            pool = self._drop_duplicates(pool)
             self.check_classes(pool, least=1 + len(missing))
-        drawn = dict(given)
+        drawn = dict(existing)
         for name in missing:
-            share, most = (
+            fraction, max_rows = (
                 (TEST_FRACTION, MAX_TEST_ROWS) if name == "test" else (VALIDATION_FRACTION, MAX_VALIDATION_ROWS)
             )
-            drawn[name], pool = self._draw(pool, min(round(share * len(pool)), most))
+            drawn[name], pool = self._draw(pool, min(round(fraction * len(pool)), max_rows))
         held_out = np.concatenate([drawn["validation"], drawn["test"]])
         leaked = np.isin(self._digests[pool], self._digests[held_out])
         if leaked.any():
@@ -149,13 +152,13 @@ class _Splitter:
         return pool, drawn["validation"], drawn["test"]
 
     def check_classes(self, rows: IntArray, least: int = 1) -> None:
-        """Refuse rows of one class only, and classes with fewer than `least` rows.
+        """Check that there are several classes with at least `least` rows per class.
 
         Raises:
-            DataError: Naming the class.
+            DataError: If there are not; the message names the class.
         """
         names = self._corpus.label_names
-        counts = np.bincount(self._corpus.labels[rows], minlength=self._labels)
+        counts = np.bincount(self._corpus.labels[rows], minlength=self._num_labels)
         if not len(rows):
             raise DataError("there are no rows to train on", "give some labelled rows for every class")
         if (counts > 0).sum() == 1:
@@ -165,49 +168,49 @@ class _Splitter:
             )
         for name, count in zip(names, counts.tolist(), strict=True):
             if count < least:
-                said = {0: "no row", 1: "only one row"}.get(count, f"only {count} rows")
+                amount = {0: "no row", 1: "only one row"}.get(count, f"only {count} rows")
                 raise DataError(
-                    f"the class {name!r:.80} has {said}, and training needs {least}",
+                    f"the class {name!r:.80} has {amount}, and training needs {least}",
                     "add rows for it or leave the class out; every class needs a row to train, validate and test on",
                 )
 
     def sample(self, rows: IntArray, samples: int) -> IntArray:
-        """At most so many of the rows, every class in its share.
+        """Return at most `samples` of the rows, stratified by class.
 
         Raises:
-            UsageError: If these are fewer than there are classes.
+            UsageError: If there are fewer samples than classes.
         """
-        if samples < self._labels:
-            raise UsageError(f"--samples {samples} is fewer than the {self._labels} classes", "ask for more rows")
+        if samples < self._num_labels:
+            raise UsageError(f"--samples {samples} is fewer than the {self._num_labels} classes", "ask for more rows")
         if samples >= len(rows):
             if samples > len(rows):
                 self._notes.append(f"--samples {samples} is more than the {len(rows)} training rows: all are used")
             return rows
         return self._draw(rows, samples)[0]
 
-    def _without_duplicates(self, rows: IntArray) -> IntArray:
-        """Keep the first row of every text, so that no text lands on both sides of a split."""
+    def _drop_duplicates(self, rows: IntArray) -> IntArray:
+        """Return the first row of every text, so that no text is on both sides of a split."""
         _, first = np.unique(self._digests[rows], return_index=True)
         if len(first) < len(rows):
             self._notes.append(f"{len(rows) - len(first)} rows repeated another row's text and were left out")
         return rows[np.sort(first)]
 
     def _draw(self, rows: IntArray, wanted: int) -> tuple[IntArray, IntArray]:
-        """Draw `wanted` rows, every class in its share and at least one of each; return them and the rest."""
+        """Draw rows, stratified by class with at least one row per class; return them and the rest."""
         labels = self._corpus.labels[rows]
-        shares = wanted * np.bincount(labels, minlength=self._labels) / len(labels)
-        quotas = np.maximum(1, np.floor(shares)).astype(int)
+        targets = wanted * np.bincount(labels, minlength=self._num_labels) / len(labels)
+        quotas = np.maximum(1, np.floor(targets)).astype(int)
         while quotas.sum() < wanted:
-            quotas[np.argmax(shares - quotas)] += 1
-        while quotas.sum() > max(wanted, self._labels):
-            quotas[np.argmax(np.where(quotas > 1, quotas - shares, -np.inf))] -= 1
+            quotas[np.argmax(targets - quotas)] += 1
+        while quotas.sum() > max(wanted, self._num_labels):
+            quotas[np.argmax(np.where(quotas > 1, quotas - targets, -np.inf))] -= 1
         chosen = np.zeros(len(rows), bool)
         for label, quota in enumerate(quotas):
             chosen[self._rng.permutation(np.flatnonzero(labels == label))[:quota]] = True
         return rows[chosen], rows[~chosen]
 
 
-def _split(corpus: Corpus, rows: IntArray) -> Split:
+def _build_split(corpus: Corpus, rows: IntArray) -> Split:
     labels = np.asarray(corpus.labels[rows])
     digest = hashlib.sha256(labels.astype("<i4").tobytes())
     digest.update(corpus.digests[rows].astype("<u8").tobytes())

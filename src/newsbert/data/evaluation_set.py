@@ -1,4 +1,4 @@
-"""Labelled rows that a finished model is scored on, as they were found."""
+"""Labelled rows for the evaluation of a finished model, without cleaning."""
 
 import functools
 import hashlib
@@ -20,14 +20,14 @@ from newsbert.errors import DataError
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """What a finished model is scored on.
+    """Rows for the evaluation of a finished model.
 
     Attributes:
-        items: Texts or title/text objects as they were found: every model cleans them by its own rules.
-        labels: Their label ids, which are the model's.
-        split: The split that they are of, where the data set has several; else nothing.
+        items: Texts or title/text objects, not cleaned: every model applies its own rules.
+        labels: Label ids of the model.
+        split: Split of the rows if the data set has several, otherwise empty.
         digest: SHA-256 over items and label names, in order.
-        notes: What the user should know: rows left out, labels that were taken for others.
+        notes: Notes for the user, such as on rows left out and on the interpretation of labels.
     """
 
     items: list[NewsItem]
@@ -47,55 +47,55 @@ def labelled(
     likely_texts: Sequence[str | None] = (),
     likely_labels: Sequence[str | None] = (),
 ) -> LabelledRows:
-    """Read all labelled rows, to score a model that has these labels; of a data set with splits, its test rows.
+    """Read the labelled rows to evaluate a model on; of a data set with splits, the test rows.
 
-    Unlike training, this takes one row, classes without rows and repeated texts.
+    Unlike training, this accepts a single row, classes without rows and repeated texts.
 
     Args:
-        data: As `load` takes it.
-        label_names: The model's, in the order of their ids.
-        labels: Names of the integer labels 0, 1, … in `data`; the model's own order, if not given.
+        data: `sample`, a path, or the name of a Hub data set.
+        label_names: Label names of the model in id order.
+        labels: Names of the integer labels 0, 1, … in `data`; by default, the order of the model.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         label_column: Column of the label, if it is not `label`.
-        likely_texts: Columns that go before the usual one where they are there and none is named.
-        likely_labels: The same of labels.
+        likely_texts: Text columns that take precedence over the usual one if they exist and none is named.
+        likely_labels: Label columns that do the same.
 
     Raises:
-        UsageError: If there is no such file or the arguments do not fit each other.
+        UsageError: If there is no such file or the arguments are inconsistent.
         DataError: If the rows cannot be scored; the message names the row.
     """
     check_distinct(labels)
     source = open_source(data)
     columns, notes = source.find_columns(text_column, label_column, likely_texts, likely_labels)
-    given = tuple(labels) or source.class_names(columns)
+    class_names = tuple(labels) or source.class_names(columns)
     known: dict[int | str, int] = {name: index for index, name in enumerate(label_names)}
     names_are_numbers = any(ID.fullmatch(name) for name in label_names)
-    numbered = dict(enumerate(given or (() if names_are_numbers else label_names), source.first_id))
+    numbered = dict(enumerate(class_names or (() if names_are_numbers else label_names), source.first_id))
     known |= {number: known[name] for number, name in numbered.items() if name in known}
     known |= {int(name): index for index, name in enumerate(label_names) if ID.fullmatch(name)}
     if source.has_class_names and source.first_id == 0:
         known.setdefault(-1, -1)  # the Hub's rows without a label
     known[""] = -1
-    parts, others = _by_split_column(source)
+    parts, others = _group_by_split(source)
     notes += corpus.other_splits_note(others)
     for split in ("test", "validation", "train", ""):
         if split not in parts:
             continue
-        found = columns[split] if split in columns else columns.get("")
-        if found is None:
+        split_columns = columns[split] if split in columns else columns.get("")
+        if split_columns is None:
             continue
         rows = list(parts[split]())
-        values = _labels(rows, found.label, known, numbered, functools.partial(source.where, split))
-        texts = corpus.parts(rows, found.title, found.text, functools.partial(source.where, split))
+        values = _read_labels(rows, split_columns.label, known, numbered, functools.partial(source.where, split))
+        texts = corpus.parts(rows, split_columns.title, split_columns.text, functools.partial(source.where, split))
         ids = [known[value] for value in values]
         usable = [row for row, part in enumerate(texts) if ids[row] >= 0 and join(*part)]
         if usable:
             break
     else:
         raise DataError(f"{data!r} has no rows with text and label", "give some labelled rows")
-    if given is None and not names_are_numbers and any(isinstance(value, int) for value in values):
-        meant = ", ".join(f"{number} {name}" for number, name in numbered.items())
-        notes.append(f"the labels are numbers and were taken as the model's: {meant}; --labels names others")
+    if class_names is None and not names_are_numbers and any(isinstance(value, int) for value in values):
+        mapping = ", ".join(f"{number} {name}" for number, name in numbered.items())
+        notes.append(f"the labels are numbers and were taken as the model's: {mapping}; --labels names others")
     notes += source.notes()
     if len(usable) < len(rows):
         notes.append(corpus.left_out_note(len(rows) - len(usable)))
@@ -108,17 +108,17 @@ def labelled(
     return LabelledRows(items, [ids[row] for row in usable], split, digest.hexdigest(), tuple(notes))
 
 
-def _labels(
+def _read_labels(
     rows: Sequence[Row],
     column: str,
     known: Mapping[int | str, int],
     numbered: Mapping[int, str],
     where: Callable[[int], str],
 ) -> list[int | str]:
-    """Return the rows' labels.
+    """Return the labels of the rows.
 
     Raises:
-        DataError: If the model does not know one.
+        DataError: If a label is unknown to the model.
     """
     values: list[int | str] = []
     faults = Faults()
@@ -142,8 +142,11 @@ def _labels(
     return values
 
 
-def _by_split_column(source: Source) -> tuple[dict[str, Callable[[], Iterable[Row]]], Counter[str]]:
-    """Return rows by split, of a file by its `split` column, and what stands there for how many rows of no split."""
+def _group_by_split(source: Source) -> tuple[dict[str, Callable[[], Iterable[Row]]], Counter[str]]:
+    """Return the rows by split, and the numbers of rows by unknown value of the `split` column.
+
+    A file without splits is divided by its `split` column.
+    """
     column = row_columns.find(source.columns(), "split")
     others: Counter[str] = Counter()
     if list(source.splits) != [""] or column is None:

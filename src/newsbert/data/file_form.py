@@ -1,4 +1,4 @@
-"""What a file of rows is: found in its first bytes, where its name says less, or something else."""
+"""Form of a file of rows, detected from its first bytes, as its name may be incomplete or wrong."""
 
 import codecs
 import gzip
@@ -23,7 +23,7 @@ _MAGIC_BYTES = 512
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet")
 _HEAD_BYTES = 1 << 20
 CRCRLF = "\r\r\n"
-"""What a program for Windows writes where it makes `\r\n` of the `\n` of a `\r\n`."""
+r"""Line end of a Windows program that replaces the `\n` in `\r\n` by `\r\n`."""
 _BOMS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
@@ -31,9 +31,9 @@ _BOMS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-_MIN_CONTROLS = 0.2
-"""Of the bytes of UTF-16 that are UTF-8, too: half of them are NULs, or 4s in Cyrillic."""
-_OTHERS = {
+_MIN_CONTROL_FRACTION = 0.2
+"""Minimum fraction of control bytes in UTF-16 that is valid UTF-8, too: half are NULs, or 4s in Cyrillic."""
+_REFUSED_FORMATS = {
     b"BZh": ("is packed with bzip2", "unpack it: bunzip2 -k {}"),
     b"\xfd7zXZ\x00": ("is packed with xz", "unpack it: unxz -k {}"),
     b"\x28\xb5\x2f\xfd": ("is packed with zstd", "unpack it: unzstd {}"),
@@ -53,16 +53,16 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class FileForm:
-    r"""How a file of rows is read.
+    r"""The form of a file of rows.
 
     Attributes:
         format: One of `FORMATS`.
-        compression: `gzip`, `zip` or nothing.
-        member: The file in a zip archive.
-        encoding: Python's name of it.
-        newline: What ends a line, `\n` (after a `\r`, too), `\r` or `CRCRLF`.
-        dialect: Of csv and tsv.
-        notes: What of it is not plain.
+        compression: `gzip`, `zip` or empty.
+        member: Name of the file in a zip archive.
+        encoding: Python's name of the encoding.
+        newline: Line end: `\n` (for `\r\n`, too), `\r` or `CRCRLF`.
+        dialect: Dialect of csv and tsv files.
+        notes: Notes on unusual properties.
     """
 
     format: str
@@ -75,20 +75,20 @@ class FileForm:
 
 
 def format_of(path: Path) -> str:
-    """Return the format that the file's name tells, such as `csv` for `rows.csv.gz`.
+    """Return the format by the name of a file, such as `csv` for `rows.csv.gz`.
 
     Raises:
-        UsageError: If the name ends in none of the known formats.
+        UsageError: If the suffix is of no known format.
     """
     plain = re.sub(r"\.(gz|zip)$", "", path.name.lower())
     suffix = Path(plain).suffix.lstrip(".")
     suffix = {"ndjson": "jsonl", "pq": "parquet"}.get(suffix, suffix)
     if suffix not in FORMATS:
-        if path.name.lower().endswith(".zip") and (member := _member(path)):
+        if path.name.lower().endswith(".zip") and (member := _find_member(path)):
             return format_of(Path(member))
         if path.is_file():
             with path.open("rb") as opened_file:
-                _refuse_others(path, opened_file.read(_MAGIC_BYTES))
+                _refuse_other_formats(path, opened_file.read(_MAGIC_BYTES))
         raise UsageError(
             f"{str(path)!r} is of no known format", f"name it .{', .'.join(FORMATS)}, or one of these with .gz or .zip"
         )
@@ -96,19 +96,19 @@ def format_of(path: Path) -> str:
 
 
 def inspect(path: Path) -> FileForm:
-    """Find out how to read a file of rows.
+    """Detect the form of a file of rows.
 
     Raises:
-        UsageError: If its name tells no known format.
-        DataError: If it is something else; the hint says what to do.
-        OSError: If it cannot be read.
+        UsageError: If the suffix is of no known format.
+        DataError: If the content has another format; the hint has the remedy.
+        OSError: If the file cannot be read.
     """
     named = format_of(path)
-    compression, member = _compression(path)
+    compression, member = _detect_compression(path)
     with opened(path, compression, member) as stream:
         content = stream.read(_HEAD_BYTES)
         complete = len(content) < _HEAD_BYTES
-    _refuse_others(path, content)
+    _refuse_other_formats(path, content)
     notes = []
     if not compression and path.name.lower().endswith((".gz", ".zip")):
         notes.append("not packed")
@@ -117,41 +117,41 @@ def inspect(path: Path) -> FileForm:
     if content.startswith(b"PAR1") or named == "parquet":
         notes += [] if named == "parquet" else ["a parquet file"]
         return FileForm("parquet", compression, member, notes=tuple(notes))
-    encoding = _encoding(content, complete)
+    encoding = _detect_encoding(content, complete)
     if not encoding.startswith("utf-8"):
         notes.append(f"{encoding.upper()[:6]} text")
     text = content.decode(encoding, "replace")
-    newline = _newline(text)
+    newline = _detect_newline(text)
     if newline != "\n":
         notes.append("lines end with " + newline.replace("\r", "CR ").replace("\n", "LF").strip())
     if newline == CRCRLF:
         text = text.replace(CRCRLF, "\n")
     if not complete:
         text = text[: text.rfind(newline[-1]) + 1] or text
-    text = re.sub("(?m)^\ufeff+", "", text)  # of files that were joined
-    format_ = _content_format(named, text, complete)
+    text = re.sub("(?m)^\ufeff+", "", text)  # byte order marks of concatenated files
+    format_ = _detect_format(named, text, complete)
     if format_ != named:
         notes.append({"json": "a JSON document", "jsonl": "JSON lines"}[format_])
-    found = None if format_ in {"json", "jsonl"} else dialect.find(named, text, newline[-1], complete)
+    file_dialect = None if format_ in {"json", "jsonl"} else dialect.find(named, text, newline[-1], complete)
     return FileForm(
-        format_ if found is None else "csv",
+        format_ if file_dialect is None else "csv",
         compression,
         member,
         encoding,
         newline,
-        found,
-        (*notes, *(found.notes if found else ())),
+        file_dialect,
+        (*notes, *(file_dialect.notes if file_dialect else ())),
     )
 
 
 @contextmanager
 def opened(path: Path, compression: str, member: str = "") -> Iterator[BinaryIO]:
-    """Open a file for bytes, unpacked."""
+    """Open a file for reading bytes, decompressed."""
     if compression == "gzip":
         with gzip.open(path, "rb") as stream:
             yield stream  # type: ignore[misc]
     elif compression == "zip":
-        with _zip_errors(path), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
+        with _translate_zip_errors(path), zipfile.ZipFile(path) as archive, archive.open(member) as packed:
             yield packed  # type: ignore[misc]
     else:
         with path.open("rb") as plain:
@@ -159,57 +159,57 @@ def opened(path: Path, compression: str, member: str = "") -> Iterator[BinaryIO]
 
 
 @contextmanager
-def _zip_errors(path: Path) -> Iterator[None]:
+def _translate_zip_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         encrypted = isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError)
-        what = "not a readable" if encrypted else "broken"  # it has a password
+        problem = "not a readable" if encrypted else "broken"  # it has a password
         hint = "unpack it, and name the file in it" if encrypted else "fetch or write the file again"
-        raise DataError(f"{path}: {what} zip file: {error or 'it ends too early'}", hint) from error
+        raise DataError(f"{path}: {problem} zip file: {error or 'it ends too early'}", hint) from error
 
 
-def _compression(path: Path) -> tuple[str, str]:
-    """Return what a file is packed with, and which file of an archive it is."""
+def _detect_compression(path: Path) -> tuple[str, str]:
+    """Return the compression of a file, and the name of its member if it is an archive."""
     with path.open("rb") as plain:
         magic = plain.read(4)
     if magic.startswith(b"\x1f\x8b"):
         return "gzip", ""
     if magic == b"PK\x03\x04":
-        return "zip", _member(path)
+        return "zip", _find_member(path)
     return "", ""
 
 
-def _member(path: Path) -> str:
-    """Return the only file of rows in a zip archive, or nothing if there is no archive.
+def _find_member(path: Path) -> str:
+    """Return the name of the only file of rows in a zip archive; empty if the archive does not exist.
 
     Raises:
-        DataError: If it holds something else.
+        DataError: If the archive has other content.
     """
     if not path.is_file():
         return ""
-    with _zip_errors(path), zipfile.ZipFile(path) as archive:
+    with _translate_zip_errors(path), zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
     if "[Content_Types].xml" in names:
         raise DataError(f"{path} is an Office document", "save it as CSV UTF-8 in Excel or LibreOffice")
     names = [name for name in names if not re.search(r"^__MACOSX/|(^|/)\.[^/]*$", name)]
-    of_rows = [name for name in names if Path(name).suffix.lower().lstrip(".") in FORMATS]
-    names = of_rows if len(of_rows) == 1 else names
+    row_files = [name for name in names if Path(name).suffix.lower().lstrip(".") in FORMATS]
+    names = row_files if len(row_files) == 1 else names
     if len(names) != 1:
-        held = row_columns.show_names(names) or "nothing"
+        listing = row_columns.show_names(names) or "nothing"
         raise DataError(
-            f"{path} holds {len(names)} files: {held}", f"unpack it and name one: unzip {shlex.quote(str(path))}"
+            f"{path} holds {len(names)} files: {listing}", f"unpack it and name one: unzip {shlex.quote(str(path))}"
         )
     return names[0]
 
 
-def _refuse_others(path: Path, content: bytes) -> None:
+def _refuse_other_formats(path: Path, content: bytes) -> None:
     name = shlex.quote(str(path))
-    for magic, (what, hint) in _OTHERS.items():
+    for magic, (problem, hint) in _REFUSED_FORMATS.items():
         if content.startswith(magic):
-            raise DataError(f"{path} {what}", hint.format(name))
+            raise DataError(f"{path} {problem}", hint.format(name))
     if content[257:262] == b"ustar":
         raise DataError(f"{path} is a tar archive", f"unpack it, and name the file in it: tar -xf {name}")
     if content.startswith((b"\x1f\x8b", b"PK\x03\x04")):
@@ -218,16 +218,16 @@ def _refuse_others(path: Path, content: bytes) -> None:
         raise DataError(f"{path} is a web page, not the file itself", "fetch the file by its own (raw) address")
 
 
-def _encoding(content: bytes, complete: bool) -> str:
-    """Return the encoding that the byte order mark tells, or the NUL bytes of UTF-16; else UTF-8."""
+def _detect_encoding(content: bytes, complete: bool) -> str:
+    """Return the encoding by the byte order mark or by the NUL bytes of UTF-16, otherwise UTF-8."""
     for mark, name in _BOMS.items():
         if content.startswith(mark):
             return name
     if b"\0" not in content:
         return "utf-8-sig"
-    # UTF-16 has a NUL on one side of each pair that is a blank, a delimiter or the end of a line.
+    # In UTF-16, one of the two bytes of a blank, a delimiter or a line end is a NUL.
     is_plain = _is_utf8(content)
-    if is_plain and sum(map(content.count, range(9))) < len(content) * _MIN_CONTROLS:
+    if is_plain and sum(map(content.count, range(9))) < len(content) * _MIN_CONTROL_FRACTION:
         return "utf-8-sig"
     counts = {}
     for name in ("utf-16-le", "utf-16-be"):
@@ -235,12 +235,12 @@ def _encoding(content: bytes, complete: bool) -> str:
             text = codecs.getincrementaldecoder(name)().decode(content, final=complete)
             if not is_plain or (re.search("[\r\n]", text) and not has_controls("".join(text.split()))):
                 counts[name] = sum(map(text.count, ' ,;\t|"\r\n{}'))
-    most = max(counts, key=lambda name: counts[name], default="")
-    return most if most and counts[most] else "utf-8-sig"
+    best = max(counts, key=lambda name: counts[name], default="")
+    return best if best and counts[best] else "utf-8-sig"
 
 
 def _is_utf8(content: bytes) -> bool:
-    """Return whether the beginning of a file is UTF-8, a character at its end perhaps cut."""
+    """Return whether the beginning of a file is UTF-8; its last character may be incomplete."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(content)
     except UnicodeDecodeError:
@@ -248,16 +248,16 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _newline(text: str) -> str:
-    r"""Return what ends the first line that is not in quotes: `\r` as on an old Mac, `\r\r\n`, or else `\n`."""
+def _detect_newline(text: str) -> str:
+    r"""Return the first line end that is not in quotes: `\r` as on an old Mac, `\r\r\n`, otherwise `\n`."""
     for part in re.finditer(r'"[^"]*"|\r\r\n|\r\n|\r|\n', text):
         if not part[0].startswith('"'):
             return part[0] if part[0] in {"\r", CRCRLF} else "\n"
     return "\r" if "\r" in text and "\n" not in text else "\n"
 
 
-def _content_format(named: str, text: str, complete: bool) -> str:
-    """Return whether a text is JSON lines, a JSON document, or what its name says."""
+def _detect_format(named: str, text: str, complete: bool) -> str:
+    """Return the format of a text: JSON lines, a JSON document, or the format by its name."""
     lines = text.lstrip().split("\n", 1)
     first, rest = lines[0].strip(), lines[1].strip() if len(lines) > 1 else ""
     try:

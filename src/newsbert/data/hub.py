@@ -12,11 +12,11 @@ from newsbert.errors import DataError, first_line
 
 
 def open_hub(name: str, *, saved: bool = False) -> Source:
-    """Load a data set through `datasets`.
+    """Load a data set with `datasets`.
 
     Args:
-        name: Its Hub name, or a local directory.
-        saved: Whether it is a directory that `save_to_disk` has made; else it has the Hub's layout.
+        name: Name on the Hub, or a local directory.
+        saved: Whether `save_to_disk` wrote the directory; otherwise it has the layout of the Hub.
     """
     try:
         import datasets
@@ -44,12 +44,12 @@ def open_hub(name: str, *, saved: bool = False) -> Source:
     if "train" not in usable:
         usable = {"": [rows for part in parts.values() for rows in part]}
     identity = repr([(split, [rows._fingerprint for rows in part]) for split, part in usable.items()])
-    splits = {split: _of_hub(f"split {split}" if split else name, part) for split, part in usable.items()}
+    splits = {split: _build_split(f"split {split}" if split else name, part) for split, part in usable.items()}
     return Source(splits, identity)
 
 
-def _of_hub(name: str, part: Sequence[Any]) -> Split:
-    """Return a split of one or several `datasets.Dataset`."""
+def _build_split(name: str, part: Sequence[Any]) -> Split:
+    """Build a split from one or several `datasets.Dataset`."""
     features = {column: feature for rows in part for column, feature in rows.features.items()}
     names = {column: tuple(feature.names) for column, feature in features.items() if hasattr(feature, "names")}
     return Split(functools.partial(itertools.chain.from_iterable, part), lambda: list(features), name, names)

@@ -1,4 +1,4 @@
-"""Rows of JSON files: an object a line, a list of objects, or a document of another shape that pandas writes."""
+"""Rows of JSON files: one object per line, a list of objects, or a document of another shape that pandas writes."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from newsbert.errors import DataError
 
 
 class _NoRowError(Exception):
-    """What is no row: the reason, a hint, the line if the text has several, and what stands there instead."""
+    """A value that is no row: the reason, a hint, the line if the text has several, and the value."""
 
 
 def read_lines(lines: Lines) -> Iterator[Sized]:
-    """Yield the object of each line, and a `Fault` for each line that holds none."""
+    """Yield the object of every line, and a `RowError` for every line without one."""
     for line in lines:
         if line.strip():
             try:
-                row: Row | RowError = lines.undecodable() or _object(_parse(line.strip()))
+                row: Row | RowError = lines.undecodable() or _require_object(_parse(line.strip()))
             except _NoRowError as error:
                 row = lines.fault(*error.args)
             yield row, lines.size
@@ -28,15 +28,15 @@ def read_lines(lines: Lines) -> Iterator[Sized]:
 
 
 def read_document(path: Path, lines: Lines, notes: list[str]) -> Iterator[Sized]:
-    """Yield the objects of a document, and a `Fault` for each item that is none.
+    """Yield the objects of a document, and a `RowError` for every item that is no object.
 
     Args:
         path: The file.
-        lines: Its lines, which are held in memory together.
-        notes: Gets the shape of the document, if it is not a list.
+        lines: Lines of the file, which are in memory at once.
+        notes: List to which the shape of the document is appended, if it is not a list.
 
     Raises:
-        DataError: If it is no JSON, or its shape is not known.
+        DataError: If the file is no JSON, or the shape of the document is unknown.
     """
     content = []
     for line in lines:
@@ -54,16 +54,16 @@ def read_document(path: Path, lines: Lines, notes: list[str]) -> Iterator[Sized]
         reason, hint, line_number = error.args
         raise RowError(f"line {line_number or 1}", reason, hint, "").error(path) from error
     del content, text
-    for index, value in enumerate(_items(path, document, notes)):
+    for index, value in enumerate(_find_rows(path, document, notes)):
         try:
-            yield _object(value), 0
+            yield _require_object(value), 0
         except _NoRowError as error:
             reason, hint, *_ = error.args
             content = error.args[3] if isinstance(value, _NoRowError) else value
             yield RowError(f"item {index}", reason, hint, json.dumps(content)), 0
 
 
-def _items(path: Path, document: Any, notes: list[str]) -> list[Any]:
+def _find_rows(path: Path, document: Any, notes: list[str]) -> list[Any]:
     """Return the rows of a document.
 
     Source: https://pandas.pydata.org/docs/reference/api/pandas.DataFrame.to_json.html, `orient`.
@@ -80,7 +80,7 @@ def _items(path: Path, document: Any, notes: list[str]) -> list[Any]:
         names = [str(name) for name in document["columns"]]
         if len(set(names)) < len(names):
             raise DataError(f"{path}: two columns have the same name: {show_names(names)}", "rename one of them")
-        return [_joined(names, row) for row in document["data"]]
+        return [_join_row(names, row) for row in document["data"]]
     values = list(document.values())
     columns = all(isinstance(value, list) and len(value) == len(values[0]) for value in values)
     lists: dict[str, list[Any]] = {name: value for name, value in document.items() if _are_objects(value)}
@@ -111,8 +111,8 @@ def _items(path: Path, document: Any, notes: list[str]) -> list[Any]:
     raise DataError(f"{path}: expected a list of objects, got an object with {show_names(list(document))}", hint)
 
 
-def _joined(names: list[str], row: Any) -> Any:
-    """Return a row by its columns' names, or what is wrong with it."""
+def _join_row(names: list[str], row: Any) -> Any:
+    """Return a row by column name, or an error if its cells do not fit the columns."""
     if not isinstance(row, list):
         return _NoRowError(f"expected a list of cells, got {type(row).__name__}", "write one list a row", None, row)
     if len(row) != len(names):
@@ -134,13 +134,13 @@ def _parse(content: str) -> Any:
         elif content.strip() in {"{", "["}:
             hint = "write an object a line, or name the file .json if it is one document"
         raise _NoRowError(f"not valid JSON: {error.msg}", hint, error.lineno if error.lineno > 1 else None) from error
-    except ValueError as error:  # a number of more digits than Python turns into an int
+    except ValueError as error:  # a number with more digits than Python converts to an int
         raise _NoRowError(f"not readable JSON: {error}", "mend it", None) from error
     except RecursionError as error:
         raise _NoRowError("JSON nested too deep", "write flat objects", None) from error
 
 
-def _object(value: Any) -> Row:
+def _require_object(value: Any) -> Row:
     if isinstance(value, _NoRowError):
         raise value
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The lines of a text file of rows, and what is wrong with those that hold none."""
+"""Lines of a text file of rows, and errors for lines that are no rows."""
 
 import io
 import re
@@ -18,14 +18,14 @@ _UNDECODED = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True)
 class RowError:
-    r"""A row that is none, in a file whose other rows can be read.
+    r"""A row that cannot be read, in a file whose other rows can.
 
     Attributes:
-        where: Its place, such as `line 7`.
-        reason: What is wrong with it.
-        hint: What to do about it.
-        content: The row as it stands in the file; bytes that are no UTF-8 as `\xe9`.
-        repeats_header: Whether it is the header again, which no row is lost with.
+        where: Position, such as `line 7`.
+        reason: Description of the problem.
+        hint: Remedy.
+        content: Text of the row in the file, with bytes that are not UTF-8 as `\xe9`.
+        repeats_header: Whether the row repeats the header, so that no data is lost.
     """
 
     where: str
@@ -35,25 +35,25 @@ class RowError:
     repeats_header: bool = False
 
     def error(self, path: Path, alike: int = 0) -> DataError:
-        """Return the error for whom a file with such a row, and so many more, is of no use."""
+        """Return the error for a file with this row and `alike` more unreadable rows."""
         more = f"; {alike} more {'row' if alike == 1 else 'rows'} cannot be read" if alike else ""
         return DataError(f"{path}, {self.where}: {self.reason}{more}", self.hint)
 
 
 Sized = tuple[Row | RowError, int]
-"""A row and how many characters it has in its file."""
+"""A row and its number of characters in the file."""
 
 
 @dataclass
 class Tally:
-    """Rows of a file that are read, and of which its user should know.
+    """Counts of unusual rows of a file, for notes to the user.
 
     Attributes:
-        multiline: With a line break in a field.
-        trailing: With empty fields beyond the header's.
-        quoted: With a field in quotes, where a quote is a character.
-        headers: Which repeat the header.
-        renamed: Columns that are called otherwise than in the file, where another has that name.
+        multiline: Rows with a line break in a field.
+        trailing: Rows with empty fields beyond the header.
+        quoted: Rows with a field in quotes, in a file where quotes are ordinary characters.
+        headers: Rows that repeat the header.
+        renamed: New names of columns whose name in the file is not unique.
     """
 
     multiline: int = 0
@@ -63,7 +63,7 @@ class Tally:
     renamed: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """Return a phrase for each kind of which there are rows."""
+        """Return notes on the unusual rows and the renamed columns."""
         phrases = (
             (self.multiline, "with a line break in a field"),
             (self.trailing, "with empty fields beyond the header"),
@@ -75,14 +75,14 @@ class Tally:
 
 
 class Lines:
-    """The decoded lines of a file, ends kept.
+    """The decoded lines of a file, with their line ends.
 
-    A line that is no UTF-8 does not end the reading: it comes with its bytes escaped, and `fault` says so.
+    A line that is not UTF-8 does not end the iteration: its bytes are escaped, and `fault` reports it.
 
     Attributes:
-        number: Of the line that was read last.
-        size: Of the lines in `taken`, in characters.
-        taken: The lines since `forget` was called: those of one row.
+        number: Number of the line that was read last.
+        size: Number of characters of the lines in `taken`.
+        taken: Lines since the last call of `forget`: those of one row.
     """
 
     def __init__(self, path: Path, opened: BinaryIO, form: FileForm) -> None:
@@ -113,13 +113,13 @@ class Lines:
         if self._form.newline == CRCRLF:
             line = line.removesuffix(CRCRLF).removesuffix("\n") + "\n"
         if not self.taken:
-            line = line.lstrip("\ufeff")  # of files that were joined
+            line = line.lstrip("\ufeff")  # byte order marks of concatenated files
         undecoded = None if line.isascii() else _UNDECODED.search(line)
         if undecoded is not None:
             position = len(line[: undecoded.start()].encode("utf-8", "surrogateescape")) + 1
             byte = ord(undecoded[0]) - 0xDC00
             reason = f"not valid UTF-8 (byte 0x{byte:02x}, position {position})"
-            self._undecodable = f"line {self.number}", reason, self._conversion(line)
+            self._undecodable = f"line {self.number}", reason, self._suggest_conversion(line)
             line = line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         elif not line.isascii():
             self._has_utf8 = True
@@ -129,26 +129,26 @@ class Lines:
 
     @property
     def first(self) -> int:
-        """The number of the row's first line."""
+        """Number of the first line of the row."""
         return self.number - len(self.taken) + 1
 
     def forget(self) -> None:
-        """Begin another row."""
+        """Start the next row."""
         self.taken.clear()
         self.size, self._undecodable = 0, None
 
     def undecodable(self) -> RowError | None:
-        """Return what is wrong with the row if it is no UTF-8."""
+        """Return the error of the row if it is not UTF-8."""
         if self._undecodable is None:
             return None
         return RowError(*self._undecodable, "".join(self.taken))
 
     def fault(self, reason: str, hint: str, line: int | None = None) -> RowError:
-        """Return what is wrong with the row, if not that it is no UTF-8."""
+        """Return the error of the row; one that it is not UTF-8 takes precedence."""
         return self.undecodable() or RowError(f"line {line or self.number}", reason, hint, "".join(self.taken))
 
-    def _conversion(self, line: str) -> str:
-        """Return how to make the file UTF-8: by a command, where it may be Windows-1252, as Excel writes it."""
+    def _suggest_conversion(self, line: str) -> str:
+        """Return a hint on conversion to UTF-8: a command, if the file may be Windows-1252 as Excel writes it."""
         if self._has_utf8:
             return "the lines before it are UTF-8, so mend this one"
         try:

@@ -1,7 +1,7 @@
-"""Rows of different lengths in two files: as many as fit on the disk, each read when it is used.
+"""Rows of different lengths in two files: as many as fit on the disk, read on access.
 
-Values are read and not mapped into memory: with each page that is touched, the system maps up to 2 MB around it, which
-for rows at random places is soon the whole file.
+Values are read and not mapped into memory. On access to a mapped page, the system maps up to 2 MB around it. With rows
+at random positions, this soon maps the whole file.
 """
 
 import os
@@ -25,11 +25,11 @@ class RaggedArray(Generic[Value]):
     """Rows that `RaggedWriter` wrote.
 
     Args:
-        directory: Theirs.
-        dtype: Of their values.
+        directory: Directory of the files.
+        dtype: Type of the values.
 
     Raises:
-        NewsbertError: By a row that is not all there.
+        NewsbertError: On access to a row that is incomplete.
     """
 
     def __init__(self, directory: Path, dtype: type[Value]) -> None:
@@ -44,23 +44,23 @@ class RaggedArray(Generic[Value]):
     def __getitem__(self, row: int) -> NDArray[Value]:
         start, end = (int(self._ends[row - 1]) if row else 0), int(self._ends[row])
         size = self._dtype.itemsize
-        found = np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
-        if len(found) != end - start:
+        values = np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
+        if len(values) != end - start:
             raise NewsbertError(f"{self._directory} is not whole", "remove that directory: it is made anew")
-        return found
+        return values
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """How many values each row has."""
+        """Number of values of every row."""
         return np.diff(self._ends, prepend=0).astype(np.int32)
 
 
 class RaggedWriter:
-    """Writes rows one after the other, in a block that ends with their files whole.
+    """Context manager that writes rows in order; its files are complete after the block.
 
     Args:
-        directory: Made for them.
-        dtype: Of their values.
+        directory: Directory that is created for the files.
+        dtype: Type of the values.
     """
 
     def __init__(self, directory: Path, dtype: type[np.generic]) -> None:
@@ -80,7 +80,7 @@ class RaggedWriter:
         self._ends.close()
 
     def extend(self, rows: Iterable[bytes | Sequence[int]]) -> None:
-        """Write some rows: values, or the bytes of them."""
+        """Write some rows, as values or as their bytes."""
         parts = [row if isinstance(row, bytes) else np.asarray(row, self._dtype).tobytes() for row in rows]
         size = np.dtype(self._dtype).itemsize
         ends = self._end + np.cumsum([len(part) // size for part in parts], dtype=np.int64)
@@ -90,11 +90,11 @@ class RaggedWriter:
 
 
 class TextColumn(Sequence[str]):
-    """Some of the texts in `stored`, in an order of their own.
+    """A selection of the texts in `stored`, in its own order.
 
     Args:
-        stored: UTF-8.
-        rows: Which.
+        stored: All texts in UTF-8.
+        rows: Indices of the selected texts.
     """
 
     def __init__(self, stored: RaggedArray[np.uint8], rows: IntArray) -> None:
@@ -117,5 +117,5 @@ class TextColumn(Sequence[str]):
 
 
 def mapped(file: Path, dtype: Any) -> NDArray[Any]:
-    """The values in a file, read when they are used; of an empty file none."""
+    """Return the values in a file, memory-mapped; an empty array for an empty file."""
     return np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)

@@ -1,7 +1,7 @@
-"""Files of rows: csv, tsv, json, jsonl or parquet, plain or packed, read as what they are.
+"""Readers of csv, tsv, json, jsonl and parquet files, plain or compressed, by their detected form.
 
-Nothing here knows of labels or models: a file is a sequence of mappings from column to value. Text files are UTF-8 or
-UTF-16, and a fault is reported with the line it stands in.
+This module is independent of labels and models: a file is a sequence of mappings from column to value. Text files are
+UTF-8 or UTF-16. Errors name the line.
 """
 
 import gzip
@@ -47,31 +47,31 @@ class RowFile:
 
     Attributes:
         path: The file.
-        form: How it is read.
+        form: Form of the file.
 
     Raises:
-        UsageError: If there is no such file, or its name tells no known format.
-        DataError: If it cannot be read, or is something else than its name says.
+        UsageError: If there is no such file, or its suffix is of no known format.
+        DataError: If the file cannot be read, or its content does not fit its name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        format_of(path)  # a name that is wrong is said before that there is no such file
+        format_of(path)  # reports a wrong suffix before a missing file
         with reading(path):
             self.form: FileForm = file_form.inspect(path)
         self._notes: list[str] = []
         self._columns: list[str] | None = None
 
     def stream(self) -> Iterator[Sized]:
-        """Yield the rows one by one, and a `Fault` for each that cannot be read.
+        """Yield the rows, and a `RowError` for every row that cannot be read.
 
-        A json document is held in memory while its rows are yielded; of other files, no more than a row is.
+        A json document is in memory while its rows are yielded. Other files are read row by row.
 
         Raises:
-            DataError: If the file is broken in a way that leaves unclear where its rows are.
+            DataError: If the file is broken so that the boundaries of its rows are unclear.
         """
         if self.form.format == "parquet":
-            yield from ((row, 0) for row in self._parquet())
+            yield from ((row, 0) for row in self._read_parquet())
             return
         tally, notes = Tally(), list(self.form.notes)
         with reading(self.path), file_form.opened(self.path, self.form.compression, self.form.member) as opened:
@@ -85,10 +85,10 @@ class RowFile:
         self._notes = [*notes, *tally.notes()]
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows one by one.
+        """Yield the rows.
 
         Raises:
-            DataError: If the file is empty, or a row cannot be read; the message has its line, and how many there are.
+            DataError: If the file is empty, or rows cannot be read; the message has the first line and their number.
         """
         empty, fault, alike = True, None, 0
         for record, _ in self.stream():
@@ -105,12 +105,12 @@ class RowFile:
             raise DataError(f"{self.path} has no rows", "give a file with at least a few labelled rows for every class")
 
     def note(self) -> str | None:
-        """Return what is not plain about the file, once it was read to its end."""
+        """Return a note on unusual properties of the file; complete after all rows were read."""
         notes = self._notes or self.form.notes
         return f"{self.path.name}: {', '.join(notes)}" if notes else None
 
     def columns(self) -> list[str]:
-        """Return the columns of all rows; JSON has to be read for that.
+        """Return the columns of all rows; for JSON, this reads the whole file.
 
         Raises:
             DataError: If the file is empty, or a row cannot be read.
@@ -124,7 +124,7 @@ class RowFile:
         return list(self._columns)
 
     def class_names(self) -> dict[str, tuple[str, ...]]:
-        """Return the names of the integers by column, where `datasets` has written them into a parquet file."""
+        """Return the class names by column, if `datasets` has stored them in a parquet file."""
         if self.form.format != "parquet":
             return {}
         with self.parquet() as file:
@@ -152,18 +152,18 @@ class RowFile:
         with reading(self.path), tempfile.TemporaryFile() as unpacked:
             try:
                 with file_form.opened(self.path, self.form.compression, self.form.member) as opened:
-                    if self.form.compression:  # parquet begins at the end, where packed files cannot
+                    if self.form.compression:  # parquet is read from its end, a compressed file cannot be
                         shutil.copyfileobj(opened, unpacked)
                         unpacked.seek(0)
-                    # A buffer, or a row group's whole column is read at once.
+                    # Without a buffer size, the whole column of a row group is read at once.
                     yield pq.ParquetFile(unpacked if self.form.compression else opened, buffer_size=1 << 20)
-            except (pa.ArrowException, ValueError, OverflowError) as error:  # the latter: no text, no date
+            except (pa.ArrowException, ValueError, OverflowError) as error:  # the last two: invalid texts and dates
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise DataError(
                     f"{self.path}: not a readable parquet file: {reason}", "write the file again"
                 ) from error
 
-    def _parquet(self) -> Iterator[Row]:
+    def _read_parquet(self) -> Iterator[Row]:
         with self.parquet() as file:
             names = file.schema_arrow.names
             for batch in file.iter_batches(_PARQUET_ROWS):
@@ -175,7 +175,7 @@ class RowFile:
 
 
 def cells(column: Any) -> list[Any]:
-    """Return the values of an Arrow column, `UNREADABLE` for each that Python does not know."""
+    """Return the values of an Arrow column, with `UNREADABLE` for values that Python cannot represent."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError):
@@ -186,32 +186,32 @@ def cells(column: Any) -> list[Any]:
 
 
 def read(path: Path) -> list[Row]:
-    """Return the rows of a file; raises what `iterate` does."""
+    """Return the rows of a file; raise the errors of `iterate`."""
     return list(iterate(path))
 
 
 def iterate(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file one by one.
+    """Yield the rows of a file.
 
     Raises:
-        UsageError: If there is no such file, or its name tells no known format.
+        UsageError: If there is no such file, or its suffix is of no known format.
         DataError: If the file is empty or broken; the message has the line.
     """
     yield from RowFile(path).rows()
 
 
 def stream(path: Path) -> Iterator[Sized]:
-    """Yield the rows of a file one by one, and a `Fault` for each that cannot be read; raises what `RowFile` does."""
+    """Yield the rows of a file, and a `RowError` for every row that cannot be read; raise the errors of `RowFile`."""
     yield from RowFile(path).stream()
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what may go wrong with reading a file into an error for the user.
+    """Translate the errors of reading a file into errors for the user.
 
     Raises:
         UsageError: If there is no such file.
-        DataError: If it cannot be read, or is a broken gzip file.
+        DataError: If the file cannot be read, or is a broken gzip file.
     """
     try:
         if not path.is_file():
@@ -224,5 +224,5 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def columns(rows: Iterable[Row]) -> list[str]:
-    """Return the columns that any of the rows has, in the order in which they first appear."""
+    """Return the columns of all rows, in the order of their first appearance."""
     return list(dict.fromkeys(str(name) for row in rows for name in row))

@@ -1,4 +1,4 @@
-"""Which columns of rows hold title, text and label, and what a cell of them says."""
+"""Columns of title, text and label, and the values of their cells."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ from newsbert.errors import DataError
 
 NAMES_OF_TEXTS = ("text", "content", "body", "sentence", "headline", "title", "description")
 NAMES_OF_LABELS = ("label", "category", "class", "topic", "target", "sentiment", "stars", "rating", "score")
-"""Names of columns in the order in which they are guessed."""
+"""Usual column names, in the order in which they are tried."""
 
 KNOWN_NAMES = {
     *("text", "content", "body", "sentence", "headline", "title", "description", "article", "comment", "message"),
@@ -38,34 +38,34 @@ KNOWN_NAMES = {
     ),
     *("author", "source", "split", "language"),
 }
-"""Names of which one shows that a line is a header."""
+"""Column names of which one suffices to recognize a header."""
 
-_MAX_NAMES, _NAME_CHARS = 20, 60
-"""Of columns that an error lists."""
-_TEXT_WORDS = 4
-"""A column whose name has as many words is rather a row that was taken for the header."""
+_MAX_NAMES, _MAX_NAME_CHARS = 20, 60
+"""Limits of an error message: the number of column names, and the length of a name."""
+_MIN_TEXT_WORDS = 4
+"""Number of words from which a column name suggests that a data row was taken for the header."""
 
 ID = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _WHOLE = re.compile(r"(0|-?[1-9][0-9]{0,17})\.0+")
 _BOOLEANS = {"true", "false"}
-_MISSING = {"", "nan", "<na>"}
-"""What stands in an empty cell that pandas has written; `None` and `null` may be names of classes."""
+_MISSING_VALUES = {"", "nan", "<na>"}
+"""Contents of empty cells that pandas has written; `None` and `null` may be names of classes."""
 UNREADABLE = b"\xff"
-"""What stands for a cell of a parquet file that Python cannot hold, such as a date beyond its years."""
+"""Placeholder for a cell of a parquet file that Python cannot represent, such as a date out of its range."""
 _INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff]")
-"""Soft hyphen, marks of direction, zero-width space, word joiner, byte order mark.
+"""Soft hyphen, direction marks, zero-width space, word joiner, byte order mark.
 
-Joiners between letters belong to some scripts.
+Joiners between letters are not included, because some scripts need them.
 """
 
 
 def normalize(name: str) -> str:
-    """Return a column's name without what two writers of it may do differently: case and blanks around it."""
+    """Return a column name without differences in case and in surrounding blanks."""
     return name.strip(" \t\r\n\ufeff").casefold()
 
 
 def find(columns: Sequence[str], wanted: str) -> str | None:
-    """Return the column with a name, or the only one whose name differs by case and blanks alone."""
+    """Return the column with a name, or the only one whose name differs in case and blanks alone."""
     if wanted in columns:
         return wanted
     alike = [name for name in columns if normalize(name) == normalize(wanted)]
@@ -76,21 +76,21 @@ def find_texts(columns: Sequence[str], wanted: str | None, data: str = "") -> tu
     """Return the columns of title (if any) and text.
 
     Args:
-        columns: All of them.
-        wanted: The column of the text, if it is not `text` (or `title` with `text` or `description`).
-        data: Where they are, for the error.
+        columns: All columns.
+        wanted: Column of the text, if it is not `text` (or `title` with `text` or `description`).
+        data: Name of the data, for the error.
 
     Raises:
         DataError: If there is no such column.
     """
     text = next((name for name in find_all(columns, [wanted] if wanted else ("text", "description"))), None)
     if text is None:
-        raise _missing(columns, wanted or "text", "--text-column", data)
+        raise _build_missing_error(columns, wanted or "text", "--text-column", data)
     return (find(columns, "title") if wanted is None else None), text
 
 
 def choose(columns: Sequence[str], wanted: str | None, likely: Iterable[str | None]) -> str | None:
-    """Return the column that is wanted, or else the first of some likely ones that is there."""
+    """Return the requested column, or else the first likely column that exists."""
     return wanted or next(find_all(columns, filter(None, likely)), None)
 
 
@@ -102,27 +102,27 @@ def find_label(columns: Sequence[str], wanted: str, data: str = "") -> str:
     """
     label = find(columns, wanted)
     if label is None:
-        raise _missing(columns, wanted, "--label-column", data)
+        raise _build_missing_error(columns, wanted, "--label-column", data)
     return label
 
 
 def find_all(columns: Sequence[str], names: Iterable[str]) -> Iterator[str]:
-    """Yield the columns that are there, of some names in their order."""
-    return (found for name in names if (found := find(columns, name)) is not None)
+    """Yield the columns that exist, in the order of `names`."""
+    return (column for name in names if (column := find(columns, name)) is not None)
 
 
 def find_named_like(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the first column of one of some names, or whose name ends with such a word: `airline_sentiment`."""
+    """Return the first column that has one of these names, or ends with one as a word: `airline_sentiment`."""
     last_words = {column: re.split(r"[\s_.-]+", normalize(column))[-1] for column in columns}
     ending = (column for name in names for column in columns if last_words[column] == name)
     return next(itertools.chain(find_all(columns, names), ending), None)
 
 
 def text_of(row: Mapping[str, Any], column: str | None) -> str:
-    """Return the text in a cell: numbers as they are written, nothing for an empty cell.
+    """Return the text in a cell: a number as it is written, an empty text for an empty cell.
 
     Raises:
-        ValueError: If it is a list, an object, or something else that is no text.
+        ValueError: If the value is a list, an object, or otherwise no text.
     """
     value = row.get(column) if column is not None else None
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -138,13 +138,13 @@ def text_of(row: Mapping[str, Any], column: str | None) -> str:
 
 
 def label_of(row: Mapping[str, Any], column: str) -> int | str:
-    """Return the label in a cell, the same for the same value in every format: an id, a name, or nothing.
+    """Return the label in a cell: an id, a name, or an empty text.
 
-    `1`, `1.0` and `" 1"` are one id, `true` and `True` one name. Only what an id looks like when it is written is one:
-    `007` is a name.
+    It is the same for the same value in all formats. `1`, `1.0` and `" 1"` are one id, `true` and `True` one name. An
+    id must be written without leading zeros: `007` is a name.
 
     Raises:
-        ValueError: If it is a list or an object, or holds a control character.
+        ValueError: If the value is a list or an object, or has a control character.
     """
     value = row.get(column)
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -158,7 +158,7 @@ def label_of(row: Mapping[str, Any], column: str) -> int | str:
     if has_controls(text):
         raise ValueError(f"the label {value!r:.80} holds a control character")
     text = clean(text, ("unicode", "whitespace"))
-    if text.lower() in _MISSING:
+    if text.lower() in _MISSING_VALUES:
         return ""
     if text.lower() in _BOOLEANS:
         return text.lower()
@@ -168,7 +168,7 @@ def label_of(row: Mapping[str, Any], column: str) -> int | str:
 
 
 def _decode(value: object) -> object:
-    """Return the text in bytes: parquet files may have it so."""
+    """Decode a value that is bytes, as texts in parquet files may be."""
     if isinstance(value, bytes):
         with suppress(UnicodeDecodeError):
             return value.decode()
@@ -176,15 +176,15 @@ def _decode(value: object) -> object:
 
 
 def show_names(columns: Sequence[str]) -> str:
-    """Return the names of columns as errors list them: no more, and none longer, than can be read."""
-    names = [" ".join(name[: _NAME_CHARS + 1].split()) for name in columns[:_MAX_NAMES]]
-    names = [name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…" for name in names]
+    """Return the names of columns for an error message, limited in number and length."""
+    names = [" ".join(name[: _MAX_NAME_CHARS + 1].split()) for name in columns[:_MAX_NAMES]]
+    names = [name if len(name) <= _MAX_NAME_CHARS else f"{name[:_MAX_NAME_CHARS]}…" for name in names]
     return ", ".join(names) + (f" and {len(columns) - _MAX_NAMES} more" if len(columns) > _MAX_NAMES else "")
 
 
-def _missing(columns: Sequence[str], wanted: str, option: str, data: str) -> DataError:
+def _build_missing_error(columns: Sequence[str], wanted: str, option: str, data: str) -> DataError:
     where = f"{data}: " if data else ""
     hint = f"name it with {option}, or have it guessed: newsbert init {shlex.quote(data) if data else 'FILE'}"
-    if any(len(name.split()) >= _TEXT_WORDS for name in columns):
+    if any(len(name.split()) >= _MIN_TEXT_WORDS for name in columns):
         hint = "if the file has no header, put one above its rows, such as: label,text"
     return DataError(f"{where}no column {wanted!r}; the columns are: {show_names(columns)}", hint)

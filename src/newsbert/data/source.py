@@ -12,14 +12,14 @@ from newsbert.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a source.
+    """A split of a source.
 
     Attributes:
-        rows: What yields them, from the first one on at every call.
-        columns: What returns their columns.
-        name: What messages call them.
-        class_names: By column, names in the order of their ids, where the source knows them.
-        place: What messages call a row of some number, if not by the split's name and its number.
+        rows: Function that yields the rows, from the first one at every call.
+        columns: Function that returns the columns.
+        name: Name in messages.
+        class_names: Class names in id order, by column, if the source knows them.
+        place: Function from the number of a row to its name in messages; by default the split's name and the number.
     """
 
     rows: Callable[[], Iterable[Row]]
@@ -31,7 +31,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a split has what is trained on.
+    """The columns of a split that are used in training.
 
     Attributes:
         title: Column of the title, if any.
@@ -46,14 +46,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that were found, by split; those of no split are under `""`.
+    """Labelled rows by split; the split is `""` if there are no splits.
 
     Attributes:
         splits: The splits.
-        identity: What changes when the rows do.
-        first_id: The id of the first class.
-        files: Those that were read.
-        remarks: What is not plain about where the rows were found.
+        identity: Key that changes when the rows change.
+        first_id: Id of the first class.
+        files: Files of the rows.
+        remarks: Notes on an unusual location of the rows.
     """
 
     splits: Mapping[str, Split]
@@ -67,12 +67,12 @@ class Source:
         return list(dict.fromkeys(name for split in self.splits.values() for name in split.columns()))
 
     def label_column(self, columns: Sequence[str], wanted: str | None, data: str = "") -> str:
-        """Return which of the columns is that of the label.
+        """Return the column of the label.
 
         Args:
-            columns: All of them.
-            wanted: Its name, if it is not the usual one.
-            data: Where they are, for the error.
+            columns: All columns.
+            wanted: Name of the column, if it is not the usual one.
+            data: Name of the data, for the error.
 
         Raises:
             DataError: If there is no such column.
@@ -92,45 +92,46 @@ class Source:
         likely_texts: Sequence[str | None] = (),
         likely_labels: Sequence[str | None] = (),
     ) -> tuple[dict[str, Columns], list[str]]:
-        """Return the columns by split, and a note on each split without labels: it is left out.
+        """Return the columns by split, and notes on splits without labels, which are left out.
 
         Args:
             text_column: Column of the text, if it is not the usual one.
             label_column: Column of the label, if it is not the usual one.
-            likely_texts: Columns that go before the usual one where they are there and none is named.
-            likely_labels: The same of labels.
+            likely_texts: Text columns that take precedence over the usual one if they exist and none is named.
+            likely_labels: Label columns that do the same.
 
         Raises:
-            DataError: If a split that is trained on, or all of them, have no such column.
+            DataError: If a split lacks its text column, or the training split its label column. Without a training
+                split, every split needs a label column.
         """
         columns, notes = {}, []
         labelled = ["train"] if "train" in self.splits else list(self.splits)
         for name, split in self.splits.items():
-            there = split.columns()
+            available = split.columns()
             try:
-                wanted = row_columns.choose(there, label_column, likely_labels)
-                label = self.label_column(there, wanted, split.name)
+                column = row_columns.choose(available, label_column, likely_labels)
+                label = self.label_column(available, column, split.name)
             except DataError:
                 if name in labelled:
                     raise
                 notes.append(f"{split.name} has no column {label_column or 'label'!r} and is left out")
                 continue
-            wanted = row_columns.choose(there, text_column, likely_texts)
-            columns[name] = Columns(*row_columns.find_texts(there, wanted, split.name), label)
+            column = row_columns.choose(available, text_column, likely_texts)
+            columns[name] = Columns(*row_columns.find_texts(available, column, split.name), label)
         return columns, notes
 
     @property
     def has_class_names(self) -> bool:
-        """Whether classes have names, as in a data set of the Hub: rows without a label have -1 there."""
+        """True if classes have names, as in a data set of the Hub, where -1 stands for no label."""
         return any(split.class_names for split in self.splits.values())
 
     def class_names(self, columns: Mapping[str, Columns]) -> tuple[str, ...] | None:
-        """Return the classes' names in the order of their ids, where the source knows them."""
+        """Return the class names in id order, if the source knows them."""
         named = (split.class_names.get(columns[name].label) for name, split in self.splits.items() if name in columns)
         return next((names for names in named if names), None)
 
     def where(self, split: str, number: int) -> str:
-        """Return how messages name a row."""
+        """Return the name of a row in messages."""
         place = self.splits[split].place if split in self.splits else None
         if place is not None:
             return place(number)
@@ -138,5 +139,5 @@ class Source:
         return f"{name}, row {number}" if name else f"row {number}"
 
     def notes(self) -> list[str]:
-        """Return what is not plain about the source, once it was read to its end."""
+        """Return notes on unusual properties of the source; complete after all rows were read."""
         return [*self.remarks, *(note for file in self.files if (note := file.note()))]

@@ -1,7 +1,7 @@
-"""What happens to a text before the tokenizer: cleaning, and joining a title to it.
+"""Preparation of texts for the tokenizer: cleaning, and joining title and text.
 
-Training, bulk prediction and every server call these functions with the rules that stand in the bundle's contract, so
-that no text can be prepared in two ways. Standard library only: it runs wherever a model answers.
+Training, bulk prediction and all servers call these functions with the rules in the contract of the bundle. So a text
+is prepared in one way only. This module uses only the standard library, because it runs wherever a model is served.
 """
 
 import html
@@ -9,55 +9,55 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 NewsItem = str | Mapping[str, object]
-"""A text, or an object with `text` (or `description`) and perhaps `title`."""
+"""A text, or an object with `text` (or `description`) and optionally `title`."""
 
 NewsItems = NewsItem | Iterable[NewsItem]
 """One text or object, or several."""
 
-# AG News lost the `&` of its entities: ` #39;` for `&#39;`, ` quot;` for `&quot;`. The blank stands where the
-# ampersand stood, so it goes as well. Only names that are no English word before a semicolon.
+# AG News lost the `&` of its entities: ` #39;` for `&#39;`, ` quot;` for `&quot;`. The blank replaced the ampersand,
+# so it is removed, too. The pattern has only names that are no English word before a semicolon.
 _BROKEN_ENTITY = re.compile(r"(?:^| )(#\d{1,7}|quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo);")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _TAG = re.compile(r"<[a-zA-Z/!][^<>]*>")
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but those that are white space
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # except white space
 
 
-def _unicode(text: str) -> str:
-    """Replace what cannot be encoded (lone surrogates) by U+FFFD, and control characters by a blank."""
+def _clean_unicode(text: str) -> str:
+    """Replace lone surrogates, which cannot be encoded, by U+FFFD, and control characters by a blank."""
     return _CONTROL.sub(" ", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def _backslashes(text: str) -> str:
-    r"""AG News writes `\$` for a dollar and a lone `\` for a line break."""
+def _replace_backslashes(text: str) -> str:
+    r"""Replace `\$` by a dollar sign and a lone `\` by a blank: AG News writes `\` for a line break."""
     return text.replace("\\$", "$").replace("\\", " ")
 
 
-def _entities(text: str) -> str:
-    """Decode HTML entities, AG News's broken ones too."""
+def _decode_entities(text: str) -> str:
+    """Decode HTML entities, including the broken ones of AG News."""
     text = _BROKEN_ENTITY.sub(r"&\1;", text)
     return _ENTITY.sub(lambda match: _CONTROL.sub(" ", html.unescape(match.group())), text)
 
 
-def _tags(text: str) -> str:
-    """Take out HTML tags."""
+def _remove_tags(text: str) -> str:
+    """Replace HTML tags by a blank."""
     return _TAG.sub(" ", text)
 
 
-def _whitespace(text: str) -> str:
-    """One blank for any run of white space; none at the ends."""
+def _collapse_whitespace(text: str) -> str:
+    """Replace runs of white space by one blank, and remove white space at the ends."""
     return " ".join(text.split())
 
 
 _RULES: dict[str, Callable[[str], str]] = {
-    "unicode": _unicode,
-    "backslashes": _backslashes,
-    "entities": _entities,
-    "tags": _tags,
-    "whitespace": _whitespace,
+    "unicode": _clean_unicode,
+    "backslashes": _replace_backslashes,
+    "entities": _decode_entities,
+    "tags": _remove_tags,
+    "whitespace": _collapse_whitespace,
 }
 
 CLEANING_RULES: tuple[str, ...] = tuple(_RULES)
-"""The rules a new bundle is trained with, in the order in which they are applied."""
+"""Cleaning rules of a new bundle, in the order in which they are applied."""
 
 
 def unknown_rules(rules: Sequence[str]) -> list[str]:
@@ -73,7 +73,7 @@ def clean(text: str, rules: Sequence[str] = CLEANING_RULES) -> str:
 
 
 def list_items(items: NewsItems) -> list[NewsItem]:
-    """Return the texts or objects; of one alone, a list of that."""
+    """Return a list of the texts or objects, even for a single one."""
     return [items] if isinstance(items, str | Mapping) else list(items)
 
 
@@ -83,17 +83,17 @@ def join(title: str, text: str, rules: Sequence[str] = CLEANING_RULES) -> str:
 
 
 def preprocess(item: NewsItem, rules: Sequence[str] = CLEANING_RULES) -> str:
-    """Return the sequence that the tokenizer sees for a text or a title/text object.
+    """Return the input sequence of the tokenizer for a text or a title/text object.
 
     Raises:
-        ValueError: If the item is of another form or holds no text; the message is fit for the person who sent it.
+        ValueError: If the item has another form or no text; the message is suitable for the client.
     """
     if isinstance(item, str):
         sequence = clean(item, rules)
     elif isinstance(item, Mapping):
         sequence = _prepare_object(item, rules)
     else:
-        raise ValueError(f"expected a string or an object with 'text', got {_kind(item)}")
+        raise ValueError(f"expected a string or an object with 'text', got {_name_type(item)}")
     if not sequence:
         raise ValueError("the text is empty")
     return sequence
@@ -110,12 +110,12 @@ def _prepare_object(item: Mapping[str, object], rules: Sequence[str]) -> str:
     title, text = item.get("title", ""), item.get("text", item.get("description", ""))
     for name, value in (("title", title), ("text", text)):
         if not isinstance(value, str):
-            raise ValueError(f"{name!r} must be a string, got {_kind(value)}")
+            raise ValueError(f"{name!r} must be a string, got {_name_type(value)}")
     return join(str(title), str(text), rules)
 
 
-def _kind(value: object) -> str:
-    """Name a value's type as JSON does."""
+def _name_type(value: object) -> str:
+    """Return the JSON name of the type of a value."""
     if value is None:
         return "null"
     names: dict[type, str] = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}

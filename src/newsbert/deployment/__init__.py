@@ -1,1 +1,1 @@
-"""Environments: deploy a model to Docker hosts, Kubernetes or Cloud Run, roll back, deliver."""
+"""Deployment of a model to Docker hosts, Kubernetes or Cloud Run; rollback and delivery."""

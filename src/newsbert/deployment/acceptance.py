@@ -1,4 +1,4 @@
-"""What a deployed model is asked where it answers, before it is left to answer there."""
+"""Acceptance test of a deployed model at its URL."""
 
 import shlex
 
@@ -11,12 +11,12 @@ from newsbert.serving.client import Client
 
 
 class Acceptance:
-    """A model's golden texts, and an environment's labelled rows, of which it has to get enough right.
+    """Acceptance test with a model's golden texts, and an environment's labelled rows with a minimum accuracy.
 
     Args:
-        model: What it calls itself, `BertModel/7`.
-        bundle: Its own.
-        settings: The environment's.
+        model: Name that the model reports, `BertModel/7`.
+        bundle: Bundle of the model.
+        settings: Settings of the environment.
 
     Raises:
         NewsbertError: If the rows cannot be read, or are not for this model.
@@ -29,28 +29,28 @@ class Acceptance:
         )
 
     def ask(self, url: str, runtime: str) -> str:
-        """Ask the model that answers at `url`, by a runtime, and return what it was asked and how it answered.
+        """Test the model that answers at `url` with a runtime, and return a summary of the test.
 
         Raises:
-            ServingError: If it is another model, a golden text is answered otherwise than in training, or too few rows
-                are answered rightly.
-            NewsbertError: If it cannot be asked.
+            ServingError: If it is another model, a golden text is not answered as in training, or too few rows are
+                answered correctly.
+            NewsbertError: If the model cannot be queried.
         """
         client, labels = Client(url), self._contract.labels
         try:
             verification.verify(client, self._contract, runtime, self._model)
-        except ModelError as error:  # when it was deployed it did
+        except ModelError as error:  # it passed when it was deployed
             raise ServingError(f"{error.message} on {url}", "does something change requests on their way?") from error
-        said = f"{len(self._contract.golden)} golden texts"
+        summary = f"{len(self._contract.golden)} golden texts"
         if self._rows is None:
-            return said
+            return summary
         answers = client.predict(self._rows.items)
-        hits = sum(answer.label == labels[label] for answer, label in zip(answers, self._rows.labels, strict=True))
-        share, wanted, file = hits / len(answers), self._settings.least_accuracy, str(self._settings.acceptance)
-        counted = f"{hits} of {len(answers)} rows of {file}"
-        if share < wanted:
+        correct = sum(answer.label == labels[label] for answer, label in zip(answers, self._rows.labels, strict=True))
+        accuracy, minimum, file = correct / len(answers), self._settings.least_accuracy, str(self._settings.acceptance)
+        row_summary = f"{correct} of {len(answers)} rows of {file}"
+        if accuracy < minimum:
             raise ServingError(
-                f"{counted} are answered rightly, {share:.4f}, and {wanted:g} is wanted",
+                f"{row_summary} are answered rightly, {accuracy:.4f}, and {minimum:g} is wanted",
                 shlex.join(["newsbert", "evaluate", self._model, "--data", file]) + " tells where it errs",
             )
-        return f"{said}, and {counted}: {share:.4f}, {wanted:g} wanted"
+        return f"{summary}, and {row_summary}: {accuracy:.4f}, {minimum:g} wanted"

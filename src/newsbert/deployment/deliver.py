@@ -1,7 +1,8 @@
-"""From labelled rows, or a version of the registry, to an environment that has accepted it.
+"""Delivery of labelled rows, or of a version of the registry, to an environment that has accepted it.
 
-Every step is found again by what went into it, in the engine, the tracking server or the environment, and is then not
-done twice: what was killed goes on with the first step that is not done, on this machine or on another.
+Every step is identified by its inputs. Its result is looked up in the engine, the tracking server or the environment,
+and a step that is done is not repeated. A killed delivery resumes at the first step that is not done, on this machine
+or on another.
 """
 
 import dataclasses
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
     from newsbert.tracking.client import TrackingClient
 
 DELIVERY_TAG = "newsbert.delivery"
-"""Tells of a run what went into it: trainer image, settings, rows and base model."""
+"""Tag of a run that identifies its inputs: trainer image, settings, rows and base model."""
 
 
 @dataclass(frozen=True)
 class DeliveryResult:
-    """What was delivered.
+    """Result of a delivery.
 
     Attributes:
         model: The version, `BertModel/7`.
-        run_id: The training run, where training was part of it.
-        image: The image that answers.
-        environment: Where.
-        url: Where it answers.
-        before: The model before it.
-        accepted: What it was asked there, and how it answered.
-        done: The steps that had to be done; the others had been before.
+        run_id: The training run, if training was part of the delivery.
+        image: Image of the live model.
+        environment: Name of the environment.
+        url: URL at which the model answers.
+        before: The previous model.
+        accepted: Summary of the acceptance test.
+        done: Steps that this delivery had to do; the others were done before.
     """
 
     model: str
@@ -61,15 +62,15 @@ class DeliveryResult:
 
 
 class Pipeline:
-    """The steps to an environment.
+    """Delivery steps to an environment.
 
     Args:
-        environment: Its name.
-        images: Where images are, and how they are built.
-        serving: What the image is told.
-        tracking_uri: The tracking server; as configured if not given.
-        on_log: Called with what is done.
-        on_training: Called with what the training prints.
+        environment: Name of the environment.
+        images: Settings of the images and their build.
+        serving: Settings that are passed to the image.
+        tracking_uri: URI of the tracking server; defaults to the configured one.
+        on_log: Called with log messages.
+        on_training: Called with the output of the training.
 
     Raises:
         UsageError: If there is no such environment.
@@ -92,24 +93,24 @@ class Pipeline:
         self._done: list[str] = []
 
     def train(self, model_name: str) -> DeliveryResult:
-        """Train in the trainer image, register, build and prove the serving image, push, deploy, ask it.
+        """Train in the trainer image, register, build and verify the serving image, push, deploy and test it.
 
         Args:
-            model_name: What the model is registered as.
+            model_name: Name of the registered model.
 
         Raises:
-            NewsbertError: If a step cannot be done; those before it are not done again.
+            NewsbertError: If a step fails; the steps before it are not repeated.
         """
-        with self._alone():
-            trainer = self._built(None, "trainer")
-            run_id = self._trained(trainer.tag)
+        with self._lock():
+            trainer = self._build(None, "trainer")
+            run_id = self._find_or_train(trainer.tag)
             version = registry.register(locate.connect(self._tracking_uri), run_id, model_name)
-            self._step("register", str(version), version.created)
-            self._built(str(version), "serving")
-            return self._released(str(version), run_id)
+            self._log_step("register", str(version), version.created)
+            self._build(str(version), "serving")
+            return self._deploy(str(version), run_id)
 
     def release(self, model: str) -> DeliveryResult:
-        """Deploy the image of a version, ask it there, and have the one before answer again if it is not accepted.
+        """Deploy the image of a version, run the acceptance test there, and roll back if it is not accepted.
 
         Args:
             model: `BertModel/7`, or by an alias, `BertModel@dev`.
@@ -117,39 +118,39 @@ class Pipeline:
         Raises:
             NewsbertError: If there is no such version or image, or it is not accepted.
         """
-        with self._alone():
+        with self._lock():
             version = lookup.find_version(locate.connect(self._tracking_uri), model)
-            return self._released(f"{version.name}/{version.version}", None)
+            return self._deploy(f"{version.name}/{version.version}", None)
 
-    def _built(self, model: str | None, kind: "Kind") -> "BuiltImage":
+    def _build(self, model: str | None, kind: "Kind") -> "BuiltImage":
         with build.contexts(model, kind, self._images, self._tracking_uri) as plan:
             for note in plan.notes:
                 self._log(f"Note: {note}")
             built = [build.build(context, self._images, self._log) for context in build.pending_contexts(plan)][-1]
-            self._step(f"build the {kind} image", built.tag, not built.cached)
+            self._log_step(f"build the {kind} image", built.tag, not built.cached)
             if kind == "serving":
-                self._noted(plan, built)
+                self._record(plan, built)
             return built
 
-    def _noted(self, plan: "BuildPlan", built: "BuiltImage") -> None:
-        """Have the registry know the image's parts, and its digest where images are pushed."""
+    def _record(self, plan: "BuildPlan", built: "BuiltImage") -> None:
+        """Record the image's parts in the registry, and its digest if images are pushed."""
         assert plan.located is not None and plan.located.model_name and plan.located.version
         tags = registry.version_tags(locate.connect(self._tracking_uri), plan.located.model_name, plan.located.version)
         for note in build.record(plan.located, built, self._tracking_uri):
             self._log(f"Note: {note}")
         if self._images.repository:
             pushed = build.push(built, plan.located, self._tracking_uri, lambda *_: None)[built.tag]
-            self._step("push", pushed, pushed != tags.get(build.DIGEST_TAG))
+            self._log_step("push", pushed, pushed != tags.get(build.DIGEST_TAG))
 
-    def _trained(self, image: str) -> str:
-        """The id of the run with what goes into this training: one that there is, or a new one."""
+    def _find_or_train(self, image: str) -> str:
+        """Return the id of the run with the inputs of this training: an existing run, or a new one."""
         settings = config.resolve(TrainSettings)
-        key = self._key(image, settings)
+        key = self._make_key(image, settings)
         tracker = locate.connect(self._tracking_uri, create=True)
         runs = tracker.runs(f"tags.`{DELIVERY_TAG}` = '{key}'", 100)
         for run in runs:
             if run.info.status == "FINISHED" and MODEL_ID_TAG in run.data.tags:
-                self._step("train", f"run {run.info.run_id}", False)
+                self._log_step("train", f"run {run.info.run_id}", False)
                 return str(run.info.run_id)
         parent = Path(settings.output).expanduser().parent if settings.output else BUNDLES
         for run in runs:
@@ -170,80 +171,80 @@ class Pipeline:
     def _train(
         self, tracker: "TrackingClient", run_id: str, flags: dict[str, str], environment: dict[str, str]
     ) -> None:
-        printed = bytearray()
+        output = bytearray()
         flags = flags | ({"tracking_uri": self._tracking_uri} if self._tracking_uri else {})
         try:
-            code = train.train(flags, ["--json"], printed.extend, self._on_training, environment)
+            code = train.train(flags, ["--json"], output.extend, self._on_training, environment)
         except BaseException:
             tracker.end_killed(run_id)
             raise
         if code != 0:
             tracker.end_killed(run_id)
             raise NewsbertError(f"the training of run {run_id} failed (exit code {code})", "see what it printed above")
-        if json.loads(printed)["stopped_early"]:
+        if json.loads(output)["stopped_early"]:
             tracker.tag_run(run_id, DELIVERY_TAG, "stopped early")
             raise NewsbertError(
                 f"run {run_id} was stopped early, and is not delivered",
                 f"newsbert register {run_id}, if it will do; or newsbert deliver again, which trains anew",
             )
-        self._step("train", f"run {run_id}", True)
+        self._log_step("train", f"run {run_id}", True)
 
-    def _key(self, image: str, settings: TrainSettings) -> str:
+    def _make_key(self, image: str, settings: TrainSettings) -> str:
         rows = load_rows(settings)
-        told = {
+        inputs = {
             **dataclasses.asdict(settings),
             "output": None,
             "image": image,
             "rows": rows.digest,
             "base_model": base_model.find(settings.base_model).sha256,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
-    def _released(self, model: str, run_id: str | None) -> DeliveryResult:
+    def _deploy(self, model: str, run_id: str | None) -> DeliveryResult:
         release = deploy.release(model, self._target, self._images, self._tracking_uri)
         bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
-        # What it will be asked is read before anything changes.
+        # Read the acceptance data before anything changes.
         acceptance = Acceptance(model, bundle, self._settings)
-        there = self._target.deployed()
-        changed = there is None or there.image != release.image
-        if there is None or changed:
-            there = deploy.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
-        self._step(f"deploy to {self._environment}", there.image, changed)
-        accepted = self._accepted(model, acceptance, there, changed)
+        deployed = self._target.deployed()
+        changed = deployed is None or deployed.image != release.image
+        if deployed is None or changed:
+            deployed = deploy.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
+        self._log_step(f"deploy to {self._environment}", deployed.image, changed)
+        accepted = self._accept(model, acceptance, deployed, changed)
         return DeliveryResult(
-            model, run_id, there.image, self._environment, there.url, there.before, accepted, tuple(self._done)
+            model, run_id, deployed.image, self._environment, deployed.url, deployed.before, accepted, tuple(self._done)
         )
 
-    def _accepted(self, model: str, acceptance: Acceptance, deployed: "DeploymentStatus", changed: bool) -> str:
-        """Ask the model where it answers now; the registry remembers that it was accepted there.
+    def _accept(self, model: str, acceptance: Acceptance, deployed: "DeploymentStatus", changed: bool) -> str:
+        """Run the acceptance test on the deployed model, and record its success in the registry.
 
         Raises:
-            ServingError: If it is not accepted; unless it answered before and was accepted, the model before it answers
-                again.
+            ServingError: If the model is not accepted. The previous model then answers again, unless this one answered
+                before and was accepted.
         """
         tracker = locate.connect(self._tracking_uri)
         name, _, number = model.rpartition("/")
         tag = f"newsbert.accepted.{self._environment}"
         was_accepted = registry.version_tags(tracker, name, number).get(tag) == deployed.image
         try:
-            said = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
+            summary = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
         except NewsbertError as error:
-            now = "it goes on answering"
+            outcome = "it goes on answering"
             if deployed.before is not None and (changed or not was_accepted):
                 back = deploy.roll_back(self._target, self._tracking_uri, self._log)
-                now = f"{back.model} answers again"
+                outcome = f"{back.model} answers again"
             raise ServingError(
-                f"{model} is not accepted in {self._environment}: {error.message}; {now}", error.hint
+                f"{model} is not accepted in {self._environment}: {error.message}; {outcome}", error.hint
             ) from error
-        self._step("accept", said, True)
+        self._log_step("accept", summary, True)
         if not was_accepted:
             registry.tag_version(tracker, name, number, tag, deployed.image)
-        return said
+        return summary
 
-    def _step(self, step: str, result: str, done: bool) -> None:
+    def _log_step(self, step: str, result: str, done: bool) -> None:
         if done:
             self._done.append(step)
         self._log(f"{step}: {result}" + ("" if done else "  (was done)"))
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         return locks.exclusive(f"deliver-{self._environment}", f"something is being delivered to {self._environment}")

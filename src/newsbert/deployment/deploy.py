@@ -1,4 +1,4 @@
-"""From a model version to an environment, and back."""
+"""Deployment of a model version to an environment, and its rollback."""
 
 import hashlib
 import shlex
@@ -27,25 +27,25 @@ from newsbert.tracking import locate, lookup, registry
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
-    """Reach an environment of `newsbert.toml`.
+    """Connect to an environment of `newsbert.toml`.
 
     Args:
-        name: Its name.
-        tracking_uri: The tracking server.
-        on_log: Called with what is done there.
+        name: Name of the environment.
+        tracking_uri: URI of the tracking server.
+        on_log: Called with the environment's log messages.
 
     Raises:
-        UsageError: If there is none of that name.
-        NewsbertError: If what runs it does not answer.
+        UsageError: If there is no environment of that name.
+        NewsbertError: If its platform does not answer.
     """
-    known = config.environments()
-    if name not in known:
-        there = f"there are: {', '.join(sorted(known))}; or write" if known else "write"
+    environments = config.environments()
+    if name not in environments:
+        choices = f"there are: {', '.join(sorted(environments))}; or write" if environments else "write"
         raise UsageError(
             f"there is no environment {name!r} in {config.CONFIG_FILE}",
-            f"{there} [environments.{name}] and port = 8080",
+            f"{choices} [environments.{name}] and port = 8080",
         )
-    settings = known[name]
+    settings = environments[name]
     if isinstance(settings, ClusterSettings):
         return KubernetesTarget(name, settings, config.resolve(KubernetesSettings), on_log)
     if isinstance(settings, CloudRunSettings):
@@ -55,20 +55,20 @@ def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], Non
 
 
 def release(reference: str, target: Target, images: ImageSettings, tracking_uri: str | None) -> Release:
-    """Choose the image to deploy, and check what its labels say before it starts.
+    """Choose the image to deploy, and check its labels before it starts.
 
-    For a version that is the image that was pushed, by its digest, else the one that this machine's engine has.
+    For a version, this is the image that was pushed, by its digest, else the one in this machine's engine.
 
     Args:
         reference: A version, such as `BertModel/7`, or an image.
         target: The environment.
-        images: Where images are.
-        tracking_uri: The tracking server.
+        images: Image settings.
+        tracking_uri: URI of the tracking server.
 
     Raises:
         NotFoundError: If there is no such model, or no image of it that can be deployed there.
-        UsageError: If the registry names an image outside of `[image] repository`, or it is an image where only a
-            version can be deployed.
+        UsageError: If the registry names an image outside of `[image] repository`, or an image is deployed where only a
+            version can be.
         ModelError: If the image holds another model than the version.
     """
     if run.is_image(reference):
@@ -82,7 +82,7 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
         raise NotFoundError(f"no registry is known to have the image of {model}", push_command(model))
     bundle = Bundle.read(locate.locate(model, tracking_uri=tracking_uri).path)
     image = str(pushed) if pushed is not None else run.image_of(model, images, tracking_uri)
-    labels = _labels(image, target)
+    labels = _read_labels(image, target)
     expected = {MODEL_LABEL: model, DIGEST_LABEL: bundle.digest}
     for label, value in expected.items():
         if labels.get(label) != value:
@@ -95,15 +95,18 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
         image=image,
         model=model,
         run_id=version.run_id,
-        runtime=_runtime(image, labels),
+        runtime=_read_runtime(image, labels),
         contract=bundle.contract,
         signed_by=bundle.signed_by,
     )
 
 
 def _release_image(image: str, target: Target) -> Release:
-    """Take an image that the user names: its contract is the one in it, if that is the one that its label names."""
-    labels = _labels(image, target)
+    """Return the release for an image that the user names.
+
+    Its contract is the one in the image, if its digest is the one in the label.
+    """
+    labels = _read_labels(image, target)
     contract_file, signed_by = run.read_contract(target.engine(), image)
     try:
         contract = Contract.from_json(contract_file.decode("utf-8"))
@@ -111,16 +114,16 @@ def _release_image(image: str, target: Target) -> Release:
         raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
     if hashlib.sha256(contract_file).hexdigest() != labels.get(DIGEST_LABEL):
         raise ModelError(f"{image} holds another model than its label {DIGEST_LABEL} names", "build it again")
-    runtime = _runtime(image, labels)
+    runtime = _read_runtime(image, labels)
     model = labels.get(MODEL_LABEL, "")
     return Release(image=image, model=model, runtime=runtime, contract=contract, signed_by=signed_by)
 
 
-def _labels(image: str, target: Target) -> dict[str, str]:
-    """Return an image's labels, from the environment's engine or this machine's, which pulls it where it has none.
+def _read_labels(image: str, target: Target) -> dict[str, str]:
+    """Return an image's labels from the environment's engine or this machine's, which pulls the image if it is missing.
 
     Raises:
-        EngineError: If there is no engine, or it cannot have the image.
+        EngineError: If there is no engine, or it cannot get the image.
     """
     try:
         engine = target.engine()
@@ -131,7 +134,7 @@ def _labels(image: str, target: Target) -> dict[str, str]:
         raise EngineError(f"the labels of {image} cannot be read: {error.message}", error.hint) from error
 
 
-def _runtime(image: str, labels: Mapping[str, str]) -> str:
+def _read_runtime(image: str, labels: Mapping[str, str]) -> str:
     runtime = labels.get(RUNTIME_LABEL, "")
     if runtime not in RUNTIME_FILES:
         raise ModelError(f"{image} has the label {RUNTIME_LABEL}={runtime!r}, which is no runtime", "build it again")
@@ -141,42 +144,42 @@ def _runtime(image: str, labels: Mapping[str, str]) -> str:
 def deploy(
     found: Release, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
 ) -> DeploymentStatus:
-    """Have an image answer in an environment; the registry then calls its version by the environment's name.
+    """Deploy an image to an environment; in the registry, its version then gets the environment's name as alias.
 
     Args:
-        found: What is to be deployed.
+        found: Release to deploy.
         target: The environment.
-        serving: What the image is told.
-        tracking_uri: The tracking server.
-        on_log: Called with what is done.
+        serving: Settings that are passed to the image.
+        tracking_uri: URI of the tracking server.
+        on_log: Called with log messages.
 
     Raises:
-        NewsbertError: If it does not give its own answers.
+        NewsbertError: If the model does not give its golden answers.
     """
     if found.signed_by:
         on_log(f"{found.model} is signed by {found.signed_by}")
     deployed = target.deploy(found, serving)
-    _alias(deployed, tracking_uri, on_log)
+    _set_alias(deployed, tracking_uri, on_log)
     return deployed
 
 
 def roll_back(target: Target, tracking_uri: str | None, on_log: Callable[[str], None]) -> DeploymentStatus:
-    """Have the model before answer again.
+    """Put the previous model back.
 
     Raises:
-        NewsbertError: If there is no model before.
+        NewsbertError: If there is no previous model.
     """
     deployed = target.back()
-    _alias(deployed, tracking_uri, on_log)
+    _set_alias(deployed, tracking_uri, on_log)
     return deployed
 
 
-def _alias(deployed: DeploymentStatus, tracking_uri: str | None, on_log: Callable[[str], None]) -> None:
-    """Give the version that answers the environment's name as alias, where it is one of the registry."""
+def _set_alias(deployed: DeploymentStatus, tracking_uri: str | None, on_log: Callable[[str], None]) -> None:
+    """Set the environment's name as alias of the live version, if it is a version of the registry."""
     name, slash, version = deployed.model.rpartition("/")
     if not slash or not version.isdigit():
         return
     try:
         registry.alias_version(locate.connect(tracking_uri), name, version, deployed.environment)
-    except NewsbertError as error:  # it answers all the same
+    except NewsbertError as error:  # the model is live all the same
         on_log(f"Note: {deployed.model} did not get the alias {deployed.environment!r}: {error.message}")

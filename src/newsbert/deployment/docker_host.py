@@ -1,7 +1,7 @@
-"""A model on a container engine's host: replaced without a request lost, and put back.
+"""Deployment target on a container engine's host: a model is replaced without a lost request, and put back.
 
-Two models' containers, one that answers and the one before it, which is stopped, and HAProxy before them, which alone
-is published. Which of the two answers stands in HAProxy's configuration and nowhere else.
+There are three containers: the live model, the previous model, which is stopped, and HAProxy in front of them. Only
+HAProxy is published. Only its configuration records which model is live.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from newsbert.serving.torchserve.endpoints import Endpoints
 MODEL, PROXY = "model", "proxy"
 _PROXY_PORT = 8080
 _CONFIG_DIRECTORY, _CONFIG = "/etc/newsbert", "haproxy.cfg"
-_NOBODY = "65534:65534"
+_PROXY_USER = "65534:65534"
 _OLD_WORKERS_S = 30
-"""For how long HAProxy goes on with connections that it had before it was told of another model."""
+"""Seconds for which HAProxy serves existing connections after a reload."""
 
 _RELOAD_S = 10
 _STOP_S = 30
-# Of its documentation: https://docs.haproxy.org/2.6/configuration.html. `idle-close-on-response` keeps a client's idle
-# connection until its next answer, in place of closing it just as that request is on its way.
+# See https://docs.haproxy.org/2.6/configuration.html. `idle-close-on-response` closes a client's idle connection only
+# after its next response, so that no connection is closed while a request is on its way.
 _TEMPLATE = """\
 # Written by newsbert deploy.
 # before: {before}
@@ -78,24 +78,25 @@ backend model
     server live {name}:{port} resolvers engine init-addr last,libc,none
 """
 _CANDIDATE_HEADER = "x-newsbert-candidate"
-"""Requests that have it, with a secret of the deployment's, go to the model that is to take over; so do its answers."""
+"""Header that routes requests to the candidate, with a secret of the deployment. The candidate's responses have it
+too."""
 
 _CONTRACT_LABEL = "newsbert.contract"
-"""The contract that a container's answers were compared with, for a rollback."""
+"""Label with the contract that a container's answers were compared with, for a rollback."""
 
 
 def _render_config(live: Service | None, before: Service | None, candidate: Service | None, secret: str) -> str:
-    """Write HAProxy's configuration; the names in it are those that `_new_name` makes."""
-    names = {"port": run.CONTAINER_PORT, "header": _CANDIDATE_HEADER, "secret": secret}
+    """Render HAProxy's configuration; the names in it are those that `_make_name` returns."""
+    values = {"port": run.CONTAINER_PORT, "header": _CANDIDATE_HEADER, "secret": secret}
     routes = ""
     if candidate is not None:
-        routes += _CANDIDATE_ROUTE.format(**names)
+        routes += _CANDIDATE_ROUTE.format(**values)
     if live is not None:
         routes += _LIVE_ROUTE
     if candidate is not None:
-        routes += _CANDIDATE_BACKEND.format(**names, name=candidate.name)
+        routes += _CANDIDATE_BACKEND.format(**values, name=candidate.name)
     if live is not None:
-        routes += _LIVE_BACKEND.format(**names, name=live.name)
+        routes += _LIVE_BACKEND.format(**values, name=live.name)
     return _TEMPLATE.format(
         before=before.name if before else "none", old_workers_s=_OLD_WORKERS_S, proxy_port=_PROXY_PORT, routes=routes
     )
@@ -105,9 +106,9 @@ class DockerHostTarget:
     """An environment on a container engine.
 
     Args:
-        name: The environment's name.
-        settings: Where it is.
-        on_log: Called with what is done.
+        name: Name of the environment.
+        settings: Settings of the environment.
+        on_log: Called with log messages.
 
     Raises:
         EngineError: If no engine answers.
@@ -125,46 +126,46 @@ class DockerHostTarget:
         return self._services.engine
 
     def deployed(self) -> DeploymentStatus | None:
-        """What runs; nothing if nothing was deployed."""
-        live, before = self._state()
-        return None if live is None else self._described(live, before)
+        """Return the status of the deployment, or `None` if nothing is deployed."""
+        live, before = self._read_state()
+        return None if live is None else self._make_status(live, before)
 
     def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
-        """Have another image answer; the one that does goes on until the other has been proved.
+        """Deploy another image; the live model stays until the other one is verified.
 
         Raises:
-            UsageError: If the settings cannot be here.
-            ServingError: If it does not give its model's own answers; then nothing has changed.
-            EngineError: If the engine does not do its part.
+            UsageError: If the settings are not possible here.
+            ServingError: If it does not give its model's golden answers; then nothing has changed.
+            EngineError: If the engine fails.
         """
         if serving.token_auth:
             raise UsageError(
                 "each container has tokens of its own, so who asks could not go on asking",
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
-        with self._alone():
-            live, before = self._state()
+        with self._lock():
+            live, before = self._read_state()
             self._clear(live, before)
             self._services.have(release.image)
             self._log(f"starting {release.image} …")
             candidate = self._services.make(
                 MODEL,
                 release.image,
-                self._new_name(),
+                self._make_name(),
                 environment=run.environment(serving),
                 labels={_CONTRACT_LABEL: release.contract.to_json()},
             )
             return self._replace(live, candidate, release.contract, keep=before)
 
     def back(self) -> DeploymentStatus:
-        """Have the model before answer again.
+        """Put the previous model back.
 
         Raises:
-            ServingError: If there is none, or it does not give its own answers any more.
-            EngineError: If the engine does not do its part.
+            ServingError: If there is no previous model, or it does not give its golden answers any more.
+            EngineError: If the engine fails.
         """
-        with self._alone():
-            live, before = self._state()
+        with self._lock():
+            live, before = self._read_state()
             if live is None or before is None:
                 raise ServingError(
                     f"there is no model before in {self._name}", f"newsbert deploy MODEL --to {self._name}"
@@ -182,75 +183,75 @@ class DockerHostTarget:
     def _replace(
         self, live: Service | None, candidate: Service, contract: Contract, keep: Service | None
     ) -> DeploymentStatus:
-        """Verify a candidate, send all requests to it, and stop what had them; `keep` survives a failure."""
-        pointed: Service | None = None
+        """Verify a candidate, send all requests to it, and stop the old model; `keep` survives a failure."""
+        proxy: Service | None = None
         try:
             candidate.start()
             self._wait(candidate)
-            pointed = self._proxy()
+            proxy = self._ensure_proxy()
             secret = secrets.token_hex(16)
-            self._point(pointed, live, keep, candidate, secret)
+            self._route(proxy, live, keep, candidate, secret)
             proof = self._verify(candidate, contract, secret)
             self._log("sending requests to it …")
-            old = self._point(pointed, candidate, live)
+            old_workers = self._route(proxy, candidate, live)
             self._verify(candidate, contract)
         except BaseException:
             with contextlib.suppress(Exception):
-                if pointed is not None and live is not None:
-                    self._wait_for_old_workers(pointed, self._point(pointed, live, keep))
-                elif pointed is not None:
-                    pointed.remove()
+                if proxy is not None and live is not None:
+                    self._wait_for_old_workers(proxy, self._route(proxy, live, keep))
+                elif proxy is not None:
+                    proxy.remove()
                 if candidate is keep:
                     candidate.halt(1)
                 else:
                     candidate.remove()
             raise
         if live is not None:
-            self._wait_for_old_workers(pointed, old)
+            self._wait_for_old_workers(proxy, old_workers)
             live.halt(_STOP_S)
         if keep is not None and keep is not candidate:
             keep.remove()
-        return self._described(candidate, live, proof)
+        return self._make_status(candidate, live, proof)
 
-    def _state(self) -> tuple[Service | None, Service | None]:
-        """The model that answers, and the one before it."""
-        models = {each.name: each for each in self._services.all(MODEL)}
+    def _read_state(self) -> tuple[Service | None, Service | None]:
+        """Return the live model and the previous one."""
+        models = {model.name: model for model in self._services.all(MODEL)}
         proxies = self._services.all(PROXY)
-        written = proxies[0].get(f"{_CONFIG_DIRECTORY}/{_CONFIG}") if proxies else None
-        if written is None:
+        configuration = proxies[0].get(f"{_CONFIG_DIRECTORY}/{_CONFIG}") if proxies else None
+        if configuration is None:
             return None, None
-        live, before = re.search(r"server live ([^:\s]+):", written), re.search(r"# before: (\S+)", written)
+        live, before = re.search(r"server live ([^:\s]+):", configuration), re.search(r"# before: (\S+)", configuration)
         return models.get(live[1]) if live else None, models.get(before[1]) if before else None
 
     def _clear(self, live: Service | None, before: Service | None) -> None:
-        """Remove what a deployment that was killed has left."""
-        known = {each.id for each in (live, before) if each is not None}
-        for each in self._services.all(MODEL):
-            if each.id not in known:
-                each.remove()
+        """Remove the containers that a killed deployment left behind."""
+        current_ids = {model.id for model in (live, before) if model is not None}
+        for model in self._services.all(MODEL):
+            if model.id not in current_ids:
+                model.remove()
 
-    def _new_name(self) -> str:
+    def _make_name(self) -> str:
         return f"newsbert-{self._name}-{uuid.uuid4().hex[:8]}"
 
     def _wait(self, candidate: Service) -> None:
         deadline = time.monotonic() + self._settings.timeout_s
         while not candidate.succeeds(run.PROBE):
             if candidate.exit_code() is not None or candidate.restarts():
-                raise self._failed(candidate, "it ended by itself while starting")
+                raise self._make_failure(candidate, "it ended by itself while starting")
             if time.monotonic() > deadline:
-                raise self._failed(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
+                raise self._make_failure(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
             time.sleep(0.2)
 
     def _verify(self, candidate: Service, contract: Contract, secret: str | None = None) -> str:
-        """Compare its answers to the golden texts, as clients have them through the proxy, with its contract.
+        """Compare the answers to the golden texts, as clients get them through the proxy, with the contract.
 
         Args:
             candidate: The model.
-            contract: As it is known here.
-            secret: What routes requests to it before all go there.
+            contract: Contract of the model, as it is known here.
+            secret: Secret that routes requests to the model before all requests go there.
 
         Raises:
-            ServingError: If it does not answer, or not as it is to.
+            ServingError: If the model does not answer, or its answers differ.
         """
         client = Client(self._url, headers={_CANDIDATE_HEADER: secret} if secret else {})
         deadline = time.monotonic() + _RELOAD_S
@@ -263,26 +264,26 @@ class DockerHostTarget:
                 failure = ServingError(f"{self._url} goes to another model", "does something before it drop headers?")
             except (ModelError, ServingError) as error:
                 failure = error
-            # Until the proxy has taken it in, another model may answer, of the same name too.
+            # Until the proxy has reloaded, another model may answer, even one of the same name.
             is_candidate = secret is not None and client.response_headers.get(_CANDIDATE_HEADER) == secret
             if (is_candidate and isinstance(failure, ModelError)) or time.monotonic() > deadline:
                 raise ServingError(f"{candidate.image} is not taken: {failure.message}", failure.hint) from failure
             time.sleep(0.2)
 
-    def _failed(self, candidate: Service, what: str) -> ServingError:
+    def _make_failure(self, candidate: Service, what: str) -> ServingError:
         for line in candidate.logs().splitlines()[-20:]:
             self._log(line)
         return ServingError(f"{candidate.image} is not taken: {what}", "see its log above")
 
-    def _proxy(self) -> Service:
-        found = self._services.all(PROXY)
-        wanted = f"{self._settings.host}:{self._settings.port}"
-        if found and found[0].published == wanted:
-            return found[0]
-        if found:
+    def _ensure_proxy(self) -> Service:
+        proxies = self._services.all(PROXY)
+        address = f"{self._settings.host}:{self._settings.port}"
+        if proxies and proxies[0].published == address:
+            return proxies[0]
+        if proxies:
             raise UsageError(
-                f"{self._name} answers on {found[0].published}, and not on {wanted}",
-                f"give it the old address, or remove its proxy first: docker rm -f {found[0].name}",
+                f"{self._name} answers on {proxies[0].published}, and not on {address}",
+                f"give it the old address, or remove its proxy first: docker rm -f {proxies[0].name}",
             )
         self._services.have(self._settings.proxy_image)
         return self._services.make(
@@ -291,12 +292,12 @@ class DockerHostTarget:
             f"newsbert-{self._name}-proxy",
             entrypoint=["haproxy"],
             command=["-W", "-db", "-f", f"{_CONFIG_DIRECTORY}/{_CONFIG}"],
-            user=_NOBODY,
+            user=_PROXY_USER,
             published=(_PROXY_PORT, self._settings.host, self._settings.port),
             volume=_CONFIG_DIRECTORY,
         )
 
-    def _point(
+    def _route(
         self,
         proxy: Service,
         live: Service | None,
@@ -304,39 +305,39 @@ class DockerHostTarget:
         candidate: Service | None = None,
         secret: str = "",
     ) -> set[str]:
-        """Have the proxy send new requests to a model; return the processes that go on with what they have.
+        """Route new requests to a model; return the proxy's processes that serve existing connections.
 
         Args:
             proxy: The proxy.
-            live: The model that has all requests; none has, if not given.
+            live: The model that gets all requests; no model does, if not set.
             before: The model before it.
-            candidate: The model that has requests with the secret.
+            candidate: The model that gets the requests with the secret.
             secret: The secret.
 
         Raises:
-            ServingError: If it does not.
+            ServingError: If the proxy does not reload.
         """
         proxy.put(_CONFIG_DIRECTORY, _CONFIG, _render_config(live, before, candidate, secret))
         if not proxy.running():
             proxy.start()
             return set()
-        there = proxy.processes()
+        old_workers = proxy.processes()
         proxy.send_signal(signal.SIGUSR2)
-        # Until it has a new worker, requests go where they went: what is there must not be stopped yet.
+        # Until it has a new worker, requests go to the old model, which must not be stopped yet.
         deadline = time.monotonic() + _RELOAD_S
-        while proxy.processes() <= there:
+        while proxy.processes() <= old_workers:
             if time.monotonic() > deadline:
                 raise ServingError(f"{proxy.name} takes no other model in", f"docker logs {proxy.name}")
             time.sleep(0.1)
-        return there
+        return old_workers
 
     def _wait_for_old_workers(self, proxy: Service, old: set[str]) -> None:
-        """Wait until of the proxy's old processes only the one that starts the others is there."""
+        """Wait until only the master process is left of the proxy's old processes."""
         deadline = time.monotonic() + _OLD_WORKERS_S + 5
         while len(proxy.processes() & old) > 1 and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    def _described(self, live: Service, before: Service | None, proof: str | None = None) -> DeploymentStatus:
+    def _make_status(self, live: Service, before: Service | None, proof: str | None = None) -> DeploymentStatus:
         return DeploymentStatus(
             self._name,
             live.model,
@@ -347,5 +348,5 @@ class DockerHostTarget:
             proof,
         )
 
-    def _alone(self) -> AbstractContextManager[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         return locks.exclusive(f"deploy-{self._name}", f"something is being deployed to {self._name}")

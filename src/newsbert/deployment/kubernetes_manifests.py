@@ -16,31 +16,31 @@ from newsbert.images.reference import ImageReference
 from newsbert.tracking import locate, lookup
 
 USER = 10_001
-"""Of the image."""
+"""User id in the image."""
 
 QUEUE_METRIC = "newsbert_queue_seconds"
-"""What prometheus-adapter makes of TorchServe's counters, by the rule in infra/kubernetes/prometheus-adapter.yaml."""
+"""Metric that prometheus-adapter derives from TorchServe's counters, by infra/kubernetes/prometheus-adapter.yaml."""
 
 _ENDPOINTS_S = 5
-"""For how long a pod that is going goes on as before: until then others may still be sending requests to it."""
+"""Seconds for which a terminating pod still answers: until then, requests may still be sent to it."""
 
-_LONGEST_NAME = 50
+_MAX_NAME_LENGTH = 50
 
 
 def served(
     reference: str | None, image: str | None, name: str | None, tracking_uri: str | None, images: ImageSettings
 ) -> tuple[str, ServingImage]:
-    """Find what is to be served, and how its objects are called.
+    """Return the name of the objects and the image to serve.
 
     Args:
         reference: A version, such as `BertModel/7`.
-        image: Its image in a registry, if not the one that `build-image --push` noted.
-        name: The objects' name, if not made of the model's.
-        tracking_uri: The tracking server.
-        images: Where images are.
+        image: Image of the version in a registry; defaults to the one that `build-image --push` recorded.
+        name: Name of the objects; defaults to one derived from the model's.
+        tracking_uri: URI of the tracking server.
+        images: Image settings.
 
     Raises:
-        UsageError: If the name cannot be one, the image is none, or the registry names one outside of `[image]
+        UsageError: If the name or the image is not valid, or the registry names an image outside of `[image]
             repository`.
         NotFoundError: If there is no such version, or it has not been pushed.
         ModelError: If trusted keys are set, and none of them has signed the version.
@@ -49,18 +49,18 @@ def served(
     if reference is None:
         if parsed is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
-        return _name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
+        return _make_name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
     version = lookup.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     if config.trusted_keys():
-        locate.locate(model, tracking_uri=tracking_uri)  # refuses what no trusted key has signed
+        locate.locate(model, tracking_uri=tracking_uri)  # rejects a version that no trusted key has signed
     pushed = parsed or build.pushed_image(version.tags, model, images)
     if pushed is None:
         raise NotFoundError(
             f"{model} has no image in a registry",
             f"{push_command(model)}, or give it: --image",
         )
-    return _name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
+    return _make_name(name or version.name, name), ServingImage(str(pushed), model, version.run_id)
 
 
 def manifests(
@@ -71,18 +71,18 @@ def manifests(
     notes: Mapping[str, str] | None = None,
     deadline_s: float = 600,
 ) -> list[dict[str, Any]]:
-    """The objects, in the order in which they are to be made.
+    """Return the objects in the order of their creation.
 
     Args:
-        name: How they are called.
-        release: What is to be served.
-        settings: Where, and how much of it.
-        serving: What the image is told.
+        name: Name of the objects.
+        release: Image to serve.
+        settings: Namespace, resources and scaling.
+        serving: Settings that are passed to the image.
         notes: Annotations, besides the model and its run.
-        deadline_s: After how long without progress a rollout has failed.
+        deadline_s: Seconds without progress after which a rollout has failed.
 
     Raises:
-        UsageError: If the settings contradict each other.
+        UsageError: If the settings contradict one another.
     """
     if settings.max_replicas < settings.min_replicas:
         raise UsageError(
@@ -95,8 +95,8 @@ def manifests(
         "namespace": settings.namespace,
         "labels": {**selector, **version, "app.kubernetes.io/component": "model-server"},
     }
-    said = {"newsbert/model": release.model, "newsbert/run": release.run_id, **(notes or {})}
-    annotations = {key: value for key, value in said.items() if value}
+    candidates = {"newsbert/model": release.model, "newsbert/run": release.run_id, **(notes or {})}
+    annotations = {key: value for key, value in candidates.items() if value}
     if annotations:
         metadata["annotations"] = annotations
 
@@ -105,7 +105,7 @@ def manifests(
 
     return [
         made("v1", "ServiceAccount", automountServiceAccountToken=False),
-        made("networking.k8s.io/v1", "NetworkPolicy", spec=_network(selector, settings)),
+        made("networking.k8s.io/v1", "NetworkPolicy", spec=_make_network_policy(selector, settings)),
         made("policy/v1", "PodDisruptionBudget", spec={"maxUnavailable": 1, "selector": {"matchLabels": selector}}),
         made(
             "v1", "Service", spec={"selector": selector, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}
@@ -113,14 +113,14 @@ def manifests(
         made(
             "apps/v1",
             "Deployment",
-            spec=_deployment(release.image, selector, metadata, settings, serving, math.ceil(deadline_s)),
+            spec=_make_deployment(release.image, selector, metadata, settings, serving, math.ceil(deadline_s)),
         ),
-        made("autoscaling/v2", "HorizontalPodAutoscaler", spec=_autoscaler(name, settings)),
+        made("autoscaling/v2", "HorizontalPodAutoscaler", spec=_make_autoscaler(name, settings)),
     ]
 
 
 def as_yaml(objects: list[dict[str, Any]]) -> str:
-    """Objects as a stream of YAML documents, for people too.
+    """Return objects as a stream of YAML documents that people can read.
 
     Raises:
         MissingExtraError: If PyYAML is not installed.
@@ -130,12 +130,12 @@ def as_yaml(objects: list[dict[str, Any]]) -> str:
     except ImportError as error:
         raise MissingExtraError("yaml", "deploy") from error
 
-    # As JSON first: what stands in two places of an object is written twice, and no alias.
-    texts = [yaml.safe_dump(json.loads(json.dumps(each)), sort_keys=False, width=110) for each in objects]
+    # As JSON first: a value in two places of an object is then written twice, and not as an alias.
+    texts = [yaml.safe_dump(json.loads(json.dumps(manifest)), sort_keys=False, width=110) for manifest in objects]
     return "---\n".join(texts).rstrip()
 
 
-def _deployment(
+def _make_deployment(
     image: str,
     selector: dict[str, str],
     metadata: dict[str, Any],
@@ -143,24 +143,25 @@ def _deployment(
     serving: ServeSettings,
     deadline_s: int,
 ) -> dict[str, Any]:
-    told = {**run.environment(serving), "NEWSBERT_SERVE_LOG_FORMAT": "json"}
-    told["NEWSBERT_SERVE_METRICS_PORT"] = str(run.CONTAINER_METRICS_PORT)
+    variables = {**run.environment(serving), "NEWSBERT_SERVE_LOG_FORMAT": "json"}
+    variables["NEWSBERT_SERVE_METRICS_PORT"] = str(run.CONTAINER_METRICS_PORT)
     resources = {"cpu": settings.cpu, "memory": settings.memory}
     container = {
         "name": "newsbert",
         "image": image,
         "imagePullPolicy": "Always",
-        "env": [{"name": name, "value": told[name]} for name in sorted(told)],
+        "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
         "ports": [
             {"name": "http", "containerPort": run.CONTAINER_PORT},
             {"name": "metrics", "containerPort": run.CONTAINER_METRICS_PORT},
         ],
-        # The same: threads are as many as the limit's cores, and what a neighbour takes is time in the queue.
+        # Requests equal limits: there are as many threads as the limit has cores, and what a neighbour takes of them is
+        # time in the queue.
         "resources": {"requests": resources, "limits": resources},
-        # Each has the model classify a text.
-        "startupProbe": _probe(period=5, failures=round(serving.timeout_s / 5) or 1),
-        "readinessProbe": _probe(period=10, failures=2),
-        "livenessProbe": _probe(period=30, failures=4),
+        # All probes have the model classify a text.
+        "startupProbe": _make_probe(period=5, failures=round(serving.timeout_s / 5) or 1),
+        "readinessProbe": _make_probe(period=10, failures=2),
+        "livenessProbe": _make_probe(period=30, failures=4),
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_ENDPOINTS_S)]}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -194,7 +195,7 @@ def _deployment(
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
     }
-    described = {
+    template_metadata = {
         "labels": metadata["labels"],
         "annotations": {
             **metadata.get("annotations", {}),
@@ -203,17 +204,17 @@ def _deployment(
         },
     }
     return {
-        # Without a number of replicas: that is the autoscaler's, also when this is applied again.
+        # No number of replicas: the autoscaler sets it, and applying the manifest again must not change it.
         "selector": {"matchLabels": selector},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "minReadySeconds": 10,
         "progressDeadlineSeconds": deadline_s,
         "revisionHistoryLimit": 10,
-        "template": {"metadata": described, "spec": pod},
+        "template": {"metadata": template_metadata, "spec": pod},
     }
 
 
-def _probe(period: int, failures: int) -> dict[str, Any]:
+def _make_probe(period: int, failures: int) -> dict[str, Any]:
     return {
         "exec": {"command": list(run.PROBE)},
         "periodSeconds": period,
@@ -222,7 +223,7 @@ def _probe(period: int, failures: int) -> dict[str, Any]:
     }
 
 
-def _autoscaler(name: str, settings: KubernetesSettings) -> dict[str, Any]:
+def _make_autoscaler(name: str, settings: KubernetesSettings) -> dict[str, Any]:
     queue = {
         "type": "Pods",
         "pods": {
@@ -238,13 +239,13 @@ def _autoscaler(name: str, settings: KubernetesSettings) -> dict[str, Any]:
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "minReplicas": settings.min_replicas,
         "maxReplicas": settings.max_replicas,
-        # Cores as well: where nobody serves the metric, it grows all the same.
+        # CPU as well: it also scales where the queue metric is not available.
         "metrics": [queue, cores],
         "behavior": {"scaleDown": {"stabilizationWindowSeconds": 300}},
     }
 
 
-def _network(selector: dict[str, str], settings: KubernetesSettings) -> dict[str, Any]:
+def _make_network_policy(selector: dict[str, str], settings: KubernetesSettings) -> dict[str, Any]:
     def namespaces(names: tuple[str, ...]) -> list[dict[str, Any]]:
         return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}} for name in names]
 
@@ -258,18 +259,18 @@ def _network(selector: dict[str, str], settings: KubernetesSettings) -> dict[str
             {"from": [{"podSelector": {}}, *namespaces(settings.clients)], "ports": port("http")},
             {"from": namespaces((settings.monitoring,)), "ports": port("metrics")},
         ],
-        # It asks nobody for anything.
+        # The server needs no outgoing connections.
         "egress": [],
     }
 
 
-def _name(text: str, given: str | None) -> str:
-    """A name as Kubernetes has them (RFC 1123), made of the model's.
+def _make_name(text: str, given: str | None) -> str:
+    """Return a Kubernetes object name (RFC 1123) derived from the model's name.
 
     Raises:
-        UsageError: If one was given that is none.
+        UsageError: If `given` is set and is not a valid name.
     """
-    found = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_LONGEST_NAME].strip("-")
-    if given is not None and found != given:
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_MAX_NAME_LENGTH].strip("-")
+    if given is not None and name != given:
         raise UsageError(f"{given!r} cannot name a Kubernetes object", "use lower-case letters, digits and -")
-    return found or "newsbert"
+    return name or "newsbert"

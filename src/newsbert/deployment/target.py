@@ -1,4 +1,4 @@
-"""What environments have in common: what is deployed to one, what is there, and what it can do."""
+"""Common interface of the deployment targets: releases, status and operations."""
 
 import shlex
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from newsbert.images.engine.engine import Engine
 
 @dataclass(frozen=True)
 class ServingImage:
-    """An image and what is known of the model in it.
+    """A serving image, and what is known of the model in it.
 
     Attributes:
         image: A serving image.
-        model: The version in it, `BertModel/7`, where it is known.
-        run_id: The run that trained it, where it is known.
+        model: Version of the model in it, `BertModel/7`, if known.
+        run_id: Run that trained it, if known.
     """
 
     image: str
@@ -26,13 +26,13 @@ class ServingImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Release(ServingImage):
-    """An image that was checked, to be deployed.
+    """A verified image that is ready for deployment.
 
     Attributes:
-        model: What the image calls its model.
-        runtime: What computes its answers.
-        contract: The model's, as it is known here.
-        signed_by: The trusted key that signed it, where `trusted_keys` are set.
+        model: Name of the model according to the image.
+        runtime: Runtime that computes its answers.
+        contract: Contract of the model, as it is known here.
+        signed_by: Trusted key that signed it, if `trusted_keys` are set.
     """
 
     model: str
@@ -43,16 +43,16 @@ class Release(ServingImage):
 
 @dataclass(frozen=True)
 class DeploymentStatus:
-    """What an environment runs.
+    """State of an environment.
 
     Attributes:
-        environment: Its name.
-        model: The model that answers, `BertModel/7`.
-        image: Its image.
-        runtime: What of its graphs answers.
-        url: Where it answers.
-        before: The model before it, which can be put back; nothing if there was none.
-        proof: How well it gave its golden texts' answers, if that was asked now.
+        environment: Name of the environment.
+        model: The live model, `BertModel/7`.
+        image: Image of the live model.
+        runtime: Runtime that computes its answers.
+        url: URL at which it answers.
+        before: The previous model, which can be put back; `None` if there was none.
+        proof: Result of the verification with the golden texts, if it was done now.
     """
 
     environment: str
@@ -65,53 +65,53 @@ class DeploymentStatus:
 
 
 class Target(Protocol):
-    """What runs an environment.
+    """A platform that runs an environment.
 
     Attributes:
-        local: Whether an image that this machine's engine alone has can be deployed there.
+        local: Whether an image can be deployed there that only this machine's engine has.
     """
 
     local: bool
 
     def engine(self) -> Engine:
-        """Return the engine in which an image is looked at before it starts.
+        """Return the engine in which an image is inspected before it starts.
 
         Raises:
-            EngineError: If none answers.
+            EngineError: If no engine answers.
         """
         ...
 
     def deployed(self) -> DeploymentStatus | None:
-        """What runs; nothing if nothing was deployed.
+        """Return the status of the deployment, or `None` if nothing is deployed.
 
         Raises:
-            NewsbertError: If it cannot be asked.
+            NewsbertError: If the platform cannot be queried.
         """
         ...
 
     def deploy(self, release: Release, serving: ServeSettings) -> DeploymentStatus:
-        """Have another image answer, once it gives its model's own answers; else what answered goes on.
+        """Deploy another image, once it gives its model's golden answers; otherwise the live model stays.
 
         Raises:
-            UsageError: If the settings cannot be here.
-            NewsbertError: If it is not taken.
+            UsageError: If the settings are not possible here.
+            NewsbertError: If it is not accepted.
         """
         ...
 
     def back(self) -> DeploymentStatus:
-        """Have the model before answer again.
+        """Put the previous model back.
 
         Raises:
-            NewsbertError: If there is none, or it does not give its own answers any more.
+            NewsbertError: If there is no previous model, or it does not give its golden answers any more.
         """
         ...
 
 
 def push_command(model: str) -> str:
-    """The command that puts a model's image into a registry."""
+    """Return the command that pushes a model's image to a registry."""
     return f"newsbert build-image {shlex.quote(model)} --push --repository registry.example/team"
 
 
 def release_annotations(release: Release) -> dict[str, str]:
-    """What a target elsewhere keeps of a release beside it, to tell later what it runs."""
+    """Return the annotations that a remote target stores beside a release, to identify later what it runs."""
     return {"newsbert/model": release.model, "newsbert/run": release.run_id or "", "newsbert/runtime": release.runtime}

@@ -1,4 +1,4 @@
-"""Scores of predictions: pure functions of arrays."""
+"""Scores of predictions, as pure functions of arrays."""
 
 import json
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ class Scores:
     """Scores of predicted against true labels.
 
     Attributes:
-        accuracy: Share of rows with the right label.
-        f1_macro: Mean F1 of the classes that the rows have, every class counting the same.
+        accuracy: Fraction of rows with the right label.
+        f1_macro: Mean F1 of the classes that the rows have, with equal weights.
         loss: Mean negative log-likelihood of the true label, in nats.
-        per_class: By label name, in label order.
+        per_class: Scores by label name, in label order.
         confusion: Rows by (true label, predicted label).
-        calibration_error: How far the predicted label's probability is from its being right: see `reliability`.
+        calibration_error: Difference between the predicted label's probability and its accuracy: see `reliability`.
     """
 
     accuracy: float
@@ -42,22 +42,26 @@ class Scores:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures over all classes, by name."""
+        """The scores over all classes, by name."""
         names = ("accuracy", "f1_macro", "loss", "calibration_error")
         return {name: getattr(self, name) for name in names}
 
     def report(self) -> str:
-        """The scores of each class as JSON."""
-        per_class = {name: asdict(each) for name, each in self.per_class.items()}
+        """Return the scores by class as JSON."""
+        per_class = {name: asdict(class_scores) for name, class_scores in self.per_class.items()}
         return json.dumps(per_class, indent=2, ensure_ascii=False)
 
     def confused(self, most: int) -> list[tuple[str, str, int]]:
-        """The pairs of true and predicted label that are mistaken most often, with how many rows are."""
+        """Return the pairs of true and predicted label that are confused most often, with their numbers of rows."""
         names = list(self.per_class)
         mistaken = self.confusion * (1 - np.eye(len(names), dtype=np.int64))
         worst = np.argsort(-mistaken, axis=None, kind="stable")[:most]
-        pairs = [(int(place) // len(names), int(place) % len(names)) for place in worst]
-        return [(names[true], names[got], int(mistaken[true, got])) for true, got in pairs if mistaken[true, got]]
+        pairs = [(int(cell) // len(names), int(cell) % len(names)) for cell in worst]
+        return [
+            (names[true], names[predicted], int(mistaken[true, predicted]))
+            for true, predicted in pairs
+            if mistaken[true, predicted]
+        ]
 
 
 def score(probabilities: FloatArray, labels: LabelIds, label_names: Sequence[str]) -> Scores:
@@ -69,7 +73,7 @@ def score(probabilities: FloatArray, labels: LabelIds, label_names: Sequence[str
         label_names: Names in the order of the ids.
 
     Raises:
-        ValueError: If there are no rows, the arrays do not fit each other, or an id is of no label.
+        ValueError: If there are no rows, the shapes do not match, or an id has no label.
     """
     true = np.asarray(labels, dtype=np.int64)
     if len(true) == 0 or probabilities.shape != (len(true), len(label_names)):

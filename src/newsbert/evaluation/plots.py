@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, confusion matrix, reliability, and what a person's review buys."""
+"""Plots of a run: learning curves, confusion matrix, reliability diagram, and accuracy with a person's review."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +14,20 @@ LOSS, SCORE = "#0b6e99", "#c2410c"
 
 
 def confusion_matrix(scores: Scores, file: Path, rows: str = "Test rows") -> None:
-    """Draw rows by true and predicted label, shaded by their share of the true label's rows."""
+    """Draw rows by true and predicted label, shaded by their fraction of the true label's rows."""
     names = list(scores.per_class)
     size = min(3.2 + 0.55 * len(names), 24)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     axes = figure.subplots()
-    shares = scores.confusion / scores.confusion.sum(axis=1, keepdims=True).clip(min=1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = scores.confusion / scores.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{rows}: accuracy {scores.accuracy:.1%}")
     if len(names) <= 30:
         for row in range(len(names)):
             for column in range(len(names)):
-                color = "white" if shares[row, column] > 0.5 else "black"
+                color = "white" if fractions[row, column] > 0.5 else "black"
                 axes.text(column, row, str(scores.confusion[row, column]), ha="center", va="center", color=color)
     figure.savefig(file, dpi=110)
 
@@ -38,11 +38,15 @@ def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], fi
     left = figure.subplots()
     losses = [(step.step, step.loss) for step in steps if step.loss is not None]
     left.plot(*zip(*losses, strict=True), color=LOSS, label="training loss") if losses else None
-    at = [evaluation.step for evaluation in evaluations]
-    left.plot(at, [evaluation.loss for evaluation in evaluations], "o--", color=LOSS, label="validation loss")
+    evaluated_steps = [evaluation.step for evaluation in evaluations]
+    left.plot(
+        evaluated_steps, [evaluation.loss for evaluation in evaluations], "o--", color=LOSS, label="validation loss"
+    )
     left.set(xlabel="step", ylabel="loss", ylim=(0, None))
     right = left.twinx()
-    right.plot(at, [evaluation.f1_macro for evaluation in evaluations], "s-", color=SCORE, label="validation F1")
+    right.plot(
+        evaluated_steps, [evaluation.f1_macro for evaluation in evaluations], "s-", color=SCORE, label="validation F1"
+    )
     right.set(ylabel="macro F1", ylim=(0, 1))
     best = [evaluation for evaluation in evaluations if evaluation.best]
     if best:
@@ -54,18 +58,18 @@ def learning_curves(steps: Sequence[Step], evaluations: Sequence[Evaluation], fi
 
 
 def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path) -> None:
-    """Draw how often predicted labels are right over their probability, without the temperature and with it.
+    """Draw the accuracy of predicted labels over their probability, without the temperature and with it.
 
-    The area of a point is the share of rows that it stands for.
+    The area of a point grows with the fraction of rows that it represents.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], ":", color="gray")
     for bins, color, name in ((before, SCORE, "without temperature"), (after, LOSS, "calibrated")):
-        confidence, accuracy = [each.confidence for each in bins], [each.accuracy for each in bins]
+        confidence, accuracy = [bin_.confidence for bin_ in bins], [bin_.accuracy for bin_ in bins]
         axes.plot(confidence, accuracy, color=color, label=f"{name}: error {calibration_error(bins):.3f}")
         axes.scatter(
-            confidence, accuracy, [10 + 400 * each.share for each in bins], color=color, alpha=0.5, clip_on=False
+            confidence, accuracy, [10 + 400 * bin_.share for bin_ in bins], color=color, alpha=0.5, clip_on=False
         )
     axes.set(
         xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1),
@@ -76,13 +80,13 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
 
 
 def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Threshold, file: Path) -> None:
-    """Draw how often answers are right over the share of them that no person sees, at every threshold.
+    """Draw the accuracy of answers over the fraction of them that no person sees, for all thresholds.
 
     Args:
-        validation: Of the rows that thresholds are chosen on.
-        test: Of the test rows.
-        chosen: The threshold that answers are compared with.
-        file: Where it goes.
+        validation: Curve of the rows on which thresholds are chosen.
+        test: Curve of the test rows.
+        chosen: The threshold with which answers are compared.
+        file: The output file.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -91,7 +95,7 @@ def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Thr
         if len(curve.kept):
             accuracy = curve.right / curve.kept
             axes.plot(curve.kept / curve.kept[-1], accuracy, color=color, label=name)
-            # A wrong one among the first few says little, and would take all room for itself.
+            # A wrong answer among the first few means little, but would dominate the plot.
             lowest = min(lowest, float(accuracy[curve.kept >= curve.kept[-1] / 10].min()))
     if chosen.precision is not None:
         axes.axhline(chosen.precision, color="gray", ls=":", label=f"wanted: {chosen.precision:.4g}")

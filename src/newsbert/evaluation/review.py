@@ -1,4 +1,4 @@
-"""Which answers a person should see: those whose score is below a threshold; how it is chosen, and what it does."""
+"""Review thresholds: a person sees the answers with scores below them; their choice and their effect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,25 +9,28 @@ from numpy.typing import ArrayLike, NDArray
 from newsbert.core.types import FloatArray
 
 NONE, ALL = 0.0, 1.0
-"""Thresholds below which no answer is, and, as scores may be 1, every answer."""
+"""Thresholds for the review of no answer and of all answers, including those with the score 1."""
 
 PRECISIONS = (0.9, 0.95, 0.98, 0.99)
-"""Precisions that a training reports thresholds for."""
+"""Precisions for which a training reports thresholds."""
 
 SCORE_DECIMALS = 6
-"""Of a score as it is answered. What is compared with a threshold is that, so whoever sees the answer can tell why."""
+"""Decimals of a score in an answer.
+
+A threshold is compared with the rounded score, so that the answer explains the decision.
+"""
 
 STANDARD_ERRORS = 1.0
-"""The margin by which a precision is to be reached; benchmarks/review.py shows what it is good for."""
+"""The margin by which a precision must be reached; benchmarks/review.py measures its benefit."""
 
 
 @dataclass(frozen=True)
 class ReviewStats:
-    """What a threshold does to rows whose labels are known.
+    """The effect of a threshold on rows with known labels.
 
     Attributes:
-        share: Of all rows, those that go to a person.
-        accuracy: Share of the others that is right; none if there are no others.
+        share: Fraction of all rows that goes to a person.
+        accuracy: Fraction of the other rows that is right; `None` if there are no others.
     """
 
     share: float
@@ -36,13 +39,13 @@ class ReviewStats:
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, and what it does.
+    """A threshold and its effect.
 
     Attributes:
-        precision: The share of answers above it that is to be right; none if it was not chosen for one.
+        precision: The fraction of answers above it that must be right; `None` if it was not chosen for one.
         below: Scores below it go to a person.
-        validation: On the rows that it was chosen on.
-        test: On the test rows.
+        validation: Its effect on the rows on which it was chosen.
+        test: Its effect on the test rows.
     """
 
     precision: float | None
@@ -53,12 +56,12 @@ class Threshold:
 
 @dataclass(frozen=True)
 class RiskCoverageCurve:
-    """What every threshold does that tells some rows from others, from the highest down.
+    """The effect of all thresholds that separate the rows, from the highest down.
 
     Attributes:
-        below: The thresholds; each is a score that was seen.
-        kept: Rows with that score or a higher one.
-        right: Those of them that are.
+        below: The thresholds, which are the scores that occur.
+        kept: Numbers of rows with that score or a higher one.
+        right: Numbers of those rows that are right.
     """
 
     below: NDArray[np.float64]
@@ -67,20 +70,20 @@ class RiskCoverageCurve:
 
     @classmethod
     def of(cls, probabilities: FloatArray, labels: Sequence[int]) -> "RiskCoverageCurve":
-        """Sort rows by score.
+        """Build the curve of rows, sorted by score.
 
         Args:
             probabilities: `(rows, num_labels)`.
             labels: True ids, `(rows,)`.
         """
-        below, places = np.unique(-_scores(probabilities), return_inverse=True)
-        kept = np.bincount(places, minlength=len(below)).cumsum()
-        right = np.bincount(places, weights=_right(probabilities, labels), minlength=len(below)).cumsum()
-        return cls(-below, kept, right.astype(np.int64))
+        below, groups = np.unique(-_round_scores(probabilities), return_inverse=True)
+        cumulative_rows = np.bincount(groups, minlength=len(below)).cumsum()
+        right = np.bincount(groups, weights=_find_correct(probabilities, labels), minlength=len(below)).cumsum()
+        return cls(-below, cumulative_rows, right.astype(np.int64))
 
 
 def needs_review(scores: ArrayLike, below: float) -> NDArray[np.bool_]:
-    """Tell which answers go to a person, from their scores. Every comparison of the two is this one.
+    """Return which answers go to a person, from their scores; all comparisons of scores with thresholds use this.
 
     Args:
         scores: The predicted labels' probabilities.
@@ -93,35 +96,35 @@ def needs_review(scores: ArrayLike, below: float) -> NDArray[np.bool_]:
 def choose_threshold(
     probabilities: FloatArray, labels: Sequence[int], precision: float, margin: float = STANDARD_ERRORS
 ) -> float:
-    """Return the lowest score such that of the rows that have it or more the wanted share is right.
+    """Return the lowest score at or above which the required fraction of rows is right.
 
-    Right by a margin: of few rows, or of many thresholds the best, the share that is right would promise more than
-    other rows keep. Wilson's bound is that of a share near 1 too, and takes ten rows without a mistake for no more
-    than 0.91.
+    The fraction must be reached by a margin. For few rows, or for the best of many thresholds, the observed fraction is
+    higher than on other rows. Wilson's bound is also valid for fractions near 1: for ten rows without a mistake it is
+    at most 0.91.
 
     Args:
         probabilities: `(rows, num_labels)`, of rows that the model was not fitted on.
         labels: True ids, `(rows,)`.
-        precision: The wanted share, from 0 to 1.
+        precision: The required fraction, from 0 to 1.
         margin: In standard errors.
 
     Returns:
-        The lowest score of all rows if they are right so often: of lower ones nothing is known. 0 if no share is
-        wanted; 1 if no such score was seen.
+        The lowest score of all rows if all together reach the fraction: nothing is known about lower scores. 0 if the
+        required fraction is 0; 1 if no score reaches it.
 
     Source: https://doi.org/10.1080/01621459.1927.10502953 (Wilson)
     """
     if precision <= 0:
         return NONE
     curve = RiskCoverageCurve.of(probabilities, labels)
-    (reached,) = np.nonzero(_least_share(curve.right, curve.kept, margin) >= precision)
+    (reached,) = np.nonzero(_compute_wilson_bound(curve.right, curve.kept, margin) >= precision)
     if not len(reached):
         return ALL
     return float(curve.below[reached[-1]])
 
 
 def review_stats(probabilities: FloatArray, labels: Sequence[int], below: float) -> ReviewStats:
-    """What a threshold does to rows.
+    """Return the effect of a threshold on rows.
 
     Args:
         probabilities: `(rows, num_labels)`.
@@ -130,9 +133,9 @@ def review_stats(probabilities: FloatArray, labels: Sequence[int], below: float)
     """
     if not len(labels):
         return ReviewStats(0.0, None)
-    kept = ~needs_review(probabilities.max(axis=1), below)
-    right = _right(probabilities, labels)[kept]
-    return ReviewStats(float(1 - kept.mean()), float(right.mean()) if len(right) else None)
+    retained = ~needs_review(probabilities.max(axis=1), below)
+    right = _find_correct(probabilities, labels)[retained]
+    return ReviewStats(float(1 - retained.mean()), float(right.mean()) if len(right) else None)
 
 
 def thresholds(
@@ -141,33 +144,33 @@ def thresholds(
     precision: float,
     below: float | None = None,
 ) -> list[Threshold]:
-    """The threshold that answers are to be compared with, and behind it those of `PRECISIONS`.
+    """Return the threshold for answers, followed by those for `PRECISIONS`.
 
     Args:
-        validation: Probabilities `(rows, num_labels)` and true ids of the rows that thresholds are chosen on.
-        test: The same of rows that show what they are worth.
-        precision: The share of the answers that no person sees which is to be right.
-        below: The threshold, if it is given instead.
+        validation: Probabilities `(rows, num_labels)` and true ids of the rows on which thresholds are chosen.
+        test: The same for the rows on which thresholds are evaluated.
+        precision: The required fraction of right answers among those that no person sees.
+        below: The threshold, to use it instead of choosing one.
     """
 
     def at(wanted: float | None, value: float) -> Threshold:
         return Threshold(wanted, value, review_stats(*validation, value), review_stats(*test, value))
 
     first = at(precision, choose_threshold(*validation, precision)) if below is None else at(None, below)
-    return [first, *(at(wanted, choose_threshold(*validation, wanted)) for wanted in PRECISIONS)]
+    return [first, *(at(required, choose_threshold(*validation, required)) for required in PRECISIONS)]
 
 
-def _scores(probabilities: FloatArray) -> NDArray[np.float64]:
+def _round_scores(probabilities: FloatArray) -> NDArray[np.float64]:
     scores: NDArray[np.float64] = np.round(probabilities.max(axis=1).astype(np.float64), SCORE_DECIMALS)
     return scores
 
 
-def _right(probabilities: FloatArray, labels: Sequence[int]) -> NDArray[np.bool_]:
+def _find_correct(probabilities: FloatArray, labels: Sequence[int]) -> NDArray[np.bool_]:
     return np.asarray(probabilities.argmax(axis=1) == np.asarray(labels))
 
 
-def _least_share(right: NDArray[np.int64], rows: NDArray[np.int64], z: float) -> NDArray[np.float64]:
-    """Wilson's lower bound, `z` standard errors down, of the share of which `right` of so many `rows` are a sample."""
-    share = right / rows
-    spread = z * np.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    return np.asarray((share + z * z / (2 * rows) - spread) / (1 + z * z / rows))
+def _compute_wilson_bound(right: NDArray[np.int64], rows: NDArray[np.int64], z: float) -> NDArray[np.float64]:
+    """Return Wilson's lower bound of the fraction `right / rows`, `z` standard errors down."""
+    fraction = right / rows
+    spread = z * np.sqrt(fraction * (1 - fraction) / rows + z * z / (4 * rows * rows))
+    return np.asarray((fraction + z * z / (2 * rows) - spread) / (1 + z * z / rows))

@@ -1,4 +1,4 @@
-"""How far scores can be trusted: intervals by bootstrap, and McNemar's test of two models on the same rows."""
+"""Uncertainty of scores: bootstrap intervals, and McNemar's test of two models on the same rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from newsbert.core.types import IntArray
 
 LEVEL = 0.95
 RESAMPLES = 2_000
-_CHUNK_CELLS = 1 << 22  # counts held at a time: 32 MB
+_CHUNK_CELLS = 1 << 22  # counts in memory at a time: 32 MB
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies with a confidence of `LEVEL`."""
+    """The range of a score with a confidence of `LEVEL`."""
 
     low: float
     high: float
@@ -26,7 +26,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class BootstrapScores:
-    """A model's scores on rows drawn again: `(resamples,)` each."""
+    """A model's scores on resampled rows, as arrays of shape `(resamples,)`."""
 
     accuracy: Values
     f1_macro: Values
@@ -34,12 +34,12 @@ class BootstrapScores:
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's exact test: whether two models are right about equally often.
+    """Result of McNemar's exact test: whether two models are right equally often.
 
     Attributes:
         only_first: Rows on which only the first is right.
         only_second: Rows on which only the second is right.
-        p_value: How likely such a difference, or a larger one, is between models that are right equally often.
+        p_value: Probability of such a difference, or a larger one, between models that are right equally often.
     """
 
     only_first: int
@@ -50,16 +50,16 @@ class McNemar:
 def resample(
     true: IntArray, predictions: Sequence[IntArray], num_labels: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[BootstrapScores]:
-    """Score models on rows drawn again with replacement, in each resample on the same rows.
+    """Score models on rows drawn with replacement; all models are scored on the same rows of a resample.
 
-    Rows of the same true label that got the same predictions are drawn together, as one count of a multinomial
-    distribution, so that it takes about as long for many rows as for few.
+    Rows with the same true label and the same predictions are drawn together, as one count of a multinomial
+    distribution. So many rows take about as long as few.
 
     Args:
         true: True ids, `(rows,)`, of one row or more.
-        predictions: Predicted ids of every model, `(rows,)` each.
-        num_labels: How many ids there are.
-        resamples: How many times to draw.
+        predictions: Predicted ids of every model, of shape `(rows,)`.
+        num_labels: Number of labels.
+        resamples: Number of resamples.
         seed: Seed of the draws.
 
     Returns:
@@ -76,18 +76,18 @@ def resample(
     for start in range(0, resamples, step):
         chunk = slice(start, min(start + step, resamples))
         drawn = rng.multinomial(len(true), counts / len(true), chunk.stop - start)
-        rows = _by_class(drawn, true_of, num_labels)
+        rows = _sum_by_class(drawn, true_of, num_labels)
         for model, predicted in enumerate(predicted_of):
             right = predicted == true_of
-            hits = _by_class(drawn[:, right], true_of[right], num_labels)
-            f1 = 2 * hits / np.maximum(rows + _by_class(drawn, predicted, num_labels), 1)
+            hits = _sum_by_class(drawn[:, right], true_of[right], num_labels)
+            f1 = 2 * hits / np.maximum(rows + _sum_by_class(drawn, predicted, num_labels), 1)
             scores[model, 0, chunk] = hits.sum(axis=1) / len(true)
             scores[model, 1, chunk] = f1.sum(axis=1) / (rows > 0).sum(axis=1)
     return [BootstrapScores(accuracy, f1_macro) for accuracy, f1_macro in scores]
 
 
-def _by_class(drawn: IntArray, classes: IntArray, num_labels: int) -> IntArray:
-    """Add counts `(resamples, cells)` up by the cells' classes: `(resamples, num_labels)`."""
+def _sum_by_class(drawn: IntArray, classes: IntArray, num_labels: int) -> IntArray:
+    """Sum counts `(resamples, cells)` by the cells' classes: `(resamples, num_labels)`."""
     order = np.argsort(classes, kind="stable")
     present, starts = np.unique(classes[order], return_index=True)
     sums = np.zeros((len(drawn), num_labels), dtype=np.int64)
@@ -97,16 +97,16 @@ def _by_class(drawn: IntArray, classes: IntArray, num_labels: int) -> IntArray:
 
 
 def interval(values: Values) -> Interval:
-    """The percentile interval of a score, or of the difference of two, over all resamples."""
+    """Return the percentile interval of a score, or of the difference of two, over all resamples."""
     low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interval(float(low), float(high))
 
 
 def intervals(confusion: IntArray) -> tuple[Interval, Interval]:
-    """Return where accuracy and macro F1 lie, of a model whose answers were counted.
+    """Return the intervals of accuracy and macro F1 for a model's confusion matrix.
 
-    Where all rows are right, drawing them again says nothing: the exact bound holds, for F1 that of the class with the
-    fewest rows.
+    If all rows are right, resampling gives no information. Then the exact bound is used, for F1 that of the class with
+    the fewest rows.
 
     Args:
         confusion: Rows by true and predicted label, `(num_labels, num_labels)`.
@@ -116,15 +116,15 @@ def intervals(confusion: IntArray) -> tuple[Interval, Interval]:
     (drawn,) = resample(true, [predicted], num_labels)
     accuracy, f1_macro = interval(drawn.accuracy), interval(drawn.f1_macro)
     if (true == predicted).all():
-        fewest = int(confusion.sum(axis=1)[confusion.sum(axis=1) > 0].min())
-        return Interval(accuracy_lower_bound(len(true)), 1.0), Interval(accuracy_lower_bound(fewest), 1.0)
+        min_support = int(confusion.sum(axis=1)[confusion.sum(axis=1) > 0].min())
+        return Interval(accuracy_lower_bound(len(true)), 1.0), Interval(accuracy_lower_bound(min_support), 1.0)
     return accuracy, f1_macro
 
 
 def accuracy_lower_bound(rows: int) -> float:
-    """The lower end of the accuracy's exact interval where all of so many rows are right.
+    """Return the lower end of the accuracy's exact interval if all of `rows` rows are right.
 
-    Drawing such rows again says nothing: they are all right in every resample.
+    Resampling such rows gives no information: they are all right in every resample.
 
     Source: Clopper and Pearson, https://doi.org/10.1093/biomet/26.4.404.
     """
@@ -132,12 +132,12 @@ def accuracy_lower_bound(rows: int) -> float:
 
 
 def mcnemar(true: IntArray, first: IntArray, second: IntArray) -> McNemar:
-    """Test whether two models are right about equally often, from the rows that only one of them has right.
+    """Test whether two models are right equally often, from the rows that only one of them has right.
 
     Args:
         true: True ids, `(rows,)`.
-        first: One model's predicted ids, `(rows,)`.
-        second: The other's.
+        first: The first model's predicted ids, `(rows,)`.
+        second: The second model's predicted ids, `(rows,)`.
 
     Raises:
         MissingExtraError: If SciPy is not installed.

@@ -1,4 +1,4 @@
-"""From a registered model to its images: plan, build, record, push, inspect."""
+"""Plan, build, record, push and inspect the images of a registered model."""
 
 import contextlib
 import json
@@ -28,22 +28,22 @@ from newsbert.tracking.artifacts import ModelLocation
 
 BILL_PATH = "/opt/model/bom.cdx.json"
 IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
-"""Of a model version: the image that was built of it last, and the one that was pushed."""
+"""Tags of a model version: the image that was built from it last, and the image that was pushed, with its digest."""
 
 STAGE_ARGUMENT = "STAGE"
-"""Names the build stages that pip's options are in."""
+"""Build argument that names the build stages with pip's options."""
 
 Kind = Literal["base", "trainer", "tracking", "serving"]
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Contexts in the order they are built, and the model of the last one, if it has one.
+    """Contexts in build order, and the model of the last one, if it has one.
 
     Attributes:
         contexts: The contexts.
         located: The model.
-        notes: What the user should know of it: packages whose versions differ from those it was trained with.
+        notes: Notes for the user, such as packages whose versions differ from those of the training.
     """
 
     contexts: tuple[BuildContext, ...]
@@ -53,7 +53,7 @@ class BuildPlan:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image that is there now; `cached` if it was before."""
+    """An image in the engine; `cached` if it existed before the build."""
 
     tag: str
     aliases: tuple[str, ...]
@@ -63,7 +63,7 @@ class BuiltImage:
 
     @property
     def size_bytes(self) -> int:
-        """Size over all layers."""
+        """Size of all layers in bytes."""
         return sum(layer.size_bytes for layer in self.layers)
 
 
@@ -71,13 +71,13 @@ class BuiltImage:
 def contexts(
     reference: str | None, kind: Kind, settings: ImageSettings, tracking_uri: str | None = None
 ) -> Iterator[BuildPlan]:
-    """Render the contexts that an image takes, in the order they are built; their files last as long as the block.
+    """Render the contexts of an image in build order; their files are removed at the end of the block.
 
     Args:
-        reference: The model of a serving image, as of `newsbert.load`.
-        kind: Which image is wanted.
+        reference: The model of a serving image, as in `newsbert.load`.
+        kind: The kind of image.
         settings: Root image, repository, options.
-        tracking_uri: MLflow's; as configured if not given.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
         NewsbertError: If there is no such model, or it was altered after training.
@@ -85,23 +85,27 @@ def contexts(
     with temporary.directory() as work:
         if kind != "serving":
             base = render_base(settings, work)
-            on_it = {"trainer": render_trainer, "tracking": render_tracking}.get(kind)
-            yield BuildPlan((base, *([on_it(base, settings)] if on_it else [])), None)
+            render = {"trainer": render_trainer, "tracking": render_tracking}.get(kind)
+            yield BuildPlan((base, *([render(base, settings)] if render else [])), None)
             return
         located = locate.locate(reference, tracking_uri=tracking_uri)
         bundle = Bundle.read(located.path)
         shipped = pins.pins()
         differences = bundle_requirements.differences(bundle_requirements.read(located.path, shipped), shipped)
-        own = {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
-        base = render_base(settings, work, own)
+        overrides = (
+            {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
+        )
+        base = render_base(settings, work, overrides)
         trainer_image = render_trainer(base, settings)
-        serving_image = render_serving(bundle, located, base, trainer_image, settings, own)
+        serving_image = render_serving(bundle, located, base, trainer_image, settings, overrides)
         signed = (f"{located.name} is signed by {bundle.signed_by}",) if bundle.signed_by else ()
-        yield BuildPlan((base, trainer_image, serving_image), located, (*signed, *_notes(differences, settings)))
+        yield BuildPlan(
+            (base, trainer_image, serving_image), located, (*signed, *_describe_differences(differences, settings))
+        )
 
 
-def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
-    """Return what the user should know of packages in images whose versions a model was not trained with."""
+def _describe_differences(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
+    """Return notes about packages in images whose versions differ from those of the model's training."""
     used = [difference for difference in differences if difference.name in package_sets.BASE + package_sets.SERVING]
     if settings.bundle_versions:
         return tuple(
@@ -117,22 +121,22 @@ def _notes(differences: Sequence[Difference], settings: ImageSettings) -> tuple[
 def build(
     context: BuildContext, settings: ImageSettings, on_line: Callable[[str], None], *, rebuild: bool = False
 ) -> BuiltImage:
-    """Build a context, unless there is an image of that content.
+    """Build a context, unless the engine has an image of that content.
 
     Args:
-        context: What to build.
+        context: The context.
         settings: Network and hosts of the build.
-        on_line: Called with what the engine says.
-        rebuild: Build all of it anew: what a name such as `python:3.11` means changes in time.
+        on_line: Called with every line of the engine's output.
+        rebuild: Build again from scratch, since the image of a name such as `python:3.11` changes over time.
 
     Raises:
         EngineError: If there is no engine, or the build fails.
         UsageError: If an extra host is not HOST:IP.
     """
     engine = Engine()
-    hosts = dict(_host(each) for each in settings.extra_hosts)
+    hosts = dict(_parse_host(entry) for entry in settings.extra_hosts)
     cached = engine.has_image(context.tag) and not rebuild
-    # What pip's options are copied into is known by this label afterwards; other builds at work have labels of theirs.
+    # The label identifies the stages that pip's options are copied into; concurrent builds have other labels.
     stage = f"build-{uuid.uuid4().hex}" if holds_secret(settings.pip_options, settings.torch_index) else "build"
     if rebuild and "BASE_IMAGE" not in context.build_args:
         try:
@@ -162,7 +166,7 @@ def build(
             if stage != "build":
                 try:
                     engine.remove_stages(f"newsbert.stage={stage}")
-                except EngineError as error:  # whatever ended the build is to be told, not this
+                except EngineError as error:  # must not hide the error that ended the build
                     on_line(f"Note: pip's options are still in the build stage newsbert.stage={stage}: {error.message}")
     for alias in context.aliases:
         engine.tag_image(context.tag, alias)
@@ -172,18 +176,18 @@ def build(
 
 
 def write_contexts(plan: BuildPlan, settings: ImageSettings, directory: Path) -> list[str]:
-    """Write the contexts of a plan, each to a directory of its own, and return the commands that build them in order.
+    """Write every context of a plan to its overrides directory and return the commands that build them, in order.
 
     Args:
-        plan: What to write.
+        plan: The plan.
         settings: Network and hosts of the build.
-        directory: Does not exist yet; `build.sh` in it has the commands.
+        directory: A new directory; `build.sh` in it has the commands.
 
     Raises:
         UsageError: If it exists, or an extra host is not HOST:IP.
         NewsbertError: If it cannot be written to.
     """
-    hosts = [word for name, ip in map(_host, settings.extra_hosts) for word in ("--add-host", f"{name}:{ip}")]
+    hosts = [word for name, ip in map(_parse_host, settings.extra_hosts) for word in ("--add-host", f"{name}:{ip}")]
     network = ["--network", settings.build_network] if settings.build_network else []
     commands = []
     try:
@@ -211,15 +215,15 @@ def write_contexts(plan: BuildPlan, settings: ImageSettings, directory: Path) ->
 
 
 def pending_contexts(plan: BuildPlan, *, rebuild: bool = False) -> tuple[BuildContext, ...]:
-    """The contexts of a plan to go through: the last alone, where the engine has its image already."""
+    """Return the contexts of a plan to build: only the last one, if the engine has its image already."""
     return plan.contexts[-1:] if Engine().has_image(plan.contexts[-1].tag) and not rebuild else plan.contexts
 
 
 def record(located: ModelLocation, built: BuiltImage, tracking_uri: str | None = None) -> list[str]:
-    """Put an image's bill of materials beside the files of the model version it was made of.
+    """Add an image's bill of materials to the artifacts of its model version.
 
     Returns:
-        What the user should know, if that could not be done: the image is there all the same.
+        Notes for the user, if that failed; the image exists all the same.
     """
     if located.model_name is None or located.version is None:
         return []
@@ -246,14 +250,14 @@ def push(
     tracking_uri: str | None,
     on_progress: Callable[[str, int, int], None],
 ) -> dict[str, str]:
-    """Push an image under all its names, and note its digest with the model version.
+    """Push an image under all its names, and record its digest as a tag of the model version.
 
     Returns:
         `REPOSITORY@sha256:…` by tag.
 
     Raises:
-        EngineError: If the registry cannot be reached, or refuses.
-        TrackingError: If it was pushed, but the digest cannot be noted.
+        EngineError: If the registry cannot be reached, or refuses the image.
+        TrackingError: If the image was pushed, but the digest cannot be recorded.
     """
     engine = Engine()
     pushed = {}
@@ -266,34 +270,34 @@ def push(
 
 
 def pushed_image(tags: Mapping[str, str], model: str, settings: ImageSettings) -> ImageReference | None:
-    """Read which image a version's tags name as the one that was pushed; return nothing if they name none.
+    """Return the pushed image that a version's tags name, or `None` if they name none.
 
-    Anybody who may write to the registry may change a tag. So it chooses among the images of one repository, which is
-    configured here, and only by a digest.
+    Anyone with write access to the registry can change a tag. Therefore the tag must name an image of the configured
+    repository, and name it by its digest.
 
     Raises:
-        UsageError: If what they name is no image with a digest, or of another repository.
+        UsageError: If the tag is not an image with a digest, or names another repository.
     """
     text = tags.get(DIGEST_TAG)
     if text is None:
         return None
     again = f"newsbert build-image {shlex.quote(model)} --push"
     try:
-        found = ImageReference.parse(text)
+        image = ImageReference.parse(text)
     except UsageError as error:
         raise UsageError(f"the registry names no image for {model}: {error.message}", again) from error
     expected = serving_repository(settings)
-    if found.digest is None or found.tag is not None or found.repository != expected:
+    if image.digest is None or image.tag is not None or image.repository != expected:
         raise UsageError(
-            f"the registry names {found} as the image of {model}, which is none of {expected}@sha256:…",
+            f"the registry names {image} as the image of {model}, which is none of {expected}@sha256:…",
             f"set [image] repository in newsbert.toml to your registry, or push it again: {again}",
         )
-    return found
+    return image
 
 
 @dataclass(frozen=True)
 class ImageInspection:
-    """What an image is made of: labels, layers, and its CycloneDX bill of materials, if it has one."""
+    """The contents of an image: labels, layers, and the CycloneDX bill of materials, if it has one."""
 
     tag: str
     id: str
@@ -303,7 +307,7 @@ class ImageInspection:
 
 
 def inspect(tag: str) -> ImageInspection:
-    """Look into an image.
+    """Inspect an image.
 
     Raises:
         NotFoundError: If the engine has no such image.
@@ -321,7 +325,7 @@ def inspect(tag: str) -> ImageInspection:
 
 
 def bill_of(content: ImageInspection) -> dict[str, Any]:
-    """The bill of materials of an image.
+    """Return the bill of materials of an image.
 
     Raises:
         NotFoundError: If it has none.
@@ -331,7 +335,7 @@ def bill_of(content: ImageInspection) -> dict[str, Any]:
     return content.bill
 
 
-def _host(entry: str) -> tuple[str, str]:
+def _parse_host(entry: str) -> tuple[str, str]:
     host, _, address = entry.partition(":")
     if not host or not address:
         raise UsageError(f"the extra host {entry!r} is not HOST:IP", "such as --extra-host pypi.local:10.0.0.5")

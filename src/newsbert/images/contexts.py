@@ -1,6 +1,6 @@
-"""What images are built from: Dockerfile and files, rendered apart from any engine.
+"""Render the build contexts of images, Dockerfile and files, without an engine.
 
-The base is what all share; on it are the trainer, the one that serves a model, and a team's tracking server.
+The trainer image, the serving images and the image of a team's tracking server are built on the base image.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from newsbert.inference.runtime import resolve_runtime
 from newsbert.tracking.artifacts import ModelLocation
 
 MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
-"""Labels of a serving image: what its answers call the model, what computes them, and the SHA-256 of the contract."""
+"""Labels of a serving image: the model's name in answers, the runtime, and the SHA-256 of the contract."""
 
 REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "bundle.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
@@ -59,12 +59,12 @@ class BuildContext:
     """A build context.
 
     Attributes:
-        tag: The image's name. It ends in a hash of all that goes in: same input, same image.
-        aliases: Other names it gets.
+        tag: The image's name. It ends in a hash of all inputs: same input, same image.
+        aliases: Other names of the image.
         dockerfile: Text of the Dockerfile.
         build_args: Values of its ARGs.
         labels: The image's labels.
-        files: Content, or the path of a file with it, by name in the context.
+        files: The content, or the path of a file with the content, by name in the context.
     """
 
     tag: str
@@ -75,7 +75,7 @@ class BuildContext:
     files: dict[str, bytes | Path] = field(repr=False)
 
     def write(self, file: Path) -> None:
-        """Write Dockerfile and files as a tar archive, which is what engines take.
+        """Write Dockerfile and files as a tar archive, the format that engines accept.
 
         Raises:
             OSError: If it cannot be written.
@@ -92,7 +92,7 @@ class BuildContext:
                         context.addfile(entry, stream)
 
     def write_directory(self, directory: Path) -> None:
-        """Write Dockerfile and files to a directory of this user's alone, since pip's options may be secret.
+        """Write Dockerfile and files to a directory for this user only, since pip's options may be secret.
 
         Raises:
             OSError: If it exists, or cannot be written.
@@ -107,9 +107,10 @@ class BuildContext:
                 shutil.copyfile(content, file)
 
     def sizes(self) -> dict[str, int]:
-        """Bytes by name, the Dockerfile among them."""
+        """Return the size in bytes by file name, including the Dockerfile."""
         sizes = {
-            name: len(each) if isinstance(each, bytes) else each.stat().st_size for name, each in self.files.items()
+            name: len(content) if isinstance(content, bytes) else content.stat().st_size
+            for name, content in self.files.items()
         }
         return {"Dockerfile": len(self.dockerfile.encode()), **sizes}
 
@@ -119,41 +120,41 @@ def render_base(settings: ImageSettings, directory: Path, versions: Mapping[str,
 
     Args:
         settings: Root image, repository and pip options.
-        directory: Where the newsbert wheel may be written.
-        versions: Other versions than the shipped ones by name, of packages that may also be in other images.
+        directory: A directory for the newsbert wheel.
+        versions: Versions that replace the shipped ones, by package; packages of other images are ignored.
 
     Raises:
-        UsageError: If a pip option is none, or the root image or the repository is no image.
+        UsageError: If a pip option, the root image or the repository is not valid.
     """
     package = wheel.write(directory)
     files: dict[str, bytes | Path] = {package.name: package}
     needed = set(package_sets.BASE)
-    dockerfile = _dockerfile("base")
+    dockerfile = _read_dockerfile("base")
     if settings.gpu:
-        # ONNX Runtime's CUDA build for the other, and the CUDA libraries it declares.
+        # Replace ONNX Runtime by its CUDA build, and add the CUDA libraries that it requires.
         needed.discard("onnxruntime")
-        dockerfile = _with_step(dockerfile, _GPU_LINE, _GPU_STEP, "gpu.txt")
-        files["gpu.txt"] = _lines(lock_files.lines(lock_files.names(lock_files.GPU), lock_files.GPU))
-    own = {name: version for name, version in (versions or {}).items() if name in needed}
-    if own:
-        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_STEP, BUNDLE_FILE)
-        files[BUNDLE_FILE] = _lines(pins.lines(own))
-    return _context(
+        dockerfile = _insert_step(dockerfile, _GPU_LINE, _GPU_STEP, "gpu.txt")
+        files["gpu.txt"] = _encode_lines(lock_files.lines(lock_files.names(lock_files.GPU), lock_files.GPU))
+    overrides = {name: version for name, version in (versions or {}).items() if name in needed}
+    if overrides:
+        dockerfile = _insert_step(dockerfile, _BUNDLE_LINE, _BUNDLE_STEP, BUNDLE_FILE)
+        files[BUNDLE_FILE] = _encode_lines(pins.lines(overrides))
+    return _create_context(
         BASE_NAME,
         __version__,
         settings,
         dockerfile.replace(_GPU_LINE, "").replace(_BUNDLE_LINE, ""),
         {"ROOT_IMAGE": str(ImageReference.parse(settings.root_image))},
-        _newsbert_labels(BASE_NAME),
-        {**files, REQUIREMENTS_FILE: _lines(lock_files.lines(needed - own.keys()))},
+        _create_labels(BASE_NAME),
+        {**files, REQUIREMENTS_FILE: _encode_lines(lock_files.lines(needed - overrides.keys()))},
     )
 
 
 def render_trainer(base: BuildContext, settings: ImageSettings) -> BuildContext:
-    """Render the context of the image that trains; the other argument is that of `render_base`, which gave `base`.
+    """Render the context of the trainer image; `settings` are those of the call of `render_base` for `base`.
 
     Raises:
-        UsageError: If a pip option is none.
+        UsageError: If a pip option is not valid.
     """
     index = "" if settings.gpu else settings.torch_index
     if settings.gpu:
@@ -162,18 +163,18 @@ def render_trainer(base: BuildContext, settings: ImageSettings) -> BuildContext:
     else:
         torch = lock_files.lines({"torch"}, lock_files.TORCH_CPU)
     needed = lock_files.names(lock_files.TRAINER) - {*package_sets.BASE}
-    return _context(
+    return _create_context(
         TRAINER_NAME,
         __version__,
         settings,
-        _dockerfile("trainer"),
+        _read_dockerfile("trainer"),
         {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
-        # Pip's own index and another may have builds of one version that differ: for CUDA, for the CPU.
-        {**_newsbert_labels(TRAINER_NAME), "newsbert.torch_index": "another" if index else "pip"},
+        # Pip's default index and another can have different builds of one version: for CUDA, for the CPU.
+        {**_create_labels(TRAINER_NAME), "newsbert.torch_index": "another" if index else "pip"},
         {
-            TORCH_FILE: _lines(torch),
-            REQUIREMENTS_FILE: _lines(lock_files.lines(needed)),
-            TORCH_CONF: pip_conf(_instead_of_index(settings.pip_options, index)),
+            TORCH_FILE: _encode_lines(torch),
+            REQUIREMENTS_FILE: _encode_lines(lock_files.lines(needed)),
+            TORCH_CONF: pip_conf(_replace_index(settings.pip_options, index)),
         },
     )
 
@@ -182,16 +183,20 @@ def render_tracking(base: BuildContext, settings: ImageSettings) -> BuildContext
     """Render the context of a tracking server's image; the arguments are those of `render_trainer`.
 
     Raises:
-        UsageError: If a pip option is none.
+        UsageError: If a pip option is not valid.
     """
-    return _context(
+    return _create_context(
         TRACKING_NAME,
         __version__,
         settings,
-        _dockerfile("tracking"),
+        _read_dockerfile("tracking"),
         {"BASE_IMAGE": base.tag, "ROOT_IMAGE": settings.root_image},
-        _newsbert_labels(TRACKING_NAME),
-        {REQUIREMENTS_FILE: _lines(lock_files.lines(lock_files.names(lock_files.TRACKING) - {*package_sets.BASE}))},
+        _create_labels(TRACKING_NAME),
+        {
+            REQUIREMENTS_FILE: _encode_lines(
+                lock_files.lines(lock_files.names(lock_files.TRACKING) - {*package_sets.BASE})
+            )
+        },
     )
 
 
@@ -206,31 +211,31 @@ def render_serving(
     """Render the context of the image that serves a bundle.
 
     Args:
-        bundle: What it serves.
-        located: Where that comes from.
+        bundle: The bundle.
+        located: The origin of the bundle.
         base: The base image.
-        trainer: The trainer image, in which the archive is made.
+        trainer: The trainer image, in which the archive is built.
         settings: Runtime, root image, repository and pip options.
-        versions: As of `base`.
+        versions: As in `render_base`.
 
     Raises:
         ModelError: If the bundle was altered after training.
-        UsageError: If a pip option is none, or there is no such runtime.
+        UsageError: If a pip option is not valid, or there is no such runtime.
     """
     runtime = resolve_runtime(bundle, settings.runtime)
     bundle.verify()
     serving = {*package_sets.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
-    own = {name: version for name, version in (versions or {}).items() if name in serving}
-    dockerfile = _dockerfile("torchserve")
-    if own:
-        dockerfile = _with_step(dockerfile, _BUNDLE_LINE, _BUNDLE_SERVING_STEP, BUNDLE_FILE)
-    told = {
+    overrides = {name: version for name, version in (versions or {}).items() if name in serving}
+    dockerfile = _read_dockerfile("torchserve")
+    if overrides:
+        dockerfile = _insert_step(dockerfile, _BUNDLE_LINE, _BUNDLE_SERVING_STEP, BUNDLE_FILE)
+    optional_labels = {
         "newsbert.model_name": located.model_name,
         "newsbert.model_version": located.version,
         "newsbert.run_id": located.run_id,
         f"{_OCI}.revision": located.revision,
     }
-    return _context(
+    return _create_context(
         SERVING_NAME,
         version_tag(located, bundle.digest),
         settings,
@@ -252,21 +257,21 @@ def render_serving(
             RUNTIME_LABEL: runtime,
             DIGEST_LABEL: bundle.digest,
             "newsbert.data_digest": str(bundle.contract.data["sha256"]),
-            **{label: value for label, value in told.items() if value},
+            **{label: value for label, value in optional_labels.items() if value},
         },
         {
             ENTRYPOINT: (package_files.find(package_files.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
-            "serving.txt": _lines(lock_files.lines(serving - own.keys())),
-            "packing.txt": _lines(lock_files.lines(package_sets.PACKING)),
-            "bill.txt": _lines(lock_files.lines(package_sets.BILL)),
-            **({BUNDLE_FILE: _lines(pins.lines(own))} if own else {}),
+            "serving.txt": _encode_lines(lock_files.lines(serving - overrides.keys())),
+            "packing.txt": _encode_lines(lock_files.lines(package_sets.PACKING)),
+            "bill.txt": _encode_lines(lock_files.lines(package_sets.BILL)),
+            **({BUNDLE_FILE: _encode_lines(pins.lines(overrides))} if overrides else {}),
             **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },
     )
 
 
 def without_secrets(context: BuildContext) -> Mapping[str, str]:
-    """What `--dry-run` shows of a context: the files as text, where they are text, credentials blotted out."""
+    """Return the text files of a context that `--dry-run` shows, without credentials."""
     options = {name: content for name, content in context.files.items() if name in {PIP_CONF, TORCH_CONF}}
     return {
         "Dockerfile": context.dockerfile,
@@ -274,7 +279,7 @@ def without_secrets(context: BuildContext) -> Mapping[str, str]:
     }
 
 
-def _context(
+def _create_context(
     image: str,
     version: str,
     settings: ImageSettings,
@@ -283,13 +288,13 @@ def _context(
     labels: dict[str, str],
     files: dict[str, bytes | Path],
 ) -> BuildContext:
-    """A context whose tag ends in the hash of all of it but pip's options, which are added here."""
+    """Return a context with pip's options, whose tag ends in the hash of everything except these options."""
     content = {
         name: hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data)
         for name, data in files.items()
         if name != TORCH_CONF
     }
-    # Where an image comes from is no content: the tags of ours are of theirs.
+    # The registry of an image is not content; the tag is, and in newsbert's images it ends in a hash of their content.
     arguments = {
         name: value.rpartition("/")[2] if name in _IMAGE_ARGUMENTS else value for name, value in build_args.items()
     }
@@ -305,20 +310,20 @@ def _context(
     )
 
 
-def _instead_of_index(options: Sequence[str], index: str) -> list[str]:
-    """Pip's options with another index, if one is given."""
+def _replace_index(options: Sequence[str], index: str) -> list[str]:
+    """Return pip's options with their index replaced, or unchanged if `index` is empty."""
     if not index:
         return list(options)
-    kept = [option for option in options if not option.startswith("index-url=")]
-    return [*kept, f"index-url={index}"]
+    others = [option for option in options if not option.startswith("index-url=")]
+    return [*others, f"index-url={index}"]
 
 
-def _with_step(dockerfile: str, line: str, step: str, file: str) -> str:
-    """Put a step in place of a comment of a Dockerfile, and the file that it needs into the build."""
+def _insert_step(dockerfile: str, line: str, step: str, file: str) -> str:
+    """Replace a comment of a Dockerfile by a step, and copy the file that the step needs into the build."""
     return dockerfile.replace(" /build/\n", f" {file} /build/\n", 1).replace(line, step)
 
 
-def _newsbert_labels(title: str) -> dict[str, str]:
+def _create_labels(title: str) -> dict[str, str]:
     return {
         f"{_OCI}.title": title,
         f"{_OCI}.version": __version__,
@@ -327,13 +332,13 @@ def _newsbert_labels(title: str) -> dict[str, str]:
     }
 
 
-def _dockerfile(name: str) -> str:
+def _read_dockerfile(name: str) -> str:
     return (package_files.find(package_files.DOCKER) / f"{name}.Dockerfile").read_text(encoding="utf-8")
 
 
-def _lines(lines: Sequence[str]) -> bytes:
+def _encode_lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
 ARCHIVE_PATH = "/opt/model/news_classification.mar"
-"""The model in a serving image."""
+"""Path of the model archive in a serving image."""

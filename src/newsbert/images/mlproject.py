@@ -29,10 +29,10 @@ entry_points:
 
 
 def write(directory: str, image: str) -> str:
-    """Write the MLproject that names `image` into a directory of its own and return the file's path.
+    """Write the MLproject for `image` into its own directory and return the file's path.
 
     Raises:
-        UsageError: If it cannot be written there.
+        UsageError: If the file cannot be written there.
     """
     file = Path(directory) / FILE
     try:

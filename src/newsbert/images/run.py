@@ -1,4 +1,4 @@
-"""From an image to a running container."""
+"""Run a serving image in a container."""
 
 import contextlib
 import http.client
@@ -28,10 +28,10 @@ from newsbert.serving.torchserve.endpoints import Endpoints, check_ports
 from newsbert.tracking import locate
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082
-"""Inside of a container, whatever they are on this machine: there no two can be the same."""
+"""Ports inside a container, independent of those on this machine. They are fixed, so that no two are the same."""
 
 _MAX_ENTRY_BYTES = 2**20
-"""Of what an archive in an image holds, which nothing has checked when it is read."""
+"""Size limit for an entry of an archive in an image, which is read before it is verified."""
 
 PROBE = ("python", "-m", "newsbert.serving.probe")
 
@@ -49,25 +49,25 @@ class RunningContainer:
         return self.container.id
 
     def check(self) -> None:
-        """Do nothing while it runs.
+        """Check that the container runs.
 
         Raises:
-            ServingError: If it has stopped by itself, or somebody removed it.
+            ServingError: If it has stopped by itself, or was removed.
             EngineError: If the engine is gone.
         """
-        _check(self.container, "by itself")
+        _check_running(self.container, "by itself")
 
 
 def is_image(reference: str) -> bool:
-    """Whether a reference is an image's, and not a model's."""
+    """Return whether a reference names an image and not a model."""
     return ":" in reference and not reference.startswith(("models:/", "runs:/"))
 
 
 def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str | None = None) -> str:
-    """Return the serving image that `reference` means: an image's own name, or the one of a model.
+    """Return the serving image of `reference`, which is the image's own name or a model.
 
     Raises:
-        UsageError: If it is the name of no image.
+        UsageError: If it is not a valid image name.
         NotFoundError: If there is no such model, or the engine has no image of it.
     """
     engine = Engine()
@@ -85,10 +85,10 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
 
 
 def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
-    """Return the contract of the model in a serving image, and the trusted key that signed it, where keys are set.
+    """Return the contract of the model in a serving image, and the trusted key that signed it, if keys are set.
 
     Raises:
-        ModelError: If it is no serving image, or its model is not signed by a trusted key.
+        ModelError: If it is not a serving image, or its model is not signed by a trusted key.
     """
     content = engine.read_file(image, ARCHIVE_PATH)
     try:
@@ -108,19 +108,19 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
 def serving(
     tag: str, settings: ServeSettings, stop: threading.Event, on_log: Callable[[str], None], *, keep: bool = False
 ) -> Iterator[RunningContainer | None]:
-    """Run a serving image until the block ends; `None` if `stop` was set before it answered.
+    """Run a serving image until the block ends; yield `None` if `stop` is set before it answers.
 
     Args:
         tag: The image.
-        settings: Host and ports on this machine (port 0 takes a free one), tokens, how it is stopped, and the threshold
-            for reviews if not the image's.
-        stop: Set by somebody else to give up waiting.
+        settings: Host and ports on this machine (port 0 takes a free one), tokens, stop timeouts, and the threshold
+            for reviews, if it is not the image's.
+        stop: Event that another thread sets to end the wait.
         on_log: Called with the container's log if it fails.
         keep: Leave it running at the end of the block.
 
     Raises:
         ModelError: If trusted keys are set, and none of them has signed the model in the image.
-        UsageError: If a port is to be for two things.
+        UsageError: If a port is set for two purposes.
         ServingError: If it ends or does not answer in time, or a port is in use.
     """
     check_ports(settings)
@@ -129,16 +129,16 @@ def serving(
         on_log(f"the model in {tag} is signed by {signed_by}")
     address = Endpoints(settings.host, claim_port(settings.host, settings.port))
     ports = {CONTAINER_PORT: address.port}
-    told = environment(settings)
+    variables = environment(settings)
     if settings.grpc_port is not None:
         ports[CONTAINER_GRPC_PORT] = claim_port(settings.host, settings.grpc_port)
-        told["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
+        variables["NEWSBERT_SERVE_GRPC_PORT"] = str(CONTAINER_GRPC_PORT)
         address = replace(address, grpc_host=settings.host, grpc_port=settings.grpc_port)
     if settings.metrics_port is not None:
         ports[CONTAINER_METRICS_PORT] = claim_port(settings.host, settings.metrics_port)
-        told["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
+        variables["NEWSBERT_SERVE_METRICS_PORT"] = str(CONTAINER_METRICS_PORT)
         address = replace(address, metrics_host=settings.host, metrics_port=settings.metrics_port)
-    container = Engine().run(tag, host=address.host, ports=ports, environment=told)
+    container = Engine().run(tag, host=address.host, ports=ports, environment=variables)
     answered = False
     try:
         answered = _wait_ready(container, address, settings, stop)
@@ -154,8 +154,8 @@ def serving(
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """What a serving image is told of the settings, ports aside."""
-    told = {
+    """Return the environment variables that pass the settings to a serving image, without the ports."""
+    variables = {
         "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
         "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
         "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
@@ -163,25 +163,25 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
     if settings.review_below is not None:
-        told["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+        variables["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
     if settings.cors_origin is not None:
-        told["NEWSBERT_SERVE_CORS_ORIGIN"] = settings.cors_origin
-    return told
+        variables["NEWSBERT_SERVE_CORS_ORIGIN"] = settings.cors_origin
+    return variables
 
 
 def stop_timeout_s(settings: ServeSettings) -> float:
-    """How long a container has to stop, which it uses to answer what is in flight."""
+    """Return the seconds that a container has to stop, in which it answers requests in flight."""
     return settings.drain_s + 5
 
 
 def _wait_ready(container: Container, address: Endpoints, settings: ServeSettings, stop: threading.Event) -> bool:
     deadline = time.monotonic() + settings.timeout_s
     while not stop.wait(0.1):
-        _check(container, "while starting")
+        _check_running(container, "while starting")
         with contextlib.suppress(ServingError):
             if settings.token_auth:
-                # The keys are in there, and no business of this side.
-                if _reachable(address) and container.succeeds(PROBE):
+                # The keys stay in the container, so the probe runs there.
+                if _is_reachable(address) and container.succeeds(PROBE):
                     return True
             else:
                 probe.ask(address.url, None, 10)
@@ -191,8 +191,8 @@ def _wait_ready(container: Container, address: Endpoints, settings: ServeSetting
     return False
 
 
-def _reachable(address: Endpoints) -> bool:
-    """Tell whether a server is there, if only to say that it wants a token."""
+def _is_reachable(address: Endpoints) -> bool:
+    """Return whether a server answers, even if only with an HTTP error because it requires a token."""
     try:
         with loopback.urlopen(f"{address.url}/ping", timeout=10):
             return True
@@ -203,7 +203,7 @@ def _reachable(address: Endpoints) -> bool:
         return False
 
 
-def _check(container: Container, when: str) -> None:
+def _check_running(container: Container, when: str) -> None:
     code = container.exit_code()
     if code == -1:
         raise ServingError(f"somebody removed the container {container.id[:12]}", "newsbert serve container MODEL")

@@ -15,7 +15,7 @@ _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{3
 
 
 def serving_tag(located: ModelLocation, digest: str, settings: ImageSettings) -> str:
-    """The serving image of a model: `torchserve:BertModel-2` for `BertModel/2`, behind the repository's prefix."""
+    """Return a model's serving image: `torchserve:BertModel-2` for `BertModel/2`, after the repository's prefix."""
     return write_name(settings.repository, SERVING_NAME, version_tag(located, digest))
 
 
@@ -25,31 +25,37 @@ def serving_repository(settings: ImageSettings) -> str:
 
 
 def version_tag(located: ModelLocation, digest: str) -> str:
-    """What tells a model's image from others; a directory's name does not, so the bundle's digest is added."""
-    return _tag_of(located.name) if located.run_id else f"{_tag_of(located.name)[:80]}-{digest[:HASH_LENGTH]}"
+    """Return the tag of a model's image.
+
+    The name of a directory is not unique, so the bundle's digest is added to it.
+    """
+    return _format_tag(located.name) if located.run_id else f"{_format_tag(located.name)[:80]}-{digest[:HASH_LENGTH]}"
 
 
-def _tag_of(name: str) -> str:
-    """A model's name as a tag; one that a tag cannot tell from others ends in its hash: no two models share one."""
+def _format_tag(name: str) -> str:
+    """Return a unique tag for a model's name.
+
+    A name that is too long or ambiguous as a tag is shortened and ends in its hash.
+    """
     if not _PLAIN_TAG.fullmatch(name) or len(name) > MAX_TAG_LENGTH - HASH_LENGTH - 1:
         digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_LENGTH]
         name = f"{name[:80]}-{digest}"
-    return _tag(name)
+    return _sanitize_tag(name)
 
 
-def _tag(text: str) -> str:
-    """`text` with characters that a tag may not have as `-`."""
+def _sanitize_tag(text: str) -> str:
+    """Replace characters that are invalid in a tag by `-`, and cut the tag to its maximum length."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).lstrip(".-")[:MAX_TAG_LENGTH]
 
 
 def write_name(repository: str, image: str, tag: str) -> str:
-    """Write an image reference.
+    """Format an image reference.
 
     Raises:
-        UsageError: If the repository is no prefix of one.
+        UsageError: If the repository is not a valid prefix of a reference.
     """
     prefix = f"{repository.rstrip('/')}/" if repository else ""
-    return str(ImageReference.parse(f"{prefix}{image}:{_tag(tag)}"))
+    return str(ImageReference.parse(f"{prefix}{image}:{_sanitize_tag(tag)}"))
 
 
 BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"

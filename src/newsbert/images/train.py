@@ -21,18 +21,18 @@ from newsbert.images.engine.engine import Engine
 from newsbert.tracking import locate, sqlite
 from newsbert.training import run
 
-_KILLED = 137
+_KILLED_EXIT_CODE = 137
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and as whom the container runs.
+    """The mounts, environment and network of a training container, and its changed options.
 
     Attributes:
-        mounts: Directories and files of this machine that it sees under the same path; true where it may write.
-        environment: Its variables, credentials for the tracking server and its bucket among them.
-        network: `host` where the tracking server or its bucket is on this machine; the engine's default otherwise.
-        given: Options that are to be given in place of the caller's.
+        mounts: Directories and files of this machine to mount under the same path; true if they are writable.
+        environment: Environment variables, including credentials for the tracking server and its bucket.
+        network: `host` if the tracking server or its bucket is on this machine; otherwise the engine's default.
+        given: Options that replace the caller's.
     """
 
     mounts: dict[Path, bool]
@@ -51,18 +51,18 @@ def train(
     """Run `newsbert train` with `flags` in the trainer image until it ends; Ctrl+C and SIGTERM are passed on.
 
     Args:
-        flags: Options by name, as the command line has them; `None` is not given.
+        flags: Options by name, as on the command line; `None` if not set.
         options: Options without a value, such as `--json`.
-        on_output: Called with what it writes to standard output.
-        on_log: Called with what it writes to standard error.
-        environment: More variables for it.
+        on_output: Called with chunks of its standard output.
+        on_log: Called with chunks of its standard error.
+        environment: More environment variables for the container.
 
     Returns:
-        Its exit code.
+        The exit code.
 
     Raises:
         NotFoundError: If there is no trainer image of this newsbert.
-        EngineError: If there is no engine, or the engine ends it.
+        EngineError: If there is no engine, or the engine kills the training.
     """
     with build.contexts(None, "trainer", config.resolve(ImageSettings)) as plan:
         image = plan.contexts[-1].tag
@@ -72,8 +72,8 @@ def train(
             f"the engine has no image {image!r}",
             "newsbert build-image --trainer, with [image] in newsbert.toml as here",
         )
-    place = _place(flags)
-    given = {name: value for name, value in {**flags, **place.given}.items() if value is not None}
+    place = _resolve_place(flags)
+    arguments = {name: value for name, value in {**flags, **place.given}.items() if value is not None}
     signals: list[int] = []
     container: Container | None = None
 
@@ -86,14 +86,19 @@ def train(
     try:
         container = engine.start(
             image,
-            ["newsbert", "train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), *options],
+            [
+                "newsbert",
+                "train",
+                *(f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()),
+                *options,
+            ],
             user=f"{os.getuid()}:{os.getgid()}",
             directory=Path.cwd(),
             mounts=place.mounts,
             environment={**place.environment, **(environment or {})},
             network=place.network,
         )
-        for number in signals:  # those that came before there was anybody to pass them on to
+        for number in signals:  # signals that arrived before the container started
             container.send_signal(number)
         for output, log in container.follow():
             if output:
@@ -106,20 +111,20 @@ def train(
             signal.signal(number, handler)
         if container is not None:
             container.remove()
-    if code == _KILLED:
+    if code == _KILLED_EXIT_CODE:
         raise EngineError(f"the engine killed the training (exit code {code})", "was it short of memory? docker events")
     return code
 
 
-def _place(flags: Mapping[str, Any]) -> Place:
-    """What the container must see and know for `flags` to mean what they mean here.
+def _resolve_place(flags: Mapping[str, Any]) -> Place:
+    """Return the place in which `flags` have the same meaning in the container as on this machine.
 
     Raises:
-        UsageError: If a path cannot be what it is given for.
+        UsageError: If a path cannot be used for its option.
     """
     try:
         return _find_place(flags)
-    except (OSError, RuntimeError) as error:  # the latter: no such user's home
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home directory of an unknown user
         raise UsageError(f"a path cannot be used: {error}", "check --data, --base-model and --output") from error
 
 
@@ -130,11 +135,11 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     resume = flags.get("resume")
     if resume is None:
         training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
-    else:  # its own settings, which cannot be given again
+    else:  # the run's own settings, which options cannot change
         training = run.settings_of(resume)
     environment, files = for_container()
     mounts = {Path.cwd(): True, **files}
-    # As they are without links and ~, which mean something else in there.
+    # Paths without links and ~, which mean something else in the container.
     paths: dict[str, str] = {}
     uri = tracking.tracking_uri
     for name in ("data", "base_model"):
@@ -153,16 +158,16 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
         file = file.expanduser().resolve()
         mounts[file.parent] = True
         uri = uris.sqlite_uri(file)
-        root = _artifact_root(tracking)
+        root = _find_artifact_root(tracking)
         if root is not None:
             mounts[root] = True
     hosts = [urllib.parse.urlsplit(tracking.tracking_uri).hostname, *store_hosts()]
-    given = {"tracking_uri": uri, **({} if resume else paths)}
-    return Place(mounts, environment, "host" if any(loopback.is_loopback(host) for host in hosts) else None, given)
+    options = {"tracking_uri": uri, **({} if resume else paths)}
+    return Place(mounts, environment, "host" if any(loopback.is_loopback(host) for host in hosts) else None, options)
 
 
-def _artifact_root(tracking: TrackingSettings) -> Path | None:
-    """Where the experiment keeps its artifacts on this machine, if it exists already and MLflow is installed here."""
+def _find_artifact_root(tracking: TrackingSettings) -> Path | None:
+    """Return the experiment's artifact directory on this machine, if the experiment exists and MLflow is installed."""
     try:
         return locate.connect(tracking.tracking_uri, tracking.experiment).artifact_root()
     except (MissingExtraError, TrackingError, NotFoundError):

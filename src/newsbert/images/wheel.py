@@ -1,4 +1,4 @@
-"""Newsbert as a wheel, made from the installed package: how it enters an image without an index."""
+"""Build a wheel from the installed newsbert package, to install it in an image without a package index."""
 
 import base64
 import hashlib
@@ -13,7 +13,9 @@ _METADATA_FILES = ("METADATA", "entry_points.txt", "licenses/LICENSE")
 
 
 def write(directory: Path) -> Path:
-    """Write the wheel into `directory` and return its path; the same package gives the same bytes.
+    """Write the wheel into `directory` and return its path.
+
+    The same package gives the same bytes.
 
     Source: the binary distribution format, https://packaging.python.org/specifications/binary-distribution-format/
     """
@@ -28,15 +30,15 @@ def write(directory: Path) -> Path:
     content |= {f"newsbert/{name}": data for name, data in package_files.files().items()}
     for name in _METADATA_FILES:
         content[f"{info}/{name}"] = (distribution.read_text(name) or "").encode()
-    # The README is in there too; an image need not be made anew for a change of it.
+    # Drop the README from the metadata, so that a change of it does not cause a new image.
     content[f"{info}/METADATA"] = content[f"{info}/METADATA"].partition(b"\n\n")[0].rstrip() + b"\n"
     content[f"{info}/WHEEL"] = _WHEEL.encode()
-    record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in sorted(content.items()))
+    record = "".join(f"{name},sha256={_encode_digest(data)},{len(data)}\n" for name, data in sorted(content.items()))
     content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     file = directory / f"newsbert-{distribution.version}-py3-none-any.whl"
     zip_files.write(file, content, zipfile.ZIP_DEFLATED)
     return file
 
 
-def _digest(data: bytes) -> str:
+def _encode_digest(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

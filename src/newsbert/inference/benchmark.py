@@ -1,4 +1,4 @@
-"""All runtimes of a bundle side by side on this machine: how fast each is, and how it agrees with the others."""
+"""Benchmark of a bundle's runtimes on this machine: their speed, and their agreement with a reference."""
 
 import statistics
 import time
@@ -14,28 +14,28 @@ from newsbert.errors import NewsbertError
 from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 
 SECONDS = 2.0
-"""For which each runtime is measured, in each of the two ways."""
+"""Duration of a measurement. A runtime is measured in two ways: one text at a time, and all texts at once."""
 
-_LEAST_ROUNDS = 3
+_MIN_ROUNDS = 3
 _TIMED_TEXTS = 30
-"""Texts that are classified alone."""
+"""Number of texts that are classified one at a time."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A runtime on this machine.
+    """Benchmark result of a runtime on this machine.
 
     Attributes:
-        name: Its name.
-        chosen: Whether it is what answers where none is named.
-        problem: Why it could not be measured; then nothing else is known.
-        size_bytes: Of the graph or the weights that it reads.
-        texts_per_s: Of many texts at once; median of several rounds.
-        p50_s: Median time of one text by itself.
-        p99_s: Time that one in a hundred texts takes longer than.
-        agreement: Share of the texts that get the label that the reference gives them.
-        max_difference: Largest difference in probability to the reference.
-        batch_difference: Largest difference in probability between a text alone and the same among the others.
+        name: Name of the runtime.
+        chosen: Whether `auto` resolves to this runtime.
+        problem: Reason why the runtime could not be measured; then no other value is known.
+        size_bytes: Size of the graph or weights file that it reads.
+        texts_per_s: Throughput for many texts at once; median of several rounds.
+        p50_s: Median latency of a single text.
+        p99_s: 99th percentile of the latency of a single text.
+        agreement: Fraction of texts that get the same label as from the reference.
+        max_difference: Largest difference in probability from the reference.
+        batch_difference: Largest difference in probability between a text alone and the same text in a batch.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Measurement:
 
 
 def reference(bundle: Bundle, texts: Sequence[str]) -> tuple[str, FloatArray]:
-    """What the others are compared with: PyTorch where it is installed, else the fp32 graph; its name and answers."""
+    """Return name and probabilities of the reference: PyTorch if it is installed, else the fp32 graph."""
     try:
         return "torch", load_runtime(bundle, "torch").predict(texts)
     except ModuleNotFoundError:
@@ -61,28 +61,28 @@ def reference(bundle: Bundle, texts: Sequence[str]) -> tuple[str, FloatArray]:
 def compare(
     bundle: Bundle, texts: Sequence[str], expected: FloatArray, names: Sequence[str] = (), seconds: float = SECONDS
 ) -> Iterator[Measurement]:
-    """Measure runtimes one after the other, each with all cores that this process may use.
+    """Measure runtimes one after the other, with all cores that this process may use.
 
     Args:
         bundle: A verified bundle.
-        texts: What is classified.
+        texts: Texts to classify.
         expected: The reference's probabilities: `(texts, num_labels)`.
-        names: Runtimes; all if none is given.
-        seconds: How long, for each of the two ways: one text at a time, and all at once.
+        names: Names of the runtimes; all if empty.
+        seconds: Duration of a measurement, once for one text at a time and once for all texts at once.
 
     Raises:
         UsageError: If there is no such runtime.
     """
-    choice = resolve_runtime(bundle)
+    default = resolve_runtime(bundle)
     for name in names or RUNTIME_FILES:
         file = bundle.path / files_of(name)[0]
         try:
             runtime = load_runtime(bundle, name, cpu.cores())
-            yield _measure(name, name == choice, file.stat().st_size, runtime, texts, expected, seconds)
+            yield _measure(name, name == default, file.stat().st_size, runtime, texts, expected, seconds)
         except (NewsbertError, ModuleNotFoundError) as error:
-            yield Measurement(name, name == choice, getattr(error, "message", str(error)))
-        except RuntimeError as error:  # torch has no compiler, or OpenVINO does not know this processor
-            yield Measurement(name, name == choice, (str(error).splitlines() or [type(error).__name__])[0])
+            yield Measurement(name, name == default, getattr(error, "message", str(error)))
+        except RuntimeError as error:  # torch has no compiler, or OpenVINO does not support this processor
+            yield Measurement(name, name == default, (str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _measure(
@@ -94,12 +94,14 @@ def _measure(
     expected: FloatArray,
     seconds: float,
 ) -> Measurement:
-    together = runtime.predict(texts)
-    # Once before it is timed: a runtime may compile what it has not met, such as another length.
-    alone = [runtime.predict([text]) for text in texts[:_TIMED_TEXTS]]
-    times = _times(lambda number: runtime.predict([texts[number % len(alone)]]), seconds, len(alone))
-    rounds = _times(lambda _: runtime.predict(texts), seconds, _LEAST_ROUNDS)
-    first = np.concatenate(alone)
+    batched = runtime.predict(texts)
+    # Warm-up before timing: a runtime may compile for an unseen input, such as another length.
+    single_results = [runtime.predict([text]) for text in texts[:_TIMED_TEXTS]]
+    times = _measure_times(
+        lambda number: runtime.predict([texts[number % len(single_results)]]), seconds, len(single_results)
+    )
+    rounds = _measure_times(lambda _: runtime.predict(texts), seconds, _MIN_ROUNDS)
+    single = np.concatenate(single_results)
     return Measurement(
         name,
         chosen,
@@ -107,14 +109,14 @@ def _measure(
         texts_per_s=len(texts) / statistics.median(rounds),
         p50_s=statistics.median(times),
         p99_s=float(np.percentile(times, 99)),
-        agreement=float((together.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-        max_difference=float(np.abs(together - expected).max()),
-        batch_difference=float(np.abs(first - together[: len(first)]).max()),
+        agreement=float((batched.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        max_difference=float(np.abs(batched - expected).max()),
+        batch_difference=float(np.abs(single - batched[: len(single)]).max()),
     )
 
 
-def _times(call: Callable[[int], object], seconds: float, least: int) -> list[float]:
-    """How long each call took, for some seconds and so many calls at least."""
+def _measure_times(call: Callable[[int], object], seconds: float, least: int) -> list[float]:
+    """Return the latency of every call, for some seconds and for a minimum number of calls."""
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < least or time.perf_counter() < end:

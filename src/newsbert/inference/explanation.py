@@ -1,12 +1,13 @@
-"""Which words an answer rests on: what each adds to the probability of a label.
+"""Attribution of a label's probability to the words of a text.
 
-The attributions of a text's words sum to its label's probability, less that of a text without any word. Two ways:
+The attributions of a text's words sum to its label's probability, minus that of a text without words. There are two
+methods:
 
-- Integrated gradients (Sundararajan, Taly and Yan, 2017, https://arxiv.org/abs/1703.01365) where PyTorch answers: the
-  gradients of the probability on the way from no words, all of them padding, to the text.
-- Occlusion on any other runtime: words are taken away in a random order and in its reverse, and each is given what the
-  probability loses with it, averaged over such orders (Castro, Gómez and Tejada, 2009, sampled Shapley values). One
-  word by itself, left out of the whole text, would tell little where others say the same.
+- Integrated gradients (Sundararajan, Taly and Yan, 2017, https://arxiv.org/abs/1703.01365) for the PyTorch runtime: the
+  gradients of the probability on the path from a baseline without words, all padding, to the text.
+- Occlusion for any other runtime: words are removed in a random order and in its reverse. The attribution of a word is
+  the probability lost with it, averaged over such orders (Castro, Gómez and Tejada, 2009, sampled Shapley values).
+  Removing a single word from the whole text would show little if other words have the same meaning.
 """
 
 import contextlib
@@ -25,16 +26,16 @@ from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import Runtime
 
 EVALUATIONS = 512
-"""Texts without some of their words that the model reads for an explanation by occlusion, about."""
+"""Approximate number of texts with words removed that the model reads for an explanation by occlusion."""
 
 TOLERANCE = 0.01
-"""What the attributions may lack of the difference they explain, on the runtimes that compute in fp32."""
+"""Maximum gap between the attributions' sum and the explained difference, on the runtimes that compute in fp32."""
 
 OCCLUSION, INTEGRATED_GRADIENTS = "occlusion", "integrated gradients"
 Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
 _STEP_CHARACTERS = 512
-"""Of the texts that are read in one step: an answer waits for one step at most."""
+"""Size of the texts that are read in one step: a prediction waits for one step at most."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class WordAttribution:
     """A word of the text that the model read.
 
     Attributes:
-        text: The word, punctuation at it included.
-        start: Where it begins in the explanation's text, in characters.
-        end: Where it ends.
-        attribution: What it adds to the probability of the label; negative where it speaks against it.
+        text: The word, including adjacent punctuation.
+        start: Start of the word in the explanation's text, in characters.
+        end: End of the word.
+        attribution: Contribution to the probability of the label; negative if the word lowers it.
     """
 
     text: str
@@ -56,15 +57,15 @@ class WordAttribution:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an answer rests on.
+    """Prediction with the attributions of the words.
 
     Attributes:
-        prediction: The answer.
-        label: The label whose probability is explained.
+        prediction: The prediction.
+        label: Label whose probability is explained.
         method: `integrated gradients` or `occlusion`.
-        text: The text as the model reads it: cleaned, title and text joined.
-        words: Its words in their order, those that the model reads: it reads a long text's beginning.
-        gap: The probability of the label, less that of no words and the sum of the attributions: what they lack.
+        text: Text as the model reads it: cleaned, title and text joined.
+        words: Words that the model reads, in order. Of a long text, it reads the beginning.
+        gap: Probability of the label, minus that of a text without words, minus the sum of the attributions.
     """
 
     prediction: Prediction
@@ -76,34 +77,34 @@ class Explanation:
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Explanation":
-        """Read an answer that came over HTTP.
+        """Read an explanation from an HTTP response.
 
         Raises:
-            KeyError: If it lacks something.
-            TypeError: If it has another form.
-            ValueError: If a number is none.
+            KeyError: If a value is missing.
+            TypeError: If the response has another form.
+            ValueError: If a number is not valid.
         """
-        found = answer["explanation"]
+        explanation = answer["explanation"]
         words = tuple(
-            WordAttribution(str(each["text"]), int(each["start"]), int(each["end"]), float(each["attribution"]))
-            for each in found["words"]
+            WordAttribution(str(word["text"]), int(word["start"]), int(word["end"]), float(word["attribution"]))
+            for word in explanation["words"]
         )
         prediction = Prediction.from_dict(answer)
-        label, method, text = (str(found[name]) for name in ("label", "method", "text"))
-        return cls(prediction, label, method, text, words, float(found["gap"]))
+        label, method, text = (str(explanation[name]) for name in ("label", "method", "text"))
+        return cls(prediction, label, method, text, words, float(explanation["gap"]))
 
     def to_dict(self) -> dict[str, object]:
-        """The answer with its explanation, as it goes over HTTP, with six decimals."""
+        """Return the prediction with its explanation as it is sent over HTTP, with six decimals."""
         words = [
-            {"text": each.text, "start": each.start, "end": each.end, "attribution": _rounded(each.attribution)}
-            for each in self.words
+            {"text": word.text, "start": word.start, "end": word.end, "attribution": _round(word.attribution)}
+            for word in self.words
         ]
         explanation = {
             "label": self.label,
             "method": self.method,
             "text": self.text,
             "words": words,
-            "gap": _rounded(self.gap),
+            "gap": _round(self.gap),
         }
         return {**self.prediction.to_dict(), "explanation": explanation}
 
@@ -115,14 +116,14 @@ def explain(
     label: str | None = None,
     step: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Explanation:
-    """Find which words of a text the probability of a label rests on.
+    """Attribute the probability of a label to the words of a text.
 
     Args:
-        runtime: What answers.
-        text: What `runtime.prepare` gave.
-        prediction: The answer.
-        label: Whose probability is explained; that of the predicted one, if not given.
-        step: Entered for every step of the computation, so that answers may pass between; not for gradients.
+        runtime: Runtime that computes the probabilities.
+        text: Text as `runtime.prepare` returns it.
+        prediction: Prediction for the text.
+        label: Label whose probability is explained; defaults to the predicted one.
+        step: Entered for every step of the computation, so that predictions can run in between; not for gradients.
 
     Raises:
         ValueError: If there is no such label.
@@ -131,26 +132,32 @@ def explain(
     label = prediction.label if label is None else label
     if label not in labels:
         raise ValueError(f"there is no label {label!r}: {', '.join(labels)}")
-    explained = labels.index(label)
-    read = text[: runtime.reads(text)]
-    spans = [match.span() for match in _WORD.finditer(read)]
-    integrated = runtime.integrated_gradients(text, explained, TOLERANCE)
-    if integrated is None:
-        method, (attributions, gap) = OCCLUSION, _occluded(runtime, [read[a:b] for a, b in spans], explained, step)
+    label_index = labels.index(label)
+    text_read = text[: runtime.reads(text)]
+    spans = [match.span() for match in _WORD.finditer(text_read)]
+    gradients = runtime.integrated_gradients(text, label_index, TOLERANCE)
+    if gradients is None:
+        method, (attributions, gap) = (
+            OCCLUSION,
+            _occlude(runtime, [text_read[start:end] for start, end in spans], label_index, step),
+        )
     else:
-        method, gap = INTEGRATED_GRADIENTS, integrated.gap
-        attributions = _of_words(spans, integrated.spans, integrated.attributions)
+        method, gap = INTEGRATED_GRADIENTS, gradients.gap
+        attributions = _sum_by_word(spans, gradients.spans, gradients.attributions)
     words = tuple(
-        WordAttribution(read[start:end], start, end, float(attribution))
+        WordAttribution(text_read[start:end], start, end, float(attribution))
         for (start, end), attribution in zip(spans, attributions, strict=True)
     )
     return Explanation(prediction, label, method, text, words, gap)
 
 
-def _of_words(
+def _sum_by_word(
     words: Sequence[tuple[int, int]], tokens: Sequence[tuple[int, int]], attributions: FloatArray
 ) -> Attributions:
-    """Sum what tokens add over the words they are in; a token of no characters, as of the frame, is in none."""
+    """Sum the attributions of the tokens of every word.
+
+    A token without characters, such as a special token, belongs to no word.
+    """
     starts = np.array([start for start, _ in words])
     sums = np.zeros(len(words))
     for (start, end), attribution in zip(tokens, attributions, strict=True):
@@ -159,38 +166,38 @@ def _of_words(
     return sums
 
 
-def _occluded(
+def _occlude(
     runtime: Runtime, words: Sequence[str], label: int, step: Callable[[], AbstractContextManager[None]]
 ) -> tuple[Attributions, float]:
-    """What each word adds, averaged over orders to take them away in, and what their sum lacks."""
-    if not words:  # the tokenizer may read nothing of a text that is not empty
+    """Return the words' contributions, averaged over the orders of removal, and the gap of their sum."""
+    if not words:  # the tokenizer may return no tokens for a text that is not empty
         return np.zeros(0), 0.0
-    # The same text is explained in the same way again.
-    draw = np.random.default_rng(0)
+    # A fixed seed: the same text always gets the same explanation.
+    rng = np.random.default_rng(0)
     orders: list[list[int]] = []
     for _ in range(max(1, EVALUATIONS // (2 * len(words)))):
-        order = draw.permutation(len(words)).tolist()
+        order = rng.permutation(len(words)).tolist()
         orders += [order, order[::-1]]
-    kept: dict[frozenset[int], int] = {}
+    subsets: dict[frozenset[int], int] = {}
     for order in orders:
-        for taken in range(len(order) + 1):
-            kept.setdefault(frozenset(order[taken:]), len(kept))
-    texts = [" ".join(words[index] for index in sorted(each)) for each in kept]
+        for removed in range(len(order) + 1):
+            subsets.setdefault(frozenset(order[removed:]), len(subsets))
+    texts = [" ".join(words[index] for index in sorted(subset)) for subset in subsets]
     probabilities = np.zeros(len(texts))
-    for rows in _steps(texts):
+    for rows in _split_steps(texts):
         with step():
             probabilities[rows] = runtime.predict_prepared([texts[row] for row in rows])[:, label]
     attributions = np.zeros(len(words))
     for order in orders:
-        for taken, word in enumerate(order):
-            with_it, without = kept[frozenset(order[taken:])], kept[frozenset(order[taken + 1 :])]
+        for removed, word in enumerate(order):
+            with_it, without = subsets[frozenset(order[removed:])], subsets[frozenset(order[removed + 1 :])]
             attributions[word] += (probabilities[with_it] - probabilities[without]) / len(orders)
-    everything, nothing = kept[frozenset(range(len(words)))], kept[frozenset()]
-    return attributions, float(probabilities[everything] - probabilities[nothing] - attributions.sum())
+    all_words, no_words = subsets[frozenset(range(len(words)))], subsets[frozenset()]
+    return attributions, float(probabilities[all_words] - probabilities[no_words] - attributions.sum())
 
 
-def _steps(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Cut texts into small batches of about the same length: their indices."""
+def _split_steps(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield small batches of texts of about the same length, as indices."""
     rows: list[int] = []
     for row in sorted(range(len(texts)), key=lambda index: len(texts[index])):
         if rows and (len(rows) + 1) * len(texts[row]) > _STEP_CHARACTERS:
@@ -200,5 +207,5 @@ def _steps(texts: Sequence[str]) -> Iterator[list[int]]:
     yield rows
 
 
-def _rounded(value: float) -> float:
-    return round(value, SCORE_DECIMALS) + 0.0  # no minus before a zero
+def _round(value: float) -> float:
+    return round(value, SCORE_DECIMALS) + 0.0  # no negative zero

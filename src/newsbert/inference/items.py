@@ -1,4 +1,4 @@
-"""Classify texts that a user typed."""
+"""Classification of texts that a user typed."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from newsbert.inference.prediction import Prediction
 
 
 def predict_items(predictor: Predictor, items: Sequence[NewsItem]) -> list[Prediction]:
-    """Classify what a user typed.
+    """Classify texts that a user typed.
 
     Raises:
-        BadRequestError: If an item is no text; the message says which.
+        BadRequestError: If an item is not text; the message says which.
     """
     for number, item in enumerate(items, 1):
         try:

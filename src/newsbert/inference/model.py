@@ -18,10 +18,10 @@ class Model:
 
     Args:
         bundle: The bundle.
-        name: What to call it, such as `BertModel/2`.
+        name: Name of the model, such as `BertModel/2`; defaults to the name of the bundle's directory.
         runtime: Name of the runtime, or `auto`.
-        threads: Cores to use; as many as this process may, if not given.
-        review_below: The score below which a person has to see an answer; the contract's, if not given.
+        threads: Number of cores; defaults to all that this process may use.
+        review_below: Score below which a person should review a prediction; defaults to the contract's threshold.
     """
 
     def __init__(
@@ -42,33 +42,35 @@ class Model:
     def from_directory(
         cls, path: Path, name: str = "", runtime: str = AUTO, review_below: float | None = None
     ) -> "Model":
-        """Load the bundle in `path`, its files verified.
+        """Verify the files of the bundle in `path` and load it.
 
         Raises:
-            ModelError: If it is no bundle, or was altered after training.
+            ModelError: If `path` is not a bundle, or was altered after training.
         """
         bundle = Bundle.read(path)
         bundle.verify()
         return cls(bundle, name, runtime, review_below=review_below)
 
     def predict(self, items: NewsItems) -> list[Prediction]:
-        """Classify texts, or objects with `title` and `text`, in their order; one alone gets a list of one answer.
+        """Classify texts, or objects with `title` and `text`; return the predictions in input order.
+
+        A single item gets a list with one prediction.
 
         Raises:
-            ValueError: If an item is no text or empty.
+            ValueError: If an item is not text, or is empty.
         """
         labels = self.bundle.contract.labels
         return [Prediction.of(labels, row.tolist(), self.review_below) for row in self.probabilities(items)]
 
     def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
-        """Classify items as `predict` does, and tell which of their words that rests on.
+        """Classify items as `predict` does, and attribute the probability of a label to their words.
 
         Args:
-            items: Texts, or objects with `title` and `text`; or one alone.
-            label: Whose probability is explained; that of the predicted one, if not given.
+            items: Texts, or objects with `title` and `text`; or a single one.
+            label: Label whose probability is explained; defaults to the predicted one.
 
         Raises:
-            ValueError: If an item is no text or empty, or there is no such label.
+            ValueError: If an item is not text or is empty, or the label does not exist.
         """
         from newsbert.inference import explanation
 
@@ -80,9 +82,12 @@ class Model:
         ]
 
     def probabilities(self, items: NewsItems) -> FloatArray:
-        """Classify items as `predict` does: all probabilities, `(items, num_labels)`, in label order.
+        """Return the probabilities of all labels, `(items, num_labels)`, in label order.
+
+        Args:
+            items: Items as `predict` takes them.
 
         Raises:
-            ValueError: If an item is no text or empty.
+            ValueError: If an item is not text, or is empty.
         """
         return self._runtime.predict(list_items(items))

@@ -1,4 +1,4 @@
-"""The answer for one text."""
+"""Prediction for one text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one text.
+    """Prediction for one text.
 
     Attributes:
-        label: The label with the highest probability.
-        score: That probability.
-        probabilities: All of them by label, in label order.
-        review: Whether a person should see it: the score is below the threshold.
+        label: Label with the highest probability.
+        score: Probability of that label.
+        probabilities: All probabilities by label, in label order.
+        review: Whether a person should review the prediction: the score is below the threshold.
     """
 
     label: str
@@ -28,19 +28,19 @@ class Prediction:
 
     @classmethod
     def of(cls, labels: Sequence[str], probabilities: Sequence[float], review_below: float = 0.0) -> "Prediction":
-        """Make the answer from probabilities in label order, and the threshold."""
+        """Create a prediction from probabilities in label order, and the review threshold."""
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
         return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_below)))
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":
-        """Read an answer that came over HTTP; a server older than reviews says nothing of them.
+        """Read a prediction from an HTTP response; a server older than reviews sends no `review`.
 
         Raises:
-            KeyError: If it lacks something.
-            TypeError: If it has another form, `review` included.
-            ValueError: If its score is no number.
+            KeyError: If a value is missing.
+            TypeError: If the response has another form, `review` included.
+            ValueError: If the score is not a number.
         """
         label, score, probabilities = str(answer["label"]), float(answer["score"]), dict(answer["probabilities"])
         review = answer.get("review", False)
@@ -49,7 +49,7 @@ class Prediction:
         return cls(label, score, probabilities, review)
 
     def to_dict(self) -> dict[str, object]:
-        """The answer as it goes over HTTP and into files, with six decimals."""
+        """Return the prediction as it is sent over HTTP and written to files, with six decimals."""
         rounded = {label: round(probability, SCORE_DECIMALS) for label, probability in self.probabilities.items()}
         score = round(self.score, SCORE_DECIMALS)
         return {"label": self.label, "score": score, "review": self.review, "probabilities": rounded}

@@ -1,4 +1,4 @@
-"""From a bundle to `predict(texts) -> probabilities (batch, num_labels)`; one module a runtime."""
+"""Inference from a bundle to `predict(texts) -> probabilities (batch, num_labels)`, with one module per runtime."""
 
 import functools
 import time
@@ -18,22 +18,22 @@ from newsbert.evaluation.calibration import softmax
 from newsbert.inference.tokenization import Ids, SequenceTokenizer, pad
 
 SUB_BATCH_TOKENS = 256
-"""Tokens that a core computes at once, padding included: more take more padding, and do not fit its caches."""
+"""Maximum number of tokens that a core computes at once, padding included. More cost more padding and cache misses."""
 
 MIN_TOKENS = 128
-"""Fewer do not keep a core busy: a batch is not cut into smaller ones to occupy all cores."""
+"""Minimum number of tokens that occupy a core: a batch is not split further to use all cores."""
 
 
 @dataclass
 class InferenceTimings:
-    """What answering took: tokens of each document, and seconds in the tokenizer and in the model."""
+    """Cost of inference: tokens of every document, and seconds in the tokenizer and in the model."""
 
     tokens: list[int] = field(default_factory=list)
     tokenizer_s: float = 0.0
     model_s: float = 0.0
 
     def add(self, other: "InferenceTimings") -> None:
-        """Add what other answers took."""
+        """Add the cost of other predictions."""
         self.tokens += other.tokens
         self.tokenizer_s += other.tokenizer_s
         self.model_s += other.model_s
@@ -44,9 +44,10 @@ class TokenAttributions:
     """Integrated gradients of a label's probability.
 
     Attributes:
-        spans: Where each token of the text begins and ends, in characters; of one that frames it, nowhere: `(0, 0)`.
-        attributions: What each adds to the probability, `(tokens,)`.
-        gap: What they lack of the difference that they explain: the sum is taken at a limited number of points.
+        spans: Start and end of every token in the text, in characters; `(0, 0)` for a special token.
+        attributions: Contributions to the probability, `(tokens,)`.
+        gap: The explained difference, minus the sum of the attributions. The integral is a sum over a limited number of
+            points.
     """
 
     spans: list[tuple[int, int]]
@@ -55,7 +56,7 @@ class TokenAttributions:
 
 
 class InferenceSession(Protocol):
-    """What a runtime module provides: logits of one padded batch."""
+    """Interface of a runtime module: computes the logits of one padded batch."""
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> FloatArray:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`."""
@@ -64,27 +65,27 @@ class InferenceSession(Protocol):
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """What a graph that has gradients provides too."""
+    """Interface of a graph that also provides gradients."""
 
     def integrated_gradients(
         self, input_ids: Ids, baseline_ids: Ids, label: int, temperature: float, tolerance: float
     ) -> tuple[FloatArray, float] | None:
-        """Return what each token adds to a label's probability, `(sequence,)`, and what their sum lacks.
+        """Return the tokens' contributions to a label's probability, `(sequence,)`, and the gap of their sum.
 
-        Nothing, if what it takes is not installed. Both ids are `(1, sequence)`.
+        The result is `None` if a required package is not installed. Both ids are `(1, sequence)`.
         """
         ...
 
 
 class Runtime:
-    """A bundle's preprocessing in front of one of its graphs, and its temperature behind it.
+    """Inference pipeline: a bundle's preprocessing, one of its graphs, and its temperature.
 
     Args:
         bundle: The bundle.
-        graph: Computes a batch with all threads.
-        threads: How many these are.
-        single: The same with one thread, and can be called from several at once. Cores that compute a batch each waste
-            nothing on waiting for one another, as they do when they share one.
+        graph: Graph that computes a batch with all threads.
+        threads: Number of these threads.
+        single: The same graph with one thread, which supports concurrent calls. Cores with a batch of their own do not
+            wait for one another, as they do on a common batch.
     """
 
     def __init__(
@@ -100,71 +101,71 @@ class Runtime:
         )
 
     def prepare(self, item: NewsItem) -> str:
-        """Clean and join one item by the bundle's rules.
+        """Clean one item and join its title and text by the bundle's rules.
 
         Raises:
-            ValueError: If the item is no text or empty; the message says which.
+            ValueError: If the item is not text, or is empty; the message says which.
         """
         return preprocess(item, self._contract.cleaning)
 
     def estimate_tokens(self, sequence: str) -> int:
-        """Estimate how many tokens of a sequence are read, as cheaply as its length: rarely fewer than there are."""
+        """Estimate cheaply, from its length, how many tokens of a sequence are read; rarely too low."""
         return min(self._contract.max_length, len(sequence) + 2)
 
     def reads(self, sequence: str) -> int:
-        """How many characters of a sequence that `prepare` gave are read: a long one's beginning."""
+        """Return the number of characters that the model reads of a prepared sequence: the beginning of a long one."""
         return max(end for _, end in self._tokenizer.spans(sequence))
 
     def integrated_gradients(self, sequence: str, label: int, tolerance: float) -> TokenAttributions | None:
-        """Tell what each token of a sequence that `prepare` gave adds to a label's probability.
+        """Return the contributions of a prepared sequence's tokens to a label's probability.
 
         Args:
-            sequence: The text.
+            sequence: Text as `prepare` returns it.
             label: The index of the label.
-            tolerance: What the attributions may lack of the difference that they explain; where even many points do
-                not do, they lack more.
+            tolerance: Maximum gap between the attributions' sum and the difference that they explain. The gap is larger
+                if even many points do not suffice.
 
         Returns:
-            The attributions; nothing where the graph has no gradients.
+            The attributions, or `None` if the graph has no gradients.
         """
         if not isinstance(self._graph, Differentiable):
             return None
         (ids,) = self._tokenizer.encode([sequence])
         spans = self._tokenizer.spans(sequence)
-        framing = np.array([end == 0 for _, end in spans])
-        nothing = np.where(framing, ids, self._tokenizer.pad_id)
-        found = self._graph.integrated_gradients(
-            np.array([ids]), nothing[None], label, self._contract.temperature, tolerance
+        is_special = np.array([end == 0 for _, end in spans])
+        baseline = np.where(is_special, ids, self._tokenizer.pad_id)
+        result = self._graph.integrated_gradients(
+            np.array([ids]), baseline[None], label, self._contract.temperature, tolerance
         )
-        return None if found is None else TokenAttributions(spans, *found)
+        return None if result is None else TokenAttributions(spans, *result)
 
     def predict(self, items: Sequence[NewsItem]) -> FloatArray:
-        """Return the probabilities of texts or title/text objects: `(batch, num_labels)`, in the given order.
+        """Return the probabilities of texts or title/text objects: `(batch, num_labels)`, in input order.
 
         Raises:
-            ValueError: If an item is no text or empty.
+            ValueError: If an item is not text, or is empty.
         """
         return self.predict_prepared([self.prepare(item) for item in items])
 
     def predict_prepared(self, sequences: Sequence[str], measured: InferenceTimings | None = None) -> FloatArray:
-        """Return the probabilities of sequences that `prepare` gave: `(batch, num_labels)`, in the given order.
+        """Return the probabilities of prepared sequences: `(batch, num_labels)`, in input order.
 
         Rows are sorted by length and run in batches of few tokens, so that little is computed on padding.
 
         Args:
-            sequences: The texts.
-            measured: Takes what it took.
+            sequences: Texts as `prepare` returns them.
+            measured: Receives the cost of this call.
         """
         measured = measured or InferenceTimings()
         started = time.perf_counter()
         ids = self._tokenizer.encode(sequences)
         tokenized = time.perf_counter()
         logits = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
-        measured.tokens = [len(each) for each in ids]
-        most = SUB_BATCH_TOKENS * self._threads
+        measured.tokens = [len(sequence_ids) for sequence_ids in ids]
+        max_tokens = SUB_BATCH_TOKENS * self._threads
         if self._pool is not None:
-            most = min(SUB_BATCH_TOKENS, max(MIN_TOKENS, -(-sum(measured.tokens) // self._threads)))
-        batches = list(sub_batches(measured.tokens, most))
+            max_tokens = min(SUB_BATCH_TOKENS, max(MIN_TOKENS, -(-sum(measured.tokens) // self._threads)))
+        batches = list(sub_batches(measured.tokens, max_tokens))
 
         def run(graph: InferenceSession, rows: list[int]) -> None:
             batch = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
@@ -176,7 +177,7 @@ class Runtime:
             logits[rows] = batch
 
         if self._pool is not None and self._single is not None and len(batches) > 1:
-            # The longest first: no core should begin it when the others are done.
+            # Longest batch first: no core should start on it when the others are done.
             list(self._pool.map(functools.partial(run, self._single), reversed(batches)))
         else:
             for rows in batches:
@@ -186,7 +187,7 @@ class Runtime:
 
 
 def sub_batches(lengths: Sequence[int], most: int = SUB_BATCH_TOKENS) -> Iterator[list[int]]:
-    """Cut rows of these lengths into batches of rows of about the same length: their indices, the shortest first.
+    """Yield batches of rows of about the same length as indices, the shortest rows first.
 
     A batch has at most `most` tokens, padding included, or one row.
     """
@@ -201,12 +202,12 @@ def sub_batches(lengths: Sequence[int], most: int = SUB_BATCH_TOKENS) -> Iterato
 
 
 def resolve_runtime(bundle: Bundle, name: str = AUTO) -> str:
-    """The name of the runtime that is to answer.
+    """Return the name of the runtime to use.
 
     Args:
         bundle: The bundle.
-        name: A runtime; or `auto`: the quantized graph, where training found it good enough to ship and this
-            processor multiplies 8-bit integers, else the fp32 graph.
+        name: A runtime, or `auto`. The latter is the quantized graph if training accepted it and this processor
+            multiplies 8-bit integers, else the fp32 graph.
 
     Raises:
         UsageError: If there is no such runtime.
@@ -214,10 +215,10 @@ def resolve_runtime(bundle: Bundle, name: str = AUTO) -> str:
     """
     if name == AUTO:
         return "onnxruntime-int8" if INT8_GRAPH in bundle.contract.graphs and cpu.multiplies_int8() else "onnxruntime"
-    needed = files_of(name)[0]
-    if needed not in bundle.contract.files and not (bundle.path / needed).is_file():
+    graph_file = files_of(name)[0]
+    if graph_file not in bundle.contract.files and not (bundle.path / graph_file).is_file():
         raise ModelError(
-            f"{bundle.path} has no {needed}, which the runtime {name!r} reads",
+            f"{bundle.path} has no {graph_file}, which the runtime {name!r} reads",
             "choose onnxruntime; a quantized graph is left out where it would cost accuracy",
         )
     return name
@@ -228,13 +229,13 @@ def load_runtime(bundle: Bundle, name: str = AUTO, threads: int | None = None) -
 
     Args:
         bundle: A verified bundle.
-        name: As `chosen` takes it.
-        threads: Cores to use; as many as this process may, if not given.
+        name: Name of the runtime, as `resolve_runtime` takes it.
+        threads: Number of cores; defaults to all that this process may use.
 
     Raises:
         UsageError: If there is no such runtime.
         ModelError: If the bundle has no graph for it.
-        MissingExtraError: If it is not installed.
+        MissingExtraError: If the runtime is not installed.
     """
     name = resolve_runtime(bundle, name)
     threads = threads or cpu.cores()
@@ -245,7 +246,7 @@ def load_runtime(bundle: Bundle, name: str = AUTO, threads: int | None = None) -
         from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 
         graph = OnnxGraph(file, threads)
-        if variant == "int8" and threads > 1:  # of fp32, two would take too much memory
+        if variant == "int8" and threads > 1:  # two fp32 graphs would take too much memory
             return Runtime(bundle, graph, threads, OnnxGraph(file, 1))
     elif kind == "openvino":
         from newsbert.inference.runtimes.openvino import OpenVinoGraph

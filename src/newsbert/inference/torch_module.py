@@ -5,7 +5,7 @@ from transformers import PreTrainedModel
 
 
 class LogitsOnly(torch.nn.Module):
-    """A classifier as a function of two tensors, as graphs want it.
+    """A classifier as a function of two tensors, as required for graphs.
 
     Args:
         model: A Hugging Face sequence classifier.
@@ -22,7 +22,10 @@ class LogitsOnly(torch.nn.Module):
 
 
 def example_inputs(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask `(2, 8)` to trace a graph with: two rows of unequal length, since a size of 1 would be fixed."""
+    """Return ids and mask `(2, 8)` for tracing a graph.
+
+    The two rows have unequal lengths, and there are two because a size of 1 would be fixed in the graph.
+    """
     input_ids = torch.arange(16, dtype=torch.int64).reshape(2, 8) % int(model.config.vocab_size)
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 5:] = 0

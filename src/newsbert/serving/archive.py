@@ -1,4 +1,4 @@
-"""From a bundle to a TorchServe model archive: what its runtime reads, the handler, and how to serve it."""
+"""TorchServe model archives: the files that a bundle's runtime reads, the handler, and the configuration."""
 
 import json
 import zipfile
@@ -24,11 +24,11 @@ _MAX_CONFIG_BYTES = 2**20
 
 
 def model_config(name: str, settings: ServeSettings, runtime: str) -> bytes:
-    """Return the archive's `model-config.yaml`: TorchServe's batching and workers, and what the handler is to know.
+    """Return the archive's `model-config.yaml`: TorchServe's batching and workers, and the handler's options.
 
     Args:
-        name: What the answers say of the model, such as `BertModel/7`.
-        settings: Workers, batching and, where it is given, the threshold for reviews.
+        name: The model's name in answers, such as `BertModel/7`.
+        settings: Workers, batching and, where it is set, the threshold for reviews.
         runtime: Name of the runtime.
     """
     options = {"model": name, "runtime": runtime, "workers": settings.workers}
@@ -60,16 +60,16 @@ def write(
 ) -> Path:
     """Write the archive of a verified bundle into `directory` and return its path.
 
-    The same bundle with the same arguments gives the same bytes, anywhere and at any time.
+    The archive is reproducible: the same bundle and the same arguments give the same bytes.
 
     Args:
-        bundle: What is to answer.
-        directory: Made if it is not there.
-        name: What the answers say of the model, such as `BertModel/7`.
+        bundle: The model's bundle.
+        directory: Target directory; created if it is missing.
+        name: The model's name in answers, such as `BertModel/7`.
         settings: Workers and batching, the runtime, and the threshold for reviews if not the model's.
-        served_name: What the model is called in URLs.
+        served_name: The model's name in URLs.
         version: TorchServe's version of the served model.
-        file_name: The archive's.
+        file_name: The archive's file name.
 
     Raises:
         UsageError: If there is no such runtime.
@@ -80,7 +80,7 @@ def write(
     bundle.verify(only=files_of(runtime))
     content = bundle.files(runtime)
     content[CONFIG_NAME] = model_config(name, settings, runtime)
-    content[MANIFEST_NAME] = _manifest(served_name, version)
+    content[MANIFEST_NAME] = _make_manifest(served_name, version)
     content[HANDLER_NAME] = (resources.files("newsbert.serving") / HANDLER_NAME).read_bytes()
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -92,8 +92,8 @@ def write(
         raise NewsbertError(f"the model archive cannot be written: {error}", "check the disk: df -h .") from error
 
 
-def _manifest(served_name: str, version: str) -> bytes:
-    """What TorchServe reads of an archive first; as the archiver writes it, but for the time."""
+def _make_manifest(served_name: str, version: str) -> bytes:
+    """Return the archive's manifest, as TorchServe's archiver writes it except for the time."""
     try:
         from model_archiver.model_archiver_config import ModelArchiverConfig
         from model_archiver.model_packaging_utils import ModelExportUtils
@@ -103,27 +103,27 @@ def _manifest(served_name: str, version: str) -> bytes:
         model_name=served_name, handler=HANDLER_NAME, version=version, config_file=CONFIG_NAME
     )
     manifest = json.loads(ModelExportUtils.generate_manifest_json(options))
-    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe complains if there is none
+    manifest["createdOn"] = "01/01/1980 00:00:00"  # TorchServe complains if it is missing
     return json.dumps(manifest, indent=2).encode()
 
 
 @dataclass(frozen=True)
 class ArchiveInfo:
-    """What an archive says of itself: the model's name and the runtime that its handler loads."""
+    """Facts from an archive's configuration: the model's name and the runtime that its handler loads."""
 
     model: str
     runtime: str
 
 
 def served(archive: Path, name: Path | None = None) -> ArchiveInfo:
-    """Read what `write` put into an archive's configuration.
+    """Read the model's name and runtime from an archive's configuration.
 
     Args:
         archive: The archive.
-        name: What errors call it; `archive` if nothing else.
+        name: Name in error messages; `archive` if `None`.
 
     Raises:
-        ModelError: If it is no archive that newsbert wrote.
+        ModelError: If it is not an archive from newsbert.
     """
     try:
         with zipfile.ZipFile(archive) as content:

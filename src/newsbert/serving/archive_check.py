@@ -1,7 +1,8 @@
-"""Whether a model archive holds what `archive.write` puts into one, and nothing else.
+"""Check that a model archive holds exactly what `archive.write` writes.
 
-TorchServe unpacks an archive, runs the handler that its manifest names and does what its configuration says; so an
-archive of somebody else's is a program. One that passes here holds data, and this package's own handler.
+TorchServe unpacks an archive, runs the handler that its manifest names and applies its configuration. So an archive
+from another source is executable code. An archive that passes this check holds only data, and this package's own
+handler.
 """
 
 import os
@@ -20,8 +21,8 @@ from newsbert.errors import ModelError
 from newsbert.serving import archive
 from newsbert.serving.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 
-_LOCAL = struct.Struct("<4s2xHH8xIIHH")
-_ZIP64 = struct.Struct("<HHQQ")
+_LOCAL_HEADER = struct.Struct("<4s2xHH8xIIHH")
+_ZIP64_EXTRA = struct.Struct("<HHQQ")
 _UTF8_NAMES = 0x800
 _HINT = "serve the model itself, or write the archive again: newsbert archive MODEL"
 _BLOCK_BYTES = 1024 * 1024
@@ -34,7 +35,7 @@ _RANGES = {
     "responseTimeout": (1, 3600),
     "startupTimeout": (1, 3600),
 }
-"""TorchServe's settings that an archive may bring, and their least and largest values."""
+"""TorchServe's settings that an archive may have, with their minimum and maximum values."""
 _OPTIONS = {"model", "runtime", "workers", "review_below"}
 _MAX_TEXT_BYTES = 1024 * 1024
 _MODEL_KEYS = {"modelName", "modelVersion", "handler", "configFile"}
@@ -42,55 +43,55 @@ _MANIFEST_KEYS = {"createdOn", "runtime", "model", "archiverVersion"}
 
 
 class _RefusedError(Exception):
-    """What an archive holds that it must not."""
+    """A reason to reject an archive."""
 
 
 def take(file: Path, copy: Path) -> str | None:
-    """Copy an archive into a private directory, check the copy and return which trusted key has signed its model.
+    """Copy an archive into a private directory, check the copy, and return the trusted key that signed its model.
 
-    What is served is the copy: neither the name of `file` nor a change of it after the check matters.
+    The server uses the copy, so neither the name of `file` nor a change of it after the check matters.
 
     Args:
-        file: Somebody's archive.
-        copy: Where it goes; in a directory of this user alone.
+        file: The archive, from any source.
+        copy: Path of the copy, in a directory of this user only.
 
     Raises:
-        ModelError: If it could do anything but answer with its model, is not signed by a trusted key where there are
-            some, or cannot be copied.
+        ModelError: If the archive could do more than answer with its model, if none of the configured trusted keys has
+            signed it, or if it cannot be copied.
     """
     try:
-        # Not blocking: opened for reading, a named pipe would wait for a writer.
+        # Non-blocking: opening a named pipe would otherwise wait for a writer.
         with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as source:
-            found = os.fstat(source.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(source.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"{file} is not a plain file", _HINT)
             with copy.open("xb") as target:
-                _copy(source, target, found.st_size)
+                _copy(source, target, status.st_size)
     except OSError as error:
         raise ModelError(f"{file} cannot be copied to be served: {error}", "check it and the disk: df -h") from error
     return check(copy, file)
 
 
 def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
-    """Copy `size` bytes at most: a file that grows meanwhile does not fill the disk."""
+    """Copy at most `size` bytes: a file that grows meanwhile must not fill the disk."""
     while size > 0 and (block := source.read(min(size, _BLOCK_BYTES))):
         target.write(block)
         size -= len(block)
 
 
 def check(file: Path, name: Path | None = None) -> str | None:
-    """Refuse an archive that could do anything but answer with its model.
+    """Reject an archive that could do more than answer with its model.
 
     Args:
         file: The archive.
-        name: What errors call it; `file` if nothing else.
+        name: Name in error messages; `file` if `None`.
 
     Returns:
-        The trusted key that signed its model; nothing if no keys are set.
+        The trusted key that signed its model; `None` if no keys are configured.
 
     Raises:
-        ModelError: If it holds another file, handler or setting than `archive.write` would give it, is not signed by a
-            trusted key where there are some, or is no archive.
+        ModelError: If it has another file, handler or setting than `archive.write` writes, if none of the configured
+            trusted keys has signed it, or if it is not an archive.
     """
     runtime = archive.served(file, name).runtime
     try:
@@ -98,8 +99,8 @@ def check(file: Path, name: Path | None = None) -> str | None:
             _check_names([info.filename for info in content.infolist()], runtime)
             _check_entries(content, stream)
             signed_by = _check_signature(content, str(name or file))
-            _check_manifest(_json(content, MANIFEST_NAME))
-            _check_configuration(_json(content, CONFIG_NAME))
+            _check_manifest(_read_json(content, MANIFEST_NAME))
+            _check_configuration(_read_json(content, CONFIG_NAME))
             _check_handler(content)
     except (*zip_files.READ_ERRORS, _RefusedError, TypeError, struct.error) as error:
         raise ModelError(f"{name or file} is not served: {error}", _HINT) from error
@@ -119,22 +120,24 @@ def _check_names(names: list[str], runtime: str) -> None:
 
 
 def _check_entries(content: zipfile.ZipFile, stream: Any) -> None:
-    """Check that who reads from the front, as Java does, finds the entries that the directory at the end names."""
+    """Check that a reader from the front, such as Java, sees the same entries as the directory at the end."""
     offset = 0
     for info in sorted(content.infolist(), key=lambda each: each.header_offset):
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in {0, stat.S_IFREG}:
             raise _RefusedError(f"its {info.filename!r} is not a plain file")
         stream.seek(info.header_offset)
-        signature, flags, method, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(stream.read(_LOCAL.size))
+        signature, flags, method, packed, size, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(
+            stream.read(_LOCAL_HEADER.size)
+        )
         name, extra = stream.read(name_bytes), stream.read(extra_bytes)
         if size == packed == 0xFFFFFFFF:
-            _, _, size, packed = _ZIP64.unpack(extra)
+            _, _, size, packed = _ZIP64_EXTRA.unpack(extra)
         sizes = {size, packed, info.file_size, info.compress_size}
         plain = signature == b"PK\3\4" and method == zipfile.ZIP_STORED and not flags & ~_UTF8_NAMES
         if info.header_offset != offset or not plain or len(sizes) > 1 or name != info.filename.encode():
             raise _RefusedError(f"its entry {info.filename!r} is not as newsbert writes it")
-        offset += _LOCAL.size + name_bytes + extra_bytes + size
+        offset += _LOCAL_HEADER.size + name_bytes + extra_bytes + size
     if offset != content.start_dir:
         raise _RefusedError("it holds more than its directory says")
 
@@ -157,7 +160,7 @@ def _read_text(content: zipfile.ZipFile, name: str) -> bytes:
     return content.read(name)
 
 
-def _json(content: zipfile.ZipFile, name: str) -> Any:
+def _read_json(content: zipfile.ZipFile, name: str) -> Any:
     return typed_json.loads(_read_text(content, name).decode("utf-8"))
 
 
@@ -166,30 +169,30 @@ def _check_manifest(manifest: Any) -> None:
     unknown = sorted({*manifest} - _MANIFEST_KEYS | {*model} - _MODEL_KEYS)
     if unknown:
         raise _RefusedError(f"its manifest has {unknown[0]!r}")
-    for said, expected in (
+    for value, expected in (
         (model["handler"], HANDLER_NAME),
         (model["configFile"], CONFIG_NAME),
         (manifest["runtime"], "python"),
     ):
-        if said != expected:
-            raise _RefusedError(f"its manifest names {said!r} instead of {expected!r}")
+        if value != expected:
+            raise _RefusedError(f"its manifest names {value!r} instead of {expected!r}")
 
 
 def _check_configuration(values: Any) -> None:
-    """Of TorchServe's settings only those that newsbert gives, and they are numbers: others install packages."""
+    """Check that TorchServe's settings are only those that newsbert writes, all numbers: others install packages."""
     for name, value in values.items():
         if name == "newsbert":
             continue
         if name not in _RANGES or type(value) is not int:
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
-        least, most = _RANGES[name]
-        if not least <= value <= most:
-            raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]}, not from {least} to {most}")
+        minimum, maximum = _RANGES[name]
+        if not minimum <= value <= maximum:
+            raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]}, not from {minimum} to {maximum}")
     for name, value in values["newsbert"].items():
         if name not in _OPTIONS:
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
-    below = values["newsbert"].get("review_below", 0)
-    if type(below) not in {int, float} or not 0 <= below <= 1:
-        raise _RefusedError(f"its {CONFIG_NAME} has 'review_below': {str(below)[:100]!r}")
+    review_below = values["newsbert"].get("review_below", 0)
+    if type(review_below) not in {int, float} or not 0 <= review_below <= 1:
+        raise _RefusedError(f"its {CONFIG_NAME} has 'review_below': {str(review_below)[:100]!r}")
     if not values["minWorkers"] == values["maxWorkers"] == values["newsbert"]["workers"]:
         raise _RefusedError(f"its {CONFIG_NAME} has three numbers of workers that differ")

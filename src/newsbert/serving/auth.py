@@ -1,7 +1,7 @@
-"""TorchServe's tokens: reading the file that it keeps them in, and having it make a new one.
+"""TorchServe's tokens: reading its key file, and requesting new tokens.
 
-It writes the file into the directory that it runs in, for its own user alone: a token for inference, one for
-management, both of which expire, and the key that a new token is asked for with, which does not.
+TorchServe writes the key file into its working directory, readable by its own user only. The file has a token for
+inference and a token for management, which expire. Its API key authorizes requests for new tokens, and does not expire.
 """
 
 import http.client
@@ -19,7 +19,7 @@ from newsbert.errors import ServingError, UsageError
 KEY_FILE = "key_file.json"
 MANAGEMENT_SOCKET = "management.sock"
 NOT_TAKEN = "InvalidKeyException"
-"""What TorchServe calls a token that it does not take."""
+"""TorchServe's error type for an invalid token."""
 
 _TIMEOUT_S = 10
 _TRIES = 5
@@ -27,13 +27,13 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What the file holds of use.
+    """The content of a key file.
 
     Attributes:
-        inference: The token that requests are sent with.
-        management: The token for its management interface.
-        expires: When the one for inference ends.
-        api: The key that a new token is asked for with.
+        inference: The token for predictions.
+        management: The token for the management interface.
+        expires: Time when the inference token expires.
+        api: The key that authorizes requests for new tokens.
     """
 
     inference: str
@@ -43,15 +43,15 @@ class TokenFile:
 
     @property
     def expired(self) -> bool:
-        """Whether the token is no longer taken."""
+        """True if the inference token has expired."""
         return datetime.now(UTC) >= self.expires
 
 
 def header(token: str) -> tuple[str, str]:
-    """Name and value of the request header that carries a token.
+    """Return name and value of the request header for a token.
 
     Raises:
-        UsageError: If no header can.
+        UsageError: If a header cannot hold the token.
     """
     if not (token.isascii() and token.isprintable()):
         raise UsageError("the token holds what no HTTP header can", f"copy it again from {KEY_FILE}")
@@ -59,19 +59,19 @@ def header(token: str) -> tuple[str, str]:
 
 
 def configured() -> Path | None:
-    """The key file that is named in the environment, or that of the server whose directory is."""
-    if named := environment.key_file():
-        return named
+    """Return the key file that the environment names, or the one in the run directory that it names."""
+    if key_file := environment.key_file():
+        return key_file
     directory = environment.run_dir()
-    beside = directory / KEY_FILE if directory else None
-    return beside if beside is not None and beside.exists() else None
+    server_file = directory / KEY_FILE if directory else None
+    return server_file if server_file is not None and server_file.exists() else None
 
 
 def read(key_file: Path) -> TokenFile:
-    """Read the file.
+    """Read a key file.
 
     Raises:
-        ServingError: If there is none, or it is of another form.
+        ServingError: If it is missing or invalid.
     """
     for attempt in range(_TRIES):
         try:
@@ -89,19 +89,19 @@ def read(key_file: Path) -> TokenFile:
         except (ValueError, LookupError, TypeError) as error:
             if attempt == _TRIES - 1:
                 raise ServingError(f"{key_file} is no key file of TorchServe's", "give another one") from error
-            time.sleep(0.02)  # TorchServe writes it in place: it may be half written
+            time.sleep(0.02)  # TorchServe writes it in place, so it may be incomplete
     raise AssertionError
 
 
 def rotate(key_file: Path, kind: str = "inference") -> TokenFile:
-    """Have the server whose key file this is make a new token; the one before is no longer taken.
+    """Have the server of a key file create a new token, which replaces the old one.
 
     Args:
-        key_file: The file.
-        kind: What the token is for, `inference` or `management`.
+        key_file: The key file.
+        kind: The interface of the token, `inference` or `management`.
 
     Raises:
-        ServingError: If it does not answer, or refuses.
+        ServingError: If the server does not answer, or refuses.
     """
     keys = read(key_file)
     request = urllib.request.Request(f"http://localhost/token?type={kind}", headers=dict([header(keys.api)]))
@@ -121,10 +121,10 @@ def rotate(key_file: Path, kind: str = "inference") -> TokenFile:
 
 
 def valid(key_file: Path) -> str:
-    """Return a token that is taken now: the one in the file, or a new one if that has expired.
+    """Return a valid inference token: the one in the file, or a new one if it has expired.
 
     Raises:
-        ServingError: If there is none to be had.
+        ServingError: If there is no valid token.
     """
     keys = read(key_file)
     return (rotate(key_file) if keys.expired else keys).inference

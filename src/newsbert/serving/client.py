@@ -1,4 +1,4 @@
-"""Asking a served model over HTTP."""
+"""HTTP client of a served model."""
 
 import email.utils
 import http.client
@@ -28,22 +28,22 @@ CHUNK_ITEMS, CHUNK_BYTES = 64, 512 * 1024
 """Bounds of a request; the server takes bodies of up to 1 MiB."""
 
 FIRST_TIMEOUT_S, TIMEOUT_S = 30.0, 120.0
-"""How long an answer is waited for, at first and at most: of a worker that dies, TorchServe forgets some requests."""
+"""Timeout of the first try, and upper limit of later ones: TorchServe loses some requests of a worker that dies."""
 
 RETRY_S = 60.0
-"""Time after its first failure within which a request is sent again."""
+"""Time after its first failure in which a request is retried."""
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 5.0
 _WORKER_DIED = "InternalServerException"
-"""What TorchServe calls the loss of the worker that had the request; a model that fails is called otherwise."""
+"""TorchServe's error type if the worker died with the request; an error of the model has another type."""
 
 
-class _PassingError(Exception):
-    """A failure that may be over when the request is sent again.
+class _TransientError(Exception):
+    """A failure that a retry may resolve.
 
     Args:
-        error: What to tell if it is not.
-        wait_s: How long the server asks to wait.
+        error: The error to raise if retries fail.
+        wait_s: Delay that the server requests.
     """
 
     def __init__(self, error: ServingError, wait_s: float = 0.0) -> None:
@@ -52,19 +52,20 @@ class _PassingError(Exception):
 
 
 class Client:
-    """A served model; it is asked with the token that `NEWSBERT_TOKEN` or the file `NEWSBERT_KEY_FILE` holds.
+    """A client of a served model.
 
-    A request that meets a full queue, a worker that dies or a connection that is lost is sent again, after a time that
-    doubles; asking twice changes nothing. A refusal is told at once, and so is a server that never answered.
+    It sends the token of `NEWSBERT_TOKEN` or of the file `NEWSBERT_KEY_FILE`. It retries a request after a full queue,
+    the death of a worker or a lost connection, with exponential backoff. A retry is safe, since requests change
+    nothing. A refused request fails at once, and so does a request to a server that never answered.
 
     Args:
         url: The server's base URL, or the URL of the model's predictions.
-        retry_s: How long a request is sent again after it first failed.
-        headers: More headers of all requests, by name.
+        retry_s: Time after its first failure in which a request is retried.
+        headers: Additional headers of all requests, by name.
 
     Attributes:
-        name: The model, as the server calls it in its last answer.
-        response_headers: The headers of its last answer, by name in small letters.
+        name: The model's name in the last response.
+        response_headers: The headers of the last response, by lower-case name.
     """
 
     def __init__(self, url: str, retry_s: float = RETRY_S, headers: Mapping[str, str] | None = None) -> None:
@@ -77,24 +78,24 @@ class Client:
         self.name = ""
 
     def predict(self, items: NewsItems) -> list[Prediction]:
-        """Classify texts or title/text objects, in their order; `name` is then what the server says of its model.
+        """Classify texts or title/text objects, in their order, and set `name` to the model's name.
 
-        One alone gets a list of one answer.
+        A single item gives a list of one prediction.
 
         Raises:
             BadRequestError: If the server refuses an item; the message is the server's.
             ServingError: If there is no server, or it cannot answer.
         """
         return [
-            prediction for chunk in chunks(list_items(items)) for prediction in self._ask(chunk, Prediction.from_dict)
+            prediction for chunk in chunks(list_items(items)) for prediction in self._send(chunk, Prediction.from_dict)
         ]
 
     def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
-        """Classify texts or title/text objects and have the server tell which of their words that rests on.
+        """Classify texts or title/text objects, and have the server explain the predictions by the words.
 
         Args:
             items: The texts, or one.
-            label: Whose probability is explained; that of the predicted one, if not given.
+            label: The label whose probability is explained; by default the predicted one.
 
         Raises:
             BadRequestError: If the server refuses an item, or knows no such label; the message is the server's.
@@ -103,28 +104,28 @@ class Client:
         from newsbert.inference.explanation import Explanation
 
         explained = explained_items(list_items(items), label)
-        return [answer for item in explained for answer in self._ask([item], Explanation.from_dict)]
+        return [answer for item in explained for answer in self._send([item], Explanation.from_dict)]
 
-    def _ask(self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer]) -> list[_Answer]:
+    def _send(self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer]) -> list[_Answer]:
         tries, failed_s = 0, 0.0
         while True:
             tries += 1
             try:
-                return self._ask_once(items, read, min(FIRST_TIMEOUT_S * 2.0 ** (tries - 1), TIMEOUT_S))
-            except _PassingError as failure:
+                return self._send_once(items, read, min(FIRST_TIMEOUT_S * 2.0 ** (tries - 1), TIMEOUT_S))
+            except _TransientError as failure:
                 now = time.monotonic()
                 failed_s = failed_s or now
-                wait_s = max(failure.wait_s, _backoff_s(tries))
+                wait_s = max(failure.wait_s, _compute_backoff_s(tries))
                 if now + wait_s > failed_s + self._retry_s:
-                    said = failure.error.message
-                    said += f" (tried {tries} times in {now - failed_s:.0f} s)" if tries > 1 else ""
-                    raise ServingError(said, failure.error.hint) from failure
+                    message = failure.error.message
+                    message += f" (tried {tries} times in {now - failed_s:.0f} s)" if tries > 1 else ""
+                    raise ServingError(message, failure.error.hint) from failure
             time.sleep(wait_s)
 
-    def _ask_once(
+    def _send_once(
         self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer], timeout_s: float
     ) -> list[_Answer]:
-        token = _token()
+        token = _read_token()
         try:
             request = urllib.request.Request(
                 self.url,
@@ -138,25 +139,27 @@ class Client:
                 self.response_headers = {name.lower(): value for name, value in response.headers.items()}
                 self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
                 answers = json.load(response)
-            found = [read(answer) for answer in answers]
+            results = [read(answer) for answer in answers]
         except urllib.error.HTTPError as error:
             with error:
                 self._reached = True
-                raise self._refused(error) from error
+                raise self._parse_error(error) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
-            lost = ServingError(f"no model server answers at {self.url}: {reason}", "newsbert serve locally starts one")
-            if self._is_passing(error, reason):
-                raise _PassingError(lost) from error
-            raise lost from error
+            failure = ServingError(
+                f"no model server answers at {self.url}: {reason}", "newsbert serve locally starts one"
+            )
+            if self._is_transient(error, reason):
+                raise _TransientError(failure) from error
+            raise failure from error
         except (KeyError, TypeError) as error:
-            raise self._strange() from error
-        if len(found) != len(items):
-            raise self._strange()
-        return found
+            raise self._make_format_error() from error
+        if len(results) != len(items):
+            raise self._make_format_error()
+        return results
 
-    def _is_passing(self, error: Exception, reason: object) -> bool:
-        """Tell whether a connection was lost, and not just never made."""
+    def _is_transient(self, error: Exception, reason: object) -> bool:
+        """Return whether an established connection was lost, as opposed to one that was never made."""
         if isinstance(error, ConnectionResetError | TimeoutError | http.client.IncompleteRead) or isinstance(
             reason, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
         ):
@@ -164,10 +167,10 @@ class Client:
             return True
         return self._reached and isinstance(reason, ConnectionRefusedError | TimeoutError)
 
-    def _strange(self) -> ServingError:
+    def _make_format_error(self) -> ServingError:
         return ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL")
 
-    def _refused(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError | _PassingError:
+    def _parse_error(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError | _TransientError:
         kind = ""
         try:
             answer = json.loads(error.read())
@@ -181,19 +184,19 @@ class Client:
             )
         if error.code in {400, 413, 415}:
             return BadRequestError(f"{self.url} refused the request ({error.code}): {message}", "mend the text")
-        failed = ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
+        failure = ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
         if error.code == 503 or (error.code >= 500 and kind == _WORKER_DIED):
-            return _PassingError(failed, _seconds(error.headers.get("Retry-After")))
-        return failed
+            return _TransientError(failure, _parse_retry_after(error.headers.get("Retry-After")))
+        return failure
 
 
-def _backoff_s(tries: int) -> float:
-    """How long to wait after so many tries: doubled each time, and scattered, lest all clients come back at once."""
-    return min(_FIRST_WAIT_S * 2.0 ** (tries - 1), _LONGEST_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311
+def _compute_backoff_s(tries: int) -> float:
+    """Return the delay before the next try: exponential backoff with jitter, to spread the retries of many clients."""
+    return min(_FIRST_BACKOFF_S * 2.0 ** (tries - 1), _MAX_BACKOFF_S) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-def _seconds(retry_after: str | None) -> float:
-    """Seconds that the header `Retry-After` asks for, as a number or a date; 0 for none, or what is neither."""
+def _parse_retry_after(retry_after: str | None) -> float:
+    """Return the delay of the header `Retry-After`, a number of seconds or a date; 0 if it is missing or invalid."""
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
@@ -204,29 +207,31 @@ def _seconds(retry_after: str | None) -> float:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def _token() -> str | None:
+def _read_token() -> str | None:
     key_file = environment.key_file()
     return environment.token() or (auth.valid(key_file) if key_file else None)
 
 
 def body(items: Sequence[NewsItem]) -> bytes:
-    """What asks for the classes of items."""
+    """Return the JSON body of a request that classifies items."""
     return json.dumps({"instances": [item if isinstance(item, str) else dict(item) for item in items]}).encode()
 
 
 def explained_items(items: Sequence[NewsItem], label: str | None = None) -> list[dict[str, Any]]:
-    """Return the items in the form that has their answers explained, which is a request for each of them.
+    """Return the items as objects that request an explanation, to be sent in one request per item.
 
     Args:
         items: Texts or title/text objects.
-        label: Whose probability is explained; that of the predicted one, if not given.
+        label: The label whose probability is explained; by default the predicted one.
     """
-    named = {} if label is None else {"label": label}
-    return [{**(item if isinstance(item, Mapping) else {"text": item}), "explain": True, **named} for item in items]
+    label_field = {} if label is None else {"label": label}
+    return [
+        {**(item if isinstance(item, Mapping) else {"text": item}), "explain": True, **label_field} for item in items
+    ]
 
 
 def chunks(items: Sequence[NewsItem]) -> Iterator[Sequence[NewsItem]]:
-    """Cut items into what one request may hold, in their order."""
+    """Yield the items in chunks that fit into one request, in their order."""
     chunk: list[NewsItem] = []
     room = CHUNK_BYTES
     for item in items:

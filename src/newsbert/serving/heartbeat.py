@@ -1,7 +1,7 @@
-"""What the workers of a server let their supervisor know, and it them: files in a directory that they share.
+"""Heartbeat of a server's workers, and the supervisor's signal to them: files in a common directory.
 
-TorchServe tells nobody from outside whether a request is being answered, nor can it be told to take no more of them.
-A worker's file is two numbers, mapped into its memory, so that telling costs it no system call.
+TorchServe does not show whether it is answering a request, and has no command to stop accepting requests. A worker's
+file is two numbers, mapped into its memory, so an update needs no system call.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ _MARK_BYTES = 16
 
 
 class Heartbeat:
-    """The directory.
+    """The heartbeat directory of a server.
 
     Args:
-        directory: Where it is; without one nothing is told and nothing heard, as under somebody else's TorchServe.
+        directory: Its path. If `None`, as under a TorchServe that newsbert did not start, nothing is written or read.
     """
 
     def __init__(self, directory: Path | None) -> None:
@@ -29,12 +29,12 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """In a worker: let it be known that a batch is being answered, and after it that one was."""
+        """Mark this worker as busy during the block, and record the time of the answer after it."""
         if self._directory is None:
             yield
             return
         if self._mark is None:
-            self._mark = _create(self._directory)
+            self._mark = _create_mark(self._directory)
         self._mark[_BUSY] = 1
         try:
             yield
@@ -44,30 +44,30 @@ class Heartbeat:
 
     @property
     def closing(self) -> bool:
-        """In a worker: whether requests that come now are to be turned away."""
+        """True if the workers must reject new requests."""
         return self._directory is not None and (self._directory / _CLOSING).exists()
 
     def close(self) -> None:
-        """Have the workers turn away what comes from now on."""
+        """Have the workers reject new requests from now on."""
         assert self._directory is not None
         (self._directory / _CLOSING).touch()
 
     def busy(self) -> bool:
-        """Tell whether a worker that lives is answering a batch."""
-        return any(mark[_BUSY] and Path(f"/proc/{pid}").exists() for pid, mark in self._marks())
+        """Return whether a live worker is answering a batch."""
+        return any(mark[_BUSY] and Path(f"/proc/{pid}").exists() for pid, mark in self._read_marks())
 
     def last(self) -> int:
-        """When a batch was last answered, as a number that grows; 0 before the first."""
-        return max((mark[_ANSWERED_NS] for _, mark in self._marks()), default=0)
+        """Return the monotonic time of the last answered batch, in nanoseconds; 0 before the first."""
+        return max((mark[_ANSWERED_NS] for _, mark in self._read_marks()), default=0)
 
-    def _marks(self) -> "Iterator[tuple[str, memoryview[int]]]":
+    def _read_marks(self) -> "Iterator[tuple[str, memoryview[int]]]":
         assert self._directory is not None
         for file in self._directory.glob(f"*{_SUFFIX}"):
             yield file.stem, memoryview(file.read_bytes()).cast("Q")
 
 
-def _create(directory: Path) -> "memoryview[int]":
-    """Make this worker's file."""
+def _create_mark(directory: Path) -> "memoryview[int]":
+    """Create this worker's file, and map it into memory."""
     file = directory / f"{os.getpid()}{_SUFFIX}"
     partial = file.with_suffix(".partial")
     partial.write_bytes(bytes(_MARK_BYTES))

@@ -1,9 +1,9 @@
-"""The lane in which a server's explanations are computed: beside its answers, and never before them.
+"""The lane that computes a server's explanations: a background thread that gives way to predictions.
 
-An explanation takes as long as some hundreds of answers, and TorchServe gives a worker its next batch only when it has
-answered the last one. So a thread computes explanations, one after another, in steps between which every answer may
-pass. A batch waits for its explanations only while no other request waits for the worker. Whoever has to send a request
-again finds its explanation where it was left.
+An explanation takes as long as some hundreds of predictions, and TorchServe gives a worker its next batch only when it
+has answered the last one. So a thread computes explanations one after another, in steps. Predictions may run between
+two steps. A batch waits for its explanations only while no other request waits for the worker. A client that retries
+its request gets the explanation that the thread has computed meanwhile.
 """
 
 import collections
@@ -16,32 +16,32 @@ from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 MAX_WAITING = 32
-"""Explanations that wait for their turn; more are refused."""
+"""Maximum number of queued explanations; more are refused."""
 
 MAX_RESULTS = 128
-"""Explanations that the lane holds for requests that are sent again, those that wait included."""
+"""Maximum number of explanations that the lane stores for retried requests, queued ones included."""
 
 MAX_CHARACTERS = 1024 * 1024
-"""Of the texts of all of these together."""
+"""Maximum total length of the texts of all stored explanations."""
 
 MAX_WAIT_S = 15.0
-"""How long a batch waits for its explanations while no other request waits."""
+"""Maximum time that a batch waits for its explanations while no other request waits."""
 
-_STEP_S = 0.03
-"""How often a waiting batch looks whether another request waits."""
+_POLL_INTERVAL_S = 0.03
+"""Interval at which a waiting batch checks for other requests."""
 
 Result = TypeVar("Result")
 
 
 class LaneFullError(Exception):
-    """More explanations wait than are allowed."""
+    """The error for an explanation that exceeds the limits of the lane."""
 
 
 class Lane(Generic[Result]):
-    """A thread that computes explanations, and gives way to answers."""
+    """A thread that computes explanations, and gives way to predictions."""
 
     def __init__(self) -> None:
-        self._computing = threading.Lock()
+        self._compute_lock = threading.Lock()
         self._no_answers = threading.Event()
         self._no_answers.set()
         self._changed = threading.Condition()
@@ -51,34 +51,34 @@ class Lane(Generic[Result]):
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Compute answers in the block: the lane ends its step first, and stands still until the block ends."""
+        """Compute predictions in the block: the lane finishes its step first, and pauses until the block ends."""
         self._no_answers.clear()
         try:
-            with self._computing:
+            with self._compute_lock:
                 yield
         finally:
             self._no_answers.set()
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Compute a step of an explanation in the block, when no answers are computed."""
+        """Compute a step of an explanation in the block, while no predictions are computed."""
         while True:
             self._no_answers.wait()
-            with self._computing:
+            with self._compute_lock:
                 if self._no_answers.is_set():
                     yield
                     return
 
     def submit(self, key: Hashable, num_characters: int, compute: Callable[[], Result]) -> "Future[Result]":
-        """Have an explanation computed, unless the lane has it.
+        """Queue an explanation, unless the lane has it already.
 
         Args:
-            key: Names the explanation: the same key, the same result.
-            num_characters: The length of its text.
-            compute: Computes it, in steps.
+            key: Identifies the explanation: equal keys have equal results.
+            num_characters: Length of its text.
+            compute: Computes the explanation, in steps.
 
         Raises:
-            LaneFullError: If too many wait, or their texts are too long together.
+            LaneFullError: If too many explanations are queued, or their texts are too long in total.
         """
         with self._changed:
             if key in self._results:
@@ -98,22 +98,22 @@ class Lane(Generic[Result]):
         return future
 
     def _make_room(self, num_characters: int) -> None:
-        """Forget the oldest explanations that are complete.
+        """Remove the oldest complete explanations.
 
         Raises:
-            LaneFullError: If that is not enough.
+            LaneFullError: If that frees too little.
         """
-        complete = (key for key, (future, _) in list(self._results.items()) if future.done())
-        while len(self._results) >= MAX_RESULTS or self._total_characters() + num_characters > MAX_CHARACTERS:
-            oldest = next(complete, None)
+        complete_keys = (key for key, (future, _) in list(self._results.items()) if future.done())
+        while len(self._results) >= MAX_RESULTS or self._count_characters() + num_characters > MAX_CHARACTERS:
+            oldest = next(complete_keys, None)
             if oldest is None:
                 break
             del self._results[oldest]
-        too_long = self._results and self._total_characters() + num_characters > MAX_CHARACTERS
+        too_long = self._results and self._count_characters() + num_characters > MAX_CHARACTERS
         if too_long or len(self._waiting) >= MAX_WAITING:
             raise LaneFullError
 
-    def _total_characters(self) -> int:
+    def _count_characters(self) -> int:
         return sum(num_characters for _, num_characters in self._results.values())
 
     def _run(self) -> None:
@@ -123,7 +123,7 @@ class Lane(Generic[Result]):
                 compute, future = self._waiting.popleft()
             try:
                 future.set_result(compute())
-            except Exception as error:  # the request's answer says so
+            except Exception as error:  # the response reports it
                 future.set_exception(error)
 
 
@@ -132,9 +132,9 @@ def wait(futures: "Sequence[Future[Result]]", others_wait: Callable[[], bool]) -
 
     Args:
         futures: The explanations.
-        others_wait: Says whether another request waits.
+        others_wait: Returns whether another request waits.
     """
     deadline = time.monotonic() + MAX_WAIT_S
-    while concurrent.futures.wait(futures, _STEP_S).not_done:
+    while concurrent.futures.wait(futures, _POLL_INTERVAL_S).not_done:
         if time.monotonic() > deadline or others_wait():
             return

@@ -1,4 +1,4 @@
-"""Serving a model until told to stop: on this machine with TorchServe, or in a container."""
+"""Serving of a model with TorchServe until it is stopped: on this machine, or in a container."""
 
 import threading
 from collections.abc import Callable
@@ -29,19 +29,19 @@ def serve_locally(  # noqa: PLR0913 - options by name
     """Serve a model with TorchServe until `stop` is set.
 
     Args:
-        reference: What `newsbert.load` takes, or a model archive (`.mar`); nothing for the latest version.
+        reference: A reference for `newsbert.load`, or a model archive (`.mar`); `None` for the latest version.
         settings: Host, port, workers and batching; an archive brings its own workers and batching.
-        tracking_uri: MLflow's; as configured if not given.
-        stop: Set by somebody else to end it.
-        on_ready: Called with the model's name and the server when it has answered for the first time.
-        on_log: Called with the lines that TorchServe logs.
-        on_problem: Called with what goes wrong.
-        on_choice: Called with which run is served and whose it is, where `reference` left that open.
+        tracking_uri: MLflow's tracking URI; the configured one if `None`.
+        stop: Ends the server when another thread sets it.
+        on_ready: Called with the model's name and the server after the first answer.
+        on_log: Called with every line that TorchServe logs.
+        on_problem: Called with every problem.
+        on_choice: Called with the selected run and its owner, if `reference` left the choice open.
 
     Raises:
-        NewsbertError: If it cannot be served, or the server stops by itself.
+        NewsbertError: If the model cannot be served, or the server stops by itself.
     """
-    # Before the model is looked for and packed: whoever asks for a port in use should not wait for that.
+    # Before the model is located and packed: a port in use should fail at once.
     claim_port(settings.host, settings.port)
     with runtime_dir.make(settings.run_dir) as work:
         if reference is not None and reference.endswith(".mar"):
@@ -55,7 +55,7 @@ def serve_locally(  # noqa: PLR0913 - options by name
         with supervisor.serving(model_archive, settings, work, on_log, on_problem) as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return
-            # An archive's own name for its model, of the copy that was checked.
+            # For an archive, the model's name in the checked copy.
             on_ready(name or archive.served(work / supervisor.STORE / archive.ARCHIVE_NAME).model, server)
             while not stop.wait(_CHECK_INTERVAL_S):
                 server.check()

@@ -1,8 +1,8 @@
-"""What the workers of a server count for Prometheus, with Prometheus's own library in its multiprocess mode.
+"""Prometheus metrics of a server's workers, with `prometheus_client` in its multiprocess mode.
 
-A worker counts in files of its own that are mapped into memory, in a directory that it shares with the supervisor,
-which reads them whenever it is asked. What a worker has counted stays when the worker dies, so that no counter ever
-goes back. See https://prometheus.github.io/client_python/multiprocess/
+A worker counts in its own memory-mapped files, in a common directory. The supervisor reads the files on every scrape.
+The counts of a worker remain when the worker dies, so counters never decrease. See
+https://prometheus.github.io/client_python/multiprocess/
 """
 
 import collections
@@ -28,11 +28,12 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Metrics:
-    """A worker's counts.
+    """The metrics of a worker.
 
     Args:
-        directory: Where the server looks for them; without one nothing is counted, as under somebody else's TorchServe.
-        model: What the answers say of the model, such as `BertModel/7`.
+        directory: The server's directory of metrics. If `None`, as under a TorchServe that newsbert did not start,
+            nothing is counted.
+        model: The model's name in answers, such as `BertModel/7`.
         labels: The model's labels, in the order of its probabilities.
 
     Raises:
@@ -43,8 +44,8 @@ class Metrics:
         self._counting = directory is not None
         if directory is None:
             return
-        _count_in(directory)
-        # Here, since somebody else's TorchServe may not have it.
+        _create_files(directory)
+        # Imported here, since a TorchServe that newsbert did not start may lack it.
         from prometheus_client import Counter, Histogram
 
         def counters(name: str, meaning: str, label: str, values: Iterable[object]) -> "list[Counter]":
@@ -84,13 +85,13 @@ class Metrics:
     def batch(
         self, statuses: Sequence[int], probabilities: FloatArray, measured: InferenceTimings, reviews: int = 0
     ) -> None:
-        """Count a batch that was answered.
+        """Count an answered batch.
 
         Args:
-            statuses: What each request got.
-            probabilities: Of all documents in it: `(documents, num_labels)`.
-            measured: What the runtime said of them.
-            reviews: How many of them a person should see.
+            statuses: HTTP status of every request.
+            probabilities: Probabilities of all documents: `(documents, num_labels)`.
+            measured: The runtime's timings and numbers of tokens.
+            reviews: Number of documents that a person should review.
         """
         if not self._counting:
             return
@@ -109,24 +110,24 @@ class Metrics:
             self._model.observe(measured.model_s)
 
 
-def _count_in(directory: Path) -> None:
-    """Have the library count in files of this worker, whichever process had its number before."""
+def _create_files(directory: Path) -> None:
+    """Create this worker's files and have the library count in them, even if a dead process had the same PID."""
     from prometheus_client import values
 
     worker = f"{os.getpid()}-{time.time_ns()}"
     for kind in _KINDS:
         file = directory / f"{kind}_{worker}.db"
         partial = file.with_suffix(".partial")
-        # Written, where the library would leave a hole: memory that a full disk cannot give would end the process when
-        # it is first touched. And there at once: a file that is empty still cannot be read.
+        # Written in full, where the library would leave a sparse file: on a full disk, the first access to a missing
+        # page would end the process. Renamed when complete, since an empty file cannot be read.
         partial.write_bytes(bytes(_FILE_BYTES))
         partial.rename(file)
     environment.set_prometheus_dir(directory)
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
-class _Workers:
-    """What all workers of a server have counted together, dead ones included, and how many there are."""
+class _WorkerCollector:
+    """Collector of the metrics of all workers of a server, dead ones included, and of the number of workers."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -135,22 +136,22 @@ class _Workers:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        # Not by its own search for files, which would take a `[` in the path for a pattern.
+        # Not with the library's own search, which treats a `[` in the path as a pattern.
         files = [str(file) for file in self._directory.glob("*.db")]
         yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
-        last = f"{_KINDS[-1]}_"
-        pids = [file.name.removeprefix(last).partition("-")[0] for file in self._directory.glob(f"{last}*.db")]
+        prefix = f"{_KINDS[-1]}_"
+        pids = [file.name.removeprefix(prefix).partition("-")[0] for file in self._directory.glob(f"{prefix}*.db")]
         alive = sum(Path("/proc", pid).exists() for pid in pids)
         yield GaugeMetricFamily("newsbert_workers", "Workers that live.", alive)
         yield CounterMetricFamily("newsbert_worker_starts", "Workers that were started.", len(pids))
 
 
 def page(directory: Path) -> str:
-    """Write what all workers have counted together, dead ones included, as Prometheus reads it.
+    """Return the metrics of all workers, dead ones included, in Prometheus's text format.
 
     Args:
-        directory: Where they count.
+        directory: The server's directory of metrics.
     """
     from prometheus_client import generate_latest
 
-    return generate_latest(_Workers(directory)).decode()
+    return generate_latest(_WorkerCollector(directory)).decode()

@@ -1,6 +1,6 @@
-"""Asking a server whether its model answers: `python -m newsbert.serving.probe [PORT]`, for a container's health check.
+"""Health check of a container, which checks that a model answers: `python -m newsbert.serving.probe [PORT]`.
 
-Quick to start, so it imports no more than it must.
+It imports only what it needs, to start quickly.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from newsbert.serving import auth
 
 PREDICTIONS = "/predictions/news_classification"
 PORT = 8080
-"""Of the server in the image."""
+"""Port of the server in the image."""
 
 TIMEOUT_S = 8
 _TEXT = b"Is anybody there?"
@@ -28,23 +28,23 @@ def ask(url: str, key_file: Path | None, timeout_s: float) -> None:
 
     Args:
         url: The server's base URL.
-        key_file: Its key file, if it wants tokens.
-        timeout_s: How long to wait.
+        key_file: The server's key file, if it requires tokens.
+        timeout_s: Timeout.
 
     Raises:
-        ServingError: If there is no answer, or it is of another form than a prediction.
+        ServingError: If there is no answer, or it is not a prediction.
     """
     token = environment.token() if key_file is None else auth.valid(key_file)
     try:
-        _ask(url, token, timeout_s)
+        _send_text(url, token, timeout_s)
     except ServingError:
-        # Another probe may have had a new token made in between.
+        # Another probe may have requested a new token meanwhile.
         if key_file is None or auth.read(key_file).inference == token:
             raise
-        _ask(url, auth.valid(key_file), timeout_s)
+        _send_text(url, auth.valid(key_file), timeout_s)
 
 
-def _ask(url: str, token: str | None, timeout_s: float) -> None:
+def _send_text(url: str, token: str | None, timeout_s: float) -> None:
     headers = {"Content-Type": "text/plain", "Accept": "application/json"}
     request = urllib.request.Request(f"{url}{PREDICTIONS}", _TEXT, headers)
     if token is not None:
@@ -55,8 +55,8 @@ def _ask(url: str, token: str | None, timeout_s: float) -> None:
         _ = answer["probabilities"][answer["label"]]
     except urllib.error.HTTPError as error:
         with error:
-            said = " ".join(error.read(500).decode("utf-8", "replace").split())
-        raise ServingError(f"the model does not answer: {error.code} {said or error.reason}") from error
+            message = " ".join(error.read(500).decode("utf-8", "replace").split())
+        raise ServingError(f"the model does not answer: {error.code} {message or error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise ServingError(f"the model does not answer: {getattr(error, 'reason', error)}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -64,10 +64,10 @@ def _ask(url: str, token: str | None, timeout_s: float) -> None:
 
 
 def main(port: int | str = PORT) -> int:
-    """Ask the server on this machine; 0 if its model answers, 1 with a line that says why if not.
+    """Probe the server on this machine; return 0 if its model answers, else print the reason and return 1.
 
     Args:
-        port: Where it answers.
+        port: The server's port.
     """
     outcome = ["no answer"]
 

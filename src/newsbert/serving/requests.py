@@ -1,4 +1,4 @@
-"""Parse a request: from its headers and body to the items that it holds, unchecked."""
+"""Parsing of requests: from headers and body to items, without validation."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ JSON, TEXT = "application/json", "text/plain"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 EXPLAIN_HEADER = "explain"
-"""What TorchServe adds to a request that came to `/explanations`."""
+"""The header that TorchServe adds to a request to `/explanations`."""
 
 _TEXT_KEYS = {"title", "text", "description"}
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, and the status that says why."""
+    """A request that cannot be answered, with its HTTP status."""
 
     def __init__(self, message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
         super().__init__(message)
@@ -25,44 +25,44 @@ class RequestError(Exception):
 
 
 def ask_again(reason: str) -> RequestError:
-    """Return a refusal of a request that may be answered later."""
+    """Return the error for a request that may succeed later."""
     return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def wants_labels_only(headers: Mapping[str, Any]) -> bool:
-    """Return whether bare labels are to be answered."""
+    """Return whether the client requests bare labels."""
     return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == TEXT
 
 
 def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], bool]:
-    """Return the items that a request holds, unchecked, and whether it sent a list.
+    """Return the items of a request, without validation, and whether it sent a list.
 
     Args:
         request: Parameters by name, `body` for a raw body; bytes or text.
         headers: Request headers, names in lower case.
 
     Raises:
-        RequestError: If the form of the request is none that is answered.
+        RequestError: If the request has an unsupported form.
     """
     encoding = str(headers.get("content-encoding") or "identity").strip().lower()
-    if encoding != "identity":  # whatever it would unpack to, it is bounded and read as it comes
+    if encoding != "identity":  # only raw bodies: an unpacked one could exceed the size limit
         message = f"the content encoding {encoding!r} is not read; send the body as it is"
         raise RequestError(message, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     kind, *parameters = (part.strip() for part in str(headers.get("content-type") or "").lower().split(";"))
     kind = kind or TEXT
-    named = dict(parameter.partition("=")[::2] for parameter in parameters)
-    if kind == MULTIPART and not named.get("boundary"):  # TorchServe hands it on as it came
+    type_parameters = dict(parameter.partition("=")[::2] for parameter in parameters)
+    if kind == MULTIPART and not type_parameters.get("boundary"):  # TorchServe passes it on unparsed
         raise RequestError(f"the content type {MULTIPART} needs a boundary, which HTTP clients add by themselves")
-    if "body" not in request or kind in {FORM, MULTIPART}:  # a form may have a field of that name
+    if "body" not in request or kind in {FORM, MULTIPART}:  # a form may have a field `body`
         return _parse_form(request), False
-    charset = named.get("charset", "").strip("\"' ") or "utf-8"
+    charset = type_parameters.get("charset", "").strip("\"' ") or "utf-8"
     if charset not in {"utf-8", "utf8", "us-ascii", "ascii"}:
         raise RequestError(f"the charset {charset!r} is not read; send UTF-8", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     if kind == TEXT:
         return [decode_text(request["body"])], False
     if kind == JSON or kind.endswith("+json"):
         body = request["body"]
-        return _items(_json(body) if isinstance(body, (bytes, bytearray, str)) else body)
+        return _parse_items(_parse_json(body) if isinstance(body, (bytes, bytearray, str)) else body)
     raise RequestError(
         f"the content type {kind!r} is not read; send {TEXT}, {JSON} or form data with data=TEXT",
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -70,10 +70,10 @@ def parse_request(request: Mapping[str, Any], headers: Mapping[str, Any]) -> tup
 
 
 def split_explain(item: Any, always: bool, labels: Sequence[str]) -> tuple[Any, bool, str | None]:
-    """Take out of an item whether, and for which label, its answer is to be explained.
+    """Split an item into its text, whether to explain the answer, and the label to explain.
 
     Raises:
-        ValueError: If that has another form.
+        ValueError: If `explain` or `label` is invalid.
     """
     if not isinstance(item, Mapping):
         return item, always, None
@@ -94,11 +94,11 @@ def _parse_form(request: Mapping[str, Any]) -> list[Any]:
         return [fields["data"]]
     if fields and set(fields) <= _TEXT_KEYS:
         return [fields]
-    held = f"holds {', '.join(sorted(fields)[:5])}" if fields else "is empty"
-    raise RequestError(f"the form {held}; send data=TEXT, or a bare text with 'Content-Type: {TEXT}'")
+    content = f"holds {', '.join(sorted(fields)[:5])}" if fields else "is empty"
+    raise RequestError(f"the form {content}; send data=TEXT, or a bare text with 'Content-Type: {TEXT}'")
 
 
-def _json(body: Any) -> Any:
+def _parse_json(body: Any) -> Any:
     try:
         return json.loads(decode_text(body))
     except RecursionError as error:
@@ -107,8 +107,8 @@ def _json(body: Any) -> Any:
         raise RequestError(f"the body is not valid JSON: {error}") from error
 
 
-def _items(value: Any) -> tuple[list[Any], bool]:
-    """Return the items of a JSON body, and whether it holds a list of them."""
+def _parse_items(value: Any) -> tuple[list[Any], bool]:
+    """Return the items of a JSON body, and whether they are a list."""
     expected = "expected an object with 'text', 'data' or 'instances'"
     if not isinstance(value, dict):
         raise RequestError(f"{expected}, got {type(value).__name__}")
@@ -128,7 +128,7 @@ def decode_text(value: Any) -> str:
     """Decode a text.
 
     Raises:
-        RequestError: If it is no text in UTF-8.
+        RequestError: If it is not text in UTF-8.
     """
     if isinstance(value, str):
         return value
@@ -142,12 +142,12 @@ def decode_text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class ParsedRequest:
-    """A request's texts, prepared.
+    """The prepared texts of a request.
 
     Attributes:
         sequences: The texts.
-        many: Whether a list was sent and a list is to be answered.
-        explained: Indices of the texts whose answers are to be explained, with the label, if not that of the answer.
+        many: Whether the request sent a list, and gets a list.
+        explained: Label to explain, by index of the text; `None` for the predicted label.
     """
 
     sequences: list[str]
@@ -156,5 +156,5 @@ class ParsedRequest:
 
     @property
     def plain(self) -> list[str]:
-        """The texts whose answers are not to be explained."""
+        """The texts that need no explanation."""
         return [text for index, text in enumerate(self.sequences) if index not in self.explained]

@@ -1,4 +1,4 @@
-"""Responses: answers and refusals, as TorchServe sends them."""
+"""HTTP responses: answers, and errors in TorchServe's form."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ RETRY_AFTER_S = 1
 
 
 def render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
-    """Return content type and body: JSON, or bare labels, a line each, for `Accept: text/plain`."""
+    """Return content type and body: JSON, or for `Accept: text/plain` one label per line."""
     if wants_labels_only(headers):
         return f"{TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
     return JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
 
 
 def refuse(context: Any, index: int, error: RequestError) -> bytes:
-    """Set a request's status and return the message, in the form that TorchServe's own errors have."""
+    """Set the HTTP status of a request, and return an error body in the form of TorchServe's own errors."""
     context.set_response_status(error.status.value, error.status.phrase, index)
     context.set_response_content_type(index, JSON)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:

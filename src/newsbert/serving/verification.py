@@ -1,4 +1,4 @@
-"""Ask a served model its golden texts, and compare the answers with a contract that is known on this side."""
+"""Verification of a served model: comparison of its answers to the golden texts with a trusted contract."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,32 +11,32 @@ from newsbert.serving.client import Client
 
 
 def verify(client: Client, contract: Contract, runtime: str, model: str | None) -> str:
-    """Have a server answer the golden texts, alone and together, and return how well it did.
+    """Have a server classify the golden texts, singly and together, and return a summary of the agreement.
 
     Args:
-        client: The server's.
-        contract: The model's, from where it is trusted.
-        runtime: What computes the answers.
-        model: What the server must call its model; not compared if not given.
+        client: A client of the server.
+        contract: The model's contract, from a trusted source.
+        runtime: Name of the runtime that computes the answers.
+        model: Expected name of the model; not compared if `None`.
 
     Raises:
         ModelError: If a label differs, or a probability by more than the contract's tolerance.
-        ServingError: If it does not answer, or another model does.
+        ServingError: If the server does not answer, or has another model.
     """
     items = [golden.item for golden in contract.golden]
     alone = []
     for item in items:
         alone += client.predict([item])
-        _check_name(client.name, model, client.url)  # before its answers are compared with another's
+        _check_name(client.name, model, client.url)  # before the answers of another model are compared
     largest = max(check_answers(contract, runtime, answers) for answers in (alone, client.predict(items)))
     return _describe(contract, runtime, largest)
 
 
 def collect(client: Client, contract: Contract) -> dict[str, Any]:
-    """Have a server answer the golden texts, for `compare` to read elsewhere.
+    """Have a server classify the golden texts, and return a document for `compare`.
 
     Raises:
-        NewsbertError: If it does not answer.
+        NewsbertError: If the server does not answer.
     """
     items = [golden.item for golden in contract.golden]
     alone = [client.predict([item])[0].to_dict() for item in items]
@@ -44,18 +44,18 @@ def collect(client: Client, contract: Contract) -> dict[str, Any]:
 
 
 def compare(document: Mapping[str, Any], contract: Contract, runtime: str, model: str, where: str) -> str:
-    """Compare what `collect` wrote elsewhere with a contract, and return how well it agrees.
+    """Compare a document of `collect` with a contract, and return a summary of the agreement.
 
     Args:
-        document: What was written.
-        contract: The model's, from where it is trusted.
-        runtime: What computes the answers.
-        model: What the server must call its model.
-        where: Where that was, for errors.
+        document: The document of `collect`.
+        contract: The model's contract, from a trusted source.
+        runtime: Name of the runtime that computes the answers.
+        model: Expected name of the model.
+        where: The server, for error messages.
 
     Raises:
         ModelError: If a label differs, or a probability by more than the contract's tolerance.
-        ServingError: If another model answered, or it is no such document.
+        ServingError: If another model answered, or the document is invalid.
     """
     try:
         name = str(document["model"])

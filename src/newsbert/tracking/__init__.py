@@ -1,1 +1,1 @@
-"""MLflow: runs, the model registry, artifacts, the flavor of our models, and a tracking server for a team."""
+"""MLflow: runs, the model registry, artifacts, the flavor of newsbert's models, and a tracking server for a team."""

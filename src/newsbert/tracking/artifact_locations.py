@@ -1,4 +1,4 @@
-"""Check where MLflow's own calls read and write artifacts: a tracking server may name any place."""
+"""Check of the locations where MLflow reads and writes artifacts: a tracking server may name any location."""
 
 import contextlib
 import functools
@@ -12,20 +12,20 @@ from newsbert.core.identifiers import parse_location
 from newsbert.errors import TrackingError
 
 _SERVER: ContextVar[str | None] = ContextVar("newsbert_tracking_server", default=None)
-_INDIRECT = {"runs", "models"}
-"""MLflow asks a server where these are, and comes here again with the answer."""
+_INDIRECT_SCHEMES = {"runs", "models"}
+"""Schemes that MLflow resolves on the server; the resolved location is checked."""
 
 
 def parse(text: object, tracking_uri: str, origin: str) -> str:
-    """Return where a tracking server says that artifacts are to be written, if that may be.
+    """Return the artifact location that a tracking server names, if it is allowed.
 
     Args:
         text: The location.
-        tracking_uri: The server's.
-        origin: Where it stands, for the error.
+        tracking_uri: The server's URI.
+        origin: The source of the location, for the error.
 
     Raises:
-        TrackingError: If `parse_location` refuses it, or another machine chooses a directory of this one.
+        TrackingError: If `parse_location` refuses it, or a server on another machine names a local directory.
     """
     location = parse_location(text, tracking_uri, origin)
     server = urllib.parse.urlsplit(tracking_uri)
@@ -41,15 +41,15 @@ def parse(text: object, tracking_uri: str, origin: str) -> str:
 
 @contextlib.contextmanager
 def guarded(tracking_uri: str) -> Iterator[None]:
-    """Parse all locations that MLflow goes to in this thread, until the block ends.
+    """Check all locations that MLflow accesses in this thread, until the block ends.
 
-    A server may name another one whenever it is asked: for a run, for a logged model, and the second time.
+    A server may name a different location in every answer: for a run, for a logged model, and on a second request.
 
     Args:
-        tracking_uri: The server's.
+        tracking_uri: The server's URI.
 
     Raises:
-        TrackingError: If MLflow would read from or write to what `parse` refuses.
+        TrackingError: If MLflow would access a location that `parse` refuses.
     """
     _guard()
     token = _SERVER.set(tracking_uri)
@@ -65,7 +65,7 @@ def _guard() -> None:
 
     registry = mlflow_registry._artifact_repository_registry
     for scheme, connect in registry.get_registered_artifact_repositories().copy().items():
-        if scheme not in _INDIRECT:
+        if scheme not in _INDIRECT_SCHEMES:
             registry.register(scheme, functools.partial(_connect, connect))
 
 

@@ -1,4 +1,4 @@
-"""Where MLflow keeps artifacts: tried with a small file before anything relies on it."""
+"""Check of an artifact store, with a small file, before anything relies on it."""
 
 import contextlib
 import threading
@@ -19,26 +19,26 @@ _TIMEOUT_S = 30
 
 @contextlib.contextmanager
 def errors(uri: str, what: str = "") -> Iterator[None]:
-    """Turn the errors of a store's client, of the network and of the disk into ours.
+    """Translate the errors of a store's client, the network and the disk.
 
     Raises:
-        TrackingError: With what mends it.
+        TrackingError: For these errors, with a hint.
         MissingExtraError: If the store's client is not installed.
     """
     try:
         yield
     except Exception as error:
-        found = foreign_errors.translate(error, what or f"{uris.mask_credentials(uri)} cannot be used", "", uri)
-        if found is None or found is error:
+        translated = foreign_errors.translate(error, what or f"{uris.mask_credentials(uri)} cannot be used", "", uri)
+        if translated is None or translated is error:
             raise
-        raise found from error
+        raise translated from error
 
 
 def check_credentials(uri: str) -> None:
-    """Look for credentials where their absence would be known after a minute only: Azure's client tries again.
+    """Check that there are credentials for Azure, whose client otherwise retries for a minute.
 
     Raises:
-        Exception: The client's own, if there are none.
+        Exception: The client's own error, if there are none.
     """
     scheme = uri.partition("://")[0]
     if scheme == "abfss" or (scheme == "wasbs" and not environment.has_azure_key()):
@@ -51,32 +51,32 @@ def check_credentials(uri: str) -> None:
 def check(
     uri: str, connect: "Callable[[], ArtifactRepository]", *, delete: bool = True, timeout_s: float = _TIMEOUT_S
 ) -> None:
-    """Write, find, read and delete a small file in a store, whose client's errors stay as they are.
+    """Write, list, read and delete a small file in a store, without translating its client's errors.
 
     Args:
-        uri: Of the store.
-        connect: Returns MLflow's access to it.
+        uri: The store's URI.
+        connect: Returns MLflow's repository for it.
         delete: Whether the file has to be deletable: training never deletes.
-        timeout_s: How long it may take: a store's client tries again for minutes when it reaches nothing.
+        timeout_s: The maximum duration: a store's client retries for minutes when it reaches nothing.
 
     Raises:
-        TrackingError: If the file is not found, comes back otherwise, or all this takes too long.
+        TrackingError: If the file is not listed, comes back changed, or the check takes too long.
     """
-    failed: list[Exception] = []
+    raised: list[Exception] = []
 
     def run() -> None:
         try:
             _check(uri, connect, delete)
         except Exception as error:
-            failed.append(error)
+            raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
         raise object_stores.store_error([TimeoutError(f"no answer within {timeout_s:g} s: timed out")], "", uri)
-    if failed:
-        raise failed[0]
+    if raised:
+        raise raised[0]
 
 
 def _check(uri: str, connect: "Callable[[], ArtifactRepository]", delete: bool) -> None:
@@ -90,7 +90,7 @@ def _check(uri: str, connect: "Callable[[], ArtifactRepository]", delete: bool) 
         repository.log_artifact(str(file))
         file.unlink()
         try:
-            if name not in {Path(each.path).name for each in repository.list_artifacts()}:
+            if name not in {Path(entry.path).name for entry in repository.list_artifacts()}:
                 raise TrackingError(f"{shown} does not list what was written to it", "check the store")
             if Path(repository.download_artifacts(name, str(directory))).read_text(encoding="utf-8") != name:
                 raise TrackingError(f"{shown} does not give back what was written to it", "check the store")

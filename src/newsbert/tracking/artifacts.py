@@ -1,4 +1,4 @@
-"""Finding the model that is meant, and having its bundle on this machine: where it is, or in the cache."""
+"""Find a model and provide its bundle on this machine: in place, or through the cache."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ MLFLOW_GIT_COMMIT = "mlflow.source.git.commit"
 REVISION_TAG = "newsbert.revision"
 
 MAX_CONTRACT_BYTES, MAX_BUNDLE_BYTES = 16 * 2**20, 8 * 2**30
-"""What is fetched of a bundle at most: a server says only afterwards where a file ends."""
+"""Size limits of downloads: a server shows only afterwards where a file ends."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class ModelLocation:
     """A model whose bundle is on this machine.
 
     Attributes:
-        name: What to call it: `BertModel/2`, `run 0a1b…` if it has no version, or its directory's name.
+        name: Its display name: `BertModel/2`, `run 0a1b…` if it has no version, or its directory's name.
         path: Directory of the bundle.
-        run_id: The MLflow run that made it, where that is known.
-        revision: The git commit that was recorded with the run or the version, where one was.
-        version: Its version, such as `2`, if it was found as one.
+        run_id: The MLflow run that created it, if known.
+        revision: The git commit that was recorded with the run or the version, if any.
+        version: Its version, such as `2`, if it was located as one.
         model_name: The registered model that it is a version of.
-        model_id: The logged model that it is, on the tracking server.
-        choice: Which run was chosen and whose it is, where the reference left that open.
+        model_id: Its logged model on the tracking server.
+        choice: The chosen run and its user, if the reference left that open.
     """
 
     name: str
@@ -73,7 +73,7 @@ def locate(tracker: "TrackingClient", reference: str | None = None) -> ModelLoca
 
     Raises:
         NotFoundError: If there is no such model, version, alias or run.
-        TrackingError: If its artifacts cannot be had.
+        TrackingError: If its artifacts cannot be fetched.
     """
     if reference is None:
         newest = max(tracker.versions(), key=lambda version: int(version.creation_timestamp), default=None)
@@ -98,29 +98,29 @@ def locate(tracker: "TrackingClient", reference: str | None = None) -> ModelLoca
 
 
 def fetch_run(tracker: "TrackingClient", run: "Run", *, check_signature: bool = True) -> ModelLocation:
-    """Have the bundle of a run that `find_run` found on this machine.
+    """Locate the bundle of a run that `find_run` returned, fetching it if necessary.
 
     Args:
         tracker: The tracking server that knows it.
         run: The run.
-        check_signature: Whether one of `trusted_keys` must have signed it, where they are set.
+        check_signature: Whether one of `trusted_keys`, if they are set, must have read_verified it.
 
     Raises:
-        TrackingError: If its artifacts cannot be had.
+        TrackingError: If its artifacts cannot be fetched.
     """
     logged = parse_model_id(run.data.tags[MODEL_ID_TAG], f"the tag {MODEL_ID_TAG} of run {run.info.run_id}")
     name = f"run {run.info.run_id}"
     recorded = run.data.tags.get(DIGEST_TAG)
-    signed = functools.partial(Bundle.read, name=name, run_id=run.info.run_id)
-    path = _fetch(tracker, name, logged, None, recorded, signed if check_signature else Bundle.read_unsigned)
+    read_verified = functools.partial(Bundle.read, name=name, run_id=run.info.run_id)
+    path = _fetch(tracker, name, logged, None, recorded, read_verified if check_signature else Bundle.read_unsigned)
     return ModelLocation(name, path, run.info.run_id, run.data.tags.get(MLFLOW_GIT_COMMIT), model_id=logged)
 
 
 def model_id(version: "ModelVersion") -> str | None:
-    """Return the logged model behind a version; some stores have it in the source only.
+    """Return the id of a version's logged model; some stores have it in the source only.
 
     Raises:
-        TrackingError: If what stands there is none.
+        TrackingError: If the id is invalid.
     """
     match = re.fullmatch(r"models:/(m-[^/]*)/?", version.source or "")
     text = version.model_id or (match[1] if match else None)
@@ -135,19 +135,19 @@ def _fetch(
     digest: str | None,
     read: Callable[[Path], Bundle],
 ) -> Path:
-    """Return the verified bundle of a logged model, from where it is or through the cache.
+    """Return the path of a logged model's verified bundle, in place or in the cache.
 
     Args:
         tracker: The tracking server that knows it.
-        name: What to call it in errors.
+        name: Its name in errors.
         logged: The logged model.
-        source: Where its files are, if it is none.
-        digest: The bundle's digest that was recorded with the version or the run, if one was.
-        read: Reads a bundle, and checks who signed it if that is to be.
+        source: The location of its files, if there is no logged model.
+        digest: The bundle's digest that was recorded with the version or the run, if any.
+        read: Reads a bundle, and checks its signature if required.
 
     Raises:
-        ModelError: If it is not what was recorded.
-        TrackingError: If there are no files, or not a bundle's.
+        ModelError: If its digest is not the recorded one.
+        TrackingError: If there are no files, or they are no bundle.
     """
     digests = [digest] if digest else []
     location = source or ""
@@ -163,14 +163,14 @@ def _fetch(
     local = local_path(location)
     if local is not None and local.is_dir():
         return _verify(read_recorded(local / flavor.BUNDLE_SUBPATH))
-    # A digest: nothing that a server says becomes a part of a path.
+    # The key is a digest: no text from a server becomes part of a path.
     key = hashlib.sha256(f"{server}\n{location}".encode("utf-8", "surrogatepass")).hexdigest()
     cached = environment.cache_dir() / "models" / key
     if cached.is_dir():
         try:
             return _verify(read_recorded(cached))
         except ModelError:
-            pass  # whatever happened to it there, it is fetched again
+            pass  # the cached bundle was damaged: it is fetched again
     _download(tracker, f"{location.rstrip('/')}/{flavor.BUNDLE_SUBPATH}", cached, name, read_recorded)
     return cached
 
@@ -178,9 +178,9 @@ def _fetch(
 def _download(
     tracker: "TrackingClient", location: str, cached: Path, name: str, read: Callable[[Path], Bundle]
 ) -> None:
-    """Fetch a bundle into the cache, where it gets its place once it is verified.
+    """Fetch a bundle and move it into the cache once it is verified.
 
-    Its contract comes first, and names the other files: of what else the server lists only a signature is looked at.
+    The contract comes first and names the other files. Of the server's own listing, only a signature is used.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -207,16 +207,16 @@ def _download(
             try:
                 fetched.rename(cached)
             except OSError:
-                if not cached.is_dir():  # another process was quicker
+                if not cached.is_dir():  # unless another process was faster
                     raise
 
 
 def _read(directory: Path, name: str, recorded: set[str], read: Callable[[Path], Bundle]) -> Bundle:
-    """Read a bundle's contract, which must be the recorded one.
+    """Read a bundle and compare its digest with the recorded one.
 
     Raises:
         TrackingError: If it is no bundle.
-        ModelError: If its digest is another, or it is not signed by a trusted key and has to be.
+        ModelError: If its digest differs, or the required signature of a trusted key is missing.
     """
     if not (directory / CONTRACT_FILE).is_file():
         raise TrackingError(f"{name} is no newsbert model: it has no {CONTRACT_FILE}", "newsbert train")
@@ -231,7 +231,7 @@ def _read(directory: Path, name: str, recorded: set[str], read: Callable[[Path],
 
 
 def _verify(bundle: Bundle) -> Path:
-    """Check all of a bundle's files, and return its directory.
+    """Verify all files of a bundle, and return its directory.
 
     Raises:
         ModelError: If a file is missing, altered or added.

@@ -1,4 +1,4 @@
-"""A tracking server: connect to it, and ask what it knows of runs, versions and logged models."""
+"""Client of a tracking server: connect to it and query its runs, versions and logged models."""
 
 import contextlib
 import functools
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 class TrackingClient:
-    """A tracking server that was reached.
+    """Connection to a tracking server.
 
     Args:
-        settings: Where it is and which experiment is ours.
-        create: Whether to make the database where it is a file that is not there: training does, readers do not.
+        settings: Its address, and the experiment to use.
+        create: Whether to create a missing database file: training does, readers do not.
 
     Raises:
-        NotFoundError: If it is a database file that is not there.
+        NotFoundError: If it is a missing database file.
         TrackingError: If it cannot be reached or used.
     """
 
@@ -53,9 +53,9 @@ class TrackingClient:
         import mlflow
 
         for name in ("mlflow", "alembic", "azure", "botocore", "google", "urllib3"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # its errors reach the user as ours
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # newsbert reports their errors itself
         mlflow.set_tracking_uri(settings.tracking_uri)
-        mlflow.set_registry_uri(settings.registry_uri or "")  # empty: the tracking server, whichever is set later
+        mlflow.set_registry_uri(settings.registry_uri or "")  # empty: the tracking server, even if it is set later
         with contextlib.ExitStack() as files:
             for uri in dict.fromkeys((settings.tracking_uri, settings.registry_uri or settings.tracking_uri)):
                 file = sqlite.path_of(uri)
@@ -65,19 +65,19 @@ class TrackingClient:
             with self.errors():
                 self.client = mlflow.MlflowClient()
                 self.client.search_experiments(max_results=1)
-        run_marks.end_killed(self.marks, self._end_marked)
+        run_marks.end_killed(self.marks, self._end_run_with_mark)
 
     @property
     def marks(self) -> str:
-        """What `run_marks` knows this server and our experiment by."""
+        """The key by which `run_marks` identifies this server and experiment."""
         return f"{self.settings.tracking_uri}\n{self.settings.experiment}"
 
-    def _end_marked(self, mark: str) -> None:
+    def _end_run_with_mark(self, mark: str) -> None:
         for run in self.runs(f"attributes.status = 'RUNNING' and tags.`{run_marks.TAG}` = '{mark}'", 2):
             self.end_killed(run.info.run_id)
 
     def _make_database(self, uri: str, file: Path) -> None:
-        """Let MLflow make its tables in `file` as it would in the database of `uri`."""
+        """Create MLflow's tables in `file`, as MLflow would in the database of `uri`."""
         import mlflow
         from sqlalchemy.engine import make_url
 
@@ -87,7 +87,7 @@ class TrackingClient:
             ).search_experiments(max_results=1)
 
     def experiment_of(self, run_id: str) -> str:
-        """Return the name of the experiment that a run is in.
+        """Return the name of a run's experiment.
 
         Raises:
             TrackingError: If the server has no such run.
@@ -102,7 +102,7 @@ class TrackingClient:
             self.client.set_tag(run_id, key, value)
 
     def end_killed(self, run_id: str) -> None:
-        """End a run whose process is gone; one that has ended, or is not on this server, stays as it is."""
+        """End a run whose process is gone; ignore a run that has ended or is not on this server."""
         from mlflow.exceptions import MlflowException
 
         with self.errors(), contextlib.suppress(MlflowException):
@@ -110,28 +110,28 @@ class TrackingClient:
                 self.client.set_terminated(run_id, "KILLED")
 
     def artifact_root(self) -> Path | None:
-        """Where our experiment keeps its artifacts, if there is one and that is on this machine."""
+        """Return the artifact directory of the experiment, if both exist and it is on this machine."""
         with self.errors():
             experiment = self.client.get_experiment_by_name(self.settings.experiment)
         return None if experiment is None else uris.local_path(experiment.artifact_location)
 
     @property
     def where(self) -> str:
-        """The tracking server, as it may be printed."""
+        """The tracking URI with its credentials masked."""
         return uris.mask_credentials(self.settings.tracking_uri)
 
     def latest_run(self) -> "Run | None":
-        """The latest finished run of our experiment that holds a newsbert model."""
+        """Return the latest finished run of the experiment that holds a newsbert model."""
         condition = f"attributes.status = 'FINISHED' and tags.`{MODEL_ID_TAG}` LIKE '%'"
         return next(iter(self.runs(condition, 1, "end_time")), None)
 
     def runs(self, condition: str, most: int, order: str = "start_time") -> "list[Run]":
-        """Runs of our experiment, the latest first.
+        """Return runs of the experiment, the latest first.
 
         Args:
-            condition: Which, in MLflow's language of filters.
-            most: How many at most.
-            order: The time that tells which is later.
+            condition: A filter in MLflow's syntax.
+            most: The maximum number of runs.
+            order: The timestamp to sort by.
         """
         with self.errors():
             experiment = self.client.get_experiment_by_name(self.settings.experiment)
@@ -144,7 +144,7 @@ class TrackingClient:
         return runs
 
     def run_of(self, digest: str) -> str | None:
-        """The id of the latest finished run of our experiment that holds the bundle with this digest."""
+        """Return the id of the latest finished run of the experiment that holds the bundle with this digest."""
         runs = self.runs(f"attributes.status = 'FINISHED' and tags.`{DIGEST_TAG}` = '{digest}'", 1)
         return str(runs[0].info.run_id) if runs else None
 
@@ -152,7 +152,7 @@ class TrackingClient:
         """Return a run, if this server has it.
 
         Raises:
-            TrackingError: If that is no run's id, or the server answers with another run.
+            TrackingError: If the id is invalid, or the server answers with another run.
         """
         from mlflow.exceptions import MlflowException
 
@@ -166,7 +166,7 @@ class TrackingClient:
         return run
 
     def page_of(self, run_id: str) -> str | None:
-        """The page that shows a run, if this is a server that has it and has pages."""
+        """Return the URL of a run's page, if this is an HTTP server that has the run."""
         run = self.get_run(run_id) if self.settings.tracking_uri.startswith(("http://", "https://")) else None
         if run is None:
             return None
@@ -174,52 +174,52 @@ class TrackingClient:
         return f"{base}/#/experiments/{parse_experiment_id(run.info.experiment_id)}/runs/{run_id}"
 
     def versions(self, name: str | None = None) -> "list[ModelVersion]":
-        """Return all versions of a registered model, or of all of them.
+        """Return all versions of a registered model, or of all registered models.
 
-        Versions whose names, numbers or runs newsbert does not take are left out: others may use the registry, too.
+        Versions whose names, numbers or runs are invalid for newsbert are left out: others may use the registry, too.
 
         Raises:
-            UsageError: If the name cannot be one.
+            UsageError: If the name is invalid.
             TrackingError: If the registry refuses.
         """
         if name is not None:
             parse_model_name(name)
-        found: list[ModelVersion] = []
+        versions: list[ModelVersion] = []
         token = None
         with self.errors():
             while True:
                 page = self.client.search_model_versions(f"name = '{name}'" if name else None, page_token=token)
-                found.extend(version for version in page if _is_readable(version))
+                versions.extend(version for version in page if _is_readable(version))
                 token = page.token
                 if not token:
-                    return found
+                    return versions
 
     def aliased(self, name: str, alias: str) -> "ModelVersion | None":
         """Return the version of a registered model that an alias points at, if there is such an alias.
 
         Raises:
-            TrackingError: If the server answers with what is no version of that model.
+            TrackingError: If the answer is no version of that model.
         """
         from mlflow.exceptions import MlflowException
 
         with self.errors():
             try:
-                found = self.client.get_model_version_by_alias(name, alias)
+                version = self.client.get_model_version_by_alias(name, alias)
             except MlflowException:
                 return None
-        if not _is_readable(found) or found.name != name:
+        if not _is_readable(version) or version.name != name:
             raise TrackingError(
                 f"{self.where} answers with no version of {name!r} for its alias {alias}", "check who runs that server"
             )
-        return found
+        return version
 
     def aliases(self, name: str) -> dict[str, str]:
-        """The aliases of a registered model, with the version that each points at."""
+        """Return the aliases of a registered model, with the versions that they point at."""
         with self.errors():
             return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
 
     def logged_model(self, model_id: str) -> "LoggedModel":
-        """A logged model.
+        """Return a logged model.
 
         Raises:
             TrackingError: If there is none.
@@ -228,18 +228,18 @@ class TrackingClient:
             return self.client.get_logged_model(model_id)
 
     def download_files(self, location: str, names: Sequence[str], directory: Path, most: int) -> None:
-        """Fetch files by name into a directory; MLflow's errors are its own.
+        """Fetch files by name into a directory, without translating MLflow's errors.
 
-        Not by `download_artifacts`, which writes whatever names a server lists.
+        `download_artifacts` is not used: it writes any name that a server lists.
 
         Args:
-            location: A URI that `identifiers.parse_location` let through.
-            names: Names that `identifiers.is_file_name` lets through.
-            directory: Where they are written.
-            most: How many bytes they may have together.
+            location: A URI that `identifiers.parse_location` has accepted.
+            names: Names that `identifiers.is_file_name` accepts.
+            directory: The target directory.
+            most: The maximum of their total size in bytes.
 
         Raises:
-            TrackingError: If they have more.
+            TrackingError: If they are larger.
         """
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -248,32 +248,32 @@ class TrackingClient:
         artifact_download.fetch(repository, names, directory, most)
 
     def has_file(self, location: str, name: str) -> bool:
-        """Return whether there is such a file at a location, as of `download_files`; MLflow's errors are its own."""
+        """Return whether a location, as for `download_files`, has a file; MLflow's errors are not translated."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return any(file.path == name for file in get_artifact_repository(location).list_artifacts())
 
     @contextlib.contextmanager
     def errors(self, what: str = "", store: str | None = None) -> Iterator[None]:
-        """Turn the errors of MLflow, the network, the database, the disk and an artifact store into ours.
+        """Translate the errors of MLflow, the network, the database, the disk and an artifact store.
 
         Args:
-            what: What could not be done, to begin the message with.
-            store: Where the artifacts are, if they are meant.
+            what: The failed action, which begins the message.
+            store: The location of the artifacts, if the action concerns them.
         """
         try:
             with warnings.catch_warnings(), artifact_locations.guarded(self.settings.tracking_uri):
-                warnings.simplefilter("ignore")  # MLflow's, of its own workings
+                warnings.simplefilter("ignore")  # MLflow's internal warnings
                 yield
         except Exception as error:
-            found = foreign_errors.translate(error, what, self.settings.tracking_uri, store)
-            if found is None or found is error:
+            translated = foreign_errors.translate(error, what, self.settings.tracking_uri, store)
+            if translated is None or translated is error:
                 raise
-            raise found from error
+            raise translated from error
 
 
 def _is_readable(version: "ModelVersion") -> bool:
-    """Return whether what a registry says of a version can stand in paths, filters and commands."""
+    """Return whether a version's name, number and run are safe in paths, filters and commands."""
     try:
         parse_version(version.version, "version")
         if version.run_id:

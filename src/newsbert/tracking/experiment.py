@@ -1,4 +1,4 @@
-"""Runs of our experiment: start them, and check that their artifacts can be written."""
+"""Runs of the configured experiment: start them, and check that their artifacts can be written."""
 
 import contextlib
 import functools
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     pass
 
 _LAST_METRICS_S = 3.0
-_KIND, _TRAINING = "mlflow.experimentKind", "custom_model_development"
-"""The tag by which MLflow's pages know that an experiment is of trainings, and not of prompts and traces."""
+_KIND_TAG, _TRAINING_KIND = "mlflow.experimentKind", "custom_model_development"
+"""Tag and value by which MLflow's pages show an experiment as training, not as prompts and traces."""
 
 
 @contextlib.contextmanager
@@ -42,14 +42,14 @@ def start_run(
     name: str | None = None,
     system_metrics: bool = True,
 ) -> Iterator[RunLogger]:
-    """Start a run in our experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
+    """Start a run in the experiment; it ends as FINISHED, FAILED, or KILLED when interrupted.
 
     Args:
         tracker: The tracking server.
-        run_id: A run to go on with instead.
+        run_id: A run to resume instead.
         pending: Metrics that could not be delivered to it before.
-        name: Its name; one of MLflow's if not given.
-        system_metrics: Whether to log what the machine does meanwhile.
+        name: Its name; by default, MLflow chooses one.
+        system_metrics: Whether to log system metrics.
 
     Raises:
         TrackingError: If the server refuses, or has no such run.
@@ -59,12 +59,12 @@ def start_run(
 
     with run_marks.hold(tracker.marks) as mark:
         with tracker.errors():
-            # Under `mlflow run`, MLflow has made the run already and says so in the environment.
+            # Under `mlflow run`, MLflow has created the run already and passes its id in the environment.
             if run_id is None and environment.mlflow_run_id() is None:
                 _make_experiment(tracker)
                 experiment = mlflow.set_experiment(tracker.settings.experiment)
-                if _KIND not in experiment.tags:
-                    mlflow.set_experiment_tag(_KIND, _TRAINING)
+                if _KIND_TAG not in experiment.tags:
+                    mlflow.set_experiment_tag(_KIND_TAG, _TRAINING_KIND)
             set_system_metrics_sampling_interval(5)
             active = mlflow.start_run(
                 run_id, run_name=name, tags={run_marks.TAG: mark}, log_system_metrics=system_metrics
@@ -100,10 +100,10 @@ def _parse_artifacts(tracker: "TrackingClient", uri: object) -> str:
 
 
 def _make_experiment(tracker: "TrackingClient") -> None:
-    """Make our experiment where MLflow's way would put its artifacts into another directory.
+    """Create the experiment if MLflow would put its artifacts into another directory.
 
-    With a database on this machine MLflow keeps artifacts in `mlruns` of the working directory, whose path it then
-    reads as a URL: in `a%20b` it writes to `a b`.
+    With a database on this machine, MLflow stores artifacts in `mlruns` of the working directory. It reads that path
+    as a URL: in `a%20b` it writes to `a b`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -112,15 +112,15 @@ def _make_experiment(tracker: "TrackingClient") -> None:
         return
     if tracker.client.get_experiment_by_name(name) is None:
         location = uris.as_uri(Path("mlruns", uuid.uuid4().hex[:12]))
-        with contextlib.suppress(MlflowException):  # another process has made it meanwhile
+        with contextlib.suppress(MlflowException):  # another process has created it meanwhile
             tracker.client.create_experiment(name, artifact_location=location)
 
 
 def _check_artifacts(tracker: "TrackingClient", uri: str) -> None:
-    """Find out before any work whether artifacts can be written, by writing one.
+    """Check before any work that artifacts can be written, by writing one.
 
     Raises:
-        TrackingError: If not.
+        TrackingError: If they cannot be written.
         MissingExtraError: If the client of the store is not installed.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -135,7 +135,7 @@ def _check_artifacts(tracker: "TrackingClient", uri: str) -> None:
 
 
 def create_run(tracker: "TrackingClient", tags: dict[str, str]) -> str:
-    """Make a run for another process, which gets its id, as `mlflow run` does."""
+    """Create a run for another process, which receives its id, as `mlflow run` does."""
     import mlflow
 
     with tracker.errors():
@@ -146,14 +146,14 @@ def create_run(tracker: "TrackingClient", tags: dict[str, str]) -> str:
 
 
 def check_round_trip(tracker: "TrackingClient", name: str) -> str:
-    """Make a run of our experiment, give it a file, read that back, and delete both; say what server it was.
+    """Create a run with a file, read the file back, and delete both; return the server's version.
 
     Args:
         tracker: The tracking server.
-        name: The run's.
+        name: The run's name.
 
     Raises:
-        TrackingError: If one of these is refused, or the file comes back otherwise.
+        TrackingError: If one of these is refused, or the file comes back changed.
     """
     import mlflow
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -161,8 +161,8 @@ def check_round_trip(tracker: "TrackingClient", name: str) -> str:
     with tracker.errors():
         _make_experiment(tracker)
         experiment = tracker.client.get_experiment_by_name(tracker.settings.experiment)
-        made = experiment.experiment_id if experiment else tracker.client.create_experiment(tracker.settings.experiment)
-        run = tracker.client.create_run(made, run_name=name)
+        key = experiment.experiment_id if experiment else tracker.client.create_experiment(tracker.settings.experiment)
+        run = tracker.client.create_run(key, run_name=name)
         parse_run_id(run.info.run_id, f"a new run's id on {tracker.where}")
         try:
             uri = _parse_artifacts(tracker, run.info.artifact_uri)

@@ -1,6 +1,6 @@
-"""Our MLflow flavor: one logged model that is both `pytorch` (a pickle-free pt2 graph) and `python_function`.
+"""MLflow flavor of newsbert: one logged model that is both `pytorch` (a pickle-free pt2 graph) and `python_function`.
 
-The bundle travels as `extra_files`; `python_function` loads it from there and takes raw text, so it needs neither
+The bundle is stored as `extra_files`. `python_function` loads it from there and takes raw text, so it needs neither
 torch nor transformers.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BUNDLE_SUBPATH = "extra_files"
-"""Where `mlflow.pytorch.save_model` puts extra files below the model."""
+"""Directory below the model where `mlflow.pytorch.save_model` puts extra files."""
 
 PLUGIN_WEIGHTS = "model.pth"
 
@@ -62,8 +62,7 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
-    # The graph's tensors are for who loads the pytorch flavor; a schema check stands only before python_function,
-    # which takes text.
+    # MLflow checks inputs for python_function only, which takes text; the graph's tensors concern the pytorch flavor.
     mlflow_model.signature = ModelSignature(
         Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.string, "title", required=False)]),
         Schema(
@@ -79,18 +78,18 @@ def save_model(path: str, mlflow_model: "MlflowModel", *, bundle: Bundle, model:
 
 
 def write_for_plugin(files: Mapping[str, Path | bytes], weights: Path, directory: Path) -> None:
-    """Write a logged model that mlflow-torchserve's own target can pack: `files` as they are, and `model.pth`.
+    """Write a logged model that mlflow-torchserve's own target can archive: `files` unchanged, and `model.pth`.
 
-    Its archiver wants a serialized file. Our handler reads none: it is the model's state dict, tensors only.
+    The archiver requires a serialized file. It is the model's state dict, tensors only; newsbert's handler ignores it.
 
     Args:
-        files: What the archive is to hold, by name: content, or the path of a file with it.
+        files: The archive's files by name: content, or the path of a file to copy.
         weights: The model's weights, as safetensors.
-        directory: Does not exist yet.
+        directory: The target directory, which must not exist yet.
 
     Raises:
         UsageError: If `directory` exists.
-        NewsbertError: If it cannot be written; nothing of it is left.
+        NewsbertError: If it cannot be written; it is then removed.
     """
     import torch
     from mlflow.models import Model as MlflowModel
@@ -120,9 +119,9 @@ def write_for_plugin(files: Mapping[str, Path | bytes], weights: Path, directory
 
 
 def requirements() -> list[str]:
-    """What both flavors need, pinned: newsbert, what it serves with, and what the graph is loaded with."""
-    more = versions("newsbert", "mlflow", "torch")
-    return sorted({*pinned(), *(f"{name}=={version.partition('+')[0]}" for name, version in more.items())})
+    """Return the pinned requirements of both flavors: newsbert, its serving packages, MLflow and torch."""
+    extra = versions("newsbert", "mlflow", "torch")
+    return sorted({*pinned(), *(f"{name}=={version.partition('+')[0]}" for name, version in extra.items())})
 
 
 def _load_pyfunc(data_path: str) -> "_TextModel":
@@ -131,7 +130,7 @@ def _load_pyfunc(data_path: str) -> "_TextModel":
 
 
 class _TextModel:
-    """What `mlflow.pyfunc.load_model` wraps."""
+    """Model that `mlflow.pyfunc.load_model` wraps."""
 
     def __init__(self, path: Path) -> None:
         from newsbert.inference.model import Model
@@ -142,20 +141,20 @@ class _TextModel:
         """Classify texts.
 
         Args:
-            model_input: A frame with `text` and perhaps `title`: MLflow makes one of a list of objects, and refuses
-                what has no `text`. A list of texts, where MLflow has not looked at it.
+            model_input: A data frame with `text` and optionally `title`. MLflow converts a list of objects to one, and
+                rejects input without `text`. A list of texts if MLflow has not checked the input.
             params: Not used.
 
         Returns:
-            A frame with `label`, `score`, `review` and `probabilities`, a row for each text.
+            A data frame with `label`, `score`, `review` and `probabilities`, one row per text.
         """
         import pandas as pd
 
         if isinstance(model_input, pd.DataFrame):
             if "text" not in model_input.columns:
                 raise ValueError(f"a frame needs a column 'text'; it has {', '.join(map(str, model_input.columns))}")
-            named = [name for name in ("title", "text") if name in model_input.columns]
-            items: Any = model_input[named].fillna("").to_dict("records")
+            columns = [name for name in ("title", "text") if name in model_input.columns]
+            items: Any = model_input[columns].fillna("").to_dict("records")
         else:
             items = model_input
         predictions = self._model.predict(items)

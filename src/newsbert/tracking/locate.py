@@ -15,7 +15,7 @@ from newsbert.tracking.client import TrackingClient
 
 
 def default_name(bundle: Bundle) -> str:
-    """What answers say of a bundle that no registry named: its digest, which is the same wherever it lies."""
+    """Return the name of an unregistered bundle in answers: its digest, which does not depend on its path."""
     return f"bundle {bundle.digest[:12]}"
 
 
@@ -28,7 +28,7 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
     if reference is None:
         return artifacts.locate(connect(tracking_uri))
     text, path = str(reference), Path(reference)
-    with contextlib.suppress(RuntimeError):  # no such user's home: then there is no such directory either
+    with contextlib.suppress(RuntimeError):  # an unknown user's home: there is no such directory either
         path = path.expanduser()
     try:
         is_directory = (path / contract.CONTRACT_FILE).is_file() or path.is_dir()
@@ -37,31 +37,31 @@ def locate(reference: str | Path | None = None, *, tracking_uri: str | None = No
             f"{text!r} cannot be read: {error.strerror}", "check the path and its rights, or give Name/2"
         ) from error
     if is_directory or text.startswith((".", "/", "~")):
-        Bundle.read(path)  # raises what is missing
+        Bundle.read(path)  # raises an error for missing files
         return ModelLocation(path.name or path.resolve().name, path)
     return artifacts.locate(connect(tracking_uri), text)
 
 
 def connect(tracking_uri: str | None = None, experiment: str | None = None, *, create: bool = False) -> TrackingClient:
-    """Reach the tracking server, as configured where an argument is not given.
+    """Connect to the tracking server; omitted arguments come from the configuration.
 
     Args:
-        tracking_uri: MLflow's.
-        experiment: MLflow's.
-        create: Whether to make the database where it is a file that is not there.
+        tracking_uri: MLflow's tracking URI.
+        experiment: MLflow's experiment.
+        create: Whether to create a missing database file.
 
     Raises:
-        NotFoundError: If it is a database file that is not there.
+        NotFoundError: If it is a missing database file.
         TrackingError: If it cannot be reached.
     """
     settings = config.resolve(TrackingSettings, tracking_uri=tracking_uri, experiment=experiment)
     try:
         return TrackingClient(settings, create=create)
     except ModuleNotFoundError as error:
-        raise _missing(error) from error
+        raise _make_missing_extra_error(error) from error
 
 
-def _missing(error: ModuleNotFoundError) -> NewsbertError:
+def _make_missing_extra_error(error: ModuleNotFoundError) -> NewsbertError:
     module = (error.name or "").partition(".")[0]
     if module == "newsbert":
         raise error

@@ -1,4 +1,4 @@
-"""Find versions and runs that a reference means."""
+"""Find the version or the run that a reference means."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 RUN_ID_PREFIX = re.compile(r"[0-9a-f]{6,31}")
-"""Of a run's id, as `newsbert runs` shows it."""
+"""Prefix of a run's id, as `newsbert runs` shows it."""
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")
 
@@ -31,7 +31,7 @@ def find_version(tracker: "TrackingClient", reference: str) -> "ModelVersion":
     """Find a version in the registry; see `locate`.
 
     Raises:
-        UsageError: If the reference names none.
+        UsageError: If the reference is invalid.
         NotFoundError: If there is no such model, version or alias.
     """
     match = _REFERENCE.fullmatch(reference)
@@ -42,37 +42,37 @@ def find_version(tracker: "TrackingClient", reference: str) -> "ModelVersion":
     name, version, alias = match["name"], match["version"], match["alias"]
     known = tracker.versions(name)
     if not known:
-        names = sorted({each.name for each in tracker.versions()})
+        names = sorted({model.name for model in tracker.versions()})
         raise NotFoundError(
             f"there is no registered model {name!r} on {tracker.where}",
             f"there are: {', '.join(names)}" if names else f"newsbert register --model-name {shlex.quote(name)}",
         )
     if alias is not None:
-        found = tracker.aliased(name, parse_alias(alias))
-        if found is None:
+        model_version = tracker.aliased(name, parse_alias(alias))
+        if model_version is None:
             raise NotFoundError(
                 f"{name!r} has no alias {alias!r}",
                 f"newsbert register --model-name {shlex.quote(name)} --alias {shlex.quote(alias)}",
             )
-        return found
+        return model_version
     latest = max(known, key=lambda each: int(each.version))
     if version is None:
         return latest
-    found = next((each for each in known if str(each.version) == version.lstrip("0")), None)
-    if found is None:
+    model_version = next((candidate for candidate in known if str(candidate.version) == version.lstrip("0")), None)
+    if model_version is None:
         raise NotFoundError(f"there is no version {version} of {name!r}", f"the latest is {name}/{latest.version}")
-    return found
+    return model_version
 
 
 def find_run(tracker: "TrackingClient", source: str | None) -> "Run":
-    """Find the run that is meant, which must hold a newsbert model.
+    """Find a run, which must hold a newsbert model.
 
     Args:
         tracker: The tracking server that knows it.
-        source: A run id or its beginning, a `runs:/…` URI, or nothing for the latest finished run.
+        source: A run id or its prefix, a `runs:/…` URI, or `None` for the latest finished run.
 
     Raises:
-        UsageError: If it names none, or several.
+        UsageError: If it is no run, or matches several.
         NotFoundError: If there is no such run.
         TrackingError: If it holds no newsbert model.
     """
@@ -86,7 +86,7 @@ def find_run(tracker: "TrackingClient", source: str | None) -> "Run":
             )
         return run
     if RUN_ID_PREFIX.fullmatch(source):
-        source = _whole_id(tracker, source)
+        source = _complete_run_id(tracker, source)
     match = re.fullmatch(r"(?:runs:/)?(?P<run>[0-9a-f]{32})(?:/(?P<path>.*))?", source)
     if match is None:
         raise UsageError(f"{source!r} is no run", "give one of: newsbert runs; or runs:/RUN_ID/model")
@@ -107,23 +107,23 @@ def find_run(tracker: "TrackingClient", source: str | None) -> "Run":
 
 
 def describe_run(run: "Run") -> str:
-    """Return whose run it is, its id and when it ended, for a choice that the user left open."""
+    """Describe a run that the user did not choose: its id, its user and its end time."""
     user = run.data.tags.get("mlflow.user") or "somebody unknown"
     ended = parse_time(run.info.end_time or run.info.start_time or 0).astimezone()
     return f"run {run.info.run_id} of {user!r:.100}, which ended {ended:%Y-%m-%d %H:%M}"
 
 
-def _whole_id(tracker: "TrackingClient", beginning: str) -> str:
-    """The id of the run of our experiment that begins so.
+def _complete_run_id(tracker: "TrackingClient", beginning: str) -> str:
+    """Return the full id of the run of the experiment with this prefix.
 
     Raises:
         NotFoundError: If there is none.
         UsageError: If there are several.
     """
-    found: list[str] = [run.info.run_id for run in tracker.runs(f"attributes.run_id LIKE '{beginning}%'", 3)]
-    if not found:
+    matches: list[str] = [run.info.run_id for run in tracker.runs(f"attributes.run_id LIKE '{beginning}%'", 3)]
+    if not matches:
         where = f"the experiment {tracker.settings.experiment!r} on {tracker.where}"
         raise NotFoundError(f"there is no run {beginning!r} in {where}", "newsbert runs")
-    if len(found) > 1:
-        raise UsageError(f"several runs begin with {beginning!r}: {', '.join(found)}", "give more of its id")
-    return found[0]
+    if len(matches) > 1:
+        raise UsageError(f"several runs begin with {beginning!r}: {', '.join(matches)}", "give more of its id")
+    return matches[0]

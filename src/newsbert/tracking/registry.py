@@ -1,4 +1,4 @@
-"""The model registry: register a run's model as a version, tag it, give it aliases and files."""
+"""The model registry: register a run's model as a version, tag it, and add aliases and files."""
 
 import shlex
 from dataclasses import dataclass
@@ -35,11 +35,11 @@ class ModelVersionRef:
     Attributes:
         name: The registered model.
         version: Its number.
-        run_id: The run that it was made of.
-        created: Whether it is new: false if the run's model was one before.
+        run_id: The run whose model it is.
+        created: Whether it is new: false if the run's model was registered before.
         alias: The alias that points at it, if one was set.
-        choice: Which run was chosen and whose it is, where that was left open.
-        signed_by: The SHA-256 of the public key by which it was signed, if it was signed now.
+        choice: The chosen run and its user, if no run was specified.
+        signed_by: The SHA-256 of the public key, if it was signed now.
     """
 
     name: str
@@ -63,20 +63,20 @@ def register(
     sign: Path | None = None,
     digest: str | None = None,
 ) -> ModelVersionRef:
-    """Make a run's model a version of the registered model `name`.
+    """Register a run's model as a version of the registered model `name`.
 
-    Registering the same run twice under one name gives the version that there is.
+    If the run is registered under this name already, the existing version is returned.
 
     Args:
         tracker: The tracking server.
-        source: A run id, a `runs:/…` URI, or nothing for the latest finished run.
-        name: The registered model; made if there is none.
-        alias: An alias to point at the version.
+        source: A run id, a `runs:/…` URI, or `None` for the latest finished run.
+        name: The registered model; created if it does not exist.
+        alias: An alias for the version.
         sign: The private key to sign the model with.
-        digest: The bundle that the run must hold, by its digest, where that is known here.
+        digest: The digest of the bundle that the run must hold, if it is known.
 
     Raises:
-        UsageError: If the name or the alias cannot be one, or the key cannot be used.
+        UsageError: If the name or the alias is invalid, or the key cannot be used.
         NotFoundError: If there is no such run.
         ModelError: If the run holds another bundle, or it was altered.
         TrackingError: If the run holds no newsbert model, or the registry refuses.
@@ -85,7 +85,7 @@ def register(
     if alias is not None:
         parse_alias(alias)
     run = lookup.find_run(tracker, source)
-    # Not a load: the registry may hold what nobody has signed yet.
+    # No signature is required here: the registry may hold models that are not signed yet.
     located = artifacts.fetch_run(tracker, run, check_signature=False)
     bundle = Bundle.read_unsigned(located.path)
     assert located.model_id is not None
@@ -95,7 +95,7 @@ def register(
             f"check who runs {tracker.where}",
         )
     signed_by = None if sign is None else _sign(tracker, bundle, located.model_id, sign)
-    version = _version_of(tracker, name, run.info.run_id, located.model_id)
+    version = _find_version(tracker, name, run.info.run_id, located.model_id)
     created = version is None
     if version is None:
         version, created = _create_version(tracker, name, run, located.model_id, bundle)
@@ -107,7 +107,7 @@ def register(
 
 
 def _sign(tracker: "TrackingClient", bundle: Bundle, model_id: str, key: Path) -> str:
-    """Put a signature beside the files of a logged model's bundle, and return the SHA-256 of the public key."""
+    """Add a signature to a logged model's bundle, and return the SHA-256 of the public key."""
     signature, signed_by = bundle.sign(key)
     with temporary.directory() as directory:
         file = directory / SIGNATURE_FILE
@@ -117,8 +117,8 @@ def _sign(tracker: "TrackingClient", bundle: Bundle, model_id: str, key: Path) -
     return signed_by
 
 
-def _version_of(tracker: "TrackingClient", name: str, run_id: str, model_id: str) -> "ModelVersion | None":
-    """Return the first version of a registered model that was made of a run's model."""
+def _find_version(tracker: "TrackingClient", name: str, run_id: str, model_id: str) -> "ModelVersion | None":
+    """Return the first version of a registered model that holds a run's model."""
     versions = [
         version
         for version in tracker.versions(name)
@@ -130,10 +130,10 @@ def _version_of(tracker: "TrackingClient", name: str, run_id: str, model_id: str
 def _create_version(
     tracker: "TrackingClient", name: str, run: "Run", model_id: str, bundle: Bundle
 ) -> "tuple[ModelVersion, bool]":
-    """Make a version, unless another process makes one of the same run meanwhile: the first one stays.
+    """Create a version; if another process has registered the same run meanwhile, the first version stays.
 
     Returns:
-        The version, and whether it is the one that was made here.
+        The version, and whether it was created here.
     """
     from mlflow.exceptions import MlflowException
 
@@ -151,7 +151,7 @@ def _create_version(
             tags=_version_tags(run, bundle),
             description=bundle.contract.description,
         )
-    first = _version_of(tracker, name, run.info.run_id, model_id) or version
+    first = _find_version(tracker, name, run.info.run_id, model_id) or version
     created = int(first.version) == int(version.version)
     if not created:
         with tracker.errors():
@@ -160,7 +160,7 @@ def _create_version(
 
 
 def version_tags(tracker: "TrackingClient", name: str, version: str) -> dict[str, str]:
-    """A version's tags.
+    """Return a version's tags.
 
     Raises:
         NotFoundError: If there is no such version.
@@ -181,10 +181,10 @@ def tag_version(tracker: "TrackingClient", name: str, version: str, key: str, va
 
 
 def alias_version(tracker: "TrackingClient", name: str, version: str, alias: str) -> None:
-    """Call a version by another name, which another version may have had.
+    """Point an alias at a version, also if it pointed at another one before.
 
     Raises:
-        UsageError: If the alias cannot be one.
+        UsageError: If the alias is invalid.
         NotFoundError: If there is no such version.
         TrackingError: If the registry refuses.
     """
@@ -196,17 +196,17 @@ def alias_version(tracker: "TrackingClient", name: str, version: str, alias: str
 
 
 def add_artifact(tracker: "TrackingClient", name: str, version: str, file: Path) -> None:
-    """Put a file beside those that a version's logged model has; one of the same name is replaced.
+    """Add a file to a version's logged model, replacing a file of the same name.
 
     Raises:
         NotFoundError: If there is no such version.
-        TrackingError: If its files cannot be added to.
+        TrackingError: If the file cannot be added.
     """
-    found = lookup.find_version(tracker, f"{name}/{version}")
-    model_id = artifacts.model_id(found)
+    model_version = lookup.find_version(tracker, f"{name}/{version}")
+    model_id = artifacts.model_id(model_version)
     if model_id is None:
         raise TrackingError(
-            f"{name}/{version} was not registered from a logged model: {found.source}",
+            f"{name}/{version} was not registered from a logged model: {model_version.source}",
             f"newsbert register RUN_ID --model-name {shlex.quote(name)}",
         )
     with tracker.errors(f"{file.name} cannot be put beside {name}/{version}"):
@@ -214,7 +214,7 @@ def add_artifact(tracker: "TrackingClient", name: str, version: str, file: Path)
 
 
 def _version_tags(run: "Run", bundle: Bundle) -> dict[str, str]:
-    """Where a version comes from: data, code and bundle."""
+    """Return the tags of a version's origin: data, code and bundle."""
     tags = {
         "newsbert.version": bundle.contract.newsbert_version,
         "newsbert.data": str(bundle.contract.data["name"]),

@@ -1,4 +1,4 @@
-"""Training runs and what became of them: scores, and the versions that were registered from them."""
+"""Training runs with their scores and the versions registered from them."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class TrainingRun:
 
     Attributes:
         run_id: Its id.
-        status: MLflow's word, in small letters: `running`, `finished`, `failed` or `killed`.
-        started: When it began.
-        ended: When it ended, if it has.
+        status: MLflow's status in lower case: `running`, `finished`, `failed` or `killed`.
+        started: Its start time.
+        ended: Its end time, if it has ended.
         params: Its resolved configuration.
-        metrics: The last value of everything that was logged, but for what the machine did meanwhile.
-        tags: What newsbert noted with it.
+        metrics: The last value of every logged metric, except for system metrics.
+        tags: The tags that newsbert set.
         versions: Names of the versions registered from it, such as `BertModel/2`, with their aliases.
     """
 
@@ -38,20 +38,20 @@ class TrainingRun:
 
 
 def training_runs(tracker: "TrackingClient", most: int) -> list[TrainingRun]:
-    """The training runs of the tracker's experiment, `most` of them at most, the latest first.
+    """Return at most `most` training runs of the tracker's experiment, the latest first.
 
     Raises:
         TrackingError: If the server refuses.
     """
-    found = tracker.runs(f"tags.`{DATA_DIGEST_TAG}` LIKE '%'", most)
+    runs = tracker.runs(f"tags.`{DATA_DIGEST_TAG}` LIKE '%'", most)
     versions: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    run_ids = {run.info.run_id for run in found}
-    registered = [version for version in tracker.versions() if version.run_id in run_ids] if found else []
+    run_ids = {run.info.run_id for run in runs}
+    registered = [version for version in tracker.versions() if version.run_id in run_ids] if runs else []
     aliases = {name: tracker.aliases(name) for name in {version.name for version in registered}}
     for version in registered:
         number = str(version.version)
-        pointing = sorted(alias for alias, target in aliases[version.name].items() if target == number)
-        versions[version.run_id or ""][f"{version.name}/{number}"] = pointing
+        version_aliases = sorted(alias for alias, target in aliases[version.name].items() if target == number)
+        versions[version.run_id or ""][f"{version.name}/{number}"] = version_aliases
     return [
         TrainingRun(
             run.info.run_id,
@@ -63,5 +63,5 @@ def training_runs(tracker: "TrackingClient", most: int) -> list[TrainingRun]:
             {name: value for name, value in run.data.tags.items() if name.startswith("newsbert.")},
             versions[run.info.run_id],
         )
-        for run in found
+        for run in runs
     ]

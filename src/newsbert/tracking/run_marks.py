@@ -1,4 +1,4 @@
-"""Marks of the runs under way: those whose processes were killed are known by them."""
+"""Marks of active runs, which reveal the runs whose processes were killed."""
 
 import contextlib
 import hashlib
@@ -15,29 +15,29 @@ _FILE = "mark"
 
 @contextlib.contextmanager
 def hold(server: str) -> Iterator[str]:
-    """Yield a mark for a run that is about to begin, which is held until it has ended.
+    """Yield a mark for a run that is about to begin, and hold it until the run has ended.
 
     Args:
-        server: What tells the tracking server and the experiment from others.
+        server: A key that identifies the tracking server and the experiment.
     """
     mark = uuid.uuid4().hex
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, NewsbertError):  # with no place for marks, its death stays unknown
-            place = _place(server)
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (stack.enter_context(temporary.own(place)) / _FILE).write_text(mark, encoding="utf-8")
+        with contextlib.suppress(OSError, NewsbertError):  # without a directory for marks, a kill goes unnoticed
+            directory = _get_marks_dir(server)
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (stack.enter_context(temporary.own(directory)) / _FILE).write_text(mark, encoding="utf-8")
         yield mark
 
 
 def end_killed(server: str, end: Callable[[str], None]) -> None:
-    """Have runs ended whose processes were killed.
+    """End the runs whose processes were killed.
 
     Args:
-        server: As `hold` takes it.
-        end: Ends the run under way that has a mark, if there is one.
+        server: The same key as for `hold`.
+        end: Ends the active run that has a mark, if there is one.
     """
-    with contextlib.suppress(OSError, NewsbertError):  # what does not work now is tried the next time
-        for files in temporary.abandoned(_place(server)):
+    with contextlib.suppress(OSError, NewsbertError):  # a failure is retried the next time
+        for files in temporary.abandoned(_get_marks_dir(server)):
             mark = _read(files / _FILE)
             if mark is not None:
                 end(mark)
@@ -45,12 +45,12 @@ def end_killed(server: str, end: Callable[[str], None]) -> None:
 
 
 def _read(file: Path) -> str | None:
-    """Return a mark; nothing where its process was killed before its run began."""
+    """Return a mark, or `None` if its process was killed before its run began."""
     try:
         return uuid.UUID(file.read_text(encoding="utf-8")).hex
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _place(server: str) -> Path:
+def _get_marks_dir(server: str) -> Path:
     return environment.state_dir() / "runs" / hashlib.sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:32]

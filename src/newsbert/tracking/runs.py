@@ -1,4 +1,4 @@
-"""What a run, of training or evaluation, logs to MLflow."""
+"""Logging of a training or evaluation run to MLflow."""
 
 import threading
 import time
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 MODEL_ID_TAG = "newsbert.model_id"
 DIGEST_TAG = "newsbert.bundle_digest"
 DATA_DIGEST_TAG = "newsbert.data_digest"
-"""Training sets it before anything else: a run that has it is a training, whatever became of it."""
+"""Tag that marks training runs; training sets it first, so that failed runs have it, too."""
 STOPPED_EARLY_TAG = "newsbert.stopped_early"
 
 _NOTE_TAG = "mlflow.note.content"
-"""What MLflow's pages show as a run's description."""
+"""Tag that MLflow's pages show as a run's description."""
 
 _PAUSES_S = (1, 2, 5, 10, 30)
-_MOST_METRICS = 1000
-"""What MLflow takes at once."""
+_MAX_BATCH_METRICS = 1000
+"""Maximum number of metrics that MLflow accepts in one request."""
 
 
 class RunLogger:
-    """An active run.
+    """Logger of an active run.
 
-    Metrics are delivered by a thread of their own: training neither waits for the server nor ends with it.
+    A background thread delivers metrics: training neither waits for the server nor fails with it.
 
     Args:
         run_id: Its id.
-        client: MLflow's.
-        errors: A context that turns MLflow's errors into ours.
-        pending: What `flush` returned in another process.
+        client: MLflow's client.
+        errors: A context that translates MLflow's errors.
+        pending: Undelivered metrics that `flush` returned in another process.
     """
 
     def __init__(
@@ -57,35 +57,35 @@ class RunLogger:
         self.run_id = run_id
         self._client = client
         self._errors = errors
-        self._pending: list[Metric] = [Metric(*each) for each in pending]
+        self._pending: list[Metric] = [Metric(*values) for values in pending]
         self._changed = threading.Condition()
-        self._hurry = threading.Event()
-        self._trouble: str | None = None
-        self._told = False
+        self._flush_requested = threading.Event()
+        self._last_error: str | None = None
+        self._reported = False
         self._ended = False
         self._logged: dict[str, int] = {}
         self._thread = threading.Thread(target=self._deliver, daemon=True)
         self._thread.start()
 
     def resume(self) -> None:
-        """Leave out what the run has already of the metrics that come."""
+        """Skip the steps that the run already has, when metrics are logged from now on."""
         with self._errors():
             for key in self._client.get_run(self.run_id).data.metrics:
                 history = self._client.get_metric_history(self.run_id, key)
-                self._logged[key] = max((each.step for each in history), default=0)
+                self._logged[key] = max((metric.step for metric in history), default=0)
 
     def params(self, params: Mapping[str, Any]) -> None:
-        """Log the resolved configuration, but for what the run has of it."""
+        """Log the resolved configuration, except for parameters that the run already has."""
         import mlflow
 
         with self._errors():
-            # `mlflow run` logs what was typed: MLflow takes 2e-05 for another value than 2e-5, and refuses it.
+            # `mlflow run` logs values as typed: MLflow would reject 2e-05 as a change of 2e-5.
             logged = self._client.get_run(self.run_id).data.params
             new = {key: value for key, value in params.items() if key not in logged}
             mlflow.log_params({key: mask_credentials(str(value))[:6000] for key, value in new.items()})
 
     def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers, at a step or for the whole run: sooner or later, if the server is there again by `flush`."""
+        """Queue metrics of a step or of the whole run; they are delivered if the server answers before `flush` ends."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -96,12 +96,12 @@ class RunLogger:
             self._changed.notify()
 
     def evaluation(self, metrics: Mapping[str, float], model_id: str | None, dataset: "Dataset") -> None:
-        """Log numbers at once.
+        """Log metrics at once.
 
         Args:
-            metrics: By name.
-            model_id: The logged model whose they are.
-            dataset: What `dataset` returned, of the rows that they are of.
+            metrics: Metrics by name.
+            model_id: The logged model that they belong to.
+            dataset: The data set of the evaluated rows, as returned by `dataset`.
         """
         import mlflow
 
@@ -109,48 +109,48 @@ class RunLogger:
             mlflow.log_metrics(dict(metrics), model_id=model_id, dataset=dataset)
 
     def news(self) -> str | None:
-        """What the user should know of the delivery that was not told before."""
-        trouble = self._trouble
-        if (trouble is not None) == self._told:
+        """Return a message if delivery has begun to fail or works again since the last call, else `None`."""
+        error = self._last_error
+        if (error is not None) == self._reported:
             return None
-        self._told = trouble is not None
-        if trouble is None:
+        self._reported = error is not None
+        if error is None:
             return "the tracking server answers again"
-        reason = uris.mask_credentials(first_line(Exception(trouble)))
+        reason = uris.mask_credentials(first_line(Exception(error)))
         return f"the tracking server does not answer: {reason}. Training goes on; its metrics are kept until it does"
 
     def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:
-        """Have all metrics delivered, in at most so long; return those that are not: key, value, time and step."""
+        """Deliver all metrics within the timeout; return the undelivered ones as key, value, time and step."""
         deadline = time.monotonic() + timeout_s
-        self._hurry.set()
+        self._flush_requested.set()
         while self._pending and time.monotonic() < deadline:
             time.sleep(0.02)
-        return [[each.key, each.value, each.timestamp, each.step] for each in list(self._pending)]
+        return [[metric.key, metric.value, metric.timestamp, metric.step] for metric in list(self._pending)]
 
     def end(self) -> None:
-        """Deliver nothing more."""
+        """Stop delivering metrics."""
         with self._changed:
             self._ended = True
             self._changed.notify()
-        self._hurry.set()
+        self._flush_requested.set()
 
     def _deliver(self) -> None:
         failures = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._pending or self._ended)
-                batch = self._pending[:_MOST_METRICS]
+                batch = self._pending[:_MAX_BATCH_METRICS]
             if self._ended:
                 return
             try:
                 self._client.log_batch(self.run_id, metrics=batch)
-            except Exception as error:  # whatever it is, it is told, and tried again
-                self._trouble = str(error)
-                self._hurry.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
-                self._hurry.clear()
+            except Exception as error:  # any error is reported by `news` and retried
+                self._last_error = str(error)
+                self._flush_requested.wait(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
+                self._flush_requested.clear()
                 failures += 1
                 continue
-            failures, self._trouble = 0, None
+            failures, self._last_error = 0, None
             with self._changed:
                 del self._pending[: len(batch)]
 
@@ -162,7 +162,7 @@ class RunLogger:
             mlflow.set_tags(dict(tags))
 
     def dataset(self, name: str, digest: str, rows: Mapping[str, int]) -> "list[Dataset]":
-        """Log the data set and return what was logged, for every split: its name, where it came from, its digest."""
+        """Log the data set and return the logged entry of every split, with its name, source and digest."""
         import mlflow
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
@@ -177,7 +177,7 @@ class RunLogger:
             source = resolved if isinstance(resolved, FileSystemDatasetSource) else source
         logged: list[Dataset] = []
         for split, count in rows.items():
-            # MLflow takes 36 characters of a digest; the contract and the run's tags have all 64.
+            # MLflow accepts 36 characters of a digest; the contract and the run's tags have all 64.
             entry = MetaDataset(  # type: ignore[abstract]
                 source, name=f"{path.name} ({split}, {count} rows)"[:200], digest=digest[:32]
             )
@@ -187,14 +187,14 @@ class RunLogger:
         return logged
 
     def report(self, scores: Scores) -> None:
-        """Log the scores of each class."""
+        """Log the scores per class."""
         import mlflow
 
         with self._errors():
             mlflow.log_text(scores.report(), "classification_report.json")
 
     def artifacts(self, files: Sequence[Path]) -> None:
-        """Log files at the top of the run's artifacts."""
+        """Log files to the root of the run's artifacts."""
         import mlflow
 
         with self._errors():
@@ -202,7 +202,7 @@ class RunLogger:
                 mlflow.log_artifact(str(file))
 
     def bundle(self, bundle: Bundle) -> None:
-        """Log a bundle as a model in both flavors, and mark the run as a newsbert model's."""
+        """Log a bundle as a model in both flavors, and tag the run with the model."""
         from mlflow.models import Model
         from transformers import AutoModelForSequenceClassification
 
@@ -220,5 +220,5 @@ class RunLogger:
                 params={"max_length": str(bundle.contract.max_length)},
                 tags={DIGEST_TAG: bundle.digest},
             )
-        found = {MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest}
-        self.tags({**found, _NOTE_TAG: bundle.contract.description})
+        model_tags = {MODEL_ID_TAG: info.model_id, DIGEST_TAG: bundle.digest}
+        self.tags({**model_tags, _NOTE_TAG: bundle.contract.description})

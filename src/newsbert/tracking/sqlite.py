@@ -1,7 +1,7 @@
-"""The SQLite file of a tracking server on this machine: made whole or not at all, by training only.
+"""SQLite file of a tracking server on this machine: created completely or not at all, by training only.
 
-MLflow makes the tables on first use, step by step and without a lock: two first commands at once, or one that is cut
-short, leave a database that it can never open again. And what it cannot open it tries again for two minutes.
+MLflow creates the tables on first use, step by step and without a lock. If two first commands run at once, or one is
+interrupted, MLflow can never open the database again, and retries for two minutes.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from newsbert.errors import NotFoundError, TrackingError
 
 
 def path_of(uri: str) -> Path | None:
-    """The file of a tracking URI such as `sqlite:///mlflow.db`; `None` if it has none.
+    """Return the file of a tracking URI such as `sqlite:///mlflow.db`, or `None` if it has none.
 
     Raises:
-        MissingExtraError: If MLflow, which knows such URIs, is not installed.
+        MissingExtraError: If SQLAlchemy, which comes with MLflow, is not installed.
     """
     try:
         from sqlalchemy.engine import make_url
@@ -31,7 +31,7 @@ def path_of(uri: str) -> Path | None:
     try:
         url = make_url(uri)
     except (ArgumentError, ValueError):
-        return None  # whoever opens it will say what is wrong
+        return None  # opening it will report the problem
     if url.get_backend_name() != "sqlite" or url.database in {None, "", ":memory:"} or "uri" in url.query:
         return None
     return Path(str(url.database))
@@ -39,18 +39,18 @@ def path_of(uri: str) -> Path | None:
 
 @contextlib.contextmanager
 def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
-    """Hold the database ready for MLflow to open it in the block.
+    """Check the database, creating it if allowed, before MLflow opens it in the block.
 
     Args:
         file: The database.
-        make: Makes the tables in a new file; `None` for who reads only, and so must not make a database.
+        make: Creates the tables in a new file; `None` for readers, which must not create a database.
 
     Raises:
-        NotFoundError: If there is no database, and it is not to be made.
-        TrackingError: If it cannot be made, opened or, by who makes it, written to.
+        NotFoundError: If there is no database, and `make` is `None`.
+        TrackingError: If it cannot be created, opened or, with `make`, written to.
     """
     try:
-        with _locked(file, create=make is not None):
+        with _lock(file, create=make is not None):
             if make is not None and _is_missing(file):
                 with temporary.directory(file.parent) as directory:
                     partial = directory / file.name
@@ -76,10 +76,10 @@ def ready(file: Path, make: Callable[[Path], None] | None) -> Iterator[None]:
 
 
 def opened(file: Path, timeout_s: float = 5.0) -> sqlite3.Connection:
-    """Open a database that there is.
+    """Open an existing database.
 
-    Who opens it to read only cannot roll back what a process that was killed has left half done: so that is only for
-    files that cannot be written to.
+    A read-only connection cannot roll back the unfinished transaction of a killed process, so it is used only for
+    files that are not writable.
 
     Raises:
         sqlite3.Error: If it cannot be opened.
@@ -89,7 +89,7 @@ def opened(file: Path, timeout_s: float = 5.0) -> sqlite3.Connection:
 
 
 def _is_missing(file: Path) -> bool:
-    """Whether there is no file, or one that SQLite has opened and nobody has written."""
+    """Return whether the file is missing, or is one that SQLite has opened and nothing was written to."""
     try:
         return file.stat().st_size == 0
     except FileNotFoundError:
@@ -97,10 +97,10 @@ def _is_missing(file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(file: Path, *, create: bool) -> Iterator[None]:
-    """Wait for whoever is making the database; who may make it holds a lock file, which is gone afterwards.
+def _lock(file: Path, *, create: bool) -> Iterator[None]:
+    """Wait while another process creates the database; with `create`, hold a lock file, which is deleted afterwards.
 
-    A lock on the database itself would be lost: closing any handle of it drops SQLite's own.
+    The database itself is not locked: closing any handle of it would drop SQLite's own locks.
     """
     lock = file.with_name(f".{file.name}.lock")
     if create:
@@ -110,13 +110,13 @@ def _locked(file: Path, *, create: bool) -> Iterator[None]:
     except FileNotFoundError:
         if create:
             raise
-        yield  # nobody is making it
+        yield  # no process is creating it
         return
     with stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            # Who still waits for this lock, while others take a new one, must find the database made.
+            # Others may then take a new lock file: a process that waits for this one must see a finished database.
             if create and not _is_missing(file):
                 lock.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A tracking server by its URI: how that is printed, whether it answers, and what its refusals mean."""
+"""Tracking server at a URI: its health check, its version, and errors for its refusals."""
 
 import http.client
 import shlex
@@ -14,15 +14,15 @@ _REACH_TIMEOUT_S = 5
 
 
 def tracking_error(what: str, uri: str, error: Exception) -> TrackingError:
-    """What a tracking server refused, and what to change."""
+    """Return the error for a refusal of a tracking server, with a hint."""
     reason, hint = uris.mask_credentials(first_line(error)), "check MLFLOW_TRACKING_URI and the server"
     server = uris.mask_credentials(uri)
     message = f"{what or f'the tracking server {server} refused'}: {reason}"
     if "error code 401" in reason:
-        given = environment.tracking_credentials(uri)
-        message = f"the tracking server {server} does not take {given or 'requests without a name and a password'}"
+        auth = environment.tracking_credentials(uri)
+        message = f"the tracking server {server} does not take {auth or 'requests without a name and a password'}"
         hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to an account: newsbert tracking user NAME"
-        if given and "TOKEN" in given:
+        if auth and "TOKEN" in auth:
             hint = "get a new one: it may have expired"
     elif "Invalid Host header" in str(error):
         host = str(urllib.parse.urlsplit(uri).hostname)
@@ -36,27 +36,27 @@ def tracking_error(what: str, uri: str, error: Exception) -> TrackingError:
     return TrackingError(message, hint)
 
 
-def _opened(uri: str, path: str) -> Any:
+def _open(uri: str, path: str) -> Any:
     base = uris.without_credentials(uri).rstrip("/")
     return loopback.urlopen(f"{base}/{path}", _REACH_TIMEOUT_S, environment.tracking_tls())
 
 
 def check_reachable(uri: str) -> None:
-    """Ask a server for its health before MLflow does, which would retry for minutes.
+    """Check a server's health before MLflow connects, which would retry for minutes.
 
     Raises:
-        UsageError: If its address can be read in several ways.
+        UsageError: If its address is ambiguous.
         TrackingError: If it does not answer.
     """
     uris.check_unambiguous(uri, "the tracking URI (MLFLOW_TRACKING_URI)")
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        with _opened(uri, "health"):
+        with _open(uri, "health"):
             return
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-            return  # it answers; MLflow itself will say what it refuses
+            return  # it answers; MLflow itself reports the refusal
         reason = getattr(error, "reason", error)
         raise TrackingError(
             f"the tracking server {uris.mask_credentials(uri)} cannot be reached: {uris.mask_credentials(str(reason))}",
@@ -65,11 +65,11 @@ def check_reachable(uri: str) -> None:
 
 
 def server_version(uri: str) -> str | None:
-    """What version of MLflow a server is; nothing where there is none, or it does not tell."""
+    """Return the MLflow version of a server, or `None` if there is no server or no answer."""
     if not uri.startswith(("http://", "https://")):
         return None
     try:
-        with _opened(uri, "version") as response:
+        with _open(uri, "version") as response:
             return str(response.read(100).decode("ascii").strip())
     except (OSError, ValueError, http.client.HTTPException):
         return None

@@ -1,4 +1,4 @@
-"""What a finished training has to say to the tracking server: written down first, delivered now or later."""
+"""Upload of a finished training: recorded on disk first, delivered to the tracking server now or later."""
 
 import json
 import re
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _LOG = "log.json"
 _PAUSES_S = (5, 10, 15, 30)
-"""How long a server that does not answer is waited for."""
+"""Pauses between attempts while the server does not answer."""
 
 _METRICS_S = 30.0
 
 
 @dataclass(frozen=True)
 class _Log:
-    """What is to be logged beside files.
+    """Data to log besides files.
 
     Attributes:
-        run_id: Of the run that is to have it.
-        digest: Of the bundle that it is of.
-        metrics: By name.
-        tags: By name.
-        pending: Further metrics, as `RunLog.flush` returns them.
+        run_id: The run to log to.
+        digest: The bundle's digest.
+        metrics: Metrics by name.
+        tags: Tags by name.
+        pending: Further metrics, as `RunLogger.flush` returns them.
     """
 
     run_id: str
@@ -50,32 +50,33 @@ class _Log:
 
 
 def record_of(bundle: Path) -> Path:
-    """Where that of a bundle is which could not be delivered yet: a directory beside it."""
+    """Return the directory beside a bundle that holds its undelivered record."""
     return bundle.with_name(f".{bundle.name}.undelivered")
 
 
 def write(bundle: Bundle, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> Path:
-    """Begin the record of a bundle, and return its directory, whose other files are artifacts."""
+    """Create the record of a bundle, and return its directory; all other files in it are artifacts."""
     directory = record_of(bundle.path)
-    shutil.rmtree(directory, ignore_errors=True)  # of a training that was killed just here
+    shutil.rmtree(directory, ignore_errors=True)  # left by a training that was killed at this point
     directory.mkdir()
     _write(directory, _Log(run_id, bundle.digest, dict(metrics), dict(tags)))
     return directory
 
 
 def metrics_of(bundle: Bundle) -> dict[str, float]:
-    """What a bundle tells of itself in numbers."""
+    """Return the metrics that a bundle's contract holds, by their logged names."""
     scores = {f"test_{name}": value for name, value in bundle.contract.metrics.items()}
     return {**scores, "temperature": bundle.contract.temperature, "review_below": bundle.contract.review_below}
 
 
 def place(part: Path, final: Path, run_id: str) -> Path:
-    """Move a finished bundle and its record to where they belong, and return that place.
+    """Move a finished bundle and its record to their final path, and return that path.
 
-    Nothing that happens afterwards, to the tracking server or to this process, can lose them.
+    After that, no failure of the tracking server or of this process can lose them.
 
     Raises:
-        NewsbertError: If something else is there by now; the bundle is beside it, or stays, and the message says where.
+        NewsbertError: If the path is taken or not writable. The bundle is then beside it or unmoved; the message says
+            where.
     """
     problem = None
     for target in (final, final.with_name(f"{final.name}-{run_id[:8]}")):
@@ -84,27 +85,27 @@ def place(part: Path, final: Path, run_id: str) -> Path:
         except OSError as error:
             problem = problem or error
             continue
-        shutil.rmtree(record_of(target), ignore_errors=True)  # of another bundle that was here
+        shutil.rmtree(record_of(target), ignore_errors=True)  # left by an earlier bundle at this path
         if record_of(part).is_dir():
             record_of(part).replace(record_of(target))
         if problem is None:
             return target
         part = target
         break
-    why = f"there is something else in {final} by now" if final.is_dir() else f"{final} cannot be written: {problem}"
-    raise NewsbertError(f"{why}; the model is finished and in {part}, but not logged", _later(part)) from problem
+    cause = f"there is something else in {final} by now" if final.is_dir() else f"{final} cannot be written: {problem}"
+    raise NewsbertError(f"{cause}; the model is finished and in {part}, but not logged", _make_hint(part)) from problem
 
 
 def deliver(run: "RunLogger", bundle: Path, on_event: Callable[[Event], None]) -> None:
-    """Log a finished training; a server or a store that cannot be reached is waited for, for a minute.
+    """Log a finished training; retry for a minute if the server or the store cannot be reached.
 
     Args:
         run: Its run.
-        bundle: Where its bundle is, with its record beside it.
-        on_event: Called with what happens.
+        bundle: The path of its bundle, with its record beside it.
+        on_event: Called with events.
 
     Raises:
-        NewsbertError: If it is not taken, for whatever reason; the hint says how to deliver it later.
+        NewsbertError: If it cannot be logged, for any reason; the hint has the command to deliver it later.
     """
     record = record_of(bundle)
     log = _read(record)
@@ -122,29 +123,29 @@ def deliver(run: "RunLogger", bundle: Path, on_event: Callable[[Event], None]) -
                 on_event(Note(f"{error.message}; trying again in {pause} s"))
                 time.sleep(pause)
     except BaseException as error:
-        _keep_pending(record, log, run)
+        _save_pending(record, log, run)
         if not isinstance(error, Exception):  # Ctrl+C
-            on_event(Note(f"the model is finished and in {bundle}, but not logged; {_later(bundle)}"))
+            on_event(Note(f"the model is finished and in {bundle}, but not logged; {_make_hint(bundle)}"))
             raise
         raise undelivered(bundle, error) from error
 
 
 def undelivered(bundle: Path, error: Exception) -> NewsbertError:
-    """Return the error that says where a finished bundle is, why it was not logged, and how that is done later."""
+    """Return the error for an unlogged bundle: its path, the reason, and the command to log it later."""
     if isinstance(error, NewsbertError):
-        reason, mend = error.message, error.hint
+        reason, hint = error.message, error.hint
     else:
-        reason, mend = f"{type(error).__name__}: {first_line(error)}", None
-    later = _later(bundle)
+        reason, hint = f"{type(error).__name__}: {first_line(error)}", None
+    later = _make_hint(bundle)
     return TrackingError(
         f"the model is finished and in {bundle}, but could not be logged: {reason}",
-        f"{mend}; then {later}" if mend else later,
+        f"{hint}; then {later}" if hint else later,
     )
 
 
 def unregistered(bundle: Path, name: str, error: NewsbertError) -> NewsbertError:
-    """Return the error that says where a finished and logged bundle is, and why it is not registered."""
-    later = f"register it: {_command(bundle, shlex.quote(name))}"
+    """Return the error for a logged but unregistered bundle: its path, the reason, and the command to register it."""
+    later = f"register it: {_make_command(bundle, shlex.quote(name))}"
     return TrackingError(
         f"the model is finished, logged and in {bundle}, but could not be registered: {error.message}",
         f"{error.hint}; then {later}" if error.hint else later,
@@ -152,77 +153,77 @@ def unregistered(bundle: Path, name: str, error: NewsbertError) -> NewsbertError
 
 
 def done(bundle: Path) -> None:
-    """Forget what there was to deliver."""
+    """Delete the record of a delivered bundle."""
     shutil.rmtree(record_of(bundle), ignore_errors=True)
 
 
 def waits(final: Path, run_id: str) -> bool:
-    """Whether a finished bundle of this run is there and was not delivered."""
+    """Return whether there is a finished, undelivered bundle of this run."""
     log = _read(record_of(final))
     return log is not None and log.run_id == run_id and final.is_dir()
 
 
 def later(bundle: Path) -> str:
-    """The command by which an undelivered bundle is logged and registered."""
-    return _command(bundle, "NAME")
+    """Return the command that logs and registers an undelivered bundle."""
+    return _make_command(bundle, "NAME")
 
 
 def register(
     bundle: Path, tracker: "TrackingClient", name: str, alias: str | None, sign: Path | None = None
 ) -> "ModelVersionRef":
-    """Log a bundle that no tracking server has yet, or not all of, and make it a version.
+    """Log a bundle, unless that was completed before, and register it as a version.
 
     Args:
-        bundle: Its directory. What a training could not deliver lies beside it; else it gets a run of its own.
+        bundle: Its directory. Without an undelivered record beside it, it gets a new run.
         tracker: The server.
         name: The registered model.
-        alias: An alias to point at the version.
+        alias: An alias for the version.
         sign: The private key to sign the bundle with, in its directory and in the registry.
 
     Raises:
-        ModelError: If the bundle is none, or was altered.
-        TrackingError: If the server does not take it.
+        ModelError: If it is no bundle, or was altered.
+        TrackingError: If the server refuses it.
     """
-    found = Bundle.read_unsigned(bundle)
-    found.verify()
+    loaded = Bundle.read_unsigned(bundle)
+    loaded.verify()
     if sign is not None:
-        _write_signature(found, sign)
-    # Of several processes with the same bundle the first logs it, the others take its run.
-    with locks.exclusive(f"register-{found.digest}", "it is being registered", wait=True):
-        run_id = _logged(found, record_of(bundle), tracker)
-        return registry.register(tracker, run_id, name, alias, sign=sign, digest=found.digest)
+        _write_signature(loaded, sign)
+    # If several processes register the same bundle, the first one logs it and the others use its run.
+    with locks.exclusive(f"register-{loaded.digest}", "it is being registered", wait=True):
+        run_id = _ensure_logged(loaded, record_of(bundle), tracker)
+        return registry.register(tracker, run_id, name, alias, sign=sign, digest=loaded.digest)
 
 
 def _write_signature(bundle: Bundle, key: Path) -> None:
     signature, _ = bundle.sign(key)
     try:
-        with temporary.directory(bundle.path.resolve().parent) as work:  # a bundle may hold nothing else for a moment
+        with temporary.directory(bundle.path.resolve().parent) as work:  # a bundle must never hold other files
             (work / SIGNATURE_FILE).write_bytes(signature)
             (work / SIGNATURE_FILE).replace(bundle.path / SIGNATURE_FILE)
     except OSError as error:
         raise NewsbertError(f"{bundle.path} cannot be signed: {error.strerror or error}", "check its rights") from error
 
 
-def _logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
-    """Return the run that holds a bundle, which is made where there is none."""
+def _ensure_logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
+    """Return the id of the run that holds a bundle, after logging the bundle if there is none."""
     log = _read(record)
-    if log is None or log.digest != found.digest:  # none, or of another bundle that was here
+    if log is None or log.digest != found.digest:  # no record, or the record of an earlier bundle at this path
         run_id = tracker.run_of(found.digest)
         if run_id is None:
             with experiment.start_run(tracker) as run:
-                run.tags({DATA_DIGEST_TAG: str(found.contract.data["sha256"])})  # it is listed as a training
+                run.tags({DATA_DIGEST_TAG: str(found.contract.data["sha256"])})  # marks it as a training run
                 run.metrics(metrics_of(found))
-                run.params(_params_of(found.contract))
-                run.artifacts(_tables_and_pictures(found))
+                run.params(_collect_params(found.contract))
+                run.artifacts(_list_reports(found))
                 run.bundle(found)
                 _flush(run)
                 run_id = run.run_id
         return run_id
-    known = tracker.get_run(log.run_id)
-    here = known is not None and known.info.lifecycle_stage == "active"
+    logged_run = tracker.get_run(log.run_id)
+    is_active = logged_run is not None and logged_run.info.lifecycle_stage == "active"
     pending = {str(key) for key, *_ in log.pending}
-    # A run of its own where this is another server than the one that it was trained with.
-    with experiment.start_run(tracker, log.run_id if here else None, log.pending) as run:
+    # On another server than that of the training, the bundle gets a new run.
+    with experiment.start_run(tracker, log.run_id if is_active else None, log.pending) as run:
         run.metrics({key: value for key, value in log.metrics.items() if key not in pending})
         _deliver(run, record, log, found)
     shutil.rmtree(record)
@@ -232,19 +233,19 @@ def _logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
 def _deliver(run: "RunLogger", record: Path, log: _Log, bundle: Bundle) -> None:
     run.tags(log.tags)
     written = (file for file in record.iterdir() if file.is_file() and not file.is_symlink() and file.name != _LOG)
-    run.artifacts([*written, *_tables_and_pictures(bundle)])
+    run.artifacts([*written, *_list_reports(bundle)])
     run.bundle(bundle)
     _flush(run)
 
 
-def _tables_and_pictures(bundle: Bundle) -> list[Path]:
+def _list_reports(bundle: Bundle) -> list[Path]:
     return [*bundle.path.glob("*.png"), *bundle.path.glob("*.csv")]
 
 
-def _params_of(contract: Contract) -> dict[str, Any]:
-    """Return what a contract says of its training, by the names that a training logs it by."""
+def _collect_params(contract: Contract) -> dict[str, Any]:
+    """Return the training parameters in a contract, by their logged names."""
     data = contract.data
-    named = {name: data[name] for name in ("text_column", "label_column") if data.get(name) is not None}
+    columns = {name: data[name] for name in ("text_column", "label_column") if data.get(name) is not None}
     return {
         "base_model_name": contract.base_model["name"],
         "base_model_sha256": contract.base_model["sha256"],
@@ -252,31 +253,31 @@ def _params_of(contract: Contract) -> dict[str, Any]:
         "train_rows": data["rows"]["train"],
         "labels": ",".join(contract.labels),
         "max_length": contract.max_length,
-        **named,
+        **columns,
     }
 
 
 def _flush(run: "RunLogger") -> None:
-    """Have all metrics delivered.
+    """Deliver all metrics.
 
     Raises:
-        TrackingError: If some cannot be.
+        TrackingError: If some cannot be delivered.
     """
     left = run.flush(_METRICS_S)
     if left:
         raise TrackingError(f"{len(left)} metrics of run {run.run_id} could not be logged", "check the tracking server")
 
 
-def _later(bundle: Path) -> str:
+def _make_hint(bundle: Path) -> str:
     return f"log and register it: {later(bundle)}"
 
 
-def _command(bundle: Path, name: str) -> str:
+def _make_command(bundle: Path, name: str) -> str:
     return f"newsbert register {shlex.quote(str(bundle))} --model-name {name}"
 
 
-def _keep_pending(record: Path, log: _Log, run: "RunLogger") -> None:
-    """Add to a record the metrics that were not delivered; where the disk is full, the record stays without them."""
+def _save_pending(record: Path, log: _Log, run: "RunLogger") -> None:
+    """Add the undelivered metrics to a record; if the disk is full, leave the record without them."""
     part = record / f".{_LOG}"
     try:
         _write(record, replace(log, pending=run.flush()))
@@ -285,7 +286,7 @@ def _keep_pending(record: Path, log: _Log, run: "RunLogger") -> None:
 
 
 def _read(directory: Path) -> _Log | None:
-    """What a record says; nothing where there is none, or something else."""
+    """Return the log in a record, or `None` if it is missing or invalid."""
     try:
         log = _Log(**json.loads((directory / _LOG).read_text(encoding="utf-8")))
         valid = (
@@ -293,7 +294,7 @@ def _read(directory: Path) -> _Log | None:
             and isinstance(log.digest, str)
             and all(isinstance(value, int | float) for value in log.metrics.values())
             and all(isinstance(value, str) for value in log.tags.values())
-            and all(isinstance(key, str) and len(more) == 3 for key, *more in log.pending)
+            and all(isinstance(key, str) and len(values) == 3 for key, *values in log.pending)
             and all(isinstance(number, int | float) for _, *numbers in log.pending for number in numbers)
         )
     except (OSError, ValueError, TypeError, AttributeError):

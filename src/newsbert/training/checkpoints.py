@@ -1,4 +1,4 @@
-"""Checkpoints of a training: each appears whole or not at all, and the one before goes only then."""
+"""Checkpoints of a training, written atomically: a new one must be complete before the previous one is removed."""
 
 import json
 import shutil
@@ -16,10 +16,10 @@ _LATEST, _BEST = "checkpoint-", "best-"
 
 
 class Checkpoints:
-    """Those of one training.
+    """Checkpoints of one training.
 
     Args:
-        directory: Where they are; made if it is not there.
+        directory: Directory of the checkpoints; created if it does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,34 +29,34 @@ class Checkpoints:
             shutil.rmtree(partial)
 
     def remember(self, name: str, make: Callable[[], str]) -> str:
-        """What this returned when the training began."""
-        known = self.remembered(name)
-        if known is None:
-            known = make()
-            self.keep(name, known)
-        return known
+        """Return the value stored under a name; make and store it on the first call of a training."""
+        value = self.remembered(name)
+        if value is None:
+            value = make()
+            self.keep(name, value)
+        return value
 
     def remembered(self, name: str) -> str | None:
-        """What was kept under a name."""
+        """Return the value stored under a name, or `None`."""
         file = self._directory / name
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
     def keep(self, name: str, value: str) -> None:
-        """Keep a value under a name."""
+        """Store a value under a name."""
         part = self._directory / f".{name}"
         part.write_text(value, encoding="utf-8")
         part.rename(self._directory / name)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Keep a checkpoint in the place of the one before.
+        """Save a checkpoint in place of the previous one.
 
         Raises:
-            OSError, SafetensorError: If it cannot be written; the one before is still there.
+            OSError, SafetensorError: If it cannot be written; the previous one still exists.
         """
         self._write(_LATEST, step, tensors, record)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and record of the latest checkpoint; if there is none, no step is kept, either."""
+        """Return tensors and record of the latest checkpoint; if there is none, remove the best parameters as well."""
         record = self.record()
         if record is None:
             for best in self._directory.glob(f"{_BEST}*"):
@@ -65,7 +65,9 @@ class Checkpoints:
         return load_file(self._directory / f"{_LATEST}{record['step']}" / _TENSORS), record
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Keep this step's parameters, no more an earlier one's; the latest checkpoint's stay until there is another.
+        """Save this step's parameters as the best, in place of earlier ones.
+
+        Those that the latest checkpoint refers to stay until there is another checkpoint.
 
         Raises:
             OSError, SafetensorError: If they cannot be written.
@@ -74,16 +76,16 @@ class Checkpoints:
         self._write(_BEST, step, tensors, {}, keep=record["best_step"] if record else 0)
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """The parameters of the step that is kept."""
+        """Return the best parameters, saved at this step."""
         return load_file(self._directory / f"{_BEST}{step}" / _TENSORS)
 
     def record(self) -> dict[str, Any] | None:
-        """What the latest checkpoint says of itself."""
-        found = self._steps(_LATEST)
-        if not found:
+        """Return the record of the latest checkpoint, or `None`."""
+        steps = self._steps(_LATEST)
+        if not steps:
             return None
         record: dict[str, Any] = json.loads(
-            (self._directory / f"{_LATEST}{found[-1]}" / _RECORD).read_text(encoding="utf-8")
+            (self._directory / f"{_LATEST}{steps[-1]}" / _RECORD).read_text(encoding="utf-8")
         )
         return record
 
@@ -91,16 +93,16 @@ class Checkpoints:
         self, kind: str, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any], keep: int = 0
     ) -> None:
         part, final = self._directory / f".{kind}{step}", self._directory / f"{kind}{step}"
-        if final.exists():  # a training that went on has come to the same step again
+        if final.exists():  # a resumed training has reached the same step again
             return
         try:
             part.mkdir()
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part / _TENSORS)
             (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-            for each in (part / _TENSORS, part / _RECORD, part):
-                cache.sync(each)
+            for path in (part / _TENSORS, part / _RECORD, part):
+                cache.sync(path)
             part.rename(final)
-            cache.sync(self._directory)  # before those that it replaces go
+            cache.sync(self._directory)  # before the replaced ones are removed
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for other in self._steps(kind):

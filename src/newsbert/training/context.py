@@ -1,4 +1,4 @@
-"""What the steps of a training work with."""
+"""Context of a training: settings, rows, base model and callbacks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ from newsbert.training.base_model import BaseModel
 
 
 def ignore(_event: Event) -> None:
-    """Do nothing with an event."""
+    """Ignore an event."""
 
 
 def never() -> bool:
-    """Return that there is no reason to stop."""
+    """Return `False`: there is no reason to stop."""
     return False
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What the steps of a training work with.
+    """Context that the steps of a training work with.
 
     Attributes:
-        settings: What is tuned, for how long, and how.
+        settings: Tuning method, duration and hyperparameters.
         dataset: Labelled rows.
         base_model: The encoder.
-        on_event: Called with what happens.
-        should_stop: Called after every step; where it returns true, the training evaluates and ends.
+        on_event: Called with every event.
+        should_stop: Called after every step; if it returns true, the training evaluates and ends.
     """
 
     settings: TrainSettings

@@ -1,6 +1,6 @@
-"""The processes that share a training: those that torchrun or Ray have started, or this one alone.
+"""Processes of a training: those that torchrun or Ray has started, or this one alone.
 
-Each reads its part of every step's rows; gradients are summed, so that all of them have the same parameters.
+Every process reads its part of a step's rows. Gradients are summed, so that all processes have the same parameters.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """Meet the other processes, if torchrun has started any."""
+    """Join the process group, if torchrun has started one."""
     if environment.torchrun_rank() is None:
         yield
         return
@@ -28,28 +28,28 @@ def process_group() -> Iterator[None]:
         torch.cuda.set_device(dist.get_node_local_rank())
     try:
         yield
-        dist.barrier()  # one that leaves while another still hears from it would abort that one
+        dist.barrier()  # a process that leaves during communication would abort its peers
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process; 0 keeps checkpoints and tells what happens."""
+    """Return the rank of this process; rank 0 saves checkpoints and reports events."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def shard(rows: Sequence[Row]) -> Sequence[Row]:
-    """This process's part of what all of them have to do."""
+    """Return this process's part of the rows."""
     return rows[rank() :: size()]
 
 
 def broadcast(make: Callable[[], Value]) -> Value:
-    """What the first process makes, in all of them."""
+    """Return, in all processes, the value that the first one makes."""
     if size() == 1:
         return make()
     values: list[Value | None] = [make() if rank() == 0 else None]
@@ -58,10 +58,10 @@ def broadcast(make: Callable[[], Value]) -> Value:
 
 
 def all_reduce(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors of one kind by their sums over all processes."""
+    """Replace tensors of one type by their sums over all processes."""
     if size() == 1:
         return
-    flat = torch.cat([each.flatten() for each in tensors])
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    for each, summed in zip(tensors, torch.split(flat, [each.numel() for each in tensors]), strict=True):
-        each.copy_(summed.view_as(each))
+    for tensor, summed in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(summed.view_as(tensor))

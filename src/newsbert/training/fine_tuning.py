@@ -1,6 +1,6 @@
-"""Fine-tuning: a base model's tokenizer and classifier, and what a step of the loop does to them.
+"""Fine-tuning: loading a base model as a classifier, and the training step.
 
-Texts are tokenized by the same class that serves them (`runtimes.tokenization`).
+Training and serving tokenize texts with the same class (`newsbert.inference.tokenization`).
 """
 
 import copy
@@ -32,23 +32,23 @@ from newsbert.training.precision import choose_precision
 from newsbert.training.token_cache import TokenRows
 from newsbert.training.trainer import Trainer, TrainOutput
 
-# What its progress bars and load reports say, our events say, or it is expected: the classifier's head is new.
+# Its progress bars and load reports repeat our events, or report the expected: the classification head is new.
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The model of the checkpoint that was kept.
+    """The model of the selected checkpoint.
 
     Attributes:
         model: In evaluation mode, fp32, on the CPU.
         best_step: The step of that checkpoint.
-        stopped_early: Whether it was asked to stop.
-        diverged_at: The step whose loss was no finite number, which ended it.
+        stopped_early: True if a stop was requested.
+        diverged_at: The step whose loss was not finite, which ended the training.
         seconds: Training time, evaluations included.
         precision: `bf16` or `fp32`.
-        history: For the learning curves.
+        history: Data of the learning curves.
     """
 
     model: PreTrainedModel
@@ -61,7 +61,7 @@ class TrainedModel:
 
     @classmethod
     def from_outcome(cls, model: PreTrainedModel, outcome: TrainOutput, precision: str) -> "TrainedModel":
-        """Make it from a model and how its training ended."""
+        """Create it from a model and the outcome of its training."""
         state = outcome.state
         return cls(
             model.eval(),
@@ -75,10 +75,10 @@ class TrainedModel:
 
 
 def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
-    """Refuse an encoder that cannot be loaded as a whole, or does not read what its tokenizer writes.
+    """Refuse an encoder that cannot be loaded completely, or does not fit its tokenizer.
 
     Raises:
-        ModelError: If it is none that can be tuned.
+        ModelError: If it cannot be tuned.
     """
     model = load_classifier(base, ("0", "1")).eval()
     tokens, rows = max(tokenizer.backend.get_vocab().values()) + 1, model.get_input_embeddings().num_embeddings
@@ -92,7 +92,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
     try:
         with torch.inference_mode():
             padded, alone = (TransformersGraph(model)(*map(torch.from_numpy, arrays))[-1] for arrays in inputs)
-    except Exception as error:  # what architectures raise that are no encoders
+    except Exception as error:  # architectures that are not encoders raise all kinds
         raise ModelError(
             f"{base.name!r} ({model.config.model_type}) does not classify texts: {first_line(error)}",
             "give an encoder, such as one of BERT's family; `--base-model minilm` is the bundled one",
@@ -105,7 +105,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
 
 
 def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
-    """Load the encoder with a new classifier's head, the table of word vectors frozen.
+    """Load the encoder with a new classification head; the word embeddings are frozen.
 
     Raises:
         ModelError: If it cannot be loaded, or lacks weights of the encoder.
@@ -117,7 +117,7 @@ def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrained
             num_labels=len(names),
             id2label=names,
             label2id={name: index for index, name in names.items()},
-            problem_type="single_label_classification",  # whatever the base model's own head was for
+            problem_type="single_label_classification",  # regardless of the base model's own head
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
@@ -133,80 +133,81 @@ def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrained
     shapes = {str(entry[0]) for entry in info["mismatched_keys"]}
     new = sorted(key for key in {*info["missing_keys"], *shapes} if key.startswith(prefix) and ".pooler." not in key)
     if new:
-        what = "has another shape than config.json says" if new[0] in shapes else "is missing"
+        problem = "has another shape than config.json says" if new[0] in shapes else "is missing"
         raise ModelError(
-            f"the weights of {base.name!r} are not those of its encoder: {new[0]} {what}, {len(new)} in all",
+            f"the weights of {base.name!r} are not those of its encoder: {new[0]} {problem}, {len(new)} in all",
             "fetch the model again",
         )
-    # The table of word vectors is half of a small encoder's parameters and most of its optimizer's work, and few of
-    # its rows see a gradient on a data set of this size.
+    # The word embeddings are half of a small encoder's parameters and most of its optimizer's work. Few of their rows
+    # get a gradient on a data set of this size.
     model.get_input_embeddings().requires_grad_(False)
     return model
 
 
 class ClassificationTask:
-    """Tune a classifier of token ids; compute with a copy of it in bf16 where that is faster.
+    """Task that tunes a classifier of token ids, computing with a copy of it in bf16 if requested.
 
-    A subclass may have another loss, or another graph, by `compute_loss`, `compute_logits` and `make_graph`.
+    A subclass may replace the loss or the graph: override `compute_loss`, `compute_logits` or `make_graph`.
 
     Args:
-        model: What is tuned, in fp32 and on its device: a classifier, perhaps with adapters.
+        model: Classifier to tune, in fp32 and on its device; it may have adapters.
         bf16: Whether to compute in bf16.
         dataset: Rows with their label names.
         tokenizer: From `prepare_tokenizer`.
-        seed: Of dropout.
+        seed: Seed of dropout.
     """
 
     max_tokens: ClassVar[Mapping[str, int]] = {"cpu": 4096, "cuda": 65_536}
-    """Tokens of a step that are computed at once, padding included; the rest comes after them, which bounds memory."""
+    """Maximum number of tokens in a sub-batch, padding included: a step runs in sub-batches, to bound its memory."""
 
     def __init__(
         self, model: PreTrainedModel, bf16: bool, dataset: Dataset, tokenizer: SequenceTokenizer, seed: int
     ) -> None:
         self.module: nn.Module = model
-        # Each process draws what dropout leaves out of its own part of the rows.
+        # Every process draws the dropout masks of its own part of the rows.
         self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed + (distributed.rank() << 32)
         self._train, self._validation = (
             token_cache.of(tokenizer, split) for split in (dataset.train, dataset.validation)
         )
         self.lengths: IntArray = self._train.lengths
-        computing = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
-        self._graph = self.make_graph(computing)
-        self._tuned, self._computing = (
-            [parameter for parameter in module.parameters() if parameter.requires_grad] for module in (model, computing)
+        compute_model = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
+        self._graph = self.make_graph(compute_model)
+        self._master_parameters, self._compute_parameters = (
+            [parameter for parameter in module.parameters() if parameter.requires_grad]
+            for module in (model, compute_model)
         )
-        self._max_tokens = self.max_tokens[self._tuned[0].device.type]
+        self._max_tokens = self.max_tokens[self._master_parameters[0].device.type]
 
     def make_graph(self, model: PreTrainedModel) -> BertTraining | TransformersGraph:
-        """Make what computes the logits of a classifier."""
+        """Return the module that computes the logits of a classifier."""
         return make_graph(model)
 
     def backward(self, rows: Sequence[int], step: int) -> float:
-        """Set the gradients of the mean loss of these training rows, and return it."""
+        """Set the gradients of the mean loss of these training rows, and return the loss."""
         self._copy_parameters()
         self._graph.train()
         self._graph.begin(self._seed, step)
         total = 0.0
         for part in sub_batches([int(self.lengths[row]) for row in rows], self._max_tokens):
-            chosen = [rows[place] for place in part]
-            labels = torch.from_numpy(self._dataset.train.labels[chosen].astype(np.int64))
-            logits = self.compute_logits(self._train, chosen)
+            batch = [rows[index] for index in part]
+            labels = torch.from_numpy(self._dataset.train.labels[batch].astype(np.int64))
+            logits = self.compute_logits(self._train, batch)
             loss = self.compute_loss(logits, labels.to(logits.device)) / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        if self._computing[0] is not self._tuned[0]:
-            for parameter, computing in zip(self._tuned, self._computing, strict=True):
-                parameter.grad = None if computing.grad is None else computing.grad.float()
-                computing.grad = None
+        if self._compute_parameters[0] is not self._master_parameters[0]:
+            for parameter, copied in zip(self._master_parameters, self._compute_parameters, strict=True):
+                parameter.grad = None if copied.grad is None else copied.grad.float()
+                copied.grad = None
         return total
 
     def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of rows, summed."""
+        """Return the sum of the losses of rows."""
         return nn.functional.cross_entropy(logits, labels, reduction="sum")
 
     def compute_logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
         """Return logits in fp32, `(rows, num_labels)`."""
-        device = self._computing[0].device
+        device = self._compute_parameters[0].device
         input_ids, mask = (
             torch.from_numpy(array).to(device) for array in pad([split[row] for row in rows], self._pad_id)
         )
@@ -225,9 +226,9 @@ class ClassificationTask:
         return metrics.score(calibration.softmax(logits), self._dataset.validation.labels, self._dataset.label_names)
 
     def _copy_parameters(self) -> None:
-        if self._computing[0] is not self._tuned[0]:
+        if self._compute_parameters[0] is not self._master_parameters[0]:
             with torch.no_grad():
-                torch._foreach_copy_(self._computing, self._tuned)
+                torch._foreach_copy_(self._compute_parameters, self._master_parameters)
 
 
 def fit(
@@ -239,19 +240,19 @@ def fit(
     trainer: type[Trainer] = Trainer,
     load: Callable[[BaseModel, tuple[str, ...]], PreTrainedModel] = load_classifier,
 ) -> TrainedModel:
-    """Fine-tune the encoder on the training rows and return the checkpoint that the trainer keeps.
+    """Fine-tune the encoder on the training rows and return the model of the selected checkpoint.
 
     Args:
         context: The training.
         tokenizer: From `prepare_tokenizer`.
-        checkpoints: Where they are saved; if there is one already, the training resumes from it.
+        checkpoints: Store of the checkpoints; if it has one already, the training resumes from it.
         task: Computes loss and scores.
         trainer: Makes the steps.
         load: Loads the classifier.
 
     Raises:
         ModelError: If the base model cannot be loaded as a classifier.
-        DivergedError: If the loss is no finite number before there is anything to keep.
+        DivergedError: If the loss is not finite before there are selected parameters.
     """
     settings, dataset = context.settings, context.dataset
     transformers.set_seed(settings.seed)
@@ -261,7 +262,7 @@ def fit(
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
-    tuned = task(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
-    outcome = trainer(tuned, settings, checkpoints, context.on_event, context.should_stop).train()
+    training_task = task(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
+    outcome = trainer(training_task, settings, checkpoints, context.on_event, context.should_stop).train()
     merged = lora.merge(adapted) if settings.tune == "lora" else model
     return TrainedModel.from_outcome(merged.to("cpu"), outcome, precision)

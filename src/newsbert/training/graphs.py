@@ -1,4 +1,4 @@
-"""What computes a classifier's logits in training: ours for BERT, transformers' for others."""
+"""Modules that compute a classifier's logits in training: our own for BERT, transformers' for others."""
 
 import numpy as np
 import torch
@@ -10,13 +10,13 @@ from newsbert.training.bert import BertTraining
 
 
 def make_graph(model: PreTrainedModel) -> "BertTraining | TransformersGraph":
-    """Make the fastest graph that there is for a classifier."""
+    """Return the fastest available graph for a classifier."""
     plain = lora.without_wrapper(model)
     return BertTraining(plain) if bert_graph.supports(plain) else TransformersGraph(model)
 
 
 class TransformersGraph(nn.Module):
-    """A classifier of an architecture that `BertTraining` does not know."""
+    """A classifier of an architecture that `BertTraining` does not support."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -28,10 +28,10 @@ class TransformersGraph(nn.Module):
         return logits
 
     def begin(self, *seed: int) -> None:
-        """Let dropout draw what this seed says."""
+        """Seed dropout."""
         seed_torch(*seed)
 
 
 def seed_torch(*seed: int) -> None:
-    """Have torch draw what these numbers say."""
+    """Seed torch with these numbers."""
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))

@@ -1,6 +1,6 @@
-"""Tuning the head alone: the encoder stays as it is and reads every row once, whatever the number of epochs.
+"""Tuning of the head alone: the encoder is frozen and reads every row once, for any number of epochs.
 
-What is tuned is the pooler and the classifier, on the vectors that `features` keeps.
+The pooler and the classifier are tuned, on the vectors in `embedding_cache`.
 """
 
 import copy
@@ -30,30 +30,30 @@ from newsbert.training.trainer import Trainer
 
 
 class _Head(nn.Module):
-    """From the first token's vector to logits; the modules are the model's own."""
+    """Head that turns the first token's vector into logits, with the model's own modules."""
 
     def __init__(self, model: transformers.PreTrainedModel) -> None:
         super().__init__()
         self.pooler, self.dropout, self.classifier = model.bert.pooler, model.dropout, model.classifier
 
     def forward(self, first: Tensor) -> Tensor:
-        """Logits `(batch, num_labels)` of vectors `(batch, hidden)`."""
+        """Return logits `(batch, num_labels)` of vectors `(batch, hidden)`."""
         logits: Tensor = self.classifier(self.dropout(self.pooler(first[:, None])))
         return logits
 
 
 def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Checkpoints) -> TrainedModel:
-    """Tune the head on the training rows and return the one that the trainer keeps.
+    """Tune the head on the training rows and return the model with the selected one.
 
     Args:
         context: The training.
         tokenizer: From `prepare_tokenizer`.
-        checkpoints: Where they are saved; if there is one already, the training resumes from it.
+        checkpoints: Store of the checkpoints; if it has one already, the training resumes from it.
 
     Raises:
-        KeyboardInterrupt: If it is to stop before there is anything to keep.
+        KeyboardInterrupt: If a stop is requested while the encoder computes vectors.
         ModelError: If the base model cannot be loaded as a classifier.
-        UsageError: If it is none of BERT's architecture.
+        UsageError: If its architecture is not BERT.
         NewsbertError: If the cache cannot be written to.
     """
     settings, dataset, base = context.settings, context.dataset, context.base_model
@@ -66,8 +66,8 @@ def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Che
         )
     precision = checkpoints.remember("precision", lambda: choose_precision(model, settings))
     model.requires_grad_(False)
-    computing = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
-    encoder = BertTraining(computing).eval()
+    compute_model = copy.deepcopy(model).to(torch.bfloat16) if precision == "bf16" else model
+    encoder = BertTraining(compute_model).eval()
     context.on_event(Phase("encoding"))
 
     def on_rows(done: int, rows: int) -> None:
@@ -93,7 +93,7 @@ def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Che
 
 
 class _HeadTask:
-    """Tunes a head on the vectors of training rows, and scores it on those of validation rows: `(rows, hidden)`."""
+    """Task that tunes a head on vectors `(rows, hidden)` of training rows and scores it on those of validation rows."""
 
     def __init__(self, head: _Head, train: FloatArray, validation: FloatArray, dataset: Dataset, seed: int) -> None:
         self.module: nn.Module = head
@@ -101,7 +101,7 @@ class _HeadTask:
         self._train, self._validation, self._dataset, self._seed = train, validation, dataset, seed
 
     def backward(self, rows: Sequence[int], step: int) -> float:
-        """Set the gradients of the mean loss of these training rows, and return it."""
+        """Set the gradients of the mean loss of these training rows, and return the loss."""
         self.module.train()
         seed_torch(self._seed, step)
         labels = torch.from_numpy(self._dataset.train.labels[rows].astype(np.int64))

@@ -1,7 +1,7 @@
-"""Training rows whose labels look wrong, to be looked at by a person.
+"""Training rows whose labels look wrong, for review by a person.
 
-The baseline doubts them first, in cross-validation, as the model has learnt their labels; then the model must give
-another label as well.
+The baseline selects candidates by cross-validation, since the model has already learned their labels. Then the model
+must predict another label as well.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from newsbert.data.dataset import Split
 from newsbert.inference.runtime import Runtime
 from newsbert.training.baseline import BaselineClassifier
 
-MOST = 1_000
-"""Rows that are asked the model about, and so told."""
+MAX_ISSUES = 1_000
+"""Maximum number of rows that the model checks, and that are reported."""
 
 _FOLDS = 5
 _SHOWN_CHARACTERS = 1_000
@@ -25,14 +25,14 @@ _SHOWN_CHARACTERS = 1_000
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A row that the model labels otherwise than it is.
+    """A row whose label differs from the prediction of the model.
 
     Attributes:
-        text: Its beginning.
-        label: As given.
-        model_label: The model's.
-        model_probability: The model's of its own label.
-        label_probability: The model's of the given label.
+        text: Beginning of the text.
+        label: Label in the data.
+        model_label: Label that the model predicts.
+        model_probability: The model's probability of its own label.
+        label_probability: The model's probability of the label in the data.
     """
 
     text: str
@@ -43,26 +43,28 @@ class LabelIssue:
 
 
 def find_candidates(fitted: BaselineClassifier, seed: int) -> IntArray:
-    """Indices of the training rows that the baseline doubts where it has not seen them, the most doubtful first.
+    """Return indices of training rows that the baseline doubts in cross-validation, the most doubtful first.
 
-    Labels with fewer than five rows are left out: nothing can be said of them.
+    Labels with fewer than five rows are left out: they have too few rows to judge.
 
     Source: https://arxiv.org/abs/1911.00068 (confident learning).
     """
     labels, counts = np.unique(fitted.labels, return_counts=True)
-    judged = np.flatnonzero(np.isin(fitted.labels, labels[counts >= _FOLDS]))
-    known, given = np.unique(fitted.labels[judged], return_inverse=True)
-    if len(known) < 2:
+    eligible = np.flatnonzero(np.isin(fitted.labels, labels[counts >= _FOLDS]))
+    classes, label_ids = np.unique(fitted.labels[eligible], return_inverse=True)
+    if len(classes) < 2:
         return np.array([], dtype=np.int64)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    classifier = fitted.classifier(len(given) - len(given) // _FOLDS)
-    probabilities = cross_val_predict(classifier, fitted.features[judged], given, cv=folds, method="predict_proba")
-    found = find_label_issues(given, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
-    return np.asarray(fitted.rows[judged[found]][:MOST])
+    classifier = fitted.classifier(len(label_ids) - len(label_ids) // _FOLDS)
+    probabilities = cross_val_predict(
+        classifier, fitted.features[eligible], label_ids, cv=folds, method="predict_proba"
+    )
+    issues = find_label_issues(label_ids, probabilities, return_indices_ranked_by="normalized_margin", n_jobs=1)
+    return np.asarray(fitted.rows[eligible[issues]][:MAX_ISSUES])
 
 
 def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: Runtime) -> list[LabelIssue]:
-    """Those of the rows that the model labels otherwise too, the surest first."""
+    """Return the rows whose labels the model contradicts as well, the most confident prediction first."""
     if not len(rows):
         return []
     texts = [train.texts[row] for row in rows.tolist()]
@@ -72,24 +74,24 @@ def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: R
 def find_mistakes(
     texts: Sequence[str], given: IntArray, probabilities: FloatArray, label_names: Sequence[str]
 ) -> list[LabelIssue]:
-    """The rows that the model labels otherwise than they are, the surest first.
+    """Return the rows whose labels the model contradicts, the most confident prediction first.
 
     Args:
         texts: The rows' texts.
         given: Their labels, `(rows,)`.
-        probabilities: The model's, `(rows, num_labels)`.
-        label_names: In label order.
+        probabilities: The model's predictions, `(rows, num_labels)`.
+        label_names: Names in label order.
     """
-    places, best = np.arange(len(texts)), probabilities.argmax(axis=1)
-    margin = probabilities[places, best] - probabilities[places, given]
+    indices, predicted = np.arange(len(texts)), probabilities.argmax(axis=1)
+    margin = probabilities[indices, predicted] - probabilities[indices, given]
     return [
         LabelIssue(
-            texts[place][:_SHOWN_CHARACTERS],
-            label_names[given[place]],
-            label_names[best[place]],
-            float(probabilities[place, best[place]]),
-            float(probabilities[place, given[place]]),
+            texts[index][:_SHOWN_CHARACTERS],
+            label_names[given[index]],
+            label_names[predicted[index]],
+            float(probabilities[index, predicted[index]]),
+            float(probabilities[index, given[index]]),
         )
-        for place in np.argsort(-margin, kind="stable").tolist()
-        if best[place] != given[place]
-    ][:MOST]
+        for index in np.argsort(-margin, kind="stable").tolist()
+        if predicted[index] != given[index]
+    ][:MAX_ISSUES]

@@ -1,4 +1,4 @@
-"""The precision of a training: bf16 where this machine is faster with it."""
+"""Precision of a training: bf16 if it is faster on this machine."""
 
 import copy
 import hashlib
@@ -15,8 +15,8 @@ from newsbert.core import cache, cpu
 from newsbert.core.settings import TrainSettings
 from newsbert.training.graphs import make_graph
 
-_NUM_TRIES = 7
-"""So often a step is timed with bf16 and with fp32, in turns."""
+_NUM_TIMINGS = 7
+"""Number of times that a step is timed with bf16 and with fp32, alternately."""
 
 
 def choose_precision(
@@ -24,14 +24,14 @@ def choose_precision(
     settings: TrainSettings,
     time_steps: Callable[[PreTrainedModel], dict[str, float]] | None = None,
 ) -> str:
-    """Choose what to compute with unless the settings say it: bf16 where the processor has it and it is faster here.
+    """Choose the precision of a training; `auto` is bf16 if the processor supports it and it is faster here.
 
-    Having the instructions says little: on one machine bf16 made a step twice as fast, on another half as fast. So a
-    small step is timed both ways, once for a machine, which then gives the same metrics again.
+    Support alone proves little: on one machine bf16 made a step twice as fast, on another half as fast. So a small
+    step is timed both ways. It is timed once per machine, which then gives the same metrics again.
 
     Args:
         model: The classifier.
-        settings: The precision, or `auto`.
+        settings: Settings with the precision, or `auto`.
         time_steps: Times a step in `bf16` and in `fp32`.
 
     Raises:
@@ -50,20 +50,20 @@ def choose_precision(
         faster = seconds["bf16"] < 0.9 * seconds["fp32"]
         (part / "precision").write_text("bf16" if faster else "fp32", encoding="utf-8")
 
-    where = f"{platform.node()} {cpu.cores()} {torch.__version__} {model.config.to_json_string()}"
-    found = cache.get_or_create_dir("precision", hashlib.sha256(where.encode()).hexdigest(), write)
-    return (found / "precision").read_text(encoding="utf-8")
+    key = f"{platform.node()} {cpu.cores()} {torch.__version__} {model.config.to_json_string()}"
+    directory = cache.get_or_create_dir("precision", hashlib.sha256(key.encode()).hexdigest(), write)
+    return (directory / "precision").read_text(encoding="utf-8")
 
 
 def time_training_steps(model: PreTrainedModel) -> dict[str, float]:
-    """Least time of forward and backward of a batch of 8 by 64 tokens: what else goes on here only makes it longer."""
+    """Return the minimum time of forward and backward for a batch of 8 by 64 tokens: other load only prolongs it."""
     input_ids = torch.ones((8, 64), dtype=torch.int64)
     graphs = {
         name: make_graph(copy.deepcopy(model).to(dtype))
         for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
     }
     seconds = dict.fromkeys(graphs, math.inf)
-    for _ in range(_NUM_TRIES):
+    for _ in range(_NUM_TIMINGS):
         for name, graph in graphs.items():
             started = time.perf_counter()
             graph(input_ids, torch.ones_like(input_ids)).float().sum().backward()

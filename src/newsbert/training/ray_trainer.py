@@ -1,7 +1,7 @@
-"""Tuning in several processes, on one machine or many, through Ray Train.
+"""Distributed tuning through Ray Train, on one machine or many.
 
-Checkpoints and what happens go to an actor beside this process, so that the workers need no directory in common. When
-a worker dies, Ray starts all of them again, and they go on from the latest checkpoint.
+Checkpoints and events go to an actor on the node of this process, so that the workers need no common directory. If a
+worker dies, Ray restarts all of them, and they resume from the latest checkpoint.
 """
 
 import threading
@@ -25,20 +25,20 @@ from newsbert.training.context import TrainingContext, ignore
 from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.rows import load_rows, make_paths_absolute
 
-_DEATHS = 3
+_MAX_FAILURES = 3
 _POLL_S = 0.1
 
 
 def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints) -> TrainedModel:
-    """Tune in Ray's workers, which load the rows themselves, and return what the first of them has.
+    """Tune in Ray workers, which load the rows themselves, and return the model of the first worker.
 
     Args:
         context: The training.
-        shared: How many workers, and where.
-        checkpoints: Where they are saved on this machine.
+        shared: Number of workers, and the cluster.
+        checkpoints: Store of the checkpoints on this machine.
 
     Raises:
-        NewsbertError: If there is no Ray, or the workers cannot do it.
+        NewsbertError: If Ray is not available, or the workers fail.
     """
     context.on_event(Phase(f"starting {shared.workers} workers"))
     with (
@@ -47,21 +47,23 @@ def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints)
     ):
         import ray
 
-        keeper = cluster.beside(_CheckpointActor).remote(checkpoints)
-        work = _TrainJob(
-            TrainSettings(**make_paths_absolute(context.settings)), context.dataset.digest, cluster.worker_cores, keeper
+        actor = cluster.beside(_CheckpointActor).remote(checkpoints)
+        job = _TrainJob(
+            TrainSettings(**make_paths_absolute(context.settings)), context.dataset.digest, cluster.worker_cores, actor
         )
-        failed: list[Exception] = []
-        # In a thread of its own, since Ctrl+C is ours; it ends with the connection.
-        thread = threading.Thread(target=_train, args=(cluster, directory, work, failed), daemon=True)
+        failures: list[Exception] = []
+        # In its own thread, because this one handles Ctrl+C; it ends with the connection.
+        thread = threading.Thread(target=_train, args=(cluster, directory, job, failures), daemon=True)
         thread.start()
         relay = _EventDeduplicator(context.on_event)
         while True:
             ended = not thread.is_alive()
             try:
-                events, error, trained = ray.get(keeper.news.remote(context.should_stop()))
-            except ray.exceptions.RayActorError as lost:
-                raise NewsbertError(f"Ray gave up: {first_line(lost)}", "see whether memory suffices") from lost
+                events, error, trained = ray.get(actor.news.remote(context.should_stop()))
+            except ray.exceptions.RayActorError as actor_error:
+                raise NewsbertError(
+                    f"Ray gave up: {first_line(actor_error)}", "see whether memory suffices"
+                ) from actor_error
             for event in events:
                 relay(event)
             if error is not None:
@@ -70,42 +72,42 @@ def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints)
                 thread.join()
                 return trained  # type: ignore[no-any-return]
             if ended:
-                cause = failed[0] if failed else None
+                cause = failures[0] if failures else None
                 reason = first_line(cause) if cause else "its workers ended"
                 raise NewsbertError(f"Ray gave up: {reason}", "see whether memory suffices") from cause
             time.sleep(_POLL_S)
 
 
 def _train(cluster: RayCluster, directory: Path, work: "_TrainJob", failed: list[Exception]) -> None:
-    """Have Ray start the workers, and start them again where one dies, until they are done."""
+    """Run the workers in Ray until they are done; Ray restarts them if one dies."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     try:
         TorchTrainer(
-            _work,
+            _run_worker,
             train_loop_config={"work": work},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
                 num_workers=cluster.workers, resources_per_worker={"CPU": cluster.worker_cores}
             ),
             run_config=RunConfig(
-                name="newsbert", storage_path=str(directory), failure_config=FailureConfig(max_failures=_DEATHS)
+                name="newsbert", storage_path=str(directory), failure_config=FailureConfig(max_failures=_MAX_FAILURES)
             ),
         ).fit()
-    except Exception as error:  # also what is raised when this process has let go of Ray
+    except Exception as error:  # also the errors after this process has disconnected from Ray
         failed.append(error)
 
 
 @dataclass(frozen=True)
 class _TrainJob:
-    """What a worker has to know.
+    """Data that a worker needs.
 
     Attributes:
-        settings: The training's, with paths that mean the same in any working directory.
-        digest: Of the rows.
-        cores: For each worker.
-        keeper: The actor.
+        settings: Settings of the training, with paths that are valid in any working directory.
+        digest: Digest of the rows.
+        cores: CPU cores of a worker.
+        keeper: The actor that has the checkpoints.
     """
 
     settings: TrainSettings
@@ -114,44 +116,44 @@ class _TrainJob:
     keeper: Any
 
 
-def _work(config: Mapping[str, _TrainJob]) -> None:
-    """Do a worker's part; an error that a user can act on goes to the keeper, any other is Ray's to try again."""
+def _run_worker(config: Mapping[str, _TrainJob]) -> None:
+    """Run a worker; errors that a user can act on go to the actor, and any other makes Ray retry."""
     import ray
 
-    work = config["work"]
-    keeper = work.keeper
-    torch.set_num_threads(work.cores)
+    job = config["work"]
+    actor = job.keeper
+    torch.set_num_threads(job.cores)
     try:
-        rows = load_rows(work.settings)
-        if rows.digest != work.digest:
+        rows = load_rows(job.settings)
+        if rows.digest != job.digest:
             raise DataError(
-                f"the rows of {work.settings.data!r} are others on the node of a worker",
+                f"the rows of {job.settings.data!r} are others on the node of a worker",
                 "have the same file everywhere",
             )
         first = distributed.rank() == 0
         if first:
-            ray.get(keeper.begin.remote())
+            ray.get(actor.begin.remote())
         context = TrainingContext(
-            work.settings,
+            job.settings,
             rows,
-            base_model.find(work.settings.base_model),
-            keeper.tell.remote if first else ignore,
-            lambda: first and bool(ray.get(keeper.is_to_stop.remote())),
+            base_model.find(job.settings.base_model),
+            actor.tell.remote if first else ignore,
+            lambda: first and bool(ray.get(actor.is_to_stop.remote())),
         )
-        trained = strategies.tune_part(context, _Remote(keeper))
+        trained = strategies.tune_part(context, _RemoteCheckpoints(actor))
         if first:
-            ray.get(keeper.finish.remote(trained))
+            ray.get(actor.finish.remote(trained))
     except NewsbertError as error:
-        ray.get(keeper.fail.remote(error))
-    except ray.exceptions.RayTaskError as error:  # of the keeper, which could not write
-        ray.get(keeper.fail.remote(error.cause))
+        ray.get(actor.fail.remote(error))
+    except ray.exceptions.RayTaskError as error:  # of the actor, which could not write
+        ray.get(actor.fail.remote(error.cause))
 
 
 class _CheckpointActor:
-    """Has the checkpoints, and what the workers have to tell.
+    """Actor with the checkpoints and the events of the workers.
 
     Args:
-        checkpoints: Those of this machine.
+        checkpoints: Store of the checkpoints on this machine.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -183,50 +185,50 @@ class _CheckpointActor:
         self._trained = trained
 
     def news(self, stop: bool) -> tuple[list[Event], Exception | None, TrainedModel | None]:
-        """What was told since this was asked last, and how it has ended; whether the workers are to stop is noted."""
+        """Return the events since the last call, the error and the model; store whether the workers are to stop."""
         self._stop = stop
         events, self._events = self._events, []
         return events, self._error, self._trained
 
 
-class _Remote(Checkpoints):
-    """Checkpoints that a keeper has."""
+class _RemoteCheckpoints(Checkpoints):
+    """Checkpoints that the actor has."""
 
     def __init__(self, keeper: Any) -> None:
-        self._keeper = keeper
+        self._actor = keeper
 
     def remembered(self, name: str) -> str | None:
-        """As `Checkpoints` has it."""
-        return self._ask("remembered", name)  # type: ignore[no-any-return]
+        """Call `Checkpoints.remembered` in the actor."""
+        return self._call("remembered", name)  # type: ignore[no-any-return]
 
     def keep(self, name: str, value: str) -> None:
-        """As `Checkpoints` has it."""
-        self._ask("keep", name, value)
+        """Call `Checkpoints.keep` in the actor."""
+        self._call("keep", name, value)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """As `Checkpoints` has it."""
-        self._ask("save", step, dict(tensors), record)
+        """Call `Checkpoints.save` in the actor."""
+        self._call("save", step, dict(tensors), record)
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """As `Checkpoints` has it."""
-        return self._ask("load")  # type: ignore[no-any-return]
+        """Call `Checkpoints.load` in the actor."""
+        return self._call("load")  # type: ignore[no-any-return]
 
     def save_best(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """As `Checkpoints` has it."""
-        self._ask("save_best", step, {name: each.detach() for name, each in tensors.items()})
+        """Call `Checkpoints.save_best` in the actor."""
+        self._call("save_best", step, {name: tensor.detach() for name, tensor in tensors.items()})
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """As `Checkpoints` has it."""
-        return self._ask("load_best", step)  # type: ignore[no-any-return]
+        """Call `Checkpoints.load_best` in the actor."""
+        return self._call("load_best", step)  # type: ignore[no-any-return]
 
-    def _ask(self, *call: Any) -> Any:
+    def _call(self, *call: Any) -> Any:
         import ray
 
-        return ray.get(self._keeper.ask.remote(*call))
+        return ray.get(self._actor.ask.remote(*call))
 
 
 class _EventDeduplicator:
-    """Passes events on; what workers that were started again do once more is not told again."""
+    """Callback that forwards events, without those that restarted workers repeat."""
 
     def __init__(self, on_event: Callable[[Event], None]) -> None:
         self._on_event = on_event

@@ -1,4 +1,4 @@
-"""What a training logs to its run: parameters, metrics, tables, pictures."""
+"""Report of a training to its run: parameters, metrics, tables, images."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ _SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
 
 
 def describe(run: "RunLogger", params: dict[str, Any], name: str, rows: Dataset) -> None:
-    """Log what is known before anything is trained: parameters, and the rows of this name."""
+    """Log the data that is known before training: parameters, and the rows under this name."""
     run.tags({"newsbert.version": __version__, DATA_DIGEST_TAG: rows.digest})
     splits = {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
     run.params(params)
@@ -33,10 +33,10 @@ def describe(run: "RunLogger", params: dict[str, Any], name: str, rows: Dataset)
 
 
 def log_event(run: "RunLogger", event: Event) -> None:
-    """Log what is reported of a step."""
+    """Log the metrics of an event."""
     if isinstance(event, Evaluation):
-        found = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
-        run.metrics({f"validation_{name}": value for name, value in found.items()}, event.step)
+        scores = {"accuracy": event.accuracy, "f1_macro": event.f1_macro, "loss": event.loss}
+        run.metrics({f"validation_{name}": value for name, value in scores.items()}, event.step)
     elif isinstance(event, Step) and event.report and event.loss is not None:
         run.metrics({"train_loss": event.loss, "learning_rate": event.learning_rate or 0.0}, event.step)
 
@@ -49,25 +49,25 @@ def write_log(
     baseline: "BaselineReport",
     suspects: "list[LabelIssue]",
 ) -> None:
-    """Write down what there is to log of a finished training: metrics, tags, pictures and reports."""
+    """Write the log data of a finished training: metrics, tags, images and reports."""
     tags = {STOPPED_EARLY_TAG: str(trained.stopped_early).lower(), "newsbert.precision": trained.precision}
     if trained.diverged_at is not None:
         tags["newsbert.diverged_at"] = str(trained.diverged_at)
     tables = {_MISTAKES: tested.mistakes, _SUSPECTS: suspects}
-    # MLflow shows as a table what this tag says is one.
+    # MLflow displays the artifacts in this tag as tables.
     tags["mlflow.loggedArtifacts"] = json.dumps([{"path": name, "type": "table"} for name in tables if tables[name]])
-    more = {
+    training_metrics = {
         "training_seconds": trained.seconds,
         "best_step": float(trained.best_step),
         "texts_per_second": tested.texts_per_second,
         **{f"baseline_{name}": value for name, value in baseline.metrics.items()},
         "suspected_label_errors": float(len(suspects)),
     }
-    directory = upload.write(finished, run_id, upload.metrics_of(finished) | more, tags)
+    directory = upload.write(finished, run_id, upload.metrics_of(finished) | training_metrics, tags)
     (directory / "classification_report.json").write_text(tested.scores.report(), encoding="utf-8")
-    for name, disputed in tables.items():  # in the run, and never in the bundle: they are the user's rows
-        if disputed:
-            rows = [dataclasses.asdict(each) for each in disputed]
+    for name, issues in tables.items():  # only in the run, never in the bundle: they are the user's rows
+        if issues:
+            rows = [dataclasses.asdict(issue) for issue in issues]
             table = {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
             (directory / name).write_text(json.dumps(table), encoding="utf-8")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
@@ -77,7 +77,7 @@ def write_log(
 
 
 def make_params(settings: TrainSettings, base: BaseModel, rows: Dataset) -> dict[str, Any]:
-    """The resolved configuration as MLflow's parameters."""
+    """Return the resolved configuration as MLflow parameters."""
     values = dataclasses.asdict(settings)
     values["labels"] = ",".join(rows.label_names)
     values["learning_rate"] = settings.peak_learning_rate

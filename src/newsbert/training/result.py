@@ -20,15 +20,15 @@ class TrainResult:
     Attributes:
         bundle: Directory of the bundle.
         run_id: The MLflow run.
-        scores: On the test rows.
+        scores: Scores on the test rows.
         seconds: Time spent training, evaluations included.
-        texts_per_second: How fast the graph that ships answered the test rows.
+        texts_per_second: Speed of the graph that ships on the test rows.
         baseline: TF-IDF with logistic regression on the same rows.
         suspected_label_errors: Training rows whose labels look wrong; the run has a table of them.
-        stopped_early: Whether it was asked to stop before the last step.
-        diverged_at: The step whose loss was no finite number, where one was: the model is an earlier one.
-        version: The registered version, if one was asked for.
-        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
+        stopped_early: True if a stop was requested before the last step.
+        diverged_at: The step whose loss was not finite, if any; the model is then an earlier one.
+        version: The registered version, if one was requested.
+        review: The threshold below which a person has to see an answer, followed by those for other precisions.
     """
 
     bundle: Path

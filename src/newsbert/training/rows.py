@@ -1,4 +1,4 @@
-"""The rows of a training, and its settings where it may run."""
+"""Rows of a training, and its settings with absolute paths."""
 
 import dataclasses
 from pathlib import Path
@@ -25,7 +25,7 @@ def load_rows(settings: TrainSettings) -> Dataset:
 
 
 def make_paths_absolute(settings: TrainSettings) -> dict[str, Any]:
-    """Settings whose paths mean the same in any working directory."""
+    """Return the settings with paths that are valid in any working directory."""
     values = dataclasses.asdict(settings)
     paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
     return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}

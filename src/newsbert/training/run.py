@@ -1,4 +1,4 @@
-"""One training, from labelled rows to a logged bundle: begun, or gone on with where it was killed."""
+"""Training run from labelled rows to a logged bundle: a new one, or one that is resumed."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from newsbert.training.label_issues import LabelIssue
 
 BUNDLES = Path("bundles")
-"""Where bundles are, if no place is named."""
+"""Default directory of bundles."""
 
 OnEvent = Callable[[Event], None]
 Stop = Callable[[], bool]
@@ -49,15 +49,15 @@ def start(
     """Train, and log the run, the model and its bundle; see `api.train`.
 
     Args:
-        settings: As they were resolved.
-        shared: How many workers of Ray tune, and where.
-        connect: Reaches the tracking server, when it is known that there is something to log.
-        model_name: What the model is registered as when it is done.
-        on_event: Called with what happens.
-        stop: Asked after every step.
+        settings: Resolved settings.
+        shared: Number of Ray workers, and the cluster.
+        connect: Connects to the tracking server; called when there is something to log.
+        model_name: Name to register the finished model under.
+        on_event: Called with every event.
+        stop: Called after every step.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If the training fails.
     """
     output = run_dir.output_directory(settings.output) if settings.output else None
     rows = load_rows(settings)
@@ -65,25 +65,25 @@ def start(
         on_event(Note(note))
     base = base_model.find(settings.base_model)
     tracker = connect()
-    for run_id, on in run_dir.find_interrupted(output.parent if output else BUNDLES).items():
+    for run_id, hint in run_dir.find_interrupted(output.parent if output else BUNDLES).items():
         tracker.end_killed(run_id)
-        on_event(Note(f"run {run_id} was killed while training: {on or 'what it left is removed'}"))
-    given = environment.mlflow_run_id()
-    if given:  # before it is opened: the training in it may live
-        run_dir.require_new(output or BUNDLES / given, given)
-        experiment = tracker.experiment_of(given)
+        on_event(Note(f"run {run_id} was killed while training: {hint or 'what it left is removed'}"))
+    mlflow_run_id = environment.mlflow_run_id()
+    if mlflow_run_id:  # before the run is opened: its training may still be running
+        run_dir.require_new(output or BUNDLES / mlflow_run_id, mlflow_run_id)
+        experiment = tracker.experiment_of(mlflow_run_id)
         if experiment != tracker.settings.experiment:
             on_event(
                 Note(
-                    f"`mlflow run` made run {given} in the experiment {experiment!r}, and newsbert's is "
+                    f"`mlflow run` made run {mlflow_run_id} in the experiment {experiment!r}, and newsbert's is "
                     f"{tracker.settings.experiment!r}: "
                     f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
                 )
             )
-    with _ended() as results, start_run(tracker) as run:
+    with _record_delivery() as results, start_run(tracker) as run:
         final = output or BUNDLES / run.run_id
         params = make_params(settings, base, rows)
-        begun = RunState(
+        state = RunState(
             run.run_id,
             str(final.absolute()),
             make_paths_absolute(settings),
@@ -92,10 +92,10 @@ def start(
             model_name,
             params,
         )
-        with run_dir.create(final, begun) as work:
+        with run_dir.create(final, state) as work:
             describe(run, params, settings.data, rows)
             results.append(_finish(run, work, final, TrainingContext(settings, rows, base, on_event, stop), shared))
-    return _registered(results[0], tracker, model_name)
+    return _register(results[0], tracker, model_name)
 
 
 def resume(
@@ -106,74 +106,74 @@ def resume(
     on_event: OnEvent,
     stop: Stop,
 ) -> TrainResult:
-    """Go on with a training that was killed, or failed after it had a checkpoint; see `api.train`.
+    """Resume a training that was killed, or that failed after its first checkpoint; see `api.train`.
 
-    It goes on from its latest checkpoint, or begins again in the same run if it had none.
+    It resumes from its latest checkpoint, or starts again in the same run if it has none.
 
     Args:
-        reference: Its run's id or the beginning of that, or the directory in which it worked.
-        shared: How many workers of Ray tune, and where; they may be others than at first.
+        reference: Its run id or the beginning of that, or its working directory.
+        shared: Number of Ray workers, and the cluster; they may differ from those before.
         tracker: The tracking server that has the run.
-        model_name: What the model is registered as when it is done, if not what was said at first.
-        on_event: Called with what happens.
-        stop: Asked after every step.
+        model_name: Name to register the finished model under; by default the one from the start.
+        on_event: Called with every event.
+        stop: Called after every step.
 
     Raises:
-        NotFoundError: If there is nothing to go on from.
-        UsageError: If something else is where its bundle belongs, or it is still under way.
-        DataError: If the rows are others now.
-        ModelError: If the base model is another now.
-        NewsbertError: If it cannot be done.
+        NotFoundError: If there is no training to resume.
+        UsageError: If its output directory is not empty, or it is finished or still running.
+        DataError: If the rows have changed.
+        ModelError: If the base model has changed.
+        NewsbertError: If the training fails.
     """
-    directory = _left(reference)
-    begun = run_dir.read(directory)
-    settings = _settings(begun)
+    directory = _find_directory(reference)
+    state = run_dir.read(directory)
+    settings = _load_settings(state)
     rows = load_rows(settings)
     base = base_model.find(settings.base_model)
-    if rows.digest != begun.data_digest:
-        raise DataError(f"the rows of {settings.data!r} are not those that run {begun.run_id} began with", "train anew")
-    if base.sha256 != begun.base_model_sha256:
-        raise ModelError(f"{settings.base_model!r} is not what run {begun.run_id} began with", "train anew")
-    final = Path(begun.final)
-    if upload.waits(final, begun.run_id):
+    if rows.digest != state.data_digest:
+        raise DataError(f"the rows of {settings.data!r} are not those that run {state.run_id} began with", "train anew")
+    if base.sha256 != state.base_model_sha256:
+        raise ModelError(f"{settings.base_model!r} is not what run {state.run_id} began with", "train anew")
+    final = Path(state.final)
+    if upload.waits(final, state.run_id):
         raise UsageError(
-            f"the training of run {begun.run_id} is done: its model is in {final}, and only not logged",
+            f"the training of run {state.run_id} is done: its model is in {final}, and only not logged",
             upload.later(final),
         )
     if run_dir.is_nonempty(final):
         raise UsageError(
             f"there is something in {final} by now",
-            f"move it away; or, if run {begun.run_id} made it, that training is done: remove {directory}",
+            f"move it away; or, if run {state.run_id} made it, that training is done: remove {directory}",
         )
-    # A server that cannot be reached, or has no such run, leaves all as it is.
+    # Nothing changes if the server cannot be reached, or has no such run.
     with (
-        _ended() as results,
+        _record_delivery() as results,
         run_dir.locked(directory),
-        start_run(tracker, begun.run_id) as run,
+        start_run(tracker, state.run_id) as run,
         run_dir.cleanup_on_exit(directory, final),
     ):
-        describe(run, begun.params, settings.data, rows)  # again: it may have been killed before that
+        describe(run, state.params, settings.data, rows)  # again: the training may have been killed before this
         results.append(_finish(run, directory, final, TrainingContext(settings, rows, base, on_event, stop), shared))
-    return _registered(results[0], tracker, model_name or begun.model_name)
+    return _register(results[0], tracker, model_name or state.model_name)
 
 
 def settings_of(reference: str) -> TrainSettings:
-    """The settings of a training that can go on.
+    """Return the settings of a training that can be resumed.
 
     Args:
-        reference: As `resume` takes it.
+        reference: The same as for `resume`.
 
     Raises:
-        NotFoundError: If there is nothing to go on from.
+        NotFoundError: If there is no training to resume.
     """
-    return _settings(run_dir.read(_left(reference)))
+    return _load_settings(run_dir.read(_find_directory(reference)))
 
 
-def _settings(begun: RunState) -> TrainSettings:
+def _load_settings(begun: RunState) -> TrainSettings:
     return TrainSettings(**{**begun.settings, "labels": tuple(begun.settings["labels"])})
 
 
-def _left(reference: str) -> Path:
+def _find_directory(reference: str) -> Path:
     directory = Path(reference) if Path(reference).is_dir() else run_dir.find(reference, BUNDLES)
     if directory is None:
         raise NotFoundError(
@@ -184,7 +184,7 @@ def _left(reference: str) -> Path:
 
 
 def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext, shared: RaySettings) -> TrainResult:
-    """Train from where it is, write the bundle and log it."""
+    """Train from the latest checkpoint, if any, write the bundle and log it."""
     from newsbert.inference.runtime import load_runtime
     from newsbert.training import label_issues, strategies
     from newsbert.training.export.bundle import write
@@ -192,18 +192,18 @@ def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext,
     rows, on_event = context.dataset, context.on_event
     strategies.check(context.base_model, context.settings)
     on_event(Phase("fitting the baseline"))
-    baseline, doubted = _baseline(rows, context.settings.seed)
+    baseline, candidates = _fit_baseline(rows, context.settings.seed)
     trained, tokenizer = _fit(context, shared, work, run)
     on_event(Phase("exporting"))
     part = work / run_dir.BUNDLE
-    tested, finished = write(part, context, trained, tokenizer, baseline.scores)
+    test_report, finished = write(part, context, trained, tokenizer, baseline.scores)
     suspects: list[LabelIssue] = []
     failure = None
     try:
-        suspects = label_issues.confirm(doubted, rows.train, rows.label_names, load_runtime(finished))
+        suspects = label_issues.confirm(candidates, rows.train, rows.label_names, load_runtime(finished))
         on_event(Phase("logging"))
-        write_log(run.run_id, finished, tested, trained, baseline, suspects)
-    except Exception as error:  # the bundle is finished: nothing that fails from here on may lose it
+        write_log(run.run_id, finished, test_report, trained, baseline, suspects)
+    except Exception as error:  # the bundle is finished: no later failure may lose it
         failure = error
     bundle = upload.place(part, final, run.run_id)
     try:
@@ -215,21 +215,21 @@ def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext,
     return TrainResult(
         bundle=bundle,
         run_id=run.run_id,
-        scores=tested.scores,
+        scores=test_report.scores,
         seconds=trained.seconds,
-        texts_per_second=tested.texts_per_second,
+        texts_per_second=test_report.texts_per_second,
         baseline=baseline,
         suspected_label_errors=len(suspects),
         stopped_early=trained.stopped_early,
         diverged_at=trained.diverged_at,
         version=None,
-        review=tested.review,
+        review=test_report.review,
     )
 
 
 @contextlib.contextmanager
-def _ended() -> Iterator[list[TrainResult]]:
-    """Yield a list for the result, whose record is kept where its run cannot be ended after all of it was logged."""
+def _record_delivery() -> Iterator[list[TrainResult]]:
+    """Yield a list for the result; its upload record stays if its run cannot be ended after everything was logged."""
     results: list[TrainResult] = []
     try:
         yield results
@@ -241,7 +241,7 @@ def _ended() -> Iterator[list[TrainResult]]:
         upload.done(result.bundle)
 
 
-def _registered(result: TrainResult, tracker: "TrackingClient", model_name: str | None) -> TrainResult:
+def _register(result: TrainResult, tracker: "TrackingClient", model_name: str | None) -> TrainResult:
     if model_name is None:
         return result
     try:
@@ -250,8 +250,8 @@ def _registered(result: TrainResult, tracker: "TrackingClient", model_name: str 
         raise upload.unregistered(result.bundle, model_name, error) from error
 
 
-def _baseline(rows: Dataset, seed: int) -> "tuple[BaselineReport, IntArray]":
-    """Fit and score what the model has to beat, and let it doubt training rows; what it took is freed again."""
+def _fit_baseline(rows: Dataset, seed: int) -> "tuple[BaselineReport, IntArray]":
+    """Fit and score the baseline and find candidates of label issues; the memory is freed again."""
     from newsbert.training import baseline, label_issues
 
     fitted = baseline.BaselineClassifier(rows.train, seed)
@@ -261,19 +261,19 @@ def _baseline(rows: Dataset, seed: int) -> "tuple[BaselineReport, IntArray]":
 def _fit(
     context: TrainingContext, shared: RaySettings, work: Path, run: "RunLogger"
 ) -> "tuple[TrainedModel, SequenceTokenizer]":
-    """Train, logging what is reported to the run as well."""
+    """Train, and log the events to the run as well."""
     from newsbert.training import ray_trainer, strategies
     from newsbert.training.checkpoints import Checkpoints
 
     settings, rows, on_event = context.settings, context.dataset, context.on_event
 
     def report(event: Event) -> None:
-        # What a training that was killed has reported need not have reached the server; what has is left out.
-        told: list[Event] = [event]
+        # The server may lack events of a killed training: all are logged again, and the run skips those that it has.
+        events: list[Event] = [event]
         if isinstance(event, Resumed):
-            told = [*event.history.steps, *event.history.evaluations]
-        for each in told:
-            log_event(run, each)
+            events = [*event.history.steps, *event.history.evaluations]
+        for logged_event in events:
+            log_event(run, logged_event)
         news = run.news()
         if news is not None:
             on_event(Note(news))
@@ -282,38 +282,41 @@ def _fit(
     on_event(Phase("tokenizing"))
     checkpoints = Checkpoints(run_dir.checkpoints(work))
     try:
-        reported = dataclasses.replace(context, on_event=report)
-        tokenizer = strategies.prepare(reported, work / run_dir.BUNDLE)
+        logging_context = dataclasses.replace(context, on_event=report)
+        tokenizer = strategies.prepare(logging_context, work / run_dir.BUNDLE)
         if shared.workers > 1:
-            trained = ray_trainer.fit(reported, shared, checkpoints)
+            trained = ray_trainer.fit(logging_context, shared, checkpoints)
         else:
-            trained = strategies.tune(reported, tokenizer, checkpoints)
+            trained = strategies.tune(logging_context, tokenizer, checkpoints)
     except (MemoryError, RuntimeError) as error:
-        if not _lacks_memory(error):
+        if not _is_out_of_memory(error):
             raise
         raise NewsbertError(
             f"the memory does not hold a step of texts of up to {settings.max_length} tokens: {first_line(error)}",
-            "free some (training takes 3 GB and more), or train anew with less: "
+            "free some (training takes 3 GB and more), or train again with less: "
             f"--max-length {settings.max_length // 2}, --tune head, or a smaller --base-model",
         ) from error
-    kept = next(each for each in trained.history.evaluations if each.step == trained.best_step)
-    guessed = math.log(len(rows.label_names))
-    if kept.loss >= guessed:
-        said = f"its loss on the validation rows is {kept.loss:.4f}, and guessing has {guessed:.4f}"
-        mend = f"a lower --learning-rate than {settings.peak_learning_rate:g}, or more --epochs"
-        on_event(Note(f"the model has learned nothing: {said}; try {mend}"))
+    best = next(evaluation for evaluation in trained.history.evaluations if evaluation.step == trained.best_step)
+    chance_loss = math.log(len(rows.label_names))
+    if best.loss >= chance_loss:
+        comparison = f"its validation loss is {best.loss:.4f}, and that of guessing {chance_loss:.4f}"
+        hint = f"a lower --learning-rate than {settings.peak_learning_rate:g}, or more --epochs"
+        on_event(Note(f"the model is not better than chance: {comparison}; try {hint}"))
     return trained, tokenizer
 
 
-def _lacks_memory(error: Exception) -> bool:
-    """Whether it is of Python's or torch's allocators, or of oneDNN, which only says what it could not create."""
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is from a lack of memory.
+
+    It comes from the allocators of Python or torch, or from oneDNN, which only reports what it could not create.
+    """
     import torch
 
-    said = (
+    messages = (
         "can't allocate memory",
         "not enough memory",
         "bad_alloc",
         "could not create a primitive",
         "could not create a memory",
     )
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in said)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(message in str(error) for message in messages)

@@ -1,7 +1,7 @@
-"""Where training works: a directory beside the bundle's, which is gone when the bundle is there.
+"""Working directory of a training: beside that of its bundle, and removed when the bundle is complete.
 
-A training that is killed can go on, from its latest checkpoint if it had come to one; the next one tells of it. One
-that fails can if it has a checkpoint. What tells how it began is there as long as it can go on.
+A killed training can be resumed, from its latest checkpoint if it has one; the next training reports it. A failed
+training can be resumed if it has a checkpoint. The file with its initial state exists as long as it can be resumed.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from newsbert.tracking import upload
 _RUN_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 BUNDLE = "bundle"
-"""Where the bundle is until it is finished."""
+"""Subdirectory of the bundle until it is finished."""
 
 _DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_FULL_BYTES = 1_000_000
+_MIN_FREE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What a training that goes on must know of how it began.
+    """Initial state of a training, for resuming it.
 
     Attributes:
         run_id: The MLflow run.
         final: The bundle's directory.
-        settings: As they were resolved.
-        data_digest: Of the rows.
-        base_model_sha256: Of the encoder.
-        model_name: What the model is registered as when it is done.
-        params: What is logged of it.
+        settings: Resolved settings.
+        data_digest: Digest of the rows.
+        base_model_sha256: Digest of the encoder.
+        model_name: Name to register the finished model under.
+        params: Parameters to log.
     """
 
     run_id: str
@@ -54,13 +54,13 @@ class RunState:
 
 
 def output_directory(name: str) -> Path:
-    """Return the directory that the bundle is to become.
+    """Return the output directory of a bundle.
 
     Raises:
-        UsageError: If there is something already, a training under way is to become it, or it cannot be looked at.
+        UsageError: If it is not empty, is the output of another running training, or cannot be read.
     """
     output = Path(name)
-    with contextlib.suppress(RuntimeError):  # no such user's home: then it is a name like any other
+    with contextlib.suppress(RuntimeError):  # an unknown user's home: used as a literal name
         output = output.expanduser()
     try:
         taken = is_nonempty(output)
@@ -74,45 +74,45 @@ def output_directory(name: str) -> Path:
 
 
 def is_nonempty(output: Path) -> bool:
-    """Whether there is something already where a bundle is to be."""
+    """Return whether the output path is a file or a directory with entries."""
     return output.exists() and (not output.is_dir() or any(output.iterdir()))
 
 
 def require_new(final: Path, run_id: str) -> None:
-    """Refuse to begin a run again that can be gone on with, is still being trained, or is done.
+    """Refuse to start a run again that can be resumed, is still being trained, or is finished.
 
     Raises:
-        UsageError: If it is one of these.
+        UsageError: In these cases.
     """
-    work = _place(final, run_id)
+    work = _get_work_directory(final, run_id)
     if is_busy(work):
         raise UsageError(f"run {run_id} is being trained by another process", "wait for it, or stop it")
     if work.exists():
-        raise UsageError(f"run {run_id} was begun before", f"{_go_on(work)}; or remove {work}")
+        raise UsageError(f"run {run_id} was begun before", f"{_format_resume_command(work)}; or remove {work}")
     if is_nonempty(final):
         raise UsageError(f"{final} is there already", f"move it away; or begin another run than {run_id}")
 
 
-def _place(final: Path, run_id: str) -> Path:
+def _get_work_directory(final: Path, run_id: str) -> Path:
     return final.parent / f".{final.name}.partial-{run_id[:8]}"
 
 
 @contextlib.contextmanager
 def create(final: Path, run: RunState) -> Iterator[Path]:
-    """Yield a new directory beside `final`, which is gone afterwards, unless an error leaves a checkpoint in it.
+    """Yield a new directory beside `final`; remove it afterwards, unless an error leaves a checkpoint in it.
 
     Raises:
-        UsageError: If it cannot be made.
-        NewsbertError: If the disk cannot hold what is written in the block.
+        UsageError: If it cannot be created.
+        NewsbertError: If the disk is too full for the files of the block.
     """
-    work = _place(final, run.run_id)
+    work = _get_work_directory(final, run.run_id)
     try:
         require_new(final, run.run_id)
         final.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(mode=0o700)
         try:
             lock = locks.acquire(work, run.run_id)
-            _write_whole(work / _RUN_FILE, json.dumps(asdict(run)))
+            _write_atomically(work / _RUN_FILE, json.dumps(asdict(run)))
         except OSError:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -124,11 +124,11 @@ def create(final: Path, run: RunState) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[RunState]:
-    """Keep others out of the directory of a training that ended before it was done; yield how it began.
+    """Lock the directory of an unfinished training and yield its initial state.
 
     Raises:
         NotFoundError: If no training worked there.
-        UsageError: If that training is still under way.
+        UsageError: If that training is still running.
     """
     run = read(directory)
     try:
@@ -143,46 +143,46 @@ def locked(directory: Path) -> Iterator[RunState]:
 
 @contextlib.contextmanager
 def cleanup_on_exit(work: Path, final: Path) -> Iterator[None]:
-    """Remove `work` after the block, unless an error leaves a checkpoint in it that can be gone on from.
+    """Remove `work` after the block, unless an error leaves a checkpoint in it to resume from.
 
     Raises:
-        NewsbertError: If the disk cannot hold what is written in the block.
+        NewsbertError: If the disk is too full for the files of the block.
     """
     try:
         yield
     except Exception as error:
-        # A loss that was no number would be none again.
+        # A training that diverged would diverge again.
         resumable = (
             (work / _RUN_FILE).exists()
             and any(checkpoints(work).glob("checkpoint-*"))
             and not isinstance(error, DivergedError)
         )
-        on = _go_on(work)
-        # A bundle that could not be moved out of it is all that there is of the training.
+        command = _format_resume_command(work)
+        # A bundle that could not be moved out is the only result of the training.
         if not resumable and not upload.record_of(work / BUNDLE).is_dir():
             _remove(work)
         if _is_disk_error(error, final.parent):
             raise NewsbertError(
                 f"the disk of {final.parent.resolve()} cannot hold it: {error}",
-                f"make room, then go on: {on}" if resumable else "df -h .",
+                f"make room, then go on: {command}" if resumable else "df -h .",
             ) from error
         if resumable:
-            error.add_note(f"it can go on from its latest checkpoint: {on}")
+            error.add_note(f"it can go on from its latest checkpoint: {command}")
         raise
-    except BaseException:  # the user wants it gone
+    except BaseException:  # the user cancelled it
         _remove(work)
         raise
     else:
         _remove(work)
 
 
-def _go_on(work: Path) -> str:
-    """The command that goes on with a training."""
+def _format_resume_command(work: Path) -> str:
+    """Return the command that resumes a training."""
     return shlex.join(["newsbert", "train", "--resume", str(work)])
 
 
-def _write_whole(file: Path, text: str) -> None:
-    """Have a file appear with all of its text, or not at all."""
+def _write_atomically(file: Path, text: str) -> None:
+    """Write a file atomically."""
     part = file.with_name(f".{file.name}")
     part.write_text(text, encoding="utf-8")
     cache.sync(part)
@@ -195,20 +195,20 @@ def _remove(work: Path) -> None:
 
 
 def mark_finished(work: Path) -> None:
-    """Have nobody go on with a training."""
+    """Prevent a training from being resumed."""
     (work / _RUN_FILE).unlink(missing_ok=True)
 
 
 def checkpoints(work: Path) -> Path:
-    """Where the checkpoints of a training are."""
+    """Return the directory of a training's checkpoints."""
     return work / _CHECKPOINTS
 
 
 def read(work: Path) -> RunState:
-    """How a training began.
+    """Return the initial state of a training.
 
     Raises:
-        NotFoundError: If none did there.
+        NotFoundError: If no training started there.
     """
     try:
         private_files.check_owner(work)
@@ -220,7 +220,7 @@ def read(work: Path) -> RunState:
 
 
 def find(run: str, parent: Path) -> Path | None:
-    """The directory in `parent` of a training that can go on, told by its run's id or the beginning of it."""
+    """Return the directory in `parent` of a resumable training, by its run id or the beginning of that."""
     for file in sorted(parent.glob(f".*.partial-*/{_RUN_FILE}")):
         with contextlib.suppress(NotFoundError):
             if len(run) >= 4 and read(file.parent).run_id.startswith(run):
@@ -229,7 +229,7 @@ def find(run: str, parent: Path) -> Path | None:
 
 
 def is_busy(directory: Path) -> bool:
-    """Whether the process that works there lives."""
+    """Return whether the process that works there is alive."""
     try:
         locks.try_acquire(directory).close()
     except BlockingIOError:
@@ -240,30 +240,30 @@ def is_busy(directory: Path) -> bool:
 
 
 def find_interrupted(parent: Path) -> dict[str, str | None]:
-    """Trainings that were killed in `parent`: by their runs' ids, how they go on; those that cannot are removed."""
-    found: dict[str, str | None] = {}
+    """Return hints on resuming the trainings killed in `parent`, by run id; remove those that cannot be resumed."""
+    hints: dict[str, str | None] = {}
     for directory, run_id in locks.iterate_stale(parent, ".*.partial-*"):
-        found[run_id] = f"{_go_on(directory)} goes on with it; or remove that directory"
+        hints[run_id] = f"{_format_resume_command(directory)} goes on with it; or remove that directory"
         if not (directory / _RUN_FILE).exists():
             shutil.rmtree(directory, ignore_errors=True)
-            found[run_id] = None
+            hints[run_id] = None
             continue
         try:
             final = Path(read(directory).final)
-        except NotFoundError:  # its note is broken: nothing can go on with it, and whose it is nobody knows
-            del found[run_id]
+        except NotFoundError:  # its state is broken: it cannot be resumed, and its owner is unknown
+            del hints[run_id]
             continue
         if upload.waits(final, run_id):
             shutil.rmtree(directory, ignore_errors=True)
-            found[run_id] = f"its model is finished and in {final}; log and register it: {upload.later(final)}"
-    return found
+            hints[run_id] = f"its model is finished and in {final}; log and register it: {upload.later(final)}"
+    return hints
 
 
 def _is_disk_error(error: Exception, directory: Path) -> bool:
-    """Tell whether writing failed for want of room; torch and safetensors say so in exceptions of their own."""
+    """Return whether a write failed for lack of space; torch and safetensors raise exceptions of their own."""
     if isinstance(error, NewsbertError):
         return False
     if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
         return True
-    in_rust = re.search(r"os error (\d+)", str(error))
-    return (in_rust is not None and int(in_rust[1]) in _DISK_ERRNOS) or shutil.disk_usage(directory).free < _FULL_BYTES
+    match = re.search(r"os error (\d+)", str(error))
+    return (match is not None and int(match[1]) in _DISK_ERRNOS) or shutil.disk_usage(directory).free < _MIN_FREE_BYTES

@@ -1,4 +1,4 @@
-"""The order of training rows: batches of about the same length."""
+"""Order of training rows: batches of about the same length."""
 
 import functools
 import math
@@ -9,19 +9,19 @@ import numpy as np
 from newsbert.core.types import IntArray
 
 MEGABATCH = 50
-"""So many batches are drawn at once, and their rows put together by length."""
+"""Number of batches that are drawn together, so that their rows can be sorted by length."""
 
 
 class LengthGroupedSampler:
-    """Say which rows a step reads: every row once an epoch, in an order that seed and epoch decide.
+    """Sampler of the rows of a step: every row once per epoch, in an order from seed and epoch.
 
-    Rows of about the same length share a batch, so that little is padded.
+    A batch has rows of about the same length, to reduce padding.
 
     Args:
-        lengths: The length of every row.
-        batch_size: Rows of a step.
-        seed: Of the order.
-        megabatch: So many batches are drawn at once, and their rows put together by length; 1 for a random order.
+        lengths: Length of every row.
+        batch_size: Number of rows of a step.
+        seed: Seed of the order.
+        megabatch: Number of batches that are drawn together and sorted by length; 1 for a random order.
     """
 
     def __init__(self, lengths: IntArray, batch_size: int, seed: int, megabatch: int = MEGABATCH) -> None:
@@ -30,15 +30,15 @@ class LengthGroupedSampler:
         self._epoch = functools.lru_cache(1)(self._draw)
 
     def rows(self, step: int) -> Sequence[int]:
-        """Return the indices of the rows of a step, of which the first is 1."""
-        epoch, place = divmod(step - 1, self.steps)
-        order, places = self._epoch(epoch)
-        start = int(places[place]) * self._batch_size
+        """Return the indices of the rows of a step, counted from 1."""
+        epoch, position = divmod(step - 1, self.steps)
+        order, batch_order = self._epoch(epoch)
+        start = int(batch_order[position]) * self._batch_size
         rows: list[int] = order[start : start + self._batch_size].tolist()
         return rows
 
     def _draw(self, epoch: int) -> tuple[IntArray, IntArray]:
-        """Return all rows, batch by batch, and in which order the batches are read."""
+        """Return all rows, batch by batch, and the order of the batches."""
         generator = np.random.default_rng([self._seed, epoch])
         order = generator.permutation(np.arange(len(self._lengths), dtype=np.int32))
         size = self._megabatch * self._batch_size

@@ -1,4 +1,4 @@
-"""Tune an encoder by the method that the settings name, in this process or in those of torchrun."""
+"""Tuning of an encoder by the method in the settings, in this process or in those of torchrun."""
 
 import shutil
 from pathlib import Path
@@ -17,13 +17,13 @@ from newsbert.training.tokenizer import prepare_tokenizer
 
 
 def prepare(context: TrainingContext, bundle: Path) -> SequenceTokenizer:
-    """Make a bundle's directory anew, with the tokenizer's files in it, and return the tokenizer.
+    """Create a bundle's directory, empty but for the tokenizer's files, and return the tokenizer.
 
     Raises:
         NewsbertError: If the encoder has no tokenizer that can be used.
     """
-    torch.set_num_threads(min(torch.get_num_threads(), cpu.cores()))  # a container's limit counts
-    shutil.rmtree(bundle, ignore_errors=True)  # of a training that resumes
+    torch.set_num_threads(min(torch.get_num_threads(), cpu.cores()))  # respect a container's limit
+    shutil.rmtree(bundle, ignore_errors=True)  # from a training that is resumed
     bundle.mkdir()
     return prepare_tokenizer(context.base_model, bundle, context.settings.max_length)
 
@@ -34,10 +34,10 @@ def tune(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Ch
     Args:
         context: The training.
         tokenizer: From `prepare`.
-        checkpoints: Where they are saved; if there is one already, the training resumes from it.
+        checkpoints: Store of the checkpoints; if it has one already, the training resumes from it.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If the training fails.
     """
     fit = head.fit if context.settings.tune == "head" else fine_tuning.fit
     with distributed.process_group():
@@ -45,25 +45,25 @@ def tune(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Ch
 
 
 def check(base: BaseModel, settings: TrainSettings) -> None:
-    """Refuse a base model that cannot be tuned, before anything slow is done.
+    """Refuse a base model that cannot be tuned, before any slow step.
 
     Raises:
         ModelError: If it cannot be tuned.
-        UsageError: If it cannot read as many tokens.
+        UsageError: If it cannot read as many tokens as the settings require.
     """
     with temporary.directory() as directory:
         fine_tuning.check(base, prepare_tokenizer(base, directory, settings.max_length))
 
 
 def tune_part(context: TrainingContext, checkpoints: Checkpoints | None = None) -> TrainedModel:
-    """Do a process's part of a training that several share, of which the first one saves the checkpoints.
+    """Run this process's part of a distributed training, whose first process saves the checkpoints.
 
     Args:
-        context: The training; the same in all of them.
-        checkpoints: Where they are saved; `None` in all but the first.
+        context: The training; the same in all processes.
+        checkpoints: Store of the checkpoints; `None` in all processes but the first.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If the training fails.
     """
     with temporary.directory() as directory:
         tokenizer = prepare(context, directory / "bundle")

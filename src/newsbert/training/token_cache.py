@@ -1,4 +1,4 @@
-"""The token ids of a split's texts: computed once and kept in the cache directory."""
+"""Token ids of a split's texts: computed once and stored in the cache directory."""
 
 import hashlib
 import itertools
@@ -18,12 +18,12 @@ _BATCH = 4096
 
 
 def key(tokenizer: SequenceTokenizer, split: Split) -> str:
-    """What tells these rows from others: the tokenizer, how much it reads, and the texts."""
+    """Return the cache key of the rows, from the tokenizer, its maximum length, and the texts."""
     return hashlib.sha256(f"{_FORMAT} {tokenizer.backend.to_str()} {split.digest}".encode()).hexdigest()
 
 
 def of(tokenizer: SequenceTokenizer, split: Split) -> TokenRows:
-    """The ids of each text, special tokens included.
+    """Return the token ids of the texts, special tokens included.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.

@@ -1,4 +1,4 @@
-"""The tokenizer of an encoder, as bundles have it."""
+"""Tokenizer of an encoder, in the form of bundles."""
 
 import json
 from importlib import metadata
@@ -23,14 +23,14 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
         UsageError: If the encoder cannot read `max_length` tokens.
         ModelError: If the tokenizer cannot be loaded.
     """
-    tokenizer = _tokenizer(base)
+    tokenizer = _load_tokenizer(base)
     try:
-        places = _positions(transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False))
+        positions = _count_positions(transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the base model {base.name!r} cannot be loaded: {error}", "give a BERT-family directory or Hub name"
         ) from error
-    limit = min(int(tokenizer.model_max_length), places)
+    limit = min(int(tokenizer.model_max_length), positions)
     if max_length > limit:
         raise UsageError(
             f"--max-length {max_length} is more than the {limit} tokens that {base.name} reads", f"give {limit} or less"
@@ -50,11 +50,11 @@ def prepare_tokenizer(base: BaseModel, directory: Path, max_length: int) -> Sequ
     return SequenceTokenizer.load(directory / "tokenizer.json", max_length, pad_id=int(tokenizer.pad_token_id))
 
 
-def _tokenizer(base: BaseModel) -> Any:
+def _load_tokenizer(base: BaseModel) -> Any:
     """Load the base model's tokenizer.
 
     Raises:
-        ModelError: If it is of a kind that the installed `tokenizers` does not know, or broken.
+        ModelError: If it is broken, or of a kind that the installed `tokenizers` does not support.
     """
     file = next(file for pattern in VOCABULARIES for file in sorted(base.path.glob(pattern)))
     if file.suffix == ".model" and find_spec("sentencepiece") is None:
@@ -63,7 +63,7 @@ def _tokenizer(base: BaseModel) -> Any:
         )
     try:
         return AutoTokenizer.from_pretrained(str(base.path), trust_remote_code=False)
-    except Exception as error:  # what tokenizers raises has no class of its own
+    except Exception as error:  # tokenizers raises no class of its own
         versions = " and ".join(f"{name} {metadata.version(name)}" for name in ("tokenizers", "transformers"))
         raise ModelError(
             f"{file} cannot be read by {versions}: {first_line(error)}",
@@ -71,14 +71,14 @@ def _tokenizer(base: BaseModel) -> Any:
         ) from error
 
 
-def _positions(config: Any) -> int:
-    """Return how many tokens an encoder has places for: RoBERTa's begin behind the padding's."""
+def _count_positions(config: Any) -> int:
+    """Return the number of an encoder's positions; those of RoBERTa begin after the padding index."""
     with torch.device("meta"):
         encoder = AutoModel.from_config(config, trust_remote_code=False)
     tables = [module for name, module in encoder.named_modules() if name.endswith("position_embeddings")]
-    places = [
+    positions = [
         table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
         for table in tables
         if isinstance(table, nn.Embedding)
     ]
-    return min([int(getattr(config, "max_position_embeddings", 512)), *places])
+    return min([int(getattr(config, "max_position_embeddings", 512)), *positions])

@@ -1,7 +1,7 @@
-"""The training loop that all fine-tuning methods share: order, schedule, evaluation, checkpoints, stopping, resuming.
+"""Training loop of all fine-tuning methods: order, schedule, evaluation, checkpoints, stopping, resuming.
 
-What a step does is a function of its number, the seed, the parameters and the optimizer's state. So a training that
-resumes from a checkpoint does what one does that was never interrupted.
+A step is a function of its number, the seed, the parameters and the optimizer's state. So a training that resumes from
+a checkpoint gives the same result as one that was never interrupted.
 """
 
 import math
@@ -24,24 +24,24 @@ from newsbert.training.context import ignore, never
 from newsbert.training.sampler import LengthGroupedSampler
 
 MAX_GRADIENT_NORM = 1.0
-"""Gradients of a larger norm are made that small."""
+"""Norm that larger gradients are clipped to."""
 
 _NUM_REPORTS = 100
 
 
 class TrainingTask(Protocol):
-    """A model and rows to tune it on.
+    """A model and the rows to tune it on.
 
     Attributes:
-        module: Those of its parameters that require a gradient are tuned.
-        lengths: The length of every training row; rows of about the same length share a batch.
+        module: Module to tune: those of its parameters that require a gradient.
+        lengths: Length of every training row; a batch has rows of about the same length.
     """
 
     module: nn.Module
     lengths: IntArray
 
     def backward(self, rows: Sequence[int], step: int) -> float:
-        """Set the parameters' gradients of the mean loss of these training rows, and return it."""
+        """Set the parameters' gradients of the mean loss of these training rows, and return the loss."""
         ...
 
     def score(self) -> Scores:
@@ -51,14 +51,14 @@ class TrainingTask(Protocol):
 
 @dataclass
 class TrainerState:
-    """How far a training is: what a checkpoint holds besides tensors.
+    """Progress of a training: the contents of a checkpoint besides tensors.
 
     Attributes:
-        step: The last step that was made.
+        step: The last completed step.
         seconds: Training time until then, evaluations included.
-        best_step: The step whose parameters are kept; 0 before the first evaluation.
+        best_step: The step of the selected parameters; 0 before the first evaluation.
         history: Reported steps, and evaluations.
-        losses: Of the steps since the last report.
+        losses: Losses of the steps since the last report.
     """
 
     step: int = 0
@@ -68,12 +68,12 @@ class TrainerState:
     losses: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
-        """Return it as JSON can hold it."""
+        """Return it as a dictionary for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, object]) -> "TrainerState":
-        """Read what `to_dict` returned."""
+        """Create it from the result of `to_dict`."""
         values = dict(record)
         history: Mapping[str, list[dict[str, float]]] = values.pop("history")  # type: ignore[assignment]
         steps = [Step(**step) for step in history["steps"]]  # type: ignore[arg-type]
@@ -83,12 +83,12 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class TrainOutput:
-    """How a training ended; the task's module has the parameters of the step that is kept.
+    """Outcome of a training; the task's module has the selected parameters.
 
     Attributes:
-        state: At the end.
-        stopped: Whether it was asked to stop.
-        diverged_at: The step whose loss or gradient was no finite number, which ended it.
+        state: Progress at the end.
+        stopped: True if a stop was requested.
+        diverged_at: The step whose loss or gradient was not finite, which ended the training.
     """
 
     state: TrainerState
@@ -97,24 +97,24 @@ class TrainOutput:
 
 
 class Trainer:
-    """Tune a task's module, resuming from the latest checkpoint if there is one.
+    """Trainer that tunes a task's module, resuming from the latest checkpoint if there is one.
 
-    Where several processes share a training, all of them do this. A subclass may have another optimizer, order or
-    schedule, by `make_optimizer`, `make_sampler` and `compute_learning_rate`.
+    All processes of a distributed training run it. A subclass may replace the optimizer, order or schedule: override
+    `make_optimizer`, `make_sampler` or `compute_learning_rate`.
 
     Args:
         task: The model and its rows.
         settings: Epochs or steps, batch size, learning rate and seed.
-        checkpoints: Where they are saved.
+        checkpoints: Store of the checkpoints.
         on_event: Called after steps and evaluations.
-        should_stop: Called after every step; where it returns true, the training evaluates and ends.
+        should_stop: Called after every step; if it returns true, the training evaluates and ends.
     """
 
     evaluations_per_epoch: ClassVar[float] = 2
     checkpoint_interval_s: ClassVar[float] = 120.0
-    """After this time there is a checkpoint also between two evaluations."""
+    """Time after which a checkpoint is saved also between two evaluations."""
     min_checkpoint_interval_s: ClassVar[float] = 5.0
-    """Evaluations of a small training come more often than is worth a checkpoint."""
+    """Minimum time between checkpoints: evaluations of a small training are too frequent to save one every time."""
 
     def __init__(
         self,
@@ -137,23 +137,23 @@ class Trainer:
         self._started, self._first_step, self._seconds_before = time.monotonic(), self.state.step, self.state.seconds
 
     def make_optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the optimizer; the learning rate of a group is multiplied by its `scale`."""
+        """Create the optimizer; the learning rate of a group is multiplied by its `scale`."""
         layer_decay = optimizer.LAYER_DECAY if self.settings.tune == "full" else 1.0
         return optimizer.make_optimizer(parameters, layer_decay)
 
     def make_sampler(self, lengths: IntArray) -> LengthGroupedSampler:
-        """Make what says which rows a step reads."""
+        """Create the sampler of the rows of a step."""
         return LengthGroupedSampler(lengths, self.settings.rows_a_step(len(lengths)), self.settings.seed)
 
     def compute_learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, of which the first is 1."""
+        """Return the learning rate of a step, counted from 1."""
         return optimizer.learning_rate(step, self.num_steps, self.settings.peak_learning_rate)
 
     def train(self) -> TrainOutput:
-        """Train to the last step, or until it should stop, or the loss is no finite number.
+        """Train until the last step, a requested stop, or a loss that is not finite.
 
         Raises:
-            DivergedError: If the loss is no finite number before there is anything to keep.
+            DivergedError: If the loss is not finite before there are selected parameters.
         """
         state, saved = self.state, self._started
         if state.step:
@@ -161,10 +161,10 @@ class Trainer:
             self._on_event(Resumed(state.step, history))
         stopped, finite = False, True
         while state.step < self.num_steps and not stopped:
-            finite, asked = self._step()
+            finite, stop_requested = self._make_step()
             if not finite:
                 break
-            stopped = asked and state.step < self.num_steps
+            stopped = stop_requested and state.step < self.num_steps
             last = stopped or state.step == self.num_steps
             self._report(last)
             evaluated = last or state.step % self._evaluation_interval == 0
@@ -172,9 +172,9 @@ class Trainer:
                 finite = self.evaluate()
                 if not finite:
                     break
-            pause_s = self.min_checkpoint_interval_s if evaluated else self.checkpoint_interval_s
-            if not last and distributed.rank() == 0 and time.monotonic() - saved >= pause_s:
-                self._checkpoints.save(state.step, _tensors(self.parameters, self.optimizer), state.to_dict())
+            interval_s = self.min_checkpoint_interval_s if evaluated else self.checkpoint_interval_s
+            if not last and distributed.rank() == 0 and time.monotonic() - saved >= interval_s:
+                self._checkpoints.save(state.step, _collect_tensors(self.parameters, self.optimizer), state.to_dict())
                 saved = time.monotonic()
         if not finite:
             self._report_divergence()
@@ -185,7 +185,7 @@ class Trainer:
         return TrainOutput(state, stopped, None if finite else state.step)
 
     def evaluate(self) -> bool:
-        """Score the validation rows, and keep what is not clearly worse; return whether the scores are finite."""
+        """Score the validation rows and save parameters if not clearly worse; return whether the loss is finite."""
         state = self.state
         scores = self.task.score()
         if not math.isfinite(scores.loss):
@@ -193,30 +193,30 @@ class Trainer:
         rows = int(scores.confusion.sum())
         candidates: list[Scores | Evaluation] = [*state.history.evaluations, scores]
         best = max(candidates, key=lambda candidate: candidate.f1_macro)
-        is_kept = scores.f1_macro >= best.f1_macro - standard_error(best.accuracy, rows)
-        if is_kept:
+        is_selected = scores.f1_macro >= best.f1_macro - standard_error(best.accuracy, rows)
+        if is_selected:
             if distributed.rank() == 0:
                 self._checkpoints.save_best(state.step, self.parameters)
             state.best_step = state.step
         state.seconds = self._seconds_before + time.monotonic() - self._started
         epoch = state.step / self.sampler.steps
-        evaluation = Evaluation(state.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, is_kept)
+        evaluation = Evaluation(state.step, epoch, scores.accuracy, scores.f1_macro, scores.loss, is_selected)
         state.history.evaluations.append(evaluation)
         self._on_event(evaluation)
         return True
 
-    def _step(self) -> tuple[bool, bool]:
+    def _make_step(self) -> tuple[bool, bool]:
         """Make the next step.
 
         Returns:
-            Whether loss and gradient were finite numbers, without which nothing is changed; whether to stop then.
+            Whether loss and gradient were finite, otherwise nothing changes; whether a stop was requested.
         """
         step = self.state.step + 1
-        loss, asked = self._backward(step)
+        loss, stop_requested = self._backward(step)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), MAX_GRADIENT_NORM))
         self.state.step = step
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            return False, asked
+            return False, stop_requested
         learning_rate = self.compute_learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
@@ -224,16 +224,16 @@ class Trainer:
         self.optimizer.zero_grad()
         self.state.losses.append(loss)
         self.state.seconds = self._seconds_before + time.monotonic() - self._started
-        return True, asked
+        return True, stop_requested
 
     def _backward(self, step: int) -> tuple[float, bool]:
-        """Set the gradients of a step; return its loss and whether any process is to stop."""
+        """Set the gradients of a step; return its loss and whether any process requests a stop."""
         rows = self.sampler.rows(step)
-        own = distributed.shard(rows)
-        loss = self.task.backward(own, step) if own else 0.0
+        local_rows = distributed.shard(rows)
+        loss = self.task.backward(local_rows, step) if local_rows else 0.0
         if distributed.size() == 1:
             return loss, self._should_stop()
-        weight = len(own) / len(rows)
+        weight = len(local_rows) / len(rows)
         for parameter in self.parameters.values():
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.mul_(weight)
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
@@ -248,38 +248,42 @@ class Trainer:
         if is_reported:
             loss = sum(self.state.losses) / len(self.state.losses)
             self.state.losses.clear()
-        left_s = (time.monotonic() - self._started) / (step - self._first_step) * (self.num_steps - step)
+        remaining_s = (time.monotonic() - self._started) / (step - self._first_step) * (self.num_steps - step)
         learning_rate = self.compute_learning_rate(step)
-        event = Step(step, self.num_steps, step / self.sampler.steps, loss, learning_rate, left_s, is_reported)
+        event = Step(step, self.num_steps, step / self.sampler.steps, loss, learning_rate, remaining_s, is_reported)
         if is_reported:
             steps.append(event)
         self._on_event(event)
 
     def _report_divergence(self) -> None:
-        """Say at which step, and what is kept.
+        """Report the step, and the step of the selected parameters.
 
         Raises:
-            DivergedError: If there is nothing to keep.
+            DivergedError: If there are no selected parameters.
         """
         step, best, peak = self.state.step, self.state.best_step, self.settings.peak_learning_rate
         if not best:
-            raise DivergedError(f"the loss is no finite number at step {step} (peak learning rate {peak:g})")
-        self._on_event(Note(f"the loss is no finite number at step {step}: the model is that of step {best}"))
+            raise DivergedError(
+                f"the loss is not finite (NaN or infinite) at step {step} (peak learning rate {peak:g})"
+            )
+        self._on_event(
+            Note(f"the loss is not finite (NaN or infinite) at step {step}: the model is that of step {best}")
+        )
 
 
 def standard_error(accuracy: float, rows: int) -> float:
-    """Return the standard error of an accuracy on so many rows, after Agresti and Coull: not 0 if all are right.
+    """Return the standard error of an accuracy on a number of rows, after Agresti and Coull: not 0 if all are right.
 
-    The last checkpoint that is at most so far below the best is kept, as trees are chosen in Breiman and others'
-    "Classification and Regression Trees" (1984): later ones have learned more than a score on few rows can show, and
-    the best of many such scores is the luckiest. benchmarks/few_labels.py tries it beside other rules.
+    The trainer selects the last checkpoint that is at most this far below the best. Breiman and others select trees by
+    this rule in "Classification and Regression Trees" (1984). Later checkpoints have learned more than a score on few
+    rows can show, and the best of many such scores is the luckiest. benchmarks/few_labels.py compares other rules.
     """
     estimate = (accuracy * rows + 2) / (rows + 4)
     return math.sqrt(estimate * (1 - estimate) / rows)
 
 
-def _tensors(parameters: Mapping[str, nn.Parameter], own_optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return what a checkpoint holds: parameters, and the optimizer's state of each."""
+def _collect_tensors(parameters: Mapping[str, nn.Parameter], own_optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint: parameters, and the optimizer's state of them."""
     tensors = {f"parameter.{name}": parameter.detach() for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         tensors |= {f"{key}.{name}": value for key, value in own_optimizer.state[parameter].items()}
@@ -289,7 +293,7 @@ def _tensors(parameters: Mapping[str, nn.Parameter], own_optimizer: torch.optim.
 def _restore(
     checkpoints: Checkpoints, parameters: Mapping[str, nn.Parameter], own_optimizer: torch.optim.Optimizer
 ) -> TrainerState:
-    """Set parameters and optimizer to the latest checkpoint, if there is one."""
+    """Set parameters and optimizer to the latest checkpoint, if there is one, and return its progress."""
     checkpoint = distributed.broadcast(checkpoints.load)
     if checkpoint is None:
         return TrainerState()

@@ -431,6 +431,37 @@ def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
         assert not word.startswith("--") or f"{name} " in cli("train", "--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (["list"], "newsbert models"),
+        (["ui"], "mlflow ui --backend-store-uri sqlite:///mlflow.db"),
+        (["serve", "BertModel/2", "--port", "0"], "newsbert serve locally BertModel/2 --port 0"),
+        (["serve", "--port", "9000"], "newsbert serve locally --port 9000"),
+        (["serve", "list"], "newsbert serve status"),
+        (["tracking", "start", "--detach"], "newsbert tracking up --detach"),
+        (["train", "--lr", "2e-5"], "newsbert train --learning-rate 2e-5"),
+        (["predict", "news.csv"], "newsbert predict --file news.csv --output predictions.jsonl"),
+    ],
+)
+def test_what_people_type_first_is_answered_with_the_line_to_type(
+    cli: Cli, tmp_path: Path, typed: list[str], hint: str
+) -> None:
+    (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
+    refused = cli(*typed)
+    assert refused.returncode == 2
+    assert f"Hint: {hint}" in " ".join(refused.stderr.split())
+
+
+def test_rows_are_an_argument_or_an_option(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
+    failed(cli("train", "news.csv", "--data", "other.csv"), 2, "news.csv", "other.csv")
+    failed(cli("train", "nowhere.csv"), 2, "nowhere.csv")
+    failed(cli("evaluate", "news.csv"), 1, "no tracking database")  # the rows are taken; there is no model
+    failed(cli("evaluate"), 2, "no rows to score")
+    failed(cli("evaluate", "A/1", "--model", "B/1", "--data", "news.csv"), 2, "A/1", "B/1")
+
+
 def test_options_may_be_written_with_underscores(cli: Cli) -> None:
     refused = cli("train", "--base_model=nowhere", "--max_steps", "-1")
     assert refused.returncode == 2

@@ -82,7 +82,7 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
     for setting in dataclasses.fields(section):
         default: Any = setting.default
         value: Any = default + 1 if type(default) in {int, float} else not default if default is False else "7"
-        value = min(value, setting.metadata["most"]) if setting.metadata["most"] and default is not None else value
+        value = min(value, setting.metadata["le"]) if setting.metadata["le"] and default is not None else value
         value = ("a b", "c") if isinstance(default, tuple) else value
         value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
         value = 0.5 if setting.name in {"learning_rate", "review_below"} else value

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -129,11 +130,27 @@ def test_a_server_notes_itself_so_that_it_is_found() -> None:
     assert (noted.key_file, noted.stop_s) == ("/run/key_file.json", 7)
 
 
+def test_several_servers_are_stopped_only_if_all_are_meant(start: Start, cli: Cli) -> None:
+    processes = [start("newsbert", "serve") for _ in range(2)]
+    for port, process in enumerate(processes, 8101):
+        local_servers.note(_detached(port, process.pid))
+    listed = json.loads(cli("serve", "status", "--json").stdout)["servers"]
+    assert [server["port"] for server in listed] == [8101, 8102]
+    refused = cli("serve", "stop")
+    assert refused.returncode == 2
+    assert "several servers run: ports 8101, 8102" in refused.stderr
+    assert [process.poll() for process in processes] == [None, None]
+    assert cli("serve", "stop", "--all", "--port", "8101").returncode == 2
+    assert cli("serve", "stop", "--port", "8101").returncode == 0
+    assert cli("serve", "stop").returncode == 0  # the only one that is left
+    assert None not in [process.poll() for process in processes]
+
+
 def test_a_container_whose_engine_is_away_does_not_keep_the_others_from_being_stopped(start: Start, cli: Cli) -> None:
     local_servers.note(_detached(8101, container="0a1b2c"))
     process = start("newsbert", "serve")
     local_servers.note(_detached(8102, process.pid))
-    done = cli("serve", "stop", DOCKER_HOST="unix:///nowhere/docker.sock")
+    done = cli("serve", "stop", "--all", DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
     assert done.stdout == "stopped TinyModel/1 on http://127.0.0.1:8102\n"
     assert "Error: http://127.0.0.1:8101 was not stopped: no container engine" in done.stderr

@@ -76,7 +76,7 @@ def test_texts_of_any_kind_can_be_fitted(texts: list[str]) -> None:
 
 def test_the_same_seed_gives_the_same_answers() -> None:
     train = _rows(4, 40)
-    one, same, other = (BaselineClassifier(train, seed, most_rows=50) for seed in (1, 1, 2))
+    one, same, other = (BaselineClassifier(train, seed, max_rows=50) for seed in (1, 1, 2))
     assert (one.predict(train.texts, 4) == same.predict(train.texts, 4)).all()
     assert one.rows.tolist() == same.rows.tolist() != other.rows.tolist()
 
@@ -84,12 +84,12 @@ def test_the_same_seed_gives_the_same_answers() -> None:
 def test_many_rows_are_sampled_with_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
     frequent = _rows(2, 500)
     train = _split([*frequent.texts, "the only one"], [*frequent.labels, 2])
-    fitted = BaselineClassifier(train, seed=1, most_rows=100)
+    fitted = BaselineClassifier(train, seed=1, max_rows=100)
     assert 90 <= len(fitted.rows) <= 100
     assert set(fitted.labels.tolist()) == {0, 1, 2}
     assert fitted.labels.tolist() == [train.labels[row] for row in fitted.rows]
     # Long texts are fewer, so that memory stays as it is.
-    monkeypatch.setattr(baseline, "_MOST_CHARACTERS", sum(map(len, train.texts)) // 20)
+    monkeypatch.setattr(baseline, "_MAX_CHARACTERS", sum(map(len, train.texts)) // 20)
     assert len(BaselineClassifier(train, seed=1).rows) < 60
 
 

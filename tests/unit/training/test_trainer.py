@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Pat
     kept = [each for each in outcome.state.history.evaluations if each.best][-1]
     assert task.score().loss == pytest.approx(kept.loss)
     assert [event.message for event in notes if isinstance(event, Note)] == [
-        f"the loss is no finite number at step 20: the model is that of step {outcome.state.best_step}"
+        f"the loss is not finite (NaN or infinite) at step 20: the model is that of step {outcome.state.best_step}"
     ]
 
 

@@ -1,1 +1,1 @@
-"""`newsbert serve`: a module for each command."""
+"""`newsbert serve`: one module per command."""

@@ -1,4 +1,4 @@
-"""Options that several commands of `newsbert serve` have."""
+"""Options of several commands of `newsbert serve`."""
 
 from typing import TYPE_CHECKING, Annotated
 

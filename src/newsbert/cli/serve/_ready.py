@@ -1,4 +1,4 @@
-"""What is shown when a server is ready."""
+"""Output of a server that is ready."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def render_ready(screen: Output, name: str, address: "Endpoints", key_file: Path | None, grpc: bool) -> None:
     grpc_address = f"{address.grpc_host}:{address.grpc_port}" if grpc else None
-    said: dict[str, Any] = {
+    details: dict[str, Any] = {
         "model": name,
         "url": address.url,
         "predictions": address.predictions_url,
@@ -21,10 +21,10 @@ def render_ready(screen: Output, name: str, address: "Endpoints", key_file: Path
         "key_file": None if key_file is None else str(key_file),
     }
     if screen.as_json:
-        screen.document(said)
+        screen.document(details)
         return
     if screen.log_format == "json":
-        screen.event("ready", f"{name} is ready on {address.url}", **said)
+        screen.event("ready", f"{name} is ready on {address.url}", **details)
         return
     screen.result(f"{name} is ready on {address.url}")
     if grpc_address:
@@ -42,8 +42,8 @@ def render_ready(screen: Output, name: str, address: "Endpoints", key_file: Path
 def render_detached(screen: Output, server: "DetachedServer") -> None:
     key_file = server.key_file or None
     if screen.as_json:
-        said = {"model": server.model, "url": server.url, "port": server.port}
-        screen.document({**said, "metrics": server.metrics or None, "key_file": key_file})
+        summary = {"model": server.model, "url": server.url, "port": server.port}
+        screen.document({**summary, "metrics": server.metrics or None, "key_file": key_file})
         return
     screen.result(f"{server.model} is ready on {server.url}")
     if server.metrics:

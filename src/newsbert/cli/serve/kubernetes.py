@@ -62,14 +62,14 @@ def kubernetes(
         clients=clients,
         monitoring=monitoring,
     )
-    serving = config.resolve(ServeSettings)
+    serve_settings = config.resolve(ServeSettings)
     from newsbert.deployment import kubernetes_manifests as kubernetes
 
-    called, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
-    made = kubernetes.manifests(called, release, settings, serving)
+    object_name, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
+    manifests = kubernetes.manifests(object_name, release, settings, serve_settings)
     if screen.as_json:
-        screen.document({"apiVersion": "v1", "kind": "List", "items": made})
+        screen.document({"apiVersion": "v1", "kind": "List", "items": manifests})
         return
-    screen.result(kubernetes.as_yaml(made))
+    screen.result(kubernetes.as_yaml(manifests))
     if "@" not in release.image:
         screen.note(f"{release.image} is a tag: what it means may change; one with a digest cannot")

@@ -111,17 +111,17 @@ def locally(
         run_dir=run_dir,
     )
     screen.log_format = settings.log_format
-    of_archives = {
+    archive_options = {
         "--runtime": runtime,
         "--workers": workers,
         "--batch-size": batch_size,
         "--batch-delay-ms": batch_delay_ms,
         "--queue-size": queue_size,
     }
-    given = [name for name, value in of_archives.items() if value is not None]
-    if given and model is not None and model.endswith(".mar"):
+    conflicts = [name for name, value in archive_options.items() if value is not None]
+    if conflicts and model is not None and model.endswith(".mar"):
         raise UsageError(
-            f"{' and '.join(given)} cannot be given for {model!r}: the archive says what they are",
+            f"{' and '.join(conflicts)} cannot be given for {model!r}: the archive says what they are",
             "give the model itself, or write another archive: newsbert archive --help",
         )
     from newsbert.core import bounded_log
@@ -152,13 +152,13 @@ def locally(
             ("--tracking-uri", tracking_uri),
         ):
             arguments += [] if value is None else [flag, str(value)]
-        with ports.bind_port(settings.host, settings.port) as held:  # until the server has it
-            chosen = int(held.getsockname()[1])
-            arguments += ["--port", str(chosen)]
-            render_detached(screen, local_servers.start_detached(arguments, chosen, settings.timeout_s + 30))
+        with ports.bind_port(settings.host, settings.port) as listener:  # reserved until the server binds it
+            bound_port = int(listener.getsockname()[1])
+            arguments += ["--port", str(bound_port)]
+            render_detached(screen, local_servers.start_detached(arguments, bound_port, settings.timeout_s + 30))
         return
 
-    port_noted: list[int] = []
+    noted_ports: list[int] = []
 
     def on_ready(name: str, server: "Server") -> None:
         address = server.address
@@ -169,7 +169,7 @@ def locally(
                     address.port, address.url, name, server.key_file, stop_s, address.metrics_url or ""
                 )
             )
-            port_noted.append(address.port)
+            noted_ports.append(address.port)
         if server.signed_by:
             screen.log(f"{name} is signed by {server.signed_by}")
         render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
@@ -198,6 +198,6 @@ def locally(
         screen.error(error, debug)
         raise typer.Exit(error.exit_code) from error
     finally:
-        for noted in port_noted:
-            local_servers.forget(noted)
+        for noted_port in noted_ports:
+            local_servers.forget(noted_port)
     screen.log("stopped")

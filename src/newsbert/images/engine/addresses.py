@@ -1,4 +1,4 @@
-"""Addresses: of the engine, and of images in it."""
+"""Addresses of the engine and of images in it."""
 
 import urllib.parse
 
@@ -7,7 +7,7 @@ from newsbert.errors import UsageError
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """An image's name as repository and tag or digest; a port in the registry's name is no tag."""
+    """Split an image's name into repository and tag or digest; a port in the registry's name is no tag."""
     if "@" in name:
         repository, _, digest = name.partition("@")
         return repository, digest
@@ -16,10 +16,10 @@ def split_tag(name: str) -> tuple[str, str]:
 
 
 def check_safe(address: str, url: str) -> None:
-    """Refuse to talk to another machine's engine in the clear: who does can be anybody.
+    """Refuse another machine's engine without a certificate, since anyone could use that engine.
 
     Raises:
-        UsageError: If `url`, which the SDK makes of the address, is of HTTP and not this machine's.
+        UsageError: If `url`, which the SDK derives from the address, is an HTTP URL of another machine.
     """
     if url.startswith("http://") and not loopback.is_loopback(urllib.parse.urlsplit(url).hostname):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A container that was started: watching, signalling and ending it."""
+"""A started container: watch, signal and stop it."""
 
 import contextlib
 import math
@@ -9,21 +9,21 @@ from newsbert.images.engine.errors import engine_errors
 
 
 class Container:
-    """A container that was started."""
+    """A started container."""
 
     def __init__(self, container: Any) -> None:
         self._container = container
 
     @property
     def id(self) -> str:
-        """The engine's id of it."""
+        """The engine's id of the container."""
         return str(self._container.id)
 
     def exit_code(self) -> int | None:
-        """What it ended with, or `None` while it runs; -1 if somebody removed it.
+        """Return the exit code, `None` while the container runs, or -1 if it was removed.
 
         Raises:
-            EngineError: If the engine does not say.
+            EngineError: If the engine does not answer.
         """
         from docker.errors import NotFound
 
@@ -37,17 +37,17 @@ class Container:
         return int(self._container.attrs["State"]["ExitCode"])
 
     def succeeds(self, command: Sequence[str]) -> bool:
-        """Run a command in it and tell whether that ended with 0."""
+        """Run a command in the container and return whether its exit code is 0."""
         from docker.errors import APIError
 
         with engine_errors(f"running {command[0]} in container {self.id[:12]} failed"):
             try:
                 return bool(self._container.exec_run(list(command)).exit_code == 0)
-            except APIError:  # it does not run
+            except APIError:  # the container does not run
                 return False
 
     def logs(self) -> str:
-        """What it has printed."""
+        """Return the container's output so far, or an empty text if the engine fails."""
         from docker.errors import DockerException
 
         try:
@@ -56,7 +56,7 @@ class Container:
             return ""
 
     def follow(self) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """What it writes to standard output and to standard error, from the beginning until it ends.
+        """Yield chunks of standard output and standard error, from the container's start until its end.
 
         Raises:
             EngineError: If the engine goes away.
@@ -65,14 +65,14 @@ class Container:
             yield from self._container.attach(stdout=True, stderr=True, stream=True, logs=True, demux=True)
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; one that has ended is fine."""
+        """Send the container a signal; do nothing if it has ended."""
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException):
             self._container.kill(number)
 
     def wait(self) -> int:
-        """Wait for its end and return its exit code.
+        """Wait for the container's end and return its exit code.
 
         Raises:
             EngineError: If the engine goes away.
@@ -81,21 +81,21 @@ class Container:
             return int(self._container.wait()["StatusCode"])
 
     def remove(self) -> None:
-        """Remove it, running or not."""
+        """Remove the container, running or not."""
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException):
             self._container.remove(force=True)
 
     def stop(self, timeout_s: float) -> None:
-        """Stop it, which it has `timeout_s` for, and remove it; one that is gone already is fine.
+        """Stop the container within `timeout_s` and remove it; do nothing if it is gone already.
 
         Raises:
-            EngineError: If the engine does not do it.
+            EngineError: If the engine fails to stop it.
         """
         from docker.errors import APIError, NotFound
 
         with engine_errors(f"stopping container {self.id[:12]} failed"), contextlib.suppress(NotFound):
             self._container.stop(timeout=math.ceil(timeout_s))
-            with contextlib.suppress(APIError):  # somebody else is removing it
+            with contextlib.suppress(APIError):  # another client is removing it
                 self._container.remove(force=True)

@@ -1,4 +1,4 @@
-"""The container engine, through the Docker SDK; nothing outside of this package imports docker."""
+"""The container engine, through the Docker SDK; no code outside this package imports docker."""
 
 import contextlib
 import io
@@ -26,13 +26,13 @@ PIDS_LIMIT = 1024
 
 
 class Engine:
-    """A container engine that answered.
+    """A client of a container engine.
 
     Args:
-        address: Where it is, if not where DOCKER_HOST says; with the certificates that DOCKER_CERT_PATH says.
+        address: The engine's address, with the certificates of DOCKER_CERT_PATH; default: the address in DOCKER_HOST.
 
     Raises:
-        EngineError: If none does.
+        EngineError: If no engine answers.
         UsageError: If the address is another machine's, and there are no certificates.
     """
 
@@ -48,27 +48,27 @@ class Engine:
                 check_safe(address, docker.utils.parse_host(address))
             self._client = docker.from_env(timeout=BUILD_TIMEOUT_S, environment=environment)
             self._client.ping()
-        except (DockerException, ValueError) as error:  # the latter of an address that is none
+        except (DockerException, ValueError) as error:  # ValueError: an invalid address
             where = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
             raise EngineError(f"no container engine answers on {where}: {cause(error)}", START_HINT) from error
 
     @property
     def client(self) -> Any:
-        """The SDK's, for the others of this package."""
+        """The SDK's client, for the other modules of this package."""
         return self._client
 
     def version(self) -> str:
-        """What engine it is, and its version."""
+        """Return the engine's name and version."""
         with engine_errors("asking the engine for its version failed"):
-            found = self._client.version()
-        name = next((each["Name"] for each in found.get("Components") or []), "Engine")
-        return f"{'Docker' if name == 'Engine' else name} {found['Version']}"
+            info = self._client.version()
+        name = next((component["Name"] for component in info.get("Components") or []), "Engine")
+        return f"{'Docker' if name == 'Engine' else name} {info['Version']}"
 
     def reads(self, repository: str) -> bool:
-        """Have the engine ask a registry whether it may read there; tell whether it had credentials for that.
+        """Check that the engine may read from a registry, and return whether it has credentials for that.
 
         Raises:
-            EngineError: If the registry does not answer, or does not let it in.
+            EngineError: If the registry does not answer, or denies access.
         """
         from docker.auth import resolve_repository_name
         from docker.errors import NotFound
@@ -84,33 +84,33 @@ class Engine:
         return self._client.api._auth_configs.resolve_authconfig(host) is not None
 
     def has_image(self, tag: str) -> bool:
-        """Tell whether the engine has an image of that name."""
-        return self._image(tag) is not None
+        """Return whether the engine has an image of that name."""
+        return self._find_image(tag) is not None
 
     def layers(self, tag: str) -> list[Layer]:
-        """The layers of an image that take room, the lowest first."""
-        image = self._image(tag)
+        """Return the layers of an image that are not empty, the lowest first."""
+        image = self._find_image(tag)
         with engine_errors(f"looking at {tag} failed"):
             steps = image.history() if image is not None else []
-        return [Layer(describe_step(each["CreatedBy"]), int(each["Size"])) for each in reversed(steps) if each["Size"]]
+        return [Layer(describe_step(step["CreatedBy"]), int(step["Size"])) for step in reversed(steps) if step["Size"]]
 
     def labels(self, tag: str) -> dict[str, str]:
-        """An image's labels.
+        """Return an image's labels.
 
         Raises:
             NotFoundError: If the engine has no such image.
         """
-        return dict(self._found(tag).labels)
+        return dict(self._get_image(tag).labels)
 
     def read_file(self, tag: str, path: str) -> bytes | None:
-        """A file of an image; `None` if it has none there.
+        """Return the content of a file in an image, or `None` if there is no such file.
 
         Raises:
             NotFoundError: If the engine has no such image.
         """
         from docker.errors import NotFound
 
-        self._found(tag)
+        self._get_image(tag)
         with engine_errors(f"looking into {tag} failed"):
             container = self._client.containers.create(tag, command=["true"])
             try:
@@ -124,21 +124,21 @@ class Engine:
                 container.remove(force=True)
 
     def pull(self, tag: str) -> None:
-        """Fetch an image anew.
+        """Pull an image, even if the engine has one of that name.
 
         Raises:
-            EngineError: If its registry cannot be reached, or has none of that name.
+            EngineError: If its registry cannot be reached, or has no such image.
         """
         with engine_errors(f"pulling {tag} failed"):
             self._client.images.pull(*split_tag(tag))
 
     def tag_image(self, tag: str, alias: str) -> None:
-        """Give an image another name."""
+        """Add another name to an image."""
         with engine_errors(f"calling {tag} {alias} failed"):
-            self._found(tag).tag(*split_tag(alias))
+            self._get_image(tag).tag(*split_tag(alias))
 
     def remove_stages(self, label: str) -> None:
-        """Remove what is kept of build stages with a label, so that nothing copied into them stays on this disk."""
+        """Remove the build stages with a label, so that no file copied into them stays on this disk."""
         from docker.errors import APIError
 
         with engine_errors(f"removing the build stages {label} failed"):
@@ -149,22 +149,22 @@ class Engine:
                 except APIError as error:
                     if error.status_code != HTTPStatus.CONFLICT or attempt == _PRUNE_TRIES - 1:
                         raise
-                time.sleep(1)  # another build is at it; the engine does one at a time
+                time.sleep(1)  # another build prunes; the engine allows one at a time
 
     def push(self, tag: str, on_progress: Callable[[str, int, int], None]) -> str:
-        """Push an image to its registry, with the credentials that Docker's own configuration has for it.
+        """Push an image to its registry, with the credentials in Docker's own configuration.
 
         Args:
-            tag: The image, its registry's name in front.
-            on_progress: Called with a layer's id, its bytes that are there, and all of them.
+            tag: The image, including its registry's name.
+            on_progress: Called with a layer's id, its bytes pushed so far, and its size in bytes.
 
         Returns:
-            The digest by which the registry knows it: `sha256:…`.
+            The image's digest in the registry: `sha256:…`.
 
         Raises:
-            EngineError: If the registry cannot be reached, or refuses.
+            EngineError: If the registry cannot be reached, or refuses the image.
         """
-        self._found(tag)
+        self._get_image(tag)
         digest = ""
         with engine_errors(f"pushing {tag} failed"):
             for event in self._client.api.push(*split_tag(tag), stream=True, decode=True):
@@ -179,8 +179,8 @@ class Engine:
         return str(digest)
 
     def image_id(self, tag: str) -> str:
-        """The engine's id of an image; empty if there is none of that name."""
-        image = self._image(tag)
+        """Return the engine's id of an image, or an empty text if there is no such image."""
+        image = self._find_image(tag)
         return str(image.id) if image is not None else ""
 
     def build(  # noqa: PLR0913 - options by name
@@ -204,11 +204,11 @@ class Engine:
             labels: The image's labels.
             network: Network of the build's steps; the engine's default if `None`.
             extra_hosts: Addresses by host name, known to the build's steps.
-            on_line: Called with what the engine says.
-            fresh: Use nothing of earlier builds.
+            on_line: Called with every line of the engine's output.
+            fresh: Build without the cache of earlier builds.
 
         Raises:
-            EngineError: If the build fails; the message is the engine's, after what the failing step printed.
+            EngineError: If the build fails; the message is the engine's, after the output of the failing step.
         """
         tail: list[str] = []
         with engine_errors(f"building {tag} failed"), contextlib.ExitStack() as stack:
@@ -228,9 +228,9 @@ class Engine:
                     extra_hosts=dict(extra_hosts) or None,
                 ):
                     if "error" in event:
-                        said = "; ".join(line for line in tail if line.lower().startswith("error: "))
+                        messages = "; ".join(line for line in tail if line.lower().startswith("error: "))
                         raise EngineError(
-                            f"building {tag} failed: {event['error'].strip()}{f' ({said})' if said else ''}",
+                            f"building {tag} failed: {event['error'].strip()}{f' ({messages})' if messages else ''}",
                             build_hint(event["error"], tail),
                         )
                     for line in str(event.get("stream") or event.get("status") or "").splitlines():
@@ -244,10 +244,10 @@ class Engine:
     def run(self, image: str, *, host: str, ports: Mapping[int, int], environment: Mapping[str, str]) -> Container:
         """Start a container of `image` that can write to `/tmp` in memory only; `stop` removes it.
 
-        It gets no init process of the engine's: newsbert as process 1 handles signals and leaves no child behind.
+        The engine adds no init process: newsbert as process 1 handles signals and leaves no child process behind.
 
         Args:
-            image: Its name.
+            image: The image.
             host: Address of this machine on which ports are published.
             ports: Port of this machine by port of the container.
             environment: Variables by name.
@@ -284,16 +284,16 @@ class Engine:
         environment: Mapping[str, str],
         network: str | None,
     ) -> Container:
-        """Start a command in a container that sees files of this machine.
+        """Start a command in a container with files of this machine.
 
         Args:
             image: The image.
-            command: What runs in it.
-            user: `UID:GID` as whom.
-            directory: Its working directory.
-            mounts: Files and directories it sees under the same path; true where it may write.
-            environment: Its variables.
-            network: The engine's default if `None`.
+            command: The command.
+            user: The user that runs it, `UID:GID`.
+            directory: The working directory.
+            mounts: Files and directories to mount under the same path; true if they are writable.
+            environment: Environment variables.
+            network: The network; the engine's default if `None`.
 
         Raises:
             EngineError: If it cannot be started.
@@ -305,7 +305,7 @@ class Engine:
                 detach=True,
                 user=user,
                 working_dir=str(directory),
-                volumes=[f"{each}:{each}:{'rw' if write else 'ro'}" for each, write in mounts.items()],
+                volumes=[f"{path}:{path}:{'rw' if write else 'ro'}" for path, write in mounts.items()],
                 environment=dict(environment),
                 network_mode=network,
                 cap_drop=["ALL"],
@@ -315,14 +315,14 @@ class Engine:
         return Container(container)
 
     def stop(self, container_id: str, timeout_s: float) -> None:
-        """Stop and remove a container; one that is gone already is fine."""
+        """Stop and remove a container; do nothing if it is gone already."""
         from docker.errors import NotFound
 
         with engine_errors(f"looking for container {container_id[:12]} failed"), contextlib.suppress(NotFound):
             Container(self._client.containers.get(container_id)).stop(timeout_s)
 
     def succeeds(self, container_id: str, command: Sequence[str]) -> bool:
-        """Run a command in a container that runs; tell whether it succeeds.
+        """Run a command in a running container and return whether its exit code is 0.
 
         Raises:
             EngineError: If there is no such container, or it does not run.
@@ -331,13 +331,13 @@ class Engine:
             container = Container(self._client.containers.get(container_id))
         return container.succeeds(command)
 
-    def _found(self, tag: str) -> Any:
-        image = self._image(tag)
+    def _get_image(self, tag: str) -> Any:
+        image = self._find_image(tag)
         if image is None:
             raise NotFoundError(f"the engine has no image {tag!r}", "newsbert build-image MODEL")
         return image
 
-    def _image(self, tag: str) -> Any:
+    def _find_image(self, tag: str) -> Any:
         from docker.errors import ImageNotFound
 
         with engine_errors(f"looking for {tag} failed"):

@@ -1,4 +1,4 @@
-"""What an engine complains of, as errors of ours with a hint."""
+"""Convert an engine's errors to newsbert's, and find hints for them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from newsbert.bundle import golden
 from newsbert.errors import EngineError
 
-_OTHER_HASH = "DO NOT MATCH THE HASHES"  # pip's words
+_HASH_MISMATCH = "DO NOT MATCH THE HASHES"  # from pip's error message
 START_HINT = "start Docker, or point DOCKER_HOST at an engine"
 
 
 @contextlib.contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """Turn the SDK's errors, and those of what it talks through, into ours.
+    """Convert errors of the SDK and of its HTTP libraries to `EngineError`.
 
     Raises:
-        EngineError: That `what`, and why.
+        EngineError: With `what` and the reason as its message.
     """
     import requests
     import urllib3
@@ -23,19 +23,19 @@ def engine_errors(what: str) -> Iterator[None]:
 
     try:
         yield
-    # The latter where the engine goes away while it tells of a build: the SDK reads that past requests.
+    # urllib3's errors if the engine goes away during a build: the SDK reads the build's events without requests.
     except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise EngineError(f"{what}: {reason(error)}", START_HINT) from error
 
 
 def reason(error: BaseException) -> str:
-    """The last line of what an error says."""
-    said = str(getattr(error, "explanation", None) or error).strip()
-    return said.splitlines()[-1][:500] if said else type(error).__name__
+    """Return the last line of an error's message."""
+    message = str(getattr(error, "explanation", None) or error).strip()
+    return message.splitlines()[-1][:500] if message else type(error).__name__
 
 
 def cause(error: BaseException) -> str:
-    """What the system said, of an error that libraries have wrapped; else the last line of what it says."""
+    """Return the system's message in an error that libraries have wrapped, or else the last line of the error's."""
     deepest: BaseException | None = error
     while deepest is not None:
         if isinstance(deepest, OSError) and deepest.strerror:
@@ -45,7 +45,7 @@ def cause(error: BaseException) -> str:
 
 
 def push_hint(tag: str, error: str) -> str:
-    """What to do where a registry does not take an image."""
+    """Return a hint for a push that a registry refuses."""
     registry = tag.partition("/")[0] if "/" in tag else ""
     if any(sign in error.lower() for sign in ("denied", "unauthorized", "authentication", "no basic auth")):
         return f"docker login {registry}".strip()
@@ -53,7 +53,7 @@ def push_hint(tag: str, error: str) -> str:
 
 
 def build_hint(error: str, tail: Sequence[str]) -> str:
-    """What to do about a build that failed, from the engine's error and the last lines that it had printed."""
+    """Return a hint for a failed build, from the engine's error and the last lines of the output."""
     if any(golden.MISMATCH in line for line in tail):
         return "the image would not answer as the model did in training: is its handler or a library another one?"
     lowered = error.lower()
@@ -63,7 +63,7 @@ def build_hint(error: str, tail: Sequence[str]) -> str:
         return "the root image cannot be had: name another with --root-image, or load it into the engine first"
     if "no space left" in lowered or any("no space left" in line.lower() for line in tail):
         return "the engine's disk is full: docker system df; docker system prune"
-    if any(_OTHER_HASH in line for line in tail):
+    if any(_HASH_MISMATCH in line for line in tail):
         return (
             "what the index gave is not the file that newsbert was tested with; is it torch? "
             "--torch-index https://download.pytorch.org/whl/cpu has the CPU builds, --gpu takes those for CUDA"

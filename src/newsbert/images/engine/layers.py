@@ -15,7 +15,7 @@ class Layer:
 
 
 def describe_step(created_by: str) -> str:
-    """A Dockerfile's step as history has it, without the shell that ran it."""
+    """Return a Dockerfile's step from an entry of the image's history, without the shell that ran it."""
     step = re.sub(r"^(/bin/sh -c )?(#\(nop\) +)?", "", created_by).strip()
     step = re.sub(r"(COPY|ADD) (dir|file|multi):[0-9a-f]+ in", r"\1", step)
     return " ".join(step.split()) or "root image"

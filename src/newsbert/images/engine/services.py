@@ -1,4 +1,4 @@
-"""Containers that stay: of one environment, in one network, found again by their labels."""
+"""Long-running containers of an environment: they use one network and are identified by their labels."""
 
 import io
 import tarfile
@@ -13,78 +13,80 @@ ENVIRONMENT_LABEL, ROLE_LABEL = "newsbert.environment", "newsbert.role"
 
 
 class Service(Container):
-    """A container that stays."""
+    """A long-running container."""
 
     @property
     def name(self) -> str:
-        """Its name, which is also its host name for its neighbours."""
+        """The container's name, which is also its host name in the network."""
         return str(self._container.name)
 
     @property
     def image(self) -> str:
-        """The image that it was made of, as it was asked for."""
+        """The image that the container was created from, as named at its creation."""
         return str(self._container.attrs["Config"]["Image"])
 
     @property
     def model(self) -> str:
-        """The model in it, as its image's label has it; the image, if it has none."""
+        """The model in the container, from the image's label; without a label, the image."""
         return str(self._container.labels.get("newsbert.model", self.image))
 
     @property
     def runtime(self) -> str:
-        """What answers in it, as its image's label has it; empty, if it has none."""
+        """The runtime in the container, from the image's label; without a label, empty."""
         return str(self._container.labels.get("newsbert.runtime", ""))
 
     @property
     def published(self) -> str:
-        """Where its port is on the engine's machine, `127.0.0.1:8080`; empty if it is not published."""
+        """The published address on the engine's machine, `127.0.0.1:8080`; empty if no port is published."""
         bindings = [
-            each for found in (self._container.attrs["HostConfig"]["PortBindings"] or {}).values() for each in found
+            binding
+            for port_bindings in (self._container.attrs["HostConfig"]["PortBindings"] or {}).values()
+            for binding in port_bindings
         ]
         return f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}" if bindings else ""
 
     @property
     def labels(self) -> dict[str, str]:
-        """Its labels, those of its image among them."""
+        """The container's labels, including those of its image."""
         return dict(self._container.labels)
 
     def running(self) -> bool:
-        """Whether it runs now."""
+        """Return whether the container runs."""
         return self.exit_code() is None and self._container.status == "running"
 
     def restarts(self) -> int:
-        """How often it has ended by itself and was started again."""
+        """Return the number of times that the container ended by itself and was restarted."""
         with engine_errors(f"looking for container {self.name} failed"):
             self._container.reload()
         return int(self._container.attrs["RestartCount"])
 
     def execute(self, command: Sequence[str]) -> tuple[int, str]:
-        """Run a command in it; return its exit code and what it printed.
+        """Run a command in the container and return its exit code and output.
 
         Raises:
-            EngineError: If it cannot be run there.
+            EngineError: If the command cannot be run there.
         """
         with engine_errors(f"running {command[0]} in container {self.name} failed"):
-            ran = self._container.exec_run(list(command))
-        return int(ran.exit_code), str(ran.output.decode("utf-8", "replace"))
+            result = self._container.exec_run(list(command))
+        return int(result.exit_code), str(result.output.decode("utf-8", "replace"))
 
     def processes(self) -> set[str]:
-        """The numbers that its processes have on the engine's machine."""
+        """Return the ids of the container's processes on the engine's machine."""
         with engine_errors(f"looking into container {self.name} failed"):
-            found = self._container.top()
-        return {each[found["Titles"].index("PID")] for each in found["Processes"]}
+            table = self._container.top()
+        return {row[table["Titles"].index("PID")] for row in table["Processes"]}
 
     def put(self, directory: str, name: str, content: str) -> None:
-        """Write a file that everybody in it may read; a directory of its that is a volume."""
-        written, entry = io.BytesIO(), tarfile.TarInfo(name)
+        """Write a file that all users in the container can read into a directory that is a volume."""
+        buffer, entry = io.BytesIO(), tarfile.TarInfo(name)
         entry.size, entry.mode = len(content.encode()), 0o644
-        with tarfile.open(fileobj=written, mode="w") as archive:
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
             archive.addfile(entry, io.BytesIO(content.encode()))
         with engine_errors(f"writing {name} into container {self.name} failed"):
-            self._container.put_archive(directory, written.getvalue())
+            self._container.put_archive(directory, buffer.getvalue())
 
     def get(self, path: str) -> str | None:
-        """A file's text; nothing if it has none there."""
+        """Return a file's text, or `None` if there is no such file."""
         from docker.errors import NotFound
 
         with engine_errors(f"reading {path} of container {self.name} failed"):
@@ -97,12 +99,12 @@ class Service(Container):
                 return content.read().decode("utf-8") if content is not None else None
 
     def start(self) -> None:
-        """Start it, where it does not run."""
+        """Start the container, if it does not run."""
         with engine_errors(f"starting container {self.name} failed"):
             self._container.start()
 
     def halt(self, timeout_s: float) -> None:
-        """Stop it, which it has `timeout_s` for, and keep it."""
+        """Stop the container within `timeout_s`, but do not remove it."""
         with engine_errors(f"stopping container {self.name} failed"):
             self._container.stop(timeout=round(timeout_s))
 
@@ -111,8 +113,8 @@ class Services:
     """The containers of an environment.
 
     Args:
-        environment: Its name.
-        address: The engine's, as in DOCKER_HOST; the configured one if not given.
+        environment: The environment's name.
+        address: The engine's address, as in DOCKER_HOST; default: the configured one.
 
     Raises:
         EngineError: If no engine answers.
@@ -125,17 +127,17 @@ class Services:
         self.network = f"newsbert-{environment}"
 
     def all(self, role: str) -> list[Service]:
-        """Those for one purpose, the newest first, whether they run or not."""
+        """Return the containers of a role, running or not, the newest first."""
         labels = [f"{ENVIRONMENT_LABEL}={self.environment}", f"{ROLE_LABEL}={role}"]
         with engine_errors("listing containers failed"):
-            found = self._client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
-        return [Service(each) for each in found]
+            containers = self._client.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
+        return [Service(container) for container in containers]
 
     def have(self, image: str) -> None:
-        """Pull an image, where the engine has none of that name.
+        """Pull an image, if the engine has none of that name.
 
         Raises:
-            EngineError: If its registry cannot be reached, or has none.
+            EngineError: If its registry cannot be reached, or has no such image.
         """
         if not self.engine.has_image(image):
             self.engine.pull(image)
@@ -154,22 +156,22 @@ class Services:
         volume: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Service:
-        """Make a container without rights that starts again with its engine; it does not run yet.
+        """Create an unprivileged container that restarts with its engine; it does not run yet.
 
         Args:
-            role: What it is for.
-            image: Its image.
-            name: Its name.
-            command: What runs in it, if not the image's own.
-            entrypoint: What runs that.
-            environment: Its variables.
-            user: As whom, if not the image's.
-            published: Its port, and the address and port of the engine's machine.
-            volume: A directory that is its own volume.
-            labels: Its labels, besides those of its image.
+            role: The container's role.
+            image: The image.
+            name: The container's name.
+            command: The command; default: the image's.
+            entrypoint: The entrypoint, which runs the command; default: the image's.
+            environment: Environment variables.
+            user: The user that runs it; default: the image's.
+            published: The container's port, and the address and port of it on the engine's machine.
+            volume: A directory in the container that gets its own volume.
+            labels: Labels, besides those of the image.
 
         Raises:
-            EngineError: If it cannot be made.
+            EngineError: If the container cannot be created.
         """
         with engine_errors(f"making container {name} failed"):
             if not self._client.networks.list(names=[f"^{self.network}$"]):

@@ -1,8 +1,11 @@
-"""`python -m newsbert.images.programs.sbom ARCHIVE OUTPUT`: the CycloneDX bill of materials of the image it runs in.
+"""Write the CycloneDX bill of materials of the image that this program runs in.
 
-It lists the model, every Python package that is there, the libraries inside TorchServe's jar, and the system's
-packages. The same image gives the same bill.
-Source: https://cyclonedx.org/specification/overview/, written with CycloneDX's own library.
+Run as `python -m newsbert.images.programs.sbom ARCHIVE OUTPUT`.
+
+The bill lists the model, every installed Python package, the libraries inside TorchServe's jar, and the system's
+packages. The same image gives the same bill. CycloneDX's own library writes it.
+
+Source: https://cyclonedx.org/specification/overview/
 """
 
 import argparse
@@ -30,16 +33,16 @@ _CLASSIFIER = "License :: OSI Approved :: "
 
 
 def write(model_archive: Path, output: Path) -> int:
-    """Write the bill of this environment and a model archive to `output`; return how many components it names."""
+    """Write the bill of this environment and a model archive to `output`; return its number of components."""
     import cyclonedx
     from cyclonedx.output.json import JsonV1Dot6
 
     tools = Path(cyclonedx.__file__).parents[1]
-    # What writes the bill is not of the image, unless it is installed among the rest.
+    # Leave out the packages that write the bill, unless they are installed among the rest.
     path = [entry for entry in sys.path if Path(entry) != tools or Path(entry) == Path(__file__).parents[3]]
-    bill = _bill(model_archive, path)
+    bill = _create_bill(model_archive, path)
     text = JsonV1Dot6(bill).output_as_string(indent=2)
-    # The library stamps each with the time and a random number; the same content is to be the same file.
+    # The library adds the time and a random number. Remove both, so that the same content gives the same file.
     document = json.loads(text)
     document["metadata"].pop("timestamp", None)
     document.pop("serialNumber", None)
@@ -49,19 +52,19 @@ def write(model_archive: Path, output: Path) -> int:
     return len(document["components"])
 
 
-def _bill(model_archive: Path, path: list[str]) -> "Bom":
+def _create_bill(model_archive: Path, path: list[str]) -> "Bom":
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
 
     image = Component(name="torchserve", type=ComponentType.CONTAINER, version=archive.served(model_archive).model)
-    bill = Bom(components=[_model(model_archive), *_python(path), *_java(path), *_debian()])
+    bill = Bom(components=[_describe_model(model_archive), *_python(path), *_java(path), *_debian()])
     bill.metadata.component = image
     bill.register_dependency(image, bill.components)
     return bill
 
 
-def _model(model_archive: Path) -> "Component":
-    """The model: its name and version, the bundle's digest, and what it was made of."""
+def _describe_model(model_archive: Path) -> "Component":
+    """Return the model's component: its name and version, the contract's digest, its base model, data and labels."""
     import hashlib
 
     from cyclonedx.model import HashAlgorithm, HashType, Property
@@ -71,7 +74,7 @@ def _model(model_archive: Path) -> "Component":
         contract_text = content.read(CONTRACT_FILE)
     contract = json.loads(contract_text)
     name, _, version = archive.served(model_archive).model.partition("/")
-    told = {
+    properties = {
         "newsbert.base_model": contract["base_model"]["name"],
         "newsbert.base_model_sha256": contract["base_model"]["sha256"],
         "newsbert.data": contract["data"]["name"],
@@ -84,12 +87,12 @@ def _model(model_archive: Path) -> "Component":
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref=f"model:{name}",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(contract_text).hexdigest())],
-        properties=[Property(name=key, value=str(value)) for key, value in told.items()],
+        properties=[Property(name=key, value=str(value)) for key, value in properties.items()],
     )
 
 
 def _python(path: list[str]) -> "Iterator[Component]":
-    """The Python packages on a search path."""
+    """Yield the Python packages on a search path."""
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
@@ -106,7 +109,7 @@ def _python(path: list[str]) -> "Iterator[Component]":
             type=ComponentType.LIBRARY,
             purl=url,
             bom_ref=str(url),
-            licenses=_licences(distribution.metadata),
+            licenses=_find_licences(distribution.metadata),
         )
 
 
@@ -130,21 +133,21 @@ def _java(path: list[str]) -> "Iterator[Component]":
         )
 
 
-def _licences(told: Any) -> list[Any]:
-    """A package's licence, from whichever of its metadata's three fields for it says something short."""
+def _find_licences(told: Any) -> list[Any]:
+    """Return a package's licences, from the first of the three metadata fields that has a short text."""
     from cyclonedx.contrib.license.factories import LicenseFactory
 
-    make = LicenseFactory()
+    factory = LicenseFactory()
     if told["License-Expression"]:
-        return [make.make_from_string(told["License-Expression"])]
+        return [factory.make_from_string(told["License-Expression"])]
     if told["License"] and "\n" not in told["License"]:
-        return [make.make_from_string(told["License"])]
+        return [factory.make_from_string(told["License"])]
     names = [line.removeprefix(_CLASSIFIER) for line in told.get_all("Classifier", []) if line.startswith(_CLASSIFIER)]
-    return [make.make_with_name(name) for name in names]
+    return [factory.make_with_name(name) for name in names]
 
 
 def _debian() -> "Iterator[Component]":
-    """The system's packages, where it is Debian's or one of its family."""
+    """Yield the system's packages, if it is Debian or a derivative."""
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
@@ -152,12 +155,12 @@ def _debian() -> "Iterator[Component]":
         return
     system = platform.freedesktop_os_release().get("ID", "debian")
     for paragraph in DPKG_STATUS.read_text(encoding="utf-8").split("\n\n"):
-        told = email.message_from_string(paragraph)
-        if not told["Package"] or "installed" not in (told["Status"] or "").split():
+        package = email.message_from_string(paragraph)
+        if not package["Package"] or "installed" not in (package["Status"] or "").split():
             continue
-        url = PackageURL("deb", system, told["Package"], told["Version"], {"arch": told["Architecture"]})
+        url = PackageURL("deb", system, package["Package"], package["Version"], {"arch": package["Architecture"]})
         yield Component(
-            name=told["Package"], version=told["Version"], type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
+            name=package["Package"], version=package["Version"], type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
         )
 
 

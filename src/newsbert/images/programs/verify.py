@@ -1,9 +1,9 @@
-"""Start a server as it will be started, and have it answer the golden texts.
+"""Start a server by its production command and compare its answers to the golden texts with the model's.
 
 Run as `python -m newsbert.images.programs.verify COMMAND…`.
 
-The last step of the serving image's build: what does not give the model's own answers does not become an image. With
-`--answers URL`, print as JSON how a server that runs already answers them: who deploys it compares.
+This is the last step of the serving image's build: a server that does not give the model's own answers does not become
+an image. With `--answers URL`, the program prints the answers of a running server as JSON; the caller compares them.
 """
 
 import argparse
@@ -26,10 +26,10 @@ STOP_TIMEOUT_S = 60
 
 
 def verify(command: Sequence[str]) -> str:
-    """Run a server, compare its answers with the contract's, stop it, and return what was proved.
+    """Run a server, compare its answers with the contract's, stop it, and return a summary.
 
     Args:
-        command: A `newsbert serve locally ARCHIVE.mar …`.
+        command: A command `newsbert serve locally ARCHIVE.mar …`.
 
     Raises:
         UsageError: If the command names no model archive.
@@ -39,24 +39,24 @@ def verify(command: Sequence[str]) -> str:
     model_archive = next((Path(word) for word in command if word.endswith(".mar")), None)
     if model_archive is None:
         raise UsageError(f"{' '.join(command)!r} names no model archive", "newsbert serve locally ARCHIVE.mar")
-    contract, runtime = _promise(model_archive)
+    contract, runtime = _read_contract(model_archive)
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
-        ready = _document(process.stdout)
+        ready = _read_document(process.stdout)
         if "url" not in ready:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
-        said = verification.verify(Client(ready["url"]), contract, runtime, None)
+        summary = verification.verify(Client(ready["url"]), contract, runtime, None)
     finally:
         code = _stop(process)
     if code != 0:
         raise ServingError(f"the server ended with exit code {code}", "see what it printed above")
-    return said
+    return summary
 
 
-def _document(stream: IO[str]) -> dict[str, Any]:
-    """The first JSON document of a stream; an empty one if there is none."""
+def _read_document(stream: IO[str]) -> dict[str, Any]:
+    """Return the first JSON document of a stream, or an empty one if there is none."""
     text = ""
     for line in stream:
         text += line
@@ -66,8 +66,8 @@ def _document(stream: IO[str]) -> dict[str, Any]:
     return {}
 
 
-def _promise(model_archive: Path) -> tuple[Contract, str]:
-    """The contract in an archive, and the runtime that is to keep it."""
+def _read_contract(model_archive: Path) -> tuple[Contract, str]:
+    """Return the contract in an archive, and the runtime that serves the model."""
     runtime = archive.served(model_archive).runtime
     with zipfile.ZipFile(model_archive) as content:
         contract = Contract.from_json(content.read(CONTRACT_FILE).decode("utf-8"))
@@ -85,23 +85,23 @@ def _stop(process: "subprocess.Popen[str]") -> int:
 
 
 def main() -> None:
-    """Prove the command given as arguments; exit 1 if that fails."""
+    """Verify the server that the arguments name; exit with the error's exit code if that fails."""
     parser = argparse.ArgumentParser(
         prog="newsbert.images.programs.verify", description="Prove that a server gives the model's answers."
     )
     parser.add_argument("--answers", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
     parser.add_argument("command", nargs=argparse.REMAINDER)
-    given = parser.parse_args()
-    if given.answers and len(given.command) != 1:
+    arguments = parser.parse_args()
+    if arguments.answers and len(arguments.command) != 1:
         parser.error("--answers URL takes one ARCHIVE.mar")
     try:
-        if given.answers:
-            contract, _ = _promise(Path(given.command[0]))
-            print(json.dumps(verification.collect(Client(given.answers), contract)))
+        if arguments.answers:
+            contract, _ = _read_contract(Path(arguments.command[0]))
+            print(json.dumps(verification.collect(Client(arguments.answers), contract)))
         else:
-            print(f"proved: {verify(given.command)}")
+            print(f"verified: {verify(arguments.command)}")
     except NewsbertError as error:
-        print(f"ERROR: not proved: {error.message}", file=sys.stderr)
+        print(f"ERROR: not verified: {error.message}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

@@ -1,1 +1,1 @@
-"""Batch inference: the rows of a file of any size, classified into another file."""
+"""Batch inference: classification of the rows of a file of any size into another file."""

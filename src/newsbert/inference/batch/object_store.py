@@ -1,7 +1,7 @@
-"""Files in object stores, `s3://…` and `gs://…`: fetched before they are read, and put there when they are whole.
+"""Files in object stores, `s3://…` and `gs://…`: downloaded before they are read, and uploaded when they are complete.
 
-Credentials and endpoint are those of the environment, which pyarrow reads by itself (`AWS_ENDPOINT_URL` for one), and
-this process alone needs them.
+Credentials and endpoint come from the environment, which pyarrow reads by itself (`AWS_ENDPOINT_URL` for one). Only
+this process needs them.
 """
 
 import contextlib
@@ -26,59 +26,59 @@ _HINT = "check the credentials in the environment, and AWS_ENDPOINT_URL where th
 def staged(
     file: str, output: str, check: Callable[[Path, Path], None], on_phase: Callable[[str], None]
 ) -> Iterator[tuple[Path, Path]]:
-    """Give paths on this machine for input and output; what was written goes where it belongs at the end.
+    """Yield local paths of input and output; upload the output at the end.
 
-    A remote input is fetched into a temporary directory (`TMPDIR`). A remote output is written in a directory of the
-    cache that has its name from the address, so that the same command goes on where another was ended.
+    A remote input is downloaded to a temporary directory (`TMPDIR`). A remote output is written to a cache directory
+    that is named after the address, so that the same command resumes an interrupted run.
 
     Args:
         file: Path or address of the input.
         output: Path or address of the output.
-        check: Called with the paths before anything is fetched.
-        on_phase: Called with what is done.
+        check: Called with the paths before the download.
+        on_phase: Called with a description of the current phase.
 
     Raises:
-        UsageError: If an address is none that can be used, or there is nothing at it.
+        UsageError: If an address cannot be used, or there is nothing at it.
         NewsbertError: If it cannot be read or written.
     """
     with contextlib.ExitStack() as stack:
-        here, there = Path(file), Path(output)
+        local_file, local_output = Path(file), Path(output)
         if is_remote(file):
-            here = stack.enter_context(temporary.directory()) / _name(file)
+            local_file = stack.enter_context(temporary.directory()) / _file_name(file)
         work = environment.cache_dir() / "predict" / hashlib.sha256(output.encode()).hexdigest()[:16]
         if is_remote(output):
-            there = work / _name(output)
-            stack.enter_context(_storing(output))
+            local_output = work / _file_name(output)
+            stack.enter_context(_translate_errors(output))
             work.mkdir(parents=True, exist_ok=True)
-            store, path = _store(output)
+            store, path = _connect(output)
             if not store.get_file_info(path.partition("/")[0]).type:
                 raise UsageError(f"no such bucket: {path.partition('/')[0]!r} of {output!r}", _HINT)
-        stack.enter_context(_as_called({str(here): file, str(there): output}))
-        check(here, there)
+        stack.enter_context(_restore_names({str(local_file): file, str(local_output): output}))
+        check(local_file, local_output)
         if is_remote(file):
             on_phase(f"fetching {file}")
-            _fetch(file, here)
-        yield here, there
+            _download(file, local_file)
+        yield local_file, local_output
         if is_remote(output):
             on_phase(f"storing {output}")
-            _put(there, output)
+            _upload(local_output, output)
             shutil.rmtree(work, ignore_errors=True)
 
 
 def is_remote(address: str) -> bool:
-    """Whether it is no path."""
+    """Return whether an address is not a path."""
     return "://" in address
 
 
-def _name(address: str) -> str:
+def _file_name(address: str) -> str:
     return address.rsplit("/", 1)[-1] or "nameless"
 
 
-def _store(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the bucket with the key in it.
+def _connect(address: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the bucket with the key in it.
 
     Raises:
-        UsageError: If it is none that can be used.
+        UsageError: If the address cannot be used.
     """
     pyarrow()
     from pyarrow.fs import FileSystem
@@ -86,16 +86,16 @@ def _store(address: str) -> tuple[Any, str]:
     scheme, _, path = address.partition("://")
     if scheme not in SCHEMES or not path.strip("/").partition("/")[2]:
         raise UsageError(f"{address!r} cannot be used", "give a path, or s3://BUCKET/KEY or gs://BUCKET/KEY")
-    # The key by itself: in an address, Arrow takes some of its characters for something else.
-    patience = f"?retry_limit_seconds={_RETRY_S}" if scheme == "gs" else ""  # Arrow's own is a quarter of an hour
-    return FileSystem.from_uri(f"{scheme}://{path.partition('/')[0]}{patience}")[0], path
+    # The key separately: in an address, some of its characters have another meaning for Arrow.
+    retry_limit = f"?retry_limit_seconds={_RETRY_S}" if scheme == "gs" else ""  # Arrow's default is 15 minutes
+    return FileSystem.from_uri(f"{scheme}://{path.partition('/')[0]}{retry_limit}")[0], path
 
 
-def _fetch(address: str, target: Path) -> None:
+def _download(address: str, target: Path) -> None:
     from pyarrow.fs import FileType
 
     try:
-        store, path = _store(address)
+        store, path = _connect(address)
         before = store.get_file_info(path)
         if before.type != FileType.File:
             raise UsageError(f"no such file: {address!r}", "check the address; of many files, give one at a time")
@@ -103,39 +103,39 @@ def _fetch(address: str, target: Path) -> None:
             shutil.copyfileobj(stream, copy, _CHUNK_BYTES)
         after = store.get_file_info(path)
     except (OSError, pyarrow().ArrowException) as error:
-        found = _explained(error, f"{address} cannot be fetched", address)
-        raise DataError(found.message, found.hint) from error
+        failure = _explain(error, f"{address} cannot be fetched", address)
+        raise DataError(failure.message, failure.hint) from error
     if (after.size, after.mtime_ns) != (before.size, before.mtime_ns):
         raise DataError(f"{address} was changed while it was fetched", "run the same command again")
 
 
-def _put(output: Path, address: str) -> None:
-    """Store the output and its rejected rows; what is stored appears whole or not at all."""
+def _upload(output: Path, address: str) -> None:
+    """Upload the output and its rejected rows; both appear whole or not at all."""
     from pyarrow.fs import LocalFileSystem, copy_files
 
-    with _storing(address):
-        store, path = _store(address)
-        side, side_path = rejected_file(output), f"{path}.rejected.jsonl"
-        if side.exists():
-            copy_files(str(side), side_path, LocalFileSystem(), store, chunk_size=_CHUNK_BYTES)
-        elif store.get_file_info(side_path).is_file:  # that of an earlier output
-            store.delete_file(side_path)
-        # In one call: a stream that Python closes on an error would be stored as far as it came.
+    with _translate_errors(address):
+        store, path = _connect(address)
+        rejected, rejected_path = rejected_file(output), f"{path}.rejected.jsonl"
+        if rejected.exists():
+            copy_files(str(rejected), rejected_path, LocalFileSystem(), store, chunk_size=_CHUNK_BYTES)
+        elif store.get_file_info(rejected_path).is_file:  # from an earlier output
+            store.delete_file(rejected_path)
+        # In one call: a stream that Python closes on an error would be stored incomplete.
         copy_files(str(output), path, LocalFileSystem(), store, chunk_size=_CHUNK_BYTES)
 
 
 @contextlib.contextmanager
-def _storing(address: str) -> Iterator[None]:
+def _translate_errors(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow().ArrowException) as error:
-        found = _explained(error, f"{address} cannot be written", address)
-        raise NewsbertError(found.message, found.hint) from error
+        failure = _explain(error, f"{address} cannot be written", address)
+        raise NewsbertError(failure.message, failure.hint) from error
 
 
 @contextlib.contextmanager
-def _as_called(names: dict[str, str]) -> Iterator[None]:
-    """Have errors say what the user has called a file."""
+def _restore_names(names: dict[str, str]) -> Iterator[None]:
+    """Replace paths in error messages by the names that the user typed."""
     try:
         yield
     except NewsbertError as error:
@@ -144,11 +144,11 @@ def _as_called(names: dict[str, str]) -> Iterator[None]:
         raise
 
 
-def _explained(error: BaseException, what: str, address: str) -> NewsbertError:
-    return object_stores.store_error([OSError(_words(error))], what, address)
+def _explain(error: BaseException, what: str, address: str) -> NewsbertError:
+    return object_stores.store_error([OSError(_extract_message(error))], what, address)
 
 
-def _words(error: BaseException) -> str:
-    """What the store said, without which key of which bucket it was about."""
+def _extract_message(error: BaseException) -> str:
+    """Return the store's error message without the bucket and the key."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.partition("AWS Error ")[2] or text

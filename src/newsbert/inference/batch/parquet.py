@@ -1,4 +1,4 @@
-"""Parquet: reading it in windows, and writing rows with the column types that all of them fit.
+"""Parquet files: read in windows, and written with column types that fit all rows.
 
 pyarrow comes with an extra; nothing here imports it before a parquet file is named.
 """
@@ -17,11 +17,11 @@ from newsbert.errors import DataError
 from newsbert.inference.batch.readers import WINDOW_CHARS, WINDOW_ROWS, Source, Window, no_rows
 
 _GROUP_ROWS, _GROUP_BYTES = 1 << 15, 16 << 20
-"""Bounds of a row group of what is written."""
+"""Bounds of a row group in the output."""
 
 
 def pyarrow() -> Any:
-    """The package.
+    """Import and return the package.
 
     Raises:
         MissingExtraError: If it is not installed.
@@ -39,24 +39,24 @@ class ParquetSource:
 
     Args:
         file: The file.
-        as_table: Whether windows hold tables, and of rows only `text_columns`; they hold whole rows otherwise.
+        as_table: Whether windows hold tables, with rows of `text_columns` only; otherwise they hold whole rows.
 
     Attributes:
         schema: The file's Arrow schema.
-        text_columns: Names of the columns that rows hold where windows hold tables.
+        text_columns: Names of the columns of the rows if windows hold tables.
 
     Raises:
-        DataError: If it is broken or empty.
+        DataError: If the file is broken or empty.
     """
 
     def __init__(self, file: RowFile, as_table: bool) -> None:
         self._file = file
         self._as_table = as_table
         self.text_columns: list[str] = []
-        with file.parquet() as opened:
-            self.schema = opened.schema_arrow
-            self.total: int = opened.metadata.num_rows
-            groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+        with file.parquet() as parquet_file:
+            self.schema = parquet_file.schema_arrow
+            self.total: int = parquet_file.metadata.num_rows
+            groups = [parquet_file.metadata.row_group(number) for number in range(parquet_file.metadata.num_row_groups)]
             row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
         self._batch_rows = min(WINDOW_ROWS, max(1, WINDOW_CHARS // max(1, row_bytes)))
         self.columns: list[str] = list(self.schema.names)
@@ -67,7 +67,7 @@ class ParquetSource:
             raise no_rows(file.path)
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
-        """Yield the rows behind the first `skip`."""
+        """Yield the windows after the first `skip` rows."""
         pa = pyarrow()
         batches: list[Any] = []
         rows = 0
@@ -80,42 +80,42 @@ class ParquetSource:
                 batches.append(batch)
                 rows += batch.num_rows
                 # Row groups may be smaller than a window.
-                if rows >= WINDOW_ROWS or sum(each.nbytes for each in batches) >= WINDOW_CHARS:
-                    yield self._window(pa.Table.from_batches(batches))
+                if rows >= WINDOW_ROWS or sum(pending.nbytes for pending in batches) >= WINDOW_CHARS:
+                    yield self._to_window(pa.Table.from_batches(batches))
                     batches, rows = [], 0
             if batches:
-                yield self._window(pa.Table.from_batches(batches))
+                yield self._to_window(pa.Table.from_batches(batches))
 
-    def _window(self, table: Any) -> Window:
+    def _to_window(self, table: Any) -> Window:
         if not self._as_table:
-            return Window(_rows(table))
+            return Window(_to_rows(table))
         columns = [cells(table.column(name)) for name in self.text_columns]
         return Window([dict(zip(self.text_columns, row, strict=True)) for row in zip(*columns, strict=True)], table)
 
 
-def _rows(table: Any) -> list[Row | RowError]:
-    """The rows of a table; those with a value that Python does not know are faults."""
+def _to_rows(table: Any) -> list[Row | RowError]:
+    """Return the rows of a table; a row with a value that Python cannot represent becomes a `RowError`."""
     try:
         return list(table.to_pylist())
     except (ValueError, OverflowError) as error:  # such as a date, or bytes that are no text
         if len(table) == 1:
             return [RowError("", f"not readable: {error}", "write it again", "")]
     half = len(table) // 2
-    return [*_rows(table.slice(0, half)), *_rows(table.slice(half))]
+    return [*_to_rows(table.slice(0, half)), *_to_rows(table.slice(half))]
 
 
 def row(table: Any, place: int, known: Row) -> Row:
-    """A row of a table, or what is known of it if Python does not know all of its values."""
-    (found,) = _rows(table.slice(place, 1))
-    return known if isinstance(found, RowError) else found
+    """Return a row of a table, or its `known` part if Python cannot represent all of its values."""
+    (result,) = _to_rows(table.slice(place, 1))
+    return known if isinstance(result, RowError) else result
 
 
 def schema_of(source: Source, kind: str) -> Any:
-    """The Arrow schema of a text file's rows.
+    """Return the Arrow schema of a text file's rows.
 
     Args:
         source: The file.
-        kind: Its format; values in csv and tsv are text.
+        kind: Format of the file; values in csv and tsv are text.
 
     Raises:
         DataError: If a column holds values that no type can hold.
@@ -124,29 +124,31 @@ def schema_of(source: Source, kind: str) -> Any:
     if kind == "csv":
         return pa.schema([(name, pa.string()) for name in source.columns])
     schema = pa.schema([(name, pa.null()) for name in source.columns])
-    with _fitting():
+    with _check_fit():
         for window in source.windows():
-            found = pa.schema([(name, pa.array(_column(window.rows, name)).type) for name in source.columns])
-            schema = pa.unify_schemas([schema, found], promote_options="permissive")
-        pa.parquet.ParquetWriter(io.BytesIO(), schema).close()  # not every Arrow type is one of parquet's
+            window_schema = pa.schema(
+                [(name, pa.array(_get_column(window.rows, name)).type) for name in source.columns]
+            )
+            schema = pa.unify_schemas([schema, window_schema], promote_options="permissive")
+        pa.parquet.ParquetWriter(io.BytesIO(), schema).close()  # parquet does not support every Arrow type
         for window in source.windows():
-            _table(window.rows, schema)  # a number may not fit the type that later rows call for
+            _to_table(window.rows, schema)  # a number may not fit the type that later rows require
     return schema
 
 
 def answered(window: Window, schema: Any, names: Sequence[str], answers: Sequence[Sequence[Any]]) -> bytes:
-    """A window's rows with its answers as an Arrow stream.
+    """Return a window's rows with its predictions as an Arrow stream.
 
     Args:
         window: The rows.
-        schema: Of the columns that they have.
-        names: Of the columns of label, score, review and probabilities.
-        answers: These columns.
+        schema: Arrow schema of their columns.
+        names: Names of the columns of label, score, review and probabilities.
+        answers: Values of these columns.
     """
     pa = pyarrow()
-    with _fitting():
-        table = _table(window.rows, schema) if window.table is None else window.table
-        # Probabilities go as JSON text: labels may differ from file to file, columns of a type should not.
+    with _check_fit():
+        table = _to_table(window.rows, schema) if window.table is None else window.table
+        # Probabilities are JSON text: labels may differ from file to file, column types should not.
         label, score, review, probabilities = answers
         texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in probabilities]
         kinds = (pa.string(), pa.float64(), pa.bool_(), pa.string())
@@ -159,9 +161,9 @@ def answered(window: Window, schema: Any, names: Sequence[str], answers: Sequenc
 
 
 def write_parquet(streams: Path, output: Path) -> None:
-    """Turn a file of Arrow streams, one behind another, into a parquet file."""
+    """Convert a file of concatenated Arrow streams to a parquet file."""
     pa = pyarrow()
-    with _fitting(), pa.OSFile(str(streams)) as file:
+    with _check_fit(), pa.OSFile(str(streams)) as file:
         writer = None
         group: list[Any] = []
         try:
@@ -178,22 +180,22 @@ def write_parquet(streams: Path, output: Path) -> None:
                 writer.close()
 
 
-def _table(rows: Sequence[Row], schema: Any) -> Any:
+def _to_table(rows: Sequence[Row], schema: Any) -> Any:
     pa = pyarrow()
-    columns = [pa.array(_column(rows, field.name), field.type) for field in schema]
+    columns = [pa.array(_get_column(rows, field.name), field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _column(rows: Sequence[Row], name: str) -> list[Any]:
+def _get_column(rows: Sequence[Row], name: str) -> list[Any]:
     return [row.get(name) for row in rows]
 
 
 @contextmanager
-def _fitting() -> Iterator[None]:
-    """Tell whose rows fit no parquet file that they do not.
+def _check_fit() -> Iterator[None]:
+    """Raise an error for the user if rows do not fit a parquet file.
 
     Raises:
-        DataError: If they do not.
+        DataError: If they do not fit.
     """
     pa = pyarrow()
     try:

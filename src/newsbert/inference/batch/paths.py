@@ -1,4 +1,4 @@
-"""Check the paths of a file and of its output before any work is done."""
+"""Check of the paths of an input file and of its output, before any work is done."""
 
 import shlex
 from pathlib import Path
@@ -9,10 +9,10 @@ from newsbert.inference.batch.resume import rejected_file
 
 
 def check(file: Path, output: Path) -> None:
-    """Refuse an output that cannot be written before any work is done.
+    """Refuse an output that cannot be written, before any work is done.
 
     Raises:
-        UsageError: If a name tells no format, or the directory is not there.
+        UsageError: If a file name has no known format, or the output cannot be written there.
     """
     row_files.format_of(file)
     if row_files.format_of(output) != output.suffix.lower().lstrip(".").replace("ndjson", "jsonl").replace(
@@ -22,7 +22,7 @@ def check(file: Path, output: Path) -> None:
     try:
         has_parent, is_directory = output.resolve().parent.is_dir(), output.is_dir()
         reads_rejected = file.resolve() == rejected_file(output).resolve()
-    except (OSError, RuntimeError) as error:  # the latter of a loop of links
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{str(output)!r} cannot be written: {reason}", "name another file") from error
     if not has_parent:

@@ -1,4 +1,4 @@
-"""A run over a file: read a window, answer it, keep it, until the output is whole."""
+"""Batch prediction for a file: read a window, classify it, save it, until the output is complete."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +26,14 @@ ANSWER_COLUMNS = ("label", "score", "review", "probabilities")
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What was written.
+    """Result of a batch prediction.
 
     Attributes:
-        rows: Rows of the output.
-        skipped: Those of them without an answer.
-        columns: Names of the columns added.
-        unreadable: Rows of the input that are none, and so are not in the output.
-        rejected: The file with the rows that got no answer, and why; if there are any.
+        rows: Number of rows of the output.
+        skipped: Number of these rows without a prediction.
+        columns: Names of the added columns.
+        unreadable: Number of input rows that cannot be read, and so are not in the output.
+        rejected: File with the rows that got no prediction, and the reasons; if there are any.
     """
 
     rows: int
@@ -56,68 +56,71 @@ def predict_file(  # noqa: PLR0913 - options by name
     on_note: Callable[[str], None] = lambda note: None,
     likely_columns: Sequence[str | None] = (),
 ) -> BatchResult:
-    """Classify every row of `file` and write it, all its columns kept, with the answer to `output`.
+    """Classify every row of `file`, and write it with all its columns and the prediction to `output`.
 
-    Rows without text get an empty answer; they, and what cannot be read as a row, go to a file of rejected rows too.
-    Memory does not grow with the file, unless it is json. The output appears whole or not at all. What is done when
-    the process ends is kept beside it, and the same call goes on from there.
+    Rows without text get an empty prediction. They, and rows that cannot be read, also go to a file of rejected rows.
+    Memory does not grow with the file, unless it is json. The output appears whole or not at all. If the process ends
+    early, its progress stays beside the output, and the same call resumes from there.
 
     Args:
         predictor: The model, here or in worker processes.
-        file: Rows in a format of `rows.FORMATS`.
+        file: Rows in one of `FORMATS`.
         output: A file in one of these formats.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
-        on_progress: Called with rows done and rows in all.
-        model: What tells the model from others, so that no output is of two; its name if not given.
-        requests: How many to have under way at the same time, for a model on a server.
-        restart: Whether to begin anew where something is kept.
-        on_note: Called with what the user should know.
-        likely_columns: Columns of the text that go before the usual one where they are there and none is named.
+        on_progress: Called with the number of rows that are done and the total number of rows.
+        model: Identity of the model, so that no output mixes two models; defaults to its name.
+        requests: Number of concurrent requests, for a model on a server.
+        restart: Whether to discard saved progress and start over.
+        on_note: Called with notes for the user.
+        likely_columns: Columns of the text that take precedence over the default ones, if they exist and `text_column`
+            is not set.
 
     Raises:
-        DataError: If the file cannot be read, has no such column, or is changed meanwhile.
+        DataError: If the file cannot be read, does not have the column, or changes meanwhile.
         NewsbertError: If the output cannot be written.
     """
     kind = row_files.format_of(output)
-    before = _look(file)
-    given = RowFile(file)
-    source, schema = _open(given, kind)
+    before = _read_stat(file)
+    row_file = RowFile(file)
+    source, schema = _open(row_file, kind)
     with row_files.reading(file):
         digest = sha256_of(file)
-    wanted = row_columns.choose(source.columns, text_column, likely_columns)
-    text_columns = row_columns.find_texts(source.columns, wanted, str(file))
+    preferred = row_columns.choose(source.columns, text_column, likely_columns)
+    text_columns = row_columns.find_texts(source.columns, preferred, str(file))
     if isinstance(source, ParquetSource):
         source.text_columns = [name for name in text_columns if name is not None]
-    names = _answer_columns(source.columns)
-    encoded = writers.make(kind, source.columns, schema, names)
+    answer_columns = _name_answer_columns(source.columns)
+    encoding = writers.make(kind, source.columns, schema, answer_columns)
     job = {
-        "input": [given.form.format, digest],
+        "input": [row_file.form.format, digest],
         "model": predictor.name if model is None else model,
         "text column": list(text_columns),
         "newsbert": [__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
     }
-    with resume.opened(output, job, source.total, encoded.header, restart) as part:
-        if note := given.note():
+    with resume.opened(output, job, source.total, encoding.header, restart) as partial:
+        if note := row_file.note():
             on_note(note)
-        if part.note:
-            on_note(part.note)
-        on_progress(part.kept.records, source.total)
+        if partial.note:
+            on_note(partial.note)
+        on_progress(partial.kept.records, source.total)
         if isinstance(predictor, Workers):
-            answered = predictor.answered(source, part.kept.records, text_columns)
+            answered_windows = predictor.answered(source, partial.kept.records, text_columns)
         else:
-            answered = _answered(predictor, source, part.kept.records, text_columns, requests, on_progress)
-        for window, answers in answered:
-            done = part.kept.records
-            rows = encoded.encode(window, _columns(answers), first=part.kept.rows == 0)
-            part.append(rows, _rejected(window, answers, done), _further(part.kept, window, answers))
-            on_progress(part.kept.records, source.total)
-        if _look(file) != before or part.kept.records != source.total:
+            answered_windows = _answer_windows(
+                predictor, source, partial.kept.records, text_columns, requests, on_progress
+            )
+        for window, answers in answered_windows:
+            done = partial.kept.records
+            content = encoding.encode(window, _to_columns(answers), first=partial.kept.rows == 0)
+            partial.append(content, _format_rejected(window, answers, done), _advance(partial.kept, window, answers))
+            on_progress(partial.kept.records, source.total)
+        if _read_stat(file) != before or partial.kept.records != source.total:
             raise DataError(f"{file} was changed while it was read", "the same command with --restart begins anew")
-        rejected = part.publish(encoded.finish)
-        return BatchResult(part.kept.rows, part.kept.skipped, names, part.kept.unreadable, rejected)
+        rejected = partial.publish(encoding.finish)
+        return BatchResult(partial.kept.rows, partial.kept.skipped, answer_columns, partial.kept.unreadable, rejected)
 
 
-def _answered(
+def _answer_windows(
     predictor: Predictor,
     source: Source,
     skip: int,
@@ -125,16 +128,16 @@ def _answered(
     requests: int,
     on_progress: Callable[[int, int], None],
 ) -> Iterator[tuple[Window, list[Answer]]]:
-    """Answer the windows behind the first `skip` rows in this process, one after the other.
+    """Classify the windows after the first `skip` rows in this process, one after the other.
 
     Raises:
-        ServingError: If the model is another than it was.
+        ServingError: If the server's model changes meanwhile.
     """
     name = predictor.name
     for window in source.windows(skip):
 
         def report(answered: int, start: int = skip, size: int = len(window.records)) -> None:
-            if answered < size:  # the end of a window is told when it is kept
+            if answered < size:  # the end of a window is reported once it is saved
                 on_progress(start + answered, source.total)
 
         answers = answer(predictor, window, text_columns, requests, report)
@@ -148,57 +151,57 @@ def _answered(
 
 
 def _open(file: RowFile, kind: str) -> tuple[Source, Any]:
-    """Look through the input; also return the Arrow schema of its columns if the output's `kind` is parquet."""
+    """Scan the input; also return the Arrow schema of its columns if the output's `kind` is parquet."""
     if file.form.format == "parquet":
         table = ParquetSource(file, as_table=kind == "parquet")
         return table, table.schema
     if kind == "parquet":
-        parquet.pyarrow()  # it is missing before a long file is read, not after
+        parquet.pyarrow()  # a missing pyarrow is reported before a long file is read
     text = TextSource(file)
     return text, parquet.schema_of(text, file.form.format) if kind == "parquet" else None
 
 
-def _look(file: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
+def _read_stat(file: Path) -> tuple[int, ...]:
+    """Return the values that change when a file does: inode, size and modification time."""
     with row_files.reading(file):
-        found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _answer_columns(given: Sequence[str]) -> tuple[str, ...]:
-    """Names for the answer's columns under which none of the given columns is lost."""
+def _name_answer_columns(given: Sequence[str]) -> tuple[str, ...]:
+    """Return names for the columns of the predictions that do not clash with the input's columns."""
     columns: tuple[str, ...] = ANSWER_COLUMNS
     while set(columns) & set(given):
         columns = tuple(f"predicted_{name}" for name in columns)
     return columns
 
 
-def _columns(answers: Sequence[Answer]) -> list[list[object]]:
-    """The columns of answers."""
-    given = [answer.to_dict() if isinstance(answer, Prediction) else {} for answer in answers]
-    return [[answer.get(name) for answer in given] for name in ANSWER_COLUMNS]
+def _to_columns(answers: Sequence[Answer]) -> list[list[object]]:
+    """Return the predictions as columns."""
+    records = [answer.to_dict() if isinstance(answer, Prediction) else {} for answer in answers]
+    return [[answer.get(name) for answer in records] for name in ANSWER_COLUMNS]
 
 
-def _rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:
-    """The lines of the rows that got no answer: number in the input, reason, and the row as it is."""
+def _format_rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:
+    """Return the lines of the rows without a prediction: number in the input, reason, and the row as it is."""
     lines = []
-    place = 0
+    position = 0
     for number, record in enumerate(window.records, done + 1):
         if isinstance(record, RowError):
-            where = {"at": record.where} if record.where else {}
-            line = {"row": number, **where, "reason": record.reason, "in_output": False, "content": record.content}
+            location = {"at": record.where} if record.where else {}
+            line = {"row": number, **location, "reason": record.reason, "in_output": False, "content": record.content}
             lines.append(line)
             continue
-        answer = answers[place]
+        answer = answers[position]
         if isinstance(answer, str):
-            content = record if window.table is None else parquet.row(window.table, place, record)
+            content = record if window.table is None else parquet.row(window.table, position, record)
             lines.append({"row": number, "reason": answer, "in_output": True, "content": content})
-        place += 1
+        position += 1
     return writers.to_bytes("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
 
 
-def _further(kept: ResumeState, window: Window, answers: Sequence[Answer]) -> ResumeState:
-    """How far a run is after a window."""
+def _advance(kept: ResumeState, window: Window, answers: Sequence[Answer]) -> ResumeState:
+    """Return the progress after a window."""
     return replace(
         kept,
         records=kept.records + len(window.records),

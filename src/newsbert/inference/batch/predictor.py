@@ -1,4 +1,4 @@
-"""From the texts of a window to their answers, in their order."""
+"""Predictions for the texts of a window, in their order."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +13,13 @@ from newsbert.inference.batch.readers import Window
 from newsbert.inference.prediction import Prediction
 
 CHUNK_ITEMS = 2048
-"""Texts given to a model here at once: enough that sorting leaves little padding, few enough that progress is seen."""
+"""Texts per call of a model here: enough that sorting leaves little padding, few enough that progress is visible."""
 
 REQUEST_ITEMS = 64
-"""Texts given to a server at once."""
+"""Texts per request to a server."""
 
 Answer = Prediction | str
-"""A prediction, or why there is none."""
+"""A prediction, or the reason why there is none."""
 
 TextColumns = tuple[str | None, str]
 """The columns of title (if any) and text."""
@@ -34,21 +34,21 @@ class Predictor(Protocol):
     name: str
 
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
-        """Classify texts or title/text objects, in their order."""
+        """Classify texts or title/text objects; return the predictions in input order."""
         ...
 
 
-def _item(row: Row, columns: TextColumns) -> NewsItem:
-    """A row as the model takes it.
+def _to_item(row: Row, columns: TextColumns) -> NewsItem:
+    """Convert a row to an item for the model.
 
     Raises:
-        ValueError: If it has no text.
+        ValueError: If the row has no text.
     """
     title, column = columns
     text = row_columns.text_of(row, column)
-    accepted: NewsItem = text if title is None else {"title": row_columns.text_of(row, title), "text": text}
-    preprocess(accepted)
-    return accepted
+    item: NewsItem = text if title is None else {"title": row_columns.text_of(row, title), "text": text}
+    preprocess(item)
+    return item
 
 
 def answer(
@@ -58,52 +58,56 @@ def answer(
     requests: int,
     on_progress: Callable[[int], None],
 ) -> list[Answer]:
-    """Answer the readable rows of a window; those without text get the reason.
+    """Classify the readable rows of a window; those without text get the reason.
 
     Args:
         predictor: The model.
         window: The rows.
-        text_columns: Where their title (if any) and text are.
+        text_columns: Columns of their title (if any) and text.
         requests: As `score` takes it.
         on_progress: As `score` takes it.
     """
     rows = window.rows
     answers: list[Answer] = [""] * len(rows)
     items: list[NewsItem] = []
-    places = []
-    for place, row in enumerate(rows):
+    positions = []
+    for position, row in enumerate(rows):
         try:
-            items.append(_item(row, text_columns))
-            places.append(place)
+            items.append(_to_item(row, text_columns))
+            positions.append(position)
         except ValueError as error:
-            answers[place] = str(error)
-    for place, found in zip(places, score(predictor, items, requests, on_progress) if items else [], strict=True):
-        answers[place] = found
+            answers[position] = str(error)
+    for position, result in zip(
+        positions, score(predictor, items, requests, on_progress) if items else [], strict=True
+    ):
+        answers[position] = result
     return answers
 
 
 def score(
     predictor: Predictor, items: Sequence[NewsItem], requests: int, on_progress: Callable[[int], None]
 ) -> list[Answer]:
-    """Answer items, those of like length together.
+    """Classify items, those of similar length together.
 
     Args:
-        predictor: The model; where there are several requests, it is asked from as many threads.
+        predictor: The model; with several requests, it is called from as many threads.
         items: Texts or title/text objects that hold text.
-        requests: How many to have under way at the same time.
-        on_progress: Called with how many are answered.
+        requests: Number of concurrent requests.
+        on_progress: Called with the number of items that are done.
 
     Returns:
-        For every item its prediction, or the words in which it alone was refused.
+        For every item its prediction, or the error message with which it was rejected.
     """
-    # Longest first: what needs most memory shows at once, and at the end no request is long under way by itself.
+    # Longest first: a lack of memory shows at once, and no long request runs alone at the end.
     order = sorted(range(len(items)), key=lambda index: -_length(items[index]))
     size = CHUNK_ITEMS if requests == 1 else REQUEST_ITEMS
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
     answers: list[Answer] = [""] * len(items)
     answered = 0
-    for chunk, found in _in_threads(lambda chunk: _ask(predictor, [items[index] for index in chunk]), chunks, requests):
-        for index, answer in zip(chunk, found, strict=True):
+    for chunk, results in _run_in_threads(
+        lambda chunk: _predict(predictor, [items[index] for index in chunk]), chunks, requests
+    ):
+        for index, answer in zip(chunk, results, strict=True):
             answers[index] = answer
         answered += len(chunk)
         on_progress(answered)
@@ -114,36 +118,36 @@ def _length(item: NewsItem) -> int:
     return len(item) if isinstance(item, str) else sum(len(str(value)) for value in item.values())
 
 
-def _ask(predictor: Predictor, items: Sequence[NewsItem]) -> list[Answer]:
-    """Answer items; where a server refuses them, find out which of them it does."""
+def _predict(predictor: Predictor, items: Sequence[NewsItem]) -> list[Answer]:
+    """Classify items; if a server rejects them, find out which of them it rejects."""
     try:
         return [*predictor.predict(items)]
     except BadRequestError as error:
         if len(items) == 1:
             return [error.message]
     half = len(items) // 2
-    return [*_ask(predictor, items[:half]), *_ask(predictor, items[half:])]
+    return [*_predict(predictor, items[:half]), *_predict(predictor, items[half:])]
 
 
-def _in_threads(
+def _run_in_threads(
     work: Callable[[_Task], _Result], tasks: Sequence[_Task], threads: int
 ) -> Iterator[tuple[_Task, _Result]]:
-    """Yield every task with its result as they are done.
+    """Yield every task with its result in order of completion.
 
-    The threads are daemons, unlike those of `concurrent.futures`: an interrupt must not wait for a server's answer.
+    The threads are daemons, unlike those of `concurrent.futures`: an interrupt must not wait for a server's response.
     """
     if threads == 1:
         for task in tasks:
             yield task, work(task)
         return
-    waiting: SimpleQueue[_Task] = SimpleQueue()
+    pending: SimpleQueue[_Task] = SimpleQueue()
     done: SimpleQueue[tuple[_Task, _Result] | BaseException] = SimpleQueue()
     stop = threading.Event()
 
     def run() -> None:
         while not stop.is_set():
             try:
-                task = waiting.get_nowait()
+                task = pending.get_nowait()
             except Empty:
                 return
             try:
@@ -152,7 +156,7 @@ def _in_threads(
                 done.put(error)
 
     for task in tasks:
-        waiting.put(task)
+        pending.put(task)
     for _ in range(min(threads, len(tasks))):
         threading.Thread(target=run, daemon=True).start()
     try:

@@ -1,7 +1,7 @@
-"""Answering a file's windows in several processes, on one machine or many, through Ray Data.
+"""Inference on a file's windows in several processes, on one machine or many, through Ray Data.
 
-One process on this node reads the file, the workers answer what it read, and this process gets it in order. What dies
-is started again by Ray and given again what it had: the same windows, since reading a file twice gives the same ones.
+One process on this node reads the file, the workers classify its windows, and this process receives the results in
+order. Ray restarts a process that dies, and sends it the same windows again: reading a file twice yields the same ones.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from newsbert.inference.batch.readers import Source, Window
 from newsbert.inference.model import Model
 from newsbert.inference.runtime import resolve_runtime
 
-_LEAST_ROWS = 64
-_TRIES = 4
-"""How often a worker may die over the same rows."""
+_MIN_ROWS = 64
+_MAX_TRIES = 4
+"""Maximum number of times that workers may die over the same rows."""
 
-_AHEAD_BYTES = 256 << 20
-"""What may wait in Ray's store for a worker, or for this process."""
+_MAX_STORE_BYTES = 256 << 20
+"""Memory in Ray's object store for data that waits for a worker, or for this process."""
 
 
 class Workers:
@@ -35,21 +35,21 @@ class Workers:
 
     Args:
         bundle: The model, verified.
-        name: What it is called.
-        settings: As `started` takes them.
-        cluster: Where the workers run.
+        name: Name of the model.
+        settings: Settings, as `started` takes them.
+        cluster: Cluster that runs the workers.
     """
 
     def __init__(self, bundle: Bundle, name: str, settings: ServeSettings, cluster: RayCluster) -> None:
-        given = settings.review_below
+        threshold = settings.review_below
         self.bundle = bundle
         self.name = name
         self.runtime = resolve_runtime(bundle, settings.runtime)
-        self.review_below = bundle.contract.review_below if given is None else given
+        self.review_below = bundle.contract.review_below if threshold is None else threshold
         self._cluster = cluster
 
     def answered(self, source: Source, skip: int, text_columns: TextColumns) -> Iterator[tuple[Window, list[Answer]]]:
-        """Yield the windows behind the first `skip` rows of a file with their answers, in order.
+        """Yield the windows after the first `skip` rows of a file with their predictions, in order.
 
         They may be smaller than the source's own, so that every worker has some.
 
@@ -58,17 +58,17 @@ class Workers:
         """
         import ray
 
-        ahead = 2 * self._cluster.workers
-        rows = min(CHUNK_ITEMS, max(_LEAST_ROWS, -(-source.total // (2 * ahead))))
+        in_flight = 2 * self._cluster.workers
+        rows = min(CHUNK_ITEMS, max(_MIN_ROWS, -(-source.total // (2 * in_flight))))
         context = ray.data.DataContext.get_current().copy()
         context.execution_options.preserve_order = True
         context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(
-            object_store_memory=_AHEAD_BYTES
+            object_store_memory=_MAX_STORE_BYTES
         )
         context.enable_progress_bars = False
-        context.target_max_block_size = 1  # each row, which is a window, goes to a worker by itself
+        context.target_max_block_size = 1  # every row, which is a window, goes to a worker by itself
         files = {file: (self.bundle.path / file).read_bytes() for file in files_of(self.runtime)}
-        keeper = self._cluster.beside(_ModelActor).remote([ray.put(files)])
+        model_actor = self._cluster.beside(_ModelActor).remote([ray.put(files)])
         try:
             with ray.data.DataContext.current(context):
                 blocks = (
@@ -83,7 +83,7 @@ class Workers:
                     .map_batches(
                         _Worker,
                         fn_constructor_kwargs={
-                            "keeper": keeper,
+                            "keeper": model_actor,
                             "digest": self.bundle.digest,
                             "runtime": self.runtime,
                             "review_below": self.review_below,
@@ -98,11 +98,11 @@ class Workers:
                     .iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
                 )
                 for block in blocks:
-                    for _, content in _unpacked(block):
+                    for _, content in _unpack(block):
                         if isinstance(content, NewsbertError):
                             raise content
                         yield content
-        except ray.exceptions.RayTaskError:  # a bug of ours, with its traceback
+        except ray.exceptions.RayTaskError:  # a bug in this package, with its traceback
             raise
         except ray.exceptions.RayError as error:
             raise NewsbertError(f"Ray gave up: {first_line(error)}", "the same command goes on from there") from error
@@ -116,25 +116,25 @@ def started(
 
     Args:
         bundle: The model, verified.
-        name: What it is called.
-        settings: Its runtime, and the score below which a person has to see an answer. What `runtimes.chosen` chooses
-            here is what all workers use.
-        shared: How many workers, and where.
-        on_note: Called with what the user should know.
+        name: Name of the model.
+        settings: Runtime of the model, and the score below which a person should review a prediction. All workers use
+            the runtime that `resolve_runtime` chooses here.
+        shared: Number of workers, and their location.
+        on_note: Called with notes for the user.
 
     Raises:
-        NewsbertError: As `runtimes.chosen` and `ray_cluster.connected` raise it.
+        NewsbertError: As `resolve_runtime` and `ray_cluster.connected` raise it.
     """
-    resolve_runtime(bundle, settings.runtime)  # what cannot be is told before Ray is started
+    resolve_runtime(bundle, settings.runtime)  # reports an impossible runtime before Ray is started
     with ray_cluster.connected(shared, on_note) as cluster:
         yield Workers(bundle, name, settings, cluster)
 
 
 class _ModelActor:
-    """What workers ask for: the model's files, and how often rows were begun, which a worker that died cannot tell.
+    """Actor with the model's files and the number of attempts per window, which a dead worker cannot report.
 
     Args:
-        files: A list of the reference to them, which Ray would otherwise replace with the files.
+        files: A list with the reference to the files; Ray would replace a bare reference with the files.
     """
 
     def __init__(self, files: list[Any]) -> None:
@@ -150,7 +150,7 @@ class _ModelActor:
 
 
 def _read(_: Any, source: Source, directory: str, skip: int, rows: int) -> Iterator[Any]:
-    """Yield the windows of a file as blocks of one row, none of more than `rows` rows of the file."""
+    """Yield the windows of a file as blocks of one row, none with more than `rows` rows of the file."""
     with contextlib.chdir(directory):
         place = skip
         try:
@@ -158,22 +158,22 @@ def _read(_: Any, source: Source, directory: str, skip: int, rows: int) -> Itera
                 for start in range(0, len(window.records), rows):
                     records = window.records[start : start + rows]
                     table = None if window.table is None else window.table.slice(start, rows)
-                    yield _packed(place, Window(records, table))
+                    yield _pack(place, Window(records, table))
                     place += len(records)
         except NewsbertError as error:
-            yield _packed(place, error)
+            yield _pack(place, error)
 
 
 class _Worker:
-    """Answers windows; an error that a user can act on goes the way of the answers.
+    """Worker that classifies windows. It returns an error that a user can fix in place of the predictions.
 
     Args:
-        keeper: Has the model's files.
-        digest: The bundle's.
-        runtime: What computes the answers.
-        review_below: The score below which a person has to see an answer.
-        threads: Cores to use.
-        text_columns: Where title (if any) and text are.
+        keeper: Actor with the model's files.
+        digest: Digest of the bundle.
+        runtime: Runtime that computes the predictions.
+        review_below: Score below which a person should review a prediction.
+        threads: Number of cores.
+        text_columns: Columns of title (if any) and text.
     """
 
     def __init__(
@@ -194,16 +194,17 @@ class _Worker:
         self._model: Model | None = None
 
     def __call__(self, block: Any) -> Any:
-        ((place, content),) = _unpacked(block)
-        return _packed(place, content if isinstance(content, NewsbertError) else self._answered(place, content))
+        ((place, content),) = _unpack(block)
+        return _pack(place, content if isinstance(content, NewsbertError) else self._answer(place, content))
 
-    def _answered(self, place: int, window: Window) -> tuple[Window, list[Answer]] | NewsbertError:
+    def _answer(self, place: int, window: Window) -> tuple[Window, list[Answer]] | NewsbertError:
         import ray
 
-        if ray.get(self._keeper.begin.remote(place)) > _TRIES:
+        if ray.get(self._keeper.begin.remote(place)) > _MAX_TRIES:
             last = place + len(window.records)
             return NewsbertError(
-                f"workers died {_TRIES} times over the rows {place + 1} to {last}", "see whether their memory suffices"
+                f"workers died {_MAX_TRIES} times over the rows {place + 1} to {last}",
+                "see whether their memory suffices",
             )
         try:
             self._model = self._model or self._load()
@@ -212,10 +213,10 @@ class _Worker:
             return error
 
     def _load(self) -> Model:
-        """Load the model that this process was sent, and see that it is the same and answers the same here.
+        """Load the model that this process received, and check its digest and its golden answers.
 
         Raises:
-            ModelError: If it is not, or does not.
+            ModelError: If it is another model, or its answers differ here.
         """
         import ray
 
@@ -224,7 +225,7 @@ class _Worker:
             files: dict[str, bytes] = ray.get(reference)
             for name, content in files.items():
                 (path / name).write_bytes(content)
-            # Who signed it was checked where the workers are started: a worker elsewhere has no keys, but the digest.
+            # The signature was checked where the workers are started: a worker elsewhere has the digest, but no keys.
             bundle = Bundle.read_unsigned(path)
             if bundle.digest != self._digest:
                 raise ModelError(
@@ -236,17 +237,17 @@ class _Worker:
         return model
 
 
-def _packed(place: int, content: object) -> Any:
-    """A block of one row: where in the file it is, and its content, whose types are between us and us alone."""
+def _pack(place: int, content: object) -> Any:
+    """Return a block of one row: the place in the file and the content, pickled for this package's processes only."""
     import pyarrow as pa
 
     packed = pickle.dumps((__version__, content))
     return pa.table({"place": [place], "content": pa.array([packed], pa.large_binary())})
 
 
-def _unpacked(block: Any) -> Iterator[tuple[int, Any]]:
+def _unpack(block: Any) -> Iterator[tuple[int, Any]]:
     for place, packed in zip(block["place"].to_pylist(), block["content"].to_pylist(), strict=True):
-        version, content = pickle.loads(packed)  # noqa: S301 - of our own processes
+        version, content = pickle.loads(packed)  # noqa: S301 - from this package's own processes
         if version != __version__:
             content = NewsbertError(
                 f"a worker has newsbert {__version__}, not {version}", "install the same everywhere"

@@ -1,4 +1,4 @@
-"""The rows of a file in windows that fit into memory, always the same windows for the same file."""
+"""Reading of a file's rows in windows that fit into memory, always the same windows for the same file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,16 +12,17 @@ from newsbert.errors import DataError
 
 WINDOW_ROWS = 8192
 WINDOW_CHARS = 16 << 20
-"""Bounds of a window. It is what is sorted by length, and what is lost when the process is killed."""
+"""Bounds of a window. A window is sorted by length as a whole, and is lost if the process is killed."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that are held at once.
+    """Rows that are in memory at once.
 
     Attributes:
-        records: Every row, or why it cannot be read, in order. Of a `table`, its columns of text alone.
-        table: An Arrow table of the rows, where a parquet file goes into another.
+        records: All rows in order, or the reasons why they cannot be read. With a `table`, they have the text columns
+            only.
+        table: Arrow table of the rows, if a parquet file is written to another one.
     """
 
     records: list[Row | RowError]
@@ -34,18 +35,18 @@ class Window:
 
 
 class Source(Protocol):
-    """A file that was looked through once.
+    """A file that was scanned once.
 
     Attributes:
-        columns: Of all its rows, in the order in which they first appear.
-        total: How many rows it has, those that cannot be read included.
+        columns: Columns of all its rows, in order of first appearance.
+        total: Number of its rows, unreadable ones included.
     """
 
     columns: list[str]
     total: int
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
-        """Yield the rows behind the first `skip`, which are those of whole windows."""
+        """Yield the windows after the first `skip` rows, which must make up whole windows."""
         ...
 
 
@@ -53,7 +54,7 @@ class TextSource:
     """A csv, tsv, json or jsonl file.
 
     Args:
-        file: The file; it is read once through, since its last row may have a column of its own.
+        file: The file. It is read once from start to end, since its last row may add a column.
 
     Raises:
         DataError: If no row can be read.
@@ -77,19 +78,19 @@ class TextSource:
         self.columns = list(columns)
 
     def windows(self, skip: int = 0) -> Iterator[Window]:
-        """Yield the rows behind the first `skip`."""
+        """Yield the windows after the first `skip` rows."""
         records: list[Row | RowError] = []
-        room = WINDOW_CHARS
+        chars_left = WINDOW_CHARS
         for record, size in islice(self._file.stream(), skip, None):
             records.append(record)
-            room -= size
-            if len(records) == WINDOW_ROWS or room < 0:
+            chars_left -= size
+            if len(records) == WINDOW_ROWS or chars_left < 0:
                 yield Window(records)
-                records, room = [], WINDOW_CHARS
+                records, chars_left = [], WINDOW_CHARS
         if records:
             yield Window(records)
 
 
 def no_rows(path: Path) -> DataError:
-    """The error of a file that holds none."""
+    """Return the error for a file without rows."""
     return DataError(f"{path} has no rows", "give a file with at least one")

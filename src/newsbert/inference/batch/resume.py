@@ -1,8 +1,8 @@
-"""What is done of an output, kept beside it until it is whole, so that a run can go on where another was ended.
+"""Progress of an unfinished output, saved beside it, so that an interrupted run can resume.
 
-The directory `.OUTPUT.partial` holds the encoded rows and the rejected ones, each a file that only grows, and a note
-of what run this is, how far it is and how long the files were then. What a killed process wrote behind these lengths
-is cut off.
+The directory `.OUTPUT.partial` holds the encoded rows, the rejected rows and a note. The two files of rows only grow.
+The note has the identity of the run, its progress and the length of the files at that time. Bytes after these lengths
+come from a killed process and are cut off.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ _ROWS, _REJECTED, _NOTE, _LOCK = "rows", "rejected.jsonl", "progress.json", "loc
 
 @dataclass(frozen=True)
 class ResumeState:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        records: Rows of the input that are done, unreadable ones included.
-        total: Rows of the input.
-        rows: Rows of the output.
-        skipped: Those of them without an answer.
-        unreadable: Rows of the input that are not in the output.
+        records: Number of input rows that are done, unreadable ones included.
+        total: Number of input rows.
+        rows: Number of output rows.
+        skipped: Number of output rows without a prediction.
+        unreadable: Number of input rows that are not in the output.
         rows_bytes: Length of the file of rows.
         rejected_bytes: Length of the file of rejected rows.
     """
@@ -45,22 +45,22 @@ class ResumeState:
 
 
 def rejected_file(output: Path) -> Path:
-    """Where the rows go that got no answer, with the reason."""
+    """Return the path of the file for rows without a prediction, with the reasons."""
     return output.with_name(f"{output.name}.rejected.jsonl")
 
 
 def kept(output: Path) -> ResumeState | None:
-    """How far a run is whose output is not whole."""
-    found = _read_note(_directory(output))
-    return found[1] if found and found[1].records else None
+    """Return the progress of an unfinished output, or `None` if there is none."""
+    saved = _read_note(_directory(output))
+    return saved[1] if saved and saved[1].records else None
 
 
 class Partial:
-    """A directory of an unfinished output, locked.
+    """The directory of an unfinished output, locked.
 
     Attributes:
-        kept: How far it is.
-        note: What the user should know of what was there before.
+        kept: Progress of the run.
+        note: Note for the user about earlier progress.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class Partial:
         self._job = job
 
     def append(self, rows: bytes, rejected: bytes, kept: ResumeState) -> None:
-        """Keep what belongs to further rows.
+        """Append further rows and save the progress.
 
         Args:
             rows: Encoded rows.
             rejected: Lines of rejected rows.
-            kept: How far the run then is; the files' lengths are seen to here.
+            kept: Progress after these rows; the lengths of the files are filled in here.
 
         Raises:
             NewsbertError: If it cannot be written.
         """
-        with _writing(self._output):
+        with _translate_errors(self._output):
             _append(self._directory / _ROWS, rows)
             _append(self._directory / _REJECTED, rejected)
             self.kept = dataclasses.replace(
@@ -94,7 +94,7 @@ class Partial:
             _write_note(self._directory, self._job, self.kept)
 
     def publish(self, finish: Callable[[Path], Path]) -> Path | None:
-        """Make the output and its file of rejected rows appear, and return the latter if there are any.
+        """Publish the output and its file of rejected rows; return the latter if there are any.
 
         Args:
             finish: Turns the file of rows into the output, in the same directory.
@@ -102,56 +102,56 @@ class Partial:
         Raises:
             NewsbertError: If it cannot be written.
         """
-        side = rejected_file(self._output)
-        with _writing(self._output):
-            whole = finish(self._directory / _ROWS)
+        rejected = rejected_file(self._output)
+        with _translate_errors(self._output):
+            complete = finish(self._directory / _ROWS)
             if self.kept.rejected_bytes:
-                # A copy: who is killed before the next line goes on from here.
+                # A copy: a process that is killed before the next line resumes from here.
                 copy = self._directory / f"{_REJECTED}.new"
                 shutil.copyfile(self._directory / _REJECTED, copy)
-                copy.replace(side)
+                copy.replace(rejected)
             else:
-                side.unlink(missing_ok=True)  # that of an earlier output, which now goes as well
-            whole.replace(self._output)
-        return side if self.kept.rejected_bytes else None
+                rejected.unlink(missing_ok=True)  # from an earlier output, which is now replaced too
+            complete.replace(self._output)
+        return rejected if self.kept.rejected_bytes else None
 
 
 @contextlib.contextmanager
 def opened(output: Path, job: Mapping[str, object], total: int, header: bytes, restart: bool) -> Iterator[Partial]:
-    """Go on with what is kept of an output, or begin it anew; it is gone if nothing is kept at the end.
+    """Resume an unfinished output, or start a new one; at the end, remove its directory unless progress remains.
 
     Args:
-        output: The file that is to be.
-        job: What this run is, by words that a user knows; only what the same run kept is used.
-        total: Rows of the input.
-        header: What the file of rows begins with.
-        restart: Whether to begin anew in any case.
+        output: Path of the output.
+        job: Identity of the run, in words that a user knows; only progress of an identical run is used.
+        total: Number of input rows.
+        header: Beginning of the file of rows.
+        restart: Whether to start over in any case.
 
     Raises:
         NewsbertError: If another process is writing this output, or it cannot be written.
     """
     directory = _directory(output)
     with contextlib.ExitStack() as stack:
-        with _writing(output):
+        with _translate_errors(output):
             if output.is_dir():
                 raise IsADirectoryError(0, "it is a directory")
-            _lock(output, directory, stack)
+            _acquire_lock(output, directory, stack)
             note = None
-            found = _read_note(directory)
-            if found is not None and not restart and found[1].records:
-                note = _why_not(directory, *found, job)
-            if found is None or restart or note or not found[1].records:
-                _empty(directory)
+            saved = _read_note(directory)
+            if saved is not None and not restart and saved[1].records:
+                note = _explain_mismatch(directory, *saved, job)
+            if saved is None or restart or note or not saved[1].records:
+                _clear(directory)
                 _append(directory / _ROWS, header)
                 _append(directory / _REJECTED, b"")
-                how_far = ResumeState(0, total, rows_bytes=len(header))
-                _write_note(directory, job, how_far)
+                progress = ResumeState(0, total, rows_bytes=len(header))
+                _write_note(directory, job, progress)
             else:
-                how_far = found[1]
-                os.truncate(directory / _ROWS, how_far.rows_bytes)
-                os.truncate(directory / _REJECTED, how_far.rejected_bytes)
-                note = f"{how_far.records} of {total} rows are done already; --restart does them again"
-        partial = Partial(output, directory, job, how_far, note)
+                progress = saved[1]
+                os.truncate(directory / _ROWS, progress.rows_bytes)
+                os.truncate(directory / _REJECTED, progress.rejected_bytes)
+                note = f"{progress.records} of {total} rows are done already; --restart does them again"
+        partial = Partial(output, directory, job, progress, note)
         finished = False
         try:
             yield partial
@@ -165,17 +165,17 @@ def _directory(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
-def _lock(output: Path, directory: Path, stack: contextlib.ExitStack) -> None:
-    """Make the directory and hold a lock in it that ends with this process.
+def _acquire_lock(output: Path, directory: Path, stack: contextlib.ExitStack) -> None:
+    """Create the directory and acquire a lock in it, which ends with this process.
 
     Raises:
-        NewsbertError: If another process has it.
+        NewsbertError: If another process holds the lock.
     """
     while True:
         private_files.make_directory(directory)
         try:
             stream = private_files.open_lock(directory / _LOCK)
-        except FileNotFoundError:  # another process was done with it at this moment
+        except FileNotFoundError:  # another process removed it at this moment
             continue
         stack.enter_context(stream)
         try:
@@ -191,13 +191,13 @@ def _lock(output: Path, directory: Path, stack: contextlib.ExitStack) -> None:
                 return
 
 
-def _why_not(
+def _explain_mismatch(
     directory: Path, kept_job: Mapping[str, object], kept: ResumeState, job: Mapping[str, object]
 ) -> str | None:
-    """Why what is kept cannot be used, or `None` if it can."""
-    different = [name for name in job if kept_job.get(name) != job[name]]
-    if different:
-        return f"beginning anew: the {kept.records} rows that are kept are of another {', another '.join(different)}"
+    """Return the reason why saved progress cannot be used, or `None` if it can."""
+    differences = [name for name in job if kept_job.get(name) != job[name]]
+    if differences:
+        return f"beginning anew: the {kept.records} rows that are kept are of another {', another '.join(differences)}"
     for name, length in ((_ROWS, kept.rows_bytes), (_REJECTED, kept.rejected_bytes)):
         file = directory / name
         if not file.is_file() or file.stat().st_size < length:
@@ -221,7 +221,7 @@ def _write_note(directory: Path, job: Mapping[str, object], kept: ResumeState) -
 
 
 def _append(file: Path, content: bytes) -> None:
-    """Write to the disk, not only to the system's memory of it."""
+    """Append to a file and sync it to the disk."""
     with file.open("ab", buffering=0) as stream:
         rest = memoryview(content)
         while rest:
@@ -229,18 +229,18 @@ def _append(file: Path, content: bytes) -> None:
         os.fsync(stream)
 
 
-def _empty(directory: Path) -> None:
+def _clear(directory: Path) -> None:
     for entry in directory.iterdir():
         if entry.name != _LOCK:
             entry.unlink()
 
 
 @contextlib.contextmanager
-def _writing(output: Path) -> Iterator[None]:
-    """Turn what may go wrong with writing into an error for the user.
+def _translate_errors(output: Path) -> Iterator[None]:
+    """Turn write errors into an error for the user.
 
     Raises:
-        NewsbertError: If it does.
+        NewsbertError: If writing fails.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Rows with their answers as they stand in the output, window by window."""
+"""Encodings of rows with their predictions in the output, window by window."""
 
 import csv
 import io
@@ -13,29 +13,29 @@ from newsbert.inference.batch import parquet
 from newsbert.inference.batch.readers import Window
 
 Answers = Sequence[Sequence[Any]]
-"""Columns of labels, scores, reviews and probabilities; a row without an answer has `None` in all of them."""
+"""Columns of labels, scores, reviews and probabilities; a row without a prediction has `None` in all of them."""
 
 
 class Encoding(Protocol):
-    """A format of outputs.
+    """Output format.
 
     Attributes:
-        header: What comes before all rows.
+        header: Bytes before the first row.
     """
 
     header: bytes
 
     def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
-        """Return the rows of a window; whether they are the first ones is told."""
+        """Return the encoded rows of a window; `first` marks the first rows of the output."""
         ...
 
     def finish(self, encoded: Path) -> Path:
-        """Turn header and rows in a file into the output, there or in a file beside it."""
+        """Turn a file of header and rows into the output, in place or beside it; return its path."""
         ...
 
 
 class ParquetEncoding:
-    """Parquet; Arrow streams until all rows are there, since a parquet file cannot be continued.
+    """Parquet output. It consists of Arrow streams until all rows are there, since a parquet file cannot be continued.
 
     Args:
         schema: Arrow schema of the input's columns.
@@ -49,7 +49,7 @@ class ParquetEncoding:
         self._names = names
 
     def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
-        """Return the rows of a window."""
+        """Return the encoded rows of a window."""
         return parquet.answered(window, self._schema, self._names, answers)
 
     def finish(self, encoded: Path) -> Path:
@@ -60,10 +60,10 @@ class ParquetEncoding:
 
 
 class JsonEncoding:
-    """A row a line, or a list of them.
+    """JSON lines, or a JSON list of rows.
 
     Args:
-        lines: Whether it is the former.
+        lines: Whether to write JSON lines.
         names: Names of the columns of label, score, review and probabilities.
     """
 
@@ -73,8 +73,8 @@ class JsonEncoding:
         self.header = b"" if lines else b"[\n"
 
     def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
-        """Return the rows of a window."""
-        rows = _with_answers(window.rows, self._names, answers)
+        """Return the encoded rows of a window."""
+        rows = _add_answers(window.rows, self._names, answers)
         if self._lines:
             return to_bytes("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
         texts = [json.dumps([row], ensure_ascii=False, default=str, indent=1)[2:-2] for row in rows]
@@ -89,9 +89,9 @@ class JsonEncoding:
 
 
 class CsvEncoding:
-    """A header and a line a row; lists, objects, true and false as JSON.
+    """CSV or TSV output: a header, and a line per row. Lists, objects and booleans are written as JSON.
 
-    A tsv file has no quotes around its fields: a quote is a character, and a blank stands for tabs and line breaks.
+    A tsv file has no quotes around its fields: a quote is a character, and a space replaces tabs and line breaks.
 
     Args:
         kind: `csv` or `tsv`.
@@ -103,32 +103,32 @@ class CsvEncoding:
         self._kind = kind
         self._columns = [*columns, *names]
         self._names = names
-        self.header = self._lines([self._columns])
+        self.header = self._format_lines([self._columns])
 
     def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
-        """Return the rows of a window."""
-        rows = _with_answers(window.rows, self._names, answers)
-        return self._lines([[_field(row.get(name)) for name in self._columns] for row in rows])
+        """Return the encoded rows of a window."""
+        rows = _add_answers(window.rows, self._names, answers)
+        return self._format_lines([[_format_field(row.get(name)) for name in self._columns] for row in rows])
 
     def finish(self, encoded: Path) -> Path:
-        """Nothing is left to do."""
+        """Return the file unchanged."""
         return encoded
 
-    def _lines(self, lines: Sequence[Sequence[Any]]) -> bytes:
+    def _format_lines(self, lines: Sequence[Sequence[Any]]) -> bytes:
         if self._kind == "tsv":
-            return to_bytes("".join("\t".join(map(_one_line, line)) + "\n" for line in lines))
+            return to_bytes("".join("\t".join(map(_to_one_line, line)) + "\n" for line in lines))
         stream = io.StringIO(newline="")
         plain, quoted = (
             csv.writer(stream, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
         )
         for line in lines:
-            # With this line terminator the module does not see that a carriage return needs quotes.
-            returns = any(isinstance(field, str) and "\r" in field for field in line)
-            (quoted if returns else plain).writerow(line)
+            # With this line terminator, the csv module does not quote carriage returns.
+            has_return = any(isinstance(field, str) and "\r" in field for field in line)
+            (quoted if has_return else plain).writerow(line)
         return to_bytes(stream.getvalue())
 
 
-def _one_line(field: Any) -> str:
+def _to_one_line(field: Any) -> str:
     return "" if field is None else re.sub(r"[\t\r\n]+", " ", str(field))
 
 
@@ -136,7 +136,7 @@ def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -
     """Return the encoding of an output's format.
 
     Args:
-        kind: One of `rows.FORMATS`.
+        kind: One of `FORMATS`.
         columns: Names of the input's columns.
         schema: Their Arrow schema if the format is parquet.
         names: Names of the columns of label, score, review and probabilities.
@@ -149,17 +149,18 @@ def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -
 
 
 def to_bytes(text: str) -> bytes:
-    """UTF-8; a lone surrogate, which JSON input may hold, is written as JSON escapes it."""
+    """Encode as UTF-8; a lone surrogate, which JSON input may hold, becomes a JSON escape."""
     return text.encode("utf-8", "backslashreplace")
 
 
-def _with_answers(rows: Sequence[Row], names: Sequence[str], answers: Answers) -> list[Row]:
+def _add_answers(rows: Sequence[Row], names: Sequence[str], answers: Answers) -> list[Row]:
     return [
-        row | dict(zip(names, each, strict=True)) for row, each in zip(rows, zip(*answers, strict=True), strict=True)
+        row | dict(zip(names, values, strict=True))
+        for row, values in zip(rows, zip(*answers, strict=True), strict=True)
     ]
 
 
-def _field(value: Any) -> Any:
+def _format_field(value: Any) -> Any:
     if isinstance(value, (dict, list, bool)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value

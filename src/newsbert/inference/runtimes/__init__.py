@@ -1,1 +1,1 @@
-"""One module for each library that computes a model's logits."""
+"""Runtime modules, one for every library that computes a model's logits."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the default where a model answers, since it needs neither torch nor transformers."""
+"""ONNX Runtime: the default for inference, since it needs neither torch nor transformers."""
 
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,27 @@ def session(graph: Path | bytes, threads: int | None = None) -> Any:
 
     Args:
         graph: A file, or its content.
-        threads: Threads for one batch; ONNX Runtime's own choice if not given.
+        threads: Number of threads for one batch; defaults to ONNX Runtime's own choice.
 
     Raises:
-        ModelError: If it is missing or no graph.
+        ModelError: If the file is missing or is not a graph.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Threads that wait in a loop take the cores from the server in front, and half the speed where others compute; but
-    # from one operator to the next, a short wait costs less than to sleep and be woken. (Known since 1.26.)
+    # Spinning threads take the cores from the server in front, and half the speed where other processes compute. From
+    # one operator to the next, however, a short spin costs less than sleep and wake-up. (Known since 1.26.)
     options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_US)
     try:
         return onnxruntime.InferenceSession(
             graph if isinstance(graph, bytes) else str(graph),
             options,
-            providers=_providers(),
-            # What it fuses sum and normalization into takes ten times as long on a CPU as both by themselves.
+            providers=_list_providers(),
+            # The fusion of sum and normalization takes ten times as long on a CPU as the two separate operators.
             disabled_optimizers=["SkipLayerNormFusion"],
         )
-    except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
+    except Exception as error:  # ONNX Runtime's own exceptions have no other common base class
         name = "the graph" if isinstance(graph, bytes) else graph
         raise ModelError(f"{name} cannot be loaded: {error}", "train or fetch the model again") from error
 
@@ -48,11 +48,11 @@ class OnnxGraph:
     """An ONNX graph, fp32 or quantized.
 
     Args:
-        file: Inputs `input_ids` and `attention_mask` `(batch, sequence)`, output `logits`.
-        threads: As of `session`.
+        file: Graph with the inputs `input_ids` and `attention_mask` `(batch, sequence)` and the output `logits`.
+        threads: Number of threads, as `session` takes it.
 
     Raises:
-        ModelError: If the file is missing or no graph.
+        ModelError: If the file is missing or is not a graph.
     """
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
@@ -62,16 +62,16 @@ class OnnxGraph:
         """Return fp32 logits `(batch, num_labels)` of ids and mask `(batch, sequence)`.
 
         Raises:
-            ModelError: If the graph does not take them.
+            ModelError: If the graph does not accept them.
         """
         try:
             (logits,) = self._session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})
-        except Exception as error:  # ONNX Runtime's own exceptions share no base class but this
+        except Exception as error:  # ONNX Runtime's own exceptions have no other common base class
             raise ModelError(f"the graph fails: {error}", "train or fetch the model again") from error
         return logits  # type: ignore[no-any-return]
 
 
-def _providers() -> list[str]:
+def _list_providers() -> list[str]:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return ["CPUExecutionProvider"]
     onnxruntime.preload_dlls()  # CUDA's libraries come as Python packages

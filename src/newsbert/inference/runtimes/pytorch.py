@@ -1,4 +1,4 @@
-"""PyTorch: eager fp32 is the reference that every other runtime is checked against."""
+"""PyTorch: eager fp32 is the reference for all other runtimes."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from newsbert.inference.tokenization import Ids
 
 transformers.utils.logging.disable_progress_bar()
 
-_POINTS = (32, 64, 128, 256)
-"""On the way from no text to the text, at which gradients are taken."""
+_NUM_POINTS = (32, 64, 128, 256)
+"""Numbers of points on the path from the baseline to the text at which gradients are computed."""
 
-_POINTS_AT_ONCE = 16
+_POINTS_PER_BATCH = 16
 
 
 class TorchGraph:
     """A Hugging Face classifier in evaluation mode.
 
     Args:
-        source: A directory in the Hugging Face layout, or a model that is loaded already.
-        threads: Threads for one batch, for the whole process; torch's own choice if not given.
-        bf16: Whether to compute in bfloat16 what loses little by it.
-        compiled: Whether to have torch compile it, which takes a C++ compiler and its time with the first batches.
+        source: Directory in the Hugging Face layout, or a loaded model.
+        threads: Number of threads for one batch, for the whole process; defaults to torch's own choice.
+        bf16: Whether to compute in bfloat16 where it loses little.
+        compiled: Whether torch compiles the model. This requires a C++ compiler, and slows down the first batches.
 
     Raises:
         ModelError: If the directory holds no such model.
@@ -64,17 +64,17 @@ class TorchGraph:
     def integrated_gradients(
         self, input_ids: Ids, baseline_ids: Ids, label: int, temperature: float, tolerance: float
     ) -> tuple[FloatArray, float] | None:
-        """Return what each token adds to a label's probability, `(sequence,)`, and what their sum lacks.
+        """Return the tokens' contributions to a label's probability, `(sequence,)`, and the gap of their sum.
 
-        In fp32, whatever answers, by twice as many points each time until the sum is right to the tolerance. Nothing
-        where captum is not installed.
+        Gradients are always computed on the eager fp32 model. The number of points doubles until the gap is within the
+        tolerance. The result is `None` if captum is not installed.
 
         Args:
-            input_ids: The text, `(1, sequence)`.
-            baseline_ids: What is no text, of the same shape.
+            input_ids: Token ids of the text, `(1, sequence)`.
+            baseline_ids: Token ids of the baseline, of the same shape.
             label: The index of the label.
-            temperature: What the logits are divided by.
-            tolerance: What the sum may lack.
+            temperature: Divisor of the logits.
+            tolerance: Maximum gap of the sum.
         """
         try:
             from captum.attr import LayerIntegratedGradients
@@ -83,21 +83,21 @@ class TorchGraph:
 
         def probability(ids: torch.Tensor) -> torch.Tensor:
             logits = self._eager(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-            found: torch.Tensor = torch.softmax(logits / temperature, dim=-1)[:, label]
-            return found
+            probabilities: torch.Tensor = torch.softmax(logits / temperature, dim=-1)[:, label]
+            return probabilities
 
-        way = LayerIntegratedGradients(probability, self._eager.get_input_embeddings())
-        for points in _POINTS:
-            attributions, gap = way.attribute(
+        method = LayerIntegratedGradients(probability, self._eager.get_input_embeddings())
+        for points in _NUM_POINTS:
+            attributions, delta = method.attribute(
                 torch.from_numpy(input_ids),
                 torch.from_numpy(baseline_ids),
                 n_steps=points,
-                internal_batch_size=_POINTS_AT_ONCE,
+                internal_batch_size=_POINTS_PER_BATCH,
                 return_convergence_delta=True,
             )
-            # captum says what the sum has too much of.
-            lacking = -float(gap.sum())
-            if abs(lacking) <= tolerance:
+            # captum's delta is the excess of the sum.
+            gap = -float(delta.sum())
+            if abs(gap) <= tolerance:
                 break
         tokens: FloatArray = attributions.sum(dim=-1)[0].detach().numpy()
-        return tokens, lacking
+        return tokens, gap

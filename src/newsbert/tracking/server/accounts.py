@@ -1,4 +1,4 @@
-"""The accounts of a tracking server that asks for a name and a password."""
+"""Accounts of a tracking server with password authentication."""
 
 import contextlib
 import secrets
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 ADMIN = "admin"
 PERMISSIONS = {"none": "NO_PERMISSIONS", "read": "READ", "edit": "EDIT", "manage": "MANAGE"}
-"""MLflow's names of permissions; every one includes those before it."""
+"""MLflow's names of permissions; every permission includes those before it."""
 
 _PASSWORD_BYTES = 18
-_LONGEST_NAME = 255
+_MAX_NAME_LENGTH = 255
 _EXPERIMENT, _MODEL = "experiment", "registered_model"
 
 
 def configure(home: ServerState, url: str, default_permission: str) -> None:
-    """Write MLflow's settings of accounts, which are kept in the server's own database.
+    """Write MLflow's authentication settings; accounts are stored in the server's own database.
 
-    Whoever has an account may make experiments and models, and has all permissions for these.
+    Every account may create experiments and models, and has all permissions on them.
 
     Args:
         home: The server's directory.
-        url: Its database.
-        default_permission: What an account may do with what others have made: one of `PERMISSIONS`.
+        url: Its database's URL.
+        default_permission: The permission on resources of others: one of `PERMISSIONS`.
     """
     lines = (
         "[mlflow]",
@@ -46,45 +46,45 @@ def configure(home: ServerState, url: str, default_permission: str) -> None:
 
 
 def make_admin(home: ServerState, url: str) -> str | None:
-    """Make the first account where there is none.
+    """Create the first account if there is none.
 
     Returns:
-        Its password, which is kept nowhere; nothing if there was an account.
+        Its password, which is not stored; `None` if there was an account.
     """
     with database.errors(url):
-        store = _store(home, url)
-        return None if store.has_user(ADMIN) else _make(store, ADMIN, admin=True)
+        store = _open_store(home, url)
+        return None if store.has_user(ADMIN) else _create_account(store, ADMIN, admin=True)
 
 
 def renew(home: ServerState, name: str, *, admin: bool) -> tuple[str, bool]:
-    """Make an account, or give the one that there is a new password.
+    """Create an account, or set a new password for an existing one.
 
     Returns:
-        The password, which is kept nowhere, and whether the account is new.
+        The password, which is not stored, and whether the account is new.
 
     Raises:
-        UsageError: If there cannot be an account of that name.
+        UsageError: If the name is invalid.
         TrackingError: If there is no server with accounts, or its database cannot be used.
     """
-    if not name.strip() or ":" in name or len(name) > _LONGEST_NAME or not name.isprintable():
+    if not name.strip() or ":" in name or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
         raise UsageError(f"{name!r} cannot be the name of an account", "use letters, digits, - and _")
-    with _opened(home) as (store, _):
+    with _open_accounts(home) as (store, _):
         if not store.has_user(name):
-            return _make(store, name, admin=admin), True
+            return _create_account(store, name, admin=admin), True
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         store.update_user(name, password=password, is_admin=True if admin else None)
         return password, False
 
 
 def grant(home: ServerState, name: str, *, experiment: str | None, model: str | None, permission: str) -> None:
-    """Let an account do more with an experiment, a registered model or both than with others.
+    """Grant an account a permission on an experiment, a registered model or both, beyond its default.
 
     Args:
         home: The server's directory.
         name: The account.
         experiment: An experiment's name, `*` for all.
         model: A registered model's name, `*` for all.
-        permission: One of `PERMISSIONS` but `none`; it replaces one that was granted before.
+        permission: One of `PERMISSIONS` except `none`; it replaces an earlier grant.
 
     Raises:
         UsageError: If there is no such permission, or neither experiment nor model.
@@ -94,13 +94,13 @@ def grant(home: ServerState, name: str, *, experiment: str | None, model: str | 
     grantable = [word for word in PERMISSIONS if word != "none"]  # a grant adds to the default permission
     if permission not in grantable:
         raise UsageError(f"{permission!r} cannot be granted", f"give one of {', '.join(grantable)}")
-    with _opened(home) as (store, url):
-        for kind, key in _resources(store, url, name, experiment, model):
+    with _open_accounts(home) as (store, url):
+        for kind, key in _resolve_resources(store, url, name, experiment, model):
             store.grant_user_permission(name, kind, key, PERMISSIONS[permission])
 
 
 def revoke(home: ServerState, name: str, *, experiment: str | None, model: str | None) -> None:
-    """Take a grant back: the account may do what it may with all others.
+    """Revoke a grant: the account has the default permission again.
 
     Args:
         home: The server's directory.
@@ -115,8 +115,8 @@ def revoke(home: ServerState, name: str, *, experiment: str | None, model: str |
     """
     from mlflow.exceptions import MlflowException
 
-    with _opened(home) as (store, url):
-        for kind, key in _resources(store, url, name, experiment, model):
+    with _open_accounts(home) as (store, url):
+        for kind, key in _resolve_resources(store, url, name, experiment, model):
             try:
                 store.revoke_user_resource_permission(name, kind, key)
             except MlflowException as error:
@@ -128,10 +128,10 @@ def revoke(home: ServerState, name: str, *, experiment: str | None, model: str |
                 ) from error
 
 
-def _resources(
+def _resolve_resources(
     store: "SqlAlchemyStore", url: str, name: str, experiment: str | None, model: str | None
 ) -> list[tuple[str, str]]:
-    """MLflow's kind and key of what a grant is for; experiments go by their ids.
+    """Return MLflow's kinds and keys of the resources of a grant; the key of an experiment is its id.
 
     Raises:
         UsageError: If there is neither experiment nor model.
@@ -145,29 +145,29 @@ def _resources(
         raise UsageError("a grant needs an experiment, a model or both", "give --experiment NAME or --model NAME")
     if not store.has_user(name):
         raise NotFoundError(f"there is no account {name!r}", f"newsbert tracking user {shlex.quote(name)}")
-    found: list[tuple[str, str]] = []
+    resources: list[tuple[str, str]] = []
     if experiment is not None:
         key = "*"
         if experiment != "*":
-            with temporary.directory() as unused:  # MLflow makes a directory for artifacts
-                known = Tracking(url, str(unused)).get_experiment_by_name(experiment)
-            if known is None:
+            with temporary.directory() as unused:  # MLflow creates a directory for artifacts
+                entity = Tracking(url, str(unused)).get_experiment_by_name(experiment)
+            if entity is None:
                 raise NotFoundError(f"there is no experiment {experiment!r}", "its first run makes it: newsbert train")
-            key = known.experiment_id
-        found.append((_EXPERIMENT, key))
+            key = entity.experiment_id
+        resources.append((_EXPERIMENT, key))
     if model is not None:
         if model != "*":
             try:
                 Registry(url).get_registered_model(model)
             except MlflowException as error:
                 raise NotFoundError(f"there is no registered model {model!r}", "newsbert register makes it") from error
-        found.append((_MODEL, model))
-    return found
+        resources.append((_MODEL, model))
+    return resources
 
 
 @contextlib.contextmanager
-def _opened(home: ServerState) -> "Iterator[tuple[SqlAlchemyStore, str]]":
-    """Open a server's accounts, and tell its database.
+def _open_accounts(home: ServerState) -> "Iterator[tuple[SqlAlchemyStore, str]]":
+    """Yield a server's account store and the URL of its database.
 
     Raises:
         TrackingError: If there is no server with accounts, or its database cannot be used.
@@ -178,20 +178,20 @@ def _opened(home: ServerState) -> "Iterator[tuple[SqlAlchemyStore, str]]":
             f"the tracking server in {home.path} has no accounts", f"newsbert tracking up --auth{home.option}"
         )
     with database.errors(url):
-        yield _store(home, url), url
+        yield _open_store(home, url), url
 
 
-def _make(store: "SqlAlchemyStore", name: str, *, admin: bool) -> str:
+def _create_account(store: "SqlAlchemyStore", name: str, *, admin: bool) -> str:
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     store.create_user(name, password, is_admin=admin)
     return password
 
 
-def _store(home: ServerState, url: str) -> "SqlAlchemyStore":
+def _open_store(home: ServerState, url: str) -> "SqlAlchemyStore":
     environment.configure_mlflow_auth(home.auth_config, home.secret_key())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MLflow's, of its own workings
+            warnings.simplefilter("ignore")  # MLflow's internal warnings
             from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
     except ImportError as error:
         raise MissingExtraError("flask_wtf", "tracking") from error

@@ -1,4 +1,4 @@
-"""Where a tracking server keeps its artifacts: seen to be writable before the server starts."""
+"""Artifact location of a tracking server, checked for write access before the server starts."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ _SCHEMES = ("s3", "gs", "wasbs", "abfss")
 
 
 def located(given: str) -> str:
-    """A bucket's URI, or a directory's path, as the server is told it.
+    """Return a bucket's URI or a directory's path in the form that the server takes.
 
     Raises:
         UsageError: If it is neither.
@@ -34,7 +34,7 @@ def located(given: str) -> str:
 
 
 def check(uri: str) -> None:
-    """Write, find, read and delete a small file there.
+    """Write, list, read and delete a small file at an artifact location.
 
     Raises:
         TrackingError: If one of these is not possible, or takes longer than 30 s.
@@ -45,7 +45,7 @@ def check(uri: str) -> None:
 
 
 def repository(uri: str) -> "ArtifactRepository":
-    """MLflow's own access to where artifacts are."""
+    """Return MLflow's repository for an artifact location."""
     environment.silence_mlflow()
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -55,16 +55,16 @@ def repository(uri: str) -> "ArtifactRepository":
     elif uri.startswith("gs:") and not environment.google_storage_emulated():
         import google.auth
 
-        google.auth.default()  # where this fails, MLflow goes on as nobody, and tells of that alone
+        google.auth.default()  # if this fails, MLflow would continue anonymously and report only that
     return get_artifact_repository(uri)
 
 
 @contextlib.contextmanager
 def errors(uri: str) -> Iterator[None]:
-    """Turn a bucket's and the disk's errors into ours.
+    """Translate the errors of a bucket and of the disk.
 
     Raises:
-        TrackingError: With what to do.
+        TrackingError: For these errors, with a hint.
         MissingExtraError: If the bucket's client is not installed.
     """
     with artifact_store.errors(uri):

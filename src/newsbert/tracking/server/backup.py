@@ -1,8 +1,8 @@
-"""A tracking server's database and artifacts in one file, and back.
+"""Backup of a tracking server's database and artifacts in one file, and its restoration.
 
-The database is copied as it is at one moment, the artifacts after it: whatever it knows of is there, since MLflow
-writes of an artifact only when that is stored. The file is a tar, whose last member names all others with their
-SHA-256.
+The database is copied first, as of one moment, and the artifacts after it. So all artifacts that the database refers
+to are there: MLflow records an artifact only once it is stored. The file is a tar archive, whose last member lists
+all others with their SHA-256.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 
 def make(kept: StoreConfig, file: Path) -> BackupManifest:
-    """Write a backup, and read it back before it gets its name; the server may run meanwhile.
+    """Write a backup, and verify it before it gets its final name; the server may run meanwhile.
 
     Raises:
-        UsageError: If the file is there.
+        UsageError: If the file exists.
         TrackingError: If database or artifacts cannot be read, or the file cannot be written.
     """
     import mlflow
@@ -61,7 +61,7 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
             disk_errors(file),
             os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream,
         ):
-            # Two directories: an artifact may be called as the database is.
+            # Two directories: an artifact may have the same name as the database.
             dumped, fetched = work / "database" / _DATABASE, work / "artifacts"
             dumped.parent.mkdir()
             fetched.mkdir()
@@ -69,8 +69,8 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
                 dump(kept.database, dumped)
                 files[_DATABASE] = add(tar, _DATABASE, dumped)
                 dumped.unlink()
-                for path, found in _artifacts(kept.artifacts, fetched):
-                    files[_ARTIFACTS + path] = add(tar, _ARTIFACTS + path, found)
+                for path, artifact in _iterate_artifacts(kept.artifacts, fetched):
+                    files[_ARTIFACTS + path] = add(tar, _ARTIFACTS + path, artifact)
                 kind = database.parse(kept.database).get_backend_name()
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 contents = BackupManifest(kind, revision, mlflow.__version__, now, files)
@@ -78,7 +78,7 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
                 tar.addfile(make_member(_CONTENTS, len(document)), io.BytesIO(document))
             stream.flush()
             os.fsync(stream.fileno())
-        # What could not be restored is no backup: that is found out now, not on the day when it is needed.
+        # Check that the backup can be restored now, not on the day when it is needed.
         with opened(partial) as stream:
             if read(stream, file) != contents:
                 raise broken(file, "it does not hold what was written to it")
@@ -88,11 +88,11 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
 
 
 def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[str], None]) -> BackupManifest:
-    """Put a backup into an empty database and where no artifacts are yet: all of it or nothing.
+    """Restore a backup into an empty database and an empty artifact location, completely or not at all.
 
     Raises:
-        UsageError: If the backup is of the other kind of database, or there are data already.
-        TrackingError: If it is not whole, or cannot be put there.
+        UsageError: If the backup is of the other kind of database, or data exist already.
+        TrackingError: If it is incomplete, or cannot be restored.
     """
     with private_umask(), opened(file) as stream, temporary.directory() as work:
         contents = read(stream, file)
@@ -117,10 +117,10 @@ def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[
             try:
                 _restore_artifacts(stream, file, contents, kept.artifacts, repository)
                 on_log(f"{len(contents.artifacts)} artifacts are in {kept.artifacts}")
-                # Last: what the database knows of is there by then.
+                # The database comes last: the artifacts that it refers to are there by then.
                 load(kept.database, dumped)
             except BaseException:
-                _empty(repository)
+                _delete_artifacts(repository)
                 raise
             database.prepare(kept.database, on_log)
             home.keep(kept)
@@ -130,7 +130,7 @@ def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[
 def _stage_database(
     stream: BinaryIO, file: Path, contents: BackupManifest, dumped: Path, on_log: Callable[[str], None]
 ) -> None:
-    """Extract a backup's database and check that it is one of MLflow's; an older one is brought up to date.
+    """Extract a backup's database and check that it is one of MLflow's; an older one is migrated.
 
     Raises:
         TrackingError: If it cannot be used.
@@ -151,7 +151,7 @@ def _stage_database(
 def _restore_artifacts(
     stream: BinaryIO, file: Path, contents: BackupManifest, where: str, repository: "ArtifactRepository"
 ) -> None:
-    """Put a backup's artifacts into an empty place."""
+    """Restore a backup's artifacts into an empty location."""
     with temporary.directory() as work:
         for member, content in iterate_members(stream, file):
             if not member.name.startswith(_ARTIFACTS):
@@ -163,28 +163,28 @@ def _restore_artifacts(
                 if "://" in where:
                     repository.log_artifact(str(extracted), None if len(path.parts) == 1 else str(path.parent))
                     extracted.unlink()
-                else:  # by ourselves: MLflow takes no directory called `..x`, which it has made before
+                else:  # not by MLflow: it rejects directories such as `..x`, which it has created before
                     target = Path(where, path)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.move(extracted, target)
 
 
-def _empty(repository: "ArtifactRepository") -> None:
-    """Take back what was put into an empty place, as far as that is possible."""
+def _delete_artifacts(repository: "ArtifactRepository") -> None:
+    """Delete the artifacts of a failed restoration, as far as possible."""
     with contextlib.suppress(Exception):
         for entry in repository.list_artifacts():
             repository.delete_artifacts(entry.path)
 
 
-def _artifacts(where: str, work: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the paths of all artifacts, and a file with what it holds.
+def _iterate_artifacts(where: str, work: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the path of every artifact, and a file with its content.
 
     Args:
-        where: Where they are.
-        work: Where those of a bucket are put, one after the other.
+        where: The artifact location.
+        work: The directory for files of a bucket, which are downloaded one after the other.
     """
     repository = artifacts.repository(where)
-    if "://" not in where:  # by ourselves: MLflow does not read all names that it writes
+    if "://" not in where:  # not by MLflow: it cannot read all names that it writes
         for directory, _, names in os.walk(where, followlinks=True):
             for name in names:
                 yield str(Path(directory, name).relative_to(where)), Path(directory, name)
@@ -198,6 +198,6 @@ def _artifacts(where: str, work: Path) -> Iterator[tuple[str, Path]]:
                 directories.append(entry.path)
                 continue
             with artifacts.errors(where):
-                found = Path(repository.download_artifacts(entry.path, str(work)))
-            yield entry.path, found
-            found.unlink()
+                downloaded = Path(repository.download_artifacts(entry.path, str(work)))
+            yield entry.path, downloaded
+            downloaded.unlink()

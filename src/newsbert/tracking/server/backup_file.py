@@ -1,4 +1,4 @@
-"""The file of a backup: a tar archive, read as strictly as it is written."""
+"""File of a backup: a tar archive, which is validated strictly when it is read."""
 
 import contextlib
 import hashlib
@@ -32,15 +32,15 @@ _DATABASE, _ARTIFACTS, _CONTENTS = "database", "artifacts/", "contents.json"
 
 @dataclass(frozen=True)
 class BackupManifest:
-    """What a backup holds.
+    """Manifest of a backup.
 
     Attributes:
         database: The kind of its database, `sqlite` or `postgresql`.
         revision: The revision of the database's tables.
         mlflow: MLflow's version.
-        created: When it was made, in UTC.
+        created: Its creation time in UTC.
         files: The SHA-256 of every member, by its name.
-        format: The version of this format.
+        format: The version of the format.
     """
 
     database: str
@@ -57,16 +57,16 @@ class BackupManifest:
 
 
 def read(stream: BinaryIO, file: Path) -> BackupManifest:
-    """Return what a backup holds, every byte of it compared with what was written.
+    """Return a backup's manifest, after comparing all content with its digests.
 
     Args:
         stream: The backup.
         file: Its path, for errors.
 
     Raises:
-        TrackingError: If it is none, not whole, was changed, or could be put nowhere.
+        TrackingError: If it is no backup, is incomplete, was changed, or cannot be restored anywhere.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     document = None
     with read_errors(file):
         for member, content in iterate_members(stream, file):
@@ -76,29 +76,29 @@ def read(stream: BinaryIO, file: Path) -> BackupManifest:
                 if member.size > _MAX_CONTENTS_BYTES:
                     raise broken(file, f"its {_CONTENTS} is too large")
                 document = content.read()
-            elif member.name in found:
+            elif member.name in digests:
                 raise broken(file, f"it holds {member.name!r} twice")
             else:
-                found[member.name] = _digest(content)
+                digests[member.name] = _digest(content)
     if document is None:
         raise broken(file, f"it has no {_CONTENTS}: it was cut off, or is none")
     contents = _parse(document, file)
-    if contents.files != found or _DATABASE not in found:
+    if contents.files != digests or _DATABASE not in digests:
         changed = sorted(
-            name for name in contents.files.keys() | found.keys() if contents.files.get(name) != found.get(name)
+            name for name in contents.files.keys() | digests.keys() if contents.files.get(name) != digests.get(name)
         )
         raise broken(file, f"{', '.join(map(repr, changed[:3])) or _DATABASE} is not what was written")
-    inside = {str(parent) for name in found for parent in PurePosixPath(name).parents}
-    if inside & found.keys():
-        raise broken(file, f"{min(inside & found.keys())!r} is a file and a directory")
+    directories = {str(parent) for name in digests for parent in PurePosixPath(name).parents}
+    if directories & digests.keys():
+        raise broken(file, f"{min(directories & digests.keys())!r} is a file and a directory")
     return contents
 
 
 def iterate_members(stream: BinaryIO, file: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
-    """Yield the members of a backup, all of them plain files that `make` could have written.
+    """Yield the members of a backup, which must be plain files with names as `backup.make` writes them.
 
     Raises:
-        TrackingError: At the first that is none.
+        TrackingError: At the first other member.
     """
     stream.seek(0)
     with read_errors(file), tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -110,10 +110,10 @@ def iterate_members(stream: BinaryIO, file: Path) -> Iterator[tuple[tarfile.TarI
 
 
 def _parse(document: bytes, file: Path) -> BackupManifest:
-    """Return the contents that a backup says it has.
+    """Parse a backup's manifest.
 
     Raises:
-        TrackingError: If it says nothing of the kind.
+        TrackingError: If it is invalid.
     """
     try:
         contents = BackupManifest(**json.loads(document))
@@ -121,9 +121,9 @@ def _parse(document: bytes, file: Path) -> BackupManifest:
         raise broken(file, f"its {_CONTENTS} cannot be read") from error
     if type(contents.format) is not int or contents.format != _FORMAT:
         raise TrackingError(f"{file} is a backup of another newsbert (format {contents.format!r})", "use that one")
-    words = (contents.database, contents.revision, contents.mlflow, contents.created)
+    fields = (contents.database, contents.revision, contents.mlflow, contents.created)
     if (
-        not all(isinstance(word, str) and re.fullmatch(r"[A-Za-z0-9.+:-]{1,64}", word) for word in words)
+        not all(isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9.+:-]{1,64}", value) for value in fields)
         or contents.database not in {"sqlite", "postgresql"}
         or not isinstance(contents.files, dict)
         or not all(isinstance(digest, str) for digest in contents.files.values())
@@ -133,7 +133,7 @@ def _parse(document: bytes, file: Path) -> BackupManifest:
 
 
 def _is_safe(name: str) -> bool:
-    """Tell whether a member is what a backup has, and inside of where it is put."""
+    """Return whether a member's name belongs to a backup and stays inside the target directory."""
     if name in {_DATABASE, _CONTENTS}:
         return True
     parts = name.removeprefix(_ARTIFACTS).split("/")
@@ -150,17 +150,17 @@ def add(tar: tarfile.TarFile, name: str, file: Path) -> str:
 
 
 def make_member(name: str, size: int) -> tarfile.TarInfo:
-    """Make the header of a member."""
+    """Create the header of a member."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o600
     return member
 
 
 def extract(content: IO[bytes], target: Path, digest: str, file: Path) -> None:
-    """Write a member to a new file, which is this user's alone.
+    """Write a member to a new file that only this user can access.
 
     Raises:
-        TrackingError: If it is not what was read before: somebody writes to the backup meanwhile.
+        TrackingError: If it differs from the first reading: another process is writing to the backup.
     """
     with (
         read_errors(file),
@@ -182,7 +182,7 @@ def _digest(stream: IO[bytes]) -> str:
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[BinaryIO]:
-    """Open a backup once, for all that is read of it.
+    """Open a backup once, for all reads.
 
     Raises:
         TrackingError: If it cannot be read, or is no file.
@@ -198,7 +198,7 @@ def opened(file: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def disk_errors(file: Path) -> Iterator[None]:
-    """Turn errors of writing a backup into ours."""
+    """Translate errors of writing a backup."""
     try:
         yield
     except OSError as error:
@@ -210,7 +210,7 @@ def disk_errors(file: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_errors(file: Path) -> Iterator[None]:
-    """Turn errors of reading a backup into ours."""
+    """Translate errors of reading a backup."""
     try:
         yield
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
@@ -222,7 +222,7 @@ def read_errors(file: Path) -> Iterator[None]:
 
 
 def broken(file: Path, reason: str) -> NewsbertError:
-    """Return the error of a file that is no backup, or none that is whole."""
+    """Return the error for a file that is no backup, or an incomplete one."""
     return TrackingError(f"{file} is no whole backup: {reason}", "take another backup")
 
 

@@ -1,4 +1,4 @@
-"""A tracking server's database: reached, made, brought up to date and checked before the server starts."""
+"""Database of a tracking server: connected, created, migrated and checked before the server starts."""
 
 import contextlib
 import re
@@ -21,7 +21,7 @@ _REFUSING_TRIGGER = re.compile(
     r"CREATE TRIGGER \w+\s+BEFORE (UPDATE|DELETE|INSERT) ON \w+\s+FOR EACH ROW\s+(WHEN [\w\s.!=]+)?"
     r"BEGIN\s+SELECT RAISE\(ABORT, '[^']*'\);\s+END"
 )
-"""MLflow's own kind of trigger, which can do nothing but refuse."""
+"""Kind of trigger that MLflow creates, which can only reject a change."""
 
 _HINTS = {
     "authentication failed": "check the user and the password in MLFLOW_BACKEND_STORE_URI or --backend-store",
@@ -34,11 +34,11 @@ _HINTS = {
 
 
 def parse(url: str) -> "URL":
-    """A database's URL.
+    """Parse a database's URL.
 
     Raises:
-        UsageError: If it is none.
-        MissingExtraError: If MLflow, which knows such URLs, is not installed.
+        UsageError: If it is invalid.
+        MissingExtraError: If SQLAlchemy, which comes with MLflow, is not installed.
     """
     try:
         from sqlalchemy.engine import make_url
@@ -48,37 +48,37 @@ def parse(url: str) -> "URL":
     uris.check_unambiguous(url, "the backend store (MLFLOW_BACKEND_STORE_URI)")
     hint = "give postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
     try:
-        found = make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # without the value, which may hold a password
         raise UsageError("the backend store is no URL of a database", hint) from error
-    if found.get_backend_name() not in {"postgresql", "sqlite"}:
-        raise UsageError(f"the backend store is in {found.get_backend_name()}, with which this was not tried", hint)
-    if found.get_backend_name() == "sqlite" and sqlite.path_of(url) is None:
+    if parsed.get_backend_name() not in {"postgresql", "sqlite"}:
+        raise UsageError(f"the backend store is in {parsed.get_backend_name()}, with which this was not tried", hint)
+    if parsed.get_backend_name() == "sqlite" and sqlite.path_of(url) is None:
         raise UsageError("the backend store is an SQLite database without a file", hint)
-    return found
+    return parsed
 
 
 def shown(url: str) -> str:
-    """A database's URL as it may be printed."""
+    """Return a database's URL with its credentials masked."""
     return uris.mask_credentials(url)
 
 
 def prepare(url: str, on_log: Callable[[str], None]) -> None:
-    """Reach a database, make MLflow's tables where there are none, and bring them up to date.
+    """Connect to a database, create MLflow's tables if there are none, and migrate older ones.
 
     An SQLite file is copied before its tables are changed; PostgreSQL changes all of them or none.
 
     Args:
         url: Its URL.
-        on_log: Called with what is done.
+        on_log: Called with messages on progress.
 
     Raises:
-        TrackingError: If it cannot be reached or used, or is that of a newer MLflow.
+        TrackingError: If it cannot be reached or used, or belongs to a newer MLflow.
     """
     file = sqlite.path_of(url)
     if file is None:
-        with errors(url), _engine(parse(url)) as engine:
-            _update(engine, on_log)
+        with errors(url), _open_engine(parse(url)) as engine:
+            _migrate(engine, on_log)
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -88,32 +88,32 @@ def prepare(url: str, on_log: Callable[[str], None]) -> None:
         ) from error
 
     def make(partial: Path) -> None:
-        with errors(url), _engine(parse(url).set(database=str(partial))) as engine:
-            _update(engine, on_log)
+        with errors(url), _open_engine(parse(url).set(database=str(partial))) as engine:
+            _migrate(engine, on_log)
 
-    with sqlite.ready(file, make), errors(url), _engine(parse(url)) as engine:
-        _update(engine, on_log, file)
+    with sqlite.ready(file, make), errors(url), _open_engine(parse(url)) as engine:
+        _migrate(engine, on_log, file)
 
 
 def revision(url: str) -> str:
-    """The revision of a database's tables.
+    """Return the revision of a database's tables.
 
     Raises:
         TrackingError: If it cannot be reached, or holds none of MLflow's.
     """
     from mlflow.store.db import utils
 
-    with errors(url), _engine(parse(url)) as engine:
-        found = utils._get_schema_version(engine)
-    if found is None:
+    with errors(url), _open_engine(parse(url)) as engine:
+        version = utils._get_schema_version(engine)
+    if version is None:
         raise TrackingError(f"the database {shown(url)} holds no tables of MLflow's", "newsbert tracking up makes them")
-    return str(found)
+    return str(version)
 
 
 def check_file(file: Path, on_log: Callable[[str], None]) -> None:
-    """Check that an SQLite file from elsewhere holds MLflow's tables and nothing that acts by itself.
+    """Check that an SQLite file from elsewhere holds MLflow's tables and nothing that runs by itself.
 
-    Tables of an older MLflow are brought up to date in it.
+    Tables of an older MLflow are migrated in the file.
 
     Raises:
         TrackingError: If it does not.
@@ -134,12 +134,12 @@ def check_file(file: Path, on_log: Callable[[str], None]) -> None:
     if "experiments" not in {name for _, name, _ in entries}:
         raise TrackingError("the database holds no tables of MLflow's", "take another backup")
     url = uris.sqlite_uri(file)
-    with errors(url), _engine(parse(url)) as engine:
-        _update(engine, on_log)
+    with errors(url), _open_engine(parse(url)) as engine:
+        _migrate(engine, on_log)
 
 
 def is_empty(url: str) -> bool:
-    """Whether a database has no tables.
+    """Return whether a database has no tables.
 
     Raises:
         TrackingError: If it cannot be reached.
@@ -149,11 +149,11 @@ def is_empty(url: str) -> bool:
     file = sqlite.path_of(url)
     if file is not None and not file.exists():
         return True
-    with errors(url), _engine(parse(url)) as engine:
+    with errors(url), _open_engine(parse(url)) as engine:
         return not sqlalchemy.inspect(engine).get_table_names()
 
 
-def _update(engine: "Engine", on_log: Callable[[str], None], file: Path | None = None) -> None:
+def _migrate(engine: "Engine", on_log: Callable[[str], None], file: Path | None = None) -> None:
     import sqlalchemy
     from alembic.script import ScriptDirectory
     from mlflow.store.db import utils
@@ -164,22 +164,22 @@ def _update(engine: "Engine", on_log: Callable[[str], None], file: Path | None =
             on_log(f"the database holds {len(tables)} tables of somebody else's; MLflow's are put beside them")
         utils._initialize_tables(engine)
     script = ScriptDirectory.from_config(utils._get_alembic_config(""))
-    found, wanted = utils._get_schema_version(engine), script.get_current_head()
-    if found != wanted:
-        if found not in {each.revision for each in script.walk_revisions()}:
+    current, latest = utils._get_schema_version(engine), script.get_current_head()
+    if current != latest:
+        if current not in {known.revision for known in script.walk_revisions()}:
             raise TrackingError(
-                f"the database's tables are of a newer MLflow (revision {found})", "pip install --upgrade mlflow"
+                f"the database's tables are of a newer MLflow (revision {current})", "pip install --upgrade mlflow"
             )
         if file is not None:
-            shutil.copy2(file, file.with_name(f"{file.name}.{found}"))
-            on_log(f"a copy of the database is {file.name}.{found}")
+            shutil.copy2(file, file.with_name(f"{file.name}.{current}"))
+            on_log(f"a copy of the database is {file.name}.{current}")
         utils._upgrade_db(engine)
-        on_log(f"the database's tables were brought from revision {found} to {wanted}")
+        on_log(f"the database's tables were brought from revision {current} to {latest}")
     utils._verify_schema(engine)
 
 
 @contextlib.contextmanager
-def _engine(url: "URL") -> "Iterator[Engine]":
+def _open_engine(url: "URL") -> "Iterator[Engine]":
     import sqlalchemy
 
     options = {"connect_timeout": CONNECT_TIMEOUT_S} if url.get_backend_name() == "postgresql" else {}
@@ -192,10 +192,10 @@ def _engine(url: "URL") -> "Iterator[Engine]":
 
 @contextlib.contextmanager
 def errors(url: str) -> Iterator[None]:
-    """Turn a database's errors into ours, without its password.
+    """Translate a database's errors, without its password.
 
     Raises:
-        TrackingError: With what to do.
+        TrackingError: For these errors, with a hint.
         MissingExtraError: If its driver is not installed.
     """
     from mlflow.exceptions import MlflowException

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def dump(url: str, file: Path) -> None:
-    """Write the database at `url` into a file.
+    """Dump the database at `url` into a file.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If it fails.
     """
     source = sqlite.path_of(url)
     if source is None:
@@ -31,24 +31,24 @@ def dump(url: str, file: Path) -> None:
         return
     try:
         with (
-            contextlib.closing(sqlite.opened(source, timeout_s=30)) as one,
-            contextlib.closing(sqlite3.connect(file)) as other,
+            contextlib.closing(sqlite.opened(source, timeout_s=30)) as original,
+            contextlib.closing(sqlite3.connect(file)) as copy,
         ):
-            one.backup(other)
+            original.backup(copy)
     except sqlite3.Error as error:
         raise TrackingError(f"the database {database.shown(url)} cannot be read: {error}", "check the file") from error
 
 
 def load(url: str, file: Path) -> None:
-    """Put what `dump` wrote into the database at `url`.
+    """Load a dump into the database at `url`.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If it fails.
     """
     target = sqlite.path_of(url)
     if target is None:
-        whole = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
-        _run_postgres("pg_restore", database.parse(url), *whole, str(file))
+        options = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
+        _run_postgres("pg_restore", database.parse(url), *options, str(file))
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,43 +61,43 @@ def load(url: str, file: Path) -> None:
 
 
 def _run_postgres(program: str, url: "URL", *arguments: str) -> None:
-    """Run a program of PostgreSQL's on a database; what it is told of it stands in no command line.
+    """Run a PostgreSQL program on a database, without the password on its command line.
 
     Raises:
         TrackingError: If it is missing or fails.
     """
-    found = find_program(program)
+    executable = find_program(program)
     address = url._replace(drivername="postgresql", password=None).render_as_string()
-    given = {
+    variables = {
         "PGCONNECT_TIMEOUT": str(database.CONNECT_TIMEOUT_S),
         **({"PGPASSWORD": url.password} if url.password else {}),
     }
-    run(found, "--no-password", f"--dbname={address}", *arguments, secret=url.password, **given)
+    run(executable, "--no-password", f"--dbname={address}", *arguments, secret=url.password, **variables)
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program of PostgreSQL's.
+    """Return the path of a PostgreSQL program.
 
     Raises:
         TrackingError: If it is missing.
     """
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise TrackingError(f"{name} is not installed", "apt install postgresql-client, of the server's version")
-    return found
+    return path
 
 
 def run(*command: str, secret: str | None = None, **environment: str) -> None:
     """Run a program.
 
     Raises:
-        TrackingError: If it fails; without the secret.
+        TrackingError: If it fails; the secret is masked.
     """
-    ran = subprocess.run(
+    completed = subprocess.run(
         command, env=child_environment(**environment), capture_output=True, text=True, check=False,
         encoding="utf-8", errors="replace",
     )  # fmt: skip
-    if ran.returncode != 0:
-        reason = next(iter(ran.stderr.strip().splitlines()), f"exit code {ran.returncode}")
-        shown = uris.mask_credentials(reason.replace(secret or chr(0), "***"))
-        raise TrackingError(f"{Path(command[0]).name}: {shown}", "check the database, and the version of both")
+    if completed.returncode != 0:
+        reason = next(iter(completed.stderr.strip().splitlines()), f"exit code {completed.returncode}")
+        message = uris.mask_credentials(reason.replace(secret or chr(0), "***"))
+        raise TrackingError(f"{Path(command[0]).name}: {message}", "check the database, and the version of both")

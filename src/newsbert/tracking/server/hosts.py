@@ -5,7 +5,7 @@ import socket
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine alone."""
+    """Return whether a host is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -13,32 +13,33 @@ def is_loopback(host: str) -> bool:
 
 
 def own_names(exposed: bool) -> list[str]:
-    """The names that a server on this machine is called by: on loopback, and from elsewhere where it is exposed."""
+    """Return the names of a server on this machine: on loopback and, if it is exposed, from elsewhere."""
     names = ["localhost", "127.0.0.1"]
     if exposed:
         import psutil
 
-        found = [
-            each.address
-            for all_of in psutil.net_if_addrs().values()
-            for each in all_of
-            if each.family == socket.AF_INET
+        addresses = [
+            address.address
+            for interface in psutil.net_if_addrs().values()
+            for address in interface
+            if address.family == socket.AF_INET
         ]
-        names += [socket.gethostname(), socket.getfqdn(), *found]
+        names += [socket.gethostname(), socket.getfqdn(), *addresses]
     return list(dict.fromkeys(names))
 
 
 def origins(hosts: list[str], port: int) -> list[str]:
-    """Where its own pages say that they come from: MLflow takes what a page posts from these alone.
+    """Return the origins of the server's own pages: MLflow accepts posts from pages of these origins only.
 
-    A proxy before it speaks TLS on the port of that. Where any name will do, any page would: that is not said here.
+    They include TLS origins without the server's port, for a proxy before it. The host `*` adds none, since it would
+    admit any page.
     """
-    named = {
+    authorities = {
         form: None for host in hosts if host != "*" for form in ((host,) if ":" in host else (host, f"{host}:{port}"))
     }
-    return [f"{scheme}://{each}" for each in named for scheme in ("http", "https")]
+    return [f"{scheme}://{authority}" for authority in authorities for scheme in ("http", "https")]
 
 
 def with_ports(hosts: list[str]) -> list[str]:
-    """Names with any port, as MLflow compares them with what a request calls it."""
+    """Return the names with any port, as MLflow compares them with a request's host."""
     return [form for host in dict.fromkeys(hosts) for form in ((host,) if ":" in host else (host, f"{host}:*"))]

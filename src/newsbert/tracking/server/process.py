@@ -1,4 +1,4 @@
-"""MLflow's server as a process of ours: started, waited for, stopped."""
+"""MLflow's server as a child process: start it, wait for it, stop it."""
 
 import contextlib
 import functools
@@ -25,23 +25,23 @@ from newsbert.tracking.server.state import ServerInfo, ServerState, StoreConfig,
 
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
-_ALL = "0.0.0.0"  # noqa: S104
+_ALL_INTERFACES = "0.0.0.0"  # noqa: S104
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a server is to be.
+    """Plan of a server to start.
 
     Attributes:
         home: Its directory.
         database: The URL of its database.
-        artifacts: Where its artifacts are.
+        artifacts: The location of its artifacts.
         host: The address it listens on.
         port: The port.
         auth: Whether it asks for a name and a password.
         allowed_hosts: The names that it answers to.
-        default_permission: What an account may do with what others have made.
-        workers: Its processes.
+        default_permission: The permission of an account on resources of others.
+        workers: The number of its processes.
     """
 
     home: ServerState
@@ -57,27 +57,27 @@ class Plan:
     @property
     def url(self) -> str:
         """The base URL to reach it by from this machine."""
-        return f"http://{'127.0.0.1' if self.host == _ALL else self.host}:{self.port}"
+        return f"http://{'127.0.0.1' if self.host == _ALL_INTERFACES else self.host}:{self.port}"
 
 
 @contextlib.contextmanager
 def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
-    """Resolve what depends on this machine, and hold the port for the block.
+    """Resolve the settings that depend on this machine, and hold the port during the block.
 
     Raises:
-        UsageError: If a setting cannot be, or the server would be open to everybody.
-        TrackingError: If a server runs in this directory, or the port cannot be had.
+        UsageError: If a setting is invalid, or the server would be open to everybody.
+        TrackingError: If a server runs in this directory, or the port is not available.
     """
-    home, kept = places(settings)
+    home, stores = places(settings)
     if home.path.is_dir():
-        with home.locked():  # which says so if a server runs here, as its port would not
+        with home.locked():  # reports a server that runs here, which its occupied port would not
             pass
     exposed = not is_loopback(settings.host)
-    with _port(settings) as port:
+    with _reserve_port(settings) as port:
         yield Plan(
             home,
-            kept.database,
-            kept.artifacts,
+            stores.database,
+            stores.artifacts,
             settings.host,
             port,
             exposed if settings.auth is None else settings.auth,
@@ -88,37 +88,39 @@ def planned(settings: TrackingServerSettings) -> Iterator[Plan]:
 
 
 def places(settings: TrackingServerSettings) -> tuple[ServerState, StoreConfig]:
-    """A server's directory, and where its data are: as is said, else as they were before, else in the directory.
+    """Return a server's directory and the locations of its data.
+
+    The locations come from the settings, else from the last start, else they are in the directory.
 
     Raises:
-        UsageError: If they cannot be there.
+        UsageError: If a location is invalid.
     """
     home = ServerState(settings.directory)
-    before = home.kept_before() or StoreConfig(home.database, home.artifacts)
-    url = settings.backend_store or before.database
-    located = artifacts.located(settings.artifacts or before.artifacts)
+    previous = home.kept_before() or StoreConfig(home.database, home.artifacts)
+    url = settings.backend_store or previous.database
+    located = artifacts.located(settings.artifacts or previous.artifacts)
     file = sqlite.path_of(url)
     for path in (str(home.path), *([str(file)] if file is not None else []), *([] if "://" in located else [located])):
-        if re.search("[%?#]", path):  # some of MLflow reads it as a URL, some does not: files would be in two places
+        if re.search("[%?#]", path):  # only parts of MLflow read it as a URL: files would be in two places
             raise UsageError(f"{path!r} cannot hold a tracking server's data: it has one of % ? # in it", "rename it")
-    if file is not None:  # from wherever the server is started the next time
+    if file is not None:  # valid from any working directory of the next start
         url = uris.sqlite_uri(file.expanduser().absolute())
     database.parse(url)
     return home, StoreConfig(url, located)
 
 
 def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
-    """See to database, artifacts and accounts.
+    """Prepare database, artifacts and accounts.
 
     Returns:
-        The password of the account `admin`, where that was made now; it is kept nowhere.
+        The password of the account `admin`, if that was created now; it is not stored.
 
     Raises:
         TrackingError: If one of them cannot be used.
     """
     wanted.home.make()
     with wanted.home.locked():
-        _quiet()
+        _silence_logging()
         with private_umask():
             database.prepare(wanted.database, on_log)
         artifacts.check(wanted.artifacts)
@@ -133,28 +135,28 @@ def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[ServerInfo], 
     """Run the server until `stop` is set.
 
     Args:
-        wanted: What was prepared.
+        wanted: The prepared plan.
         stop: Set to stop it.
         on_ready: Called when it answers.
 
     Raises:
-        TrackingError: If it does not start, or ends by itself.
+        TrackingError: If it does not start, or ends unexpectedly.
     """
     home = wanted.home
-    with home.locked(), _process(wanted) as process:
+    with home.locked(), _run_server(wanted) as process:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _answers(wanted.url):
+        while not _is_healthy(wanted.url):
             if stop.wait(0.1):
                 return
-            _check(process, home)
+            _check_alive(process, home)
             if time.monotonic() > deadline:
                 raise TrackingError(f"no answer on {wanted.url} after {START_TIMEOUT_S} s", f"see {home.log}")
-        noted = _noted(wanted)
-        home.note(noted)
+        server = _make_server_info(wanted)
+        home.note(server)
         try:
-            on_ready(noted)
+            on_ready(server)
             while not stop.wait(0.5):
-                _check(process, home)
+                _check_alive(process, home)
                 bounded_log.trim(home.log)
         finally:
             home.forget()
@@ -164,7 +166,7 @@ def start_detached(wanted: Plan) -> ServerInfo:
     """Run the server in the background.
 
     Raises:
-        NewsbertError: If it does not start; the error is its own.
+        NewsbertError: If it does not start; this is the server's own error.
     """
     home = wanted.home
     arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", wanted.artifacts]
@@ -181,8 +183,8 @@ def start_detached(wanted: Plan) -> ServerInfo:
     arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
 
     def noted(pid: int) -> ServerInfo | None:
-        found = home.noted()
-        return found if found is not None and found.pid == pid else None
+        server = home.noted()
+        return server if server is not None and server.pid == pid else None
 
     try:
         return processes.start(
@@ -193,17 +195,17 @@ def start_detached(wanted: Plan) -> ServerInfo:
 
 
 def status(home: ServerState) -> ServerInfo:
-    """The server of a directory, which answers.
+    """Return the running server of a directory, after checking that it answers.
 
     Raises:
         TrackingError: If none runs there, or it does not answer.
     """
-    found = home.noted()
-    if found is None:
+    server = home.noted()
+    if server is None:
         raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
-    if not _answers(found.url):
-        raise TrackingError(f"the tracking server {found.url} runs but does not answer", f"see {home.log}")
-    return found
+    if not _is_healthy(server.url):
+        raise TrackingError(f"the tracking server {server.url} runs but does not answer", f"see {home.log}")
+    return server
 
 
 def down(home: ServerState) -> ServerInfo:
@@ -212,15 +214,15 @@ def down(home: ServerState) -> ServerInfo:
     Raises:
         TrackingError: If none runs there, or it does not stop.
     """
-    found = home.noted()
-    if found is None:
+    server = home.noted()
+    if server is None:
         raise TrackingError(f"no tracking server runs in {home.path}", f"newsbert tracking up{home.option}")
-    processes.stop(found.pid, lambda: processes.started(found.pid) == found.started, STOP_TIMEOUT_S)
-    return found
+    processes.stop(server.pid, lambda: processes.started(server.pid) == server.started, STOP_TIMEOUT_S)
+    return server
 
 
-def _quiet() -> None:
-    """Have MLflow's errors reach the user as ours, and the rest not at all."""
+def _silence_logging() -> None:
+    """Silence MLflow's logging; newsbert reports MLflow's errors itself."""
     environment.silence_mlflow()
     import mlflow  # noqa: F401 - it sets up its own logging
 
@@ -228,7 +230,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _noted(wanted: Plan) -> ServerInfo:
+def _make_server_info(wanted: Plan) -> ServerInfo:
     pid = os.getpid()
     return ServerInfo(
         pid,
@@ -244,13 +246,13 @@ def _noted(wanted: Plan) -> ServerInfo:
 
 
 @contextlib.contextmanager
-def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
+def _run_server(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", wanted.host, "--port", str(wanted.port)]
     command += ["--workers", str(wanted.workers), *(["--app-name", "basic-auth"] if wanted.auth else [])]
     # On a busy machine a worker's imports take longer than the 5 s after which uvicorn kills one that does not answer.
     command += ["--uvicorn-opts", f"--timeout-worker-healthcheck {START_TIMEOUT_S}"]
-    given = {
-        # In the environment, since anybody on this machine may read a command line.
+    variables = {
+        # In the environment, since any user of this machine can read a command line.
         "MLFLOW_BACKEND_STORE_URI": wanted.database,
         "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
         "MLFLOW_SERVE_ARTIFACTS": "true",
@@ -258,26 +260,26 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
             [*origins(wanted.allowed_hosts, wanted.port), *environment.further_origins()]
         ),
-        # Its own runner of jobs is for language models; it takes a process and memory. So is its gateway, which calls
-        # addresses that an account chooses.
+        # MLflow's job runner and gateway are for language models. The runner takes a process and memory; the gateway
+        # calls addresses that an account chooses.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
-        # A route of MLflow's that nobody has thought of is closed to accounts, also where its default changes.
+        # MLflow's routes without a permission check are closed to accounts, even if its default changes.
         "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
         "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     if wanted.auth:
-        given["MLFLOW_AUTH_CONFIG_PATH"] = str(wanted.home.auth_config)
-        given["MLFLOW_FLASK_SERVER_SECRET_KEY"] = wanted.home.secret_key()
+        variables["MLFLOW_AUTH_CONFIG_PATH"] = str(wanted.home.auth_config)
+        variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = wanted.home.secret_key()
     log = wanted.home.log
     with contextlib.suppress(FileNotFoundError):
         log.replace(log.with_name("server.log.1"))
     with wanted.home.private(log) as stream:
         process = subprocess.Popen(
             command,
-            env=environment.child_environment(**given),
+            env=environment.child_environment(**variables),
             cwd=wanted.home.path,
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -290,7 +292,7 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)  # it lets its workers finish what they were asked
+            process.send_signal(signal.SIGTERM)  # it lets its workers finish their requests
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S - 10)
         with contextlib.suppress(ProcessLookupError):
@@ -298,23 +300,23 @@ def _process(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
-def _check(process: "subprocess.Popen[bytes]", home: ServerState) -> None:
+def _check_alive(process: "subprocess.Popen[bytes]", home: ServerState) -> None:
     code = process.poll()
     if code is not None:
-        raise TrackingError(f"MLflow's server ended (exit code {code}): {_reason(home)}", f"see {home.log}")
+        raise TrackingError(f"MLflow's server ended (exit code {code}): {_find_reason(home)}", f"see {home.log}")
 
 
-def _reason(home: ServerState) -> str:
-    """What looks most like a reason of what it logged."""
+def _find_reason(home: ServerState) -> str:
+    """Return the last logged line that mentions an error, else the last line."""
     try:
         lines = [line.strip() for line in home.log.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
         lines = []
-    telling = [line for line in lines if "rror" in line]
-    return (telling or [line for line in lines if line] or ["it logged nothing"])[-1]
+    error_lines = [line for line in lines if "rror" in line]
+    return (error_lines or [line for line in lines if line] or ["it logged nothing"])[-1]
 
 
-def _answers(url: str) -> bool:
+def _is_healthy(url: str) -> bool:
     try:
         with loopback.urlopen(f"{url}/health", timeout=5):
             return True
@@ -323,12 +325,12 @@ def _answers(url: str) -> bool:
 
 
 @contextlib.contextmanager
-def _port(settings: TrackingServerSettings) -> Iterator[int]:
+def _reserve_port(settings: TrackingServerSettings) -> Iterator[int]:
     try:
-        held = bind_port(settings.host, settings.port)
+        bound = bind_port(settings.host, settings.port)
     except UsageError:
         raise
     except NewsbertError as error:
         raise TrackingError(error.message, "newsbert tracking up --port 0 takes a free port") from error
-    with held:
-        yield int(held.getsockname()[1])
+    with bound:
+        yield int(bound.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The directory of a tracking server: its data unless they are elsewhere, its secrets, its log, and whether it runs."""
+"""Directory of a tracking server: its data unless they are elsewhere, its secrets, its log and its status."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,15 @@ _HINT = "give another: --directory DIRECTORY"
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        pid: Its process.
-        started: When that started, in the kernel's ticks; a pid may have gone to another one.
+        pid: Its process id.
+        started: The start time of the process in kernel ticks; a pid may be reused.
         url: The base URL to reach it by from this machine.
         host: The address it listens on.
         database: Its database, without a password.
-        artifacts: Where its artifacts are.
+        artifacts: The location of its artifacts.
         auth: Whether it asks for a name and a password.
         allowed_hosts: The names that it answers to.
         mlflow: MLflow's version.
@@ -46,7 +46,7 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """Where a server keeps its data.
+    """Locations of a server's data.
 
     Attributes:
         database: The URL of its database, with the password.
@@ -58,20 +58,20 @@ class StoreConfig:
 
 
 class ServerState:
-    """The directory; it is made where it is missing, and is this user's alone.
+    """Directory of a server; it is created if missing, for this user only.
 
     Raises:
-        TrackingError: If it cannot be.
+        TrackingError: If it cannot be created.
     """
 
     def __init__(self, directory: str) -> None:
         self.path = Path(directory).expanduser().absolute()
 
     def make(self) -> None:
-        """Make the directory.
+        """Create the directory.
 
         Raises:
-            TrackingError: If it cannot be.
+            TrackingError: If it cannot be created.
         """
         with _errors(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,25 +83,25 @@ class ServerState:
 
     @property
     def artifacts(self) -> str:
-        """The artifacts in it."""
+        """The path of the artifacts in it."""
         return str(self.path / "artifacts")
 
     @property
     def log(self) -> Path:
-        """What the server logs."""
+        """The server's log file."""
         return self.path / "server.log"
 
     @property
     def auth_config(self) -> Path:
-        """MLflow's settings of accounts, with the database's password."""
+        """MLflow's file of authentication settings, with the database's password."""
         return self.path / "auth.ini"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other server, and whoever restores into it, out of the directory during the block.
+        """Lock the directory against other servers and restorations during the block.
 
         Raises:
-            TrackingError: If one is there.
+            TrackingError: If it is locked already.
         """
         with contextlib.ExitStack() as stack:
             with _errors(self.path):
@@ -116,13 +116,13 @@ class ServerState:
 
     @property
     def option(self) -> str:
-        """What a command needs to be told to find this directory again."""
+        """The option by which a command finds this directory again; empty for the default."""
         from shlex import quote
 
         return "" if self.path == Path("tracking").absolute() else f" --directory {quote(str(self.path))}"
 
     def secret_key(self) -> str:
-        """The key of the server's forms; made once.
+        """Return the key of the server's forms, which is created once.
 
         Raises:
             TrackingError: If it cannot be read or written.
@@ -134,10 +134,10 @@ class ServerState:
             return file.read_text(encoding="utf-8")
 
     def write(self, file: Path, content: str) -> None:
-        """Write a file that nobody else may read, whole or not at all.
+        """Write a file that only this user can read, completely or not at all.
 
         Raises:
-            TrackingError: If it cannot be.
+            TrackingError: If it cannot be written.
         """
         partial = file.with_name(f".{file.name}.partial")
         with self.private(partial) as stream:
@@ -146,52 +146,52 @@ class ServerState:
             partial.replace(file)
 
     def private(self, file: Path) -> BinaryIO:
-        """Make a file anew that nobody else may read, to append to.
+        """Create a new file that only this user can read, replacing an old one, and open it for appending.
 
         Raises:
-            TrackingError: If it cannot be made.
+            TrackingError: If it cannot be created.
         """
         with _errors(file):
             file.unlink(missing_ok=True)
             return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     def keep(self, kept: StoreConfig) -> None:
-        """Write down where the data are, for what is done to them without the server."""
+        """Record the locations of the data, for commands that run without the server."""
         self.write(self.path / "data.json", json.dumps(dataclasses.asdict(kept)))
 
     def kept_before(self) -> StoreConfig | None:
-        """Where the data are, if a server was started here."""
+        """Return the locations of the data, if a server was started here."""
         try:
             return StoreConfig(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def kept(self) -> StoreConfig:
-        """Where the data are.
+        """Return the locations of the data.
 
         Raises:
             TrackingError: If no server was started here.
         """
-        found = self.kept_before()
-        if found is None:
+        stores = self.kept_before()
+        if stores is None:
             raise self.never_started()
-        return found
+        return stores
 
     def never_started(self) -> TrackingError:
-        """What to say where no server was."""
+        """Return the error for a directory where no server was started."""
         return TrackingError(f"no tracking server was started in {self.path}", f"newsbert tracking up{self.option}")
 
     def note(self, server: ServerInfo) -> None:
-        """Write down that a server runs."""
+        """Record a running server."""
         self.write(self.path / "server.json", json.dumps(dataclasses.asdict(server)))
 
     def forget(self) -> None:
-        """Strike it out."""
+        """Delete the record of a running server."""
         with contextlib.suppress(OSError):
             (self.path / "server.json").unlink()
 
     def noted(self) -> ServerInfo | None:
-        """The server that runs here, if one does."""
+        """Return the server that runs here, if there is one."""
         try:
             server = ServerInfo(**json.loads((self.path / "server.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -209,9 +209,9 @@ def _errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def private_umask() -> Iterator[None]:
-    """Make what is made meanwhile this user's alone, whoever may enter the directory."""
-    before = os.umask(0o077)
+    """Restrict files that are created in the block to this user, even in a directory that others may enter."""
+    previous = os.umask(0o077)
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(previous)

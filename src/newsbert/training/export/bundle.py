@@ -1,4 +1,4 @@
-"""From a trained model to its bundle: graphs, temperature, scores, pictures and card."""
+"""Export of a trained model to its bundle: graphs, temperature, scores, images and card."""
 
 import csv
 import itertools
@@ -36,7 +36,7 @@ from newsbert.training.export.parity import ReferencePredictions
 from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.label_issues import LabelIssue
 
-_OUTCOME = ("review_share", "kept_accuracy")
+_REVIEW_STATISTICS = ("review_share", "kept_accuracy")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 _WINDOW_ROWS = 8192
@@ -46,13 +46,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TestReport:
-    """How the graph that ships did on the test rows, and how fast it was.
+    """Results on the test rows of the graph that ships, and its speed.
 
     Attributes:
-        scores: On the test rows.
-        texts_per_second: How fast it answered them.
-        review: The threshold below which a person has to see an answer, and behind it those for other precisions.
-        mistakes: Test rows that it labels otherwise than they are, the surest first.
+        scores: Scores on the test rows.
+        texts_per_second: Speed on the test rows.
+        review: The threshold below which a person has to see an answer, followed by those for other precisions.
+        mistakes: Test rows whose labels it contradicts, the most confident prediction first.
     """
 
     scores: Scores
@@ -71,10 +71,10 @@ def write(
         context: The training.
         trained: The model.
         tokenizer: From `prepare_tokenizer`.
-        baseline: What the baseline scored on the test rows, for the card.
+        baseline: The baseline's scores on the test rows, for the card.
 
     Raises:
-        ModelError: If a graph does not answer as the model does.
+        ModelError: If the probabilities of a graph differ from those of the model.
     """
     settings, rows, base, on_event = context.settings, context.dataset, context.base_model, context.on_event
     trained.model.save_pretrained(str(part))
@@ -88,7 +88,7 @@ def write(
         "temperature": reference.temperature,
         "base_model": {"name": base.name, "sha256": base.sha256},
         "data": {
-            # A file's name without its path: the bundle goes where the path means nothing to anybody.
+            # A file's name without its path: the path has no meaning on other machines.
             "name": Path(rows.name).name if Path(rows.name).expanduser().exists() else rows.name,
             "sha256": rows.digest,
             "rows": {"train": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)},
@@ -113,7 +113,7 @@ def write(
     speed = len(rows.test) / (time.perf_counter() - started)
     scores = score(probabilities, rows.test.labels, rows.label_names)
     uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
-    before, after = (reliability(each, rows.test.labels) for each in (uncalibrated, probabilities))
+    before, after = (reliability(values, rows.test.labels) for values in (uncalibrated, probabilities))
     contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
     thresholds = _choose_threshold(
         part, contract, reference, probabilities, rows.test.labels.tolist(), settings, on_event
@@ -138,16 +138,16 @@ def _choose_threshold(
     settings: TrainSettings,
     on_event: Callable[[Event], None],
 ) -> list[Threshold]:
-    """Choose below which score a person has to see an answer, and say so in contract, table and picture.
+    """Choose the score below which a person has to see an answer, and write it to contract, table and plot.
 
     Args:
         part: The bundle's directory.
-        contract: Gets the threshold and what it does to the test rows.
-        reference: Has the rows that it is chosen on.
-        probabilities: Of the test rows, `(rows, num_labels)`.
-        labels: Of the test rows.
-        settings: What is wanted.
-        on_event: Called with what happens.
+        contract: Receives the threshold and its effect on the test rows.
+        reference: Predictions for the validation rows, which the threshold is chosen on.
+        probabilities: Probabilities of the test rows, `(rows, num_labels)`.
+        labels: Label ids of the test rows.
+        settings: The required precision, or the threshold.
+        on_event: Called with every event.
     """
     test = probabilities, labels
     thresholds = review.thresholds(reference.validation, test, settings.review_precision, settings.review_below)
@@ -156,9 +156,8 @@ def _choose_threshold(
         count = len(reference.validation[1])
         on_event(
             Note(
-                f"every answer goes to a person: {count} validation rows do not show at any score that "
-                f"{chosen.precision:.4g} of the answers are right; a lower --review-precision asks less of them, "
-                "--review-below 0 sends none"
+                f"every answer is flagged for review: {count} validation rows do not show an accuracy of "
+                f"{chosen.precision:.4g} at any score; use a lower --review-precision, or --review-below 0 to flag none"
             )
         )
     contract["review_below"] = chosen.below
@@ -168,10 +167,12 @@ def _choose_threshold(
     with (part / bundle.REVIEW_FILE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         sides = ("validation", "test")
-        table.writerow(["precision", "review_below", *(f"{side}_{name}" for side in sides for name in _OUTCOME)])
-        for each in thresholds:
-            found = [getattr(getattr(each, side), name) for side in sides for name in ("share", "accuracy")]
-            table.writerow([each.precision, each.below, *found])
+        table.writerow(
+            ["precision", "review_below", *(f"{side}_{name}" for side in sides for name in _REVIEW_STATISTICS)]
+        )
+        for threshold in thresholds:
+            statistics = [getattr(getattr(threshold, side), name) for side in sides for name in ("share", "accuracy")]
+            table.writerow([threshold.precision, threshold.below, *statistics])
     plots.coverage(
         RiskCoverageCurve.of(*reference.validation), RiskCoverageCurve.of(*test), chosen, part / "review.png"
     )
@@ -179,7 +180,7 @@ def _choose_threshold(
 
 
 def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
-    """Probabilities of prepared texts, a window of them after the other: a split may not fit into memory."""
+    """Return the probabilities of prepared texts, computed window by window: a split may not fit into memory."""
     windows = range(0, len(texts), _WINDOW_ROWS)
     return np.concatenate([runtime.predict_prepared(texts[start : start + _WINDOW_ROWS]) for start in windows])
 
@@ -191,23 +192,23 @@ def _write_graphs(
     rows: Dataset,
     on_event: Callable[[Event], None],
 ) -> tuple[dict[str, GraphInfo], ReferencePredictions]:
-    """Write the serving graphs, checked, and return what the contract says of them, and what they were checked with."""
+    """Write and check the serving graphs; return their entries in the contract, and the reference predictions."""
     fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
     validation = rows.validation
     golden = [preprocess(item) for item in GOLDEN_ITEMS]
     onnx.write_onnx(model, fp32)
     scale = bert_graph.query_scale(model.config) if bert_graph.supports(model) else 1.0
     shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
-    texts = _spread(validation.texts, parity.CHECKED_ROWS)
+    texts = _sample_evenly(validation.texts, parity.CHECKED_ROWS)
     reference = ReferencePredictions(
-        model, tokenizer, golden, texts, _spread(validation.labels.tolist(), parity.CHECKED_ROWS)
+        model, tokenizer, golden, texts, _sample_evenly(validation.labels.tolist(), parity.CHECKED_ROWS)
     )
     graphs = {fp32.name: reference.fp32(fp32)}
     if not cpu.multiplies_int8():
         on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
         return graphs, reference
     on_event(Phase("quantizing"))
-    calibration = tokenizer.encode(_spread(rows.train.texts, quantization.CALIBRATION_ROWS))
+    calibration = tokenizer.encode(_sample_evenly(rows.train.texts, quantization.CALIBRATION_ROWS))
     quantization.write(fp32, int8, calibration, tokenizer.pad_id)
     graph = reference.int8(int8)
     if parity.passes_gate(graph):
@@ -218,8 +219,8 @@ def _write_graphs(
     return graphs, reference
 
 
-def _spread(values: Sequence[T], most: int) -> list[T]:
-    """At most so many of the values, from all over: files are often sorted by label."""
+def _sample_evenly(values: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` of the values, evenly spaced: files are often sorted by label."""
     if len(values) <= most:
         return list(values)
-    return [values[place] for place in np.linspace(0, len(values) - 1, most).astype(int)]
+    return [values[index] for index in np.linspace(0, len(values) - 1, most).astype(int)]

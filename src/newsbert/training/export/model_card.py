@@ -7,7 +7,7 @@ from newsbert.evaluation.metrics import Scores
 from newsbert.evaluation.review import ReviewStats, Threshold
 from newsbert.training.baseline import NAME
 
-_CARD = """# {title}
+_TEMPLATE = """# {title}
 
 Classifies a news text (or title and text) as {labels}. {base} fine-tuned by newsbert {version}.
 
@@ -23,47 +23,49 @@ Classifies a news text (or title and text) as {labels}. {base} fine-tuned by new
 ![Learning curves](learning_curves.png)
 ![Reliability diagram](reliability_diagram.png)
 
-## Which answers a person should see
-Answers with a score below {review_below} say `"review": true`. Thresholds are chosen on validation rows: the lowest at
-which the wanted share of the other answers is right, by a margin of one standard error; 0 sends none, 1 all of them.
+## Review threshold
+Answers with a score below {review_below} are flagged for review: `"review": true`. A threshold is chosen on validation
+rows: the lowest at which the other answers reach the target accuracy, with a margin of one standard error. 0 flags no
+answer, 1 all of them.
 
-| wanted | threshold | validation: to a person | rest right | test: to a person | rest right |
+| target accuracy | threshold | validation: review rate | others' accuracy | test: review rate | others' accuracy |
 |---|---|---|---|---|---|
 {thresholds}
 
-![Accuracy over the share answered without a person](review.png)
+![Accuracy by the fraction that is not flagged for review](review.png)
 
 ## Data
 {train_rows} training, {validation_rows} validation and {test_rows} test rows of `{data}`, SHA-256 `{data_sha256}`.
 The test rows were scored once, with the ONNX graph in this directory.
 
-## How it reads a text
-Cleaned ({cleaning}); title and text joined with one blank; the first {max_length} tokens are read. `newsbert.json`
-is the contract: it holds this, and texts with the probabilities that any environment must give for them.
+## Preprocessing
+A text is cleaned ({cleaning}). Title and text are joined with one blank. Longer texts are truncated to {max_length}
+tokens. `newsbert.json` is the contract: it states this, and has golden texts with the probabilities that every
+environment must reproduce.
 
-## Limits
+## Limitations
 It answers with one of its labels for any text, also for one that is no news or in another language than its training
 rows. Its probabilities are calibrated on validation rows, with a temperature of {temperature:.3f}: on the test rows
-they are {calibration_error:.1%} from the share that is right, on the average; without it they would be
-{uncalibrated_error:.1%}. On texts of another kind they may be further off.
+their expected calibration error is {calibration_error:.1%}; without it, it would be {uncalibrated_error:.1%}. On texts
+of another kind it may be larger.
 """
 
 
 def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresholds: Sequence[Threshold]) -> str:
-    """Return the card, in Markdown, of a model, beside a baseline.
+    """Return the card of a model in Markdown, with a comparison to a baseline.
 
     Args:
-        contract: Its contract.
-        scores: On the test rows.
-        baseline: The baseline's, on the same rows.
-        thresholds: Below which a person has to see an answer.
+        contract: The contract of its bundle.
+        scores: Scores on the test rows.
+        baseline: Scores of the baseline on the same rows.
+        thresholds: Scores below which a person has to see an answer.
     """
     rows = contract["data"]["rows"]
     classes = "\n".join(
-        f"| {_cell(name)} | {each.precision:.4f} | {each.recall:.4f} | {each.f1:.4f} | {each.support} |"
-        for name, each in scores.per_class.items()
+        f"| {_escape_cell(name)} | {entry.precision:.4f} | {entry.recall:.4f} | {entry.f1:.4f} | {entry.support} |"
+        for name, entry in scores.per_class.items()
     )
-    return _CARD.format(
+    return _TEMPLATE.format(
         title=f"News classifier: {len(contract['labels'])} classes",
         labels=", ".join(contract["labels"]),
         base=contract["base_model"]["name"],
@@ -71,13 +73,13 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresh
         test_rows=rows["test"],
         train_rows=rows["train"],
         validation_rows=rows["validation"],
-        compared="\n".join(_row(name, each) for name, each in {"this model": scores, NAME: baseline}.items()),
+        compared="\n".join(_format_row(name, entry) for name, entry in {"this model": scores, NAME: baseline}.items()),
         calibration_error=scores.calibration_error,
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
         classes=classes,
         review_below=f"{contract['review_below']:.4g}",
-        thresholds="\n".join(map(_threshold, thresholds)),
+        thresholds="\n".join(map(_format_threshold, thresholds)),
         data=contract["data"]["name"],
         data_sha256=contract["data"]["sha256"],
         cleaning=", ".join(contract["cleaning"]),
@@ -85,22 +87,24 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresh
     )
 
 
-def _row(name: str, scores: Scores) -> str:
+def _format_row(name: str, scores: Scores) -> str:
     figures = (scores.accuracy, scores.f1_macro, scores.loss, scores.calibration_error)
-    return f"| {name} | {' | '.join(f'{each:.4f}' for each in figures)} |"
+    return f"| {name} | {' | '.join(f'{value:.4f}' for value in figures)} |"
 
 
-def _threshold(each: Threshold) -> str:
-    """A line of the table of thresholds."""
-    wanted = "(given)" if each.precision is None else f"{each.precision:.4g}"
-    return f"| {wanted} | {each.below:.4g} | {_outcome(each.validation)} | {_outcome(each.test)} |"
+def _format_threshold(each: Threshold) -> str:
+    """Return a line of the table of thresholds."""
+    precision = "(given)" if each.precision is None else f"{each.precision:.4g}"
+    return (
+        f"| {precision} | {each.below:.4g} | {_format_statistics(each.validation)} | {_format_statistics(each.test)} |"
+    )
 
 
-def _outcome(found: ReviewStats) -> str:
-    """Two cells of it."""
+def _format_statistics(found: ReviewStats) -> str:
+    """Return the two cells of a split in the table of thresholds."""
     return f"{found.share:.1%} | {'' if found.accuracy is None else f'{found.accuracy:.1%}'}"
 
 
-def _cell(text: str) -> str:
-    """A label as it can stand in a table's cell."""
+def _escape_cell(text: str) -> str:
+    """Escape a label for a cell of a table."""
     return text.replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""How a serving graph's answers agree with PyTorch's; what decides whether it ships."""
+"""Parity of a serving graph with PyTorch, which decides whether the graph ships."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +18,17 @@ from newsbert.inference.runtimes.pytorch import TorchGraph
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 
 CHECKED_ROWS = 2000
-"""Validation rows that a graph is checked on at most."""
+"""Maximum number of validation rows to check a graph on."""
 
 ALONE_ROWS = 64
-"""Rows that run alone as well, and all of these in one batch."""
+"""Number of rows that also run alone, and all together in one batch."""
 
-MOST_ACCURACY_LOSS = 0.3
-"""In points of a hundred."""
+MAX_ACCURACY_LOSS = 0.3
+"""Maximum loss of accuracy in percentage points."""
 
 
 class ReferencePredictions:
-    """PyTorch's answers to the rows that graphs are checked on, and the temperature that calibrates them.
+    """PyTorch's predictions for the rows to check graphs on, and the temperature that calibrates them.
 
     Args:
         model: The trained model.
@@ -53,15 +53,15 @@ class ReferencePredictions:
         self._ids = tokenizer.encode([*golden, *texts])
         self._pad_id = tokenizer.pad_id
         graph = TorchGraph(model)
-        logits = self._logits(graph)
+        logits = self._compute_logits(graph)
         self.temperature = fit_temperature(logits[self._golden :], self._labels.tolist())
         self._probabilities = softmax(logits, self.temperature)
-        # The golden ones are remembered as they come when each is by itself.
-        self._probabilities[: self._golden] = self._alone(graph)[: self._golden]
+        # The golden texts are stored with their probabilities in a batch of one.
+        self._probabilities[: self._golden] = self._predict_alone(graph)[: self._golden]
 
     @property
     def golden(self) -> list[list[float]]:
-        """Probabilities of the golden texts, each by itself, in label order."""
+        """Probabilities of the golden texts, computed one by one, in label order."""
         golden: list[list[float]] = self._probabilities[: self._golden].tolist()
         return golden
 
@@ -86,57 +86,62 @@ class ReferencePredictions:
         return graph
 
     def int8(self, file: Path) -> GraphInfo:
-        """Check a quantized graph; `ships` tells what to make of it."""
+        """Check a quantized graph; `passes_gate` decides whether it ships."""
         return self._compare(file, "onnxruntime-int8", INT8_TOLERANCE, own=True)
 
     def _compare(self, file: Path, runtime: str, tolerance: float, *, own: bool = False) -> GraphInfo:
         graph = OnnxGraph(file)
-        answers, alone = softmax(self._logits(graph), self.temperature), self._alone(graph)
+        probabilities, alone = softmax(self._compute_logits(graph), self.temperature), self._predict_alone(graph)
         together = softmax(graph.logits(*pad(self._ids[: len(alone)], self._pad_id)), self.temperature)
-        rows, right = answers[self._golden :].argmax(axis=1), self._probabilities[self._golden :].argmax(axis=1)
-        loss = float((right == self._labels).mean() - (rows == self._labels).mean()) if len(rows) else 0.0
+        predicted, expected = (
+            probabilities[self._golden :].argmax(axis=1),
+            self._probabilities[self._golden :].argmax(axis=1),
+        )
+        loss = float((expected == self._labels).mean() - (predicted == self._labels).mean()) if len(predicted) else 0.0
         return GraphInfo(
             runtime=runtime,
             tolerance=tolerance,
-            max_difference=max(_largest(answers, self._probabilities), _largest(alone, self._probabilities)),
-            rows=len(rows),
-            agreement=float((rows == right).mean()) if len(rows) else 1.0,
+            max_difference=max(
+                _max_difference(probabilities, self._probabilities), _max_difference(alone, self._probabilities)
+            ),
+            rows=len(predicted),
+            agreement=float((predicted == expected).mean()) if len(predicted) else 1.0,
             accuracy_loss=100 * loss,
-            batch_difference=max(_largest(alone, answers), _largest(alone, together)),
+            batch_difference=max(_max_difference(alone, probabilities), _max_difference(alone, together)),
             golden=alone[: self._golden].tolist() if own else [],
         )
 
-    def _logits(self, graph: RuntimeGraph) -> FloatArray:
-        """Logits of all rows, run as they are served: `(rows, num_labels)`."""
-        found: dict[int, FloatArray] = {}
-        for batch in sub_batches([len(each) for each in self._ids]):
+    def _compute_logits(self, graph: RuntimeGraph) -> FloatArray:
+        """Return the logits of all rows, batched as in serving: `(rows, num_labels)`."""
+        logits_by_row: dict[int, FloatArray] = {}
+        for batch in sub_batches([len(sequence) for sequence in self._ids]):
             logits = graph.logits(*pad([self._ids[row] for row in batch], self._pad_id))
-            found.update(zip(batch, logits, strict=True))
-        return np.stack([found[row] for row in range(len(self._ids))])
+            logits_by_row.update(zip(batch, logits, strict=True))
+        return np.stack([logits_by_row[row] for row in range(len(self._ids))])
 
-    def _alone(self, graph: RuntimeGraph) -> FloatArray:
-        """Probabilities of the golden texts and the first rows, each by itself."""
+    def _predict_alone(self, graph: RuntimeGraph) -> FloatArray:
+        """Return the probabilities of the golden texts and the first rows, computed one by one."""
         first = self._ids[: self._golden + ALONE_ROWS]
         logits = [graph.logits(*pad([sequence], self._pad_id)) for sequence in first]
         return softmax(np.concatenate(logits), self.temperature)
 
 
 def passes_gate(graph: GraphInfo) -> bool:
-    """Whether a quantized graph is good enough: about as accurate, and every text has one answer in any batch."""
-    return graph.accuracy_loss <= MOST_ACCURACY_LOSS and graph.batch_difference <= FP32_TOLERANCE
+    """Return whether a quantized graph is about as accurate, and answers a text the same in any batch."""
+    return graph.accuracy_loss <= MAX_ACCURACY_LOSS and graph.batch_difference <= FP32_TOLERANCE
 
 
 def rejection_reason(graph: GraphInfo) -> str:
-    """What is wrong with a quantized graph that does not ship."""
-    if graph.accuracy_loss > MOST_ACCURACY_LOSS:
-        lost, rows = graph.accuracy_loss, graph.rows
-        return f"on {rows} validation rows it is {lost:.2f} points less accurate, more than {MOST_ACCURACY_LOSS}"
+    """Return the reason why a quantized graph does not ship."""
+    if graph.accuracy_loss > MAX_ACCURACY_LOSS:
+        loss, rows = graph.accuracy_loss, graph.rows
+        return f"on {rows} validation rows it is {loss:.2f} points less accurate, more than {MAX_ACCURACY_LOSS}"
     return (
         f"it answers a text alone {graph.batch_difference:.2g} otherwise than among others, more than {FP32_TOLERANCE}"
     )
 
 
-def _largest(some: FloatArray, others: FloatArray) -> float:
-    """The largest difference in the rows that both have; not a number if there is one among them."""
+def _max_difference(some: FloatArray, others: FloatArray) -> float:
+    """Return the largest difference in the rows that both have; NaN if one of the values is NaN."""
     rows = min(len(some), len(others))
     return float(np.abs(some[:rows] - others[:rows]).max())
