@@ -141,7 +141,7 @@ def test_attack_an_image_says_of_itself_that_it_is_right(
     name, port = trial
     bundle = Bundle.read(trained[0].bundle)
     second = archive.write(bundle, tmp_path / "2", "TinyModel/2", ServeSettings())
-    lie = """import newsbert.images.programs.verify as p; open(p.__file__, "w").write('print("proved: all")')"""
+    lie = """import newsbert.images.programs.verify as p; open(p.__file__, "w").write('print("verified: all")')"""
     lie = f"RUN {json.dumps(['python', '-c', lie])}"
     server = f"USER root\n{lie}\nUSER newsbert\nENTRYPOINT {json.dumps(['python', '-c', _OTHER_SERVER])}\n"
     image = _with_archive(tiny_image, second, "TinyModel/2", bundle.digest, server, tag="lies")

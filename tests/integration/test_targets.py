@@ -266,9 +266,9 @@ def test_attack_a_tag_of_the_registry_chooses_another_image(
 def test_attack_a_pod_reports_good_answers_of_its_own(
     cluster: ApiServer, models: Models, uri: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is printed in the pod is compared here: words such as `proved` are no answers."""
+    """What is printed in the pod is compared here: words such as `verified` are no answers."""
     for printed in (
-        "proved: 12 golden texts",
+        "verified: 12 golden texts",
         "",
         "{}",
         '{"model": "TinyModel/1", "alone": [], "together": []}',

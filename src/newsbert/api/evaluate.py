@@ -1,4 +1,4 @@
-"""Scoring finished models on labelled rows, one or two side by side, and logging what came out."""
+"""Score one or two trained models on labelled rows, and log the result."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from newsbert.tracking.artifacts import ModelLocation
 from newsbert.tracking.client import TrackingClient
 
 _WINDOW_ROWS = 2048
-"""Rows classified at once: enough that sorting leaves little padding, few enough that progress is seen."""
+"""Rows per prediction call: enough that sorting leaves little padding, few enough for regular progress events."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class ModelScores:
     """A model's scores on the rows.
 
     Attributes:
-        name: What it is called, such as `BertModel/2`.
-        runtime: What computed its answers.
-        digest: Of its bundle.
-        scores: Its scores.
-        accuracy: Where its accuracy on rows like these lies.
-        f1_macro: Where its macro F1 on rows like these lies.
-        learned_rows: The number of rows that it was trained or validated on, an estimate where these were many; `None`
-            if its bundle does not say.
+        name: The model's name, such as `BertModel/2`.
+        runtime: The runtime that computed its answers.
+        digest: The digest of its bundle.
+        scores: The scores.
+        accuracy: The confidence interval of its accuracy on rows like these.
+        f1_macro: The confidence interval of its macro F1 on rows like these.
+        learned_rows: The number of rows that it was trained or validated on, an estimate if these were many; `None` if
+            its bundle does not record it.
     """
 
     name: str
@@ -58,13 +58,13 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """The model beside the other one.
+    """A comparison of the model with another one.
 
     Attributes:
         other: The other's scores.
-        accuracy: Where the difference of accuracies lies; above 0, the model is better than the other.
-        f1_macro: The same of macro F1.
-        mcnemar: On how many rows only the model is right, and on how many only the other.
+        accuracy: The confidence interval of the difference in accuracy; above 0, the model is better than the other.
+        f1_macro: The confidence interval of the difference in macro F1.
+        mcnemar: McNemar's test, with the numbers of rows on which only the model, or only the other, is right.
     """
 
     other: ModelScores
@@ -75,16 +75,16 @@ class ModelComparison:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """An evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        data: Where the rows came from.
-        split: Which of its splits they are, if it has several.
-        rows: How many were scored.
+        data: The source of the rows.
+        split: The split of the data, if it has several.
+        rows: The number of scored rows.
         data_digest: SHA-256 over texts and labels.
         model: The model's scores.
-        against: How it compares with the other model, if there is one.
-        run_id: The MLflow run that it was logged to, if it was.
+        against: The comparison with the other model, if there is one.
+        run_id: The MLflow run of the evaluation, if it was logged.
     """
 
     data: str
@@ -112,34 +112,34 @@ def evaluate(  # noqa: PLR0913 - options by name
 ) -> EvaluateResult:
     """Score a model on labelled rows, by itself or against another on the same rows.
 
-    Where it is to be logged and no tracking server was named in the call, one that cannot be reached costs no more than
-    a note; so does one that fails once the scores are known.
+    A tracking server that cannot be reached causes only a note, unless `tracking_uri` names it. So does a server that
+    fails after the scoring.
 
     Args:
         model: As `load` takes it.
         data: As `train` takes it; all rows are scored, or the test rows of a data set with splits.
-        labels: Names of integer labels, in their order, if it is not the model's.
-        text_column: Column of the text; the project's or the model's, if not given.
-        label_column: Column of the label; the project's or the model's, if not given.
+        labels: Names of integer labels in their order, if it is not the model's order.
+        text_column: Column of the text; default: the project's or the model's.
+        label_column: Column of the label; default: the project's or the model's.
         against: Another model with the same labels.
-        runtime: `auto`, or one of `newsbert runtimes`; as configured if not given.
-        log: Whether to log it to MLflow.
-        tracking_uri: MLflow's; as configured if not given.
-        experiment: MLflow's; as configured if not given.
-        on_event: Called with what happens.
+        runtime: `auto`, or one of `newsbert runtimes`; default: the configured one.
+        log: Whether to log the result to MLflow.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
+        experiment: The MLflow experiment; default: the configured one.
+        on_event: Called with phases, progress and notes.
 
     Raises:
         NewsbertError: If there is no such model, or the rows cannot be scored.
     """
     runtime = config.resolve(ServeSettings, runtime=runtime).runtime
     references = [model] if against is None else [model, against]
-    located = [locate.locate(each, tracking_uri=tracking_uri) for each in references]
-    if len({each.name for each in located}) < len(located):  # directories of the same name
-        located = [dataclasses.replace(each, name=str(each.path)) for each in located]
-    bundles = [Bundle.read(each.path) for each in located]
+    located = [locate.locate(reference, tracking_uri=tracking_uri) for reference in references]
+    if len({location.name for location in located}) < len(located):  # directories of the same name
+        located = [dataclasses.replace(location, name=str(location.path)) for location in located]
+    bundles = [Bundle.read(location.path) for location in located]
     for bundle in bundles:
-        resolve_runtime(bundle, runtime)  # what cannot answer is told before rows are read
-    label_names = _labels_of(located, bundles)
+        resolve_runtime(bundle, runtime)  # fails before the rows are read
+    label_names = _match_labels(located, bundles)
     tracker = _connect(tracking_uri, experiment, on_event) if log else None
     project = config.resolve(TrainSettings)
     trained = bundles[0].contract.data
@@ -155,44 +155,47 @@ def evaluate(  # noqa: PLR0913 - options by name
     )
     for note in rows.notes:
         on_event(Note(note))
-    known = [_count_known(bundle, rows) for bundle in bundles]
-    for each, count in zip(located, known, strict=True):
+    learned = [_count_known(bundle, rows) for bundle in bundles]
+    for location, count in zip(located, learned, strict=True):
         if count:
             on_event(
                 Note(
-                    f"{each.name} has learned from {count} of these {len(rows.items)} rows: it may do worse on new ones"
+                    f"{location.name} has learned from {count} of these {len(rows.items)} rows: "
+                    "it may do worse on new ones"
                 )
             )
-    loaded = [Model.from_directory(each.path, each.name, runtime) for each in located]
+    loaded = [Model.from_directory(location.path, location.name, runtime) for location in located]
     true = np.asarray(rows.labels, dtype=np.int64)
-    probabilities = [_probabilities(each, rows, label_names, on_event) for each in loaded]
-    predictions: list[IntArray] = [each.argmax(axis=1) for each in probabilities]
+    probabilities = [_predict_probabilities(loaded_model, rows, label_names, on_event) for loaded_model in loaded]
+    predictions: list[IntArray] = [matrix.argmax(axis=1) for matrix in probabilities]
     resampled = significance.resample(true, predictions, len(label_names))
     first, *others = (
         ModelScores(
-            each.name,
-            each.runtime,
-            each.bundle.digest,
-            score(answers, rows.labels, label_names),
-            significance.interval(drawn.accuracy),
-            significance.interval(drawn.f1_macro),
+            loaded_model.name,
+            loaded_model.runtime,
+            loaded_model.bundle.digest,
+            score(matrix, rows.labels, label_names),
+            significance.interval(bootstrap.accuracy),
+            significance.interval(bootstrap.f1_macro),
             count,
         )
-        for each, answers, drawn, count in zip(loaded, probabilities, resampled, known, strict=True)
+        for loaded_model, matrix, bootstrap, count in zip(loaded, probabilities, resampled, learned, strict=True)
     )
-    compared = None
+    comparison = None
     if others:
         one, other = resampled
-        compared = ModelComparison(
+        comparison = ModelComparison(
             others[0],
             significance.interval(one.accuracy - other.accuracy),
             significance.interval(one.f1_macro - other.f1_macro),
             significance.mcnemar(true, *predictions),
         )
     if first.scores.accuracy == 1:
-        least = significance.accuracy_lower_bound(len(true))
-        on_event(Note(f"no row is wrong, so there is nothing to resample: the accuracy may be as low as {least:.4f}"))
-    result = EvaluateResult(data, rows.split, len(true), rows.digest, first, compared)
+        min_accuracy = significance.accuracy_lower_bound(len(true))
+        on_event(
+            Note(f"no row is wrong, so there is nothing to resample: the accuracy may be as low as {min_accuracy:.4f}")
+        )
+    result = EvaluateResult(data, rows.split, len(true), rows.digest, first, comparison)
     if tracker is None:
         return result
     on_event(Phase("logging"))
@@ -212,11 +215,11 @@ def _count_known(bundle: Bundle, rows: LabelledRows) -> int | None:
     return row_sketch.count_known((preprocess(item, cleaning) for item in rows.items), bundle.path / SKETCH_FILE)
 
 
-def _labels_of(located: Sequence[ModelLocation], bundles: Sequence[Bundle]) -> list[str]:
-    """The labels of all these models, in the first one's order.
+def _match_labels(located: Sequence[ModelLocation], bundles: Sequence[Bundle]) -> list[str]:
+    """Return the labels of all models, in the first model's order.
 
     Raises:
-        UsageError: If they have different ones.
+        UsageError: If the models have different labels.
     """
     first, *others = (bundle.contract.labels for bundle in bundles)
     for labels in others:
@@ -232,7 +235,7 @@ def _labels_of(located: Sequence[ModelLocation], bundles: Sequence[Bundle]) -> l
 def _connect(
     tracking_uri: str | None, experiment: str | None, on_event: Callable[[Event], None]
 ) -> TrackingClient | None:
-    """Where to log: nowhere, with a note, if the server cannot be reached and the caller did not ask for this one."""
+    """Return a tracking client, or `None` with a note if the server is unreachable and `tracking_uri` is `None`."""
     try:
         return locate.connect(tracking_uri, experiment)
     except (TrackingError, NotFoundError, MissingExtraError) as error:
@@ -242,21 +245,21 @@ def _connect(
         return None
 
 
-def _probabilities(
+def _predict_probabilities(
     model: Model, rows: LabelledRows, label_names: Sequence[str], on_event: Callable[[Event], None]
 ) -> FloatArray:
-    """A model's probabilities: `(rows, num_labels)`, in the order of `label_names`."""
+    """Return a model's probabilities: `(rows, num_labels)`, in the order of `label_names`."""
     order = [model.bundle.contract.labels.index(name) for name in label_names]
-    found = []
+    windows = []
     for start in range(0, len(rows.items), _WINDOW_ROWS):
         on_event(Progress(f"scoring {model.name}", start, len(rows.items)))
-        found.append(model.probabilities(rows.items[start : start + _WINDOW_ROWS])[:, order])
+        windows.append(model.probabilities(rows.items[start : start + _WINDOW_ROWS])[:, order])
     on_event(Progress(f"scoring {model.name}", len(rows.items), len(rows.items)))
-    return np.concatenate(found)
+    return np.concatenate(windows)
 
 
 def _log(tracker: TrackingClient, result: EvaluateResult, located: ModelLocation) -> str:
-    """Log the result to a run of its own and return the run's id."""
+    """Log the result to its own run and return the run's id."""
     from newsbert.evaluation import plots
 
     model = result.model
@@ -271,9 +274,9 @@ def _log(tracker: TrackingClient, result: EvaluateResult, located: ModelLocation
         )
         run.params({"data": result.data, "split": result.split, "rows": result.rows, "runtime": model.runtime})
         (rows,) = run.dataset(result.data, result.data_digest, {"evaluation": result.rows})
-        run.evaluation(_metrics(model), located.model_id, rows)
+        run.evaluation(_collect_metrics(model), located.model_id, rows)
         if result.against:
-            run.evaluation(_differences(result.against), None, rows)
+            run.evaluation(_collect_differences(result.against), None, rows)
         run.report(model.scores)
         with temporary.directory() as directory:
             picture = directory / "confusion_matrix.png"
@@ -282,15 +285,15 @@ def _log(tracker: TrackingClient, result: EvaluateResult, located: ModelLocation
     return run.run_id
 
 
-def _metrics(model: ModelScores) -> dict[str, float]:
+def _collect_metrics(model: ModelScores) -> dict[str, float]:
     metrics = dict(model.scores.metrics)
     for name, interval in (("accuracy", model.accuracy), ("f1_macro", model.f1_macro)):
         metrics |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return metrics
 
 
-def _differences(against: ModelComparison) -> dict[str, float]:
-    metrics: dict[str, Any] = {f"against_{name}": value for name, value in _metrics(against.other).items()}
+def _collect_differences(against: ModelComparison) -> dict[str, float]:
+    metrics: dict[str, Any] = {f"against_{name}": value for name, value in _collect_metrics(against.other).items()}
     for name, interval in (("accuracy", against.accuracy), ("f1_macro", against.f1_macro)):
         metrics |= {f"{name}_difference_low": interval.low, f"{name}_difference_high": interval.high}
     test = against.mcnemar

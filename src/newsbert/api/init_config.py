@@ -1,4 +1,4 @@
-"""`newsbert.toml` as `newsbert init` writes it: what was found out about the rows, and all else as comments."""
+"""Write `newsbert.toml` for `newsbert init`: settings that fit the rows, and all others as comments."""
 
 import dataclasses
 import json
@@ -24,17 +24,17 @@ _HEAD = f"""\
 """
 _TAIL = """
 # Further tables: [environments.NAME], where newsbert deploy puts models; [kubernetes]; [tracking], the server of
-# newsbert tracking up; [ray]. docs/configuration.md has their keys.
+# newsbert tracking up; [ray]. docs/reference/configuration.md has their keys.
 """
 
 
 def survey(
     data: str, labels: Sequence[str] = (), text_column: str | None = None, label_column: str | None = None
 ) -> DatasetProfile:
-    """Look at rows, with the tokenizer of the default encoder; see `data.profile.survey`.
+    """Profile rows with the tokenizer of the default encoder; see `data.profile.profile_dataset`.
 
     Raises:
-        NewsbertError: If they cannot be read, or trained on.
+        NewsbertError: If the rows cannot be read, or a model cannot be trained on them.
     """
     return profile.profile_dataset(data, _count_tokens, labels, text_column, label_column)
 
@@ -48,18 +48,18 @@ def _count_tokens(texts: list[str]) -> list[int]:
 def write(
     survey: DatasetProfile, model_name: str, file: Path, labels: tuple[str, ...] = (), *, force: bool = False
 ) -> None:
-    """Write the file, whole or not at all.
+    """Write the file atomically.
 
     Args:
-        survey: What the rows are like.
-        model_name: Of the registered model.
-        file: Where.
-        labels: Names of integer labels, where they were given.
-        force: Whether to write over one that is there.
+        survey: The profile of the rows.
+        model_name: Name of the registered model.
+        file: Path of the file.
+        labels: Names of integer labels, if the user named them.
+        force: Whether to overwrite an existing file.
 
     Raises:
-        UsageError: If there is one.
-        NewsbertError: If it cannot be written.
+        UsageError: If the file exists, and `force` is false.
+        NewsbertError: If the file cannot be written.
     """
     check_absent(file, force=force)
     try:
@@ -69,64 +69,67 @@ def write(
 
 
 def check_absent(file: Path, *, force: bool) -> None:
-    """Refuse to write over a file.
+    """Refuse to overwrite a file.
 
     Raises:
-        UsageError: If there is one, and it is not forced.
+        UsageError: If the file exists, and `force` is false.
     """
     if file.exists() and not force:
         raise UsageError(f"there is a {file} already", "the same command with --force writes over it")
 
 
 def text(survey: DatasetProfile, model_name: str, labels: tuple[str, ...] = ()) -> str:
-    """The file's content.
+    """Return the file's content.
 
     Args:
-        survey: What the rows are like.
-        model_name: Of the registered model.
-        labels: Names of integer labels, where they were given.
+        survey: The profile of the rows.
+        model_name: Name of the registered model.
+        labels: Names of integer labels, if the user named them.
     """
-    counts = [f"{name}: {', '.join(f'{n} {label}' for label, n in each.items())}" for name, each in survey.rows.items()]
+    counts = [
+        f"{split}: {', '.join(f'{n} {label}' for label, n in label_counts.items())}"
+        for split, label_counts in survey.rows.items()
+    ]
     chosen: dict[str, Any] = {"data": survey.data, "labels": labels or None}
     chosen |= {"text_column": survey.text_column, "label_column": survey.label_column}
     if survey.max_length != TrainSettings.max_length:
         chosen["max_length"] = survey.max_length
     parts = [
         _HEAD,
-        _section(TrackingSettings, {}),
-        f"# Name of the registered model\nmodel_name = {_value(model_name)}\n",
+        _format_section(TrackingSettings, {}),
+        f"# Name of the registered model\nmodel_name = {_format_value(model_name)}\n",
         "[train]",
-        *(f"# Rows of {each}" for each in counts),
+        *(f"# Rows of {line}" for line in counts),
         f"# Tokens: half of the texts have at most {survey.tokens['p50']}, 95% at most {survey.tokens['p95']}, the"
         f" longest {survey.tokens['most']}",
-        _section(TrainSettings, chosen),
+        _format_section(TrainSettings, chosen),
         "[serve]",
-        _section(ServeSettings, {}),
+        _format_section(ServeSettings, {}),
         "[image]",
-        _section(ImageSettings, {}),
+        _format_section(ImageSettings, {}),
     ]
     return "\n".join(parts) + _TAIL
 
 
 def suggested_name(data: str) -> str:
-    """A name for a registered model, after its data."""
+    """Return a name for a registered model, derived from its data."""
     stem = Path(data).name.partition(".")[0]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "model"
 
 
-def _section(section: type, chosen: dict[str, Any]) -> str:
-    """A table's lines: each setting below what it means, behind a # where it is not chosen."""
+def _format_section(section: type, chosen: dict[str, Any]) -> str:
+    """Return a table's lines: every setting below its description, commented out unless it is in `chosen`."""
     lines = []
     for setting in dataclasses.fields(section):
         value = chosen.get(setting.name)
-        default = "" if setting.default is None else f" {_value(setting.default)}"
-        line = f"# {setting.name} ={default}" if value is None else f"{setting.name} = {_value(value)}"
+        default = "" if setting.default is None else f" {_format_value(setting.default)}"
+        line = f"# {setting.name} ={default}" if value is None else f"{setting.name} = {_format_value(value)}"
         lines += [f"# {setting.metadata['help']}", line]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
-    """TOML of a value: JSON's texts, numbers, lists, true and false are TOML's too."""
+def _format_value(value: Any) -> str:
+    """Format a value as TOML: strings, numbers, lists and booleans in JSON are valid TOML."""
     if isinstance(value, float) and value.is_integer():
         return f"{value:.1f}"
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -32,14 +32,14 @@ def load(
 
     Args:
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
-            nothing for the version that was registered last, or else the latest finished run.
+            `None` for the version that was registered last, or else the latest finished run.
         runtime: `auto`, or one of `newsbert runtimes`.
-        review_below: The score below which a person has to see an answer, 0 for none, 1 for all; as chosen in training
-            if not given.
-        tracking_uri: MLflow's; as configured if not given.
+        review_below: The score below which a person must review an answer, 0 for none, 1 for all; default: the value
+            chosen in training.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
-        NewsbertError: If there is no such model, or it is not what training wrote.
+        NewsbertError: If there is no such model, or it was altered after training.
     """
     located = locate(reference, tracking_uri=tracking_uri)
     return Model.from_directory(located.path, located.name, runtime, review_below)
@@ -54,16 +54,16 @@ def register(
     tracking_uri: str | None = None,
     experiment: str | None = None,
 ) -> ModelVersionRef:
-    """Make a model a version of the registered model `name`.
+    """Register a model as a version of the registered model `name`.
 
     Args:
-        source: A run id, a `runs:/…` URI, or nothing for the latest finished run; or a bundle's directory, which is
-            logged first where that was not done.
-        name: The registered model; made if there is none.
-        alias: An alias to point at the version.
+        source: A run id, a `runs:/…` URI, or `None` for the latest finished run; or a bundle's directory, which is
+            logged first unless it was logged before.
+        name: The registered model; created if it does not exist.
+        alias: An alias for the version.
         sign: A private key in PEM to sign the model with; `NEWSBERT_SIGNING_PASSPHRASE` has its passphrase.
-        tracking_uri: MLflow's; as configured if not given.
-        experiment: MLflow's; as configured if not given.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
+        experiment: The MLflow experiment; default: the configured one.
 
     Raises:
         NewsbertError: If there is no such model, or the registry refuses.
@@ -73,7 +73,7 @@ def register(
         parse_model_name(name)
         if alias is not None:
             parse_alias(alias)
-        run_dir.find_interrupted(Path(source).parent)  # which removes what a training left that was killed as it ended
+        run_dir.find_interrupted(Path(source).parent)  # removes the remains of a training killed at its end
         return upload.register(Path(source), connect(tracking_uri, experiment, create=True), name, alias, key)
     return registry.register(connect(tracking_uri, experiment), source, name, alias, sign=key)
 
@@ -87,32 +87,32 @@ def predictor(
     *,
     tracking_uri: str | None = None,
 ) -> "Iterator[tuple[Model | Workers, str]]":
-    """Have a model to predict a file with, in this process or in several, and what tells it from others.
+    """Yield a model for batch prediction, in this process or in several, and a text that identifies it.
 
     Args:
         reference: As `load` takes it.
-        settings: Its runtime, and the score below which a person has to see an answer.
-        shared: How many processes, and where.
-        on_note: Called with what the user should know.
-        tracking_uri: MLflow's; as configured if not given.
+        settings: The runtime, and the score below which a person must review an answer.
+        shared: The number of processes, and the Ray cluster.
+        on_note: Called with notes for the user.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
-        NewsbertError: As `load` does, or if Ray cannot be had.
+        NewsbertError: As in `load`, or if Ray is not available.
     """
     located = locate(reference, tracking_uri=tracking_uri)
     if located.choice is not None:
         on_note(f"the latest finished run is taken: {located.choice}")
     with contextlib.ExitStack() as stack:
-        found: Model | Workers
+        model: Model | Workers
         if shared.workers > 1:
             from newsbert.inference.batch import ray_workers as workers
 
             shipped = Bundle.read(located.path)
             shipped.verify()
-            found = stack.enter_context(workers.started(shipped, located.name, settings, shared, on_note))
+            model = stack.enter_context(workers.started(shipped, located.name, settings, shared, on_note))
         else:
-            found = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
-        yield found, f"bundle {found.bundle.digest} in {found.runtime}, review below {found.review_below}"
+            model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
+        yield model, f"bundle {model.bundle.digest} in {model.runtime}, review below {model.review_below}"
 
 
 def write_archive(
@@ -123,15 +123,15 @@ def write_archive(
     name: str | None = None,
     tracking_uri: str | None = None,
 ) -> tuple[str, Path]:
-    """Write a model's TorchServe archive into `directory` and return what its answers say, and its path.
+    """Write a model's TorchServe archive into `directory` and return the model's name in answers and the path.
 
     Args:
         reference: As `load` takes it.
-        directory: Made if it is not there.
-        settings: Workers, batching and runtime, which the archive carries.
-        name: What the answers say of the model. If not given, the name that the registry knows, or for a directory,
-            whose own name may be another elsewhere, `bundle` and the beginning of its digest.
-        tracking_uri: MLflow's; as configured if not given.
+        directory: The archive's directory; created if it does not exist.
+        settings: Workers, batching and runtime, which the archive contains.
+        name: The model's name in answers. Default: the name in the registry; for a directory, whose own name can differ
+            elsewhere, `bundle` and the start of its digest.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
         NewsbertError: If there is no such model, it was altered, or the archive cannot be written.
@@ -150,9 +150,9 @@ def write_for_plugin(
 
     Args:
         reference: As `load` takes it.
-        directory: Where `news_classification` is made.
+        directory: The directory in which to create `news_classification`.
         settings: The runtime.
-        tracking_uri: MLflow's; as configured if not given.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
         NewsbertError: If there is no such model, it was altered, or the directory exists or cannot be written.
@@ -160,16 +160,16 @@ def write_for_plugin(
     located = locate(reference, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
-    written = directory / protocol.SERVED_NAME
+    model_directory = directory / protocol.SERVED_NAME
     runtime = resolve_runtime(bundle, settings.runtime)
     files = bundle.files(runtime)
     files[archive.CONFIG_NAME] = archive.model_config(located.name, settings, runtime)
-    flavor.write_for_plugin(files, bundle.path / "model.safetensors", written)
-    return located.name, written
+    flavor.write_for_plugin(files, bundle.path / "model.safetensors", model_directory)
+    return located.name, model_directory
 
 
 def plugin_command(directory: Path) -> list[str]:
-    """Return the command with which mlflow-torchserve deploys what `write_for_plugin` wrote."""
+    """Return the command with which mlflow-torchserve deploys the output of `write_for_plugin`."""
     handler = Path(str(resources.files("newsbert.serving") / archive.HANDLER_NAME))
     return [
         "mlflow", "deployments", "create", "-t", "torchserve", "-m", str(directory), "--name", protocol.SERVED_NAME,

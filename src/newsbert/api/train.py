@@ -49,7 +49,7 @@ def train(  # noqa: PLR0913 - options by name
 ) -> TrainResult:
     """Fine-tune an encoder and log the run, the model and its bundle.
 
-    What is not given is as configured, or else as `settings.TrainSettings` has it.
+    Arguments default to the configured values, or else to those of `settings.TrainSettings`.
 
     Args:
         data: `sample`, a file or directory of labelled rows, or a data set of the Hub.
@@ -58,77 +58,78 @@ def train(  # noqa: PLR0913 - options by name
         label_column: Column of the label.
         base_model: `minilm`, a model's directory, or a Hub name.
         epochs: Passes over the training rows.
-        max_steps: Steps at most, however many epochs they are.
-        samples: Training rows to use at most.
-        batch_size: Rows in a training step.
+        max_steps: Maximum number of steps, independent of the number of epochs.
+        samples: Maximum number of training rows.
+        batch_size: Rows per training step.
         tune: `full`, `lora` or `head`.
         lora_rank: Rank of the adapters of `lora`.
         precision: `bf16`, `fp32` or `auto`.
-        learning_rate: The highest.
-        max_length: Tokens read of a text, in training and in serving.
-        review_precision: Which of the answers that no person has to see are to be right, as a ratio.
-        review_below: Score below which a person has to see an answer.
-        seed: Of splits, order and initialization.
-        output: Directory for the bundle; `bundles/RUN_ID` if not given.
+        learning_rate: Maximum learning rate.
+        max_length: Maximum number of tokens per text, in training and in serving.
+        review_precision: Required precision of the answers that no person reviews, as a ratio.
+        review_below: Score below which a person must review an answer.
+        seed: Seed of splits, order and initialization.
+        output: Directory for the bundle; default: `bundles/RUN_ID`.
         model_name: Registers the model under this name when done.
-        tracking_uri: MLflow's; as configured if not given.
-        experiment: MLflow's; as configured if not given.
-        resume: The id of a run that was killed, or failed after it had a checkpoint, or the beginning of the id, or the
-            directory in which it worked: it goes on from there, with its own settings.
-        workers: How many processes tune, through Ray; as configured if not given.
-        ray_address: Of the cluster that has them; as configured if not given.
-        on_event: Called with what happens.
-        stop: Asked after every step; true ends training early, with the model kept so far finished and logged.
+        tracking_uri: MLflow's tracking URI; default: the configured one.
+        experiment: The MLflow experiment; default: the configured one.
+        resume: The id of a run that was killed, or failed after it had a checkpoint, or the start of the id, or the
+            run's working directory. The run continues from there with its own settings.
+        workers: Number of Ray processes that train; default: the configured number.
+        ray_address: Address of the Ray cluster; default: the configured one.
+        on_event: Called with the events of the training.
+        stop: Called after every step. If true, training ends early, and the model retained so far is finished and
+            logged.
 
     Raises:
-        NewsbertError: If it cannot be done; nothing half-written is left.
+        NewsbertError: If training fails; no partial output remains.
     """
     arguments = locals()
     settings = {field.name: arguments[field.name] for field in dataclasses.fields(TrainSettings)}
     shared = config.resolve_shared(workers, ray_address)
     if model_name is not None:
         parse_model_name(model_name)
-    given = [name for name, value in settings.items() if value is not None]
-    if resume is not None and given:
+    overrides = [name for name, value in settings.items() if value is not None]
+    if resume is not None and overrides:
         raise UsageError(
-            f"--resume goes on with the settings of its run, and --{given[0].replace('_', '-')} is another",
+            f"--resume goes on with the settings of its run, and --{overrides[0].replace('_', '-')} is another",
             f"newsbert train --resume {shlex.quote(resume)}",
         )
-    resolved = _train_settings(resume, settings)
+    resolved = _resolve_settings(resume, settings)
     _check_shared(resolved, shared)
     if resume is not None:
         return run.resume(resume, shared, connect(tracking_uri, experiment), model_name, on_event, stop)
-    reach = functools.partial(connect, tracking_uri, experiment, create=True)
-    return run.start(resolved, shared, reach, model_name, on_event, stop)
+    connect_tracker = functools.partial(connect, tracking_uri, experiment, create=True)
+    return run.start(resolved, shared, connect_tracker, model_name, on_event, stop)
 
 
 def join_training(resume: str | None, stop: Callable[[], bool], **settings: Any) -> None:
-    """Share the steps of a training that another of torchrun's processes runs.
+    """Take part in the steps of a training that another torchrun process runs.
 
     Args:
         resume: As `train` takes it.
-        stop: Asked after every step.
+        stop: Called after every step.
         **settings: As `train` takes them.
 
     Raises:
-        NewsbertError: If it cannot be done.
+        NewsbertError: If training fails.
     """
     from newsbert.training import base_model, strategies
     from newsbert.training.context import TrainingContext
 
-    resolved = _train_settings(resume, settings)
+    resolved = _resolve_settings(resume, settings)
     rows = load_rows(resolved)
     base = base_model.find(resolved.base_model)
     strategies.tune_part(TrainingContext(resolved, rows, base, should_stop=stop))
 
 
-def _train_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:
-    """Those of the training that goes on, or what is given, configured or default."""
+def _resolve_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:
+    """Return the settings of the resumed run, or else those from arguments, configuration and defaults."""
     return config.resolve(TrainSettings, **settings) if resume is None else run.settings_of(resume)
 
 
 def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
-    """See whether processes can share a training.
+    """Check that several processes can run one training.
 
     Raises:
         UsageError: If they cannot.

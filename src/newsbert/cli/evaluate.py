@@ -80,7 +80,7 @@ def evaluate(
     if data is None and model is not None and Path(model).is_file():
         data, model = model, None  # `newsbert evaluate news.csv`
     if data is None:
-        raise UsageError("there are no rows to score", "newsbert evaluate --data rows.csv")
+        raise UsageError("--data is missing: there are no rows to score", "newsbert evaluate --data rows.csv")
     if model is not None and model_option is not None:
         raise UsageError(f"both {model!r} and --model {model_option!r} name a model", "give one of them")
     model = model or model_option

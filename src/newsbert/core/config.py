@@ -287,11 +287,26 @@ def _get_table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return table
 
 
+_RENAMED_KEYS = {
+    "acceptance": "acceptance_data",
+    "clients": "allowed_namespaces",
+    "least_accuracy": "min_accuracy",
+    "lost_s": "unresponsive_timeout_s",
+    "queue_ms": "target_queue_ms",
+    "review_below": "review_threshold",
+    "review_precision": "review_target_accuracy",
+    "samples": "max_train_samples",
+}
+"""Keys of version 0.1.0, and their names now."""
+
+
 def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> None:
     for key in keys:
         if key not in known:
             names = ", ".join(sorted(known))
-            raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", f"the keys there are: {names}")
+            new = _RENAMED_KEYS.get(key)
+            hint = f"it is now {new}" if new in known else f"the keys there are: {names}"
+            raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", hint)
 
 
 def _convert(value: Any, hint: Any, origin: str) -> Any:

@@ -176,7 +176,7 @@ def build(
 
 
 def write_contexts(plan: BuildPlan, settings: ImageSettings, directory: Path) -> list[str]:
-    """Write every context of a plan to its overrides directory and return the commands that build them, in order.
+    """Write every context of a plan to its own directory and return the commands that build them, in order.
 
     Args:
         plan: The plan.

@@ -94,7 +94,7 @@ def read(key_file: Path) -> TokenFile:
 
 
 def rotate(key_file: Path, kind: str = "inference") -> TokenFile:
-    """Have the server of a key file create a new token, which replaces the old one.
+    """Request a new token from the server of a key file; it replaces the old one.
 
     Args:
         key_file: The key file.

@@ -1,9 +1,9 @@
-"""What runs inside TorchServe: requests in, answers or errors out, each for itself.
+"""The handler that runs inside TorchServe, and answers the requests of a batch independently.
 
-TorchServe gives a batch of requests to `handle`. A request that is wrong gets a 4xx with a message and never touches
-its neighbours; all texts of all other requests go through the runtime together. Bodies arrive as bytes, since the
-server is configured with `decode_input_request=false`: otherwise it would decode JSON itself, and pass broken JSON on
-as if it were text. A server of somebody else's may still do that, so a decoded body is understood too.
+TorchServe passes a batch of requests to `handle`. An invalid request gets a 4xx status with a message, and does not
+affect the others. The texts of all valid requests go through the runtime together. Bodies arrive as bytes, since the
+server is configured with `decode_input_request=false`: otherwise TorchServe would decode JSON itself, and pass invalid
+JSON on as text. A TorchServe that newsbert did not start may still do so, so the handler accepts decoded bodies too.
 """
 
 import functools
@@ -48,16 +48,16 @@ from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import report_event
 
 MAX_ITEMS = 1000
-"""Texts in one request; the server bounds the bytes of a body."""
+"""Maximum number of texts in one request; the server limits the bytes of a body."""
 
 MAX_EXPLAINED = 10
-"""Explanations in one request: each takes as long as some hundreds of answers."""
+"""Maximum number of explanations in one request: one takes as long as some hundreds of predictions."""
 
 BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
-"""What is read and computed for the requests of one batch. The smallest go first, and the last may exceed it."""
+"""Budget for the requests of one batch. The smallest requests go first, and the last one may exceed it."""
 
 _LARGE_BYTES = 1024 * 1024
-"""Of requests that came together: what they took is returned to the system after them."""
+"""Size of a batch's bodies above which freed memory is returned to the system afterwards."""
 
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
 _OVER_BUDGET = ask_again("the requests that came together are too much for one batch")
@@ -68,7 +68,7 @@ _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus
 
 @dataclass(frozen=True)
 class _Explained:
-    """An explanation of the lane, and what its answer took."""
+    """An explanation of the lane, with the timings of its prediction."""
 
     explanation: Explanation
     measured: InferenceTimings
@@ -90,13 +90,13 @@ class Handler:
 
     Args:
         directory: The unpacked archive.
-        name: What the answers say of the model, such as `BertModel/7`.
+        name: The model's name in answers, such as `BertModel/7`.
         runtime: Name of the runtime.
-        workers: How many workers share this machine's cores.
-        review_below: The score below which a person has to see an answer; the contract's, if not given.
+        workers: Number of workers that divide this machine's cores.
+        review_below: The score below which an answer needs a review; the contract's if `None`.
 
     Raises:
-        ModelError: If the archive was altered, or does not answer as the model did in training.
+        ModelError: If the archive was altered, or its answers differ from those in training.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class Handler:
         self._review_below = bundle.contract.review_below if review_below is None else review_below
         self._runtime: Runtime = load_runtime(bundle, runtime, max(1, cpu.cores() // workers))
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
-        # A worker that answers otherwise than the model did in training, on a processor of another kind for one, must
-        # not count as ready, nor one that cannot answer; and the first request should not pay for warming up.
+        # A worker that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
+        # processor can be the reason. This also warms the model up before the first request.
         golden = bundle.contract.golden
-        answers = self._runtime.predict([each.item for each in golden])
-        check_answers(bundle.contract, runtime, [Prediction.of(self._labels, each) for each in answers.tolist()])
+        answers = self._runtime.predict([example.item for example in golden])
+        check_answers(bundle.contract, runtime, [Prediction.of(self._labels, row) for row in answers.tolist()])
         self._lane: Lane[_Explained] = Lane()
         self._server_dir = environment.server_dir()
         self._activity = Heartbeat(environment.activity_dir())
@@ -127,18 +127,18 @@ class Handler:
         """Answer a batch.
 
         Args:
-            requests: For each request its parameters by name, `body` for a raw body.
-            context: TorchServe's context; it has the headers and takes status and response headers.
+            requests: Parameters of every request by name, `body` for a raw body.
+            context: TorchServe's context; it has the request headers, and takes status and response headers.
 
         Returns:
-            A body for each request.
+            One body per request.
         """
         if self._activity.closing:
             return self._refuse_all(requests, context, _CLOSING)
         try:
             with self._activity.answering():
                 return self._answer(requests, context)
-        except Exception as error:  # whatever it is, those who asked are told, and the operator is in one line
+        except Exception as error:  # any error: every client gets a response, and the log one line
             report_event("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
             return self._refuse_all(requests, context, _FAILED)
 
@@ -153,18 +153,20 @@ class Handler:
             {str(key).lower(): value for key, value in context.get_all_request_header(index).items()}
             for index in range(len(requests))
         ]
-        measured = InferenceTimings()
+        timings = InferenceTimings()
         with self._lane.answering():
             parsed = self._parse_all(requests, headers)
             plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
-            probabilities = self._runtime.predict_prepared(plain, measured)
+            probabilities = self._runtime.predict_prepared(plain, timings)
         rows = iter(probabilities.tolist())
         started = [
-            self._start(request, [next(rows) for _ in request.plain]) if isinstance(request, ParsedRequest) else request
+            self._start_answers(request, [next(rows) for _ in request.plain])
+            if isinstance(request, ParsedRequest)
+            else request
             for request in parsed
         ]
-        self._wait(started, context.model_name)
-        outcomes = [answers if isinstance(answers, RequestError) else _finish(answers) for answers in started]
+        self._wait_for_explanations(started, context.model_name)
+        outcomes = [answers if isinstance(answers, RequestError) else _collect_results(answers) for answers in started]
         bodies = []
         for index, outcome in enumerate(outcomes):
             context.set_response_header(index, MODEL_HEADER, self._name)
@@ -177,7 +179,7 @@ class Handler:
                 bodies.append(body)
         if sum(map(_count_bytes, requests)) > _LARGE_BYTES:
             cpu.return_memory()
-        self._count(outcomes, probabilities, measured)
+        self._count_batch(outcomes, probabilities, timings)
         return bodies
 
     def _parse_all(
@@ -185,27 +187,27 @@ class Handler:
     ) -> "list[ParsedRequest | RequestError]":
         """Parse the requests of a batch that are within its budget, and refuse the others."""
         parsed: list[ParsedRequest | RequestError] = []
-        within = _within([_count_bytes(request) for request in requests], BATCH_BYTES)
+        within = _select_within_budget([_count_bytes(request) for request in requests], BATCH_BYTES)
         for index, request in enumerate(requests):
             try:
-                parsed.append(self._parse(request, headers[index]) if within[index] else _OVER_BUDGET)
+                parsed.append(self._parse_one(request, headers[index]) if within[index] else _OVER_BUDGET)
             except RequestError as error:
                 parsed.append(error)
         num_tokens = [
             sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, ParsedRequest) else 0
             for request in parsed
         ]
-        within = _within(num_tokens, BATCH_TOKENS)
+        within = _select_within_budget(num_tokens, BATCH_TOKENS)
         return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
 
-    def _start(
+    def _start_answers(
         self, request: ParsedRequest, rows: Iterable[Sequence[float]]
     ) -> "list[Prediction | Future[_Explained]] | RequestError":
-        """Return a request's answers, explanations of the lane among them, or why there are none.
+        """Return a request's answers, with futures for explanations, or the error if the lane is full.
 
         Args:
             request: The request.
-            rows: The probabilities of its plain texts.
+            rows: Probabilities of its texts without explanation.
         """
         remaining = iter(rows)
         answers: list[Prediction | Future[_Explained]] = []
@@ -222,39 +224,41 @@ class Handler:
         return answers
 
     def _explain(self, text: str, label: str | None) -> "_Explained":
-        measured = InferenceTimings()
+        timings = InferenceTimings()
         with self._lane.step():
-            (row,) = self._runtime.predict_prepared([text], measured).tolist()
-        made = explanation.explain(self._runtime, text, self._predict(row), label, self._lane.step)
-        return _Explained(made, measured)
+            (row,) = self._runtime.predict_prepared([text], timings).tolist()
+        result = explanation.explain(self._runtime, text, self._predict(row), label, self._lane.step)
+        return _Explained(result, timings)
 
     def _predict(self, row: Sequence[float]) -> Prediction:
         return Prediction.of(self._labels, row, self._review_below)
 
-    def _wait(self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str) -> None:
-        """Wait for the explanations of a batch, while nobody waits for an answer."""
-        futures = [list(_futures(answers)) for answers in started]
+    def _wait_for_explanations(
+        self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str
+    ) -> None:
+        """Wait for the explanations of a batch, while no other request waits for an answer."""
+        futures = [list(_iterate_futures(answers)) for answers in started]
         if any(futures):
             all_explained = all(futures)
             lane.wait(
                 [future for request_futures in futures for future in request_futures],
-                lambda: not all_explained or self._others_wait(model_name),
+                lambda: not all_explained or self._has_pending_requests(model_name),
             )
 
-    def _others_wait(self, model_name: str) -> bool:
-        """Return whether another request waits; nothing is known of a server that newsbert did not start."""
+    def _has_pending_requests(self, model_name: str) -> bool:
+        """Return whether another request waits; false for a server that newsbert did not start, where it is unknown."""
         if self._server_dir is None:
             return False
         num_pending = job_queue.count_pending(self._server_dir, model_name)
         return num_pending is None or num_pending > 0
 
-    def _count(
+    def _count_batch(
         self,
         outcomes: "Sequence[list[Prediction | _Explained] | RequestError]",
         probabilities: FloatArray,
         measured: InferenceTimings,
     ) -> None:
-        """Count a batch for the metrics, explained answers like the others."""
+        """Count a batch for the metrics, explained answers included."""
         answers = [answer for outcome in outcomes if isinstance(outcome, list) for answer in outcome]
         for answer in answers:
             if isinstance(answer, _Explained):
@@ -264,7 +268,7 @@ class Handler:
         statuses = [outcome.status if isinstance(outcome, RequestError) else HTTPStatus.OK for outcome in outcomes]
         self._metrics.batch(statuses, probabilities, measured, sum(answer.review for answer in answers))
 
-    def _parse(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> ParsedRequest:
+    def _parse_one(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> ParsedRequest:
         items, many = parse_request(request, headers)
         always = headers.get(EXPLAIN_HEADER) == "True"
         if not items:
@@ -273,7 +277,7 @@ class Handler:
             message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         sequences: list[str] = []
-        wanted: dict[int, str | None] = {}
+        explained_labels: dict[int, str | None] = {}
         for index, item in enumerate(items):
             try:
                 plain, explained, label = split_explain(item, always, self._labels)
@@ -281,23 +285,25 @@ class Handler:
             except ValueError as error:
                 raise RequestError(f"item {index}: {error}" if many else str(error)) from error
             if explained:
-                wanted[index] = label
-        if len(wanted) > MAX_EXPLAINED:
-            message = f"{len(wanted)} explanations in one request; at most {MAX_EXPLAINED} are given"
+                explained_labels[index] = label
+        if len(explained_labels) > MAX_EXPLAINED:
+            message = f"{len(explained_labels)} explanations in one request; at most {MAX_EXPLAINED} are given"
             raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else wanted)
+        return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else explained_labels)
 
 
-def _futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
+def _iterate_futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
     if isinstance(answers, list):
         yield from (answer for answer in answers if isinstance(answer, Future))
 
 
-def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Prediction | _Explained] | RequestError":
-    """Return the answers with their explanations, or why they are not there."""
-    if not all(future.done() for future in _futures(answers)):
+def _collect_results(
+    answers: "list[Prediction | Future[_Explained]]",
+) -> "list[Prediction | _Explained] | RequestError":
+    """Return the answers with their explanations, or the error if an explanation failed or is incomplete."""
+    if not all(future.done() for future in _iterate_futures(answers)):
         return _NOT_COMPLETE
-    for error in filter(None, (future.exception() for future in _futures(answers))):
+    for error in filter(None, (future.exception() for future in _iterate_futures(answers))):
         report_event(
             "prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error))
         )
@@ -306,12 +312,12 @@ def _finish(answers: "list[Prediction | Future[_Explained]]") -> "list[Predictio
 
 
 def _count_bytes(request: Mapping[str, Any]) -> int:
-    """Count the bytes of a request's parameters; what another server has decoded is not counted."""
+    """Count the bytes of a request's raw parameters; decoded JSON does not count."""
     return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
 
 
-def _within(costs: Sequence[int], budget: int) -> list[bool]:
-    """Say of each cost whether it is within a budget: the smallest go first, and the last may exceed it."""
+def _select_within_budget(costs: Sequence[int], budget: int) -> list[bool]:
+    """Return for every cost whether it fits a budget: the smallest go first, and the last one may exceed it."""
     within = [False] * len(costs)
     for index in sorted(range(len(costs)), key=costs.__getitem__):
         within[index] = budget > 0
@@ -320,7 +326,7 @@ def _within(costs: Sequence[int], budget: int) -> list[bool]:
 
 
 def _read_configuration(directory: Path) -> dict[str, Any]:
-    """Read the configuration that TorchServe leaves out, since mlflow-torchserve's manifest does not name its file."""
+    """Read the configuration file, which TorchServe ignores if mlflow-torchserve's manifest does not name it."""
     file = directory / CONFIG_NAME
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
@@ -329,19 +335,19 @@ _handler: Handler | None = None
 
 
 def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[bytes] | None:
-    """TorchServe's entry point: called once with no requests to load the model, then with every batch."""
+    """Load the model on the first call, which has no requests, then answer batches: TorchServe's entry point."""
     global _handler  # noqa: PLW0603 - TorchServe gives a function no other place to keep the model
     if _handler is None:
-        if environment.activity_dir() is not None:  # our own server: it does not read TorchServe's lines for a batch
+        if environment.activity_dir() is not None:  # newsbert's own server does not read TorchServe's lines per batch
             logging.getLogger().setLevel(logging.WARNING)
         directory = Path(context.system_properties["model_dir"])
         options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})
-        given = config.served_review_below()
+        review_below = config.served_review_below()
         _handler = Handler(
             directory,
             options.get("model", ""),
             options.get("runtime", "onnxruntime"),
             options.get("workers", 1),
-            options.get("review_below") if given is None else given,
+            options.get("review_below") if review_below is None else review_below,
         )
     return None if requests is None else _handler.handle(requests, context)

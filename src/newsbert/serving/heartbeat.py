@@ -48,7 +48,7 @@ class Heartbeat:
         return self._directory is not None and (self._directory / _CLOSING).exists()
 
     def close(self) -> None:
-        """Have the workers reject new requests from now on."""
+        """Make the workers reject new requests from now on."""
         assert self._directory is not None
         (self._directory / _CLOSING).touch()
 

@@ -24,7 +24,7 @@ _TEXT = b"Is anybody there?"
 
 
 def ask(url: str, key_file: Path | None, timeout_s: float) -> None:
-    """Have the model of a server classify a text.
+    """Classify a text with the model of a server.
 
     Args:
         url: The server's base URL.

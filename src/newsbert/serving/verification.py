@@ -11,7 +11,7 @@ from newsbert.serving.client import Client
 
 
 def verify(client: Client, contract: Contract, runtime: str, model: str | None) -> str:
-    """Have a server classify the golden texts, singly and together, and return a summary of the agreement.
+    """Classify the golden texts on a server, singly and together, and return a summary of the agreement.
 
     Args:
         client: A client of the server.
@@ -33,7 +33,7 @@ def verify(client: Client, contract: Contract, runtime: str, model: str | None) 
 
 
 def collect(client: Client, contract: Contract) -> dict[str, Any]:
-    """Have a server classify the golden texts, and return a document for `compare`.
+    """Classify the golden texts on a server, and return a document for `compare`.
 
     Raises:
         NewsbertError: If the server does not answer.

@@ -1,4 +1,4 @@
-"""What a check of a machine is, and what it finds."""
+"""Checks of a machine, and their findings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,26 +6,29 @@ from dataclasses import dataclass
 from newsbert.errors import NewsbertError
 
 OK, NOTE, OFF, FAILED = "ok", "note", "off", "failed"
-"""`ok`; `note`: something that newsbert can do without; `off`: nothing is set up that could be looked at; `failed`: no
-training, or no serving, on this machine."""
+"""States of a finding.
+
+`ok`; `note`: a problem with an optional part; `off`: not configured, so there is nothing to check; `failed`: this
+machine cannot train or cannot serve.
+"""
 
 
 class NoteError(NewsbertError):
-    """What newsbert can do without is not as it should be."""
+    """A problem with an optional part of the setup."""
 
 
 class UnusedError(NewsbertError):
-    """There is nothing to look at."""
+    """A part of the setup that is not configured, so that there is nothing to check."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at.
+    """A check of the machine.
 
     Attributes:
-        name: What it is about.
-        look: Looks, and returns what it found; raises a `NewsbertError` with the command that mends it.
-        needed: Whether training and serving here need it.
+        name: The subject of the check.
+        look: Runs the check and returns a description; raises a `NewsbertError` with the command that fixes it.
+        needed: Whether training and serving on this machine need it.
     """
 
     name: str
@@ -35,13 +38,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        check: Its name.
+        check: The name of the check.
         state: `ok`, `note`, `off` or `failed`.
-        found: What there is.
-        mend: The command that mends it, or what to do.
+        found: A description of the result.
+        mend: The command that fixes the problem, or other advice.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""Whether this machine, and what newsbert reaches from it, can do what newsbert does: checks that ask them."""
+"""Run the checks of this machine and of the services that newsbert uses from it."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ TIMEOUT_S = 60.0
 
 
 def checks() -> list[Check]:
-    """All there is to look at."""
+    """Return all checks."""
     from newsbert.api.doctor import machine, services, serving
 
     return [
@@ -32,27 +32,29 @@ def checks() -> list[Check]:
 
 
 def run_checks(checks: Sequence[Check], timeout_s: float = TIMEOUT_S) -> Iterator[Finding]:
-    """Look at everything at the same time, and yield what was found in the order of the checks.
+    """Run all checks at the same time, and yield their findings in the order of the checks.
 
     Args:
-        checks: What to look at.
-        timeout_s: How long one may take; what takes longer is left alone, and ends with the process.
+        checks: The checks.
+        timeout_s: Time limit of a check; a check that takes longer is abandoned, and ends with the process.
     """
-    found: dict[str, Finding] = {}
+    findings: dict[str, Finding] = {}
 
     def run(check: Check) -> None:
-        found[check.name] = _look(check)
+        findings[check.name] = _run_check(check)
 
     threads = [threading.Thread(target=run, args=[check], daemon=True) for check in checks]
     for thread in threads:
         thread.start()
     for check, thread in zip(checks, threads, strict=True):
         thread.join(timeout_s)
-        late = Finding(check.name, _bad(check), f"no answer within {timeout_s:g} s", "look at it by itself")
-        yield found.get(check.name, late)
+        late = Finding(
+            check.name, _get_failure_state(check), f"no answer within {timeout_s:g} s", "look at it by itself"
+        )
+        yield findings.get(check.name, late)
 
 
-def _look(check: Check) -> Finding:
+def _run_check(check: Check) -> Finding:
     try:
         return Finding(check.name, OK, check.look())
     except UnusedError as error:
@@ -60,10 +62,12 @@ def _look(check: Check) -> Finding:
     except NoteError as error:
         return Finding(check.name, NOTE, error.message, error.hint)
     except NewsbertError as error:
-        return Finding(check.name, _bad(check), error.message, error.hint)
-    except Exception as error:  # a bug of ours in one check is not to hide what the others found
-        return Finding(check.name, _bad(check), f"{type(error).__name__}: {first_line(error)}", "report it")
+        return Finding(check.name, _get_failure_state(check), error.message, error.hint)
+    except Exception as error:  # a bug in one check must not hide the findings of the others
+        return Finding(
+            check.name, _get_failure_state(check), f"{type(error).__name__}: {first_line(error)}", "report it"
+        )
 
 
-def _bad(check: Check) -> str:
+def _get_failure_state(check: Check) -> str:
     return FAILED if check.needed else NOTE

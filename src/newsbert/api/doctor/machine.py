@@ -1,4 +1,4 @@
-"""What this machine has: Python, packages, processor, memory, disk."""
+"""Checks of this machine: Python, packages, processor, memory, disk."""
 
 import platform
 import shutil
@@ -14,96 +14,96 @@ from newsbert.api.doctor.checks import NoteError
 from newsbert.core import cpu, environment, installation
 from newsbert.errors import NewsbertError
 
-_NEEDED = ("train", "serve")
-_BESIDES = ("minilm", "image", "deploy", "tracking", "playground", "openvino", "ray")
+_REQUIRED_EXTRAS = ("train", "serve")
+_OPTIONAL_EXTRAS = ("minilm", "image", "deploy", "tracking", "playground", "openvino", "ray")
 _GB = 1e9
 LEAST_MEMORY, ENOUGH_MEMORY = 1.0 * _GB, 4.0 * _GB
-"""With less nothing can be served; training takes 3 to 3.5 GB, see the README's figures."""
+"""Bytes of free memory to serve, and to train: training takes 3 to 3.5 GB, see the README's figures."""
 LEAST_DISK, ENOUGH_DISK = 1.0 * _GB, 5.0 * _GB
-"""A bundle has about 0.2 GB, an image's build some more."""
+"""Bytes of free disk space: a bundle takes about 0.2 GB, the build of an image some more."""
 
 
 def python() -> str:
-    """Its version and place.
+    """Return Python's version and path.
 
     Raises:
-        NewsbertError: If it is older than newsbert takes.
+        NewsbertError: If newsbert does not support the version.
     """
-    wanted = SpecifierSet(metadata.metadata("newsbert")["Requires-Python"] or "")
-    if not wanted.contains(platform.python_version(), prereleases=True):
-        raise NewsbertError(f"Python {platform.python_version()}, and {wanted} is wanted", "install a newer one")
+    required = SpecifierSet(metadata.metadata("newsbert")["Requires-Python"] or "")
+    if not required.contains(platform.python_version(), prereleases=True):
+        raise NewsbertError(f"Python {platform.python_version()}, and {required} is wanted", "install a newer one")
     return f"{platform.python_version()}, {sys.executable}"
 
 
 def packages() -> str:
-    """The parts of newsbert that are installed.
+    """Return newsbert's version and its installed extras.
 
     Raises:
-        NewsbertError: If what trains or serves is not whole.
+        NewsbertError: If the requirements of training or serving are incomplete.
     """
-    lacking = {extra: _lacking(extra) for extra in (*_NEEDED, *_BESIDES)}
-    for extra in _NEEDED:
-        if lacking[extra]:
-            raise NewsbertError(f"{extra} lacks {', '.join(lacking[extra])}", installation.command(extra))
-    there = [extra for extra, missing in lacking.items() if not missing]
-    without = [extra for extra, missing in lacking.items() if missing]
-    said = f"newsbert {metadata.version('newsbert')} with {', '.join(there)}"
-    return said + (f"; without {', '.join(without)}" if without else "")
+    missing_packages = {extra: _find_missing(extra) for extra in (*_REQUIRED_EXTRAS, *_OPTIONAL_EXTRAS)}
+    for extra in _REQUIRED_EXTRAS:
+        if missing_packages[extra]:
+            raise NewsbertError(f"{extra} lacks {', '.join(missing_packages[extra])}", installation.command(extra))
+    complete = [extra for extra, missing in missing_packages.items() if not missing]
+    incomplete = [extra for extra, missing in missing_packages.items() if missing]
+    summary = f"newsbert {metadata.version('newsbert')} with {', '.join(complete)}"
+    return summary + (f"; without {', '.join(incomplete)}" if incomplete else "")
 
 
-def _lacking(extra: str) -> list[str]:
-    """What an extra declares and is not installed, or in a version that it does not take."""
-    found: list[str] = []
+def _find_missing(extra: str) -> list[str]:
+    """Return the requirements of an extra that are not installed, or not in a supported version."""
+    missing: list[str] = []
     for line in metadata.requires("newsbert") or []:
-        wanted = Requirement(line)
-        if wanted.marker is None or not wanted.marker.evaluate({"extra": extra}):
+        requirement = Requirement(line)
+        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
             continue
-        if wanted.name == "newsbert":
-            found += [name for part in sorted(wanted.extras) for name in _lacking(part)]
+        if requirement.name == "newsbert":
+            missing += [name for part in sorted(requirement.extras) for name in _find_missing(part)]
             continue
         try:
-            version = metadata.version(wanted.name)
+            version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            found.append(wanted.name)
+            missing.append(requirement.name)
             continue
-        if not wanted.specifier.contains(version, prereleases=True):
-            found.append(f"{wanted.name}{wanted.specifier} (there is {version})")
-    return found
+        if not requirement.specifier.contains(version, prereleases=True):
+            missing.append(f"{requirement.name}{requirement.specifier} (there is {version})")
+    return missing
 
 
 def processor() -> str:
-    """Its cores, and what of its instructions is made use of.
+    """Return the processor's cores, its name and the instructions that newsbert uses.
 
     Raises:
-        NoteError: If it cannot multiply 8-bit integers.
+        NoteError: If the processor has no instructions for products of 8-bit integers.
     """
     bf16 = "bf16" if cpu.computes_bf16() else "no bf16"
-    said = f"{cpu.cores()} cores, {cpu.name()}: "
+    description = f"{cpu.cores()} cores, {cpu.name()}: "
     if not cpu.multiplies_int8():
-        raise NoteError(f"{said}no 8-bit integers, {bf16}", "nothing: fp32 answers, about half as fast")
-    return f"{said}8-bit integers, {bf16}"
+        raise NoteError(f"{description}no 8-bit integers, {bf16}", "nothing: fp32 answers, about half as fast")
+    return f"{description}8-bit integers, {bf16}"
 
 
 def memory() -> str:
-    """How much of it is free, of the machine's and of a container's.
+    """Return the free memory of the machine, or of the container if that is less.
 
     Raises:
-        NewsbertError: If it is not enough to serve.
-        NoteError: If it is not enough to train, or cannot be found out.
+        NewsbertError: If it is too little to serve.
+        NoteError: If it is too little to train, or unknown.
     """
-    free = _free_memory()
+    free = _read_free_memory()
     if free is None:
         raise NoteError("it cannot be found out how much is free", "look yourself: free -h")
-    said = f"{free / _GB:.1f} GB free"
+    message = f"{free / _GB:.1f} GB free"
     if free < LEAST_MEMORY:
-        raise NewsbertError(said, "end other programs, or raise the container's limit")
+        raise NewsbertError(message, "end other programs, or raise the container's limit")
     if free < ENOUGH_MEMORY:
-        raise NoteError(f"{said}; training takes 3 to 4 GB", "end other programs before you train")
-    return said
+        raise NoteError(f"{message}; training takes 3 to 4 GB", "end other programs before you train")
+    return message
 
 
-def _free_memory() -> float | None:
-    """Bytes, or nothing where Linux does not tell."""
+def _read_free_memory() -> float | None:
+    """Return the free memory in bytes, or `None` if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -119,11 +119,11 @@ def _free_memory() -> float | None:
 
 
 def disk() -> str:
-    """How much is free where newsbert writes.
+    """Return the least free space of the directories that newsbert writes to.
 
     Raises:
-        NewsbertError: If it cannot write somewhere, or has hardly any room.
-        NoteError: If there is little room.
+        NewsbertError: If a directory is not writable, or has almost no free space.
+        NoteError: If there is little free space.
     """
     places = {
         Path.cwd(): "work in another directory",
@@ -133,16 +133,16 @@ def disk() -> str:
     }
     free = {}
     for place, elsewhere in places.items():
-        there = next(each for each in (place, *place.parents) if each.exists())
+        existing = next(path for path in (place, *place.parents) if path.exists())
         try:
-            tempfile.TemporaryFile(dir=there).close()
+            tempfile.TemporaryFile(dir=existing).close()
         except OSError as error:
             raise NewsbertError(f"{place} cannot be written to: {error.strerror}", elsewhere) from error
-        free[place] = shutil.disk_usage(there).free
+        free[place] = shutil.disk_usage(existing).free
         if free[place] < LEAST_DISK:
             raise NewsbertError(f"{free[place] / _GB:.1f} GB free in {place}", f"make room, or {elsewhere}")
-    least = min(free, key=lambda place: free[place])
-    said = f"{free[least] / _GB:.1f} GB free in {least}"
-    if free[least] < ENOUGH_DISK:
-        raise NoteError(said, f"make room, or {places[least]}")
-    return said
+    fullest = min(free, key=lambda place: free[place])
+    message = f"{free[fullest] / _GB:.1f} GB free in {fullest}"
+    if free[fullest] < ENOUGH_DISK:
+        raise NoteError(message, f"make room, or {places[fullest]}")
+    return message

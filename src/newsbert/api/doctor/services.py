@@ -1,4 +1,4 @@
-"""What newsbert reaches from here: the tracking server, the engine, a registry, a bucket, the Hugging Face Hub."""
+"""Checks of services that newsbert uses: tracking server, engine, registry, bucket, Hugging Face Hub."""
 
 import uuid
 
@@ -13,25 +13,25 @@ _HUB_TIMEOUT_S = 10
 
 
 def tracked() -> str:
-    """Make a run on the tracking server, give it a file, read that back, and delete the run.
+    """Create a run on the tracking server, log a file, read it back, and delete the run.
 
     Raises:
-        TrackingError: If one of these fails.
+        TrackingError: If one of these steps fails.
     """
     uri = config.resolve(TrackingSettings).tracking_uri
     file = sqlite.path_of(uri)
     if file is not None and not file.exists():
         return f"{uris.mask_credentials(uri)}: made by the first training"
     tracker = locate.connect()
-    said = experiment.check_round_trip(tracker, f"newsbert-doctor-{uuid.uuid4().hex[:12]}")
-    return f"{uris.mask_credentials(uri)}, {said}: a run and a file were written, read and deleted"
+    server = experiment.check_round_trip(tracker, f"newsbert-doctor-{uuid.uuid4().hex[:12]}")
+    return f"{uris.mask_credentials(uri)}, {server}: a run and a file were written, read and deleted"
 
 
 def container_engine() -> str:
-    """Which engine answers.
+    """Return the name and version of the engine.
 
     Raises:
-        EngineError: If none does.
+        EngineError: If no engine answers.
     """
     from newsbert.images.engine.engine import Engine
 
@@ -39,11 +39,11 @@ def container_engine() -> str:
 
 
 def registry() -> str:
-    """Whether the registry that images are pushed to answers, and whether there are credentials for it.
+    """Check that the registry of the images answers, and whether there are credentials for it.
 
     Raises:
-        UnusedError: If none is set.
-        EngineError: If there is no engine, or the registry does not answer it, or does not let it in.
+        UnusedError: If no registry is set.
+        EngineError: If there is no engine, or the registry does not answer it or denies access.
     """
     repository = config.resolve(ImageSettings).repository
     host = repository.partition("/")[0]
@@ -56,11 +56,11 @@ def registry() -> str:
 
 
 def bucket() -> str:
-    """Write, read and delete a file where `newsbert tracking up` would keep artifacts, if that is a bucket.
+    """Write, read and delete a file in the artifact bucket of `newsbert tracking up`.
 
     Raises:
-        UnusedError: If it is none.
-        TrackingError: If one of these fails.
+        UnusedError: If the artifacts are not in a bucket.
+        TrackingError: If one of these steps fails.
     """
     uri = config.resolve(TrackingServerSettings).artifacts or ""
     if "://" not in uri:
@@ -72,11 +72,11 @@ def bucket() -> str:
 
 
 def hub() -> str:
-    """Whether models and data sets of the Hub can be had.
+    """Check that models and data sets of the Hub are available.
 
     Raises:
-        UnusedError: If it is not to be asked.
-        NoteError: If it does not answer.
+        UnusedError: If `HF_HUB_OFFLINE` is set.
+        NoteError: If the Hub does not answer, or its client is not installed.
     """
     try:
         from huggingface_hub import HfApi, constants, get_token
@@ -86,7 +86,7 @@ def hub() -> str:
         raise UnusedError("HF_HUB_OFFLINE is set: what is in its cache is used")
     try:
         HfApi().model_info(_HUB_MODEL, timeout=_HUB_TIMEOUT_S)
-    except Exception as error:  # of two libraries for HTTP, and its own
+    except Exception as error:  # errors of two HTTP libraries, and of the client
         raise NoteError(
             f"{constants.ENDPOINT}: {first_line(error)}",
             "set HTTPS_PROXY, or HF_HUB_OFFLINE=1; the encoder and the sample that come with newsbert need no Hub",

@@ -1,4 +1,4 @@
-"""Whether a model can be served here: Java, TorchServe itself, its port, and the servers there are."""
+"""Checks of serving on this machine: Java, TorchServe, its port, and the detached servers."""
 
 import time
 import urllib.error
@@ -14,27 +14,27 @@ from newsbert.serving import auth, probe
 from newsbert.serving.torchserve import java, runtime_dir, supervisor
 
 _START_TIMEOUT_S = 45.0
-_ASK_TIMEOUT_S = 10.0
+_REQUEST_TIMEOUT_S = 10.0
 
 
 def java_runtime() -> str:
-    """Which Java TorchServe would run on.
+    """Return the version and path of the Java for TorchServe.
 
     Raises:
         ServingError: If there is none.
     """
-    found = java.find()
-    return f"Java {java.version(found)}, {found}"
+    path = java.find()
+    return f"Java {java.version(path)}, {path}"
 
 
 def starts() -> str:
-    """Start TorchServe without a model, see that it wants tokens and takes its own, and stop it.
+    """Start TorchServe without a model, check that it requires tokens and accepts its own, and stop it.
 
     Raises:
-        ServingError: If it does not start, or answers whoever asks.
+        ServingError: If it does not start, answers without a token, or rejects its own token.
         MissingExtraError: If it is not installed.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     settings = ServeSettings(port=0, token_auth=True)
     with (
         temporary.directory() as store,
@@ -44,28 +44,28 @@ def starts() -> str:
         assert server.key_file is not None
         while not (server.management.exists() and server.key_file.exists()):
             server.check_process()
-            if time.monotonic() - began > _START_TIMEOUT_S:
+            if time.monotonic() - started > _START_TIMEOUT_S:
                 raise ServingError(f"TorchServe does not start within {_START_TIMEOUT_S:g} s", "free some cores")
             time.sleep(0.1)
-        took = time.monotonic() - began
-        if _models(server.management, None) != 400:
+        took = time.monotonic() - started
+        if _request_models(server.management, None) != 400:
             raise ServingError(
                 "TorchServe takes commands without a token", "pip install --force-reinstall --no-deps torchserve"
             )
-        status = _models(server.management, auth.read(server.key_file).management)
+        status = _request_models(server.management, auth.read(server.key_file).management)
         if status != 200:
             raise ServingError(f"TorchServe answers {status} to its own token", "is the clock right? date")
     return f"it starts in {took:.1f} s, wants tokens and takes its own"
 
 
-def _ask(server: local_servers.DetachedServer) -> None:
-    """Have a detached server's model answer; a container's keys are in there, so there it is asked if it wants any.
+def _probe_server(server: local_servers.DetachedServer) -> None:
+    """Send a request to a detached server's model; a container that requires tokens runs the probe itself.
 
     Raises:
-        NewsbertError: If it does not.
+        NewsbertError: If the model does not answer.
     """
     try:
-        probe.ask(server.url, Path(server.key_file) if server.key_file else None, _ASK_TIMEOUT_S)
+        probe.ask(server.url, Path(server.key_file) if server.key_file else None, _REQUEST_TIMEOUT_S)
         return
     except ServingError as error:
         if not (server.container and "InvalidKeyException" in error.message):
@@ -77,11 +77,11 @@ def _ask(server: local_servers.DetachedServer) -> None:
         raise ServingError("the model does not answer", f"docker logs {server.container[:12]}")
 
 
-def _models(socket: Path, token: str | None) -> int:
-    """The status that TorchServe's management has for who lists its models."""
+def _request_models(socket: Path, token: str | None) -> int:
+    """Return the HTTP status of a request to TorchServe's management API that lists the models."""
     request = urllib.request.Request("http://localhost/models", headers=dict([auth.header(token)] if token else []))
     try:
-        with loopback.unix_urlopen(str(socket), request, _ASK_TIMEOUT_S) as response:
+        with loopback.unix_urlopen(str(socket), request, _REQUEST_TIMEOUT_S) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -91,37 +91,37 @@ def _models(socket: Path, token: str | None) -> int:
 
 
 def port() -> str:
-    """Whether the port is free that models are served on.
+    """Check that the serving port is free.
 
     Raises:
-        NoteError: If another program has it.
+        NoteError: If another program uses it.
     """
     settings = config.resolve(ServeSettings)
     try:
-        taken = ports.claim_port(settings.host, settings.port)
+        free_port = ports.claim_port(settings.host, settings.port)
     except ServingError as error:
-        # Only looked up: which notes are of servers that are gone is the other check's, at the same time.
+        # Only read the notes: the other check removes those of servers that are gone, at the same time.
         if settings.port in local_servers.noted():
             return f"{settings.port}: a detached server has it"
         raise NoteError(error.message, error.hint) from error
-    return f"{settings.host}:{taken} is free"
+    return f"{settings.host}:{free_port} is free"
 
 
 def detached() -> str:
-    """Whether the detached servers answer; notes of those that are gone are removed.
+    """Check that the detached servers answer, and remove the notes of those that are gone.
 
     Raises:
-        NoteError: If one does not.
+        NoteError: If a server does not answer.
     """
     noted, running = len(local_servers.noted()), local_servers.running()
     silent = []
-    for each in running:
+    for server in running:
         try:
-            _ask(each)
+            _probe_server(server)
         except NewsbertError as error:
-            silent.append(f"{each.url} ({each.model}): {error.message}")
-            mend = f"newsbert serve stop --port {each.port}"
+            silent.append(f"{server.url} ({server.model}): {error.message}")
+            mend = f"newsbert serve stop --port {server.port}"
     gone = f"; {noted - len(running)} that are gone were struck out" if noted > len(running) else ""
     if silent:
         raise NoteError("; ".join(silent) + gone, mend)
-    return (", ".join(f"{each.model} answers on {each.url}" for each in running) or "none runs") + gone
+    return (", ".join(f"{server.model} answers on {server.url}" for server in running) or "none runs") + gone

@@ -1,4 +1,4 @@
-"""Models that a deployment takes: where they are, and how their archives are called."""
+"""Models for deployments: their bundles, and the names of their archives."""
 
 import contextlib
 import re
@@ -17,13 +17,13 @@ from newsbert.tracking.flavor import BUNDLE_SUBPATH
 
 
 def archive_name(name: str, version: str, bundle: Bundle) -> str:
-    """An archive's name in a model store: no two models have the same, so that none is taken for another."""
+    """Return an archive's name in a model store; the bundle's digest makes it unique for a model."""
     return f"{name}-{version}-{bundle.digest[:12]}.mar"
 
 
 @contextlib.contextmanager
 def archive_directory(export_path: Path | None) -> Iterator[Path]:
-    """Where to write an archive: as told, or for the server to copy from, which may be another user's."""
+    """Yield the directory for an archive: `export_path`, or a temporary one that another user's server can read."""
     if export_path is not None:
         yield export_path
         return
@@ -35,30 +35,30 @@ def archive_directory(export_path: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def fetched(model_uri: str) -> Iterator[tuple[str, Bundle]]:
-    """Yield what answers say of a logged model, and its bundle.
+    """Yield a logged model's name in answers, and its bundle.
 
     Raises:
-        NewsbertError: If there is no such model, or it is none of newsbert's.
+        NewsbertError: If there is no such model, or it is not one of newsbert's.
     """
     is_set = mlflow.tracking.is_tracking_uri_set()
     tracking_uri = mlflow.get_tracking_uri() if is_set else None
-    inside = Path(model_uri) / BUNDLE_SUBPATH
-    if (inside / CONTRACT_FILE).is_file() or (Path(model_uri) / CONTRACT_FILE).is_file():
-        bundle = Bundle.read(inside if inside.is_dir() else Path(model_uri))
+    bundle_directory = Path(model_uri) / BUNDLE_SUBPATH
+    if (bundle_directory / CONTRACT_FILE).is_file() or (Path(model_uri) / CONTRACT_FILE).is_file():
+        bundle = Bundle.read(bundle_directory if bundle_directory.is_dir() else Path(model_uri))
         yield locate.default_name(bundle), bundle
-    elif _REGISTERED.match(model_uri) or ":/" not in model_uri:
+    elif _TRACKED_URI.match(model_uri) or ":/" not in model_uri:
         located = locate.locate(model_uri, tracking_uri=tracking_uri)
         yield located.name, Bundle.read(located.path)
     else:
         with temporary.directory() as directory:
             try:
-                fetched = mlflow.artifacts.download_artifacts(
+                downloaded = mlflow.artifacts.download_artifacts(
                     artifact_uri=f"{model_uri.rstrip('/')}/{BUNDLE_SUBPATH}", dst_path=str(directory)
                 )
             except (MlflowException, OSError) as error:
                 raise NotFoundError(f"{model_uri} cannot be fetched: {error}", "give -m models:/NAME/1") from error
-            bundle = Bundle.read(Path(fetched))
+            bundle = Bundle.read(Path(downloaded))
             yield locate.default_name(bundle), bundle
 
 
-_REGISTERED = re.compile(r"models:/(?!m-)|runs:/")
+_TRACKED_URI = re.compile(r"models:/(?!m-)|runs:/")

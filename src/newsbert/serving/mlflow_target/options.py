@@ -1,4 +1,4 @@
-"""How a deployment is named, reached and configured."""
+"""Names, server addresses and options of deployments."""
 
 import re
 import urllib.parse
@@ -25,25 +25,25 @@ LOCAL_SETTINGS = {"HOST": "host", "PORT": "port", **_SETTINGS}
 CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLER")
 _HELP_COMMAND = "mlflow deployments help -t newsbert"
 
-_OF_STOCK_TARGET = {
+_STOCK_TARGET_REASONS = {
     "MODEL_FILE": "the archive holds the graph, and needs no class",
     "EXTRA_FILES": "the archive holds all that an answer depends on",
     "REQUIREMENTS_FILE": "the server has what its models need",
 }
-"""What mlflow-torchserve's `torchserve` target takes, and why newsbert does without."""
+"""Options of mlflow-torchserve's `torchserve` target that newsbert does not need, with the reasons."""
 
 
 @dataclass(frozen=True)
 class DeploymentOptions:
-    """What `-C NAME=VALUE` says of a deployment.
+    """The options of a deployment, from `-C NAME=VALUE`.
 
     Attributes:
-        settings: Those of `ServeSettings` that were given, by name.
-        export_path: Where the archive is written.
-        runtime: What computes the answers.
-        model: What answers say of the model.
+        settings: The specified fields of `ServeSettings`, by name.
+        export_path: Directory for the archive.
+        runtime: Name of the runtime that computes the answers.
+        model: The model's name in answers.
         version: TorchServe's version of the deployment.
-        set_default: Whether the version is to answer where none is named.
+        set_default: Whether the version answers requests that name no version.
     """
 
     settings: dict[str, Any]
@@ -55,33 +55,33 @@ class DeploymentOptions:
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None, keys: tuple[str, ...]) -> "DeploymentOptions":
-        """Read the configuration of a call that takes `keys`.
+        """Parse the configuration of a call that takes `keys`.
 
         Raises:
-            UsageError: If a key is unknown, or its value cannot be.
+            UsageError: If a key is unknown, or its value is invalid.
         """
         values = {str(key).upper().replace("-", "_"): str(value) for key, value in (given or {}).items()}
         for key in values:
-            if key in _OF_STOCK_TARGET:
+            if key in _STOCK_TARGET_REASONS:
                 raise UsageError(
-                    f"-C {key} is of mlflow-torchserve's own target", f"leave it out: {_OF_STOCK_TARGET[key]}"
+                    f"-C {key} is of mlflow-torchserve's own target", f"leave it out: {_STOCK_TARGET_REASONS[key]}"
                 )
             if key not in keys:
                 raise UsageError(f"unknown configuration -C {key}", f"there are: {', '.join(keys)}")
         handler, version = values.get("HANDLER"), values.get("VERSION")
-        if handler is not None and not _is_our_handler(handler):
+        if handler is not None and not _is_newsbert_handler(handler):
             raise UsageError(f"-C HANDLER={handler} is not newsbert's handler", "leave it out: the archive brings it")
         if version is not None and not VERSION.fullmatch(version):
             raise UsageError(f"-C VERSION={version} is no version of TorchServe's", "give a number, such as 2.0")
         if values.get("RUNTIME", AUTO) not in {AUTO, *RUNTIME_FILES}:
-            there = ", ".join((AUTO, *RUNTIME_FILES))
-            raise UsageError(f"-C RUNTIME={values['RUNTIME']}: no such runtime", f"one of {there}")
+            runtimes = ", ".join((AUTO, *RUNTIME_FILES))
+            raise UsageError(f"-C RUNTIME={values['RUNTIME']}: no such runtime", f"one of {runtimes}")
         set_default = values.get("SET_DEFAULT", "false").lower()
         if set_default not in {"true", "false"}:
             raise UsageError(f"-C SET_DEFAULT={set_default} is neither true nor false", "give true")
         path = values.get("EXPORT_PATH")
         return cls(
-            {name: _setting(key, name, values[key]) for key, name in LOCAL_SETTINGS.items() if key in values},
+            {name: _parse_setting(key, name, values[key]) for key, name in LOCAL_SETTINGS.items() if key in values},
             Path(path).expanduser().absolute() if path else None,
             values.get("RUNTIME"),
             values.get("MODEL"),
@@ -90,15 +90,15 @@ class DeploymentOptions:
         )
 
     def serve_settings(self) -> ServeSettings:
-        """The settings that were given, with the configured ones beside them."""
+        """Return the specified settings, with the configured values for all others."""
         return config.resolve(ServeSettings, **self.settings)
 
 
 def addresses(uri: str, management: str, inference: str) -> tuple[str, str]:
-    """Management and inference addresses of a target's URI, or those given where it names none.
+    """Return the management and inference addresses of a target's URI, by default the two arguments.
 
     Raises:
-        UsageError: If it is no URI of ours.
+        UsageError: If it is not a URI of this target.
     """
     try:
         parts = urllib.parse.urlsplit(uri)
@@ -116,16 +116,16 @@ def addresses(uri: str, management: str, inference: str) -> tuple[str, str]:
         if not parts.path.startswith("/"):
             raise UsageError(f"the target {uri!r} has no path of a socket", _HELP_COMMAND)
         return f"unix:{urllib.parse.unquote(parts.path)}", f"http://127.0.0.1:{port}"
-    # TorchServe listens on IPv4 only, which `localhost` need not mean.
+    # TorchServe listens on IPv4 only, but `localhost` may resolve to IPv6.
     local = ("//localhost:", "//127.0.0.1:")
     return management.replace(*local), inference.replace(*local)
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """Return a deployment's name and, where `name/2.0` says one, its version.
+    """Return a deployment's name and, for `name/2.0`, its version.
 
     Raises:
-        UsageError: If TorchServe could not have it in a URL.
+        UsageError: If TorchServe cannot have it in a URL.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -133,7 +133,7 @@ def split_name(name: str) -> tuple[str, str | None]:
     return match["name"], match["version"]
 
 
-def _setting(key: str, name: str, value: str) -> Any:
+def _parse_setting(key: str, name: str, value: str) -> Any:
     try:
         return getattr(config.resolve(ServeSettings, **{name: value}), name)
     except UsageError as error:
@@ -141,9 +141,9 @@ def _setting(key: str, name: str, value: str) -> Any:
         raise UsageError(error.message.replace(flag, f"-C {key}"), error.hint) from error
 
 
-def _is_our_handler(value: str) -> bool:
-    ours = (resources.files("newsbert.serving") / "handler.py").read_bytes()
-    return value == "newsbert.serving.handler" or (Path(value).is_file() and Path(value).read_bytes() == ours)
+def _is_newsbert_handler(value: str) -> bool:
+    content = (resources.files("newsbert.serving") / "handler.py").read_bytes()
+    return value == "newsbert.serving.handler" or (Path(value).is_file() and Path(value).read_bytes() == content)
 
 
 HELP = """

@@ -1,4 +1,4 @@
-"""What MLflow's callers send to be predicted, as the items that a model takes."""
+"""Conversion of the inputs of MLflow's callers to the items that a model takes."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -8,16 +8,16 @@ from newsbert.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAMED = ("title", "text", "description")
+_TEXT_COLUMNS = ("title", "text", "description")
 _FORMS = "a list of texts, {'instances': [...]}, {'inputs': [...]}, {'dataframe_split': …}, or columns title and text"
 
 
 def items(inputs: Any) -> list[Any]:
-    """Return the texts or title/text objects in what MLflow was given; whether each can be classified is not checked.
+    """Return the texts or title/text objects in the inputs of an MLflow call, without validation.
 
     Args:
-        inputs: A text, a list, an array, a frame, or a dict in one of the forms that MLflow's own servers take. Its
-            command line reads any JSON file into a frame, so the dict may be in a frame's only column.
+        inputs: A text, a list, an array, a data frame, or a dict in one of the forms that MLflow's own servers take.
+            MLflow's command line reads any JSON file into a data frame, so the dict may be in a frame's only column.
 
     Raises:
         UsageError: If it has another form.
@@ -27,9 +27,9 @@ def items(inputs: Any) -> list[Any]:
     if isinstance(inputs, str):
         return [inputs]
     if isinstance(inputs, pd.DataFrame):
-        return _of_frame(inputs)
+        return _parse_frame(inputs)
     if isinstance(inputs, Mapping):
-        return _of_mapping(inputs)
+        return _parse_mapping(inputs)
     if hasattr(inputs, "tolist"):
         inputs = inputs.tolist()
     if isinstance(inputs, list | tuple):
@@ -37,36 +37,36 @@ def items(inputs: Any) -> list[Any]:
     raise UsageError(f"a {type(inputs).__name__} cannot be predicted", f"give {_FORMS}")
 
 
-def _of_frame(frame: "pd.DataFrame") -> list[Any]:
+def _parse_frame(frame: "pd.DataFrame") -> list[Any]:
     columns = [str(column) for column in frame.columns]
     if columns == ["dataframe_split"] or (columns == ["inputs"] and frame.index.dtype.kind not in "iu"):
-        return _of_mapping({columns[0]: frame.iloc[:, 0].to_dict()})
-    named = [column for column in columns if column in _NAMED]
-    if named:
-        # A frame fills with NaN what a row does not have.
-        rows = frame[named].to_dict("records")
+        return _parse_mapping({columns[0]: frame.iloc[:, 0].to_dict()})
+    text_columns = [column for column in columns if column in _TEXT_COLUMNS]
+    if text_columns:
+        # A data frame has NaN where a row lacks a field.
+        rows = frame[text_columns].to_dict("records")
         return [{str(key): value for key, value in row.items() if not _is_missing(value)} for row in rows]
     if len(columns) == 1:
         return list(frame.iloc[:, 0].tolist())
     raise UsageError(f"the columns {', '.join(columns[:5])} hold no text", f"give {_FORMS}")
 
 
-def _of_mapping(value: Mapping[str, Any]) -> list[Any]:
+def _parse_mapping(value: Mapping[str, Any]) -> list[Any]:
     import pandas as pd
 
     content: Any
-    if set(value) <= set(_NAMED) and any(isinstance(each, str) for each in value.values()):
+    if set(value) <= set(_TEXT_COLUMNS) and any(isinstance(field, str) for field in value.values()):
         return [dict(value)]
     key, content = next(iter(value.items()), ("", None))
     others = len(value) > 1
     try:
         if not others and key == "dataframe_split":
-            return _of_frame(pd.DataFrame(content["data"], columns=content.get("columns")))
+            return _parse_frame(pd.DataFrame(content["data"], columns=content.get("columns")))
         if isinstance(content, Mapping) and not others and key == "inputs":
-            return _of_frame(pd.DataFrame(dict(content)))
+            return _parse_frame(pd.DataFrame(dict(content)))
         if not others and key in {"instances", "inputs", "dataframe_records", "data"}:
             return items(content)
-        return _of_frame(pd.DataFrame(dict(value)))
+        return _parse_frame(pd.DataFrame(dict(value)))
     except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"the input cannot be read: {error}", f"give {_FORMS}") from error
 

@@ -1,5 +1,5 @@
-"""A page to try models on: one types a text, and sees what each answers, how sure it is, and which words count.
+"""A web page to try models: type a text, and see every model's prediction, its confidence and the words that count.
 
-Starlette serves it, on uvicorn: three files and three answers in JSON need routes and a check of hosts, and both come
-with MLflow as it is. Gradio would bring a framework of pages and fonts and scripts from elsewhere.
+Starlette serves it on uvicorn. Three files and three JSON endpoints need only routes and a check of host names, and
+MLflow depends on both packages anyway. Gradio would add a page framework, with fonts and scripts from other hosts.
 """

@@ -1,4 +1,4 @@
-"""The models that a playground shows: loaded here, or served somewhere."""
+"""The models that a playground shows: loaded in this process, or served."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from newsbert.serving.client import Client
 from newsbert.tracking import locate
 
 RETRY_S = 5.0
-"""How long a server is asked again that does not answer: a person waits."""
+"""Time in which a failed request to a server is retried; short, since a person waits."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class LoadedModel:
     """A model on the page.
 
     Attributes:
-        predictor: What answers.
-        runtime: What computes the answers, where that is known.
-        review_below: The score below which a person has to see an answer, where that is known.
-        run_id: The MLflow run that made it, where that is known.
-        run_page: That run's page, where a tracking server has one.
+        predictor: The model or the client that predicts.
+        runtime: Name of the runtime that computes the answers, if known.
+        review_below: The score below which an answer needs a review, if known.
+        run_id: The MLflow run that trained it, if known.
+        run_page: URL of the run's page, if a tracking server has one.
     """
 
     predictor: Model | Client
@@ -31,7 +31,7 @@ class LoadedModel:
     run_page: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """What the page is told of it."""
+        """Return the JSON object for the page."""
         return {
             "name": self.predictor.name,
             "runtime": self.runtime,
@@ -45,33 +45,33 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
     """Load a model into this process.
 
     Args:
-        reference: As `newsbert.load` takes it.
-        settings: Its runtime, and the score below which a person has to see an answer.
-        tracking_uri: MLflow's; as configured if not given.
+        reference: A reference for `newsbert.load`.
+        settings: Its runtime, and the score below which an answer needs a review.
+        tracking_uri: MLflow's tracking URI; the configured one if `None`.
 
     Raises:
-        NewsbertError: If there is no such model, or it is not what training wrote.
+        NewsbertError: If there is no such model, or it differs from what training wrote.
     """
     located = locate.locate(reference, tracking_uri=tracking_uri)
     model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
-    page = None if located.run_id is None else _page_of(located.run_id, tracking_uri)
+    page = None if located.run_id is None else _find_run_page(located.run_id, tracking_uri)
     return LoadedModel(model, model.runtime, model.review_below, located.run_id, page)
 
 
 def served(url: str) -> LoadedModel:
-    """Ask a served model for its name.
+    """Connect to a served model, and read its name.
 
     Raises:
         NewsbertError: If no newsbert model answers there.
     """
     client = Client(url, RETRY_S)
-    client.predict(["newsbert"])  # it has to answer, and to tell its name
+    client.predict(["newsbert"])  # checks that it answers, and reads its name
     client.name = client.name or url
     return LoadedModel(client)
 
 
-def _page_of(run_id: str, tracking_uri: str | None) -> str | None:
-    """A run's page; a version may come from another server, which has it."""
+def _find_run_page(run_id: str, tracking_uri: str | None) -> str | None:
+    """Return a run's page; `None` if this tracking server cannot give it: the run may be on another one."""
     try:
         return locate.connect(tracking_uri).page_of(run_id)
     except TrackingError:

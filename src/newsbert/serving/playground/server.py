@@ -1,4 +1,4 @@
-"""The page's server: three files, and answers in JSON."""
+"""Web server of the page: three files, and JSON endpoints."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from newsbert.errors import BadRequestError, NewsbertError
 from newsbert.serving.playground.models import LoadedModel
 
 MOST_BYTES = 1024 * 1024
-"""Of a request, as a served model takes them."""
+"""Maximum size of a request; a served model has the same limit."""
 
 EXAMPLES = (
     "Stocks fall as oil rises",
@@ -31,7 +31,7 @@ EXAMPLES = (
     "Ministers sign border treaty after a night of talks",
     "Club sells its stadium to a bank and rents it back",
 )
-"""Texts to begin with; the last could be one thing or another."""
+"""Example texts; the last one is ambiguous."""
 
 _FILES = {
     "/": ("page.html", "text/html"),
@@ -39,7 +39,7 @@ _FILES = {
     "/page.js": ("page.js", "text/javascript"),
 }
 _HEADERS = {
-    # Nothing from elsewhere, nothing inline, and no other page may hold this one.
+    # Nothing from other hosts, nothing inline, and no embedding in other pages.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -49,18 +49,18 @@ _HEADERS = {
 
 
 def application(models: Sequence[LoadedModel], hosts: Sequence[str]) -> Starlette:
-    """The page of these models.
+    """Return the web application for these models.
 
     Args:
-        models: What it shows, beside each other.
-        hosts: What requests may call this machine; a page elsewhere could reach it by a name of its own otherwise.
+        models: The models to show side by side.
+        hosts: Host names that requests may use; otherwise another site could reach this machine by its own name.
     """
     return Starlette(
         routes=[
-            *(Route(path, functools.partial(_file, name, kind)) for path, (name, kind) in _FILES.items()),
-            Route("/models", functools.partial(_models, models)),
-            Route("/models/{index:int}/predictions", functools.partial(_predictions, models), methods=["POST"]),
-            Route("/models/{index:int}/explanations", functools.partial(_explanations, models), methods=["POST"]),
+            *(Route(path, functools.partial(_send_file, name, kind)) for path, (name, kind) in _FILES.items()),
+            Route("/models", functools.partial(_list_models, models)),
+            Route("/models/{index:int}/predictions", functools.partial(_predict, models), methods=["POST"]),
+            Route("/models/{index:int}/explanations", functools.partial(_explain, models), methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
     )
@@ -72,17 +72,17 @@ def serve(
     """Serve the page until `stop` is set.
 
     Args:
-        models: What it shows.
-        host: The address it answers on.
+        models: The models to show.
+        host: The address to listen on.
         port: The port, or 0 for a free one.
-        stop: Ends it.
-        on_ready: Called with the page's URL when it answers.
+        stop: Ends the server when it is set.
+        on_ready: Called with the page's URL when the server answers.
 
     Raises:
-        MachineError: If the port cannot be had.
+        MachineError: If the port is not available.
     """
     with ports.bind_port(host, port, "newsbert playground --port 0 takes a free port") as listener:
-        taken = listener.getsockname()[1]
+        bound_port = listener.getsockname()[1]
         hosts = ["127.0.0.1", "localhost", ports.connect_host(host)] if loopback.is_loopback(host) else ["*"]
         app = application(models, hosts)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, lifespan="off"))
@@ -91,7 +91,7 @@ def serve(
         try:
             while thread.is_alive() and not server.started:
                 thread.join(0.01)
-            on_ready(f"http://{ports.connect_host(host)}:{taken}")
+            on_ready(f"http://{ports.connect_host(host)}:{bound_port}")
             while thread.is_alive() and not stop.wait(0.2):
                 pass
         finally:
@@ -99,63 +99,63 @@ def serve(
             thread.join()
 
 
-async def _file(name: str, kind: str, _request: Request) -> Response:
+async def _send_file(name: str, kind: str, _request: Request) -> Response:
     content = resources.files(__package__).joinpath(name).read_bytes()
     return Response(content, media_type=kind, headers=_HEADERS)
 
 
-async def _models(models: Sequence[LoadedModel], _request: Request) -> Response:
-    content = {"models": [each.to_dict() for each in models], "examples": EXAMPLES}
+async def _list_models(models: Sequence[LoadedModel], _request: Request) -> Response:
+    content = {"models": [model.to_dict() for model in models], "examples": EXAMPLES}
     return JSONResponse(content, headers=_HEADERS)
 
 
-async def _predictions(models: Sequence[LoadedModel], request: Request) -> Response:
-    return await _answered(models, request, lambda shown, asked: shown.predictor.predict([asked["text"]]))
+async def _predict(models: Sequence[LoadedModel], request: Request) -> Response:
+    return await _answer(models, request, lambda shown, asked: shown.predictor.predict([asked["text"]]))
 
 
-async def _explanations(models: Sequence[LoadedModel], request: Request) -> Response:
-    return await _answered(
+async def _explain(models: Sequence[LoadedModel], request: Request) -> Response:
+    return await _answer(
         models, request, lambda shown, asked: shown.predictor.explain([asked["text"]], label=asked.get("label"))
     )
 
 
-async def _answered(
+async def _answer(
     models: Sequence[LoadedModel], request: Request, ask: Callable[[LoadedModel, dict[str, Any]], Sequence[Any]]
 ) -> Response:
-    """Answer a request in a thread: the page goes on while a model computes."""
+    """Answer a request in a thread, so that the page stays responsive while a model computes."""
     index = request.path_params["index"]
     if index >= len(models):
-        return _refused(HTTPStatus.NOT_FOUND, f"there is no model {index}")
-    # A form on another page can send no JSON without asking first, and is not answered.
+        return _make_error(HTTPStatus.NOT_FOUND, f"there is no model {index}")
+    # A form on another page cannot send JSON without a CORS preflight, which gets no approval.
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        return _refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+        return _make_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MOST_BYTES:
-            return _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the text is longer than {MOST_BYTES:,} bytes")
+            return _make_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the text is longer than {MOST_BYTES:,} bytes")
     try:
-        (answer,) = await run_in_threadpool(ask, models[index], _asked(body))
+        (answer,) = await run_in_threadpool(ask, models[index], _parse_body(body))
     except (ValueError, RecursionError) as error:
-        return _refused(HTTPStatus.BAD_REQUEST, str(error))
+        return _make_error(HTTPStatus.BAD_REQUEST, str(error))
     except BadRequestError as error:
-        return _refused(HTTPStatus.BAD_REQUEST, error.message)
-    except NewsbertError as error:  # the server that is asked
-        return _refused(HTTPStatus.BAD_GATEWAY, error.message, error.hint)
+        return _make_error(HTTPStatus.BAD_REQUEST, error.message)
+    except NewsbertError as error:  # of the remote server
+        return _make_error(HTTPStatus.BAD_GATEWAY, error.message, error.hint)
     return JSONResponse(answer.to_dict(), headers=_HEADERS)
 
 
-def _asked(body: bytes | bytearray) -> dict[str, Any]:
-    """What a request asks.
+def _parse_body(body: bytes | bytearray) -> dict[str, Any]:
+    """Parse the body of a request.
 
     Raises:
-        ValueError: If it is no object with a text.
+        ValueError: If it is not an object with a text.
     """
-    asked = json.loads(body)
-    if not isinstance(asked, dict) or not isinstance(asked.get("text"), str):
+    content = json.loads(body)
+    if not isinstance(content, dict) or not isinstance(content.get("text"), str):
         raise ValueError("expected an object with 'text'")
-    return asked
+    return content
 
 
-def _refused(status: HTTPStatus, message: str, hint: str | None = None) -> Response:
+def _make_error(status: HTTPStatus, message: str, hint: str | None = None) -> Response:
     return JSONResponse({"message": message, "hint": hint}, status, headers=_HEADERS)

@@ -1,1 +1,1 @@
-"""TorchServe as a process: its configuration, ports, log, and shutdown."""
+"""TorchServe as a process: its configuration, ports, log and shutdown."""

@@ -1,4 +1,4 @@
-"""The configuration of TorchServe: its properties, its JVM's options, its environment."""
+"""TorchServe's configuration: its properties, its JVM options and its environment."""
 
 import json
 import os
@@ -20,23 +20,23 @@ MAX_REQUEST_BYTES = 1024 * 1024
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
-"""Variables whose options Java would take besides ours."""
+"""Environment variables with further options for Java, which are removed."""
 
 HEAP_OPTIONS = (
-    # Large bodies go to the old generation, which by default starts large and is full before anything is collected.
+    # Large bodies go to the old generation. By default it starts large, and is collected only when it is full.
     "-Xms64m",
     "-Xmn32m",
     "-XX:MinHeapFreeRatio=20",
     "-XX:MaxHeapFreeRatio=40",
-    # Netty keeps chunks of 8 KiB shifted by this, 16 MiB by default, while anything in them is used.
+    # Netty holds chunks of 8 KiB << maxOrder, 16 MiB by default, while any part of them is in use.
     "-Dio.netty.allocator.maxOrder=7",
     "-Dio.netty.allocator.numDirectArenas=2",
 )
-"""What has the JVM take little memory, and give back what a burst of large requests took."""
+"""JVM options that limit its memory, and return memory after a burst of large requests."""
 
 
 def read_configured(archive: Path) -> dict[str, int]:
-    """The settings that an archive brings."""
+    """Return TorchServe's settings from an archive."""
     with zipfile.ZipFile(archive) as content:
         return dict(json.loads(content.read(CONFIG_NAME)))
 
@@ -44,9 +44,9 @@ def read_configured(archive: Path) -> dict[str, int]:
 def make_properties(
     address: Endpoints, model_store: Path, model: str | None, work: Path, settings: ServeSettings
 ) -> dict[str, object]:
-    """TorchServe's configuration: the model on the given address, what else there is on loopback.
+    """Return TorchServe's properties: the model on the configured address, other interfaces on loopback.
 
-    Management is a socket in a directory of ours alone: on a port, any user of this machine could stop the workers.
+    Management is a socket in a private directory: through a port, any user of this machine could stop the workers.
     """
     return {
         "inference_address": f"http://{address.host}:{address.port}",
@@ -66,22 +66,22 @@ def make_properties(
         "token_expiration_min": settings.token_expiry_min,
         "disable_system_metrics": "true",
         "enable_envvars_config": "false",
-        # Bodies go to the handler as bytes: decoded here, broken JSON would be passed on as if it were text.
+        # Bodies go to the handler as bytes: TorchServe would decode them, and pass invalid JSON on as text.
         "decode_input_request": "false",
         "install_py_dep_per_model": "false",
         "number_of_gpu": 0,
         "max_request_size": MAX_REQUEST_BYTES,
         "max_response_size": 16 * MAX_REQUEST_BYTES,
         "default_startup_timeout": 120,
-        **_cors(settings.cors_origin),
+        **_make_cors_properties(settings.cors_origin),
     }
 
 
-def _cors(origin: str | None) -> dict[str, object]:
-    """Return what TorchServe tells browsers of who may ask.
+def _make_cors_properties(origin: str | None) -> dict[str, object]:
+    """Return the CORS properties for an origin.
 
     Raises:
-        UsageError: If the origin is none.
+        UsageError: If the origin is invalid.
     """
     if origin is None:
         return {}
@@ -95,11 +95,11 @@ def _cors(origin: str | None) -> dict[str, object]:
 
 
 def make_environment(work: Path, settings: ServeSettings) -> dict[str, str]:
-    """The frontend's and its workers' environment."""
-    # Not only in an archive made for these settings: an archive may have been made before.
-    below = settings.review_below
-    given = {} if below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(below)}
-    # Java takes the encoding of file names from the locale: under LANG=C it opens none with an umlaut.
+    """Return the environment of the frontend and its workers."""
+    # A variable too, since the archive may have been written earlier, with other settings.
+    review_below = settings.review_below
+    review_variables = {} if review_below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(review_below)}
+    # Java takes the encoding of file names from the locale: under LANG=C it cannot open a name with an umlaut.
     environment = child_environment(
         LC_ALL="C.UTF-8",
         LOG_LOCATION=str(work / "logs"),
@@ -110,10 +110,10 @@ def make_environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         NEWSBERT_METRICS_DIR=str(work / METRICS_DIR),
         NEWSBERT_SERVER_DIR=str(work),
         PYTHONUNBUFFERED="1",
-        # Else every thread keeps a heap of its own, and what a burst of large requests took stays in all of them.
+        # Otherwise every thread has its own heap, and all of them retain memory after a burst of large requests.
         MALLOC_ARENA_MAX="2",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), python_path()])),
-        **given,
+        **review_variables,
     )
     return {
         name: value for name, value in environment.items() if name not in _JAVA_OPTIONS and not name.startswith("TS_")

@@ -1,4 +1,4 @@
-"""Where a server listens: the addresses that it has, and the ports held for it until it takes them."""
+"""Endpoints of a server: its addresses, and the reservation of its ports."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from newsbert.serving.protocol import SERVED_NAME
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a server listens: HTTP, gRPC, metrics; and on loopback gRPC's management and TorchServe's own metrics."""
+    """Addresses of a server: HTTP, gRPC, metrics; and on loopback gRPC management and TorchServe's own metrics."""
 
     host: str
     port: int
@@ -26,7 +26,7 @@ class Endpoints:
 
     @property
     def connect_host(self) -> str:
-        """The address to reach it by from this machine."""
+        """The address for connections from this machine."""
         return connect_host(self.host)
 
     @property
@@ -36,26 +36,26 @@ class Endpoints:
 
     @property
     def url(self) -> str:
-        """The base URL to reach it by from this machine."""
+        """The base URL for requests from this machine."""
         return f"http://{self.connect_host}:{self.port}"
 
     @property
     def metrics_url(self) -> str | None:
-        """The URL that Prometheus is to scrape, seen from this machine; `None` where it cannot be reached."""
+        """The URL for Prometheus, seen from this machine; `None` without a port for metrics."""
         port = self.metrics_port
         return f"http://{connect_host(self.metrics_host)}:{port}{protocol.METRICS_PATH}" if port else None
 
     @property
     def predictions_url(self) -> str:
-        """The URL that takes texts."""
+        """The URL for prediction requests."""
         return f"{self.url}/predictions/{SERVED_NAME}"
 
 
 def check_ports(settings: ServeSettings) -> None:
-    """Do nothing if every port is for one thing.
+    """Check that no port has two purposes.
 
     Raises:
-        UsageError: If one is to be for two.
+        UsageError: If a port has two purposes.
     """
     if settings.port and settings.grpc_port == settings.port:
         raise UsageError(f"port {settings.grpc_port} cannot be both for HTTP and gRPC", "give another --grpc-port")
@@ -65,21 +65,21 @@ def check_ports(settings: ServeSettings) -> None:
 
 @contextlib.contextmanager
 def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
-    """The ports that the server is to have, held as long as the block.
+    """Reserve the ports of a server until the block ends.
 
-    Otherwise any program that connects somewhere might get one for its own end, ours among them: whoever tries to
-    connect to a free port of his own machine often enough connects to himself.
+    Otherwise any outgoing connection could get one of them as its local port, a connection of newsbert's included. A
+    program that connects to a free port of its own machine often enough can even connect to itself.
 
     Raises:
-        UsageError: If one is to be for two things.
-        MachineError: If one is in use.
+        UsageError: If a port has two purposes.
+        MachineError: If a port is in use.
     """
     grpc_host, grpc_port = (LOOPBACK, 0) if settings.grpc_port is None else (settings.host, settings.grpc_port)
     metrics_host, metrics_port = (
         (LOOPBACK, 0) if settings.metrics_port is None else (settings.host, settings.metrics_port)
     )
     check_ports(settings)
-    wanted = [
+    requested = [
         (settings.host, settings.port),
         (grpc_host, grpc_port),
         (metrics_host, metrics_port),
@@ -87,5 +87,5 @@ def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
         (LOOPBACK, 0),
     ]
     with contextlib.ExitStack() as stack:
-        ports = [int(stack.enter_context(bind_port(*each)).getsockname()[1]) for each in wanted]
+        ports = [int(stack.enter_context(bind_port(*address)).getsockname()[1]) for address in requested]
         yield Endpoints(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])

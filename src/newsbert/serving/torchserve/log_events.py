@@ -1,7 +1,7 @@
-"""What goes wrong in a server, one record a problem; requests, also those that are wrong, are none.
+"""Problems in a server's log, one event per problem; invalid requests are not problems.
 
-TorchServe's frontend logs a JSON object a line, see `log4j2.xml`: its own warnings and errors, that a worker is started
-again, and every line that a worker prints. A worker's traceback is a line each there, and one problem here.
+TorchServe's frontend logs one JSON object per line, see `log4j2.xml`: its own warnings and errors, restarts of workers,
+and every line that a worker prints. A worker's traceback is many objects there, and one event here.
 """
 
 import json
@@ -15,52 +15,52 @@ from datetime import UTC, datetime
 from typing import Any
 
 REPEAT_S = 10.0
-"""A problem that happens again within this time is counted, and told of when it happens after it."""
+"""Time in which repetitions of a problem are only counted; its next event reports their number."""
 
 _MARK = "newsbert-problem "
 _WORKER_LOGGER = "MODEL_LOG"
 _RETRY = re.compile(r"Retry worker: (\S+) in (\d+) seconds")
 _TRACEBACK = "Traceback (most recent call last):"
-_CHAIN = ("The above exception was", "During handling of the above exception")
-_COMPLETE_S = 0.5
-# What comes of a form or a path that is none, or of a client that goes away, is logged as an error here.
+_CHAIN_PREFIXES = ("The above exception was", "During handling of the above exception")
+_TRACEBACK_TIMEOUT_S = 0.5
+# This logger reports invalid forms and paths, and clients that disconnect, as errors.
 _REQUEST_LOGGER = "HttpRequestHandler"
-# What follows from a worker's death, of which another line tells.
-_FOLLOWS = ("Load model failed: ", "Auto recovery failed again")
+# Consequences of a worker's death, which another line reports.
+_CONSEQUENCE_PREFIXES = ("Load model failed: ", "Auto recovery failed again")
 _JVM = re.compile(r'Exception in thread "|java\.lang\.OutOfMemoryError|# A fatal error has been detected')
 
 
-def _now() -> str:
+def _format_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
 class ServerEvent:
-    """Something that an operator should know.
+    """A problem that an operator should know.
 
     Attributes:
-        event: What kind it is, such as `worker-died`.
-        message: What happened, in one line.
+        event: Kind of the problem, such as `worker-died`.
+        message: Description, in one line.
         level: `WARN` or `ERROR`.
-        time: When, in UTC.
-        details: What else is known: `worker`, `requests`, `repeated`, `traceback`.
+        time: Time of the problem, in UTC.
+        details: Further facts: `worker`, `requests`, `repeated`, `traceback`.
     """
 
     event: str
     message: str
     level: str = "ERROR"
-    time: str = field(default_factory=_now)
+    time: str = field(default_factory=_format_now)
     details: dict[str, Any] = field(default_factory=dict)
 
     def json(self) -> str:
-        """As a JSON object in one line."""
+        """Return the event as a JSON object in one line."""
         first = {"time": self.time, "level": self.level, "event": self.event, "message": self.message}
         return json.dumps({**first, **self.details}, ensure_ascii=False)
 
     def text(self) -> str:
-        """As a line to read, without a traceback."""
-        told = "".join(f" {name}={value}" for name, value in self.details.items() if name != "traceback")
-        return f"{self.time} {self.level} {self.event}: {' '.join(self.message.split())}{told}"
+        """Return the event as a readable line, without a traceback."""
+        details = "".join(f" {name}={value}" for name, value in self.details.items() if name != "traceback")
+        return f"{self.time} {self.level} {self.event}: {' '.join(self.message.split())}{details}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LogRecord:
 
     @classmethod
     def parse(cls, line: str) -> "LogRecord":
-        """Read a line; what is not the frontend's own form, such as the Java machine's words, is all message."""
+        """Parse a line; output that is not in the frontend's form, such as the JVM's, is all message."""
         try:
             fields = json.loads(line)
             return cls(**{**fields, "exception": fields["exception"].strip()})
@@ -85,19 +85,19 @@ class LogRecord:
 
     @property
     def text(self) -> str:
-        """The lines that it would be in a log for people."""
+        """The record as lines of a readable log."""
         if not self.logger:
             return self.message
-        who = "worker" if self.logger == _WORKER_LOGGER else self.logger
-        return "\n".join(filter(None, [f"{self.time} {self.level:5} {who} {self.message}", self.exception]))
+        source = "worker" if self.logger == _WORKER_LOGGER else self.logger
+        return "\n".join(filter(None, [f"{self.time} {self.level:5} {source} {self.message}", self.exception]))
 
 
 class LogMonitor:
-    """Finds the problems in a server's log.
+    """A detector of problems in a server's log.
 
     Args:
-        on_problem: Called with each, by the thread that calls `read` or `flush`.
-        clock: Seconds that only grow.
+        on_problem: Called with every problem, in the thread that calls `read` or `flush`.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, on_problem: Callable[[ServerEvent], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -109,87 +109,87 @@ class LogMonitor:
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def read(self, record: LogRecord) -> None:
-        """Take the next record."""
+        """Process the next record."""
         with self._lock:
             if record.logger == _WORKER_LOGGER:
-                self._read_worker(record)
+                self._read_worker_line(record)
             elif retry := _RETRY.match(record.message):
                 worker, wait_s = retry.groups()
-                if self.started:  # until then the reason is told, and nothing is started again
+                if self.started:  # before, the reason itself is reported, and no worker is restarted
                     message = f"worker {worker} died and is started again in {wait_s} s"
-                    self._tell(ServerEvent("worker-died", message, details={"worker": worker}))
-            elif record.message.startswith(_FOLLOWS):
+                    self._report(ServerEvent("worker-died", message, details={"worker": worker}))
+            elif record.message.startswith(_CONSEQUENCE_PREFIXES):
                 pass
-            elif record.level in {"WARN", "ERROR", "FATAL"} and not _of_client(record):
+            elif record.level in {"WARN", "ERROR", "FATAL"} and not _is_client_error(record):
                 first = record.exception.partition("\n")[0]
                 message = ": ".join(filter(None, [record.message.strip(), first]))
                 details = {"logger": record.logger, **({"traceback": record.exception} if record.exception else {})}
-                self._tell(ServerEvent("torchserve", message, record.level, record.time, details))
+                self._report(ServerEvent("torchserve", message, record.level, record.time, details))
             elif not record.logger and _JVM.match(record.message):
-                self._tell(ServerEvent("java", record.message))
+                self._report(ServerEvent("java", record.message))
 
     def flush(self, at_once: bool = False) -> None:
-        """Tell of tracebacks to which nothing was added for a while; to be called every second or oftener."""
+        """Report tracebacks that have got no new line for a while; call this at least once a second."""
         with self._lock:
             for thread, (last, _) in list(self._tracebacks.items()):
-                if at_once or self._clock() - last > _COMPLETE_S:
-                    self._end_traceback(thread)
+                if at_once or self._clock() - last > _TRACEBACK_TIMEOUT_S:
+                    self._report_traceback(thread)
 
-    def _read_worker(self, record: LogRecord) -> None:
+    def _read_worker_line(self, record: LogRecord) -> None:
         message, thread = record.message, record.thread
         if message.startswith(_MARK):
-            told = json.loads(message.removeprefix(_MARK))
-            details = {"worker": thread.removesuffix("-stdout"), **told["details"]}
-            self._tell(ServerEvent(told["event"], told["message"], "ERROR", record.time, details))
+            event = json.loads(message.removeprefix(_MARK))
+            details = {"worker": thread.removesuffix("-stdout"), **event["details"]}
+            self._report(ServerEvent(event["event"], event["message"], "ERROR", record.time, details))
             return
         lines = self._tracebacks[thread][1] if thread in self._tracebacks else []
-        if message == _TRACEBACK or (lines and _continues(lines, message)):
+        if message == _TRACEBACK or (lines and _continues_traceback(lines, message)):
             self._tracebacks[thread] = (self._clock(), [*lines, message])
         elif lines:
-            self._end_traceback(thread)
+            self._report_traceback(thread)
 
-    def _end_traceback(self, thread: str) -> None:
+    def _report_traceback(self, thread: str) -> None:
         _, lines = self._tracebacks.pop(thread)
         message = next((line for line in reversed(lines) if line and not line.startswith(" ")), lines[-1])
         details = {"worker": re.sub("-std(out|err)$", "", thread), "traceback": "\n".join(lines)}
-        self._tell(ServerEvent("worker-failed", message, details=details))
+        self._report(ServerEvent("worker-failed", message, details=details))
 
-    def _tell(self, problem: ServerEvent) -> None:
+    def _report(self, problem: ServerEvent) -> None:
         key, now = (problem.event, problem.message), self._clock()
         last, repeated = self._seen.get(key, (-REPEAT_S, 0))
         if now - last < REPEAT_S:
             self._seen[key] = (last, repeated + 1)
             return
-        # Messages may hold numbers that never come again.
+        # Messages may have unique numbers, so old entries must not pile up.
         self._seen = {other: seen for other, seen in self._seen.items() if now - seen[0] < REPEAT_S}
         self._seen[key] = (now, 0)
-        more = {"repeated": repeated} if repeated else {}
+        repetitions = {"repeated": repeated} if repeated else {}
         self._on_problem(
-            ServerEvent(problem.event, problem.message, problem.level, problem.time, {**problem.details, **more})
+            ServerEvent(problem.event, problem.message, problem.level, problem.time, {**problem.details, **repetitions})
         )
 
 
 def report_event(event: str, message: str, requests: int, traceback: str) -> None:
-    """In a worker: tell the server's operator of a problem, in one line.
+    """Report a problem of this worker to the server's operator, in one line.
 
     Args:
-        event: What kind it is.
-        message: What happened.
-        requests: How many requests it has cost.
-        traceback: Where it happened.
+        event: Kind of the problem.
+        message: Description.
+        requests: Number of failed requests.
+        traceback: Its traceback.
     """
-    told = {"event": event, "message": message, "details": {"requests": requests, "traceback": traceback}}
-    logging.getLogger(__name__).error("%s%s", _MARK, json.dumps(told))
+    content = {"event": event, "message": message, "details": {"requests": requests, "traceback": traceback}}
+    logging.getLogger(__name__).error("%s%s", _MARK, json.dumps(content))
 
 
-def _of_client(record: LogRecord) -> bool:
-    """Tell whether only a request or its connection was broken; what befell the Java machine meanwhile is not that."""
+def _is_client_error(record: LogRecord) -> bool:
+    """Return whether only a request or its connection failed, as opposed to the JVM during a request."""
     raised = record.exception.partition("\n")[0].partition(":")[0]
     return record.logger == _REQUEST_LOGGER and bool(raised) and not raised.endswith("Error")
 
 
-def _continues(lines: list[str], line: str) -> bool:
-    """Tell whether `line` belongs to the traceback of `lines`: a step, what was raised, or another raised by that."""
-    if line == "" or line.startswith((" ", *_CHAIN)):
+def _continues_traceback(lines: list[str], line: str) -> bool:
+    """Return whether `line` continues the traceback of `lines`: a frame, the exception, or a chained exception."""
+    if line == "" or line.startswith((" ", *_CHAIN_PREFIXES)):
         return True
     return lines[-1].startswith(" ") or lines[-1] == _TRACEBACK

@@ -1,4 +1,4 @@
-"""TorchServe's management and inference interfaces, over TCP or a unix socket, with its tokens."""
+"""Client of TorchServe's management and inference interfaces, over TCP or a unix socket, with tokens."""
 
 import functools
 import http.client
@@ -18,17 +18,17 @@ from newsbert.serving import auth, client
 from newsbert.serving.protocol import MODEL_HEADER
 
 REGISTER_TIMEOUT_S = 300
-"""Longer than TorchServe itself waits for workers to start."""
+"""Timeout of a registration; longer than TorchServe's own wait for the workers."""
 TIMEOUT_S = 60
 PAGE_MODELS = 100
 
 
 class ModelServer:
-    """A running TorchServe, whosever it is.
+    """A running TorchServe, started by newsbert or not.
 
     Args:
-        management: URL of its management interface, or `unix:` and the path of its socket.
-        inference: The same of its inference interface.
+        management: URL of the management interface, or `unix:` and the path of its socket.
+        inference: URL of the inference interface, in the same form.
     """
 
     def __init__(self, management: str, inference: str) -> None:
@@ -36,36 +36,36 @@ class ModelServer:
         self._inference = _Interface(inference, "inference")
 
     def models(self) -> list[dict[str, Any]]:
-        """The names and archives of all models."""
-        found: list[dict[str, Any]] = []
+        """Return the names and archives of all models."""
+        models: list[dict[str, Any]] = []
         start: str | None = "0"
         while start:
             page = self._management.ask("GET", "/models", {"limit": PAGE_MODELS, "next_page_token": start})
-            found += page["models"]
+            models += page["models"]
             start = page.get("nextPageToken")
-        return found
+        return models
 
     def versions(self, name: str) -> list[dict[str, Any]]:
-        """The descriptions of all versions of a model; none if there is no such model."""
+        """Return the descriptions of all versions of a model; none if there is no such model."""
         try:
-            return list(self._management.ask("GET", _path("models", name, "all")))
+            return list(self._management.ask("GET", _make_path("models", name, "all")))
         except NotFoundError:
             return []
 
     def describe(self, name: str, version: str = "") -> dict[str, Any]:
-        """The description of a version of a model, the default one if none is named.
+        """Return the description of a version of a model, by default of the default version.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If there is no such version.
         """
-        (description,) = self._management.ask("GET", _path("models", name, version))
+        (description,) = self._management.ask("GET", _make_path("models", name, version))
         return dict(description)
 
     def register(self, archive: Path, name: str, settings: ServeSettings) -> None:
-        """Have the server load an archive and wait until its workers run.
+        """Register an archive, and wait until its workers run.
 
-        The archive is looked for in the model store by its name first, and else taken from where it is, if the
-        server's `allowed_urls` allow it.
+        The server first looks for the archive by its name in the model store. Otherwise it loads the archive from its
+        path, if the server's `allowed_urls` permit it.
 
         Raises:
             ServingError: If the server refuses, or its workers do not start.
@@ -92,38 +92,38 @@ class ModelServer:
     def scale(self, name: str, version: str, workers: int) -> None:
         """Set the number of workers and wait until they run."""
         query = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        self._management.ask("PUT", _path("models", name, version), query, timeout_s=REGISTER_TIMEOUT_S)
+        self._management.ask("PUT", _make_path("models", name, version), query, timeout_s=REGISTER_TIMEOUT_S)
 
     def set_default(self, name: str, version: str) -> None:
-        """Have a version answer where none is named."""
-        self._management.ask("PUT", _path("models", name, version, "set-default"))
+        """Make a version the default of its model."""
+        self._management.ask("PUT", _make_path("models", name, version, "set-default"))
 
     def unregister(self, name: str, version: str) -> None:
-        """Take a version away, if there is one."""
+        """Unregister a version, if it exists."""
         try:
-            self._management.ask("DELETE", _path("models", name, version), timeout_s=REGISTER_TIMEOUT_S)
+            self._management.ask("DELETE", _make_path("models", name, version), timeout_s=REGISTER_TIMEOUT_S)
         except NotFoundError:
             return
 
     def predict(self, name: str, version: str, items: Sequence[NewsItem]) -> tuple[str, list[dict[str, Any]]]:
-        """Return what the server says of its model, and its answers to texts or title/text objects, in their order.
+        """Return the model's name in the response, and the answers to texts or title/text objects, in their order.
 
         Raises:
             BadRequestError: If the server refuses an item.
             ServingError: If it cannot answer.
         """
-        said, answers = "", []
+        model_name, answers = "", []
         for chunk in client.chunks(items):
-            path = _path("predictions", name, version)
+            path = _make_path("predictions", name, version)
             response, headers = self._inference.exchange("POST", path, body=client.body(chunk))
-            said = urllib.parse.unquote(headers.get(MODEL_HEADER) or "")
+            model_name = urllib.parse.unquote(headers.get(MODEL_HEADER) or "")
             if not isinstance(response, list) or len(response) != len(chunk):
                 raise ServingError(f"{name} answers in another form than a newsbert model", "check the deployment")
             answers += response
-        return said, answers
+        return model_name, answers
 
     def explain(self, name: str, version: str, items: Sequence[NewsItem]) -> list[dict[str, Any]]:
-        """Return the server's answers to texts or title/text objects, with what they rest on.
+        """Return the server's answers to texts or title/text objects, with explanations.
 
         Raises:
             BadRequestError: If the server refuses an item.
@@ -134,7 +134,7 @@ class ModelServer:
 
 
 class _Interface:
-    """One of the two, asked with its own token.
+    """A TorchServe interface, with its own token.
 
     Args:
         address: Its URL, or `unix:` and a path.
@@ -143,13 +143,13 @@ class _Interface:
 
     def __init__(self, address: str, kind: str) -> None:
         self._address, self._kind = address.rstrip("/"), kind
-        self._base, self._open = self._address, loopback.urlopen
+        self._base_url, self._open_url = self._address, loopback.urlopen
         if address.startswith("unix:"):
-            self._base = "http://localhost"
-            self._open = functools.partial(loopback.unix_urlopen, address.removeprefix("unix:"))
+            self._base_url = "http://localhost"
+            self._open_url = functools.partial(loopback.unix_urlopen, address.removeprefix("unix:"))
 
     def ask(self, method: str, path: str, query: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
-        """Send a request without a body and return the JSON of its answer."""
+        """Send a request without a body, and return the JSON of the response."""
         return self.exchange(method, path, query, timeout_s=timeout_s)[0]
 
     def exchange(
@@ -160,56 +160,56 @@ class _Interface:
         body: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> tuple[Any, Any]:
-        """Send a request and return the JSON and the headers of its answer.
+        """Send a request, and return the JSON and the headers of the response.
 
         Raises:
-            NotFoundError: If the server says that there is no such model or version.
-            BadRequestError: If it refuses what was sent.
-            ServingError: If it does not answer, does not know the token, or cannot do it.
+            NotFoundError: If the server has no such model or version.
+            BadRequestError: If the server refuses the content.
+            ServingError: If the server does not answer, rejects the token, or fails.
         """
-        url = f"{self._base}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
-        # TorchServe reads a registration from the body, and not from the query, where this type is named.
+        url = f"{self._base_url}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
+        # With this content type TorchServe reads a registration from the body, not from the query.
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
         request = urllib.request.Request(url, body, headers, method=method)
-        token = _token(self._kind)
+        token = _read_token(self._kind)
         if token is not None:
             request.add_unredirected_header(*auth.header(token))
         try:
-            with self._open(request, timeout=timeout_s) as response:
+            with self._open_url(request, timeout=timeout_s) as response:
                 return json.load(response), response.headers
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused(error) from error
+                raise self._parse_error(error) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ServingError(
                 f"no TorchServe {self._kind} interface answers at {self._address}: {getattr(error, 'reason', error)}",
                 "start the server, or give its address: mlflow deployments help -t newsbert",
             ) from error
 
-    def _refused(self, error: urllib.error.HTTPError) -> ServingError | NotFoundError | BadRequestError:
+    def _parse_error(self, error: urllib.error.HTTPError) -> ServingError | NotFoundError | BadRequestError:
         try:
             answer = json.loads(error.read())
             message, kind = str(answer["message"]), str(answer["type"])
         except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
             message, kind = error.reason or "no reason given", ""
-        said = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
+        summary = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
         if kind == auth.NOT_TAKEN:
             variable = environment.TOKEN_VARIABLES[self._kind]
-            return ServingError(said, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
+            return ServingError(summary, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
         if error.code == 404:
-            return NotFoundError(said, "mlflow deployments list -t newsbert")
+            return NotFoundError(summary, "mlflow deployments list -t newsbert")
         if self._kind == "inference" and error.code in {400, 413, 415}:
-            return BadRequestError(said, "mend the input")
-        return ServingError(said, "see the server's log")
+            return BadRequestError(summary, "mend the input")
+        return ServingError(summary, "see the server's log")
 
 
-def _token(kind: str) -> str | None:
-    """The token for an interface, from the environment or from TorchServe's own file.
+def _read_token(kind: str) -> str | None:
+    """Return the token for an interface, from the environment or from TorchServe's key file.
 
     Source: https://github.com/pytorch/serve/blob/master/docs/token_authorization_api.md
 
     Raises:
-        ServingError: If the file is none of TorchServe's.
+        ServingError: If the file is not a key file of TorchServe.
     """
     token, file = environment.token(kind), environment.key_file()
     if token is not None or file is None:
@@ -218,5 +218,5 @@ def _token(kind: str) -> str | None:
     return keys.management if kind == "management" else keys.inference
 
 
-def _path(*parts: str) -> str:
+def _make_path(*parts: str) -> str:
     return "".join(f"/{urllib.parse.quote(part, safe='')}" for part in parts if part)

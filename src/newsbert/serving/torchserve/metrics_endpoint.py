@@ -1,4 +1,4 @@
-"""A server's metrics address: TorchServe's own metrics and what the workers count, on one page."""
+"""A server's metrics endpoint: TorchServe's own metrics and the workers' metrics, on one page."""
 
 import contextlib
 import http.client
@@ -16,26 +16,26 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format of TorchServe's own metrics and of the workers'."""
 
 _TIMEOUT_S = 5.0
-_MOST_AT_ONCE = 8
+_MAX_CONNECTIONS = 8
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Answers a few at once: whoever holds connections open is not to take the supervisor's threads."""
+    """An HTTP server with few threads: clients with open connections must not use up the supervisor's threads."""
 
     def __init__(self, address: tuple[str, int], page: Callable[[], str]) -> None:
         self.page = page
-        self._free = threading.BoundedSemaphore(_MOST_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # Not the standard library's own, which asks for the host's name first.
+        # Not the standard library's method, which looks up the host's name first.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -44,10 +44,10 @@ class _Server(http.server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: whoever asked has gone away."""
+        """Log nothing: the client has disconnected."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -73,7 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return "newsbert"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of a request."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
@@ -83,8 +83,8 @@ def answering(host: str, port: int, frontend_port: int, own: Callable[[], str]) 
     Args:
         host: The address to listen on.
         port: The port.
-        frontend_port: Where TorchServe shows its own metrics on loopback.
-        own: Writes the workers'.
+        frontend_port: Port of TorchServe's own metrics on loopback.
+        own: Returns the workers' metrics.
     """
 
     def page() -> str:

@@ -1,6 +1,7 @@
-"""Netty's native library, which sockets in the file system need, where it can be executed.
+"""Netty's native library, which unix sockets need, in a directory that allows execution.
 
-By itself netty unpacks it into the temporary directory, which must then not be mounted `noexec`, as Docker's tmpfs is.
+By default netty unpacks it into the temporary directory. That fails if the directory is mounted `noexec`, as Docker's
+tmpfs is.
 """
 
 import contextlib
@@ -17,16 +18,16 @@ _JAR = "model-server.jar"
 
 
 def directory(frontend: Path, work: Path) -> Path:
-    """Return a directory that holds the library and from which programs may be run.
+    """Return a directory that holds the library and allows execution.
 
     Args:
-        frontend: TorchServe's directory of jars; an image has the library unpacked into `native` in it.
-        work: The server's own directory.
+        frontend: TorchServe's directory of jars; in an image, its subdirectory `native` holds the library.
+        work: The server's directory.
 
     Raises:
         ServingError: If there is no such directory.
     """
-    name = _name()
+    name = _make_library_name()
     if (frontend / "native" / name).is_file():
         return frontend / "native"
     for candidate in (work / "native", environment.cache_dir() / "native"):
@@ -47,10 +48,10 @@ def unpack(frontend: Path, target: Path) -> None:
     """Unpack the library of this machine's architecture.
 
     Raises:
-        ServingError: If TorchServe has none for it.
+        ServingError: If TorchServe has no library for it.
         OSError: If it cannot be written.
     """
-    name = _name()
+    name = _make_library_name()
     partial = target / f".{name}.{os.getpid()}"
     try:
         with zipfile.ZipFile(frontend / _JAR) as jar:
@@ -60,7 +61,7 @@ def unpack(frontend: Path, target: Path) -> None:
     partial.replace(target / name)
 
 
-def _name() -> str:
+def _make_library_name() -> str:
     machine = {"aarch64": "aarch_64", "arm64": "aarch_64"}.get(platform.machine(), platform.machine())
     return f"libnetty_transport_native_epoll_{machine}.so"
 

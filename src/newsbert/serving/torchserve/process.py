@@ -1,4 +1,4 @@
-"""A TorchServe process: wait until it answers, watch it, stop it."""
+"""A TorchServe process: its readiness, monitoring and shutdown."""
 
 import collections
 import contextlib
@@ -23,7 +23,7 @@ from newsbert.serving.torchserve.drain import drain
 from newsbert.serving.torchserve.endpoints import Endpoints
 from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord, ServerEvent
 
-_ASK_AFTER_S = 10
+_PROBE_AFTER_S = 10
 
 
 _QUIET_S = 0.15
@@ -32,7 +32,7 @@ _QUIET_S = 0.15
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
 
 
-_FATAL = ("Failed to load model", "Backend worker process died")
+_FATAL_MARKERS = ("Failed to load model", "Backend worker process died")
 
 
 class Server:
@@ -40,10 +40,10 @@ class Server:
 
     Args:
         process: The Java frontend, in a session of its own.
-        address: Where it answers.
-        work: Its directory.
-        settings: How it is watched and stopped.
-        batch_delay_s: How long its batches wait to fill.
+        address: Its endpoints.
+        work: Its private directory.
+        settings: Settings for monitoring and shutdown.
+        batch_delay_s: Time that a batch waits to fill.
         on_log: Called with every line that it logs.
         on_problem: Called with every problem that it has.
     """
@@ -69,17 +69,17 @@ class Server:
         self._on_log = on_log
         self._problems = LogMonitor(on_problem)
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
-        self._failed = False
+        self._load_failed = False
         self._ready = False
         self._last_answer = 0
         self._silent_s = 0.0
-        self._checked = time.monotonic()
+        self._last_check = time.monotonic()
         self._probe: threading.Thread | None = None
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
 
     def wait_ready(self, timeout_s: float, stop: threading.Event) -> bool:
-        """Wait until the model answers a request, or `stop` is set; tell whether it answered.
+        """Wait until the model answers a request, or `stop` is set; return whether it answered.
 
         Raises:
             ServingError: If the server stops, the model cannot be loaded, or it takes longer than `timeout_s`.
@@ -87,53 +87,53 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while not stop.wait(0.05):
             self.check_process()
-            if self._failed:
-                raise ServingError(f"the model cannot be loaded: {self._reason()}", _LOG_HINT)
+            if self._load_failed:
+                raise ServingError(f"the model cannot be loaded: {self._find_reason()}", _LOG_HINT)
             with contextlib.suppress(ServingError):
                 probe.ask(self.address.url, self.key_file, 10)
                 self._ready = True
-            # gRPC comes last.
+            # The gRPC interfaces start last.
             if self._ready and sockets.listening(self._process.pid, self.address.grpc_ports):
-                self._answered()
+                self._record_answer()
                 self._problems.started = True
-                # Nobody has business there, and any user of this machine could stop the workers.
+                # This interface is not needed, and any user of this machine could stop the workers through it.
                 sockets.close(self._process.pid, [self.address.grpc_management_port])
                 return True
             if time.monotonic() > deadline:
-                raise ServingError(f"no answer after {timeout_s:g} s: {self._reason()}", _LOG_HINT)
+                raise ServingError(f"no answer after {timeout_s:g} s: {self._find_reason()}", _LOG_HINT)
         return False
 
     def check(self) -> None:
-        """Do nothing while the server runs and its model answers; to be called every second or oftener.
+        """Check that the server runs and its model answers; call this at least once a second.
 
-        A model that nobody has asked for a while is asked whether it answers.
+        An idle model gets a probe from time to time.
 
         Raises:
-            ServingError: If it has stopped by itself, or its workers are lost.
+            ServingError: If the server has stopped by itself, or its workers are lost.
         """
         self.check_process()
         self._problems.flush()
         now = time.monotonic()
-        # At most a second at a time: who has been stopped for an hour himself knows nothing of that hour.
-        self._silent_s += min(now - self._checked, 1.0)
-        self._checked = now
-        last = self._activity.last()
-        if last != self._last_answer:
-            self._last_answer = last
-            self._answered()
+        # At most a second per call: a suspended supervisor cannot know about the time in between.
+        self._silent_s += min(now - self._last_check, 1.0)
+        self._last_check = now
+        last_answer = self._activity.last()
+        if last_answer != self._last_answer:
+            self._last_answer = last_answer
+            self._record_answer()
         elif self._silent_s > self._settings.lost_s:
-            self._ready = False  # nobody is left who could answer what is in flight
+            self._ready = False  # no worker is left to answer the requests in flight
             raise ServingError(
-                f"the model has not answered for {self._settings.lost_s:g} s: {self._reason()}", "start it again"
+                f"the model has not answered for {self._settings.lost_s:g} s: {self._find_reason()}", "start it again"
             )
-        elif self._silent_s > min(_ASK_AFTER_S, self._settings.lost_s / 3) and (
+        elif self._silent_s > min(_PROBE_AFTER_S, self._settings.lost_s / 3) and (
             self._probe is None or not self._probe.is_alive()
         ):
-            self._probe = threading.Thread(target=self._ask, daemon=True)
+            self._probe = threading.Thread(target=self._send_probe, daemon=True)
             self._probe.start()
 
     def stop(self) -> None:
-        """Answer what has been asked, then stop the frontend and its workers; returns when none is left."""
+        """Answer the requests in flight, then stop the frontend and its workers, and wait for their end."""
         group = self._process.pid
         try:
             if self._ready and self._settings.drain_s and self._process.poll() is None:
@@ -164,17 +164,17 @@ class Server:
             on=lambda: self._process.poll() is None,
         )
 
-    def _answered(self) -> None:
+    def _record_answer(self) -> None:
         self._silent_s = 0.0
-        self._tail.clear()  # whatever it complained of, it got over it
+        self._tail.clear()  # the server has recovered from these errors
 
-    def _ask(self) -> None:
+    def _send_probe(self) -> None:
         with contextlib.suppress(ServingError):
-            probe.ask(self.address.url, self.key_file, _ASK_AFTER_S)
-            self._answered()
+            probe.ask(self.address.url, self.key_file, _PROBE_AFTER_S)
+            self._record_answer()
 
     def check_process(self) -> None:
-        """Do nothing while it runs.
+        """Check that the process runs.
 
         Raises:
             ServingError: If it has stopped by itself.
@@ -182,22 +182,24 @@ class Server:
         code = self._process.poll()
         if code is not None:
             self._reader.join(2)
-            raise ServingError(f"TorchServe stopped by itself (exit code {code}): {self._reason()}", "start it again")
+            raise ServingError(
+                f"TorchServe stopped by itself (exit code {code}): {self._find_reason()}", "start it again"
+            )
 
-    def _read(self) -> None:
+    def _read_log(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             record = LogRecord.parse(line.rstrip())
             text = record.text
             self._tail.extend(filter(None, [record.message, record.exception.partition("\n")[0]]))
-            if any(sign in text for sign in _FATAL):
-                self._failed = True
+            if any(marker in text for marker in _FATAL_MARKERS):
+                self._load_failed = True
             self._on_log(text)
             self._problems.read(record)
         self._problems.flush(at_once=True)
 
-    def _reason(self) -> str:
-        """What looks most like a reason of what it logged since it last answered."""
+    def _find_reason(self) -> str:
+        """Return the most likely reason among the lines logged since the last answer."""
         lines = list(self._tail)
-        telling = [line for line in lines if "Error" in line or "Exception" in line]
-        return (telling or lines or ["it logged nothing"])[-1].strip()
+        error_lines = [line for line in lines if "Error" in line or "Exception" in line]
+        return (error_lines or lines or ["it logged nothing"])[-1].strip()

@@ -1,4 +1,4 @@
-"""The private directory of a server: all that it writes is in it."""
+"""The private directory of a server, for all files that it writes."""
 
 import contextlib
 import fcntl
@@ -12,21 +12,21 @@ from newsbert.core import temporary
 from newsbert.errors import ServingError, UsageError
 
 LOCK = "newsbert.lock"
-_MAX_PATH = 86
-"""The longest path that leaves room for the names of sockets, whose paths may have 107 bytes."""
+_MAX_PATH_BYTES = 86
+"""Maximum length of the directory's path in bytes: the path of a socket in it may have 107."""
 
 _TMPFS_HINT = "give it a writable directory: docker run --tmpfs /tmp, or --run-dir DIRECTORY"
 
 
 @contextlib.contextmanager
 def make(given: str | None) -> Iterator[Path]:
-    """Make a server's directory, for this user alone; it is gone at the end.
+    """Create a server's directory, private to this user, and remove it after the block.
 
     Args:
-        given: Where it is to be; a fresh temporary directory if nowhere in particular.
+        given: Path of the directory; `None` for a new temporary one.
 
     Raises:
-        UsageError: If it holds other things than a server left, is somebody else's, or its path is too long.
+        UsageError: If it has files that no server left there, belongs to another user, or has too long a path.
         ServingError: If a server runs there, or it cannot be written to.
     """
     if given is None:
@@ -48,19 +48,19 @@ def make(given: str | None) -> Iterator[Path]:
                 f"a server is running in {directory}", "newsbert serve stop, or give another --run-dir"
             ) from error
         try:
-            _empty(directory)
+            _remove_leftovers(directory)
             yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def _claim(directory: Path) -> Path:
-    """Make `directory`, or see that it is one that a server left behind."""
+    """Create `directory`, or check that it is one that a server left behind."""
     try:
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o700, parents=True)
-        found = directory.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise UsageError(f"{directory} is no directory of this user's", "give another: --run-dir DIRECTORY")
         if any(directory.iterdir()) and not (directory / LOCK).is_file():
             raise UsageError(
@@ -73,17 +73,17 @@ def _claim(directory: Path) -> Path:
 
 
 def _check_length(directory: Path) -> None:
-    if len(os.fsencode(directory)) > _MAX_PATH:
-        with contextlib.suppress(OSError):  # where somebody else's things are in it
+    if len(os.fsencode(directory)) > _MAX_PATH_BYTES:
+        with contextlib.suppress(OSError):  # it may hold files of others
             directory.rmdir()
         raise UsageError(
-            f"the path of {directory} has more than {_MAX_PATH} bytes, too many for a socket in it",
+            f"the path of {directory} has more than {_MAX_PATH_BYTES} bytes, too many for a socket in it",
             "give a shorter one: --run-dir /tmp/newsbert",
         )
 
 
-def _empty(directory: Path) -> None:
-    """Remove what a server that was killed has left there."""
+def _remove_leftovers(directory: Path) -> None:
+    """Remove the files that a killed server has left there."""
     for entry in directory.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -1,8 +1,8 @@
-"""A TorchServe of one's own: start it, wait until the model answers, stop all of it.
+"""Supervision of newsbert's own TorchServe: start it, wait until the model answers, stop it completely.
 
-The Java frontend is started directly. TorchServe's launcher would keep one pid file for the whole machine and, as
-PID 1 of a container, ignore SIGTERM. Everything a server writes is in a directory of its own, so any number of them
-run side by side.
+The Java frontend is started directly. TorchServe's launcher would use one pid file for the whole machine and, as PID 1
+of a container, ignore SIGTERM. A server writes only to its own directory, so any number of servers can run side by
+side.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ from newsbert.serving.torchserve.log_events import ServerEvent
 from newsbert.serving.torchserve.process import Server
 
 STORE = "store"
-"""Where the copy of the archive is that is served, in a server's directory."""
-_HEAP_MB, _MOST_HEAP_MB = 256, 4096
+"""Subdirectory of a server's directory for the copy of the archive that is served."""
+_BASE_HEAP_MB, _MAX_HEAP_MB = 256, 4096
 
 
-def _ignore(_problem: ServerEvent) -> None:
+def _ignore_problem(_problem: ServerEvent) -> None:
     pass
 
 
@@ -51,20 +51,20 @@ def serving(
     settings: ServeSettings,
     work: Path,
     on_log: Callable[[str], None],
-    on_problem: Callable[[ServerEvent], None] = _ignore,
+    on_problem: Callable[[ServerEvent], None] = _ignore_problem,
 ) -> Iterator[Server]:
     """Run TorchServe with an archive until the block ends.
 
     Args:
-        archive: The model archive; a copy in `work` is checked and served, whatever becomes of the file.
-        settings: Host, ports (0 takes a free one), tokens, and how it is watched and stopped.
-        work: A private directory, for all that it writes.
-        on_log: Called with every line that it logs.
-        on_problem: Called with every problem that it has.
+        archive: The model archive; a copy in `work` is checked and served, so later changes of the file do not matter.
+        settings: Host, ports (0 takes a free one), tokens, monitoring and shutdown.
+        work: A private directory for all files of the server.
+        on_log: Called with every line of the log.
+        on_problem: Called with every problem of the server.
 
     Raises:
-        ModelError: If the archive could do anything but answer with its model.
-        ServingError: If it cannot be started, a port in use among the reasons.
+        ModelError: If the archive could do more than answer with its model.
+        ServingError: If the server cannot be started, for example because a port is in use.
     """
     store = work / STORE
     store.mkdir()
@@ -73,7 +73,7 @@ def serving(
     if not served(copy).runtime.startswith("torch"):
         (work / "lib").mkdir()
         shutil.copy(Path(__file__).with_name("torch_stub.py"), work / "lib" / "torch.py")
-    with _started(store.resolve(), ARCHIVE_NAME, settings, work, on_log, on_problem) as server:
+    with _start(store.resolve(), ARCHIVE_NAME, settings, work, on_log, on_problem) as server:
         server.signed_by = signed_by
         yield server
 
@@ -83,20 +83,20 @@ def empty(model_store: Path, settings: ServeSettings, work: Path, on_log: Callab
     """Run TorchServe without a model until the block ends; models are registered over its management socket.
 
     Args:
-        model_store: Where the archives are that it may register.
-        settings: As of `serving`.
-        work: As of `serving`.
-        on_log: As of `serving`.
+        model_store: Directory of the archives that can be registered.
+        settings: See `serving`.
+        work: See `serving`.
+        on_log: See `serving`.
 
     Raises:
-        ServingError: If it cannot be started.
+        ServingError: If the server cannot be started.
     """
-    with _started(model_store.resolve(), None, settings, work, on_log, _ignore) as server:
+    with _start(model_store.resolve(), None, settings, work, on_log, _ignore_problem) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _started(
+def _start(
     model_store: Path,
     model: str | None,
     settings: ServeSettings,
@@ -125,9 +125,9 @@ def _started(
         ),
     ):
         configured = read_configured(model_store / model) if model else {}
-        # A full queue of the largest bodies, each held more than once.
+        # A full queue of the largest bodies, with several copies of every body.
         queue_mb = configured.get("jobQueueSize", settings.queue_size) * MAX_REQUEST_BYTES // 2**20
-        heap_mb = min(_HEAP_MB + 3 * queue_mb, _MOST_HEAP_MB)
+        heap_mb = min(_BASE_HEAP_MB + 3 * queue_mb, _MAX_HEAP_MB)
         properties = make_properties(address, model_store, model, work, settings)
         properties["metrics_config"] = metrics_config.resolve()
         try:
@@ -144,15 +144,15 @@ def _started(
                 f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
                 f"-Dlog4j.configurationFile={uris.as_uri(log_config.resolve())}",
                 "-Dlog4j2.disableJmx=true",
-                # On two cores it would be 1, and with 1 a thread is started for every batch that goes to a worker.
+                # The default on two cores is 1, and with 1 Java starts a thread for every batch of a worker.
                 f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, cpu.cores() - 1)}",
-                # The cores are the model's: what compiles and collects beside it takes more of them than it saves.
+                # The model needs the cores: parallel collection and further compilation cost more than they save.
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
-                f"-Xmx{heap_mb}m",  # otherwise it grows to a quarter of the machine before it collects
+                f"-Xmx{heap_mb}m",  # otherwise it grows to a quarter of the memory before a collection
                 *HEAP_OPTIONS,
                 "-XX:+ExitOnOutOfMemoryError",
-                "-XX:-UsePerfData",  # it would be written to /tmp, whatever java.io.tmpdir says
+                "-XX:-UsePerfData",  # the JVM would write it to /tmp, even with java.io.tmpdir set
                 "-cp",
                 str(ts_home / "frontend" / "*"),
                 "org.pytorch.serve.ModelServer",
@@ -165,7 +165,7 @@ def _started(
                 "-ncs",
                 *(["-m", f"{SERVED_NAME}={model}"] if model else []),
             ],
-            cwd=work,  # where it writes its key file
+            cwd=work,  # TorchServe writes its key file there
             env=make_environment(work, settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -186,9 +186,10 @@ def _started(
 
 
 def _detach_from_signals() -> None:
-    """In the child: have the kernel end it when we are killed and cannot (Linux), and let it be our part to end it.
+    """Make the child ignore SIGTERM, and let the kernel kill it if this process is killed (Linux).
 
-    A service manager may send SIGTERM to all that it has started, and Java would cut off at once who is being answered.
+    A service manager may send SIGTERM to all processes of a service. Java would then break off the requests in flight,
+    so only this process stops the child.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)
