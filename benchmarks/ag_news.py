@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.chdir(directory)
         for number, (tune, passes) in enumerate((("full", epochs), ("lora", epochs), ("head", 5 * epochs))):
-            result = newsbert.train(data=str(rows), labels=labels, samples=samples, epochs=passes, tune=tune)
+            result = newsbert.train(data=str(rows), labels=labels, max_train_samples=samples, epochs=passes, tune=tune)
             other, scores, test = result.baseline, result.scores, result.review[0].test
             if number == 0:
                 figures = f"{other.scores.accuracy:.4f} | {other.scores.f1_macro:.4f} | | | {other.fit_seconds:.0f}"

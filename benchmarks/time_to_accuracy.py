@@ -1,6 +1,6 @@
 """How long a training takes to an accuracy on rows held out of it, next to transformers' Trainer at its defaults.
 
-    python benchmarks/time_to_accuracy.py ROWS [--accuracy 0.93] [--samples N] [--epochs 1 2]
+    python benchmarks/time_to_accuracy.py ROWS [--accuracy 0.93] [--max-train-samples N] [--epochs 1 2]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. Both tune the same encoder on
 the same rows, in the same number of threads, are scored on the same 2,000 of them, and end when they are as accurate as
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--accuracy", type=float, default=0.93)
-    parser.add_argument("--samples", type=int)
+    parser.add_argument("--max-train-samples", type=int)
     parser.add_argument("--epochs", type=float, nargs="+", default=[1.0, 2.0], help="of newsbert's trainings")
     given = parser.parse_args()
     torch.set_num_threads(cpu.cores())

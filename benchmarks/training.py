@@ -1,7 +1,7 @@
 """How fast ways to tune an encoder are, on the same rows, encoder and threads, taking turns in one run.
 
     python benchmarks/training.py ROWS [--rounds 3] [--examples 960] [--workers 2]
-    python benchmarks/training.py ROWS --head [--samples 15000] [--epochs 5]
+    python benchmarks/training.py ROWS --head [--max-train-samples 15000] [--epochs 5]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first compares examples a
 second of steps of optimization, evaluation and export not counted:
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=960)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--head", action="store_true")
-    parser.add_argument("--samples", type=int, default=15_000)
+    parser.add_argument("--max-train-samples", type=int, default=15_000)
     parser.add_argument("--epochs", type=float, default=5.0)
     arguments = parser.parse_args()
     rows = arguments.rows.resolve()
@@ -135,7 +135,7 @@ def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
     """Examples a second of workers of Ray."""
     clock = Clock()
     settings = TrainSettings(
-        data=str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples, batch_size=32,
+        data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.samples, batch_size=32,
         max_steps=arguments.examples // 32 + SKIPPED,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
@@ -268,8 +268,8 @@ def head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: 
                 began[event.name] = time.perf_counter()
 
         result = newsbert.train(
-            data=str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples, epochs=arguments.epochs, tune="head",
-            on_event=on_event,
+            data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.samples, epochs=arguments.epochs,
+            tune="head", on_event=on_event,
         )  # fmt: skip
         seconds = began["exporting"] - began["tokenizing"]
         print(f"| {name} | {seconds:.0f} | 1/{expected / seconds:.0f} | {result.scores.accuracy:.4f} |", flush=True)

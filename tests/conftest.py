@@ -17,7 +17,7 @@ from newsbert.bundle.bundle import Bundle
 from tests.support import preloaded
 from tests.support.cli import Cli
 from tests.support.images import engine, image_settings, images
-from tests.support.tiny_model import REVIEW_BELOW, WORDS
+from tests.support.tiny_model import REVIEW_THRESHOLD, WORDS
 
 __all__ = ["engine", "image_settings", "images"]
 
@@ -129,7 +129,7 @@ def trained(
             batch_size=8,
             learning_rate=3e-3,
             max_length=48,
-            review_below=REVIEW_BELOW,
+            review_threshold=REVIEW_THRESHOLD,
             output=str(directory / "bundle"),
             tracking_uri=uri,
             model_name="TinyModel",

@@ -21,7 +21,7 @@ from newsbert.inference.runtime import load_runtime
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import process
 from tests.support.texts import held_out
-from tests.support.tiny_model import REVIEW_BELOW
+from tests.support.tiny_model import REVIEW_THRESHOLD
 
 TOLERANCE = 1e-3
 ITEMS = held_out()
@@ -57,7 +57,7 @@ json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__, "revie
 def _reviewed(scores_and_reviews: Sequence[tuple[float, bool]]) -> None:
     """Which answers go to a person is told by their score alone, whoever answers; it is some of many texts."""
     for score, review in scores_and_reviews:
-        assert review is (round(score, 6) < REVIEW_BELOW)
+        assert review is (round(score, 6) < REVIEW_THRESHOLD)
     if len(scores_and_reviews) >= len(ITEMS):
         share = np.mean([review for _, review in scores_and_reviews])
         assert 0.05 < share < 0.95

@@ -150,7 +150,7 @@ def test_it_is_started_as_torchserves_own_image_is(tiny_image: str) -> None:
     client = docker.from_env()
     said = client.containers.run(tiny_image, ["newsbert", "--version"], remove=True)
     assert said.decode().strip() == f"newsbert {newsbert.__version__}"
-    for command in (["serve"], ["serve", "--review-below", "1"], ["--review-below", "1"]):
+    for command in (["serve"], ["serve", "--review-threshold", "1"], ["--review-threshold", "1"]):
         container = client.containers.run(tiny_image, command, detach=True, read_only=True, tmpfs={"/tmp": ""})
         try:
             _wait_until_healthy(container)
@@ -212,6 +212,6 @@ def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there
 
 @pytest.mark.parametrize("below", [0.0, 1.0])
 def test_the_threshold_for_reviews_can_be_given(tiny_image: str, below: float) -> None:
-    with run.serving(tiny_image, ServeSettings(port=0, review_below=below), threading.Event(), print) as running:
+    with run.serving(tiny_image, ServeSettings(port=0, review_threshold=below), threading.Event(), print) as running:
         assert running is not None
         assert [each.review for each in Client(running.address.url).predict(["goal", "x"])] == [below == 1, below == 1]

@@ -85,7 +85,7 @@ def test_from_rows_to_production_and_back(
 
     configure(1, labelled_file)
     first = _delivered(cli, "--to", "dev")
-    assert (first["model"], first["environment"], first["before"]) == ("News/1", "dev", None)
+    assert (first["model"], first["environment"], first["previous"]) == ("News/1", "dev", None)
     assert first["done"] == [*STEPS, "deploy to dev", "accept"]
     assert "@sha256:" in first["image"]
     # Nothing is done twice.
@@ -98,7 +98,7 @@ def test_from_rows_to_production_and_back(
 
     configure(2, labelled_file)
     second = _delivered(cli, "--to", "dev")
-    assert (second["model"], second["before"]) == ("News/2", "News/1")
+    assert (second["model"], second["previous"]) == ("News/2", "News/1")
 
     # What production does not accept is not left there.
     swapped = tmp_path / "swapped.csv"
@@ -122,7 +122,7 @@ def test_from_rows_to_production_and_back(
 
     # Nor is what was accepted there before, if it is not now.
     configure(2, labelled_file)
-    assert _delivered(cli, "News@dev", "--to", "production")["before"] == "News/1"
+    assert _delivered(cli, "News@dev", "--to", "production")["previous"] == "News/1"
     configure(2, swapped)
     refused = cli("deliver", "News/1", "--to", "production", timeout_s=400)
     assert (refused.returncode, "News/2 answers again" in refused.stderr) == (1, True), refused.stderr

@@ -70,9 +70,9 @@ def test_a_model_takes_over_under_load_and_goes_back(
     first = cli("deploy", tiny_image, "--to", name, "--json", timeout_s=180, **uri)
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
-    assert (document["model"], document["before"]) == ("TinyModel/1", None)
+    assert (document["model"], document["previous"]) == ("TinyModel/1", None)
     assert document["url"] == f"http://127.0.0.1:{port}"
-    assert "golden texts, alone and together" in document["proof"]
+    assert "golden texts, alone and together" in document["verification"]
     client = mlflow.MlflowClient(trained[1])
     assert int(client.get_model_version_by_alias("TinyModel", name).version) == 1
     with _load(port) as answers:
@@ -82,7 +82,7 @@ def test_a_model_takes_over_under_load_and_goes_back(
         at_first = Counter(answers)
         back = cli("rollback", "--to", name, "--json", timeout_s=180, **uri)
         assert back.returncode == 0, back.stderr
-        assert json.loads(back.stdout)["before"] == "TinyModel/2"
+        assert json.loads(back.stdout)["previous"] == "TinyModel/2"
         # The same model again: who answers does not tell whether the proxy has taken it in.
         again = cli("deploy", tiny_image, "--to", name, timeout_s=180, **uri)
         assert again.returncode == 0, again.stderr
@@ -90,7 +90,7 @@ def test_a_model_takes_over_under_load_and_goes_back(
     assert at_first["TinyModel/1"] > 20 and at_first["TinyModel/2"] > 20
     assert set(answers) == {"TinyModel/1", "TinyModel/2"}, answers  # and not one error
     listed = json.loads(cli("environments", "--json").stdout)["environments"]
-    assert (listed[name]["model"], listed[name]["before"]) == ("TinyModel/1", "TinyModel/1")
+    assert (listed[name]["model"], listed[name]["previous"]) == ("TinyModel/1", "TinyModel/1")
     assert _containers(name) == {"proxy": ["running"], "model": ["exited", "running"]}
 
 

@@ -187,7 +187,7 @@ def test_the_whole_cycle_with_tokens(
 
     created = run(
         "create", *at, "-m", "models:/TinyModel/1", "-C", "WORKERS=1", "-C", "batch_size=16", "-C", "BATCH_DELAY_MS=7",
-        "-C", "REVIEW_BELOW=1",
+        "-C", "REVIEW_THRESHOLD=1",
         "-C", f"EXPORT_PATH={guarded.store}", "-C", f"HANDLER={handler.__file__}",
     )  # fmt: skip
     assert f"deployment {NAME}/1.0 is created" in created

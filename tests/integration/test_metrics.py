@@ -85,7 +85,7 @@ Runtime.predict_prepared = _fail
 
 
 def test_what_is_asked_is_counted(start: Start) -> None:
-    served = start("--review-below", "1")
+    served = start("--review-threshold", "1")
     before = _page(served)
     with _connected(served) as connection:
         assert _post(connection, b"goal team", TEXT) == 200

@@ -65,7 +65,7 @@ def page(
     """The page of that version beside the bundle's directory."""
     directory = tmp_path_factory.mktemp("playground")
     name, uri = models
-    with playing(name, "--against", trained[0].bundle, "--tracking-uri", uri, directory=directory) as (url, _):
+    with playing(name, "--compare-to", trained[0].bundle, "--tracking-uri", uri, directory=directory) as (url, _):
         yield url
 
 
@@ -139,7 +139,10 @@ def test_the_page_takes_nothing_from_elsewhere(page: str) -> None:
     ("arguments", "message"),
     [
         (["--url", "http://127.0.0.1:1", "BertModel/1"], "--url and MODEL exclude each other"),
-        (["--url", "http://127.0.0.1:1", "--review-below", "0.5"], "--url and --review-below exclude each other"),
+        (
+            ["--url", "http://127.0.0.1:1", "--review-threshold", "0.5"],
+            "--url and --review-threshold exclude each other",
+        ),
         (["--url", "http://127.0.0.1:1"], "no model server answers"),
         (["./nowhere"], "nowhere"),
         (["--port", "70000"], "less than or equal to 65535"),

@@ -92,7 +92,7 @@ def test_two_workers_answer_as_one_process_does_from_s3_to_s3(
 ) -> None:
     file = write(tmp_path / "in.jsonl", 700)
     s3("rows of today/in.jsonl", file)
-    review = ("--review-below", "0.9")
+    review = ("--review-threshold", "0.9")
     alone = cli("predict", "--model", bundle.path, "--file", file, "--output", "out.parquet", "--json", *review)
     assert alone.returncode == 0, alone.stderr
     address = "s3://bucket/out/out.parquet"

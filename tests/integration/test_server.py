@@ -409,14 +409,14 @@ def test_where_nothing_can_be_run_at_all_it_says_so(bundle: Bundle, noexec: Path
 
 
 def test_a_server_that_nobody_asks_is_not_lost(start: Start) -> None:
-    served = start(NEWSBERT_SERVE_LOST_S="5")
+    served = start(NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S="5")
     time.sleep(8)
     assert served.ask() == 200
     assert served.stop() == 0
 
 
 def test_a_worker_that_dies_is_replaced(start: Start) -> None:
-    served = start(NEWSBERT_SERVE_LOST_S="30")
+    served = start(NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S="30")
     served.worker().kill()
     deadline = time.monotonic() + 25
     while _probe(served).returncode:
@@ -438,7 +438,7 @@ def test_a_worker_that_hangs_fails_the_probe(start: Start) -> None:
 
 
 def test_a_server_that_lost_its_workers_fails_the_probe_and_ends(start: Start, tmp_path: Path) -> None:
-    served = start("--run-dir", tmp_path / "run", NEWSBERT_SERVE_LOST_S="15")
+    served = start("--run-dir", tmp_path / "run", NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S="15")
     shutil.rmtree(tmp_path / "run" / "tmp" / "models")  # so that no other worker can start
     served.worker().kill()
     time.sleep(1)
@@ -453,7 +453,7 @@ def test_a_server_that_lost_its_workers_fails_the_probe_and_ends(start: Start, t
 def test_the_threshold_for_reviews_is_the_given_one_the_archives_or_the_models(
     start: Start, bundle: Bundle, tmp_path: Path
 ) -> None:
-    packed = archive.write(bundle, tmp_path / "packed", "TinyModel/1", ServeSettings(review_below=1.0))
+    packed = archive.write(bundle, tmp_path / "packed", "TinyModel/1", ServeSettings(review_threshold=1.0))
 
     def reviewed(*arguments: object, model: Path | None = None, **env: str) -> list[bool]:
         served = start(*arguments, model=model, **env)
@@ -462,6 +462,6 @@ def test_the_threshold_for_reviews_is_the_given_one_the_archives_or_the_models(
         return [each.review for each in predictions]
 
     assert reviewed() == [each.review for each in Model(bundle).predict(["goal team cup coach", "x"])]
-    assert reviewed("--review-below", "1") == [True, True]
+    assert reviewed("--review-threshold", "1") == [True, True]
     assert reviewed(model=packed) == [True, True]
-    assert reviewed(model=packed, NEWSBERT_SERVE_REVIEW_BELOW="0") == [False, False]
+    assert reviewed(model=packed, NEWSBERT_SERVE_REVIEW_THRESHOLD="0") == [False, False]

@@ -168,12 +168,12 @@ def test_a_cluster_gets_a_model_another_and_the_first_again(
 ) -> None:
     assert _environments(cli) == {"live": None}
     first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
-    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", models.images["1"], None)
-    assert "golden texts, alone and together: at most" in first["proof"]
+    assert (first["model"], first["image"], first["previous"]) == ("TinyModel/1", models.images["1"], None)
+    assert "golden texts, alone and together: at most" in first["verification"]
     assert first["url"] == "http://newsbert-live.newsbert"
     assert cluster.objects["deployments", "newsbert-live"]["spec"]["progressDeadlineSeconds"] == 900
     second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
-    assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
+    assert (second["model"], second["previous"]) == ("TinyModel/2", "TinyModel/1")
     assert (_alias(uri), _running(cluster)) == ("2", models.images["2"])
 
     # One whose pods give another model's answers, and one whose pods do not answer.
@@ -188,9 +188,9 @@ def test_a_cluster_gets_a_model_another_and_the_first_again(
     assert (_alias(uri), _running(cluster)) == ("2", models.images["2"])
 
     back = _run(cli, "rollback", "--to", "live")
-    assert (back["model"], back["before"]) == ("TinyModel/1", "TinyModel/2")
+    assert (back["model"], back["previous"]) == ("TinyModel/1", "TinyModel/2")
     assert (_alias(uri), _running(cluster)) == ("1", models.images["1"])
-    assert _environments(cli)["live"] == {**back, "proof": None}
+    assert _environments(cli)["live"] == {**back, "verification": None}
 
 
 def test_a_first_model_that_a_cluster_does_not_take_leaves_nothing_there(
@@ -289,20 +289,20 @@ def test_cloud_run_gets_a_model_another_and_the_first_again(
     assert cloud_run.services == {}
 
     first = _run(cli, "deploy", "TinyModel/1", "--to", "live")
-    assert (first["model"], first["image"], first["before"]) == ("TinyModel/1", models.images["1"], None)
-    assert first["proof"].endswith("golden texts")
+    assert (first["model"], first["image"], first["previous"]) == ("TinyModel/1", models.images["1"], None)
+    assert first["verification"].endswith("golden texts")
     (service,) = cloud_run.services.values()
     template = service["spec"]["template"]
     assert template["spec"]["serviceAccountName"] == "news@team.iam.gserviceaccount.com"
     assert template["metadata"]["annotations"]["autoscaling.knative.dev/minScale"] == "1"
     second = _run(cli, "deploy", "TinyModel/2", "--to", "live")
-    assert (second["model"], second["before"]) == ("TinyModel/2", "TinyModel/1")
+    assert (second["model"], second["previous"]) == ("TinyModel/2", "TinyModel/1")
 
     refused = cli("deploy", "TinyModel/3", "--to", "live")
     assert refused.returncode == 1
-    assert _environments(cli)["live"] == {**second, "proof": None}
+    assert _environments(cli)["live"] == {**second, "verification": None}
     back = _run(cli, "rollback", "--to", "live")
-    assert (back["model"], back["before"], _alias(uri)) == ("TinyModel/1", "TinyModel/2", "1")
+    assert (back["model"], back["previous"], _alias(uri)) == ("TinyModel/1", "TinyModel/2", "1")
 
 
 def _run(cli: Cli, *arguments: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from newsbert.tracking import locate, registry
 from newsbert.tracking.client import TrackingClient
 from newsbert.training.baseline import NAME
 from tests.support.cli import Cli
-from tests.support.tiny_model import REVIEW_BELOW
+from tests.support.tiny_model import REVIEW_THRESHOLD
 
 
 def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None:
@@ -36,7 +36,7 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     contract = Bundle.read(result.bundle).contract
     assert run.data.metrics["temperature"] == contract.temperature
     assert run.data.metrics["test_uncalibrated_error"] == contract.metrics["uncalibrated_error"]
-    assert run.data.metrics["review_below"] == contract.review_below == REVIEW_BELOW
+    assert run.data.metrics["review_threshold"] == contract.review_threshold == REVIEW_THRESHOLD
     assert run.data.metrics["test_review_share"] == result.review[0].test.share
     assert run.data.metrics["test_kept_accuracy"] == result.review[0].test.accuracy
     assert run.data.tags["mlflow.note.content"] == contract.description
@@ -101,7 +101,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     found = {row[0] for row in table["data"]}
     assert len(found) >= 2  # the model may have learnt one
     assert found <= suspected
-    errors = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/worst_errors.json")
+    errors = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/misclassified_examples.json")
     assert [row[0] for row in errors["data"]] == [wrong]
     for file in (tmp_path / "out").glob("*.*"):
         content = file.read_bytes()

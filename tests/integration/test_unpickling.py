@@ -55,7 +55,7 @@ def test_the_pickles_are_live(evil: Path, planted: Path) -> None:
         ("archive", "evil", "--output", "store", "--runtime", "torch"),
         ("build-image", "evil", "--dry-run"),
         ("build-image", "evil", "--dry-run", "--runtime", "torch"),
-        ("train", "--base-model", "evil", "--epochs", "1", "--samples", "8", "--max-length", "48"),
+        ("train", "--base-model", "evil", "--epochs", "1", "--max-train-samples", "8", "--max-length", "48"),
     ],
     ids=" ".join,
 )
@@ -89,7 +89,7 @@ def test_an_archive_of_it_is_served_without_them(cli: Cli, evil: Path, planted: 
 
 def test_a_run_with_them_is_not_unpickled_when_it_is_registered(cli: Cli, evil: Path, planted: Path) -> None:
     """As whoever can write to the artifacts could put them into a run."""
-    trained = cli("train", "--base-model", evil, "--epochs", 1, "--samples", 8, "--max-length", 48)
+    trained = cli("train", "--base-model", evil, "--epochs", 1, "--max-train-samples", 8, "--max-length", 48)
     assert trained.returncode == 0, trained.stderr
     contracts = list(Path("mlruns").rglob(CONTRACT_FILE))
     assert contracts

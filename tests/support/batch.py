@@ -28,7 +28,7 @@ def answer_of(text: str) -> dict[str, object]:
     probabilities = {label: round(weight / sum(weights), 6) for label, weight in zip(LABELS, weights, strict=True)}
     label = LABELS[len(text) % 3]
     score = probabilities[label]
-    return {"label": label, "score": score, "review": score < REVIEW_BELOW, "probabilities": probabilities}
+    return {"label": label, "score": score, "review": score < REVIEW_THRESHOLD, "probabilities": probabilities}
 
 
 class LengthModel:
@@ -52,7 +52,7 @@ class LengthModel:
     def _predict(text: str) -> Prediction:
         weights = [1.0, 1.0, 1.0]
         weights[len(text) % 3] += len(text)
-        return Prediction.of(LABELS, [weight / sum(weights) for weight in weights], REVIEW_BELOW)
+        return Prediction.of(LABELS, [weight / sum(weights) for weight in weights], REVIEW_THRESHOLD)
 
 
 def write_jsonl(file: Path, table: Sequence[dict[str, Any]]) -> Path:
@@ -86,5 +86,5 @@ NO_ANSWER: dict[str, object] = {"label": None, "score": None, "review": None, "p
 
 utf8_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 
-REVIEW_BELOW = 0.75
+REVIEW_THRESHOLD = 0.75
 """Which texts of up to six characters are below."""

@@ -92,7 +92,7 @@ class EvaluateResult:
     rows: int
     data_digest: str
     model: ModelScores
-    against: ModelComparison | None
+    comparison: ModelComparison | None
     run_id: str | None = None
 
 
@@ -103,7 +103,7 @@ def evaluate(  # noqa: PLR0913 - options by name
     labels: Sequence[str] = (),
     text_column: str | None = None,
     label_column: str | None = None,
-    against: str | Path | None = None,
+    compare_to: str | Path | None = None,
     runtime: str | None = None,
     log: bool = True,
     tracking_uri: str | None = None,
@@ -121,7 +121,7 @@ def evaluate(  # noqa: PLR0913 - options by name
         labels: Names of integer labels in their order, if it is not the model's order.
         text_column: Column of the text; default: the project's or the model's.
         label_column: Column of the label; default: the project's or the model's.
-        against: Another model with the same labels.
+        compare_to: Another model with the same labels.
         runtime: `auto`, or one of `newsbert runtimes`; default: the configured one.
         log: Whether to log the result to MLflow.
         tracking_uri: MLflow's tracking URI; default: the configured one.
@@ -132,7 +132,7 @@ def evaluate(  # noqa: PLR0913 - options by name
         NewsbertError: If there is no such model, or the rows cannot be scored.
     """
     runtime = config.resolve(ServeSettings, runtime=runtime).runtime
-    references = [model] if against is None else [model, against]
+    references = [model] if compare_to is None else [model, compare_to]
     located = [locate.locate(reference, tracking_uri=tracking_uri) for reference in references]
     if len({location.name for location in located}) < len(located):  # directories of the same name
         located = [dataclasses.replace(location, name=str(location.path)) for location in located]
@@ -269,14 +269,14 @@ def _log(tracker: TrackingClient, result: EvaluateResult, located: ModelLocation
                 "newsbert.version": __version__,
                 "newsbert.evaluated": model.name,
                 "newsbert.evaluated_digest": model.digest,
-                **({"newsbert.against": result.against.other.name} if result.against else {}),
+                **({"newsbert.compared_to": result.comparison.other.name} if result.comparison else {}),
             }
         )
         run.params({"data": result.data, "split": result.split, "rows": result.rows, "runtime": model.runtime})
         (rows,) = run.dataset(result.data, result.data_digest, {"evaluation": result.rows})
         run.evaluation(_collect_metrics(model), located.model_id, rows)
-        if result.against:
-            run.evaluation(_collect_differences(result.against), None, rows)
+        if result.comparison:
+            run.evaluation(_collect_differences(result.comparison), None, rows)
         run.report(model.scores)
         with temporary.directory() as directory:
             picture = directory / "confusion_matrix.png"
@@ -292,11 +292,11 @@ def _collect_metrics(model: ModelScores) -> dict[str, float]:
     return metrics
 
 
-def _collect_differences(against: ModelComparison) -> dict[str, float]:
-    metrics: dict[str, Any] = {f"against_{name}": value for name, value in _collect_metrics(against.other).items()}
-    for name, interval in (("accuracy", against.accuracy), ("f1_macro", against.f1_macro)):
+def _collect_differences(comparison: ModelComparison) -> dict[str, float]:
+    metrics: dict[str, Any] = {f"other_{name}": value for name, value in _collect_metrics(comparison.other).items()}
+    for name, interval in (("accuracy", comparison.accuracy), ("f1_macro", comparison.f1_macro)):
         metrics |= {f"{name}_difference_low": interval.low, f"{name}_difference_high": interval.high}
-    test = against.mcnemar
+    test = comparison.mcnemar
     return metrics | {
         "only_this_right": test.only_first,
         "only_other_right": test.only_second,

@@ -25,7 +25,7 @@ def load(
     reference: str | Path | None = None,
     *,
     runtime: str = AUTO,
-    review_below: float | None = None,
+    review_threshold: float | None = None,
     tracking_uri: str | None = None,
 ) -> Model:
     """Load a model to predict with in this process.
@@ -34,7 +34,7 @@ def load(
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
             `None` for the version that was registered last, or else the latest finished run.
         runtime: `auto`, or one of `newsbert runtimes`.
-        review_below: The score below which a person must review an answer, 0 for none, 1 for all; default: the value
+        review_threshold: Answers with a lower score are flagged for review: 0 flags none, 1 all; default: the value
             chosen in training.
         tracking_uri: MLflow's tracking URI; default: the configured one.
 
@@ -42,7 +42,7 @@ def load(
         NewsbertError: If there is no such model, or it was altered after training.
     """
     located = locate(reference, tracking_uri=tracking_uri)
-    return Model.from_directory(located.path, located.name, runtime, review_below)
+    return Model.from_directory(located.path, located.name, runtime, review_threshold)
 
 
 def register(
@@ -111,8 +111,8 @@ def predictor(
             shipped.verify()
             model = stack.enter_context(workers.started(shipped, located.name, settings, shared, on_note))
         else:
-            model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
-        yield model, f"bundle {model.bundle.digest} in {model.runtime}, review below {model.review_below}"
+            model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_threshold)
+        yield model, f"bundle {model.bundle.digest} in {model.runtime}, review threshold {model.review_threshold}"
 
 
 def write_archive(

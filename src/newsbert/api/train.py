@@ -27,15 +27,15 @@ def train(  # noqa: PLR0913 - options by name
     base_model: str | Path | None = None,
     epochs: float | None = None,
     max_steps: int | None = None,
-    samples: int | None = None,
+    max_train_samples: int | None = None,
     batch_size: int | None = None,
     tune: str | None = None,
     lora_rank: int | None = None,
     precision: str | None = None,
     learning_rate: float | None = None,
     max_length: int | None = None,
-    review_precision: float | None = None,
-    review_below: float | None = None,
+    review_target_accuracy: float | None = None,
+    review_threshold: float | None = None,
     seed: int | None = None,
     output: str | Path | None = None,
     model_name: str | None = None,
@@ -59,15 +59,15 @@ def train(  # noqa: PLR0913 - options by name
         base_model: `minilm`, a model's directory, or a Hub name.
         epochs: Passes over the training rows.
         max_steps: Maximum number of steps, independent of the number of epochs.
-        samples: Maximum number of training rows.
+        max_train_samples: Maximum number of training rows.
         batch_size: Rows per training step.
         tune: `full`, `lora` or `head`.
         lora_rank: Rank of the adapters of `lora`.
         precision: `bf16`, `fp32` or `auto`.
         learning_rate: Maximum learning rate.
         max_length: Maximum number of tokens per text, in training and in serving.
-        review_precision: Required precision of the answers that no person reviews, as a ratio.
-        review_below: Score below which a person must review an answer.
+        review_target_accuracy: Required precision of the answers that no person reviews, as a ratio.
+        review_threshold: Score below which a person must review an answer.
         seed: Seed of splits, order and initialization.
         output: Directory for the bundle; default: `bundles/RUN_ID`.
         model_name: Registers the model under this name when done.

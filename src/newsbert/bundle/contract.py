@@ -19,7 +19,7 @@ CONTRACT_FILE, SIGNATURE_FILE = signing.CONTRACT_FILE, signing.SIGNATURE_FILE
 
 LABELS_FILE = "class_mapping.json"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Contract:
         pad_id: Token id that pads a batch.
         cleaning: Names of the cleaning rules, in order.
         temperature: Divisor of the logits before softmax.
-        review_below: Score below which a person must review an answer; see `review`. Contracts may lack it.
+        review_threshold: Score below which a person must review an answer; see `review`. Contracts may lack it.
         base_model: `name` and `sha256` of the base model that was fine-tuned.
         data: `name`, `sha256` and rows by split of the training data, and its `text_column` and `label_column` if the
             user named them.
@@ -90,7 +90,7 @@ class Contract:
     golden: list[GoldenText]
     files: dict[str, str]
     format_version: int = FORMAT_VERSION
-    review_below: float = 0.0
+    review_threshold: float = 0.0
 
     @property
     def description(self) -> str:
@@ -126,7 +126,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_length": (1, 1 << 17),
     "pad_id": (0, (1 << 31) - 1),
     "temperature": (1e-6, 1e6),  # logits are divided by it
-    "review_below": (0, 1),
+    "review_threshold": (0, 1),
 }
 
 

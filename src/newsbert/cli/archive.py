@@ -39,7 +39,7 @@ def archive(
         ),
     ] = False,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
-    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
+    review_threshold: Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")] = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -52,7 +52,7 @@ def archive(
     settings = config.resolve(
         ServeSettings,
         runtime=runtime,
-        review_below=review_below,
+        review_threshold=review_threshold,
         workers=workers,
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,

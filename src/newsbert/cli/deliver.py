@@ -58,6 +58,6 @@ def deliver(
     screen.result(f"{result.model} answers in {result.environment} on {result.url}")
     screen.result(f"  image     {result.image}")
     screen.result(f"  accepted  {result.accepted}")
-    if result.before:
-        screen.result(f"  before    {result.before}")
+    if result.previous:
+        screen.result(f"  previous  {result.previous}")
         screen.next_command(f"newsbert rollback --to {result.environment}")

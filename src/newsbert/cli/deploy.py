@@ -55,10 +55,10 @@ def render(screen: Output, deployed: "DeploymentStatus") -> None:
     if screen.as_json:
         screen.document(dataclasses.asdict(deployed))
         return
-    if deployed.proof:
-        screen.log(f"verified: {deployed.proof}")
+    if deployed.verification:
+        screen.log(f"verified: {deployed.verification}")
     screen.result(f"{deployed.model} answers in {deployed.environment} on {deployed.url}")
-    if deployed.before:
-        screen.result(f"  before  {deployed.before}")
+    if deployed.previous:
+        screen.result(f"  previous  {deployed.previous}")
         screen.next_command(f"newsbert rollback --to {deployed.environment}")
     screen.next_command(f"newsbert predict --url {shlex.quote(deployed.url)} 'Stocks fall as oil rises'")

@@ -34,7 +34,7 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
         screen.document({"ok": not failed, "checks": [dataclasses.asdict(result) for result in results]})
     else:
         rows = [
-            (result.state, result.check, result.found + (f"\n→ {result.mend}" if result.mend else ""))
+            (result.state, result.check, result.found + (f"\n→ {result.fix}" if result.fix else ""))
             for result in results
         ]
         screen.table(("", "check", "found"), rows, words=3)

@@ -37,7 +37,7 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
         screen.document({"environments": {name: _build_document(status) for name, status in statuses.items()}})
     else:
         screen.table(
-            ("environment", "model", "url", "before"), (_build_row(*entry) for entry in statuses.items()), words=4
+            ("environment", "model", "url", "previous"), (_build_row(*entry) for entry in statuses.items()), words=4
         )
         if not statuses:
             screen.note(f"there is no [environments.NAME] in {config.CONFIG_FILE}")
@@ -54,4 +54,4 @@ def _build_document(each: "DeploymentStatus | NewsbertError | None") -> dict[str
 def _build_row(name: str, each: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
     if isinstance(each, NewsbertError):
         return name, f"? {each.message}", "", ""
-    return (name, "", "", "") if each is None else (name, each.model, each.url, each.before or "")
+    return (name, "", "", "") if each is None else (name, each.model, each.url, each.previous or "")

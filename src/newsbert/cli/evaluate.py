@@ -22,7 +22,7 @@ Examples:
 
     newsbert evaluate BertModel/2 --data other.csv
 
-    newsbert evaluate BertModel/2 --data other.csv --against BertModel/1
+    newsbert evaluate BertModel/2 --data other.csv --compare-to BertModel/1
 
     newsbert evaluate bundles/RUN_ID --data test.jsonl --labels World,Sports,Business,Sci/Tech --no-log --json
 """
@@ -56,7 +56,7 @@ def evaluate(
         str | None,
         typer.Option(help="Column of the label.", metavar="NAME", show_default="the project's, or the model's"),
     ] = None,
-    against: Annotated[
+    compare_to: Annotated[
         str | None,
         typer.Option(
             help="Another model with the same labels, to compare with.", metavar="MODEL", autocompletion=models
@@ -93,7 +93,7 @@ def evaluate(
             labels=[name for part in (labels or "").split(",") if (name := part.strip())],
             text_column=text_column,
             label_column=label_column,
-            against=against,
+            compare_to=compare_to,
             runtime=runtime,
             log=log,
             tracking_uri=tracking_uri,
@@ -118,21 +118,21 @@ def _report_event(screen: Output, progress: Progress, event: "Event") -> None:
 
 
 def _build_document(result: "EvaluateResult") -> dict[str, Any]:
-    against = result.against
+    comparison = result.comparison
     return {
         "data": result.data,
         "split": result.split or None,
         "rows": result.rows,
         "data_digest": result.data_digest,
         **_build_scores_document(result.model),
-        "against": against
+        "comparison": comparison
         and {
-            **_build_scores_document(against.other),
+            **_build_scores_document(comparison.other),
             "difference": {
-                "accuracy": dataclasses.asdict(against.accuracy),
-                "f1_macro": dataclasses.asdict(against.f1_macro),
+                "accuracy": dataclasses.asdict(comparison.accuracy),
+                "f1_macro": dataclasses.asdict(comparison.f1_macro),
             },
-            "mcnemar": dataclasses.asdict(against.mcnemar),
+            "mcnemar": dataclasses.asdict(comparison.mcnemar),
         },
         "run_id": result.run_id,
     }
@@ -186,16 +186,16 @@ def _render(screen: Output, result: "EvaluateResult") -> None:
     if confusions:
         summary = ", ".join(f"{true} for {predicted} ({rows})" for true, predicted, rows in confusions)
         screen.result(f"top confusions: {summary}")
-    if result.against:
-        _render_comparison(screen, model, result.against)
+    if result.comparison:
+        _render_comparison(screen, model, result.comparison)
     if result.run_id:
         screen.result(f"run     {result.run_id}")
 
 
-def _render_comparison(screen: Output, model: "ModelScores", against: "ModelComparison") -> None:
-    metrics, other_metrics = model.scores.metrics, against.other.scores.metrics
-    name, other_name = _shorten_name(model.name), _shorten_name(against.other.name)
-    intervals = {"accuracy": against.accuracy, "f1_macro": against.f1_macro}
+def _render_comparison(screen: Output, model: "ModelScores", comparison: "ModelComparison") -> None:
+    metrics, other_metrics = model.scores.metrics, comparison.other.scores.metrics
+    name, other_name = _shorten_name(model.name), _shorten_name(comparison.other.name)
+    intervals = {"accuracy": comparison.accuracy, "f1_macro": comparison.f1_macro}
     screen.table(
         ["score", name, other_name, "difference", "95% interval"],
         [
@@ -213,7 +213,7 @@ def _render_comparison(screen: Output, model: "ModelScores", against: "ModelComp
             )
         ],
     )
-    test = against.mcnemar
+    test = comparison.mcnemar
     screen.result(
         f"{name} is right on {test.only_first} rows where {other_name} is wrong, and wrong on "
         f"{test.only_second} where that is right: p = {test.p_value:.2g} (McNemar's exact test)"

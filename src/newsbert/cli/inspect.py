@@ -17,7 +17,7 @@ Examples:
 
     newsbert inspect torchserve:BertModel-2
 
-    newsbert inspect BertModel/2 --bill > bom.cdx.json
+    newsbert inspect BertModel/2 --sbom > bom.cdx.json
 """
 
 
@@ -28,21 +28,21 @@ def inspect(
             help="An image, or a model with one.", show_default="the version registered last", autocompletion=models
         ),
     ] = None,
-    bill: Annotated[bool, typer.Option("--bill", help="Print the CycloneDX bill of materials as it is.")] = False,
+    sbom: Annotated[bool, typer.Option("--sbom", help="Print the CycloneDX SBOM as it is.")] = False,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what an image is made of: its labels, its layers and its bill of materials."""
+    """Show what an image is made of: its labels, its layers and its SBOM."""
     screen = Output(as_json)
     settings = config.resolve(ImageSettings, repository=repository)
     from newsbert.images import build, run
 
     tag = run.image_of(image, settings, tracking_uri)
     content = build.inspect(tag)
-    if bill:
-        screen.result(json.dumps(build.bill_of(content), indent=2))
+    if sbom:
+        screen.result(json.dumps(build.get_sbom(content), indent=2))
         return
     if screen.as_json:
         screen.document(
@@ -52,21 +52,21 @@ def inspect(
                 "labels": content.labels,
                 "size_bytes": sum(layer.size_bytes for layer in content.layers),
                 "layers": [dataclasses.asdict(layer) for layer in content.layers],
-                "bill": content.bill,
+                "sbom": content.sbom,
             }
         )
         return
     screen.result(tag)
     screen.table(["label", "value"], [[name, value] for name, value in sorted(content.labels.items())], words=2)
     screen.table(["layer", "size"], layer_rows(content.layers))
-    if content.bill is None:
-        screen.note("it has no bill of materials")
+    if content.sbom is None:
+        screen.note("it has no SBOM")
         return
     screen.table(
         ["component", "name", "version", "licence"],
         [
             [component["type"], component["name"], component.get("version", ""), _format_licences(component)]
-            for component in content.bill["components"]
+            for component in content.sbom["components"]
         ],
         words=4,
     )

@@ -18,7 +18,7 @@ Examples:
 
     newsbert playground
 
-    newsbert playground BertModel/2 --against BertModel/1
+    newsbert playground BertModel/2 --compare-to BertModel/1
 
     newsbert playground --url http://127.0.0.1:8080 --open
 """
@@ -26,12 +26,12 @@ Examples:
 
 def playground(
     model: Model = None,
-    against: Annotated[
+    compare_to: Annotated[
         str | None, typer.Option(help="Another model, to be shown beside it.", metavar="MODEL", autocompletion=models)
     ] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
-    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
+    review_threshold: Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")] = None,
     host: Annotated[str, typer.Option(help="Address the page answers on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the page answers on; 0 takes a free one.", min=0, max=65_535)] = 7860,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -44,7 +44,7 @@ def playground(
     It shows all probabilities, whether a person should review the answer, and which words it rests on.
     """
     screen = Output(as_json)
-    for name, value in {"MODEL": model, "--runtime": runtime, "--review-below": review_below}.items():
+    for name, value in {"MODEL": model, "--runtime": runtime, "--review-threshold": review_threshold}.items():
         if url is not None and value is not None:
             raise UsageError(f"--url and {name} exclude each other", f"a server has one: leave {name} out")
     try:
@@ -56,12 +56,12 @@ def playground(
         raise MissingExtraError(module, "playground") from error
     from newsbert.core import loopback
 
-    settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+    settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
     stop = stop_on_signals()
     screen.log("loading …")
     shown_models = [models.served(url) if url is not None else models.loaded(model, settings, tracking_uri)]
-    if against is not None:
-        shown_models.append(models.loaded(against, settings, tracking_uri))
+    if compare_to is not None:
+        shown_models.append(models.loaded(compare_to, settings, tracking_uri))
 
     def on_ready(page: str) -> None:
         if screen.as_json:

@@ -45,7 +45,7 @@ def predict(
     ] = None,
     model: ModelOption = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
-    review_below: Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")] = None,
+    review_threshold: Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
         str | None,
@@ -86,10 +86,10 @@ def predict(
         raise UsageError("--url and --model exclude each other", "a server has one model: leave --model out")
     if url is not None and runtime is not None:
         raise UsageError("--url and --runtime exclude each other", "a server has one runtime: leave --runtime out")
-    if url is not None and review_below is not None:
+    if url is not None and review_threshold is not None:
         raise UsageError(
-            "--url and --review-below exclude each other",
-            "it is the server's: newsbert serve locally --review-below 0.8",
+            "--url and --review-threshold exclude each other",
+            "it is the server's: newsbert serve locally --review-threshold 0.8",
         )
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
@@ -106,7 +106,7 @@ def predict(
         raise UsageError("--workers is for --file and a model here", "newsbert predict --help")
     ray_settings = config.resolve_shared(workers, ray_address)
     if file is not None and output is not None:
-        serve_settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+        serve_settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
         _predict_file(
             screen, file, output, text_column, url, model, serve_settings, ray_settings, tracking_uri, restart
         )
@@ -120,9 +120,9 @@ def predict(
     if url is not None:
         predictor = Client(url)
     else:
-        settings = config.resolve(ServeSettings, runtime=runtime, review_below=review_below)
+        settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
         predictor = models.load(
-            model, runtime=settings.runtime, review_below=settings.review_below, tracking_uri=tracking_uri
+            model, runtime=settings.runtime, review_threshold=settings.review_threshold, tracking_uri=tracking_uri
         )
     predictions = predict_items(predictor, items)
     _render(screen, predictor.name, items, predictions)  # a server's name is known only now

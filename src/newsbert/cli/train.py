@@ -39,7 +39,7 @@ Examples:
 
     newsbert train --data news.csv --workers 4 --ray-address auto
 
-    newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --samples 15000
+    newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --max-train-samples 15000
 """
 
 
@@ -54,15 +54,17 @@ def train(
     base_model: Annotated[str | None, setting(TrainSettings, "base_model", metavar="MODEL")] = None,
     epochs: Annotated[float | None, setting(TrainSettings, "epochs")] = None,
     max_steps: Annotated[int | None, setting(TrainSettings, "max_steps")] = None,
-    samples: Annotated[int | None, setting(TrainSettings, "samples")] = None,
+    max_train_samples: Annotated[int | None, setting(TrainSettings, "max_train_samples")] = None,
     batch_size: Annotated[int | None, setting(TrainSettings, "batch_size")] = None,
     tune: Annotated[str | None, setting(TrainSettings, "tune", metavar="METHOD")] = None,
     lora_rank: Annotated[int | None, setting(TrainSettings, "lora_rank")] = None,
     precision: Annotated[str | None, setting(TrainSettings, "precision", metavar="NAME")] = None,
     learning_rate: Annotated[float | None, setting(TrainSettings, "learning_rate")] = None,
     max_length: Annotated[int | None, setting(TrainSettings, "max_length")] = None,
-    review_precision: Annotated[float | None, setting(TrainSettings, "review_precision", metavar="ACCURACY")] = None,
-    review_below: Annotated[float | None, setting(TrainSettings, "review_below", metavar="SCORE")] = None,
+    review_target_accuracy: Annotated[
+        float | None, setting(TrainSettings, "review_target_accuracy", metavar="ACCURACY")
+    ] = None,
+    review_threshold: Annotated[float | None, setting(TrainSettings, "review_threshold", metavar="SCORE")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
     output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR", completed=files)] = None,
     model_name: ModelName = None,
@@ -99,15 +101,15 @@ def train(
         "base_model": base_model,
         "epochs": epochs,
         "max_steps": max_steps,
-        "samples": samples,
+        "max_train_samples": max_train_samples,
         "batch_size": batch_size,
         "tune": tune,
         "lora_rank": lora_rank,
         "precision": precision,
         "learning_rate": learning_rate,
         "max_length": max_length,
-        "review_precision": review_precision,
-        "review_below": review_below,
+        "review_target_accuracy": review_target_accuracy,
+        "review_threshold": review_threshold,
         "seed": seed,
         "output": output,
         "model_name": model_name,
@@ -238,7 +240,7 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
                 },
                 "confusion": result.scores.confusion.tolist(),
                 "review": dataclasses.asdict(result.review[0]),
-                "review_by_precision": [dataclasses.asdict(threshold) for threshold in result.review[1:]],
+                "review_by_target_accuracy": [dataclasses.asdict(threshold) for threshold in result.review[1:]],
                 "training_seconds": result.seconds,
                 "stopped_early": result.stopped_early,
                 "diverged_at": result.diverged_at,

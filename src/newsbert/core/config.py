@@ -221,13 +221,13 @@ def help_of(section: type, name: str) -> str:
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
 
 
-def served_review_below() -> float | None:
-    """Return the threshold that replaces the model's in a worker: `NEWSBERT_SERVE_REVIEW_BELOW`, if it is set.
+def served_review_threshold() -> float | None:
+    """Return the threshold that replaces the model's in a worker: `NEWSBERT_SERVE_REVIEW_THRESHOLD`, if it is set.
 
     Raises:
         UsageError: If the value is not a valid threshold.
     """
-    variable = "NEWSBERT_SERVE_REVIEW_BELOW"
+    variable = "NEWSBERT_SERVE_REVIEW_THRESHOLD"
     if not os.environ.get(variable):
         return None
     below: float = _convert(os.environ[variable], float, f"the environment variable {variable}")
@@ -297,7 +297,7 @@ _RENAMED_KEYS = {
     "review_precision": "review_target_accuracy",
     "samples": "max_train_samples",
 }
-"""Keys of version 0.1.0, and their names now."""
+"""Old names of keys, and their names now."""
 
 
 def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> None:

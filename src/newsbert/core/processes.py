@@ -139,17 +139,17 @@ class ExternalTool:
     Args:
         name: Name of the command.
         arguments: The common arguments.
-        mend: The command that checks whether the tool works.
+        fix: The command that checks whether the tool works.
 
     Raises:
         ServingError: If the command is not installed.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], mend: str) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], fix: str) -> None:
         executable = shutil.which(name)
         if executable is None:
-            raise ServingError(f"{name} is not installed", f"install it, then: {mend}")
-        self._name, self._command, self._hint = name, [executable, *arguments], mend
+            raise ServingError(f"{name} is not installed", f"install it, then: {fix}")
+        self._name, self._command, self._hint = name, [executable, *arguments], fix
 
     def run(self, *arguments: str, given: str | None = None) -> str:
         """Run the command with arguments and a text on standard input; return its output.

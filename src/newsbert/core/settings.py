@@ -72,7 +72,7 @@ class TrainSettings:
         le=10_000,
     )
     max_steps: int | None = _setting(None, "Maximum number of optimizer steps; overrides --epochs", ge=1)
-    samples: int | None = _setting(None, "Maximum number of training examples", ge=1)
+    max_train_samples: int | None = _setting(None, "Maximum number of training examples", ge=1)
     batch_size: int | None = _setting(
         None,
         f"Batch size (default: {BATCH_ROWS}; with few rows an eighth of them, at least {MIN_BATCH_SIZE})",
@@ -98,10 +98,10 @@ class TrainSettings:
     max_length: int = _setting(
         128, "Maximum sequence length in tokens; longer texts are truncated, in training and in serving", ge=8
     )
-    review_precision: float = _setting(
+    review_target_accuracy: float = _setting(
         0.95, "Target accuracy of the answers that are not flagged for review", ge=0, le=1
     )
-    review_below: float | None = _setting(
+    review_threshold: float | None = _setting(
         None,
         "Confidence threshold for review, below which answers are flagged; 0 flags none, 1 all (default: fitted)",
         ge=0,
@@ -132,7 +132,7 @@ class ServeSettings:
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", ge=0, le=65_535)
     runtime: str = _setting("auto", "Inference runtime; newsbert runtimes compares all")
-    review_below: float | None = _setting(
+    review_threshold: float | None = _setting(
         None, "Confidence threshold for review: answers below it are flagged (default: the model's)", ge=0, le=1
     )
     workers: int = _setting(1, "Worker processes", ge=1)
@@ -147,7 +147,7 @@ class ServeSettings:
     drain_s: float = _setting(
         25.0, "Seconds to finish requests in flight when it is stopped", ge=0, le=86_400, option="--drain"
     )
-    lost_s: float = _setting(120.0, "Seconds without any answer after which the server stops", ge=5)
+    unresponsive_timeout_s: float = _setting(120.0, "Seconds without any answer after which the server stops", ge=5)
     grpc_port: int | None = _setting(
         None, "Port of gRPC on the same address (default: on loopback only)", ge=1, le=65_535
     )
@@ -195,12 +195,14 @@ class KubernetesSettings:
     namespace: str = _setting("newsbert", "Namespace of the objects")
     min_replicas: int = _setting(2, "Minimum number of replicas", ge=1)
     max_replicas: int = _setting(10, "Maximum number of replicas", ge=1)
-    queue_ms: int = _setting(
+    target_queue_ms: int = _setting(
         50, "Scale up when requests wait longer than this in the queue, on average, in milliseconds", ge=1
     )
     cpu: str = _setting("2", "Cores of a pod, as Kubernetes writes them")
     memory: str = _setting("2Gi", "Memory of a pod, as Kubernetes writes it")
-    clients: tuple[str, ...] = _setting((), "Namespaces that may send requests besides its own, comma-separated")
+    allowed_namespaces: tuple[str, ...] = _setting(
+        (), "Namespaces that may send requests besides its own, comma-separated"
+    )
     monitoring: str = _setting("monitoring", "Namespace that may read the metrics")
 
 
@@ -209,8 +211,8 @@ class EnvironmentSettings:
     """Settings that all environments have: tables `[environments.NAME]`."""
 
     url: str | None = _setting(None, "URL to reach it by, if not the address it listens on")
-    acceptance: str | None = _setting(None, "Labelled rows of the acceptance test of newsbert deliver")
-    least_accuracy: float = _setting(0.9, "Minimum accuracy on the acceptance rows", ge=0, le=1)
+    acceptance_data: str | None = _setting(None, "Labelled rows of the acceptance test of newsbert deliver")
+    min_accuracy: float = _setting(0.9, "Minimum accuracy on the acceptance rows", ge=0, le=1)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", ge=1)
 
 

@@ -181,10 +181,14 @@ class _Splitter:
             UsageError: If there are fewer samples than classes.
         """
         if samples < self._num_labels:
-            raise UsageError(f"--samples {samples} is fewer than the {self._num_labels} classes", "ask for more rows")
+            raise UsageError(
+                f"--max-train-samples {samples} is fewer than the {self._num_labels} classes", "ask for more rows"
+            )
         if samples >= len(rows):
             if samples > len(rows):
-                self._notes.append(f"--samples {samples} is more than the {len(rows)} training rows: all are used")
+                self._notes.append(
+                    f"--max-train-samples {samples} is more than the {len(rows)} training rows: all are used"
+                )
             return rows
         return self._draw(rows, samples)[0]
 

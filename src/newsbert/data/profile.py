@@ -42,9 +42,9 @@ class DatasetProfile:
         rows: Number of rows by split and label; the split is `all` if there are no splits.
         tokens: Percentiles of the tokens per text, such as `p50`, and their maximum; special tokens included.
         max_length: Suggested number of tokens to read of a text.
-        cut: Fraction of the texts that are longer.
-        repeated: Number of rows with the text of an earlier row.
-        contradicting: Number of texts with more than one label.
+        truncated_fraction: Fraction of the texts that are longer.
+        duplicates: Number of rows with the text of an earlier row.
+        conflicting_labels: Number of texts with more than one label.
         leaked: Number of training rows whose text is in validation or test rows, too.
         notes: Notes for the user.
     """
@@ -56,9 +56,9 @@ class DatasetProfile:
     rows: dict[str, dict[str, int]]
     tokens: dict[str, int]
     max_length: int
-    cut: float
-    repeated: int
-    contradicting: int
+    truncated_fraction: float
+    duplicates: int
+    conflicting_labels: int
     leaked: int
     notes: tuple[str, ...]
 
@@ -91,14 +91,14 @@ def profile_dataset(
     lengths = _measure_lengths(prepared, count_tokens)
     max_length = next((length for length in _LENGTHS if (lengths > length).mean() <= _MAX_CUT_FRACTION), _LENGTHS[-1])
     _, first, text_ids = np.unique(prepared.digests[:, 0], return_index=True, return_inverse=True)
-    contradicting = _count_contradicting(text_ids, prepared.labels)
+    conflicting_labels = _count_contradicting(text_ids, prepared.labels)
     leaked = _count_leaked(prepared)
     splits = {
         name: indices for name, indices in prepared.splits.items() if name or len(indices) or len(prepared.splits) == 1
     }
     rows = {name or "all": _count_labels(prepared, indices) for name, indices in splits.items()}
-    repeated = len(prepared.labels) - len(first)
-    cut = float((lengths > max_length).mean())
+    duplicates = len(prepared.labels) - len(first)
+    truncated_fraction = float((lengths > max_length).mean())
     return DatasetProfile(
         data,
         tuple(columns),
@@ -108,11 +108,11 @@ def profile_dataset(
         {f"p{percent}": int(np.percentile(lengths, percent)) for percent in (50, 95, 99)}
         | {"most": int(lengths.max())},
         max_length,
-        cut,
-        repeated,
-        contradicting,
+        truncated_fraction,
+        duplicates,
+        conflicting_labels,
         leaked,
-        (*guesses, *prepared.notes, *_write_notes(rows, repeated, contradicting, leaked, cut)),
+        (*guesses, *prepared.notes, *_write_notes(rows, duplicates, conflicting_labels, leaked, truncated_fraction)),
     )
 
 
@@ -239,7 +239,7 @@ def _count_labels(found: Corpus, places: IntArray) -> dict[str, int]:
 
 
 def _write_notes(
-    rows: dict[str, dict[str, int]], repeated: int, contradicting: int, leaked: int, cut: float
+    rows: dict[str, dict[str, int]], duplicates: int, conflicting_labels: int, leaked: int, truncated_fraction: float
 ) -> list[str]:
     notes = []
     counts = rows.get("train") or next(iter(rows.values()))
@@ -250,16 +250,16 @@ def _write_notes(
         notes.append(
             f"{major!r} has {counts[major]} rows and {minor!r} {counts[minor]}: look at macro F1, not accuracy"
         )
-    if contradicting:
-        notes.append(f"{_format_count(contradicting, 'text')} with more than one label: training takes the first")
-    if repeated:
-        notes.append(f"{_format_count(repeated, 'row')} with the text of another row")
+    if conflicting_labels:
+        notes.append(f"{_format_count(conflicting_labels, 'text')} with more than one label: training takes the first")
+    if duplicates:
+        notes.append(f"{_format_count(duplicates, 'row')} with the text of another row")
     if leaked:
         notes.append(
             f"{_format_count(leaked, 'training row')} also among validation or test rows: training leaves them out"
         )
-    if cut >= _MIN_NOTED_FRACTION:
-        notes.append(f"of {cut:.1%} of the texts the end is not read")
+    if truncated_fraction >= _MIN_NOTED_FRACTION:
+        notes.append(f"{truncated_fraction:.1%} of the texts are truncated")
     return notes
 
 

@@ -25,7 +25,9 @@ class Acceptance:
     def __init__(self, model: str, bundle: Bundle, settings: EnvironmentSettings) -> None:
         self._model, self._contract, self._settings = model, bundle.contract, settings
         self._rows = (
-            evaluation_set.labelled(settings.acceptance, self._contract.labels) if settings.acceptance else None
+            evaluation_set.labelled(settings.acceptance_data, self._contract.labels)
+            if settings.acceptance_data
+            else None
         )
 
     def ask(self, url: str, runtime: str) -> str:
@@ -46,7 +48,11 @@ class Acceptance:
             return summary
         answers = client.predict(self._rows.items)
         correct = sum(answer.label == labels[label] for answer, label in zip(answers, self._rows.labels, strict=True))
-        accuracy, minimum, file = correct / len(answers), self._settings.least_accuracy, str(self._settings.acceptance)
+        accuracy, minimum, file = (
+            correct / len(answers),
+            self._settings.min_accuracy,
+            str(self._settings.acceptance_data),
+        )
         row_summary = f"{correct} of {len(answers)} rows of {file}"
         if accuracy < minimum:
             raise ServingError(

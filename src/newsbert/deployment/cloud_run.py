@@ -146,7 +146,7 @@ class CloudRun:
     def _verify(self, notes: dict[str, str], url: str) -> str:
         model = notes["newsbert/model"]
         bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
-        only_golden = dataclasses.replace(self._settings, acceptance=None)
+        only_golden = dataclasses.replace(self._settings, acceptance_data=None)
         return Acceptance(model, bundle, only_golden).ask(url, notes["newsbert/runtime"])
 
     def _make_manifest(

@@ -46,7 +46,7 @@ class DeliveryResult:
         image: Image of the live model.
         environment: Name of the environment.
         url: URL at which the model answers.
-        before: The previous model.
+        previous: The previous model.
         accepted: Summary of the acceptance test.
         done: Steps that this delivery had to do; the others were done before.
     """
@@ -56,7 +56,7 @@ class DeliveryResult:
     image: str
     environment: str
     url: str
-    before: str | None
+    previous: str | None
     accepted: str
     done: tuple[str, ...]
 
@@ -212,7 +212,14 @@ class Pipeline:
         self._log_step(f"deploy to {self._environment}", deployed.image, changed)
         accepted = self._accept(model, acceptance, deployed, changed)
         return DeliveryResult(
-            model, run_id, deployed.image, self._environment, deployed.url, deployed.before, accepted, tuple(self._done)
+            model,
+            run_id,
+            deployed.image,
+            self._environment,
+            deployed.url,
+            deployed.previous,
+            accepted,
+            tuple(self._done),
         )
 
     def _accept(self, model: str, acceptance: Acceptance, deployed: "DeploymentStatus", changed: bool) -> str:
@@ -230,7 +237,7 @@ class Pipeline:
             summary = acceptance.ask(self._settings.url or deployed.url, deployed.runtime)
         except NewsbertError as error:
             outcome = "it goes on answering"
-            if deployed.before is not None and (changed or not was_accepted):
+            if deployed.previous is not None and (changed or not was_accepted):
                 back = deploy.roll_back(self._target, self._tracking_uri, self._log)
                 outcome = f"{back.model} answers again"
             raise ServingError(

@@ -301,7 +301,7 @@ class DockerHostTarget:
         self,
         proxy: Service,
         live: Service | None,
-        before: Service | None,
+        previous: Service | None,
         candidate: Service | None = None,
         secret: str = "",
     ) -> set[str]:
@@ -310,14 +310,14 @@ class DockerHostTarget:
         Args:
             proxy: The proxy.
             live: The model that gets all requests; no model does, if not set.
-            before: The model before it.
+            previous: The model before it.
             candidate: The model that gets the requests with the secret.
             secret: The secret.
 
         Raises:
             ServingError: If the proxy does not reload.
         """
-        proxy.put(_CONFIG_DIRECTORY, _CONFIG, _render_config(live, before, candidate, secret))
+        proxy.put(_CONFIG_DIRECTORY, _CONFIG, _render_config(live, previous, candidate, secret))
         if not proxy.running():
             proxy.start()
             return set()

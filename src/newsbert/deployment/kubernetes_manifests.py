@@ -228,7 +228,7 @@ def _make_autoscaler(name: str, settings: KubernetesSettings) -> dict[str, Any]:
         "type": "Pods",
         "pods": {
             "metric": {"name": QUEUE_METRIC},
-            "target": {"type": "AverageValue", "averageValue": f"{settings.queue_ms}m"},
+            "target": {"type": "AverageValue", "averageValue": f"{settings.target_queue_ms}m"},
         },
     }
     cores = {
@@ -256,7 +256,7 @@ def _make_network_policy(selector: dict[str, str], settings: KubernetesSettings)
         "podSelector": {"matchLabels": selector},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {"from": [{"podSelector": {}}, *namespaces(settings.clients)], "ports": port("http")},
+            {"from": [{"podSelector": {}}, *namespaces(settings.allowed_namespaces)], "ports": port("http")},
             {"from": namespaces((settings.monitoring,)), "ports": port("metrics")},
         ],
         # The server needs no outgoing connections.

@@ -51,8 +51,8 @@ class DeploymentStatus:
         image: Image of the live model.
         runtime: Runtime that computes its answers.
         url: URL at which it answers.
-        before: The previous model, which can be put back; `None` if there was none.
-        proof: Result of the verification with the golden texts, if it was done now.
+        previous: The previous model, which can be put back; `None` if there was none.
+        verification: Result of the verification with the golden texts, if it was done now.
     """
 
     environment: str
@@ -60,8 +60,8 @@ class DeploymentStatus:
     image: str
     runtime: str
     url: str
-    before: str | None = None
-    proof: str | None = None
+    previous: str | None = None
+    verification: str | None = None
 
 
 class Target(Protocol):

@@ -26,7 +26,7 @@ from newsbert.images.tags import serving_repository
 from newsbert.tracking import locate, registry
 from newsbert.tracking.artifacts import ModelLocation
 
-BILL_PATH = "/opt/model/bom.cdx.json"
+SBOM_PATH = "/opt/model/bom.cdx.json"
 IMAGE_TAG, DIGEST_TAG = "newsbert.image", "newsbert.image_digest"
 """Tags of a model version: the image that was built from it last, and the image that was pushed, with its digest."""
 
@@ -220,7 +220,7 @@ def pending_contexts(plan: BuildPlan, *, rebuild: bool = False) -> tuple[BuildCo
 
 
 def record(located: ModelLocation, built: BuiltImage, tracking_uri: str | None = None) -> list[str]:
-    """Add an image's bill of materials to the artifacts of its model version.
+    """Add an image's SBOM to the artifacts of its model version.
 
     Returns:
         Notes for the user, if that failed; the image exists all the same.
@@ -231,16 +231,16 @@ def record(located: ModelLocation, built: BuiltImage, tracking_uri: str | None =
         tracker = locate.connect(tracking_uri)
         if registry.version_tags(tracker, located.model_name, located.version).get(IMAGE_TAG) == built.tag:
             return []
-        bill = Engine().read_file(built.tag, BILL_PATH)
-        if bill is None:
-            return [f"{built.tag} has no {BILL_PATH}"]
+        sbom = Engine().read_file(built.tag, SBOM_PATH)
+        if sbom is None:
+            return [f"{built.tag} has no {SBOM_PATH}"]
         with temporary.directory() as directory:
-            file = directory / Path(BILL_PATH).name
-            file.write_bytes(bill)
+            file = directory / Path(SBOM_PATH).name
+            file.write_bytes(sbom)
             registry.add_artifact(tracker, located.model_name, located.version, file)
             registry.tag_version(tracker, located.model_name, located.version, IMAGE_TAG, built.tag)
     except TrackingError as error:
-        return [f"the bill of materials is not with {located.name}: {error.message}"]
+        return [f"the SBOM is not with {located.name}: {error.message}"]
     return []
 
 
@@ -297,13 +297,13 @@ def pushed_image(tags: Mapping[str, str], model: str, settings: ImageSettings) -
 
 @dataclass(frozen=True)
 class ImageInspection:
-    """The contents of an image: labels, layers, and the CycloneDX bill of materials, if it has one."""
+    """The contents of an image: labels, layers, and the CycloneDX SBOM, if it has one."""
 
     tag: str
     id: str
     labels: dict[str, str]
     layers: tuple[Layer, ...]
-    bill: dict[str, Any] | None
+    sbom: dict[str, Any] | None
 
 
 def inspect(tag: str) -> ImageInspection:
@@ -311,28 +311,28 @@ def inspect(tag: str) -> ImageInspection:
 
     Raises:
         NotFoundError: If the engine has no such image.
-        EngineError: If its bill of materials cannot be read.
+        EngineError: If its SBOM cannot be read.
     """
     engine = Engine()
-    bill = engine.read_file(tag, BILL_PATH)
+    sbom = engine.read_file(tag, SBOM_PATH)
     try:
-        parsed = None if bill is None else json.loads(bill)
+        parsed = None if sbom is None else json.loads(sbom)
     except ValueError as error:
         raise EngineError(
-            f"{BILL_PATH} in {tag} is no JSON: {error}", "newsbert build-image MODEL --rebuild"
+            f"{SBOM_PATH} in {tag} is no JSON: {error}", "newsbert build-image MODEL --rebuild"
         ) from error
     return ImageInspection(tag, engine.image_id(tag), engine.labels(tag), tuple(engine.layers(tag)), parsed)
 
 
-def bill_of(content: ImageInspection) -> dict[str, Any]:
-    """Return the bill of materials of an image.
+def get_sbom(content: ImageInspection) -> dict[str, Any]:
+    """Return the SBOM of an image.
 
     Raises:
         NotFoundError: If it has none.
     """
-    if content.bill is None:
-        raise NotFoundError(f"{content.tag} has no bill of materials", "newsbert build-image MODEL makes one")
-    return content.bill
+    if content.sbom is None:
+        raise NotFoundError(f"{content.tag} has no SBOM", "newsbert build-image MODEL makes one")
+    return content.sbom
 
 
 def _parse_host(entry: str) -> tuple[str, str]:

@@ -263,7 +263,7 @@ def render_serving(
             ENTRYPOINT: (package_files.find(package_files.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
             "serving.txt": _encode_lines(lock_files.lines(serving - overrides.keys())),
             "packing.txt": _encode_lines(lock_files.lines(package_sets.PACKING)),
-            "bill.txt": _encode_lines(lock_files.lines(package_sets.BILL)),
+            "sbom.txt": _encode_lines(lock_files.lines(package_sets.SBOM)),
             **({BUNDLE_FILE: _encode_lines(pins.lines(overrides))} if overrides else {}),
             **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },

@@ -24,7 +24,8 @@ entry_points:
       num_samples: {{type: float, default: 15000}}
       data: {{type: string, default: sample}}
     command: >-
-      newsbert train --epochs {{max_epochs}} --samples {{num_samples}} --data {{data}} --output /tmp/newsbert/bundle
+      newsbert train --epochs {{max_epochs}} --max-train-samples {{num_samples}} --data {{data}}
+      --output /tmp/newsbert/bundle
 """
 
 

@@ -12,9 +12,9 @@ TorchServe also declares Pillow, for handlers of images; it is left out.
 PACKING = ("mlflow-torchserve", "torch-model-archiver")
 """Packages of the build stage that makes the archive: TorchServe's archiver and MLflow's plugin for it."""
 
-BILL = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-serializable", "sortedcontainers",
+SBOM = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-serializable", "sortedcontainers",
         "boolean-py", "defusedxml")  # fmt: skip
-"""Packages of the build stage that writes the bill of materials."""
+"""Packages of the build stage that writes the SBOM."""
 
 BASE = ("annotated-doc", "annotated-types", "flatbuffers", "markdown-it-py", "mdurl", "numpy", "onnxruntime",
         "packaging", "protobuf", "pydantic", "pydantic-core", "pygments", "rich", "shellingham", "tokenizers", "typer",

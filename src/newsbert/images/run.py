@@ -157,13 +157,13 @@ def environment(settings: ServeSettings) -> dict[str, str]:
     """Return the environment variables that pass the settings to a serving image, without the ports."""
     variables = {
         "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
-        "NEWSBERT_SERVE_LOST_S": f"{settings.lost_s:g}",
+        "NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S": f"{settings.unresponsive_timeout_s:g}",
         "NEWSBERT_SERVE_LOG_FORMAT": settings.log_format,
         "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
-    if settings.review_below is not None:
-        variables["NEWSBERT_SERVE_REVIEW_BELOW"] = str(settings.review_below)
+    if settings.review_threshold is not None:
+        variables["NEWSBERT_SERVE_REVIEW_THRESHOLD"] = str(settings.review_threshold)
     if settings.cors_origin is not None:
         variables["NEWSBERT_SERVE_CORS_ORIGIN"] = settings.cors_origin
     return variables

@@ -26,12 +26,12 @@ from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import Runtime
 
 EVALUATIONS = 512
-"""Approximate number of texts with words removed that the model reads for an explanation by occlusion."""
+"""Approximate number of texts with words removed that the model reads for an explanation by sampled Shapley values."""
 
 TOLERANCE = 0.01
 """Maximum gap between the attributions' sum and the explained difference, on the runtimes that compute in fp32."""
 
-OCCLUSION, INTEGRATED_GRADIENTS = "occlusion", "integrated gradients"
+SHAPLEY_SAMPLING, INTEGRATED_GRADIENTS = "shapley_sampling", "integrated gradients"
 Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
 _STEP_CHARACTERS = 512
@@ -62,7 +62,7 @@ class Explanation:
     Attributes:
         prediction: The prediction.
         label: Label whose probability is explained.
-        method: `integrated gradients` or `occlusion`.
+        method: `integrated gradients` or `sampled Shapley values`.
         text: Text as the model reads it: cleaned, title and text joined.
         words: Words that the model reads, in order. Of a long text, it reads the beginning.
         gap: Probability of the label, minus that of a text without words, minus the sum of the attributions.
@@ -138,7 +138,7 @@ def explain(
     gradients = runtime.integrated_gradients(text, label_index, TOLERANCE)
     if gradients is None:
         method, (attributions, gap) = (
-            OCCLUSION,
+            SHAPLEY_SAMPLING,
             _occlude(runtime, [text_read[start:end] for start, end in spans], label_index, step),
         )
     else:

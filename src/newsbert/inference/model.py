@@ -21,7 +21,7 @@ class Model:
         name: Name of the model, such as `BertModel/2`; defaults to the name of the bundle's directory.
         runtime: Name of the runtime, or `auto`.
         threads: Number of cores; defaults to all that this process may use.
-        review_below: Score below which a person should review a prediction; defaults to the contract's threshold.
+        review_threshold: Score below which a person should review a prediction; defaults to the contract's threshold.
     """
 
     def __init__(
@@ -30,17 +30,17 @@ class Model:
         name: str = "",
         runtime: str = AUTO,
         threads: int | None = None,
-        review_below: float | None = None,
+        review_threshold: float | None = None,
     ) -> None:
         self.bundle = bundle
-        self.review_below = bundle.contract.review_below if review_below is None else review_below
+        self.review_threshold = bundle.contract.review_threshold if review_threshold is None else review_threshold
         self.name = name or bundle.path.name
         self.runtime = resolve_runtime(bundle, runtime)
         self._runtime = load_runtime(bundle, self.runtime, threads)
 
     @classmethod
     def from_directory(
-        cls, path: Path, name: str = "", runtime: str = AUTO, review_below: float | None = None
+        cls, path: Path, name: str = "", runtime: str = AUTO, review_threshold: float | None = None
     ) -> "Model":
         """Verify the files of the bundle in `path` and load it.
 
@@ -49,7 +49,7 @@ class Model:
         """
         bundle = Bundle.read(path)
         bundle.verify()
-        return cls(bundle, name, runtime, review_below=review_below)
+        return cls(bundle, name, runtime, review_threshold=review_threshold)
 
     def predict(self, items: NewsItems) -> list[Prediction]:
         """Classify texts, or objects with `title` and `text`; return the predictions in input order.
@@ -60,7 +60,7 @@ class Model:
             ValueError: If an item is not text, or is empty.
         """
         labels = self.bundle.contract.labels
-        return [Prediction.of(labels, row.tolist(), self.review_below) for row in self.probabilities(items)]
+        return [Prediction.of(labels, row.tolist(), self.review_threshold) for row in self.probabilities(items)]
 
     def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
         """Classify items as `predict` does, and attribute the probability of a label to their words.

@@ -27,11 +27,11 @@ class Prediction:
     review: bool = False
 
     @classmethod
-    def of(cls, labels: Sequence[str], probabilities: Sequence[float], review_below: float = 0.0) -> "Prediction":
+    def of(cls, labels: Sequence[str], probabilities: Sequence[float], review_threshold: float = 0.0) -> "Prediction":
         """Create a prediction from probabilities in label order, and the review threshold."""
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
-        return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_below)))
+        return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_threshold)))
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":

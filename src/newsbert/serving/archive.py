@@ -32,8 +32,8 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> bytes:
         runtime: Name of the runtime.
     """
     options = {"model": name, "runtime": runtime, "workers": settings.workers}
-    if settings.review_below is not None:
-        options["review_below"] = settings.review_below
+    if settings.review_threshold is not None:
+        options["review_threshold"] = settings.review_threshold
     configuration = {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,

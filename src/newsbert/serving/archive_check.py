@@ -36,7 +36,7 @@ _RANGES = {
     "startupTimeout": (1, 3600),
 }
 """TorchServe's settings that an archive may have, with their minimum and maximum values."""
-_OPTIONS = {"model", "runtime", "workers", "review_below"}
+_OPTIONS = {"model", "runtime", "workers", "review_threshold"}
 _MAX_TEXT_BYTES = 1024 * 1024
 _MODEL_KEYS = {"modelName", "modelVersion", "handler", "configFile"}
 _MANIFEST_KEYS = {"createdOn", "runtime", "model", "archiverVersion"}
@@ -191,8 +191,8 @@ def _check_configuration(values: Any) -> None:
     for name, value in values["newsbert"].items():
         if name not in _OPTIONS:
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
-    review_below = values["newsbert"].get("review_below", 0)
-    if type(review_below) not in {int, float} or not 0 <= review_below <= 1:
-        raise _RefusedError(f"its {CONFIG_NAME} has 'review_below': {str(review_below)[:100]!r}")
+    review_threshold = values["newsbert"].get("review_threshold", 0)
+    if type(review_threshold) not in {int, float} or not 0 <= review_threshold <= 1:
+        raise _RefusedError(f"its {CONFIG_NAME} has 'review_threshold': {str(review_threshold)[:100]!r}")
     if not values["minWorkers"] == values["maxWorkers"] == values["newsbert"]["workers"]:
         raise _RefusedError(f"its {CONFIG_NAME} has three numbers of workers that differ")

@@ -93,7 +93,7 @@ class Handler:
         name: The model's name in answers, such as `BertModel/7`.
         runtime: Name of the runtime.
         workers: Number of workers that divide this machine's cores.
-        review_below: The score below which an answer needs a review; the contract's if `None`.
+        review_threshold: The score below which an answer needs a review; the contract's if `None`.
 
     Raises:
         ModelError: If the archive was altered, or its answers differ from those in training.
@@ -105,12 +105,12 @@ class Handler:
         name: str = "",
         runtime: str = "onnxruntime",
         workers: int = 1,
-        review_below: float | None = None,
+        review_threshold: float | None = None,
     ) -> None:
         bundle = Bundle.read(directory)
         bundle.verify(only=files_of(runtime))
         self._labels = bundle.contract.labels
-        self._review_below = bundle.contract.review_below if review_below is None else review_below
+        self._review_threshold = bundle.contract.review_threshold if review_threshold is None else review_threshold
         self._runtime: Runtime = load_runtime(bundle, runtime, max(1, cpu.cores() // workers))
         self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
         # A worker that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
@@ -231,7 +231,7 @@ class Handler:
         return _Explained(result, timings)
 
     def _predict(self, row: Sequence[float]) -> Prediction:
-        return Prediction.of(self._labels, row, self._review_below)
+        return Prediction.of(self._labels, row, self._review_threshold)
 
     def _wait_for_explanations(
         self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str
@@ -342,12 +342,12 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
             logging.getLogger().setLevel(logging.WARNING)
         directory = Path(context.system_properties["model_dir"])
         options = (context.model_yaml_config or _read_configuration(directory)).get("newsbert", {})
-        review_below = config.served_review_below()
+        review_threshold = config.served_review_threshold()
         _handler = Handler(
             directory,
             options.get("model", ""),
             options.get("runtime", "onnxruntime"),
             options.get("workers", 1),
-            options.get("review_below") if review_below is None else review_below,
+            options.get("review_threshold") if review_threshold is None else review_threshold,
         )
     return None if requests is None else _handler.handle(requests, context)

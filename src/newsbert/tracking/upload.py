@@ -66,7 +66,7 @@ def write(bundle: Bundle, run_id: str, metrics: Mapping[str, float], tags: Mappi
 def metrics_of(bundle: Bundle) -> dict[str, float]:
     """Return the metrics that a bundle's contract holds, by their logged names."""
     scores = {f"test_{name}": value for name, value in bundle.contract.metrics.items()}
-    return {**scores, "temperature": bundle.contract.temperature, "review_below": bundle.contract.review_below}
+    return {**scores, "temperature": bundle.contract.temperature, "review_threshold": bundle.contract.review_threshold}
 
 
 def place(part: Path, final: Path, run_id: str) -> Path:

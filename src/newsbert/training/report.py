@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from newsbert.training.label_issues import LabelIssue
 
 
-_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "worst_errors.json"
+_SUSPECTS, _MISTAKES = "suspected_label_errors.json", "misclassified_examples.json"
 
 
 def describe(run: "RunLogger", params: dict[str, Any], name: str, rows: Dataset) -> None:

@@ -19,7 +19,7 @@ def load_rows(settings: TrainSettings) -> Dataset:
         labels=settings.labels,
         text_column=settings.text_column,
         label_column=settings.label_column,
-        samples=settings.samples,
+        samples=settings.max_train_samples,
         seed=settings.seed,
     )
 

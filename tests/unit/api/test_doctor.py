@@ -33,7 +33,7 @@ def test_every_outcome_has_its_state_and_stands_in_order() -> None:
     assert [each.check for each in found] == [each.name for each in checks]
     assert [each.state for each in found] == [OK, NOTE, OFF, FAILED, NOTE, FAILED]
     assert [each.found for each in found] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
-    assert [each.mend for each in found] == [None, "do", None, "do", "do", "report it"]
+    assert [each.fix for each in found] == [None, "do", None, "do", "do", "report it"]
 
 
 def test_what_does_not_answer_is_not_waited_for_and_hides_nothing() -> None:
@@ -63,7 +63,7 @@ def test_a_machine_that_has_all_is_fine_and_nothing_is_left_behind(cli: Cli, tmp
     assert "wants tokens and takes its own" in found["TorchServe"]["found"]
     assert found["tracking"]["found"].endswith("made by the first training")
     assert (found["engine"]["state"], found["Hub"]["state"]) == (NOTE, OFF)
-    assert "DOCKER_HOST" in found["engine"]["mend"]
+    assert "DOCKER_HOST" in found["engine"]["fix"]
     left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set()
 
@@ -77,14 +77,14 @@ def test_what_training_or_serving_lacks_is_a_failure_with_what_mends_it(cli: Cli
         MLFLOW_TRACKING_URI="http://somebody:planted-secret@127.0.0.1:9",
     )
     assert code == 1
-    for name, said, mend in (
+    for name, said, fix in (
         ("Java", "JAVA_HOME is '/nowhere'", "unset it"),
         ("TorchServe", "JAVA_HOME is '/nowhere'", "unset it"),
         ("disk", "cannot be written to", "NEWSBERT_CACHE_DIR"),
         ("tracking", "http://***@127.0.0.1:9 cannot be reached", "MLFLOW_TRACKING_URI"),
     ):
         assert (found[name]["state"], said in found[name]["found"]) == (FAILED, True), found[name]
-        assert mend in found[name]["mend"]
+        assert fix in found[name]["fix"]
     shown = cli("doctor", JAVA_HOME="/nowhere", COLUMNS="60")
     assert shown.returncode == 1
     assert "failed" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 60
@@ -99,7 +99,7 @@ def test_a_package_that_is_too_old_or_missing_is_named(cli: Cli, tmp_path: Path)
     code, found = _looked(cli, PYTHONPATH=str(tmp_path / "older"))
     assert (code, found["packages"]["state"]) == (1, FAILED)
     assert found["packages"]["found"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
-    assert found["packages"]["mend"] == installation.command("train")
+    assert found["packages"]["fix"] == installation.command("train")
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def test_ports_and_servers_are_looked_at(cli: Cli, tmp_path: Path) -> None:
     assert found["servers"]["state"] == NOTE
     assert f"127.0.0.1:{port} (TinyModel/2): the model does not answer: 500" in found["servers"]["found"]
     assert found["servers"]["found"].endswith("1 that are gone were struck out")
-    assert found["servers"]["mend"] == f"newsbert serve stop --port {port}"
+    assert found["servers"]["fix"] == f"newsbert serve stop --port {port}"
     assert not (notes / "7.json").exists()
 
 

@@ -118,7 +118,7 @@ def test_scores_are_those_of_the_predictions(bundle: Bundle, labelled_file: Path
     )
     assert result.model.scores.accuracy == pytest.approx(right)
     assert result.model.accuracy.low <= right <= result.model.accuracy.high
-    assert (result.rows, result.run_id, result.against) == (90, None, None)
+    assert (result.rows, result.run_id, result.comparison) == (90, None, None)
     assert {name: each.support for name, each in result.model.scores.per_class.items()} == dict.fromkeys(LABELS, 30)
 
 
@@ -163,12 +163,12 @@ def test_the_models_own_columns_are_found(bundle: Bundle, labelled_file: Path, t
     assert len(rows.items) == 90
 
 
-def test_a_model_against_itself_is_the_same(bundle: Bundle, labelled_file: Path) -> None:
-    result = newsbert.evaluate(bundle.path, str(labelled_file), against=bundle.path, log=False)
-    assert result.against is not None
-    assert result.against.other.scores.metrics == result.model.scores.metrics
-    assert (result.against.accuracy.low, result.against.accuracy.high) == (0, 0)
-    assert (result.against.mcnemar.only_first, result.against.mcnemar.p_value) == (0, 1)
+def test_a_model_other_itself_is_the_same(bundle: Bundle, labelled_file: Path) -> None:
+    result = newsbert.evaluate(bundle.path, str(labelled_file), compare_to=bundle.path, log=False)
+    assert result.comparison is not None
+    assert result.comparison.other.scores.metrics == result.model.scores.metrics
+    assert (result.comparison.accuracy.low, result.comparison.accuracy.high) == (0, 0)
+    assert (result.comparison.mcnemar.only_first, result.comparison.mcnemar.p_value) == (0, 1)
 
 
 def test_models_with_other_labels_are_not_compared(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_models_with_other_labels_are_not_compared(bundle: Bundle, labelled_file
         content = (other / name).read_text(encoding="utf-8")
         (other / name).write_text(content.replace('"World"', '"Weather"'), encoding="utf-8")
     with pytest.raises(UsageError, match="have different labels"):
-        newsbert.evaluate(bundle.path, str(labelled_file), against=other, log=False)
+        newsbert.evaluate(bundle.path, str(labelled_file), compare_to=other, log=False)
 
 
 def test_without_a_server_a_bundle_is_scored_all_the_same(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_columns_are_those_that_the_model_was_trained_on(bundle: Bundle, tmp
 
 
 def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labelled_file: Path) -> None:
-    arguments = ("evaluate", bundle.path, "--data", labelled_file, "--against", bundle.path, "--no-log")
+    arguments = ("evaluate", bundle.path, "--data", labelled_file, "--compare-to", bundle.path, "--no-log")
     result = cli(*arguments)
     assert result.returncode == 0, result.stderr
     for words in ("precision", "95% interval", "calibration error", "Économie", "p = 1 (McNemar's exact test)"):
@@ -239,7 +239,7 @@ def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labe
     assert document["rows"] == 90
     assert document["run_id"] is None
     assert set(document["metrics"]) == {"accuracy", "f1_macro", "loss", "calibration_error"}
-    assert document["against"]["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
+    assert document["comparison"]["mcnemar"] == {"only_first": 0, "only_second": 0, "p_value": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labe
         (["--data", "rows.csv", "--label-column", "topic"], 1, "'topic'"),
         (["--data", "rows.csv", "--text-column", "body", "--label-column", "topics"], 1, "'topics'"),
         (["--data", "rows.csv", "--runtime", "nonsense"], 2, "nonsense"),
-        (["--data", "rows.csv", "--against", "./nowhere"], 1, "nowhere"),
+        (["--data", "rows.csv", "--compare-to", "./nowhere"], 1, "nowhere"),
     ],
 )
 def test_bad_calls_say_what_is_wrong(

@@ -53,7 +53,7 @@ def test_unusual_columns_are_guessed_and_what_to_look_at_is_told(cli: Cli, tmp_p
     (tmp_path / "rows.csv").write_text("id,kind,headline\n" + "\n".join(rows) + "\n", encoding="utf-8")
     found = _inited(cli, "rows.csv", "--model-name", "Kinds")
     assert (found["text_column"], found["label_column"]) == ("headline", "kind")
-    assert (found["repeated"], found["contradicting"], found["leaked"]) == (2, 1, 0)
+    assert (found["duplicates"], found["conflicting_labels"], found["leaked"]) == (2, 1, 0)
     notes = " ".join(found["notes"])
     for said in ("'Économie' has 1 row:", "'Sport' has 32 rows", "2 rows with the text", "1 text with more than one"):
         assert said in notes
@@ -68,7 +68,7 @@ def test_splits_that_share_rows_and_long_texts_are_told(cli: Cli, tmp_path: Path
         (tmp_path / "rows" / f"{name}.csv").write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     found = _inited(cli, "rows", "--labels", "Sport,Money")
     assert found["rows"] == {"test": {"Sport": 1, "Money": 1}, "train": {"Sport": 1, "Money": 2}}
-    assert (found["leaked"], found["max_length"], found["cut"]) == (1, 256, 0.0)
+    assert (found["leaked"], found["max_length"], found["truncated_fraction"]) == (1, 256, 0.0)
     train = tomllib.loads((tmp_path / "newsbert.toml").read_text(encoding="utf-8"))["train"]
     assert train == {"data": "rows", "labels": ["Sport", "Money"], "max_length": 256}
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import newsbert
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, seal
-from newsbert.bundle.contract import CONTRACT_FILE, LABELS_FILE, Contract
+from newsbert.bundle.contract import CONTRACT_FILE, FORMAT_VERSION, LABELS_FILE, Contract
 from newsbert.errors import ModelError
-from tests.support.tiny_model import LABELS, REVIEW_BELOW
+from tests.support.tiny_model import LABELS, REVIEW_THRESHOLD
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_only_the_named_files_are_verified_when_asked(copy: Path) -> None:
         Bundle.read(copy).verify(only=RUNTIME_FILES["onnxruntime"])
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", [1], {"major": 1}])
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 1, 0, None, "2", [2], {"major": 2}])
 def test_another_format_version_is_refused_with_its_value(copy: Path, version: object) -> None:
     _change_contract(copy, format_version=version)
     message = _refusal(copy)
@@ -181,7 +181,9 @@ def test_json_that_cannot_be_read_names_the_file(copy: Path, name: str, content:
     assert name in _refusal(copy)
 
 
-@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(Contract) if each.name != "review_below"])
+@pytest.mark.parametrize(
+    "field", [each.name for each in dataclasses.fields(Contract) if each.name != "review_threshold"]
+)
 def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
     del values[field]
@@ -191,15 +193,15 @@ def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str)
 
 def test_a_contract_older_than_reviews_sends_nothing_to_a_person(copy: Path) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
-    assert values.pop("review_below") == REVIEW_BELOW
+    assert values.pop("review_threshold") == REVIEW_THRESHOLD
     (copy / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
-    assert Bundle.read(copy).contract.review_below == 0
+    assert Bundle.read(copy).contract.review_threshold == 0
 
 
 @pytest.mark.parametrize("below", [-0.1, 1.1, "0.9", None, True])
 def test_a_threshold_that_no_score_can_be_compared_with_is_refused(copy: Path, below: object) -> None:
-    _change_contract(copy, review_below=below)
-    assert "review_below" in _refusal(copy)
+    _change_contract(copy, review_threshold=below)
+    assert "review_threshold" in _refusal(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, "1.0", None, True])
@@ -236,7 +238,7 @@ def test_a_contract_with_any_value_anywhere_is_read_or_refused(
     except ModelError as error:
         assert str(scratch) in error.message
     else:
-        assert read.contract.format_version == 1
+        assert read.contract.format_version == FORMAT_VERSION
 
 
 def test_sealing_the_same_files_again_gives_the_same_digest(bundle: Bundle, copy: Path) -> None:

@@ -70,7 +70,7 @@ def test_help_keeps_the_names_of_options_whole(cli: Cli, columns: int) -> None:
     result = cli("serve", "locally", "--help", COLUMNS=str(columns))
     assert (result.returncode, result.stderr) == (0, "")
     assert max(map(len, result.stdout.splitlines())) <= columns
-    for option in ("--review-below", "--no-token-auth", "--batch-delay-ms"):
+    for option in ("--review-threshold", "--no-token-auth", "--batch-delay-ms"):
         assert option in result.stdout
     assert "dim]" not in result.stdout
 
@@ -411,7 +411,7 @@ def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatc
     ("typed", "hint"),
     [
         (["--max_epochs", "3"], "newsbert train --epochs 3"),
-        (["--num_samples=30", "--json"], "newsbert train --samples=30 --json"),
+        (["--num_samples=30", "--json"], "newsbert train --max-train-samples=30 --json"),
         (["--model_save_path", "my models"], "newsbert train --output 'my models'"),
         (["--learning_rate", "2e-5", "--max_epochs=3"], "newsbert train --learning_rate 2e-5 --epochs=3"),
         (["--save_model", "True"], "newsbert train --help"),
@@ -441,6 +441,10 @@ def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
         (["serve", "list"], "newsbert serve status"),
         (["tracking", "start", "--detach"], "newsbert tracking up --detach"),
         (["train", "--lr", "2e-5"], "newsbert train --learning-rate 2e-5"),
+        (["train", "--samples", "8"], "newsbert train --max-train-samples 8"),
+        (["serve", "locally", "--review-below", "0.8"], "newsbert serve locally --review-threshold 0.8"),
+        (["evaluate", "A/1", "--against", "A/2"], "newsbert evaluate A/1 --compare-to A/2"),
+        (["inspect", "A/1", "--bill"], "newsbert inspect A/1 --sbom"),
         (["predict", "news.csv"], "newsbert predict --file news.csv --output predictions.jsonl"),
     ],
 )

@@ -48,18 +48,18 @@ def test_the_threshold_for_reviews_can_be_given_and_is_the_same_in_a_file(
 ) -> None:
     (tmp_path / "in.csv").write_text("text\ngoal team\nx\n", encoding="utf-8")
     for below, said in (("0", False), ("1", True)):
-        given = ("predict", "--model", bundle.path, "--review-below", below)
+        given = ("predict", "--model", bundle.path, "--review-threshold", below)
         told = json.loads(cli(*given, "goal team", "x", "--json").stdout)
         assert [each["review"] for each in told["predictions"]] == [said, said]
         assert cli(*given, "--file", "in.csv", "--output", f"{below}.csv").returncode == 0
         lines = (tmp_path / f"{below}.csv").read_text(encoding="utf-8").splitlines()
         assert lines[0] == "text,label,score,review,probabilities"
         assert [f",{str(said).lower()}," in line for line in lines[1:]] == [True, True]
-    (tmp_path / "newsbert.toml").write_text("[serve]\nreview_below = 1\n")
+    (tmp_path / "newsbert.toml").write_text("[serve]\nreview_threshold = 1\n")
     told = json.loads(cli("predict", "--model", bundle.path, "goal team", "--json").stdout)
     assert told["predictions"][0]["review"] is True
-    failed(cli("predict", "--model", bundle.path, "--review-below", "1.5", "x"), 2, "1.5 cannot be")
-    failed(cli("predict", "--url", "http://127.0.0.1:1", "--review-below", "0.5", "x"), 2, "exclude each other")
+    failed(cli("predict", "--model", bundle.path, "--review-threshold", "1.5", "x"), 2, "1.5 cannot be")
+    failed(cli("predict", "--url", "http://127.0.0.1:1", "--review-threshold", "0.5", "x"), 2, "exclude each other")
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
         value = min(value, setting.metadata["le"]) if setting.metadata["le"] and default is not None else value
         value = ("a b", "c") if isinstance(default, tuple) else value
         value = setting.metadata["choices"][-1] if setting.metadata["choices"] else value
-        value = 0.5 if setting.name in {"learning_rate", "review_below"} else value
-        numbers = {"samples", "epochs", "max_steps", "batch_size", "grpc_port", "metrics_port"}
+        value = 0.5 if setting.name in {"learning_rate", "review_threshold"} else value
+        numbers = {"max_train_samples", "epochs", "max_steps", "batch_size", "grpc_port", "metrics_port"}
         expected[setting.name] = 7 if default is None and setting.name in numbers else value
         monkeypatch.setenv(
             f"NEWSBERT_{table}_{setting.name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value)
@@ -123,8 +123,8 @@ def test_an_environment_has_the_keys_of_its_target() -> None:
         (TrainSettings, {"seed": -1}), (TrainSettings, {"learning_rate": 2}), (ServeSettings, {"port": 65_536}),
         (ServeSettings, {"token_expiry_min": 0}), (ServeSettings, {"drain_s": -1}), (ServeSettings, {"grpc_port": 0}),
         (ServeSettings, {"workers": 0}), (ServeSettings, {"batch_delay_ms": -1}), (ServeSettings, {"timeout_s": 0}),
-        (TrainSettings, {"review_precision": 1.1}), (TrainSettings, {"review_below": -0.1}),
-        (ServeSettings, {"review_below": float("nan")}),
+        (TrainSettings, {"review_target_accuracy": 1.1}), (TrainSettings, {"review_threshold": -0.1}),
+        (ServeSettings, {"review_threshold": float("nan")}),
     ],
 )  # fmt: skip
 def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dict[str, Any]) -> None:
@@ -194,7 +194,7 @@ def test_a_list_may_be_given_as_text_or_as_list(given_labels: Any, monkeypatch: 
     [
         ("seed", "many", "a whole number"),
         ("seed", "1.5", "a whole number"),
-        ("samples", "all", "a whole number"),
+        ("max_train_samples", "all", "a whole number"),
         ("epochs", "three", "a number"),
         ("learning_rate", "1e-4x", "a number"),
     ],
@@ -249,6 +249,10 @@ def test_a_flag_of_the_wrong_type_is_named() -> None:
         ("[train]\nepoch = 3\n", "epoch", "[train]", "epochs"),
         ("[serve]\nepochs = 3\n", "epochs", "[serve]", "port"),
         ("[train.more]\nx = 1\n", "more", "[train]", "seed"),
+        ("[train]\nsamples = 8\n", "samples", "[train]", "it is now max_train_samples"),
+        ("[serve]\nreview_below = 0.8\n", "review_below", "[serve]", "it is now review_threshold"),
+        ("[kubernetes]\nqueue_ms = 9\n", "queue_ms", "[kubernetes]", "it is now target_queue_ms"),
+        ("[environments.a]\nleast_accuracy = 0.8\n", "least_accuracy", "[environments.a]", "it is now min_accuracy"),
     ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_known_ones(content: str, key: str, where: str, known: str) -> None:
@@ -304,9 +308,13 @@ def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, val
         kind = (
             type(default)
             if default is not None
-            else {"samples": int, "max_steps": int, "batch_size": int, "epochs": float, "learning_rate": float}.get(
-                name, str
-            )
+            else {
+                "max_train_samples": int,
+                "max_steps": int,
+                "batch_size": int,
+                "epochs": float,
+                "learning_rate": float,
+            }.get(name, str)
         )
         assert type(found) is kind
 
@@ -341,7 +349,7 @@ def test_help_shows_defaults_and_meanings() -> None:
     assert config.default_of(TrainSettings, "max_length") == str(TrainSettings().max_length)
     assert float(config.default_of(ServeSettings, "timeout_s")) == ServeSettings().timeout_s
     assert not config.default_of(ServeSettings, "timeout_s").endswith(".0")
-    assert config.default_of(TrainSettings, "samples") == ""
+    assert config.default_of(TrainSettings, "max_train_samples") == ""
     assert config.default_of(TrainSettings, "labels") == ""
     for section in SECTIONS:
         for setting in dataclasses.fields(section):

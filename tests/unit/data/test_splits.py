@@ -226,10 +226,10 @@ def test_more_samples_than_rows_is_a_note_and_no_error() -> None:
     table = labelled(["a", "b"], each=20)  # 40 rows: 4 to test on, 4 of the other 36 to validate on
     dataset = load_table(table, samples=1000)
     assert len(dataset.train) == 32
-    assert dataset.notes == ("--samples 1000 is more than the 32 training rows: all are used",)
+    assert dataset.notes == ("--max-train-samples 1000 is more than the 32 training rows: all are used",)
     assert load_table(table, samples=32).notes == ()
 
 
 @pytest.mark.parametrize("samples", [2, 1, 0, -5])
 def test_fewer_samples_than_classes_is_a_usage_error(samples: int) -> None:
-    refused(labelled("abc"), f"--samples {samples}", "3 classes", kind=UsageError, samples=samples)
+    refused(labelled("abc"), f"--max-train-samples {samples}", "3 classes", kind=UsageError, samples=samples)

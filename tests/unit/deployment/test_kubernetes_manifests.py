@@ -17,12 +17,12 @@ IMAGE = "registry.example/team/torchserve:BertModel-2"
 
 
 def test_the_example_is_what_is_printed_and_valid(cli: Cli) -> None:
-    ran = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--clients", "web")
+    ran = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == (ROOT / "infra" / "kubernetes" / "news.yaml").read_text()
     assert f"Note: {IMAGE} is a tag" in ran.stderr
     objects = list(yaml.safe_load_all(ran.stdout))
-    as_json = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--clients", "web", "--json")
+    as_json = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web", "--json")
     assert json.loads(as_json.stdout) == {"apiVersion": "v1", "kind": "List", "items": objects}
     for each in objects:
         kubernetes_validate.validate(each, "1.37", strict=True)
@@ -63,13 +63,14 @@ def test_the_objects_find_one_another(cli: Cli) -> None:
 
 def test_the_settings_of_serve_hold(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "newsbert.toml").write_text(
-        "[serve]\ndrain_s = 60\nreview_below = 0.7\n[kubernetes]\nmin_replicas = 3\nclients = ['web', 'batch']\n"
+        "[serve]\ndrain_s = 60\nreview_threshold = 0.7\n"
+        "[kubernetes]\nmin_replicas = 3\nallowed_namespaces = ['web', 'batch']\n"
     )
     found = _objects(cli, "--image", IMAGE)
     pod = found["Deployment"]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > 60 + 5
     told = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
-    assert (told["NEWSBERT_SERVE_DRAIN_S"], told["NEWSBERT_SERVE_REVIEW_BELOW"]) == ("60", "0.7")
+    assert (told["NEWSBERT_SERVE_DRAIN_S"], told["NEWSBERT_SERVE_REVIEW_THRESHOLD"]) == ("60", "0.7")
     assert found["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
     assert len(found["NetworkPolicy"]["spec"]["ingress"][0]["from"]) == 3
     assert found["Deployment"]["metadata"]["name"] == "torchserve"

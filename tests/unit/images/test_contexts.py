@@ -167,7 +167,7 @@ def test_the_images_requirements_are_pinned_by_the_one_file(
     pins = [
         re.sub(r"[_.-]+", "-", name).lower() + version for name, version in re.findall(r"(?m)^([\w.-]+)(==.+)", text)
     ]
-    lines = [*_requirements(base), *(line for name in ("serving", "packing", "bill")
+    lines = [*_requirements(base), *(line for name in ("serving", "packing", "sbom")
                                      for line in _requirements(serving, f"{name}.txt"))]  # fmt: skip
     assert len(set(lines)) == len(lines)
     trainers = [*_requirements(trainer), *_requirements(trainer, "torch.txt")]

@@ -10,13 +10,13 @@ import pytest
 import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.inference import explanation
-from newsbert.inference.explanation import INTEGRATED_GRADIENTS, OCCLUSION, TOLERANCE, Explanation
+from newsbert.inference.explanation import INTEGRATED_GRADIENTS, SHAPLEY_SAMPLING, TOLERANCE, Explanation
 from newsbert.inference.model import Model
 from tests.support.cli import Cli
 from tests.support.tiny_model import LABELS, WORDS
 
 TEXT = "the goal of the team,  some &amp; more"
-RUNTIMES = {"onnxruntime": OCCLUSION, "torch": INTEGRATED_GRADIENTS}
+RUNTIMES = {"onnxruntime": SHAPLEY_SAMPLING, "torch": INTEGRATED_GRADIENTS}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_attributions_sum_to_what_the_words_change(model: Model) -> None:
         assert [each.text for each in explained.words] == explained.text.split()
         assert all(explained.text[each.start : each.end] == each.text for each in explained.words)
         assert abs(explained.gap) <= TOLERANCE
-        if explained.method == OCCLUSION:
+        if explained.method == SHAPLEY_SAMPLING:
             changed = explained.prediction.probabilities[explained.label] - _of_nothing(model, explained.label)
             assert sum(each.attribution for each in explained.words) == pytest.approx(changed, abs=2e-3)
 
@@ -50,7 +50,7 @@ def _of_nothing(model: Model, label: str) -> float:
 
 
 def test_the_words_that_make_the_label_say_most_and_of_another_label_the_opposite(read: Bundle) -> None:
-    # By occlusion: the tests' tiny encoder, between a text and none, passes through answers of its own.
+    # By sampled Shapley values: the tests' tiny encoder, between a text and none, passes through answers of its own.
     model = Model(read, runtime="onnxruntime")
     neutral = model.predict(["number 3"])[0].label
     for label in set(LABELS) - {neutral}:
@@ -92,7 +92,7 @@ def test_what_cannot_be_explained_is_told(model: Model) -> None:
 def test_without_captum_words_are_taken_away(read: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     (explained,) = Model(read, runtime="torch").explain(["some goal"])
-    assert explained.method == OCCLUSION
+    assert explained.method == SHAPLEY_SAMPLING
 
 
 def test_words_are_taken_away_a_bounded_number_of_times(read: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,9 @@ def test_the_command_shows_words_and_numbers(trained: tuple[newsbert.TrainResult
     bundle = str(trained[0].bundle)
     shown = cli("explain", "--model", bundle, "some more goal")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "some more goal" in shown.stdout and "by occlusion" in shown.stdout and "\x1b[" not in shown.stdout
+    assert (
+        "some more goal" in shown.stdout and "by sampled Shapley values" in shown.stdout and "\x1b[" not in shown.stdout
+    )
     document = json.loads(cli("explain", "--model", bundle, "--json", "--label", LABELS[0], "some more goal").stdout)
     assert document["explanation"]["label"] == LABELS[0]
     assert [each["text"] for each in document["explanation"]["words"]] == ["some", "more", "goal"]

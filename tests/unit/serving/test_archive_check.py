@@ -22,7 +22,7 @@ CONFIG, MANIFEST = "model-config.yaml", "MAR-INF/MANIFEST.json"
 @pytest.fixture(params=["onnxruntime", "torch"])
 def good(bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return archive.write(
-        bundle, tmp_path / "good", "TinyModel/1", ServeSettings(runtime=request.param, review_below=0.5)
+        bundle, tmp_path / "good", "TinyModel/1", ServeSettings(runtime=request.param, review_threshold=0.5)
     )
 
 
@@ -85,8 +85,14 @@ def test_what_newsbert_writes_is_served(good: Path) -> None:
         (_changed(CONFIG, "useVenv", True), "has 'useVenv'"),
         (_changed(CONFIG, "parallelType", "custom"), "has 'parallelType'"),
         (_changed(CONFIG, "minWorkers", "1; touch planted"), "has 'minWorkers'"),
-        (_changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_below": "0"}), "'review_below'"),
-        (_changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_below": 2}), "'review_below'"),
+        (
+            _changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": "0"}),
+            "'review_threshold'",
+        ),
+        (
+            _changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": 2}),
+            "'review_threshold'",
+        ),
         (lambda files: files.update({MANIFEST: b"[]"}), "is not served"),
         (lambda files: files.update({MANIFEST: b"{" * 100_000}), "is not served"),
         (lambda files: files.update({MANIFEST: b" " * 2**20 + b"{}"}), "is too large"),

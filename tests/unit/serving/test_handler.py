@@ -26,7 +26,7 @@ from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler
 from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import RequestError, parse_request
-from tests.support.tiny_model import LABELS, REVIEW_BELOW
+from tests.support.tiny_model import LABELS, REVIEW_THRESHOLD
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves the file with its version open
@@ -193,8 +193,8 @@ def test_answers_say_whether_a_person_should_see_them(bundle: Bundle, handler: H
     texts = ["goal team cup coach", "goal stocks", "x", "bank vote", "stocks market profit bank"]
     scores = [each["score"] for each in _one(handler, *_json({"data": texts})).json]
     for below in (None, 0.0, sorted(scores)[2], 1.0):  # the model's own, none, two of five, all
-        asked = _one(Handler(bundle.path, review_below=below), *_json({"data": texts}))
-        compared = REVIEW_BELOW if below is None else below
+        asked = _one(Handler(bundle.path, review_threshold=below), *_json({"data": texts}))
+        compared = REVIEW_THRESHOLD if below is None else below
         expected = [score < compared or compared == 1 for score in scores]
         assert [each["review"] for each in asked.json] == expected
         assert sum(expected) == {None: sum(expected), 0.0: 0, 1.0: 5}.get(below, 2)
@@ -557,8 +557,8 @@ def test_torchserve_loads_an_archives_own_handler_and_configuration(
     given: str,
     review: bool | None,
 ) -> None:
-    monkeypatch.setenv("NEWSBERT_SERVE_REVIEW_BELOW", given)
-    settings = ServeSettings(workers=2, runtime=runtime, review_below=in_archive)
+    monkeypatch.setenv("NEWSBERT_SERVE_REVIEW_THRESHOLD", given)
+    settings = ServeSettings(workers=2, runtime=runtime, review_threshold=in_archive)
     made = archive.write(bundle, tmp_path, "Modèle/3", settings)
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(made) as content:

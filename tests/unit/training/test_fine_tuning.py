@@ -16,7 +16,7 @@ from newsbert.errors import UsageError
 from newsbert.evaluation.review import PRECISIONS
 from newsbert.training import base_model, fine_tuning, tokenizer
 from newsbert.training.precision import choose_precision, time_training_steps
-from tests.support.tiny_model import LABELS, REVIEW_BELOW
+from tests.support.tiny_model import LABELS, REVIEW_THRESHOLD
 
 
 def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult, str]) -> None:
@@ -42,22 +42,22 @@ def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
     kept = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
     assert kept  # or it would not be the test that it is meant to be
     chosen, *others = result.review
-    assert (chosen.precision, chosen.below) == (None, REVIEW_BELOW)
+    assert (chosen.precision, chosen.below) == (None, REVIEW_THRESHOLD)
     assert chosen.test.share == pytest.approx(1 - len(kept) / len(answers))
     assert chosen.test.accuracy == pytest.approx(sum(kept) / len(kept))
     assert [each.precision for each in others] == list(PRECISIONS)
     contract = model.bundle.contract
-    assert contract.review_below == model.review_below == REVIEW_BELOW
-    assert contract.metrics["review_share"] == chosen.test.share
-    assert contract.metrics["kept_accuracy"] == chosen.test.accuracy
+    assert contract.review_threshold == model.review_threshold == REVIEW_THRESHOLD
+    assert contract.metrics["review_rate"] == chosen.test.share
+    assert contract.metrics["selective_accuracy"] == chosen.test.accuracy
     with (result.bundle / "review.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [(each["precision"], float(each["review_below"])) for each in table] == [
+    assert [(each["precision"], float(each["review_threshold"])) for each in table] == [
         ("" if each.precision is None else str(each.precision), each.below) for each in result.review
     ]
     assert float(table[0]["test_review_share"]) == chosen.test.share
     card = (result.bundle / "README.md").read_text(encoding="utf-8")
-    assert f"a score below {REVIEW_BELOW}" in card
+    assert f"a score below {REVIEW_THRESHOLD}" in card
     assert all(f"\n| {precision:.4g} | " in card for precision in PRECISIONS)
 
 
@@ -67,15 +67,15 @@ def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
     notes: list[Event] = []
     result = newsbert.train(
         data=str(labelled_file), base_model=str(tiny_encoder), tune="head", epochs=1, max_length=48,
-        review_precision=0.99, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", on_event=notes.append,
+        review_target_accuracy=0.99, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", on_event=notes.append,
     )  # fmt: skip
     assert result.review[0].below == 1
     assert (result.review[0].test.share, result.review[0].test.accuracy) == (1, None)
     messages = [note.message for note in notes if isinstance(note, Note)]
     assert any(message.startswith("every answer is flagged for review") for message in messages)
-    assert "kept_accuracy" not in Bundle.read(result.bundle).contract.metrics
+    assert "selective_accuracy" not in Bundle.read(result.bundle).contract.metrics
     assert newsbert.load(result.bundle).predict(["goal"])[0].review
-    assert not newsbert.load(result.bundle, review_below=0).predict(["goal"])[0].review
+    assert not newsbert.load(result.bundle, review_threshold=0).predict(["goal"])[0].review
 
 
 def test_more_tokens_than_the_encoder_reads_are_refused(tiny_encoder: Path, tmp_path: Path) -> None:

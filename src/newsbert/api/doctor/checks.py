@@ -44,10 +44,10 @@ class Finding:
         check: The name of the check.
         state: `ok`, `note`, `off` or `failed`.
         found: A description of the result.
-        mend: The command that fixes the problem, or other advice.
+        fix: The command that fixes the problem, or other advice.
     """
 
     check: str
     state: str
     found: str
-    mend: str | None = None
+    fix: str | None = None

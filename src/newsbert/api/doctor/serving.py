@@ -120,8 +120,8 @@ def detached() -> str:
             _probe_server(server)
         except NewsbertError as error:
             silent.append(f"{server.url} ({server.model}): {error.message}")
-            mend = f"newsbert serve stop --port {server.port}"
+            fix = f"newsbert serve stop --port {server.port}"
     gone = f"; {noted - len(running)} that are gone were struck out" if noted > len(running) else ""
     if silent:
-        raise NoteError("; ".join(silent) + gone, mend)
+        raise NoteError("; ".join(silent) + gone, fix)
     return (", ".join(f"{server.model} answers on {server.url}" for server in running) or "none runs") + gone

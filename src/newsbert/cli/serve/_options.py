@@ -17,7 +17,7 @@ Host = Annotated[str | None, setting(ServeSettings, "host")]
 Port = Annotated[int | None, setting(ServeSettings, "port")]
 
 
-ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_below", metavar="SCORE")]
+ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")]
 
 
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]

@@ -15,7 +15,7 @@ Examples:
 
     newsbert serve kubernetes BertModel/2 | kubectl apply -f -
 
-    newsbert serve kubernetes BertModel@champion --namespace news --max-replicas 20 --clients web
+    newsbert serve kubernetes BertModel@champion --namespace news --max-replicas 20 --allowed-namespaces web
 
     newsbert serve kubernetes --image registry.example/team/torchserve:BertModel-2 --name news
 """
@@ -35,10 +35,12 @@ def kubernetes(
     namespace: Annotated[str | None, setting(KubernetesSettings, "namespace")] = None,
     min_replicas: Annotated[int | None, setting(KubernetesSettings, "min_replicas")] = None,
     max_replicas: Annotated[int | None, setting(KubernetesSettings, "max_replicas")] = None,
-    queue_ms: Annotated[int | None, setting(KubernetesSettings, "queue_ms")] = None,
+    target_queue_ms: Annotated[int | None, setting(KubernetesSettings, "target_queue_ms")] = None,
     cpu: Annotated[str | None, setting(KubernetesSettings, "cpu")] = None,
     memory: Annotated[str | None, setting(KubernetesSettings, "memory")] = None,
-    clients: Annotated[str | None, setting(KubernetesSettings, "clients", metavar="NAMESPACES")] = None,
+    allowed_namespaces: Annotated[
+        str | None, setting(KubernetesSettings, "allowed_namespaces", metavar="NAMESPACES")
+    ] = None,
     monitoring: Annotated[str | None, setting(KubernetesSettings, "monitoring", metavar="NAMESPACE")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -56,10 +58,10 @@ def kubernetes(
         namespace=namespace,
         min_replicas=min_replicas,
         max_replicas=max_replicas,
-        queue_ms=queue_ms,
+        target_queue_ms=target_queue_ms,
         cpu=cpu,
         memory=memory,
-        clients=clients,
+        allowed_namespaces=allowed_namespaces,
         monitoring=monitoring,
     )
     serve_settings = config.resolve(ServeSettings)

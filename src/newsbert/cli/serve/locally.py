@@ -41,7 +41,7 @@ Examples:
 
     newsbert serve locally bundles/my-model --detach
 
-    newsbert serve locally --review-below 0.9
+    newsbert serve locally --review-threshold 0.9
 
     newsbert serve locally --token-auth
 
@@ -64,7 +64,7 @@ def locally(
     host: Host = None,
     port: Port = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
-    review_below: ReviewBelow = None,
+    review_threshold: ReviewBelow = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -95,7 +95,7 @@ def locally(
         host=host,
         port=port,
         runtime=runtime,
-        review_below=review_below,
+        review_threshold=review_threshold,
         workers=workers,
         batch_size=batch_size,
         batch_delay_ms=batch_delay_ms,
@@ -136,7 +136,7 @@ def locally(
         for flag, value in (
             ("--host", host),
             ("--runtime", runtime),
-            ("--review-below", review_below),
+            ("--review-threshold", review_threshold),
             ("--workers", workers),
             ("--batch-size", batch_size),
             ("--batch-delay-ms", batch_delay_ms),

@@ -1,9 +1,9 @@
-"""Write the CycloneDX bill of materials of the image that this program runs in.
+"""Write the CycloneDX SBOM of the image that this program runs in.
 
 Run as `python -m newsbert.images.programs.sbom ARCHIVE OUTPUT`.
 
-The bill lists the model, every installed Python package, the libraries inside TorchServe's jar, and the system's
-packages. The same image gives the same bill. CycloneDX's own library writes it.
+The SBOM lists the model, every installed Python package, the libraries inside TorchServe's jar, and the system's
+packages. The same image gives the same SBOM. CycloneDX's own library writes it.
 
 Source: https://cyclonedx.org/specification/overview/
 """
@@ -33,15 +33,15 @@ _CLASSIFIER = "License :: OSI Approved :: "
 
 
 def write(model_archive: Path, output: Path) -> int:
-    """Write the bill of this environment and a model archive to `output`; return its number of components."""
+    """Write the SBOM of this environment and a model archive to `output`; return its number of components."""
     import cyclonedx
     from cyclonedx.output.json import JsonV1Dot6
 
     tools = Path(cyclonedx.__file__).parents[1]
-    # Leave out the packages that write the bill, unless they are installed among the rest.
+    # Leave out the packages that write the SBOM, unless they are installed among the rest.
     path = [entry for entry in sys.path if Path(entry) != tools or Path(entry) == Path(__file__).parents[3]]
-    bill = _create_bill(model_archive, path)
-    text = JsonV1Dot6(bill).output_as_string(indent=2)
+    sbom = _create_sbom(model_archive, path)
+    text = JsonV1Dot6(sbom).output_as_string(indent=2)
     # The library adds the time and a random number. Remove both, so that the same content gives the same file.
     document = json.loads(text)
     document["metadata"].pop("timestamp", None)
@@ -52,15 +52,15 @@ def write(model_archive: Path, output: Path) -> int:
     return len(document["components"])
 
 
-def _create_bill(model_archive: Path, path: list[str]) -> "Bom":
+def _create_sbom(model_archive: Path, path: list[str]) -> "Bom":
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
 
     image = Component(name="torchserve", type=ComponentType.CONTAINER, version=archive.served(model_archive).model)
-    bill = Bom(components=[_describe_model(model_archive), *_python(path), *_java(path), *_debian()])
-    bill.metadata.component = image
-    bill.register_dependency(image, bill.components)
-    return bill
+    sbom = Bom(components=[_describe_model(model_archive), *_python(path), *_java(path), *_debian()])
+    sbom.metadata.component = image
+    sbom.register_dependency(image, sbom.components)
+    return sbom
 
 
 def _describe_model(model_archive: Path) -> "Component":
@@ -165,10 +165,8 @@ def _debian() -> "Iterator[Component]":
 
 
 def main() -> None:
-    """Write the bill."""
-    parser = argparse.ArgumentParser(
-        prog="newsbert.images.programs.sbom", description="Write a CycloneDX bill of materials."
-    )
+    """Write the SBOM."""
+    parser = argparse.ArgumentParser(prog="newsbert.images.programs.sbom", description="Write a CycloneDX SBOM.")
     parser.add_argument("archive", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()

@@ -41,11 +41,11 @@ class Workers:
     """
 
     def __init__(self, bundle: Bundle, name: str, settings: ServeSettings, cluster: RayCluster) -> None:
-        threshold = settings.review_below
+        threshold = settings.review_threshold
         self.bundle = bundle
         self.name = name
         self.runtime = resolve_runtime(bundle, settings.runtime)
-        self.review_below = bundle.contract.review_below if threshold is None else threshold
+        self.review_threshold = bundle.contract.review_threshold if threshold is None else threshold
         self._cluster = cluster
 
     def answered(self, source: Source, skip: int, text_columns: TextColumns) -> Iterator[tuple[Window, list[Answer]]]:
@@ -86,7 +86,7 @@ class Workers:
                             "keeper": model_actor,
                             "digest": self.bundle.digest,
                             "runtime": self.runtime,
-                            "review_below": self.review_below,
+                            "review_threshold": self.review_threshold,
                             "threads": self._cluster.worker_cores,
                             "text_columns": text_columns,
                         },
@@ -171,7 +171,7 @@ class _Worker:
         keeper: Actor with the model's files.
         digest: Digest of the bundle.
         runtime: Runtime that computes the predictions.
-        review_below: Score below which a person should review a prediction.
+        review_threshold: Score below which a person should review a prediction.
         threads: Number of cores.
         text_columns: Columns of title (if any) and text.
     """
@@ -181,14 +181,14 @@ class _Worker:
         keeper: Any,
         digest: str,
         runtime: str,
-        review_below: float,
+        review_threshold: float,
         threads: int,
         text_columns: TextColumns,
     ) -> None:
         self._keeper = keeper
         self._digest = digest
         self._runtime = runtime
-        self._review_below = review_below
+        self._review_threshold = review_threshold
         self._threads = threads
         self._text_columns = text_columns
         self._model: Model | None = None
@@ -232,7 +232,7 @@ class _Worker:
                     f"a worker has got the bundle {bundle.digest[:12]} instead of {self._digest[:12]}", "try again"
                 )
             bundle.verify(tuple(files))
-            model = Model(bundle, runtime=self._runtime, threads=self._threads, review_below=self._review_below)
+            model = Model(bundle, runtime=self._runtime, threads=self._threads, review_threshold=self._review_threshold)
         check_answers(bundle.contract, self._runtime, model.predict([golden.item for golden in bundle.contract.golden]))
         return model
 

@@ -19,7 +19,7 @@ _SETTINGS = {
     "WORKERS": "workers",
     "BATCH_SIZE": "batch_size",
     "BATCH_DELAY_MS": "batch_delay_ms",
-    "REVIEW_BELOW": "review_below",
+    "REVIEW_THRESHOLD": "review_threshold",
 }
 LOCAL_SETTINGS = {"HOST": "host", "PORT": "port", **_SETTINGS}
 CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLER")
@@ -163,7 +163,7 @@ TOKENS
 
 CREATE, UPDATE: -C NAME=VALUE
   WORKERS=1 BATCH_SIZE=64 BATCH_DELAY_MS=1        as of `newsbert serve locally`
-  REVIEW_BELOW=0.8                                a score below it goes to a person; else the model's own
+  REVIEW_THRESHOLD=0.8                                a score below it goes to a person; else the model's own
   EXPORT_PATH=DIR                                 the server's model store; else it copies the archive from here
   RUNTIME=auto                                    or one of newsbert runtimes
   MODEL=BertModel/1                               what the answers say of the model

@@ -19,14 +19,14 @@ class LoadedModel:
     Attributes:
         predictor: The model or the client that predicts.
         runtime: Name of the runtime that computes the answers, if known.
-        review_below: The score below which an answer needs a review, if known.
+        review_threshold: The score below which an answer needs a review, if known.
         run_id: The MLflow run that trained it, if known.
         run_page: URL of the run's page, if a tracking server has one.
     """
 
     predictor: Model | Client
     runtime: str | None = None
-    review_below: float | None = None
+    review_threshold: float | None = None
     run_id: str | None = None
     run_page: str | None = None
 
@@ -35,7 +35,7 @@ class LoadedModel:
         return {
             "name": self.predictor.name,
             "runtime": self.runtime,
-            "review_below": self.review_below,
+            "review_threshold": self.review_threshold,
             "run_id": self.run_id,
             "run_page": self.run_page,
         }
@@ -53,9 +53,9 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
         NewsbertError: If there is no such model, or it differs from what training wrote.
     """
     located = locate.locate(reference, tracking_uri=tracking_uri)
-    model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_below)
+    model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_threshold)
     page = None if located.run_id is None else _find_run_page(located.run_id, tracking_uri)
-    return LoadedModel(model, model.runtime, model.review_below, located.run_id, page)
+    return LoadedModel(model, model.runtime, model.review_threshold, located.run_id, page)
 
 
 def served(url: str) -> LoadedModel:

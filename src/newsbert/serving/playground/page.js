@@ -36,7 +36,7 @@ function makeCard(model, index) {
   const find = (selector) => node.querySelector(selector);
   find("h2").textContent = model.name;
   const about = find(".about");
-  const said = [model.runtime, model.review_below === null ? null : `review below ${model.review_below.toFixed(2)}`];
+  const said = [model.runtime, model.review_threshold === null ? null : `review threshold ${model.review_threshold.toFixed(2)}`];
   about.append(said.filter(Boolean).join(" · "));
   if (model.run_id) {
     if (about.textContent) about.append(" · ");

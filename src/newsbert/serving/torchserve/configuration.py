@@ -97,8 +97,8 @@ def _make_cors_properties(origin: str | None) -> dict[str, object]:
 def make_environment(work: Path, settings: ServeSettings) -> dict[str, str]:
     """Return the environment of the frontend and its workers."""
     # A variable too, since the archive may have been written earlier, with other settings.
-    review_below = settings.review_below
-    review_variables = {} if review_below is None else {"NEWSBERT_SERVE_REVIEW_BELOW": str(review_below)}
+    review_threshold = settings.review_threshold
+    review_variables = {} if review_threshold is None else {"NEWSBERT_SERVE_REVIEW_THRESHOLD": str(review_threshold)}
     # Java takes the encoding of file names from the locale: under LANG=C it cannot open a name with an umlaut.
     environment = child_environment(
         LC_ALL="C.UTF-8",

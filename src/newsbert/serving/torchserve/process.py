@@ -121,12 +121,13 @@ class Server:
         if last_answer != self._last_answer:
             self._last_answer = last_answer
             self._record_answer()
-        elif self._silent_s > self._settings.lost_s:
+        elif self._silent_s > self._settings.unresponsive_timeout_s:
             self._ready = False  # no worker is left to answer the requests in flight
             raise ServingError(
-                f"the model has not answered for {self._settings.lost_s:g} s: {self._find_reason()}", "start it again"
+                f"the model has not answered for {self._settings.unresponsive_timeout_s:g} s: {self._find_reason()}",
+                "start it again",
             )
-        elif self._silent_s > min(_PROBE_AFTER_S, self._settings.lost_s / 3) and (
+        elif self._silent_s > min(_PROBE_AFTER_S, self._settings.unresponsive_timeout_s / 3) and (
             self._probe is None or not self._probe.is_alive()
         ):
             self._probe = threading.Thread(target=self._send_probe, daemon=True)

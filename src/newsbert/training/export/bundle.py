@@ -36,7 +36,7 @@ from newsbert.training.export.parity import ReferencePredictions
 from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.label_issues import LabelIssue
 
-_REVIEW_STATISTICS = ("review_share", "kept_accuracy")
+_REVIEW_STATISTICS = ("review_rate", "selective_accuracy")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 _WINDOW_ROWS = 8192
@@ -150,25 +150,28 @@ def _choose_threshold(
         on_event: Called with every event.
     """
     test = probabilities, labels
-    thresholds = review.thresholds(reference.validation, test, settings.review_precision, settings.review_below)
+    thresholds = review.thresholds(
+        reference.validation, test, settings.review_target_accuracy, settings.review_threshold
+    )
     chosen = thresholds[0]
     if chosen.precision is not None and chosen.below == review.ALL:
         count = len(reference.validation[1])
         on_event(
             Note(
                 f"every answer is flagged for review: {count} validation rows do not show an accuracy of "
-                f"{chosen.precision:.4g} at any score; use a lower --review-precision, or --review-below 0 to flag none"
+                f"{chosen.precision:.4g} at any score; use a lower --review-target-accuracy, or --review-threshold 0 "
+                "to flag none"
             )
         )
-    contract["review_below"] = chosen.below
-    contract["metrics"]["review_share"] = chosen.test.share
+    contract["review_threshold"] = chosen.below
+    contract["metrics"]["review_rate"] = chosen.test.share
     if chosen.test.accuracy is not None:
-        contract["metrics"]["kept_accuracy"] = chosen.test.accuracy
+        contract["metrics"]["selective_accuracy"] = chosen.test.accuracy
     with (part / bundle.REVIEW_FILE).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         sides = ("validation", "test")
         table.writerow(
-            ["precision", "review_below", *(f"{side}_{name}" for side in sides for name in _REVIEW_STATISTICS)]
+            ["precision", "review_threshold", *(f"{side}_{name}" for side in sides for name in _REVIEW_STATISTICS)]
         )
         for threshold in thresholds:
             statistics = [getattr(getattr(threshold, side), name) for side in sides for name in ("share", "accuracy")]

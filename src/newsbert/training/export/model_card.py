@@ -24,9 +24,9 @@ Classifies a news text (or title and text) as {labels}. {base} fine-tuned by new
 ![Reliability diagram](reliability_diagram.png)
 
 ## Review threshold
-Answers with a score below {review_below} are flagged for review: `"review": true`. A threshold is chosen on validation
-rows: the lowest at which the other answers reach the target accuracy, with a margin of one standard error. 0 flags no
-answer, 1 all of them.
+Answers with a score below {review_threshold} are flagged for review: `"review": true`. A threshold is chosen on
+validation rows: the lowest at which the other answers reach the target accuracy, with a margin of one standard error.
+0 flags no answer, 1 all of them.
 
 | target accuracy | threshold | validation: review rate | others' accuracy | test: review rate | others' accuracy |
 |---|---|---|---|---|---|
@@ -78,7 +78,7 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresh
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
         classes=classes,
-        review_below=f"{contract['review_below']:.4g}",
+        review_threshold=f"{contract['review_threshold']:.4g}",
         thresholds="\n".join(map(_format_threshold, thresholds)),
         data=contract["data"]["name"],
         data_sha256=contract["data"]["sha256"],

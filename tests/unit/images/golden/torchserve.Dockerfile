@@ -8,11 +8,11 @@ ARG ROOT_IMAGE=python:3.11-slim-bookworm
 FROM ${ROOT_IMAGE} AS build
 ARG STAGE=build
 LABEL newsbert.stage=$STAGE
-COPY pip.conf serving.txt packing.txt bill.txt /build/
+COPY pip.conf serving.txt packing.txt sbom.txt /build/
 ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/serving -r /build/serving.txt \
  && python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/packing -r /build/packing.txt \
- && python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/bill -r /build/bill.txt
+ && python3 -m pip install --no-deps --require-hashes --only-binary :all: --target /opt/sbom -r /build/sbom.txt
 
 # Start TorchServe on loopback, create the deployment from the MLflow model with our target of the plugin, stop.
 FROM ${TRAINER_IMAGE} AS archive
@@ -30,12 +30,12 @@ COPY --from=archive /tmp/native /opt/serving/ts/frontend/native
 COPY --from=archive /tmp/archive /opt/model
 ENV PYTHONPATH=/opt/serving NEWSBERT_RUN_DIR=/tmp/newsbert
 
-FROM shipped AS bill
-COPY --from=build /opt/bill /opt/bill
-RUN PYTHONPATH=/opt/serving:/opt/bill python -m newsbert.images.programs.sbom /opt/model/news_classification.mar /tmp/bom.cdx.json
+FROM shipped AS sbom
+COPY --from=build /opt/sbom /opt/sbom
+RUN PYTHONPATH=/opt/serving:/opt/sbom python -m newsbert.images.programs.sbom /opt/model/news_classification.mar /tmp/bom.cdx.json
 
 FROM shipped
-COPY --from=bill /tmp/bom.cdx.json /opt/model/bom.cdx.json
+COPY --from=sbom /tmp/bom.cdx.json /opt/model/bom.cdx.json
 COPY entrypoint.sh /opt/entrypoint.sh
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.serving.probe"]

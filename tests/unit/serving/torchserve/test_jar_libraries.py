@@ -1,4 +1,4 @@
-"""What is inside TorchServe's jar is in the bill of materials, so that scanners see it."""
+"""What is inside TorchServe's jar is in the SBOM, so that scanners see it."""
 
 import sys
 import zipfile
