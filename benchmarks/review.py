@@ -10,10 +10,10 @@ import argparse
 import numpy as np
 
 from newsbert.core.types import FloatArray
-from newsbert.evaluation import review
+from newsbert.evaluation import review_threshold
 
 LABELS = 4
-MARGINS = {"none": 0.0, "one standard error (newsbert)": review.STANDARD_ERRORS, "1.64 standard errors": 1.64}
+MARGINS = {"none": 0.0, "one standard error (newsbert)": review_threshold.STANDARD_ERRORS, "1.64 standard errors": 1.64}
 
 
 def draw(rng: np.random.Generator, rows: int) -> tuple[FloatArray, list[int]]:
@@ -38,10 +38,13 @@ def main() -> None:
     for rows in (44, 200, 500, 2000):
         drawn = [draw(rng, rows) for _ in range(given.trainings)]
         for name, margin in MARGINS.items():
-            below = [review.choose_threshold(*each, given.precision, margin) for each in drawn]
-            found = [review.review_stats(*others, each) for each in below]
+            below = [review_threshold.choose_threshold(*each, given.precision, margin) for each in drawn]
+            found = [review_threshold.review_stats(*others, each) for each in below]
             kept = np.mean([each.accuracy is None or each.accuracy >= given.precision for each in found])
-            share, everything = np.mean([each.share for each in found]), np.mean([each == review.ALL for each in below])
+            share, everything = (
+                np.mean([each.share for each in found]),
+                np.mean([each == review_threshold.ALL for each in below]),
+            )
             print(f"| {rows} | {name} | {kept:.0%} | {share:.0%} | {everything:.0%} |")
 
 

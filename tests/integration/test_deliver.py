@@ -94,7 +94,7 @@ def test_from_rows_to_production_and_back(
     assert again["done"] == ["accept"]
     released = _delivered(cli, "News/1", "--to", "production")
     assert (released["image"], released["run_id"]) == (first["image"], None)
-    assert f"90 of 90 rows of {labelled_file}: 1.0000, 0.8 wanted" in released["accepted"]
+    assert f"90 of 90 rows of {labelled_file}: 1.0000, 0.8 required" in released["accepted"]
 
     configure(2, labelled_file)
     second = _delivered(cli, "--to", "dev")

@@ -164,7 +164,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
 
     def wait_for(records: int) -> int:
         while process.poll() is None:
-            done = json.loads(note.read_text())["kept"]["records"] if note.exists() else 0
+            done = json.loads(note.read_text())["state"]["records"] if note.exists() else 0
             if done >= records:
                 return int(done)
             time.sleep(0.02)

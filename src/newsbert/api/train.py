@@ -114,13 +114,13 @@ def join_training(resume: str | None, stop: Callable[[], bool], **settings: Any)
     Raises:
         NewsbertError: If training fails.
     """
-    from newsbert.training import base_model, strategies
+    from newsbert.training import base_model, methods
     from newsbert.training.context import TrainingContext
 
     resolved = _resolve_settings(resume, settings)
     rows = load_rows(resolved)
     base = base_model.find(resolved.base_model)
-    strategies.tune_part(TrainingContext(resolved, rows, base, should_stop=stop))
+    methods.tune_part(TrainingContext(resolved, rows, base, should_stop=stop))
 
 
 def _resolve_settings(resume: str | None, settings: dict[str, Any]) -> TrainSettings:

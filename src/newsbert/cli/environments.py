@@ -45,13 +45,13 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
         raise typer.Exit(1)
 
 
-def _build_document(each: "DeploymentStatus | NewsbertError | None") -> dict[str, object] | None:
-    if isinstance(each, NewsbertError):
-        return {"error": each.document()}
-    return None if each is None else dataclasses.asdict(each)
+def _build_document(status: "DeploymentStatus | NewsbertError | None") -> dict[str, object] | None:
+    if isinstance(status, NewsbertError):
+        return {"error": status.document()}
+    return None if status is None else dataclasses.asdict(status)
 
 
-def _build_row(name: str, each: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
-    if isinstance(each, NewsbertError):
-        return name, f"? {each.message}", "", ""
-    return (name, "", "", "") if each is None else (name, each.model, each.url, each.previous or "")
+def _build_row(name: str, status: "DeploymentStatus | NewsbertError | None") -> tuple[str, str, str, str]:
+    if isinstance(status, NewsbertError):
+        return name, f"? {status.message}", "", ""
+    return (name, "", "", "") if status is None else (name, status.model, status.url, status.previous or "")

@@ -64,15 +64,15 @@ def init(
     screen.next_command("newsbert train")
 
 
-def _render(screen: Output, found: "DatasetProfile") -> None:
-    splits = list(found.rows)
-    names = list(next(iter(found.rows.values())))
-    rows = [[name, *(str(found.rows[split][name]) for split in splits)] for name in names]
-    totals = ["sum", *(str(sum(found.rows[split].values())) for split in splits)]
-    screen.result(f"columns    {', '.join(found.columns)}")
+def _render(screen: Output, profile: "DatasetProfile") -> None:
+    splits = list(profile.rows)
+    names = list(next(iter(profile.rows.values())))
+    rows = [[name, *(str(profile.rows[split][name]) for split in splits)] for name in names]
+    totals = ["sum", *(str(sum(profile.rows[split].values())) for split in splits)]
+    screen.result(f"columns    {', '.join(profile.columns)}")
     screen.table(["label", *splits], [*rows, totals])
-    for kind, column in {"text": found.text_column, "label": found.label_column}.items():
+    for kind, column in {"text": profile.text_column, "label": profile.label_column}.items():
         if column is not None:
             screen.result(f"{kind:10} {column}")
-    token_counts = [f"{percentile} {count}" for percentile, count in found.tokens.items()]
-    screen.result(f"tokens     {', '.join(token_counts)}; {found.max_length} are read")
+    token_counts = [f"{percentile} {count}" for percentile, count in profile.tokens.items()]
+    screen.result(f"tokens     {', '.join(token_counts)}; {profile.max_length} are read")

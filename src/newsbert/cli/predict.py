@@ -180,11 +180,9 @@ def _predict_file(
                     likely_columns=(config.resolve(TrainSettings).text_column, trained_column),
                 )
         except (KeyboardInterrupt, NewsbertError):
-            state = resume.kept(local_output)
+            state = resume.read_state(local_output)
             if state is not None and pace is not None and pace.has_begun:
-                screen.note(
-                    f"{state.records} of {state.total} rows are done and kept; the same command goes on from there"
-                )
+                screen.note(f"{state.records} of {state.total} rows are saved: run the same command again to resume")
             raise
     rejected = f"{output}.rejected.jsonl" if result.rejected else None
     if result.skipped:

@@ -28,7 +28,7 @@ def runtimes(
     only: Annotated[
         list[str] | None, typer.Option(help="A runtime, instead of all of them.", metavar="NAME", show_default=False)
     ] = None,
-    seconds: Annotated[float, typer.Option(help="How long each is measured, in both ways.", min=0.1)] = 2.0,
+    seconds: Annotated[float, typer.Option(help="How long a runtime is measured, in both ways.", min=0.1)] = 2.0,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -81,7 +81,7 @@ def runtimes(
                 f"{measurement.max_difference:.0e}",
                 f"{measurement.batch_difference:.0e}",
             ]
-            for measurement in sorted(measurements, key=lambda each: -each.texts_per_s)
+            for measurement in sorted(measurements, key=lambda measurement: -measurement.texts_per_s)
             if not measurement.problem
         ],
     )

@@ -195,7 +195,7 @@ def backup(
     from newsbert.tracking.server import backup, process
 
     state, store_config = process.places(settings)
-    if state.kept_before() is None:
+    if state.read_previous_store() is None:
         if settings.backend_store is None:
             raise state.never_started()
         if settings.artifacts is None:
@@ -326,7 +326,7 @@ def _render(screen: Output, noted: "ServerInfo", password: str | None, home: "Se
             screen.result(f"  admin      {password}  (shown this once; newsbert tracking user admin makes a new one)")
         elif password:  # the output is a log, which would store the password
             screen.next_command("newsbert tracking user admin  gives the administrator a password")
-        screen.next_command("newsbert tracking user NAME  makes an account for each who logs")
+        screen.next_command("newsbert tracking user NAME  makes an account for each user")
     screen.next_command(f"export MLFLOW_TRACKING_URI={noted.url}")
     if home is not None:
         screen.next_command(f"newsbert tracking down{home.option}")

@@ -22,7 +22,7 @@ _MIN_TRUSTED_ACCURACY = 0.8
 if TYPE_CHECKING:
     from newsbert.core.events import Event
     from newsbert.evaluation.metrics import Scores
-    from newsbert.evaluation.review import Threshold
+    from newsbert.evaluation.review_threshold import Threshold
     from newsbert.evaluation.significance import Interval
     from newsbert.training.result import TrainResult
 

@@ -31,14 +31,14 @@ def get_or_create_dir(kind: str, key: str, write: Callable[[Path], None]) -> Pat
     return directory
 
 
-def _make(part: Path, found: Path, write: Callable[[Path], None]) -> None:
+def _make(part: Path, directory: Path, write: Callable[[Path], None]) -> None:
     write(part)
     for file in (*part.rglob("*"), part):
         sync(file)
     try:
-        part.rename(found)
+        part.rename(directory)
     except OSError:
-        if not found.is_dir():  # otherwise another process has made it meanwhile
+        if not directory.is_dir():  # otherwise another process has made it meanwhile
             raise
 
 

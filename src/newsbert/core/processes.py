@@ -151,7 +151,7 @@ class ExternalTool:
             raise ServingError(f"{name} is not installed", f"install it, then: {fix}")
         self._name, self._command, self._hint = name, [executable, *arguments], fix
 
-    def run(self, *arguments: str, given: str | None = None) -> str:
+    def run(self, *arguments: str, text: str | None = None) -> str:
         """Run the command with arguments and a text on standard input; return its output.
 
         Raises:
@@ -159,8 +159,8 @@ class ExternalTool:
         """
         completed = subprocess.run(
             [*self._command, *arguments],
-            input=given,
-            stdin=subprocess.DEVNULL if given is None else None,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
             capture_output=True,
             check=False,
             text=True,

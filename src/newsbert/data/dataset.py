@@ -199,14 +199,14 @@ class _Splitter:
             self._notes.append(f"{len(rows) - len(first)} rows repeated another row's text and were left out")
         return rows[np.sort(first)]
 
-    def _draw(self, rows: IntArray, wanted: int) -> tuple[IntArray, IntArray]:
+    def _draw(self, rows: IntArray, count: int) -> tuple[IntArray, IntArray]:
         """Draw rows, stratified by class with at least one row per class; return them and the rest."""
         labels = self._corpus.labels[rows]
-        targets = wanted * np.bincount(labels, minlength=self._num_labels) / len(labels)
+        targets = count * np.bincount(labels, minlength=self._num_labels) / len(labels)
         quotas = np.maximum(1, np.floor(targets)).astype(int)
-        while quotas.sum() < wanted:
+        while quotas.sum() < count:
             quotas[np.argmax(targets - quotas)] += 1
-        while quotas.sum() > max(wanted, self._num_labels):
+        while quotas.sum() > max(count, self._num_labels):
             quotas[np.argmax(np.where(quotas > 1, quotas - targets, -np.inf))] -= 1
         chosen = np.zeros(len(rows), bool)
         for label, quota in enumerate(quotas):

@@ -211,12 +211,12 @@ def _sample_rows(rows: Iterable[Row]) -> list[Row]:
     return sample
 
 
-def _measure_lengths(found: Corpus, count_tokens: Callable[[list[str]], list[int]]) -> IntArray:
+def _measure_lengths(prepared: Corpus, count_tokens: Callable[[list[str]], list[int]]) -> IntArray:
     """Return the numbers of tokens of some texts, evenly spaced in the corpus."""
-    if not len(found.labels):
+    if not len(prepared.labels):
         raise DataError("there are no rows", "give some labelled rows for every class")
-    indices = np.linspace(0, len(found.labels) - 1, min(_MEASURED_TEXTS, len(found.labels))).astype(np.int64)
-    return np.array(count_tokens(list(TextColumn(found.texts, indices))), np.int64)
+    indices = np.linspace(0, len(prepared.labels) - 1, min(_MEASURED_TEXTS, len(prepared.labels))).astype(np.int64)
+    return np.array(count_tokens(list(TextColumn(prepared.texts, indices))), np.int64)
 
 
 def _count_contradicting(text_ids: IntArray, labels: corpus.Labels) -> int:
@@ -225,17 +225,17 @@ def _count_contradicting(text_ids: IntArray, labels: corpus.Labels) -> int:
     return int((np.bincount(pairs[0]) > 1).sum())
 
 
-def _count_leaked(found: Corpus) -> int:
-    training = found.splits.get("train")
-    held_out = [indices for name, indices in found.splits.items() if name in {"validation", "test"}]
+def _count_leaked(prepared: Corpus) -> int:
+    training = prepared.splits.get("train")
+    held_out = [indices for name, indices in prepared.splits.items() if name in {"validation", "test"}]
     if training is None or not held_out:
         return 0
-    return int(np.isin(found.digests[training, 0], found.digests[np.concatenate(held_out), 0]).sum())
+    return int(np.isin(prepared.digests[training, 0], prepared.digests[np.concatenate(held_out), 0]).sum())
 
 
-def _count_labels(found: Corpus, places: IntArray) -> dict[str, int]:
-    counts = np.bincount(found.labels[places], minlength=len(found.label_names))
-    return dict(zip(found.label_names, counts.tolist(), strict=True))
+def _count_labels(prepared: Corpus, places: IntArray) -> dict[str, int]:
+    counts = np.bincount(prepared.labels[places], minlength=len(prepared.label_names))
+    return dict(zip(prepared.label_names, counts.tolist(), strict=True))
 
 
 def _write_notes(

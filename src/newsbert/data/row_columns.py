@@ -64,45 +64,45 @@ def normalize(name: str) -> str:
     return name.strip(" \t\r\n\ufeff").casefold()
 
 
-def find(columns: Sequence[str], wanted: str) -> str | None:
+def find(columns: Sequence[str], requested: str) -> str | None:
     """Return the column with a name, or the only one whose name differs in case and blanks alone."""
-    if wanted in columns:
-        return wanted
-    alike = [name for name in columns if normalize(name) == normalize(wanted)]
+    if requested in columns:
+        return requested
+    alike = [name for name in columns if normalize(name) == normalize(requested)]
     return alike[0] if len(alike) == 1 else None
 
 
-def find_texts(columns: Sequence[str], wanted: str | None, data: str = "") -> tuple[str | None, str]:
+def find_texts(columns: Sequence[str], requested: str | None, data: str = "") -> tuple[str | None, str]:
     """Return the columns of title (if any) and text.
 
     Args:
         columns: All columns.
-        wanted: Column of the text, if it is not `text` (or `title` with `text` or `description`).
+        requested: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         data: Name of the data, for the error.
 
     Raises:
         DataError: If there is no such column.
     """
-    text = next((name for name in find_all(columns, [wanted] if wanted else ("text", "description"))), None)
+    text = next((name for name in find_all(columns, [requested] if requested else ("text", "description"))), None)
     if text is None:
-        raise _build_missing_error(columns, wanted or "text", "--text-column", data)
-    return (find(columns, "title") if wanted is None else None), text
+        raise _build_missing_error(columns, requested or "text", "--text-column", data)
+    return (find(columns, "title") if requested is None else None), text
 
 
-def choose(columns: Sequence[str], wanted: str | None, likely: Iterable[str | None]) -> str | None:
+def choose(columns: Sequence[str], requested: str | None, likely: Iterable[str | None]) -> str | None:
     """Return the requested column, or else the first likely column that exists."""
-    return wanted or next(find_all(columns, filter(None, likely)), None)
+    return requested or next(find_all(columns, filter(None, likely)), None)
 
 
-def find_label(columns: Sequence[str], wanted: str, data: str = "") -> str:
+def find_label(columns: Sequence[str], requested: str, data: str = "") -> str:
     """Return the column of the label.
 
     Raises:
         DataError: If there is no such column.
     """
-    label = find(columns, wanted)
+    label = find(columns, requested)
     if label is None:
-        raise _build_missing_error(columns, wanted, "--label-column", data)
+        raise _build_missing_error(columns, requested, "--label-column", data)
     return label
 
 
@@ -182,9 +182,9 @@ def show_names(columns: Sequence[str]) -> str:
     return ", ".join(names) + (f" and {len(columns) - _MAX_NAMES} more" if len(columns) > _MAX_NAMES else "")
 
 
-def _build_missing_error(columns: Sequence[str], wanted: str, option: str, data: str) -> DataError:
+def _build_missing_error(columns: Sequence[str], requested: str, option: str, data: str) -> DataError:
     where = f"{data}: " if data else ""
     hint = f"name it with {option}, or have it guessed: newsbert init {shlex.quote(data) if data else 'FILE'}"
     if any(len(name.split()) >= _MIN_TEXT_WORDS for name in columns):
         hint = "if the file has no header, put one above its rows, such as: label,text"
-    return DataError(f"{where}no column {wanted!r}; the columns are: {show_names(columns)}", hint)
+    return DataError(f"{where}no column {requested!r}; the columns are: {show_names(columns)}", hint)

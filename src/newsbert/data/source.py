@@ -66,24 +66,24 @@ class Source:
         """Return the columns of all splits."""
         return list(dict.fromkeys(name for split in self.splits.values() for name in split.columns()))
 
-    def label_column(self, columns: Sequence[str], wanted: str | None, data: str = "") -> str:
+    def label_column(self, columns: Sequence[str], requested: str | None, data: str = "") -> str:
         """Return the column of the label.
 
         Args:
             columns: All columns.
-            wanted: Name of the column, if it is not the usual one.
+            requested: Name of the column, if it is not the usual one.
             data: Name of the data, for the error.
 
         Raises:
             DataError: If there is no such column.
         """
-        if len(columns) == 1 and wanted is None:
+        if len(columns) == 1 and requested is None:
             where = f"{data}: " if data else ""
             raise DataError(
                 f"{where}the only column is {columns[0]!r:.60}, and labelled rows have another with the label",
                 "add a column `label`",
             )
-        return row_columns.find_label(columns, wanted or (CLASS_COLUMN if self.first_id else "label"), data)
+        return row_columns.find_label(columns, requested or (CLASS_COLUMN if self.first_id else "label"), data)
 
     def find_columns(
         self,

@@ -56,7 +56,7 @@ class Acceptance:
         row_summary = f"{correct} of {len(answers)} rows of {file}"
         if accuracy < minimum:
             raise ServingError(
-                f"{row_summary} are answered rightly, {accuracy:.4f}, and {minimum:g} is wanted",
+                f"{row_summary} are answered rightly, {accuracy:.4f}, and at least {minimum:g} is required",
                 shlex.join(["newsbert", "evaluate", self._model, "--data", file]) + " tells where it errs",
             )
-        return f"{summary}, and {row_summary}: {accuracy:.4f}, {minimum:g} wanted"
+        return f"{summary}, and {row_summary}: {accuracy:.4f}, {minimum:g} required"

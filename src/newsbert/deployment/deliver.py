@@ -21,7 +21,7 @@ from newsbert.deployment import deploy
 from newsbert.deployment.acceptance import Acceptance
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.images import build, train
-from newsbert.tracking import experiment, locate, lookup, registry
+from newsbert.tracking import experiment, locate, references, registry
 from newsbert.tracking.runs import MODEL_ID_TAG
 from newsbert.training import base_model, run_dir
 from newsbert.training.rows import load_rows
@@ -119,7 +119,7 @@ class Pipeline:
             NewsbertError: If there is no such version or image, or it is not accepted.
         """
         with self._lock():
-            version = lookup.find_version(locate.connect(self._tracking_uri), model)
+            version = references.find_version(locate.connect(self._tracking_uri), model)
             return self._deploy(f"{version.name}/{version.version}", None)
 
     def _build(self, model: str | None, kind: "Kind") -> "BuiltImage":

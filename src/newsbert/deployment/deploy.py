@@ -23,7 +23,7 @@ from newsbert.errors import EngineError, ModelError, NewsbertError, NotFoundErro
 from newsbert.images import build, run
 from newsbert.images.contexts import DIGEST_LABEL, MODEL_LABEL, RUNTIME_LABEL
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import locate, lookup, registry
+from newsbert.tracking import locate, references, registry
 
 
 def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], None]) -> Target:
@@ -75,7 +75,7 @@ def release(reference: str, target: Target, images: ImageSettings, tracking_uri:
         if not target.local:
             raise UsageError(f"{reference!r} is an image, and here a version is needed", "newsbert deploy BertModel/2")
         return _release_image(str(ImageReference.parse(reference)), target)
-    version = lookup.find_version(locate.connect(tracking_uri), reference)
+    version = references.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     pushed = build.pushed_image(version.tags, model, images)
     if pushed is None and not target.local:
@@ -142,12 +142,12 @@ def _read_runtime(image: str, labels: Mapping[str, str]) -> str:
 
 
 def deploy(
-    found: Release, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
+    release: Release, target: Target, serving: ServeSettings, tracking_uri: str | None, on_log: Callable[[str], None]
 ) -> DeploymentStatus:
     """Deploy an image to an environment; in the registry, its version then gets the environment's name as alias.
 
     Args:
-        found: Release to deploy.
+        release: Release to deploy.
         target: The environment.
         serving: Settings that are passed to the image.
         tracking_uri: URI of the tracking server.
@@ -156,9 +156,9 @@ def deploy(
     Raises:
         NewsbertError: If the model does not give its golden answers.
     """
-    if found.signed_by:
-        on_log(f"{found.model} is signed by {found.signed_by}")
-    deployed = target.deploy(found, serving)
+    if release.signed_by:
+        on_log(f"{release.model} is signed by {release.signed_by}")
+    deployed = target.deploy(release, serving)
     _set_alias(deployed, tracking_uri, on_log)
     return deployed
 

@@ -125,7 +125,7 @@ class KubernetesTarget:
             documents = "\n".join(map(json.dumps, objects))  # the server does not validate a list's items
             # Overwrite the fields that `rollout undo` or a user of kubectl has set.
             apply = ("apply", "--server-side", "--force-conflicts", "--field-manager=newsbert", "--filename=-")
-            return self._roll_out(revisions, lambda: self._kubectl.run(*apply, given=documents))
+            return self._roll_out(revisions, lambda: self._kubectl.run(*apply, text=documents))
 
     def back(self) -> DeploymentStatus:
         """Put the previous model back.
@@ -273,8 +273,8 @@ def _pick_live_and_previous(revisions: list[_Revision]) -> tuple[_Revision | Non
     return live, before
 
 
-def _read_number(found: Mapping[str, Any]) -> int:
-    return int(found["metadata"].get("annotations", {}).get(_REVISION_ANNOTATION, 0))
+def _read_number(manifest: Mapping[str, Any]) -> int:
+    return int(manifest["metadata"].get("annotations", {}).get(_REVISION_ANNOTATION, 0))
 
 
 def _parse_revision(replica_set: Mapping[str, Any]) -> _Revision:

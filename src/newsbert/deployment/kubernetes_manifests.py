@@ -13,7 +13,7 @@ from newsbert.deployment.target import ServingImage, push_command
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.reference import ImageReference
-from newsbert.tracking import locate, lookup
+from newsbert.tracking import locate, references
 
 USER = 10_001
 """User id in the image."""
@@ -50,7 +50,7 @@ def served(
         if parsed is None:
             raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
         return _make_name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
-    version = lookup.find_version(locate.connect(tracking_uri), reference)
+    version = references.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
     if config.trusted_keys():
         locate.locate(model, tracking_uri=tracking_uri)  # rejects a version that no trusted key has signed
@@ -264,13 +264,13 @@ def _make_network_policy(selector: dict[str, str], settings: KubernetesSettings)
     }
 
 
-def _make_name(text: str, given: str | None) -> str:
+def _make_name(text: str, name_option: str | None) -> str:
     """Return a Kubernetes object name (RFC 1123) derived from the model's name.
 
     Raises:
-        UsageError: If `given` is set and is not a valid name.
+        UsageError: If `name_option` is set and is not a valid name.
     """
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:_MAX_NAME_LENGTH].strip("-")
-    if given is not None and name != given:
-        raise UsageError(f"{given!r} cannot name a Kubernetes object", "use lower-case letters, digits and -")
+    if name_option is not None and name != name_option:
+        raise UsageError(f"{name_option!r} cannot name a Kubernetes object", "use lower-case letters, digits and -")
     return name or "newsbert"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from newsbert.core.events import Evaluation, Step
 from newsbert.evaluation.calibration import Bin, calibration_error
 from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import RiskCoverageCurve, Threshold
+from newsbert.evaluation.review_threshold import RiskCoverageCurve, Threshold
 
 LOSS, SCORE = "#0b6e99", "#c2410c"
 
@@ -98,7 +98,7 @@ def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Thr
             # A wrong answer among the first few means little, but would dominate the plot.
             lowest = min(lowest, float(accuracy[curve.kept >= curve.kept[-1] / 10].min()))
     if chosen.precision is not None:
-        axes.axhline(chosen.precision, color="gray", ls=":", label=f"wanted: {chosen.precision:.4g}")
+        axes.axhline(chosen.precision, color="gray", ls=":", label=f"target: {chosen.precision:.4g}")
         lowest = min(lowest, chosen.precision)
     if chosen.test.accuracy is not None:
         axes.plot(

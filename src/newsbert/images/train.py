@@ -32,13 +32,13 @@ class Place:
         mounts: Directories and files of this machine to mount under the same path; true if they are writable.
         environment: Environment variables, including credentials for the tracking server and its bucket.
         network: `host` if the tracking server or its bucket is on this machine; otherwise the engine's default.
-        given: Options that replace the caller's.
+        replaced_options: Options that replace the caller's.
     """
 
     mounts: dict[Path, bool]
     environment: dict[str, str]
     network: str | None
-    given: dict[str, Any]
+    replaced_options: dict[str, Any]
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
             "newsbert build-image --trainer, with [image] in newsbert.toml as here",
         )
     place = _resolve_place(flags)
-    arguments = {name: value for name, value in {**flags, **place.given}.items() if value is not None}
+    arguments = {name: value for name, value in {**flags, **place.replaced_options}.items() if value is not None}
     signals: list[int] = []
     container: Container | None = None
 

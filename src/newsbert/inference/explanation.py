@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newsbert.core.types import FloatArray
-from newsbert.evaluation.review import SCORE_DECIMALS
+from newsbert.evaluation.review_threshold import SCORE_DECIMALS
 from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import Runtime
 

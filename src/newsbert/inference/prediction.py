@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from newsbert.evaluation.review import SCORE_DECIMALS, needs_review
+from newsbert.evaluation.review_threshold import SCORE_DECIMALS, needs_review
 
 if TYPE_CHECKING:
     pass

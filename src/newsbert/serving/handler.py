@@ -28,10 +28,10 @@ from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
 from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
-from newsbert.serving import lane
+from newsbert.serving import explanation_queue
 from newsbert.serving.archive import CONFIG_NAME
+from newsbert.serving.explanation_queue import Lane, LaneFullError
 from newsbert.serving.heartbeat import Heartbeat
-from newsbert.serving.lane import Lane, LaneFullError
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import (
@@ -240,7 +240,7 @@ class Handler:
         futures = [list(_iterate_futures(answers)) for answers in started]
         if any(futures):
             all_explained = all(futures)
-            lane.wait(
+            explanation_queue.wait(
                 [future for request_futures in futures for future in request_futures],
                 lambda: not all_explained or self._has_pending_requests(model_name),
             )

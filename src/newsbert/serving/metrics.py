@@ -68,7 +68,7 @@ class Metrics:
         ).labels(model)
         self._confidence = histogram(
             "newsbert_confidence_ratio",
-            "Probability of the predicted label, one for each document.",
+            "Probability of the predicted label, one per document.",
             (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
         )
         self._tokens = histogram(
@@ -79,8 +79,8 @@ class Metrics:
         self._batch = histogram(
             "newsbert_batch_requests", "Requests answered together.", (1, 2, 4, 8, 16, 32, 64, 128, 256)
         )
-        self._tokenizer = histogram("newsbert_tokenizer_seconds", "Time in the tokenizer, one for each batch.")
-        self._model = histogram("newsbert_model_seconds", "Time in the model, one for each batch.")
+        self._tokenizer = histogram("newsbert_tokenizer_seconds", "Time in the tokenizer, one per batch.")
+        self._model = histogram("newsbert_model_seconds", "Time in the model, one per batch.")
 
     def batch(
         self, statuses: Sequence[int], probabilities: FloatArray, measured: InferenceTimings, reviews: int = 0

@@ -21,7 +21,7 @@ from newsbert.core.identifiers import (
 from newsbert.core.uris import local_path
 from newsbert.errors import ModelError, TrackingError
 from newsbert.tracking import flavor
-from newsbert.tracking.lookup import RUN_ID_PREFIX, describe_run, find_run, find_version
+from newsbert.tracking.references import RUN_ID_PREFIX, describe_run, find_run, find_version
 from newsbert.tracking.runs import DIGEST_TAG, MODEL_ID_TAG
 
 if TYPE_CHECKING:

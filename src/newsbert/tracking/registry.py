@@ -13,11 +13,7 @@ from newsbert.core.identifiers import (
     parse_model_name,
 )
 from newsbert.errors import ModelError, TrackingError
-from newsbert.tracking import (
-    artifacts,
-    flavor,
-    lookup,
-)
+from newsbert.tracking import artifacts, flavor, references
 from newsbert.tracking.artifacts import MLFLOW_GIT_COMMIT, REVISION_TAG
 from newsbert.tracking.runs import DATA_DIGEST_TAG, DIGEST_TAG
 
@@ -84,7 +80,7 @@ def register(
     parse_model_name(name)
     if alias is not None:
         parse_alias(alias)
-    run = lookup.find_run(tracker, source)
+    run = references.find_run(tracker, source)
     # No signature is required here: the registry may hold models that are not signed yet.
     located = artifacts.fetch_run(tracker, run, check_signature=False)
     bundle = Bundle.read_unsigned(located.path)
@@ -102,7 +98,7 @@ def register(
     with tracker.errors():
         if alias is not None:
             tracker.client.set_registered_model_alias(name, alias, version.version)
-    choice = lookup.describe_run(run) if source is None else None
+    choice = references.describe_run(run) if source is None else None
     return ModelVersionRef(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
 
 
@@ -165,7 +161,7 @@ def version_tags(tracker: "TrackingClient", name: str, version: str) -> dict[str
     Raises:
         NotFoundError: If there is no such version.
     """
-    return dict(lookup.find_version(tracker, f"{name}/{version}").tags)
+    return dict(references.find_version(tracker, f"{name}/{version}").tags)
 
 
 def tag_version(tracker: "TrackingClient", name: str, version: str, key: str, value: str) -> None:
@@ -175,7 +171,7 @@ def tag_version(tracker: "TrackingClient", name: str, version: str, key: str, va
         NotFoundError: If there is no such version.
         TrackingError: If the registry refuses.
     """
-    number = str(lookup.find_version(tracker, f"{name}/{version}").version)
+    number = str(references.find_version(tracker, f"{name}/{version}").version)
     with tracker.errors():
         tracker.client.set_model_version_tag(name, number, key, value)
 
@@ -190,7 +186,7 @@ def alias_version(tracker: "TrackingClient", name: str, version: str, alias: str
     """
     parse_model_name(name)
     parse_alias(alias)
-    number = str(lookup.find_version(tracker, f"{name}/{version}").version)
+    number = str(references.find_version(tracker, f"{name}/{version}").version)
     with tracker.errors():
         tracker.client.set_registered_model_alias(name, alias, number)
 
@@ -202,7 +198,7 @@ def add_artifact(tracker: "TrackingClient", name: str, version: str, file: Path)
         NotFoundError: If there is no such version.
         TrackingError: If the file cannot be added.
     """
-    model_version = lookup.find_version(tracker, f"{name}/{version}")
+    model_version = references.find_version(tracker, f"{name}/{version}")
     model_id = artifacts.model_id(model_version)
     if model_id is None:
         raise TrackingError(

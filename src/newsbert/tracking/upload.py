@@ -204,18 +204,18 @@ def _write_signature(bundle: Bundle, key: Path) -> None:
         raise NewsbertError(f"{bundle.path} cannot be signed: {error.strerror or error}", "check its rights") from error
 
 
-def _ensure_logged(found: Bundle, record: Path, tracker: "TrackingClient") -> str:
+def _ensure_logged(bundle: Bundle, record: Path, tracker: "TrackingClient") -> str:
     """Return the id of the run that holds a bundle, after logging the bundle if there is none."""
     log = _read(record)
-    if log is None or log.digest != found.digest:  # no record, or the record of an earlier bundle at this path
-        run_id = tracker.run_of(found.digest)
+    if log is None or log.digest != bundle.digest:  # no record, or the record of an earlier bundle at this path
+        run_id = tracker.run_of(bundle.digest)
         if run_id is None:
             with experiment.start_run(tracker) as run:
-                run.tags({DATA_DIGEST_TAG: str(found.contract.data["sha256"])})  # marks it as a training run
-                run.metrics(metrics_of(found))
-                run.params(_collect_params(found.contract))
-                run.artifacts(_list_reports(found))
-                run.bundle(found)
+                run.tags({DATA_DIGEST_TAG: str(bundle.contract.data["sha256"])})  # marks it as a training run
+                run.metrics(metrics_of(bundle))
+                run.params(_collect_params(bundle.contract))
+                run.artifacts(_list_reports(bundle))
+                run.bundle(bundle)
                 _flush(run)
                 run_id = run.run_id
         return run_id
@@ -225,7 +225,7 @@ def _ensure_logged(found: Bundle, record: Path, tracker: "TrackingClient") -> st
     # On another server than that of the training, the bundle gets a new run.
     with experiment.start_run(tracker, log.run_id if is_active else None, log.pending) as run:
         run.metrics({key: value for key, value in log.metrics.items() if key not in pending})
-        _deliver(run, record, log, found)
+        _deliver(run, record, log, bundle)
     shutil.rmtree(record)
     return run.run_id
 

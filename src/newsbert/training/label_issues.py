@@ -72,26 +72,26 @@ def confirm(rows: IntArray, train: Split, label_names: Sequence[str], runtime: R
 
 
 def find_mistakes(
-    texts: Sequence[str], given: IntArray, probabilities: FloatArray, label_names: Sequence[str]
+    texts: Sequence[str], labels: IntArray, probabilities: FloatArray, label_names: Sequence[str]
 ) -> list[LabelIssue]:
     """Return the rows whose labels the model contradicts, the most confident prediction first.
 
     Args:
         texts: The rows' texts.
-        given: Their labels, `(rows,)`.
+        labels: Their labels, `(rows,)`.
         probabilities: The model's predictions, `(rows, num_labels)`.
         label_names: Names in label order.
     """
     indices, predicted = np.arange(len(texts)), probabilities.argmax(axis=1)
-    margin = probabilities[indices, predicted] - probabilities[indices, given]
+    margin = probabilities[indices, predicted] - probabilities[indices, labels]
     return [
         LabelIssue(
             texts[index][:_SHOWN_CHARACTERS],
-            label_names[given[index]],
+            label_names[labels[index]],
             label_names[predicted[index]],
             float(probabilities[index, predicted[index]]),
-            float(probabilities[index, given[index]]),
+            float(probabilities[index, labels[index]]),
         )
         for index in np.argsort(-margin, kind="stable").tolist()
-        if predicted[index] != given[index]
+        if predicted[index] != labels[index]
     ][:MAX_ISSUES]

@@ -19,7 +19,7 @@ from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
 from newsbert.core.ray_cluster import RayCluster
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
-from newsbert.training import base_model, distributed, strategies
+from newsbert.training import base_model, distributed, methods
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext, ignore
 from newsbert.training.fine_tuning import TrainedModel
@@ -140,7 +140,7 @@ def _run_worker(config: Mapping[str, _TrainJob]) -> None:
             actor.tell.remote if first else ignore,
             lambda: first and bool(ray.get(actor.is_to_stop.remote())),
         )
-        trained = strategies.tune_part(context, _RemoteCheckpoints(actor))
+        trained = methods.tune_part(context, _RemoteCheckpoints(actor))
         if first:
             ray.get(actor.finish.remote(trained))
     except NewsbertError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import Threshold
+from newsbert.evaluation.review_threshold import Threshold
 
 if TYPE_CHECKING:
     from newsbert.tracking.registry import ModelVersionRef

@@ -186,11 +186,11 @@ def _find_directory(reference: str) -> Path:
 def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext, shared: RaySettings) -> TrainResult:
     """Train from the latest checkpoint, if any, write the bundle and log it."""
     from newsbert.inference.runtime import load_runtime
-    from newsbert.training import label_issues, strategies
+    from newsbert.training import label_issues, methods
     from newsbert.training.export.bundle import write
 
     rows, on_event = context.dataset, context.on_event
-    strategies.check(context.base_model, context.settings)
+    methods.check(context.base_model, context.settings)
     on_event(Phase("fitting the baseline"))
     baseline, candidates = _fit_baseline(rows, context.settings.seed)
     trained, tokenizer = _fit(context, shared, work, run)
@@ -262,7 +262,7 @@ def _fit(
     context: TrainingContext, shared: RaySettings, work: Path, run: "RunLogger"
 ) -> "tuple[TrainedModel, SequenceTokenizer]":
     """Train, and log the events to the run as well."""
-    from newsbert.training import ray_trainer, strategies
+    from newsbert.training import methods, ray_trainer
     from newsbert.training.checkpoints import Checkpoints
 
     settings, rows, on_event = context.settings, context.dataset, context.on_event
@@ -283,11 +283,11 @@ def _fit(
     checkpoints = Checkpoints(run_dir.checkpoints(work))
     try:
         logging_context = dataclasses.replace(context, on_event=report)
-        tokenizer = strategies.prepare(logging_context, work / run_dir.BUNDLE)
+        tokenizer = methods.prepare(logging_context, work / run_dir.BUNDLE)
         if shared.workers > 1:
             trained = ray_trainer.fit(logging_context, shared, checkpoints)
         else:
-            trained = strategies.tune(logging_context, tokenizer, checkpoints)
+            trained = methods.tune(logging_context, tokenizer, checkpoints)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise

@@ -30,7 +30,7 @@ from transformers import (
 from newsbert.core.settings import TrainSettings
 from newsbert.errors import ModelError, UsageError
 from newsbert.inference.runtimes.onnxruntime import OnnxGraph
-from newsbert.training import base_model, bert_graph, fine_tuning, graphs, strategies, tokenizer
+from newsbert.training import base_model, bert_graph, fine_tuning, graphs, methods, tokenizer
 from newsbert.training.export import onnx
 from newsbert.training.tokenizer import prepare_tokenizer
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_slow(name: str, tmp_pat
     _with_tokenizer(config, tmp_path / "base")
     spoil(tmp_path / "base", part)
     with pytest.raises(ModelError, match=said) as caught:
-        strategies.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
+        methods.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
     assert caught.value.hint
 
 
@@ -206,7 +206,7 @@ def test_a_vocabulary_alone_is_a_tokenizer(tmp_path: Path) -> None:
     _with_tokenizer(CONFIGS["bert"], tmp_path / "base")
     _without(tmp_path / "base", "tokenizer*")
     base = base_model.find(str(tmp_path / "base"))
-    strategies.check(base, TrainSettings(max_length=16))
+    methods.check(base, TrainSettings(max_length=16))
     assert prepare_tokenizer(base, tmp_path, 16).encode(["w3 w4"]) == [[2, 8, 9, 3]]
 
 
@@ -221,7 +221,7 @@ def test_pickled_weights_are_refused_with_the_command_that_writes_them_anew(tmp_
     target, _, command = str(caught.value.hint).removeprefix("write them anew, and give --base-model ").partition(": ")
     subprocess.run(["bash", "-ec", command.replace("python", shlex.quote(sys.executable), 1)], cwd=tmp_path, check=True)
     base = base_model.find(shlex.split(target)[0])
-    strategies.check(base, TrainSettings(max_length=16))
+    methods.check(base, TrainSettings(max_length=16))
     assert torch.equal(load_file(base.path / "model.safetensors")["embeddings.word_embeddings.weight"], tensor)
 
 
@@ -235,7 +235,7 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: p
     (tmp_path / "spm.model").rename(tmp_path / "base" / "spm.model")
     (tmp_path / "base" / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
     base = base_model.find(str(tmp_path / "base"))
-    strategies.check(base, TrainSettings(max_length=16))
+    methods.check(base, TrainSettings(max_length=16))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(base.path / "spm.model"))
     found = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
     assert found == processor.encode("team stocks", out_type=str)
@@ -268,8 +268,8 @@ OF_OTHERS_REFUSED = {
 def test_encoders_of_others_are_taken_or_refused_with_the_way_out() -> None:
     assert {directory.name for directory in CASES.iterdir()} == {*OF_OTHERS, *OF_OTHERS_REFUSED}
     for name in OF_OTHERS:
-        strategies.check(base_model.find(str(CASES / name)), TrainSettings())
+        methods.check(base_model.find(str(CASES / name)), TrainSettings())
     for name, said in OF_OTHERS_REFUSED.items():
         with pytest.raises(ModelError, match=said) as caught:
-            strategies.check(base_model.find(str(CASES / name)), TrainSettings())
+            methods.check(base_model.find(str(CASES / name)), TrainSettings())
         assert caught.value.hint

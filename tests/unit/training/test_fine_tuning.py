@@ -13,7 +13,7 @@ from newsbert.core.events import Event, Note
 from newsbert.core.settings import TrainSettings
 from newsbert.data.dataset import load_dataset
 from newsbert.errors import UsageError
-from newsbert.evaluation.review import PRECISIONS
+from newsbert.evaluation.review_threshold import PRECISIONS
 from newsbert.training import base_model, fine_tuning, tokenizer
 from newsbert.training.precision import choose_precision, time_training_steps
 from tests.support.tiny_model import LABELS, REVIEW_THRESHOLD

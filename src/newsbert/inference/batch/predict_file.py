@@ -102,22 +102,23 @@ def predict_file(  # noqa: PLR0913 - options by name
             on_note(note)
         if partial.note:
             on_note(partial.note)
-        on_progress(partial.kept.records, source.total)
+        on_progress(partial.state.records, source.total)
         if isinstance(predictor, Workers):
-            answered_windows = predictor.answered(source, partial.kept.records, text_columns)
+            answered_windows = predictor.answered(source, partial.state.records, text_columns)
         else:
             answered_windows = _answer_windows(
-                predictor, source, partial.kept.records, text_columns, requests, on_progress
+                predictor, source, partial.state.records, text_columns, requests, on_progress
             )
         for window, answers in answered_windows:
-            done = partial.kept.records
-            content = encoding.encode(window, _to_columns(answers), first=partial.kept.rows == 0)
-            partial.append(content, _format_rejected(window, answers, done), _advance(partial.kept, window, answers))
-            on_progress(partial.kept.records, source.total)
-        if _read_stat(file) != before or partial.kept.records != source.total:
+            done = partial.state.records
+            content = encoding.encode(window, _to_columns(answers), first=partial.state.rows == 0)
+            partial.append(content, _format_rejected(window, answers, done), _advance(partial.state, window, answers))
+            on_progress(partial.state.records, source.total)
+        if _read_stat(file) != before or partial.state.records != source.total:
             raise DataError(f"{file} was changed while it was read", "the same command with --restart begins anew")
         rejected = partial.publish(encoding.finish)
-        return BatchResult(partial.kept.rows, partial.kept.skipped, answer_columns, partial.kept.unreadable, rejected)
+        state = partial.state
+        return BatchResult(state.rows, state.skipped, answer_columns, state.unreadable, rejected)
 
 
 def _answer_windows(
@@ -200,12 +201,12 @@ def _format_rejected(window: Window, answers: Sequence[Answer], done: int) -> by
     return writers.to_bytes("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines))
 
 
-def _advance(kept: ResumeState, window: Window, answers: Sequence[Answer]) -> ResumeState:
+def _advance(state: ResumeState, window: Window, answers: Sequence[Answer]) -> ResumeState:
     """Return the progress after a window."""
     return replace(
-        kept,
-        records=kept.records + len(window.records),
-        rows=kept.rows + len(answers),
-        skipped=kept.skipped + sum(1 for answer in answers if isinstance(answer, str)),
-        unreadable=kept.unreadable + len(window.records) - len(answers),
+        state,
+        records=state.records + len(window.records),
+        rows=state.rows + len(answers),
+        skipped=state.skipped + sum(1 for answer in answers if isinstance(answer, str)),
+        unreadable=state.unreadable + len(window.records) - len(answers),
     )

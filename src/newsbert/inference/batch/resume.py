@@ -49,7 +49,7 @@ def rejected_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.rejected.jsonl")
 
 
-def kept(output: Path) -> ResumeState | None:
+def read_state(output: Path) -> ResumeState | None:
     """Return the progress of an unfinished output, or `None` if there is none."""
     saved = _read_note(_directory(output))
     return saved[1] if saved and saved[1].records else None
@@ -59,26 +59,26 @@ class Partial:
     """The directory of an unfinished output, locked.
 
     Attributes:
-        kept: Progress of the run.
+        state: Progress of the run.
         note: Note for the user about earlier progress.
     """
 
     def __init__(
-        self, output: Path, directory: Path, job: Mapping[str, object], kept: ResumeState, note: str | None
+        self, output: Path, directory: Path, job: Mapping[str, object], state: ResumeState, note: str | None
     ) -> None:
-        self.kept = kept
+        self.state = state
         self.note = note
         self._output = output
         self._directory = directory
         self._job = job
 
-    def append(self, rows: bytes, rejected: bytes, kept: ResumeState) -> None:
+    def append(self, rows: bytes, rejected: bytes, state: ResumeState) -> None:
         """Append further rows and save the progress.
 
         Args:
             rows: Encoded rows.
             rejected: Lines of rejected rows.
-            kept: Progress after these rows; the lengths of the files are filled in here.
+            state: Progress after these rows; the lengths of the files are filled in here.
 
         Raises:
             NewsbertError: If it cannot be written.
@@ -86,12 +86,12 @@ class Partial:
         with _translate_errors(self._output):
             _append(self._directory / _ROWS, rows)
             _append(self._directory / _REJECTED, rejected)
-            self.kept = dataclasses.replace(
-                kept,
-                rows_bytes=self.kept.rows_bytes + len(rows),
-                rejected_bytes=self.kept.rejected_bytes + len(rejected),
+            self.state = dataclasses.replace(
+                state,
+                rows_bytes=self.state.rows_bytes + len(rows),
+                rejected_bytes=self.state.rejected_bytes + len(rejected),
             )
-            _write_note(self._directory, self._job, self.kept)
+            _write_note(self._directory, self._job, self.state)
 
     def publish(self, finish: Callable[[Path], Path]) -> Path | None:
         """Publish the output and its file of rejected rows; return the latter if there are any.
@@ -105,7 +105,7 @@ class Partial:
         rejected = rejected_file(self._output)
         with _translate_errors(self._output):
             complete = finish(self._directory / _ROWS)
-            if self.kept.rejected_bytes:
+            if self.state.rejected_bytes:
                 # A copy: a process that is killed before the next line resumes from here.
                 copy = self._directory / f"{_REJECTED}.new"
                 shutil.copyfile(self._directory / _REJECTED, copy)
@@ -113,7 +113,7 @@ class Partial:
             else:
                 rejected.unlink(missing_ok=True)  # from an earlier output, which is now replaced too
             complete.replace(self._output)
-        return rejected if self.kept.rejected_bytes else None
+        return rejected if self.state.rejected_bytes else None
 
 
 @contextlib.contextmanager
@@ -157,7 +157,7 @@ def opened(output: Path, job: Mapping[str, object], total: int, header: bytes, r
             yield partial
             finished = True
         finally:
-            if finished or not partial.kept.records:
+            if finished or not partial.state.records:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -192,31 +192,31 @@ def _acquire_lock(output: Path, directory: Path, stack: contextlib.ExitStack) ->
 
 
 def _explain_mismatch(
-    directory: Path, kept_job: Mapping[str, object], kept: ResumeState, job: Mapping[str, object]
+    directory: Path, saved_job: Mapping[str, object], state: ResumeState, job: Mapping[str, object]
 ) -> str | None:
     """Return the reason why saved progress cannot be used, or `None` if it can."""
-    differences = [name for name in job if kept_job.get(name) != job[name]]
+    differences = [name for name in job if saved_job.get(name) != job[name]]
     if differences:
-        return f"beginning anew: the {kept.records} rows that are kept are of another {', another '.join(differences)}"
-    for name, length in ((_ROWS, kept.rows_bytes), (_REJECTED, kept.rejected_bytes)):
+        return f"starting again: the {state.records} saved rows are of another {', another '.join(differences)}"
+    for name, length in ((_ROWS, state.rows_bytes), (_REJECTED, state.rejected_bytes)):
         file = directory / name
         if not file.is_file() or file.stat().st_size < length:
-            return f"beginning anew: what is kept of {kept.records} rows is incomplete"
+            return f"starting again: what was saved of {state.records} rows is incomplete"
     return None
 
 
 def _read_note(directory: Path) -> tuple[Mapping[str, object], ResumeState] | None:
     try:
         note = json.loads((directory / _NOTE).read_text(encoding="utf-8"))
-        return dict(note["job"]), ResumeState(**note["kept"])
+        return dict(note["job"]), ResumeState(**note["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_note(directory: Path, job: Mapping[str, object], kept: ResumeState) -> None:
+def _write_note(directory: Path, job: Mapping[str, object], state: ResumeState) -> None:
     new = directory / f"{_NOTE}.new"
     new.unlink(missing_ok=True)
-    _append(new, json.dumps({"job": job, "kept": dataclasses.asdict(kept)}, indent=1).encode())
+    _append(new, json.dumps({"job": job, "state": dataclasses.asdict(state)}, indent=1).encode())
     new.replace(directory / _NOTE)
 
 

@@ -19,17 +19,17 @@ _TMPFS_HINT = "give it a writable directory: docker run --tmpfs /tmp, or --run-d
 
 
 @contextlib.contextmanager
-def make(given: str | None) -> Iterator[Path]:
+def make(path: str | None) -> Iterator[Path]:
     """Create a server's directory, private to this user, and remove it after the block.
 
     Args:
-        given: Path of the directory; `None` for a new temporary one.
+        path: Path of the directory; `None` for a new temporary one.
 
     Raises:
         UsageError: If it has files that no server left there, belongs to another user, or has too long a path.
         ServingError: If a server runs there, or it cannot be written to.
     """
-    if given is None:
+    if path is None:
         with contextlib.ExitStack() as stack:
             try:
                 directory = stack.enter_context(temporary.directory())
@@ -38,7 +38,7 @@ def make(given: str | None) -> Iterator[Path]:
             _check_length(directory)
             yield directory
         return
-    directory = _claim(Path(given).absolute())
+    directory = _claim(Path(path).absolute())
     _check_length(directory)
     with (directory / LOCK).open("a", encoding="utf-8") as lock:
         try:

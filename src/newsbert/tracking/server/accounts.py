@@ -172,7 +172,7 @@ def _open_accounts(home: ServerState) -> "Iterator[tuple[SqlAlchemyStore, str]]"
     Raises:
         TrackingError: If there is no server with accounts, or its database cannot be used.
     """
-    url = home.kept().database
+    url = home.read_store().database
     if not home.auth_config.exists():
         raise TrackingError(
             f"the tracking server in {home.path} has no accounts", f"newsbert tracking up --auth{home.option}"

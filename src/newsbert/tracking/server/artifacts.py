@@ -17,20 +17,20 @@ _HINT = "give a directory that can be written, or a bucket: --artifacts s3://BUC
 _SCHEMES = ("s3", "gs", "wasbs", "abfss")
 
 
-def located(given: str) -> str:
+def located(place: str) -> str:
     """Return a bucket's URI or a directory's path in the form that the server takes.
 
     Raises:
         UsageError: If it is neither.
     """
-    scheme, colon, _ = given.partition("://")
+    scheme, colon, _ = place.partition("://")
     if not colon:
-        return str(Path(given).expanduser().absolute())
-    if scheme not in _SCHEMES or not given[len(scheme) + 3 :].strip("/"):
+        return str(Path(place).expanduser().absolute())
+    if scheme not in _SCHEMES or not place[len(scheme) + 3 :].strip("/"):
         raise UsageError(
-            f"no artifacts can be kept in {given!r}", "give s3://BUCKET, gs://BUCKET, wasbs://… or a directory"
+            f"artifacts cannot be stored in {place!r}", "give s3://BUCKET, gs://BUCKET, wasbs://… or a directory"
         )
-    return given.rstrip("/")
+    return place.rstrip("/")
 
 
 def check(uri: str) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 
-def make(kept: StoreConfig, file: Path) -> BackupManifest:
+def make(store: StoreConfig, file: Path) -> BackupManifest:
     """Write a backup, and verify it before it gets its final name; the server may run meanwhile.
 
     Raises:
@@ -51,7 +51,7 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
 
     if file.exists():
         raise UsageError(f"{file} is there already", "give another name; a backup replaces nothing")
-    revision = database.revision(kept.database)
+    revision = database.revision(store.database)
     files: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         with disk_errors(file):
@@ -66,12 +66,12 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
             dumped.parent.mkdir()
             fetched.mkdir()
             with tarfile.open(fileobj=stream, mode="w|") as tar:
-                dump(kept.database, dumped)
+                dump(store.database, dumped)
                 files[_DATABASE] = add(tar, _DATABASE, dumped)
                 dumped.unlink()
-                for path, artifact in _iterate_artifacts(kept.artifacts, fetched):
+                for path, artifact in _iterate_artifacts(store.artifacts, fetched):
                     files[_ARTIFACTS + path] = add(tar, _ARTIFACTS + path, artifact)
-                kind = database.parse(kept.database).get_backend_name()
+                kind = database.parse(store.database).get_backend_name()
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 contents = BackupManifest(kind, revision, mlflow.__version__, now, files)
                 document = json.dumps(vars(contents)).encode()
@@ -87,7 +87,7 @@ def make(kept: StoreConfig, file: Path) -> BackupManifest:
     return contents
 
 
-def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[str], None]) -> BackupManifest:
+def restore(home: ServerState, store: StoreConfig, file: Path, on_log: Callable[[str], None]) -> BackupManifest:
     """Restore a backup into an empty database and an empty artifact location, completely or not at all.
 
     Raises:
@@ -96,34 +96,34 @@ def restore(home: ServerState, kept: StoreConfig, file: Path, on_log: Callable[[
     """
     with private_umask(), opened(file) as stream, temporary.directory() as work:
         contents = read(stream, file)
-        url = database.parse(kept.database)
+        url = database.parse(store.database)
         if url.get_backend_name() != contents.database:
             raise UsageError(
-                f"{file} is of a {contents.database} database, and cannot be put into {database.shown(kept.database)}",
+                f"{file} is of a {contents.database} database, and cannot be put into {database.shown(store.database)}",
                 "give one of that kind: --backend-store",
             )
         dumped = work / _DATABASE
         _stage_database(stream, file, contents, dumped, on_log)
         home.make()
         with home.locked():
-            if not database.is_empty(kept.database):
-                raise UsageError(f"the database {database.shown(kept.database)} is not empty", "give one that is")
-            repository = artifacts.repository(kept.artifacts)
-            with artifacts.errors(kept.artifacts):
+            if not database.is_empty(store.database):
+                raise UsageError(f"the database {database.shown(store.database)} is not empty", "give one that is")
+            repository = artifacts.repository(store.artifacts)
+            with artifacts.errors(store.artifacts):
                 if repository.list_artifacts():
                     raise UsageError(
-                        f"there are artifacts in {kept.artifacts} already", "give another place: --artifacts"
+                        f"there are artifacts in {store.artifacts} already", "give another place: --artifacts"
                     )
             try:
-                _restore_artifacts(stream, file, contents, kept.artifacts, repository)
-                on_log(f"{len(contents.artifacts)} artifacts are in {kept.artifacts}")
+                _restore_artifacts(stream, file, contents, store.artifacts, repository)
+                on_log(f"{len(contents.artifacts)} artifacts are in {store.artifacts}")
                 # The database comes last: the artifacts that it refers to are there by then.
-                load(kept.database, dumped)
+                load(store.database, dumped)
             except BaseException:
                 _delete_artifacts(repository)
                 raise
-            database.prepare(kept.database, on_log)
-            home.keep(kept)
+            database.prepare(store.database, on_log)
+            home.save_store(store)
     return contents
 
 

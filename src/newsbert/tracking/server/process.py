@@ -96,7 +96,7 @@ def places(settings: TrackingServerSettings) -> tuple[ServerState, StoreConfig]:
         UsageError: If a location is invalid.
     """
     home = ServerState(settings.directory)
-    previous = home.kept_before() or StoreConfig(home.database, home.artifacts)
+    previous = home.read_previous_store() or StoreConfig(home.database, home.artifacts)
     url = settings.backend_store or previous.database
     located = artifacts.located(settings.artifacts or previous.artifacts)
     file = sqlite.path_of(url)
@@ -109,7 +109,7 @@ def places(settings: TrackingServerSettings) -> tuple[ServerState, StoreConfig]:
     return home, StoreConfig(url, located)
 
 
-def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
+def prepare(plan: Plan, on_log: Callable[[str], None]) -> str | None:
     """Prepare database, artifacts and accounts.
 
     Returns:
@@ -118,40 +118,40 @@ def prepare(wanted: Plan, on_log: Callable[[str], None]) -> str | None:
     Raises:
         TrackingError: If one of them cannot be used.
     """
-    wanted.home.make()
-    with wanted.home.locked():
+    plan.home.make()
+    with plan.home.locked():
         _silence_logging()
         with private_umask():
-            database.prepare(wanted.database, on_log)
-        artifacts.check(wanted.artifacts)
-        wanted.home.keep(StoreConfig(wanted.database, wanted.artifacts))
-        if not wanted.auth:
+            database.prepare(plan.database, on_log)
+        artifacts.check(plan.artifacts)
+        plan.home.save_store(StoreConfig(plan.database, plan.artifacts))
+        if not plan.auth:
             return None
-        accounts.configure(wanted.home, wanted.database, wanted.default_permission)
-        return accounts.make_admin(wanted.home, wanted.database)
+        accounts.configure(plan.home, plan.database, plan.default_permission)
+        return accounts.make_admin(plan.home, plan.database)
 
 
-def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[ServerInfo], None]) -> None:
+def serve(plan: Plan, stop: threading.Event, on_ready: Callable[[ServerInfo], None]) -> None:
     """Run the server until `stop` is set.
 
     Args:
-        wanted: The prepared plan.
+        plan: The prepared plan.
         stop: Set to stop it.
         on_ready: Called when it answers.
 
     Raises:
         TrackingError: If it does not start, or ends unexpectedly.
     """
-    home = wanted.home
-    with home.locked(), _run_server(wanted) as process:
+    home = plan.home
+    with home.locked(), _run_server(plan) as process:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _is_healthy(wanted.url):
+        while not _is_healthy(plan.url):
             if stop.wait(0.1):
                 return
             _check_alive(process, home)
             if time.monotonic() > deadline:
-                raise TrackingError(f"no answer on {wanted.url} after {START_TIMEOUT_S} s", f"see {home.log}")
-        server = _make_server_info(wanted)
+                raise TrackingError(f"no answer on {plan.url} after {START_TIMEOUT_S} s", f"see {home.log}")
+        server = _make_server_info(plan)
         home.note(server)
         try:
             on_ready(server)
@@ -162,25 +162,25 @@ def serve(wanted: Plan, stop: threading.Event, on_ready: Callable[[ServerInfo], 
             home.forget()
 
 
-def start_detached(wanted: Plan) -> ServerInfo:
+def start_detached(plan: Plan) -> ServerInfo:
     """Run the server in the background.
 
     Raises:
         NewsbertError: If it does not start; this is the server's own error.
     """
-    home = wanted.home
-    arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", wanted.artifacts]
+    home = plan.home
+    arguments = ["tracking", "up", "--prepared", "--directory", str(home.path), "--artifacts", plan.artifacts]
     arguments += [
         "--default-permission",
-        wanted.default_permission,
+        plan.default_permission,
         "--host",
-        wanted.host,
+        plan.host,
         "--port",
-        str(wanted.port),
+        str(plan.port),
         "--workers",
-        str(wanted.workers),
+        str(plan.workers),
     ]
-    arguments += ["--allowed-hosts", ",".join(wanted.allowed_hosts), "--auth" if wanted.auth else "--no-auth"]
+    arguments += ["--allowed-hosts", ",".join(plan.allowed_hosts), "--auth" if plan.auth else "--no-auth"]
 
     def noted(pid: int) -> ServerInfo | None:
         server = home.noted()
@@ -188,7 +188,7 @@ def start_detached(wanted: Plan) -> ServerInfo:
 
     try:
         return processes.start(
-            arguments, home.path / "up.log", noted, START_TIMEOUT_S + 10, MLFLOW_BACKEND_STORE_URI=wanted.database
+            arguments, home.path / "up.log", noted, START_TIMEOUT_S + 10, MLFLOW_BACKEND_STORE_URI=plan.database
         )
     except OSError as error:
         raise TrackingError(f"{home.path} cannot be written: {error.strerror}", "make room: df -h .") from error
@@ -230,35 +230,35 @@ def _silence_logging() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _make_server_info(wanted: Plan) -> ServerInfo:
+def _make_server_info(plan: Plan) -> ServerInfo:
     pid = os.getpid()
     return ServerInfo(
         pid,
         processes.started(pid) or 0,
-        wanted.url,
-        wanted.host,
-        database.shown(wanted.database),
-        wanted.artifacts,
-        wanted.auth,
-        list(dict.fromkeys(wanted.allowed_hosts)),
+        plan.url,
+        plan.host,
+        database.shown(plan.database),
+        plan.artifacts,
+        plan.auth,
+        list(dict.fromkeys(plan.allowed_hosts)),
         metadata.version("mlflow"),
     )
 
 
 @contextlib.contextmanager
-def _run_server(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", wanted.host, "--port", str(wanted.port)]
-    command += ["--workers", str(wanted.workers), *(["--app-name", "basic-auth"] if wanted.auth else [])]
+def _run_server(plan: Plan) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", plan.host, "--port", str(plan.port)]
+    command += ["--workers", str(plan.workers), *(["--app-name", "basic-auth"] if plan.auth else [])]
     # On a busy machine a worker's imports take longer than the 5 s after which uvicorn kills one that does not answer.
     command += ["--uvicorn-opts", f"--timeout-worker-healthcheck {START_TIMEOUT_S}"]
     variables = {
         # In the environment, since any user of this machine can read a command line.
-        "MLFLOW_BACKEND_STORE_URI": wanted.database,
-        "MLFLOW_ARTIFACTS_DESTINATION": wanted.artifacts,
+        "MLFLOW_BACKEND_STORE_URI": plan.database,
+        "MLFLOW_ARTIFACTS_DESTINATION": plan.artifacts,
         "MLFLOW_SERVE_ARTIFACTS": "true",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(with_ports(wanted.allowed_hosts)),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(with_ports(plan.allowed_hosts)),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
-            [*origins(wanted.allowed_hosts, wanted.port), *environment.further_origins()]
+            [*origins(plan.allowed_hosts, plan.port), *environment.further_origins()]
         ),
         # MLflow's job runner and gateway are for language models. The runner takes a process and memory; the gateway
         # calls addresses that an account chooses.
@@ -270,17 +270,17 @@ def _run_server(wanted: Plan) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_SERVER_ENABLE_GRAPHQL_AUTH": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    if wanted.auth:
-        variables["MLFLOW_AUTH_CONFIG_PATH"] = str(wanted.home.auth_config)
-        variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = wanted.home.secret_key()
-    log = wanted.home.log
+    if plan.auth:
+        variables["MLFLOW_AUTH_CONFIG_PATH"] = str(plan.home.auth_config)
+        variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = plan.home.secret_key()
+    log = plan.home.log
     with contextlib.suppress(FileNotFoundError):
         log.replace(log.with_name("server.log.1"))
-    with wanted.home.private(log) as stream:
+    with plan.home.private(log) as stream:
         process = subprocess.Popen(
             command,
             env=environment.child_environment(**variables),
-            cwd=wanted.home.path,
+            cwd=plan.home.path,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

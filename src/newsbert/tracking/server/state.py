@@ -155,24 +155,24 @@ class ServerState:
             file.unlink(missing_ok=True)
             return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
-    def keep(self, kept: StoreConfig) -> None:
+    def save_store(self, store: StoreConfig) -> None:
         """Record the locations of the data, for commands that run without the server."""
-        self.write(self.path / "data.json", json.dumps(dataclasses.asdict(kept)))
+        self.write(self.path / "data.json", json.dumps(dataclasses.asdict(store)))
 
-    def kept_before(self) -> StoreConfig | None:
+    def read_previous_store(self) -> StoreConfig | None:
         """Return the locations of the data, if a server was started here."""
         try:
             return StoreConfig(**json.loads((self.path / "data.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
-    def kept(self) -> StoreConfig:
+    def read_store(self) -> StoreConfig:
         """Return the locations of the data.
 
         Raises:
             TrackingError: If no server was started here.
         """
-        stores = self.kept_before()
+        stores = self.read_previous_store()
         if stores is None:
             raise self.never_started()
         return stores

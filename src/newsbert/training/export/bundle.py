@@ -23,10 +23,10 @@ from newsbert.core.types import FloatArray
 from newsbert.core.version import __version__
 from newsbert.data.dataset import Dataset
 from newsbert.data.text import CLEANING_RULES, preprocess
-from newsbert.evaluation import plots, review
+from newsbert.evaluation import plots, review_threshold
 from newsbert.evaluation.calibration import calibration_error, reliability, softmax
 from newsbert.evaluation.metrics import Scores, score
-from newsbert.evaluation.review import RiskCoverageCurve, Threshold
+from newsbert.evaluation.review_threshold import RiskCoverageCurve, Threshold
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import bert_graph, label_issues
@@ -150,11 +150,11 @@ def _choose_threshold(
         on_event: Called with every event.
     """
     test = probabilities, labels
-    thresholds = review.thresholds(
+    thresholds = review_threshold.thresholds(
         reference.validation, test, settings.review_target_accuracy, settings.review_threshold
     )
     chosen = thresholds[0]
-    if chosen.precision is not None and chosen.below == review.ALL:
+    if chosen.precision is not None and chosen.below == review_threshold.ALL:
         count = len(reference.validation[1])
         on_event(
             Note(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from newsbert.evaluation.metrics import Scores
-from newsbert.evaluation.review import ReviewStats, Threshold
+from newsbert.evaluation.review_threshold import ReviewStats, Threshold
 from newsbert.training.baseline import NAME
 
 _TEMPLATE = """# {title}
@@ -92,17 +92,16 @@ def _format_row(name: str, scores: Scores) -> str:
     return f"| {name} | {' | '.join(f'{value:.4f}' for value in figures)} |"
 
 
-def _format_threshold(each: Threshold) -> str:
+def _format_threshold(threshold: Threshold) -> str:
     """Return a line of the table of thresholds."""
-    precision = "(given)" if each.precision is None else f"{each.precision:.4g}"
-    return (
-        f"| {precision} | {each.below:.4g} | {_format_statistics(each.validation)} | {_format_statistics(each.test)} |"
-    )
+    precision = "(given)" if threshold.precision is None else f"{threshold.precision:.4g}"
+    cells = [_format_statistics(statistics) for statistics in (threshold.validation, threshold.test)]
+    return f"| {precision} | {threshold.below:.4g} | {' | '.join(cells)} |"
 
 
-def _format_statistics(found: ReviewStats) -> str:
+def _format_statistics(statistics: ReviewStats) -> str:
     """Return the two cells of a split in the table of thresholds."""
-    return f"{found.share:.1%} | {'' if found.accuracy is None else f'{found.accuracy:.1%}'}"
+    return f"{statistics.share:.1%} | {'' if statistics.accuracy is None else f'{statistics.accuracy:.1%}'}"
 
 
 def _escape_cell(text: str) -> str:

@@ -70,7 +70,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     with pytest.raises(ServingError):
         run(file, output, LengthModel(fail_at=f"text 555 {'x' * (555 % 23)}"))
     assert not output.exists()
-    assert resume.kept(output) is not None
+    assert resume.read_state(output) is not None
     model = LengthModel()
     done, notes, told = run(file, output, model)
     assert notes == ["500 of 950 rows are done already; --restart does them again"]
@@ -81,7 +81,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     assert rejected(output) == rejected(whole)
     assert (done.rows, done.skipped, done.columns) == (expected.rows, expected.skipped, expected.columns)
     assert not partial(output).exists()
-    assert resume.kept(output) is None
+    assert resume.read_state(output) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +114,7 @@ def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(file, output, Interrupting(), requests=requests)
-    found = resume.kept(output)
+    found = resume.read_state(output)
     assert found is not None
     assert (found.records, found.total) == (200 if requests == 1 else 100, 950)
     run(file, output, requests=requests)
@@ -124,7 +124,7 @@ def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
 def stop_midway(file: Path, output: Path, **options: Any) -> None:
     with pytest.raises(ServingError):
         run(file, output, LengthModel(fail_at="text 333 xxxxxxxxxxx"), **options)
-    assert resume.kept(output) is not None
+    assert resume.read_state(output) is not None
 
 
 def test_a_run_with_another_model_begins_anew_and_says_so(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_with_another_model_begins_anew_and_says_so(tmp_path: Path) -> Non
     stop_midway(file, output, model="one")
     model = LengthModel()
     _, notes, told = run(file, output, model, model="another")
-    assert notes == ["beginning anew: the 300 rows that are kept are of another model"]
+    assert notes == ["starting again: the 300 saved rows are of another model"]
     assert told[0] == (0, 950)
     assert len(answers(output)) == 950
 
@@ -141,7 +141,7 @@ def test_a_run_over_another_input_begins_anew_and_says_so(tmp_path: Path) -> Non
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output)
     write_jsonl(file, [*TABLE, {"text": "one more"}])
-    assert run(file, output)[1] == ["beginning anew: the 300 rows that are kept are of another input"]
+    assert run(file, output)[1] == ["starting again: the 300 saved rows are of another input"]
     assert len(answers(output)) == 951
 
 
@@ -150,7 +150,7 @@ def test_a_run_over_another_column_begins_anew_and_says_so(tmp_path: Path) -> No
     stop_midway(file, output)
     notes: list[str] = []
     predict_file(LengthModel(), file, output, "id", lambda *_: None, on_note=notes.append)
-    assert notes == ["beginning anew: the 300 rows that are kept are of another text column"]
+    assert notes == ["starting again: the 300 saved rows are of another text column"]
 
 
 def test_the_same_input_may_have_been_copied_elsewhere(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def big_file(directory: Path) -> Path:
 
 def until_something_is_kept(process: "subprocess.Popen[str]", output: Path) -> None:
     for _ in range(6000):
-        if resume.kept(output) is not None or process.poll() is not None:
+        if resume.read_state(output) is not None or process.poll() is not None:
             break
         time.sleep(0.01)
     assert process.poll() is None, "it was done before it could be stopped"
@@ -280,7 +280,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(bundle: Bundle, cli: Cli, tmp
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "of 30000 rows are done and kept; the same command goes on from there" in stderr
+    assert "of 30000 rows are saved: run the same command again to resume" in stderr
     assert stderr.endswith("Error: interrupted\n")
     result = cli("predict", "--model", bundle.path, "--file", file, "--output", output, "--restart")
     assert result.returncode == 0

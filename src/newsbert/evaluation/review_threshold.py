@@ -153,8 +153,8 @@ def thresholds(
         below: The threshold, to use it instead of choosing one.
     """
 
-    def at(wanted: float | None, value: float) -> Threshold:
-        return Threshold(wanted, value, review_stats(*validation, value), review_stats(*test, value))
+    def at(target: float | None, value: float) -> Threshold:
+        return Threshold(target, value, review_stats(*validation, value), review_stats(*test, value))
 
     first = at(precision, choose_threshold(*validation, precision)) if below is None else at(None, below)
     return [first, *(at(required, choose_threshold(*validation, required)) for required in PRECISIONS)]

@@ -6,8 +6,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from newsbert.serving import lane
-from newsbert.serving.lane import Lane, LaneFullError
+from newsbert.serving import explanation_queue
+from newsbert.serving.explanation_queue import Lane, LaneFullError
 
 TIMEOUT_S = 30
 
@@ -70,8 +70,8 @@ def test_a_step_waits_for_answers_and_answers_wait_for_one_step() -> None:
 
 
 def test_more_than_may_wait_are_refused_and_the_oldest_results_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "MAX_WAITING", 2)
-    monkeypatch.setattr(lane, "MAX_RESULTS", 3)
+    monkeypatch.setattr(explanation_queue, "MAX_WAITING", 2)
+    monkeypatch.setattr(explanation_queue, "MAX_RESULTS", 3)
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
     waiting = [explanations.submit(number, 1, lambda: "complete") for number in range(2)]
@@ -86,7 +86,7 @@ def test_more_than_may_wait_are_refused_and_the_oldest_results_go(monkeypatch: p
 
 
 def test_texts_that_are_too_long_together_are_refused_and_one_alone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "MAX_CHARACTERS", 10)
+    monkeypatch.setattr(explanation_queue, "MAX_CHARACTERS", 10)
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
     with pytest.raises(LaneFullError):
@@ -100,9 +100,9 @@ def test_a_batch_waits_until_others_wait() -> None:
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
     looks = iter([False, False, True])
-    lane.wait([first], lambda: next(looks))
+    explanation_queue.wait([first], lambda: next(looks))
     assert not first.done()
     assert list(looks) == []
     end.set()
-    lane.wait([first], lambda: False)
+    explanation_queue.wait([first], lambda: False)
     assert first.result(0) == "first"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newsbert.core.types import FloatArray
-from newsbert.evaluation.review import (
+from newsbert.evaluation.review_threshold import (
     ALL,
     NONE,
     PRECISIONS,
