@@ -275,7 +275,7 @@ def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: U
         "check": "bucket",
         "state": "ok",
         "found": f"{s3}: a file was written, read and deleted",
-        "mend": None,
+        "fix": None,
     }
     experiment = client.get_experiment_by_name("newsbert")
     assert experiment is not None

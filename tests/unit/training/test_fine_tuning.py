@@ -55,7 +55,7 @@ def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
     assert [(each["precision"], float(each["review_threshold"])) for each in table] == [
         ("" if each.precision is None else str(each.precision), each.below) for each in result.review
     ]
-    assert float(table[0]["test_review_share"]) == chosen.test.share
+    assert float(table[0]["test_review_rate"]) == chosen.test.share
     card = (result.bundle / "README.md").read_text(encoding="utf-8")
     assert f"a score below {REVIEW_THRESHOLD}" in card
     assert all(f"\n| {precision:.4g} | " in card for precision in PRECISIONS)
