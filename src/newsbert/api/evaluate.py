@@ -11,7 +11,7 @@ import numpy as np
 from newsbert.bundle import row_sketch
 from newsbert.bundle.bundle import SKETCH_FILE, Bundle
 from newsbert.core import config, temporary
-from newsbert.core.events import Event, Note, Phase, Progress
+from newsbert.core.events import Event, Note, Phase, Progress, ignore
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings, TrainSettings
 from newsbert.core.types import FloatArray, IntArray
@@ -108,7 +108,7 @@ def evaluate(  # noqa: PLR0913 - options by name
     log: bool = True,
     tracking_uri: str | None = None,
     experiment: str | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event], None] = ignore,
 ) -> EvaluateResult:
     """Score a model on labelled rows, by itself or against another on the same rows.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import config, environment, ray_cluster
-from newsbert.core.events import Event
+from newsbert.core.events import Event, ignore, never
 from newsbert.core.identifiers import parse_model_name
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import UsageError
@@ -44,8 +44,8 @@ def train(  # noqa: PLR0913 - options by name
     resume: str | None = None,
     workers: int | None = None,
     ray_address: str | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
-    stop: Callable[[], bool] = lambda: False,
+    on_event: Callable[[Event], None] = ignore,
+    stop: Callable[[], bool] = never,
 ) -> TrainResult:
     """Fine-tune an encoder and log the run, the model and its bundle.
 
@@ -57,7 +57,7 @@ def train(  # noqa: PLR0913 - options by name
         text_column: Column of the text.
         label_column: Column of the label.
         base_model: `minilm`, a model's directory, or a Hub name.
-        epochs: Passes over the training rows.
+        epochs: Number of training epochs.
         max_steps: Maximum number of steps, independent of the number of epochs.
         max_train_samples: Maximum number of training rows.
         batch_size: Rows per training step.

@@ -69,3 +69,12 @@ class Resumed:
 
 
 Event = Phase | Note | Progress | Step | Evaluation | Resumed
+
+
+def ignore(_event: Event) -> None:
+    """Ignore an event."""
+
+
+def never() -> bool:
+    """Return `False`: there is no reason to stop."""
+    return False

@@ -3,19 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from newsbert.core.events import Event
+from newsbert.core.events import Event, ignore, never
 from newsbert.core.settings import TrainSettings
 from newsbert.data.dataset import Dataset
 from newsbert.training.base_model import BaseModel
-
-
-def ignore(_event: Event) -> None:
-    """Ignore an event."""
-
-
-def never() -> bool:
-    """Return `False`: there is no reason to stop."""
-    return False
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from newsbert.core import ray_cluster, temporary
-from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step
+from newsbert.core.events import Evaluation, Event, Note, Phase, Resumed, Step, ignore
 from newsbert.core.ray_cluster import RayCluster
 from newsbert.core.settings import RaySettings, TrainSettings
 from newsbert.errors import DataError, NewsbertError, first_line
 from newsbert.training import base_model, distributed, methods
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.context import TrainingContext, ignore
+from newsbert.training.context import TrainingContext
 from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.rows import load_rows, make_paths_absolute
 

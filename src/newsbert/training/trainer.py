@@ -13,14 +13,13 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from newsbert.core.events import Evaluation, Event, History, Note, Resumed, Step
+from newsbert.core.events import Evaluation, Event, History, Note, Resumed, Step, ignore, never
 from newsbert.core.settings import TrainSettings
 from newsbert.core.types import IntArray
 from newsbert.errors import DivergedError
 from newsbert.evaluation.metrics import Scores
 from newsbert.training import distributed, optimizer
 from newsbert.training.checkpoints import Checkpoints
-from newsbert.training.context import ignore, never
 from newsbert.training.sampler import LengthGroupedSampler
 
 MAX_GRADIENT_NORM = 1.0
