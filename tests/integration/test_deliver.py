@@ -66,7 +66,7 @@ def configure(
             + image_toml(image_settings)
             + environment_toml("dev", ports["dev"])
             + environment_toml("production", ports["production"])
-            + f'acceptance = "{acceptance}"\nleast_accuracy = 0.8\n'
+            + f'acceptance_data = "{acceptance}"\nmin_accuracy = 0.8\n'
         )
 
     return write

@@ -78,7 +78,7 @@ def test_a_model_takes_over_under_load_and_goes_back(
     with _load(port) as answers:
         second = cli("deploy", other_images[0], "--to", name, timeout_s=180, **uri)
         assert second.returncode == 0, second.stderr
-        assert f"TinyModel/2 answers in {name} on http://127.0.0.1:{port}\n  before  TinyModel/1\n" in second.stdout
+        assert f"TinyModel/2 answers in {name} on http://127.0.0.1:{port}\n  previous  TinyModel/1\n" in second.stdout
         at_first = Counter(answers)
         back = cli("rollback", "--to", name, "--json", timeout_s=180, **uri)
         assert back.returncode == 0, back.stderr
