@@ -144,7 +144,7 @@ def served(lab: Desk) -> Iterator[Callable[[str, str], str]]:
     """Follow hints that start a server in the background, on any port; it is stopped after the test."""
     lab.settings |= {"NEWSBERT_SERVE_PORT": "0"}
     yield lab.follow
-    lab.run("serve", "stop")
+    lab.run("serve", "stop", "--all")
 
 
 def test_servers_of_this_machine(lab: Desk, served: Callable[[str, str], str]) -> None:
