@@ -31,7 +31,7 @@ EVALUATIONS = 512
 TOLERANCE = 0.01
 """Maximum gap between the attributions' sum and the explained difference, on the runtimes that compute in fp32."""
 
-SHAPLEY_SAMPLING, INTEGRATED_GRADIENTS = "shapley_sampling", "integrated gradients"
+SHAPLEY_SAMPLING, INTEGRATED_GRADIENTS = "sampled Shapley values", "integrated gradients"
 Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
 _STEP_CHARACTERS = 512
