@@ -364,7 +364,7 @@ def test_what_a_killed_server_left_is_gone_with_the_next_command_and_a_living_on
         killed.process.wait()
         assert psutil.wait_procs(family, 20)[1] == []
         assert len(list(Path(directory).iterdir())) == 2
-        assert cli("config", "show", TMPDIR=directory).returncode == 0
+        assert cli("config", TMPDIR=directory).returncode == 0
         (left,) = Path(directory).iterdir()
         key = json.loads((left / "files" / "key_file.json").read_text(encoding="utf-8"))
         assert living.ask(key["inference"]["key"]) == 200

@@ -19,7 +19,7 @@ from newsbert.training import base_model
 _NO_LIMIT = 100_000
 _HEAD = f"""\
 # {CONFIG_FILE}: settings of the newsbert commands that are called in this directory.
-# An option of a command goes before a line here, and so does an environment variable: newsbert config show tells which
+# An option of a command goes before a line here, and so does an environment variable: newsbert config tells which
 # value holds, and where it comes from. Lines behind a # are the defaults.
 """
 _TAIL = """

@@ -1,34 +1,30 @@
-"""`newsbert config show`."""
+"""`newsbert config`."""
 
 from typing import Annotated
 
 import typer
 
-from newsbert.cli._framework import Commands
 from newsbert.cli._options import Debug, Json
 from newsbert.cli._output import Output
-from newsbert.core import config
+from newsbert.core import config as configuration
 
 EXAMPLES = """
 Examples:
 
-    newsbert config show
+    newsbert config
 
-    newsbert config show --set
+    newsbert config --set
 """
 
-app = Commands(help="Look at the settings.", no_args_is_help=True)
 
-
-@app.command("show", epilog=EXAMPLES)
-def show(
+def config(
     only_set: Annotated[bool, typer.Option("--set", help="Leave out the defaults.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show the settings that hold in this directory, and where each comes from; passwords in addresses are left out."""
     screen = Output(as_json)
-    settings = [setting for setting in config.resolved() if setting.origin is not None or not only_set]
+    settings = [setting for setting in configuration.resolved() if setting.origin is not None or not only_set]
     if screen.as_json:
         tables: dict[str, dict[str, object]] = {}
         for setting in settings:

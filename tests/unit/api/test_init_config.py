@@ -1,4 +1,4 @@
-"""`newsbert init` looks at rows and writes a newsbert.toml; `newsbert config show` tells which settings hold."""
+"""`newsbert init` looks at rows and writes a newsbert.toml; `newsbert config` tells which settings hold."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_every_setting_is_shown_with_what_it_comes_from_and_no_password(cli: Cli
         '[train]\nepochs = 2\n[image]\npip_options = ["index-url=http://me:planted-secret@127.0.0.1:9/simple"]\n'
         '[environments.live]\ntarget = "kubernetes"\n'
     )
-    done = cli("config", "show", "--json", NEWSBERT_TRAIN_SEED="7", MLFLOW_EXPERIMENT_NAME="mine")
+    done = cli("config", "--json", NEWSBERT_TRAIN_SEED="7", MLFLOW_EXPERIMENT_NAME="mine")
     assert done.returncode == 0, done.stderr
     assert "planted-secret" not in done.stdout
     tables = json.loads(done.stdout)["settings"]
@@ -116,8 +116,8 @@ def test_every_setting_is_shown_with_what_it_comes_from_and_no_password(cli: Cli
     assert tables[""]["model_name"] == {"value": "News", "origin": "newsbert.toml"}
     assert tables[""]["tracking_uri"]["value"] == "http://***@127.0.0.1:9"
     assert tables["environments.live"]["target"] == {"value": "kubernetes", "origin": "newsbert.toml"}
-    only_set = cli("config", "show", "--set")
+    only_set = cli("config", "--set")
     assert "train.epochs" in only_set.stdout and "train.tune" not in only_set.stdout
     (tmp_path / "newsbert.toml").write_text("[train]\nepoch = 2\n")
-    wrong = cli("config", "show")
+    wrong = cli("config")
     assert (wrong.returncode, "'epoch'" in wrong.stderr) == (2, True)

@@ -58,7 +58,7 @@ def test_the_next_command_removes_what_a_killed_process_left_and_lets_a_living_o
             process.kill()
             process.wait()
         assert (left / "large").exists() and (partial / "large").exists()
-        done = cli("config", "show", TMPDIR=str(tmp_path), NEWSBERT_CACHE_DIR=str(cache.parent))
+        done = cli("config", TMPDIR=str(tmp_path), NEWSBERT_CACHE_DIR=str(cache.parent))
         assert done.returncode == 0, done.stderr
         assert list(tmp_path.glob(".newsbert-*")) == [living.parent]
         assert (living / "large").exists()
