@@ -12,7 +12,7 @@ _HEAD = """\
 # HTTP API
 
 The interface of a served model: `newsbert serve locally`, `newsbert serve container`, and the image. Made from its
-OpenAPI description by `make docs`. `newsbert serve openapi` prints that description, for clients and tools.
+OpenAPI description by `make docs`. `newsbert export openapi` prints that description, for clients and tools.
 """
 
 

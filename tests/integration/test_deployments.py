@@ -471,10 +471,12 @@ def test_the_plugins_own_target_keeps_working(
     with_torch: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the command that `newsbert archive --for-plugin` prints."""
+    """With the command that `newsbert export archive --for-plugin` prints."""
     from mlflow.deployments import get_deploy_client
 
-    written = cli("archive", "TinyModel/1", "--for-plugin", "--output", tmp_path, "--tracking-uri", trained[1])
+    written = cli(
+        "export", "archive", "TinyModel/1", "--for-plugin", "--output", tmp_path, "--tracking-uri", trained[1]
+    )
     assert written.returncode == 0, written.stderr
     command = shlex.split(next(line for line in written.stderr.splitlines() if "mlflow deployments" in line))
     arguments = command[command.index("deployments") + 1 :]

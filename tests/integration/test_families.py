@@ -21,7 +21,7 @@ def test_a_family_is_served_as_it_answers_here(family: str, cli: Cli, labelled_f
     trained = cli("train", "--data", str(labelled_file), "--base-model", str(base), *options)
     assert trained.returncode == 0, trained.stderr
     here = json.loads(cli("predict", "--model", "bundle", "--json", *TEXTS).stdout)["predictions"]
-    packed = cli("archive", "bundle", "--output", "store", "--json")
+    packed = cli("export", "archive", "bundle", "--output", "store", "--json")
     assert packed.returncode == 0, packed.stderr
     served = cli("serve", "locally", "bundle", "--port", "0", "--detach", "--json")
     assert served.returncode == 0, served.stderr

@@ -442,7 +442,7 @@ def test_a_push_gives_a_digest_and_notes_it(
     assert "pushing " in done.stderr
     version = mlflow.MlflowClient(trained[1]).get_model_version("TinyModel", "1")
     assert version.tags["newsbert.image_digest"] == built["digest"]
-    deployed = cli("serve", "kubernetes", "TinyModel/1", "--tracking-uri", trained[1])
+    deployed = cli("export", "kubernetes", "TinyModel/1", "--tracking-uri", trained[1])
     assert f"image: {built['digest']}\n" in deployed.stdout
     assert f"newsbert/run: {version.run_id}\n" in deployed.stdout
     assert deployed.stderr == ""

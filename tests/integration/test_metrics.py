@@ -189,7 +189,7 @@ def test_whoever_holds_connections_open_does_not_stop_the_server(start: Start) -
 
 
 def test_the_dashboard_shows_what_there_is(start: Start, broken: Path, cli: Cli) -> None:
-    board = json.loads(cli("serve", "dashboard").stdout)
+    board = json.loads(cli("export", "dashboard").stdout)
     assert {"title", "uid", "schemaVersion", "panels", "templating", "time"} <= set(board)
     ids = [panel["id"] for panel in board["panels"]]
     assert len(set(ids)) == len(ids) > 10
@@ -223,7 +223,7 @@ def test_prometheus_can_read_the_dashboard_s_expressions(tmp_path: Path, cli: Cl
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("there is no promtool on this machine (Debian's package prometheus)")
-    board = json.loads(cli("serve", "dashboard").stdout)
+    board = json.loads(cli("export", "dashboard").stdout)
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     rules = [
         {"record": f"rule:{number}", "expr": each.replace("$__rate_interval", "5m")}

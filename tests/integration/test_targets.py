@@ -255,7 +255,7 @@ def test_attack_a_tag_of_the_registry_chooses_another_image(
             assert (refused.returncode, "Traceback" in refused.stderr) == (code, False), refused.stderr
             assert message in " ".join(refused.stderr.split()), refused.stderr
             if code == 2:
-                manifests = cli("serve", "kubernetes", "TinyModel/2")
+                manifests = cli("export", "kubernetes", "TinyModel/2")
                 assert (manifests.returncode, manifests.stdout) == (2, ""), manifests.stderr
         assert cluster.objects == {}
     finally:

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from newsbert.cli import (
-    archive,
     build_image,
     config,
     deliver,
@@ -36,6 +35,7 @@ from newsbert.cli import (
 )
 from newsbert.cli._framework import Commands
 from newsbert.cli._output import Output
+from newsbert.cli.export import app as export
 from newsbert.cli.serve import app as serve
 from newsbert.core.environment import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
@@ -60,7 +60,7 @@ app = Commands(
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Train": (init, train, runs, evaluate, register, models),
     "Classify": (predict, explain, playground),
-    "Serve": (serve, runtimes, archive, build_image, inspect),
+    "Serve": (serve, runtimes, export, build_image, inspect),
     "Deliver": (deliver, deploy, rollback, environments),
     "Set up": (doctor, config, tracking),
 }
@@ -186,7 +186,6 @@ _RENAMED_OPTIONS = {
 _OTHER_COMMANDS = {
     "newsbert": {
         "list": "newsbert models",
-        "export": "newsbert archive",
         "test": "newsbert evaluate",
         "ui": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
     },

@@ -190,7 +190,7 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class KubernetesSettings:
-    """Settings of `newsbert serve kubernetes`: table `[kubernetes]`."""
+    """Settings of `newsbert export kubernetes`: table `[kubernetes]`."""
 
     namespace: str = _setting("newsbert", "Namespace of the objects")
     min_replicas: int = _setting(2, "Minimum number of replicas", ge=1)

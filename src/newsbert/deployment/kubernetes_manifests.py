@@ -48,7 +48,7 @@ def served(
     parsed = ImageReference.parse(image) if image is not None else None
     if reference is None:
         if parsed is None:
-            raise UsageError("there is nothing to serve", "newsbert serve kubernetes BertModel/2")
+            raise UsageError("there is nothing to serve", "newsbert export kubernetes BertModel/2")
         return _make_name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
     version = references.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"

@@ -24,7 +24,7 @@ from newsbert.serving.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 _LOCAL_HEADER = struct.Struct("<4s2xHH8xIIHH")
 _ZIP64_EXTRA = struct.Struct("<HHQQ")
 _UTF8_NAMES = 0x800
-_HINT = "serve the model itself, or write the archive again: newsbert archive MODEL"
+_HINT = "serve the model itself, or write the archive again: newsbert export archive MODEL"
 _BLOCK_BYTES = 1024 * 1024
 _RANGES = {
     "minWorkers": (1, 1024),
@@ -144,7 +144,7 @@ def _check_entries(content: zipfile.ZipFile, stream: Any) -> None:
 
 def _check_signature(content: zipfile.ZipFile, name: str) -> str | None:
     signature = _read_text(content, SIGNATURE_FILE) if SIGNATURE_FILE in content.namelist() else None
-    hint = "sign the model, then write its archive again: newsbert archive MODEL"
+    hint = "sign the model, then write its archive again: newsbert export archive MODEL"
     return signing.check(content.read(CONTRACT_FILE), signature, name, hint)
 
 

@@ -42,7 +42,7 @@ COMMANDS = list(_commands(typer.main.get_command(app)))
 def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
     result = cli("--help")
     assert (result.returncode, result.stderr) == (0, "")
-    for command in ("train", "register", "archive", "build-image", "serve", "predict"):
+    for command in ("train", "register", "export", "build-image", "serve", "predict"):
         assert re.search(rf"^\W*{command}\b", result.stdout, re.MULTILINE)
     assert "130 interrupted" in " ".join(result.stdout.split())
 

@@ -17,12 +17,12 @@ IMAGE = "registry.example/team/torchserve:BertModel-2"
 
 
 def test_the_example_is_what_is_printed_and_valid(cli: Cli) -> None:
-    ran = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web")
+    ran = cli("export", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == (ROOT / "infra" / "kubernetes" / "news.yaml").read_text()
     assert f"Note: {IMAGE} is a tag" in ran.stderr
     objects = list(yaml.safe_load_all(ran.stdout))
-    as_json = cli("serve", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web", "--json")
+    as_json = cli("export", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web", "--json")
     assert json.loads(as_json.stdout) == {"apiVersion": "v1", "kind": "List", "items": objects}
     for each in objects:
         kubernetes_validate.validate(each, "1.37", strict=True)
@@ -87,13 +87,13 @@ def test_the_settings_of_serve_hold(cli: Cli, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_served_is_told(cli: Cli, arguments: list[str], message: str) -> None:
-    refused = cli("serve", "kubernetes", *arguments)
+    refused = cli("export", "kubernetes", *arguments)
     assert refused.returncode in {1, 2}
     assert message in refused.stderr
     assert refused.stdout == ""
 
 
 def _objects(cli: Cli, *arguments: str) -> dict[str, Any]:
-    ran = cli("serve", "kubernetes", *arguments)
+    ran = cli("export", "kubernetes", *arguments)
     assert ran.returncode == 0, ran.stderr
     return {each["kind"]: each for each in yaml.safe_load_all(ran.stdout)}

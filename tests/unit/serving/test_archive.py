@@ -92,7 +92,7 @@ def test_what_an_archive_for_torch_holds_can_be_served(bundle: Bundle, tmp_path:
 
 
 def test_an_unknown_runtime_is_refused(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
-    refused = cli("archive", bundle.path, "--runtime", "tensorrt", "--output", "store")
+    refused = cli("export", "archive", bundle.path, "--runtime", "tensorrt", "--output", "store")
     assert refused.returncode == 2
     assert "'tensorrt'" in refused.stderr
     assert not (tmp_path / "store").exists()
@@ -124,7 +124,9 @@ def test_two_archives_of_a_model_are_the_same_bytes(
 ) -> None:
     """Of another copy, at another time, with other dates and rights of the files, by another user's settings."""
     options = ("--name", "TinyModel/1", "--runtime", runtime, "--workers", 2, "--batch-size", 7, "--json")
-    first = json.loads(cli("archive", "TinyModel/1", *options, "--output", "a", "--tracking-uri", trained[1]).stdout)
+    first = json.loads(
+        cli("export", "archive", "TinyModel/1", *options, "--output", "a", "--tracking-uri", trained[1]).stdout
+    )
     copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "another place"))
     for file in copy.iterdir():
         os.utime(file, (0, 0))
@@ -132,7 +134,7 @@ def test_two_archives_of_a_model_are_the_same_bytes(
     time.sleep(2)  # the smallest step of a time in a zip file
     before = os.umask(0o077)
     try:
-        second = json.loads(cli("archive", copy, *options, "--output", "b", TZ="Asia/Tokyo").stdout)
+        second = json.loads(cli("export", "archive", copy, *options, "--output", "b", TZ="Asia/Tokyo").stdout)
     finally:
         os.umask(before)
     assert first["model"] == second["model"] == "TinyModel/1"
@@ -144,7 +146,7 @@ def test_two_archives_of_a_model_are_the_same_bytes(
 
 def test_a_directorys_archive_does_not_depend_on_its_name(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
     copy = shutil.copytree(bundle.path, tmp_path / "copy")
-    made = [cli("archive", each, "--output", tmp_path / each.name) for each in (bundle.path, Path(copy))]
+    made = [cli("export", "archive", each, "--output", tmp_path / each.name) for each in (bundle.path, Path(copy))]
     assert [each.returncode for each in made] == [0, 0]
     files = [Path(each.stdout.strip()) for each in made]
     assert files[0].read_bytes() == files[1].read_bytes()

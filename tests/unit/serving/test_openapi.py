@@ -14,7 +14,7 @@ from tests.support.cli import Cli
 
 @pytest.fixture
 def description(cli: Cli) -> dict[str, Any]:
-    done = cli("serve", "openapi")
+    done = cli("export", "openapi")
     assert (done.returncode, done.stderr) == (0, "")
     return dict(json.loads(done.stdout))
 

@@ -4,7 +4,7 @@ import typer
 
 from newsbert.cli._framework import Commands
 from newsbert.cli._output import Output
-from newsbert.cli.serve import assets, container, kubernetes, locally, status, stop, token
+from newsbert.cli.serve import container, locally, status, stop, token
 
 app = Commands(help="Serve a model over HTTP.", invoke_without_command=True)
 
@@ -17,9 +17,6 @@ def _serve(context: typer.Context) -> None:
 
 app.command("locally", epilog=locally.EXAMPLES)(locally.locally)
 app.command("container", epilog=container.EXAMPLES)(container.container)
-app.command("kubernetes", epilog=kubernetes.EXAMPLES)(kubernetes.kubernetes)
-app.command("dashboard", epilog=assets.DASHBOARD_EXAMPLES)(assets.dashboard)
-app.command("openapi", epilog=assets.OPENAPI_EXAMPLES)(assets.openapi)
 app.command("token", epilog=token.EXAMPLES)(token.token)
 app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("stop", epilog=stop.EXAMPLES)(stop.stop)

@@ -122,7 +122,7 @@ def locally(
     if conflicts and model is not None and model.endswith(".mar"):
         raise UsageError(
             f"{' and '.join(conflicts)} cannot be given for {model!r}: the archive says what they are",
-            "give the model itself, or write another archive: newsbert archive --help",
+            "give the model itself, or write another archive: newsbert export archive --help",
         )
     from newsbert.core import bounded_log
     from newsbert.deployment import local_servers

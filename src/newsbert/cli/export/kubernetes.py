@@ -1,4 +1,4 @@
-"""`newsbert serve kubernetes`."""
+"""`newsbert export kubernetes`."""
 
 from typing import Annotated
 
@@ -13,11 +13,11 @@ from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSetti
 EXAMPLES = """
 Examples:
 
-    newsbert serve kubernetes BertModel/2 | kubectl apply -f -
+    newsbert export kubernetes BertModel/2 | kubectl apply -f -
 
-    newsbert serve kubernetes BertModel@champion --namespace news --max-replicas 20 --allowed-namespaces web
+    newsbert export kubernetes BertModel@champion --namespace news --max-replicas 20 --allowed-namespaces web
 
-    newsbert serve kubernetes --image registry.example/team/torchserve:BertModel-2 --name news
+    newsbert export kubernetes --image registry.example/team/torchserve:BertModel-2 --name news
 """
 
 

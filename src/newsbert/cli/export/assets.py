@@ -1,25 +1,19 @@
-"""`newsbert serve dashboard` and `newsbert serve openapi`."""
-
-from typing import TYPE_CHECKING
+"""`newsbert export dashboard` and `newsbert export openapi`."""
 
 from newsbert.cli._options import Debug, Json
 from newsbert.cli._output import Output
 
-if TYPE_CHECKING:
-    pass
-
-
 DASHBOARD_EXAMPLES = """
 Examples:
 
-    newsbert serve dashboard > newsbert.json
+    newsbert export dashboard > newsbert.json
 """
 
 
 OPENAPI_EXAMPLES = """
 Examples:
 
-    newsbert serve openapi > openapi.json
+    newsbert export openapi > openapi.json
 """
 
 

@@ -1,4 +1,4 @@
-"""`newsbert archive`."""
+"""`newsbert export archive`."""
 
 import shlex
 from pathlib import Path
@@ -14,13 +14,13 @@ from newsbert.core.settings import ServeSettings
 EXAMPLES = """
 Examples:
 
-    newsbert archive BertModel/2 --output store
+    newsbert export archive BertModel/2 --output store
 
-    newsbert archive BertModel@champion --workers 2 --batch-size 16
+    newsbert export archive BertModel@champion --workers 2 --batch-size 16
 
-    newsbert archive bundles/my-model --name BertModel/2
+    newsbert export archive bundles/my-model --name BertModel/2
 
-    newsbert archive BertModel/2 --for-plugin --output models
+    newsbert export archive BertModel/2 --for-plugin --output models
 """
 
 

@@ -1,0 +1,1 @@
+"""`newsbert export`: files of a model that other systems read."""
