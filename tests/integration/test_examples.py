@@ -42,7 +42,7 @@ ELSEWHERE = {
     r"export kubernetes BertModel": "test_targets.py, test_kubernetes.py: a version whose image was pushed",
     r"tracking (grant|revoke) ": "test_accounts.py: what an account may do with what another has made",
     r"--host 0\.0\.0\.0|--auth ": "test_tracking_server.py, test_sockets.py: no test of this file listens to others",
-    r"newsbert runtimes BertModel/2$": "test_runtimes.py; all of them take a minute and a half, two are measured here",
+    r"newsbert benchmark BertModel/2$": "test_runtimes.py; all of them take a minute and a half, two are measured here",
     r"^MLFLOW_TRACKING_|^export MLFLOW_TRACKING_URI=http://127": "only sets variables",
 }
 """What is not typed here, and why, or which tests do the same."""

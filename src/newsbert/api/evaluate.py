@@ -122,7 +122,7 @@ def evaluate(  # noqa: PLR0913 - options by name
         text_column: Column of the text; default: the project's or the model's.
         label_column: Column of the label; default: the project's or the model's.
         compare_to: Another model with the same labels.
-        runtime: `auto`, or one of `newsbert runtimes`; default: the configured one.
+        runtime: `auto`, or one of `newsbert benchmark`; default: the configured one.
         log: Whether to log the result to MLflow.
         tracking_uri: MLflow's tracking URI; default: the configured one.
         experiment: The MLflow experiment; default: the configured one.

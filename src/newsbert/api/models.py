@@ -33,7 +33,7 @@ def load(
     Args:
         reference: A bundle's directory, `BertModel/2`, `BertModel@champion`, `models:/…`, a run id or `runs:/…`;
             `None` for the version that was registered last, or else the latest finished run.
-        runtime: `auto`, or one of `newsbert runtimes`.
+        runtime: `auto`, or one of `newsbert benchmark`.
         review_threshold: Answers with a lower score are flagged for review: 0 flags none, 1 all; default: the value
             chosen in training.
         tracking_uri: MLflow's tracking URI; default: the configured one.

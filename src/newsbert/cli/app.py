@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from newsbert.cli import (
+    benchmark,
     build_image,
     config,
     deliver,
@@ -29,7 +30,6 @@ from newsbert.cli import (
     register,
     rollback,
     runs,
-    runtimes,
     tracking,
     train,
 )
@@ -60,7 +60,7 @@ app = Commands(
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Train": (init, train, runs, evaluate, register, models),
     "Classify": (predict, explain, playground),
-    "Serve": (serve, runtimes, export, build_image, inspect),
+    "Serve": (serve, benchmark, export, build_image, inspect),
     "Deliver": (deliver, deploy, rollback, environments),
     "Set up": (doctor, config, tracking),
 }

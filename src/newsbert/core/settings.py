@@ -131,7 +131,7 @@ class ServeSettings:
 
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", ge=0, le=65_535)
-    runtime: str = _setting("auto", "Inference runtime; newsbert runtimes compares all")
+    runtime: str = _setting("auto", "Inference runtime; newsbert benchmark compares all")
     review_threshold: float | None = _setting(
         None, "Confidence threshold for review: answers below it are flagged (default: the model's)", ge=0, le=1
     )

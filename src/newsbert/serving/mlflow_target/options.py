@@ -165,7 +165,7 @@ CREATE, UPDATE: -C NAME=VALUE
   WORKERS=1 BATCH_SIZE=64 BATCH_DELAY_MS=1        as of `newsbert serve locally`
   REVIEW_THRESHOLD=0.8                                a score below it goes to a person; else the model's own
   EXPORT_PATH=DIR                                 the server's model store; else it copies the archive from here
-  RUNTIME=auto                                    or one of newsbert runtimes
+  RUNTIME=auto                                    or one of newsbert benchmark
   MODEL=BertModel/1                               what the answers say of the model
   VERSION=2.0                                     of the deployment; the first is 1.0, updates count up
   SET_DEFAULT=true (update)                       --name NAME/2.0 answers where no version is named

@@ -1,4 +1,4 @@
-"""`newsbert runtimes`."""
+"""`newsbert benchmark`."""
 
 import dataclasses
 from pathlib import Path
@@ -12,14 +12,14 @@ from newsbert.cli._output import Output, size
 EXAMPLES = """
 Examples:
 
-    newsbert runtimes BertModel/2
+    newsbert benchmark BertModel/2
 
-    newsbert runtimes BertModel/2 --texts news.jsonl --only onnxruntime --only openvino-int8
+    newsbert benchmark BertModel/2 --texts news.jsonl --only onnxruntime --only openvino-int8
 """
 _MAX_TEXTS = 256
 
 
-def runtimes(
+def benchmark(
     model: Model = None,
     texts: Annotated[
         Path | None,
@@ -33,12 +33,12 @@ def runtimes(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare what can compute a model's answers, on this machine; `serve --runtime NAME` takes one of them."""
+    """Compare the speed and the answers of a model's runtimes on this machine."""
     screen = Output(as_json)
     from newsbert.bundle.bundle import Bundle, files_of
     from newsbert.core import cpu
     from newsbert.data import dataset
-    from newsbert.inference import benchmark
+    from newsbert.inference import benchmark as benchmarking
     from newsbert.tracking import locate
 
     for name in only or []:
@@ -48,9 +48,9 @@ def runtimes(
     bundle.verify()
     items = dataset.texts(texts)[:_MAX_TEXTS]
     screen.log(f"{located.name}: {len(items)} texts, {cpu.cores()} threads")
-    reference, expected = benchmark.reference(bundle, items)
+    reference, expected = benchmarking.reference(bundle, items)
     measurements = []
-    for measurement in benchmark.compare(bundle, items, expected, only or (), seconds):
+    for measurement in benchmarking.compare(bundle, items, expected, only or (), seconds):
         measurements.append(measurement)
         screen.log(f"{measurement.name}: {measurement.problem or f'{measurement.texts_per_s:.0f} texts/s'}")
     if screen.as_json:
