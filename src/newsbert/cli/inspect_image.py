@@ -1,4 +1,4 @@
-"""`newsbert inspect`."""
+"""`newsbert inspect-image`."""
 
 import dataclasses
 import json
@@ -15,13 +15,13 @@ from newsbert.core.settings import ImageSettings
 EXAMPLES = """
 Examples:
 
-    newsbert inspect torchserve:BertModel-2
+    newsbert inspect-image torchserve:BertModel-2
 
-    newsbert inspect BertModel/2 --sbom > bom.cdx.json
+    newsbert inspect-image BertModel/2 --sbom > bom.cdx.json
 """
 
 
-def inspect(
+def inspect_image(
     image: Annotated[
         str | None,
         typer.Argument(
