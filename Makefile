@@ -123,7 +123,7 @@ test: lint infra $(VENV)/azurite
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered
 
-LONG_TESTS := artifact_stores deliver examples families images interrupts kills odd_directories ray ray_training tracking_server
+LONG_TESTS := artifact_stores examples families images interrupts kills odd_directories pipeline ray ray_training tracking_server
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev

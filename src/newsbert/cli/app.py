@@ -16,7 +16,6 @@ from newsbert.cli import (
     benchmark,
     build_image,
     config,
-    deliver,
     deploy,
     doctor,
     environments,
@@ -25,6 +24,7 @@ from newsbert.cli import (
     init,
     inspect_image,
     models,
+    pipeline,
     playground,
     predict,
     register,
@@ -61,7 +61,7 @@ _PANELS: dict[str, tuple[ModuleType, ...]] = {
     "Train": (init, train, runs, evaluate, register, models),
     "Classify": (predict, explain, playground),
     "Serve": (serve, benchmark, export, build_image, inspect_image),
-    "Deliver": (deliver, deploy, rollback, environments),
+    "Deploy": (pipeline, deploy, rollback, environments),
     "Set up": (doctor, config, tracking),
 }
 """Help panels and their modules; a module is a command of the same name or a group of commands."""

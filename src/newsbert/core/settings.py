@@ -211,7 +211,7 @@ class EnvironmentSettings:
     """Settings that all environments have: tables `[environments.NAME]`."""
 
     url: str | None = _setting(None, "URL to reach it by, if not the address it listens on")
-    acceptance_data: str | None = _setting(None, "Labelled rows of the acceptance test of newsbert deliver")
+    acceptance_data: str | None = _setting(None, "Labelled rows of the acceptance test of newsbert pipeline")
     min_accuracy: float = _setting(0.9, "Minimum accuracy on the acceptance rows", ge=0, le=1)
     timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", ge=1)
 

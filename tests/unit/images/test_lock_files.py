@@ -75,7 +75,7 @@ def test_a_marker_does_not_leave_out_what_this_machine_needs() -> None:
 FILES = [
     file
     for pattern in ("Makefile", ".github/workflows/*.yml", "docker/*", "infra/**/*", "src/**/*.py", "docs/*.md", "*.md",
-                    "delivery/*", ".ci/*", "benchmarks/*.py")
+                    "pipeline/*", ".ci/*", "benchmarks/*.py")
     for file in ROOT.glob(pattern)
     if file.is_file() and file.name != "CHANGELOG.md"
 ]  # fmt: skip

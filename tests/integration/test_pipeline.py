@@ -84,20 +84,20 @@ def test_from_rows_to_production_and_back(
     import mlflow
 
     configure(1, labelled_file)
-    first = _delivered(cli, "--to", "dev")
+    first = _run_pipeline(cli, "--to", "dev")
     assert (first["model"], first["environment"], first["previous"]) == ("News/1", "dev", None)
     assert first["done"] == [*STEPS, "deploy to dev", "accept"]
     assert "@sha256:" in first["image"]
     # Nothing is done twice.
-    again = _delivered(cli, "--to", "dev")
+    again = _run_pipeline(cli, "--to", "dev")
     assert (again["model"], again["run_id"], again["image"]) == ("News/1", first["run_id"], first["image"])
     assert again["done"] == ["accept"]
-    released = _delivered(cli, "News/1", "--to", "production")
+    released = _run_pipeline(cli, "News/1", "--to", "production")
     assert (released["image"], released["run_id"]) == (first["image"], None)
     assert f"90 of 90 rows of {labelled_file}: 1.0000, 0.8 required" in released["accepted"]
 
     configure(2, labelled_file)
-    second = _delivered(cli, "--to", "dev")
+    second = _run_pipeline(cli, "--to", "dev")
     assert (second["model"], second["previous"]) == ("News/2", "News/1")
 
     # What production does not accept is not left there.
@@ -105,11 +105,11 @@ def test_from_rows_to_production_and_back(
     names = sorted({line.rpartition(",")[2] for line in labelled_file.read_text().splitlines()[1:]})
     swapped.write_text("text,label\n" + "".join(f"some,{name}\n" for name in names * 3))
     configure(2, tmp_path / "missing.csv")
-    unread = cli("deliver", "News@dev", "--to", "production", timeout_s=400)
+    unread = cli("pipeline", "News@dev", "--to", "production", timeout_s=400)
     assert unread.returncode == 2 and "missing.csv" in unread.stderr
     assert json.loads(cli("environments", "--json").stdout)["environments"]["production"]["model"] == "News/1"
     configure(2, swapped)
-    refused = cli("deliver", "News@dev", "--to", "production", timeout_s=400)
+    refused = cli("pipeline", "News@dev", "--to", "production", timeout_s=400)
     assert refused.returncode == 1, refused.stderr
     assert "News/2 is not accepted in production: 3 of 9 rows" in refused.stderr
     assert "News/1 answers again" in refused.stderr
@@ -122,14 +122,14 @@ def test_from_rows_to_production_and_back(
 
     # Nor is what was accepted there before, if it is not now.
     configure(2, labelled_file)
-    assert _delivered(cli, "News@dev", "--to", "production")["previous"] == "News/1"
+    assert _run_pipeline(cli, "News@dev", "--to", "production")["previous"] == "News/1"
     configure(2, swapped)
-    refused = cli("deliver", "News/1", "--to", "production", timeout_s=400)
+    refused = cli("pipeline", "News/1", "--to", "production", timeout_s=400)
     assert (refused.returncode, "News/2 answers again" in refused.stderr) == (1, True), refused.stderr
 
 
 @long
-def test_a_delivery_killed_while_it_trains_goes_on(
+def test_a_pipeline_killed_while_it_trains_goes_on(
     team: str,
     engine: Engine,
     registry: Registry,
@@ -142,28 +142,28 @@ def test_a_delivery_killed_while_it_trains_goes_on(
 
     configure(2, labelled_file, epochs=400)
     _kill_in_training(tmp_path, cli)
-    delivered = _delivered(cli, "--to", "dev")
-    assert delivered["model"] == "News/1"
+    result = _run_pipeline(cli, "--to", "dev")
+    assert result["model"] == "News/1"
     client = mlflow.MlflowClient(team)
     experiment = client.get_experiment_by_name("newsbert")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    assert [run.info.run_id for run in runs] == [delivered["run_id"]]
+    assert [run.info.run_id for run in runs] == [result["run_id"]]
 
 
-def _delivered(cli: Cli, *arguments: str) -> dict[str, Any]:
-    done = cli("deliver", *arguments, "--json", timeout_s=600)
+def _run_pipeline(cli: Cli, *arguments: str) -> dict[str, Any]:
+    done = cli("pipeline", *arguments, "--json", timeout_s=600)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return document
 
 
 def _kill_in_training(directory: Path, cli: Cli) -> None:
-    """Deliver to dev, kill that once the training has a checkpoint, and then the container, which goes on by itself."""
+    """Kill a pipeline for dev once the training has a checkpoint, and then the container, which goes on by itself."""
     import docker
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "newsbert", "deliver", "--to", "dev"],
+        [sys.executable, "-m", "newsbert", "pipeline", "--to", "dev"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -172,8 +172,8 @@ def _kill_in_training(directory: Path, cli: Cli) -> None:
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    early = cli("deliver", "--to", "dev")
-    assert (early.returncode, "of an earlier delivery is still being trained" in early.stderr) == (1, True), (
+    early = cli("pipeline", "--to", "dev")
+    assert (early.returncode, "of an earlier pipeline is still being trained" in early.stderr) == (1, True), (
         early.stderr
     )
     with contextlib.closing(docker.from_env()) as client:

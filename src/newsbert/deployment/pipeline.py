@@ -1,7 +1,7 @@
-"""Delivery of labelled rows, or of a version of the registry, to an environment that has accepted it.
+"""The pipeline from labelled rows, or from a version of the registry, to an environment that has accepted the model.
 
 Every step is identified by its inputs. Its result is looked up in the engine, the tracking server or the environment,
-and a step that is done is not repeated. A killed delivery resumes at the first step that is not done, on this machine
+and a step that is done is not repeated. A killed pipeline resumes at the first step that is not done, on this machine
 or on another.
 """
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
     from newsbert.images.build import BuildPlan, BuiltImage, Kind
     from newsbert.tracking.client import TrackingClient
 
-DELIVERY_TAG = "newsbert.delivery"
+PIPELINE_TAG = "newsbert.pipeline"
 """Tag of a run that identifies its inputs: trainer image, settings, rows and base model."""
 
 
 @dataclass(frozen=True)
-class DeliveryResult:
-    """Result of a delivery.
+class PipelineResult:
+    """Result of a pipeline.
 
     Attributes:
         model: The version, `BertModel/7`.
-        run_id: The training run, if training was part of the delivery.
+        run_id: The training run, if training was part of the pipeline.
         image: Image of the live model.
         environment: Name of the environment.
         url: URL at which the model answers.
         previous: The previous model.
         accepted: Summary of the acceptance test.
-        done: Steps that this delivery had to do; the others were done before.
+        done: Steps that this pipeline had to do; the others were done before.
     """
 
     model: str
@@ -62,7 +62,7 @@ class DeliveryResult:
 
 
 class Pipeline:
-    """Delivery steps to an environment.
+    """All steps to an environment that are not done yet.
 
     Args:
         environment: Name of the environment.
@@ -92,7 +92,7 @@ class Pipeline:
         self._log, self._on_training = on_log, on_training
         self._done: list[str] = []
 
-    def train(self, model_name: str) -> DeliveryResult:
+    def train(self, model_name: str) -> PipelineResult:
         """Train in the trainer image, register, build and verify the serving image, push, deploy and test it.
 
         Args:
@@ -109,7 +109,7 @@ class Pipeline:
             self._build(str(version), "serving")
             return self._deploy(str(version), run_id)
 
-    def release(self, model: str) -> DeliveryResult:
+    def release(self, model: str) -> PipelineResult:
         """Deploy the image of a version, run the acceptance test there, and roll back if it is not accepted.
 
         Args:
@@ -147,7 +147,7 @@ class Pipeline:
         settings = config.resolve(TrainSettings)
         key = self._make_key(image, settings)
         tracker = locate.connect(self._tracking_uri, create=True)
-        runs = tracker.runs(f"tags.`{DELIVERY_TAG}` = '{key}'", 100)
+        runs = tracker.runs(f"tags.`{PIPELINE_TAG}` = '{key}'", 100)
         for run in runs:
             if run.info.status == "FINISHED" and MODEL_ID_TAG in run.data.tags:
                 self._log_step("train", f"run {run.info.run_id}", False)
@@ -157,13 +157,14 @@ class Pipeline:
             directory = run_dir.find(run.info.run_id, parent)
             if directory is not None and run_dir.is_busy(directory):
                 raise NewsbertError(
-                    f"run {run.info.run_id} of an earlier delivery is still being trained", "wait, then deliver again"
+                    f"run {run.info.run_id} of an earlier pipeline is still being trained",
+                    "wait, then run the pipeline again",
                 )
             if directory is not None:
                 self._log(f"going on with run {run.info.run_id} …")
                 self._train(tracker, run.info.run_id, {"resume": str(directory)}, {})
                 return str(run.info.run_id)
-        run_id = experiment.create_run(tracker, {DELIVERY_TAG: key})
+        run_id = experiment.create_run(tracker, {PIPELINE_TAG: key})
         self._log(f"training in {image}, run {run_id} …")
         self._train(tracker, run_id, {}, {"MLFLOW_RUN_ID": run_id})
         return run_id
@@ -182,10 +183,10 @@ class Pipeline:
             tracker.end_killed(run_id)
             raise NewsbertError(f"the training of run {run_id} failed (exit code {code})", "see what it printed above")
         if json.loads(output)["stopped_early"]:
-            tracker.tag_run(run_id, DELIVERY_TAG, "stopped early")
+            tracker.tag_run(run_id, PIPELINE_TAG, "stopped early")
             raise NewsbertError(
-                f"run {run_id} was stopped early, and is not delivered",
-                f"newsbert register {run_id}, if it will do; or newsbert deliver again, which trains anew",
+                f"run {run_id} was stopped early, and is not deployed",
+                f"newsbert register {run_id}, if it will do; or newsbert pipeline again, which trains anew",
             )
         self._log_step("train", f"run {run_id}", True)
 
@@ -200,7 +201,7 @@ class Pipeline:
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
-    def _deploy(self, model: str, run_id: str | None) -> DeliveryResult:
+    def _deploy(self, model: str, run_id: str | None) -> PipelineResult:
         release = deploy.release(model, self._target, self._images, self._tracking_uri)
         bundle = Bundle.read(locate.locate(model, tracking_uri=self._tracking_uri).path)
         # Read the acceptance data before anything changes.
@@ -211,7 +212,7 @@ class Pipeline:
             deployed = deploy.deploy(release, self._target, self._serving, self._tracking_uri, self._log)
         self._log_step(f"deploy to {self._environment}", deployed.image, changed)
         accepted = self._accept(model, acceptance, deployed, changed)
-        return DeliveryResult(
+        return PipelineResult(
             model,
             run_id,
             deployed.image,
@@ -254,4 +255,4 @@ class Pipeline:
         self._log(f"{step}: {result}" + ("" if done else "  (was done)"))
 
     def _lock(self) -> AbstractContextManager[None]:
-        return locks.exclusive(f"deliver-{self._environment}", f"something is being delivered to {self._environment}")
+        return locks.exclusive(f"pipeline-{self._environment}", f"another pipeline to {self._environment} is running")

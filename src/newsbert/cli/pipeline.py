@@ -1,4 +1,4 @@
-"""`newsbert deliver`."""
+"""`newsbert pipeline`."""
 
 import dataclasses
 from typing import Annotated
@@ -16,13 +16,13 @@ from newsbert.errors import UsageError
 EXAMPLES = """
 Examples:
 
-    newsbert deliver --to dev
+    newsbert pipeline --to dev
 
-    newsbert deliver BertModel/7 --to production
+    newsbert pipeline BertModel/7 --to production
 """
 
 
-def deliver(
+def pipeline(
     to: To,
     model: Annotated[
         str | None,
@@ -36,22 +36,22 @@ def deliver(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train, register, build, push, deploy and test a model: every step that is not done yet.
+    """Run every step that is not done yet: train, register, build, push, deploy, test.
 
     Without MODEL, the trainer image is built, and trains as newsbert.toml says. The model is registered; its serving
     image is built, verified and pushed. Then the image is deployed and tested on the environment's acceptance rows. If
-    its accuracy is too low, the environment is rolled back. A delivery that was killed is resumed.
+    its accuracy is too low, the environment is rolled back. A pipeline that was killed resumes.
     """
     screen = Output(as_json)
     name = config.model_name(model_name)
     if model is None and name is None:
-        raise UsageError("no model name", f"newsbert deliver --to {to} --model-name BertModel")
+        raise UsageError("no model name", f"newsbert pipeline --to {to} --model-name BertModel")
     images = config.resolve(ImageSettings, repository=repository)
     serving = config.resolve(ServeSettings)
-    from newsbert.deployment.deliver import Pipeline
+    from newsbert.deployment.pipeline import Pipeline
 
-    pipeline = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
-    result = pipeline.train(str(name)) if model is None else pipeline.release(model)
+    steps = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)
+    result = steps.train(str(name)) if model is None else steps.release(model)
     if screen.as_json:
         screen.document(dataclasses.asdict(result))
         return
