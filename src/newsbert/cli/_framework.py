@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from newsbert.cli._output import Output
+
 MIN_COLUMNS = 80
 """Terminal width below which help is plain text, one option after another: boxes would truncate option names."""
 
@@ -50,7 +52,9 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-class _Group(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands with readable help at any terminal width."""
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _clean_params(super().get_params(ctx))
 
@@ -62,8 +66,8 @@ class _Group(TyperGroup):
 class Commands(typer.Typer):
     """A `typer.Typer` whose commands and groups show readable help at any terminal width."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(cls=_Group, **settings)
+    def __init__(self, cls: type[Group] = Group, **settings: Any) -> None:
+        super().__init__(cls=cls, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
         """Add a command whose help is the function's docstring, rewrapped to the width of the terminal."""
@@ -73,3 +77,15 @@ class Commands(typer.Typer):
             return super(Commands, self).command(name, cls=_Command, help=text, **settings)(function)
 
         return add
+
+
+def group(help_text: str) -> Commands:
+    """Return a group of commands that prints its help if no command follows, and succeeds, as those of docker do."""
+    commands = Commands(help=help_text, invoke_without_command=True)
+
+    @commands.callback()
+    def show_help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            Output().help(context)
+
+    return commands

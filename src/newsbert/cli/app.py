@@ -33,7 +33,7 @@ from newsbert.cli import (
     tracking,
     train,
 )
-from newsbert.cli._framework import Commands
+from newsbert.cli._framework import Commands, Group
 from newsbert.cli._output import Output
 from newsbert.cli.export import app as export
 from newsbert.cli.serve import app as serve
@@ -44,7 +44,28 @@ EXIT_INTERRUPTED = 130
 _PARSE_ERROR: Any = typer.BadParameter.__bases__[0]
 """Exception of an invalid command line: Click's `UsageError`, of which typer since 0.26 has its own copy."""
 
+_PANELS: dict[str, tuple[ModuleType, ...]] = {
+    "Train": (init, train, evaluate, register, runs, models),
+    "Classify": (predict, explain, playground),
+    "Serve and deploy": (serve, build_image, deploy, rollback),
+    "Set up": (tracking, doctor),
+    "Advanced": (benchmark, inspect_image, export, pipeline, environments, config),
+}
+"""Help panels and their modules; a module is a command of the same name or a group of commands."""
+
+
+def _name_of(module: ModuleType) -> str:
+    return module.__name__.removeprefix("newsbert.cli.").partition(".")[0].replace("_", "-")
+
+
+class _Root(Group):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of the panels; typer has groups behind all others."""
+        return [_name_of(module) for modules in _PANELS.values() for module in modules]
+
+
 app = Commands(
+    cls=_Root,
     name="newsbert",
     help="Train, register, package and serve a news classifier.",
     epilog="Exit codes: 0 done, 1 it could not be done, 2 the call or the configuration is wrong, 130 interrupted.",
@@ -57,23 +78,14 @@ app = Commands(
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
-_PANELS: dict[str, tuple[ModuleType, ...]] = {
-    "Train": (init, train, runs, evaluate, register, models),
-    "Classify": (predict, explain, playground),
-    "Serve": (serve, benchmark, export, build_image, inspect_image),
-    "Deploy": (pipeline, deploy, rollback, environments),
-    "Set up": (doctor, config, tracking),
-}
-"""Help panels and their modules; a module is a command of the same name or a group of commands."""
 
 for _panel, _modules in _PANELS.items():
     for _module in _modules:
-        _name = _module.__name__.removeprefix("newsbert.cli.").partition(".")[0]
         if hasattr(_module, "app"):
-            app.add_typer(_module.app, name=_name, rich_help_panel=_panel)
+            app.add_typer(_module.app, name=_name_of(_module), rich_help_panel=_panel)
         else:
-            _command = app.command(_name.replace("_", "-"), epilog=_module.EXAMPLES, rich_help_panel=_panel)
-            _command(getattr(_module, _name))
+            _command = app.command(_name_of(_module), epilog=_module.EXAMPLES, rich_help_panel=_panel)
+            _command(getattr(_module, _name_of(_module).replace("-", "_")))
 
 
 def _print_version(value: bool) -> None:

@@ -33,7 +33,10 @@ def benchmark(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Compare the speed and the answers of a model's runtimes on this machine."""
+    """Compare the speed and answers of a model's runtimes.
+
+    The runtimes are measured on this machine. `serve --runtime NAME` uses one of them.
+    """
     screen = Output(as_json)
     from newsbert.bundle.bundle import Bundle, files_of
     from newsbert.core import cpu

@@ -66,10 +66,10 @@ def build_image(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Build the image that serves a model, and the base and the trainer image that it is made with.
+    """Build a container image that serves a model.
 
-    The model comes from the registry on this machine; no credential enters an image. What is there with the same
-    content is not built again.
+    The base image and the trainer image are built first. The model comes from the registry on this machine; no
+    credential enters an image. What is there with the same content is not built again.
     """
     screen = Output(as_json)
     if base + trainer + tracking + (model is not None) > 1:

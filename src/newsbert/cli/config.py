@@ -22,7 +22,10 @@ def config(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the settings that hold in this directory, and where each comes from; passwords in addresses are left out."""
+    """Show the settings in effect and where each comes from.
+
+    Passwords in addresses are left out.
+    """
     screen = Output(as_json)
     settings = [setting for setting in configuration.resolved() if setting.origin is not None or not only_set]
     if screen.as_json:

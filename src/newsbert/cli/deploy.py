@@ -34,11 +34,11 @@ def deploy(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Deploy a model's image to an environment, without losing a request.
+    """Deploy a model's image to an environment without downtime.
 
-    The new model must reproduce its golden texts, or the previous model stays. The previous model remains for newsbert
-    rollback. The version gets the environment's name as an alias. An environment is a Docker host, a Kubernetes
-    cluster or Cloud Run.
+    No request is lost. The new model must reproduce its golden texts, or the previous model stays. The previous model
+    remains for newsbert rollback. The version gets the environment's name as an alias. An environment is a Docker host,
+    a Kubernetes cluster or Cloud Run.
     """
     screen = Output(as_json)
     images = config.resolve(ImageSettings, repository=repository)

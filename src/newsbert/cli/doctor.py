@@ -17,7 +17,7 @@ Examples:
 
 
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
-    """Look whether this machine, and what newsbert reaches from it, can do what newsbert does.
+    """Check this machine and the services that newsbert uses.
 
     TorchServe is started and stopped, and the tracking server is given a run and a file, which are deleted. Exit code 1
     if training or serving here cannot go on.

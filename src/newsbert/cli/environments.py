@@ -23,7 +23,10 @@ Examples:
 
 
 def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
-    """List the environments of newsbert.toml, and what answers there; exit with 1 if one cannot be asked."""
+    """List the environments and the model that answers in each.
+
+    The environments are tables of newsbert.toml. The exit code is 1 if one cannot be reached.
+    """
     screen = Output(as_json)
     from newsbert.deployment import deploy
 

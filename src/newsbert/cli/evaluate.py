@@ -71,10 +71,10 @@ def evaluate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a model on labelled rows, alone or compared with another model, and log the result to MLflow.
+    """Evaluate a model on labelled rows, or compare two models.
 
-    Every score has a 95% bootstrap interval. Two models are compared on the same rows, by the interval of the
-    difference and by McNemar's exact test.
+    The result is logged to MLflow. Every score has a 95% bootstrap interval. Two models are compared on the same rows,
+    by the interval of the difference and by McNemar's exact test.
     """
     screen = Output(as_json)
     if data is None and model is not None and Path(model).is_file():

@@ -43,9 +43,9 @@ def explain(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Classify a text, and tell which of its words that rests on.
+    """Show how much each word adds to a prediction.
 
-    What the words add sums to the label's probability, less that of no words at all.
+    The sum of all words is the label's probability minus its probability for an empty text.
     """
     from newsbert.api import models
     from newsbert.serving.client import Client

@@ -34,7 +34,7 @@ def inspect_image(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what an image is made of: its labels, its layers and its SBOM."""
+    """Show an image's labels, layers and SBOM."""
     screen = Output(as_json)
     settings = config.resolve(ImageSettings, repository=repository)
     from newsbert.images import build, run

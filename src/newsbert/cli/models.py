@@ -23,7 +23,7 @@ def models(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List registered models with their versions and aliases, the latest version first."""
+    """List registered models with their versions and aliases."""
     screen = Output(as_json)
     from newsbert.tracking import locate
 

@@ -36,11 +36,12 @@ def pipeline(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run every step that is not done yet: train, register, build, push, deploy, test.
+    """Train, register, build, push, deploy and test in one command.
 
-    Without MODEL, the trainer image is built, and trains as newsbert.toml says. The model is registered; its serving
-    image is built, verified and pushed. Then the image is deployed and tested on the environment's acceptance rows. If
-    its accuracy is too low, the environment is rolled back. A pipeline that was killed resumes.
+    A step that is done is not repeated. Without MODEL, the trainer image is built, and trains as newsbert.toml says.
+    The model is registered; its serving image is built, verified and pushed. Then the image is deployed and tested on
+    the environment's acceptance rows. If its accuracy is too low, the environment is rolled back. A pipeline that was
+    killed resumes.
     """
     screen = Output(as_json)
     name = config.model_name(model_name)

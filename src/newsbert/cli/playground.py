@@ -39,9 +39,10 @@ def playground(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Try a model, or two beside each other, on a page in the browser, until Ctrl+C.
+    """Try one model, or compare two, on a page in the browser.
 
-    It shows all probabilities, whether a person should review the answer, and which words it rests on.
+    The page shows all probabilities, whether a person should review the answer, and what each word adds. Ctrl+C stops
+    it.
     """
     screen = Output(as_json)
     for name, value in {"MODEL": model, "--runtime": runtime, "--review-threshold": review_threshold}.items():

@@ -80,7 +80,7 @@ def predict(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Classify texts: given as arguments, on standard input a line each, or the rows of a file."""
+    """Classify texts, lines of standard input, or rows of a file."""
     screen = Output(as_json)
     if url is not None and model is not None:
         raise UsageError("--url and --model exclude each other", "a server has one model: leave --model out")

@@ -48,7 +48,7 @@ def register(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make a training run's model a version in the MLflow Model Registry.
+    """Register a training run's model as a version in MLflow.
 
     A run that is a version of that model already is not registered twice. A bundle that could not be logged, because
     the tracking server was gone when its training ended, is logged first. A signed model is loaded where trusted_keys

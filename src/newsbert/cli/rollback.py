@@ -12,7 +12,10 @@ Examples:
 
 
 def rollback(to: To, tracking_uri: TrackingUri = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Roll an environment back to its previous model; run it again to undo."""
+    """Return an environment to its previous model.
+
+    Run it again to undo.
+    """
     screen = Output(as_json)
     from newsbert.deployment import deploy
 

@@ -34,9 +34,10 @@ def runs(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List training runs with their scores on the test rows, the latest first.
+    """List training runs with their scores, latest first.
 
-    The beginning of a run's id is enough for all commands that take a run. --json has all that was logged with it.
+    The scores are those on the test rows. The beginning of a run's id is enough for all commands that take a run.
+    --json has all that was logged with it.
     """
     screen = Output(as_json)
     from newsbert.tracking import locate, run_list

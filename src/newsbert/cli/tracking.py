@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newsbert.cli._framework import Commands
+from newsbert.cli._framework import group
 from newsbert.cli._options import Debug, Json, setting
 from newsbert.cli._output import Output
 from newsbert.cli._signals import stop_on_signals
@@ -75,17 +75,11 @@ Examples:
     newsbert tracking revoke bob --experiment news --model BertModel
 """
 
-app = Commands(help="Run a tracking server for a team: MLflow's.", invoke_without_command=True)
+app = group("Run an MLflow tracking server for a team.")
 
 Directory = Annotated[str | None, setting(TrackingServerSettings, "directory", metavar="DIRECTORY")]
 BackendStore = Annotated[str | None, setting(TrackingServerSettings, "backend_store", metavar="URL")]
 Artifacts = Annotated[str | None, setting(TrackingServerSettings, "artifacts", metavar="WHERE")]
-
-
-@app.callback()
-def _tracking(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        Output().help(context)
 
 
 @app.command("up", epilog=UP_EXAMPLES)
@@ -106,7 +100,7 @@ def up(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run MLflow's server until Ctrl+C.
+    """Run the server until Ctrl+C.
 
     It makes its database's tables, or brings them up to date, and sees that it can write its artifacts, which go
     through it: who logs needs no credentials of the bucket. It answers on loopback unless told otherwise, and then
@@ -158,7 +152,7 @@ def down(directory: Directory = None, as_json: Json = False, debug: Debug = Fals
 
 @app.command("status", epilog=STATUS_EXAMPLES)
 def status(directory: Directory = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Show whether the server runs and answers, and where it keeps what.
+    """Show whether the server answers and where it stores data.
 
     The exit code is 1 if it does not.
     """
@@ -187,7 +181,10 @@ def backup(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write database, accounts and artifacts into one file; the server may run meanwhile."""
+    """Write database, accounts and artifacts into one file.
+
+    The server may run meanwhile.
+    """
     screen = Output(as_json)
     settings = config.resolve(
         TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
@@ -214,7 +211,7 @@ def restore(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Put a backup into an empty database, and its artifacts where there are none."""
+    """Restore a backup into an empty database and artifact store."""
     screen = Output(as_json)
     settings = config.resolve(
         TrackingServerSettings, backend_store=backend_store, artifacts=artifacts, directory=directory
@@ -235,10 +232,10 @@ def user(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make an account, or give one a new password, and print that, once.
+    """Create an account, or give one a new password.
 
-    An account may make experiments and models, and do everything with these. What it may do with those of others is
-    --default-permission of newsbert tracking up, and newsbert tracking grant.
+    The password is printed once. An account may make experiments and models, and do everything with these. What it may
+    do with those of others is --default-permission of newsbert tracking up, and newsbert tracking grant.
     """
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
@@ -269,7 +266,7 @@ def grant(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Let an account use what others have made: an experiment, a registered model or both.
+    """Give an account access to an experiment or a model.
 
     Whoever makes an experiment or a model may do everything with it, without a grant. It holds from the next request.
     """
@@ -294,7 +291,7 @@ def revoke(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Take back what newsbert tracking grant has granted."""
+    """Remove access that newsbert tracking grant gave."""
     screen = Output(as_json)
     settings = config.resolve(TrackingServerSettings, directory=directory)
     from newsbert.tracking.server import accounts

@@ -86,7 +86,7 @@ def train(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fine-tune a BERT encoder on labelled news and log the model to MLflow.
+    """Fine-tune a BERT encoder and log the model to MLflow.
 
     Ctrl+C once stops after the current step and finishes the best model so far; twice aborts.
     """

@@ -47,7 +47,22 @@ def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
     assert "130 interrupted" in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve"]], ids=["newsbert", "newsbert serve"])
+@pytest.mark.parametrize("group", [[], ["serve"], ["export"], ["tracking"]], ids=" ".join)
+def test_a_group_shows_a_line_for_each_command_at_80_columns(cli: Cli, group: list[str]) -> None:
+    shown = cli(*group, "--help", COLUMNS="80").stdout
+    _, *panels = re.split(r"^╭─ (?!Options)", shown, flags=re.MULTILINE)
+    lines = [line for panel in panels for line in panel.splitlines() if line.startswith("│")]
+    command: Any = typer.main.get_command(app)
+    for name in group:
+        command = command.commands[name]
+    assert sorted(line.split()[1] for line in lines) == sorted(command.commands)
+    if not group:
+        assert [panel.split(" ─")[0] for panel in panels] == [
+            "Train", "Classify", "Serve and deploy", "Set up", "Advanced",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["export"], ["tracking"]], ids=" ".join)
 def test_a_call_without_a_command_shows_the_help(cli: Cli, arguments: list[str]) -> None:
     result = cli(*arguments)
     assert (result.returncode, result.stderr) == (0, "")

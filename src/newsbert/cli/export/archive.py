@@ -47,7 +47,10 @@ def archive(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model's TorchServe archive (.mar), of the same settings the same bytes every time."""
+    """Write a model's TorchServe archive (.mar).
+
+    The same model and settings give the same bytes.
+    """
     screen = Output(as_json)
     settings = config.resolve(
         ServeSettings,

@@ -18,7 +18,10 @@ Examples:
 
 
 def dashboard(as_json: Json = False, debug: Debug = False) -> None:
-    """Print a Grafana dashboard of a server's metrics, to import there; it is JSON with or without --json."""
+    """Print a Grafana dashboard of a server's metrics.
+
+    It is JSON with or without --json.
+    """
     from importlib import resources
 
     Output(as_json).result(
@@ -27,7 +30,10 @@ def dashboard(as_json: Json = False, debug: Debug = False) -> None:
 
 
 def openapi(as_json: Json = False, debug: Debug = False) -> None:
-    """Print the OpenAPI description of a served model: requests, answers, limits; JSON with or without --json."""
+    """Print the OpenAPI description of a served model.
+
+    It has the requests, answers and limits, and is JSON with or without --json.
+    """
     from importlib import resources
 
     Output(as_json).result(

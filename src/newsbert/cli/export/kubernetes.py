@@ -46,7 +46,7 @@ def kubernetes(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print Kubernetes manifests that serve a model's image, for kubectl apply.
+    """Print Kubernetes manifests that serve a model's image.
 
     A deployment whose probes ask the model, a service, an autoscaler on the time in the queue, a disruption budget and
     a network policy; nothing is applied. Table [kubernetes] of newsbert.toml holds, and

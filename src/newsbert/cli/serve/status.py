@@ -11,7 +11,7 @@ Examples:
 
 
 def status(as_json: Json = False, debug: Debug = False) -> None:
-    """List the servers that were started with --detach and still run."""
+    """List the servers that run in the background."""
     screen = Output(as_json)
     from newsbert.deployment import local_servers
 

@@ -31,7 +31,7 @@ def stop(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Stop a server that was started with --detach, or all of them."""
+    """Stop one or all servers that run in the background."""
     screen = Output(as_json)
     if stop_all and port is not None:
         raise UsageError("--port and --all exclude each other", "give one of them")

@@ -33,7 +33,7 @@ def token(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the token that a server with --token-auth is asked with."""
+    """Print the token for requests to a server with --token-auth."""
     screen = Output(as_json)
     if port is not None and key_file is not None:
         raise UsageError("--port and --key-file exclude each other", "give one of them")
