@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -9,7 +10,26 @@ from typing import TextIO
 from newsbert.core import environment, private_files
 from newsbert.errors import NewsbertError, ServingError
 
-_LOCK = "lock"
+LOCK = "lock"
+"""Name of the lock file in a directory."""
+
+
+def lock(stream: TextIO, busy: NewsbertError | None = None) -> None:
+    """Lock an open file until it is closed, or this process ends.
+
+    Args:
+        stream: The file.
+        busy: Error to raise if another process has the lock; if `None`, wait for that process.
+
+    Raises:
+        NewsbertError: `busy`.
+        OSError: If the file system has no locks.
+    """
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+    except BlockingIOError as error:
+        assert busy is not None
+        raise busy from error
 
 
 @contextlib.contextmanager
@@ -28,14 +48,11 @@ def exclusive(work: str, message: str, *, wait: bool = False) -> Iterator[None]:
     directory = environment.state_dir()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = private_files.open_lock(directory / f"{work}.lock")
+        stream = private_files.open_lock(directory / f"{work}.lock")
     except OSError as error:
         raise NewsbertError(f"{directory} cannot be written to: {error.strerror}", "set NEWSBERT_STATE_DIR") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise ServingError(message, "wait for it") from error
+    with stream:
+        lock(stream, None if wait else ServingError(message, "wait for it"))
         yield
 
 
@@ -49,24 +66,26 @@ def acquire(directory: Path, note: str = "") -> TextIO:
     Raises:
         OSError: If the directory cannot be written to.
     """
-    unlocked = directory / f"{_LOCK}.new"
+    unlocked = directory / f"{LOCK}.new"
     stream = unlocked.open("w", encoding="utf-8")
     stream.write(note)
     stream.flush()
     with contextlib.suppress(OSError):  # a file system without locks: then no other process gets one either
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    unlocked.rename(directory / _LOCK)  # visible only now, so that no process sees it unlocked
+        lock(stream)
+    unlocked.rename(directory / LOCK)  # visible only now, so that no process sees it unlocked
     return stream
 
 
 def try_acquire(directory: Path) -> TextIO:
-    """Lock a directory whose process has ended.
+    """Lock a directory whose process has ended; links are not followed.
 
     Raises:
         OSError: If the process runs (BlockingIOError), or the directory was never locked, or is another user's.
     """
     private_files.check_owner(directory)
-    stream = (directory / _LOCK).open("r+", encoding="utf-8")  # writable: an exclusive lock over NFS requires it
+    # For writing: an exclusive lock over NFS requires it.
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    stream = os.fdopen(descriptor, "r+", encoding="utf-8")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

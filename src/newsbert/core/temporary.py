@@ -1,19 +1,17 @@
 """Temporary directories of this process; later processes remove those of killed processes."""
 
 import contextlib
-import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from newsbert.core import environment, private_files
+from newsbert.core import environment, locks
 from newsbert.errors import NewsbertError
 
 _PREFIX = ".newsbert-tmp-"
-_LOCK, _FILES = "lock", "files"
+_FILES = "files"
 
 
 @contextlib.contextmanager
@@ -82,17 +80,13 @@ def abandoned(parent: Path) -> Iterator[Path]:
     """
     for owned in sorted(parent.glob(f"{_PREFIX}*")):
         with contextlib.suppress(OSError):
-            private_files.check_owner(owned)
-            try:  # for writing: an exclusive lock over NFS requires it
-                descriptor = os.open(owned / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                lock = locks.try_acquire(owned)
             except FileNotFoundError:
                 owned.rmdir()  # its process was killed at once; a live one makes another directory
                 continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with lock:
                 yield owned / _FILES
-            finally:
-                os.close(descriptor)
 
 
 def remove(files: Path) -> None:
@@ -100,7 +94,7 @@ def remove(files: Path) -> None:
     shutil.rmtree(files, ignore_errors=True)
     if not files.exists():  # otherwise the lock stays, so that the next process tries again
         with contextlib.suppress(OSError):
-            (files.parent / _LOCK).unlink(missing_ok=True)
+            (files.parent / locks.LOCK).unlink(missing_ok=True)
             files.parent.rmdir()
 
 
@@ -108,9 +102,9 @@ def _make(parent: Path) -> tuple[Path, TextIO]:
     while True:
         owned = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
-            lock = stack.enter_context((owned / _LOCK).open("x", encoding="utf-8"))
+            lock = stack.enter_context((owned / locks.LOCK).open("x", encoding="utf-8"))
             with contextlib.suppress(OSError):  # a file system without locks: then no other process gets one either
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            (owned / _LOCK).stat()  # missing if another process has swept before the lock was taken
+                locks.lock(lock)
+            (owned / locks.LOCK).stat()  # missing if another process has swept before the lock was taken
             stack.pop_all()
             return owned, lock

@@ -6,13 +6,12 @@ interrupted, MLflow can never open the database again, and retries for two minut
 
 import contextlib
 import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from newsbert.core import private_files, temporary, uris
+from newsbert.core import locks, private_files, temporary, uris
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NotFoundError, TrackingError
 
@@ -113,7 +112,7 @@ def _lock(file: Path, *, create: bool) -> Iterator[None]:
         yield  # no process is creating it
         return
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        locks.lock(stream)
         try:
             yield
         finally:

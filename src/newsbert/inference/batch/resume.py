@@ -7,7 +7,6 @@ come from a killed process and are cut off.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert.core import private_files
+from newsbert.core import locks, private_files
 from newsbert.errors import NewsbertError
 
 _ROWS, _REJECTED, _NOTE, _LOCK = "rows", "rejected.jsonl", "progress.json", "lock"
@@ -171,6 +170,7 @@ def _acquire_lock(output: Path, directory: Path, stack: contextlib.ExitStack) ->
     Raises:
         NewsbertError: If another process holds the lock.
     """
+    busy = NewsbertError(f"another newsbert predict is writing {output}", "wait for it, or name another --output")
     while True:
         private_files.make_directory(directory)
         try:
@@ -179,11 +179,7 @@ def _acquire_lock(output: Path, directory: Path, stack: contextlib.ExitStack) ->
             continue
         stack.enter_context(stream)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise NewsbertError(
-                f"another newsbert predict is writing {output}", "wait for it, or name another --output"
-            ) from error
+            locks.lock(stream, busy)
         except OSError:  # a file system without locks
             return
         with contextlib.suppress(FileNotFoundError):

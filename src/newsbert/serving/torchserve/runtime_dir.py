@@ -1,14 +1,13 @@
 """The private directory of a server, for all files that it writes."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from newsbert.core import temporary
+from newsbert.core import locks, temporary
 from newsbert.errors import ServingError, UsageError
 
 LOCK = "newsbert.lock"
@@ -40,13 +39,11 @@ def make(path: str | None) -> Iterator[Path]:
         return
     directory = _claim(Path(path).absolute())
     _check_length(directory)
-    with (directory / LOCK).open("a", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServingError(
-                f"a server is running in {directory}", "newsbert serve stop, or give another --run-dir"
-            ) from error
+    with (directory / LOCK).open("a", encoding="utf-8") as stream:
+        locks.lock(
+            stream,
+            ServingError(f"a server is running in {directory}", "newsbert serve stop, or give another --run-dir"),
+        )
         try:
             _remove_leftovers(directory)
             yield directory

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import secrets
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from newsbert.core import processes, uris
+from newsbert.core import locks, processes, uris
 from newsbert.errors import TrackingError
 
 _HINT = "give another: --directory DIRECTORY"
@@ -105,13 +104,11 @@ class ServerState:
         """
         with contextlib.ExitStack() as stack:
             with _errors(self.path):
-                lock = stack.enter_context((self.path / "lock").open("a", encoding="utf-8"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise TrackingError(
-                    f"a tracking server runs in {self.path}", f"newsbert tracking down{self.option}"
-                ) from error
+                stream = stack.enter_context((self.path / "lock").open("a", encoding="utf-8"))
+            locks.lock(
+                stream,
+                TrackingError(f"a tracking server runs in {self.path}", f"newsbert tracking down{self.option}"),
+            )
             yield
 
     @property
