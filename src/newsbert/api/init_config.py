@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import private_files
+from newsbert.core import files
 from newsbert.core.config import CONFIG_FILE
 from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.data import profile
@@ -63,7 +63,7 @@ def write(
     """
     check_absent(file, force=force)
     try:
-        private_files.replace(file, text(survey, model_name, labels))
+        files.write_atomically(file, text(survey, model_name, labels))
     except OSError as error:
         raise NewsbertError(f"{file} cannot be written: {error.strerror}", "check the directory's rights") from error
 

@@ -1,10 +1,9 @@
 """Directories in the cache that are made once and atomically, even if several processes make the same one."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from newsbert.core import environment, temporary
+from newsbert.core import environment, files, temporary
 from newsbert.errors import NewsbertError
 
 
@@ -34,18 +33,9 @@ def get_or_create_dir(kind: str, key: str, write: Callable[[Path], None]) -> Pat
 def _make(part: Path, directory: Path, write: Callable[[Path], None]) -> None:
     write(part)
     for file in (*part.rglob("*"), part):
-        sync(file)
+        files.sync(file)
     try:
         part.rename(directory)
     except OSError:
         if not directory.is_dir():  # otherwise another process has made it meanwhile
             raise
-
-
-def sync(path: Path) -> None:
-    """Flush the content of a file, or the entries of a directory, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

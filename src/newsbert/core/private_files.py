@@ -6,7 +6,6 @@ that this user would resume.
 
 import errno
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import TextIO
@@ -46,18 +45,3 @@ def open_lock(file: Path) -> TextIO:
     """
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     return os.fdopen(descriptor, "a", encoding="utf-8")
-
-
-def replace(file: Path, text: str) -> None:
-    """Write a file atomically.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "w", encoding="utf-8") as stream:
-            stream.write(text)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

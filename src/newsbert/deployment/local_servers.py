@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert.core import environment, processes
+from newsbert.core import environment, files, processes
 from newsbert.errors import NewsbertError, NotFoundError, ServingError
 
 
@@ -52,10 +52,8 @@ def note(server: DetachedServer) -> None:
         ServingError: If the record cannot be written.
     """
     file = _directory() / f"{server.port}.json"
-    partial = file.with_suffix(f".partial-{os.getpid()}")
     try:
-        partial.write_text(json.dumps(dataclasses.asdict(server)), encoding="utf-8")
-        partial.replace(file)
+        files.write_atomically(file, json.dumps(dataclasses.asdict(server)))
     except OSError as error:
         raise _make_write_error(file, error) from error
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from newsbert.core import private_files
+from newsbert.core import files
 from newsbert.errors import UsageError
 
 FILE = "MLproject"
@@ -38,7 +38,7 @@ def write(directory: str, image: str) -> str:
     file = Path(directory) / FILE
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        private_files.replace(file, _TEXT.format(image=image))
+        files.write_atomically(file, _TEXT.format(image=image))
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}", "name another directory: --project DIR") from error
     return str(file)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from newsbert.core import files
+
 _SUFFIX, _CLOSING = ".mark", "closing"
 _BUSY, _ANSWERED_NS = range(2)
 _MARK_BYTES = 16
@@ -69,9 +71,6 @@ class Heartbeat:
 def _create_mark(directory: Path) -> "memoryview[int]":
     """Create this worker's file, and map it into memory."""
     file = directory / f"{os.getpid()}{_SUFFIX}"
-    partial = file.with_suffix(".partial")
-    partial.write_bytes(bytes(_MARK_BYTES))
-    with partial.open("r+b") as opened:
-        mark = memoryview(mmap.mmap(opened.fileno(), 0)).cast("Q")
-    partial.rename(file)
-    return mark
+    files.write_atomically(file, bytes(_MARK_BYTES))
+    with file.open("r+b") as opened:
+        return memoryview(mmap.mmap(opened.fileno(), 0)).cast("Q")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from newsbert.core import environment
+from newsbert.core import environment, files
 from newsbert.core.types import FloatArray
 from newsbert.inference.runtime import InferenceTimings
 
@@ -117,11 +117,9 @@ def _create_files(directory: Path) -> None:
     worker = f"{os.getpid()}-{time.time_ns()}"
     for kind in _KINDS:
         file = directory / f"{kind}_{worker}.db"
-        partial = file.with_suffix(".partial")
         # Written in full, where the library would leave a sparse file: on a full disk, the first access to a missing
-        # page would end the process. Renamed when complete, since an empty file cannot be read.
-        partial.write_bytes(bytes(_FILE_BYTES))
-        partial.rename(file)
+        # page would end the process. It appears when complete, since an empty file cannot be read.
+        files.write_atomically(file, bytes(_FILE_BYTES))
     environment.set_prometheus_dir(directory)
     values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
@@ -137,8 +135,8 @@ class _WorkerCollector:
         from prometheus_client.multiprocess import MultiProcessCollector
 
         # Not with the library's own search, which treats a `[` in the path as a pattern.
-        files = [str(file) for file in self._directory.glob("*.db")]
-        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        paths = [str(file) for file in self._directory.glob("*.db")]
+        yield from MultiProcessCollector.merge(paths)  # type: ignore[no-untyped-call]
         prefix = f"{_KINDS[-1]}_"
         pids = [file.name.removeprefix(prefix).partition("-")[0] for file in self._directory.glob(f"{prefix}*.db")]
         alive = sum(Path("/proc", pid).exists() for pid in pids)

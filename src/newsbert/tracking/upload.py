@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.contract import SIGNATURE_FILE, Contract
-from newsbert.core import locks, temporary
+from newsbert.core import files, locks, temporary
 from newsbert.core.events import Event, Note
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.tracking import experiment, registry
@@ -303,6 +303,4 @@ def _read(directory: Path) -> _Log | None:
 
 
 def _write(directory: Path, log: _Log) -> None:
-    part = directory / f".{_LOG}"
-    part.write_text(json.dumps(asdict(log)), encoding="utf-8")
-    part.rename(directory / _LOG)
+    files.write_atomically(directory / _LOG, json.dumps(asdict(log)))

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from newsbert.core import cache
+from newsbert.core import files
 
 _TENSORS, _RECORD = "tensors.safetensors", "record.json"
 _LATEST, _BEST = "checkpoint-", "best-"
@@ -43,9 +43,7 @@ class Checkpoints:
 
     def keep(self, name: str, value: str) -> None:
         """Store a value under a name."""
-        part = self._directory / f".{name}"
-        part.write_text(value, encoding="utf-8")
-        part.rename(self._directory / name)
+        files.write_atomically(self._directory / name, value)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Save a checkpoint in place of the previous one.
@@ -100,9 +98,9 @@ class Checkpoints:
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, part / _TENSORS)
             (part / _RECORD).write_text(json.dumps(record), encoding="utf-8")
             for path in (part / _TENSORS, part / _RECORD, part):
-                cache.sync(path)
+                files.sync(path)
             part.rename(final)
-            cache.sync(self._directory)  # before the replaced ones are removed
+            files.sync(self._directory)  # before the replaced ones are removed
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for other in self._steps(kind):

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import cache, locks, private_files
+from newsbert.core import files, locks, private_files
 from newsbert.core.identifiers import parse_run_id
 from newsbert.errors import DivergedError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.tracking import upload
@@ -112,7 +112,7 @@ def create(final: Path, run: RunState) -> Iterator[Path]:
         work.mkdir(mode=0o700)
         try:
             lock = locks.acquire(work, run.run_id)
-            _write_atomically(work / _RUN_FILE, json.dumps(asdict(run)))
+            files.write_atomically(work / _RUN_FILE, json.dumps(asdict(run)), durable=True)
         except OSError:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -179,14 +179,6 @@ def cleanup_on_exit(work: Path, final: Path) -> Iterator[None]:
 def _format_resume_command(work: Path) -> str:
     """Return the command that resumes a training."""
     return shlex.join(["newsbert", "train", "--resume", str(work)])
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    """Write a file atomically."""
-    part = file.with_name(f".{file.name}")
-    part.write_text(text, encoding="utf-8")
-    cache.sync(part)
-    part.rename(file)
 
 
 def _remove(work: Path) -> None:

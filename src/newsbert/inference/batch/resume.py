@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from newsbert.core import locks, private_files
+from newsbert.core import files, locks, private_files
 from newsbert.errors import NewsbertError
 
 _ROWS, _REJECTED, _NOTE, _LOCK = "rows", "rejected.jsonl", "progress.json", "lock"
@@ -210,10 +210,8 @@ def _read_note(directory: Path) -> tuple[Mapping[str, object], ResumeState] | No
 
 
 def _write_note(directory: Path, job: Mapping[str, object], state: ResumeState) -> None:
-    new = directory / f"{_NOTE}.new"
-    new.unlink(missing_ok=True)
-    _append(new, json.dumps({"job": job, "state": dataclasses.asdict(state)}, indent=1).encode())
-    new.replace(directory / _NOTE)
+    note = json.dumps({"job": job, "state": dataclasses.asdict(state)}, indent=1)
+    files.write_atomically(directory / _NOTE, note, durable=True)
 
 
 def _append(file: Path, content: bytes) -> None:

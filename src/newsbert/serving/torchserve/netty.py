@@ -11,7 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from newsbert.core import environment, private_files
+from newsbert.core import environment, files, private_files
 from newsbert.errors import ServingError
 
 _JAR = "model-server.jar"
@@ -52,13 +52,12 @@ def unpack(frontend: Path, target: Path) -> None:
         OSError: If it cannot be written.
     """
     name = _make_library_name()
-    partial = target / f".{name}.{os.getpid()}"
     try:
         with zipfile.ZipFile(frontend / _JAR) as jar:
-            partial.write_bytes(jar.read(f"META-INF/native/{name}"))
+            library = jar.read(f"META-INF/native/{name}")
     except KeyError as error:
         raise ServingError(f"TorchServe does not run on {platform.machine()}", "use an x86_64 machine") from error
-    partial.replace(target / name)
+    files.write_atomically(target / name, library)
 
 
 def _make_library_name() -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from newsbert.core import locks, processes, uris
+from newsbert.core import files, locks, processes, uris
 from newsbert.errors import TrackingError
 
 _HINT = "give another: --directory DIRECTORY"
@@ -136,11 +136,8 @@ class ServerState:
         Raises:
             TrackingError: If it cannot be written.
         """
-        partial = file.with_name(f".{file.name}.partial")
-        with self.private(partial) as stream:
-            stream.write(content.encode("utf-8"))
         with _errors(file):
-            partial.replace(file)
+            files.write_atomically(file, content, mode=0o600)
 
     def private(self, file: Path) -> BinaryIO:
         """Create a new file that only this user can read, replacing an old one, and open it for appending.
