@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from newsbert import errors
+from newsbert.core import waiting
 from newsbert.core.environment import child_environment
 from newsbert.errors import NewsbertError, ServingError
 
@@ -66,11 +66,8 @@ def stop(pid: int, runs: Callable[[], bool], timeout_s: float) -> None:
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while runs():
-        if time.monotonic() > deadline:
-            raise ServingError(f"process {pid} runs on after {timeout_s:g} s", f"kill -9 {pid}")
-        time.sleep(0.05)
+    if not waiting.poll(lambda: not runs(), timeout_s, 0.05):
+        raise ServingError(f"process {pid} runs on after {timeout_s:g} s", f"kill -9 {pid}")
 
 
 def runs(pid: int, started_at: int, command: bytes) -> bool:
@@ -103,15 +100,16 @@ def die_with_parent(kill_signal: signal.Signals) -> None:
 def _wait_until_ready(
     process: "subprocess.Popen[bytes]", log: Path, noted: Callable[[int], T | None], timeout_s: float
 ) -> T:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    def read_record() -> T | None:
         record = noted(process.pid)
-        if record is not None:
-            return record
-        if process.poll() is not None:
+        if record is None and process.poll() is not None:
             raise _read_error(log.with_suffix(".result"), log)
-        time.sleep(0.1)
-    raise ServingError(f"it is not ready after {timeout_s:g} s", f"see {log}")
+        return record
+
+    record = waiting.poll(read_record, timeout_s)
+    if record is None:
+        raise ServingError(f"it is not ready after {timeout_s:g} s", f"see {log}")
+    return record
 
 
 def _read_error(result: Path, log: Path) -> NewsbertError:

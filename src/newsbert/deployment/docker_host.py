@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from newsbert.bundle.contract import Contract
-from newsbert.core import locks
+from newsbert.core import locks, waiting
 from newsbert.core.settings import HostSettings, ServeSettings
 from newsbert.deployment.target import DeploymentStatus, Release
 from newsbert.errors import ModelError, NewsbertError, ServingError, UsageError
@@ -234,13 +234,15 @@ class DockerHostTarget:
         return f"newsbert-{self._name}-{uuid.uuid4().hex[:8]}"
 
     def _wait(self, candidate: Service) -> None:
-        deadline = time.monotonic() + self._settings.timeout_s
-        while not candidate.succeeds(run.PROBE):
+        def answers() -> bool:
+            if candidate.succeeds(run.PROBE):
+                return True
             if candidate.exit_code() is not None or candidate.restarts():
                 raise self._make_failure(candidate, "it ended by itself while starting")
-            if time.monotonic() > deadline:
-                raise self._make_failure(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
-            time.sleep(0.2)
+            return False
+
+        if not waiting.poll(answers, self._settings.timeout_s, 0.2):
+            raise self._make_failure(candidate, f"it does not answer after {self._settings.timeout_s:g} s")
 
     def _verify(self, candidate: Service, contract: Contract, secret: str | None = None) -> str:
         """Compare the answers to the golden texts, as clients get them through the proxy, with the contract.
@@ -324,18 +326,13 @@ class DockerHostTarget:
         old_workers = proxy.processes()
         proxy.send_signal(signal.SIGUSR2)
         # Until it has a new worker, requests go to the old model, which must not be stopped yet.
-        deadline = time.monotonic() + _RELOAD_S
-        while proxy.processes() <= old_workers:
-            if time.monotonic() > deadline:
-                raise ServingError(f"{proxy.name} takes no other model in", f"docker logs {proxy.name}")
-            time.sleep(0.1)
+        if not waiting.poll(lambda: proxy.processes() - old_workers, _RELOAD_S):
+            raise ServingError(f"{proxy.name} takes no other model in", f"docker logs {proxy.name}")
         return old_workers
 
     def _wait_for_old_workers(self, proxy: Service, old: set[str]) -> None:
         """Wait until only the master process is left of the proxy's old processes."""
-        deadline = time.monotonic() + _OLD_WORKERS_S + 5
-        while len(proxy.processes() & old) > 1 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        waiting.poll(lambda: len(proxy.processes() & old) <= 1, _OLD_WORKERS_S + 5, 0.2)
 
     def _make_status(self, live: Service, before: Service | None, proof: str | None = None) -> DeploymentStatus:
         return DeploymentStatus(

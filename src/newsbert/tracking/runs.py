@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newsbert.bundle.bundle import Bundle
-from newsbert.core import temporary, uris
+from newsbert.core import temporary, uris, waiting
 from newsbert.core.uris import mask_credentials
 from newsbert.errors import first_line
 from newsbert.evaluation.metrics import Scores
@@ -121,10 +121,8 @@ class RunLogger:
 
     def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:
         """Deliver all metrics within the timeout; return the undelivered ones as key, value, time and step."""
-        deadline = time.monotonic() + timeout_s
         self._flush_requested.set()
-        while self._pending and time.monotonic() < deadline:
-            time.sleep(0.02)
+        waiting.poll(lambda: not self._pending, timeout_s, 0.02)
         return [[metric.key, metric.value, metric.timestamp, metric.step] for metric in list(self._pending)]
 
     def end(self) -> None:

@@ -10,7 +10,6 @@ archive that the deployment has made and that has answered.
 import argparse
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from newsbert.bundle import golden
@@ -18,9 +17,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving.archive import ARCHIVE_NAME
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve import process, runtime_dir, supervisor
-
-START_TIMEOUT_S = 60
+from newsbert.serving.torchserve import runtime_dir, supervisor
 
 
 def pack(model: Path, output: Path, name: str, runtime: str) -> None:
@@ -47,7 +44,6 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
         runtime_dir.make(None) as work,
         supervisor.empty(output, ServeSettings(port=0), work, on_log) as server,
     ):
-        _wait_for_socket(server)
         target = f"newsbert:{server.management}?inference_port={server.address.port}"
         settings = {"EXPORT_PATH": output, "MODEL": name, "RUNTIME": runtime}
         command = ["mlflow", "deployments", "create", "-t", target, "-m", str(model), "--name", SERVED_NAME]
@@ -63,14 +59,6 @@ def pack(model: Path, output: Path, name: str, runtime: str) -> None:
         raise ServingError(
             f"mlflow deployments create ended with exit code {code}{detail}", "see what it printed above"
         )
-
-
-def _wait_for_socket(server: process.Server) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not server.management.exists():
-        if time.monotonic() > deadline:
-            raise ServingError(f"TorchServe did not start within {START_TIMEOUT_S} s", "see what it printed above")
-        time.sleep(0.1)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert.core import cpu, uris
+from newsbert.core import cpu, uris, waiting
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.processes import die_with_parent
 from newsbert.core.settings import ServeSettings
@@ -38,6 +38,7 @@ from newsbert.serving.torchserve.process import Server
 
 STORE = "store"
 """Subdirectory of a server's directory for the copy of the archive that is served."""
+_START_TIMEOUT_S = 60
 _BASE_HEAP_MB, _MAX_HEAP_MB = 256, 4096
 
 
@@ -82,6 +83,8 @@ def serving(
 def empty(model_store: Path, settings: ServeSettings, work: Path, on_log: Callable[[str], None]) -> Iterator[Server]:
     """Run TorchServe without a model until the block ends; models are registered over its management socket.
 
+    The block begins when the socket exists, and the key file if tokens are required.
+
     Args:
         model_store: Directory of the archives that can be registered.
         settings: See `serving`.
@@ -92,6 +95,13 @@ def empty(model_store: Path, settings: ServeSettings, work: Path, on_log: Callab
         ServingError: If the server cannot be started.
     """
     with _start(model_store.resolve(), None, settings, work, on_log, _ignore_problem) as server:
+
+        def has_started() -> bool:
+            server.check_process()
+            return server.management.exists() and (server.key_file is None or server.key_file.exists())
+
+        if not waiting.poll(has_started, _START_TIMEOUT_S):
+            raise ServingError(f"TorchServe does not start within {_START_TIMEOUT_S} s", "free some cores")
         yield server
 
 
