@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -103,28 +102,6 @@ def test_what_is_shown_fits_and_keeps_words_whole(cli: Cli, bundle: Bundle, colu
 def test_the_version_is_the_packages(cli: Cli) -> None:
     result = cli("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"newsbert {newsbert.__version__}\n", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said", "hint"),
-    [
-        (["trian"], "'trian'", "newsbert --help"),
-        (["serve", "local"], "'local'", "newsbert serve --help"),
-        (["--nope"], "--nope", "newsbert --help"),
-        (["predict", "--modle", "x"], "--modle", "newsbert predict --help"),
-        (
-            ["serve", "locally", "--port", "eighty"],
-            "'eighty' is no valid value for '--port'",
-            "newsbert serve locally --help",
-        ),
-        (["train", "--epochs=many"], "'many'", "newsbert train --help"),
-        (["serve", "stop", "one", "two"], "one", "newsbert serve stop --help"),
-    ],
-)
-def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list[str], said: str, hint: str) -> None:
-    result = cli(*arguments)
-    failed(result, 2, said)
-    assert result.stderr.splitlines()[-1] == f"Hint: {hint}"
 
 
 # Errors
@@ -353,59 +330,6 @@ def test_a_tracking_uri_that_is_none_is_named(cli: Cli, uri: str) -> None:
 # serve
 
 
-def test_a_port_in_use_is_told_before_anything_else(cli: Cli, bundle: Bundle) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        for arguments in ([bundle.path], [bundle.path, "--detach"], ["no-such-model"]):
-            result = cli("serve", "locally", *arguments, "--port", port)
-            failed(result, 1, f"127.0.0.1:{port}", "in use")
-            assert "--port 0" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "code"),
-    [
-        ("--port", "65536", 2),
-        ("--port", "-1", 2),
-        ("--workers", "0", 2),
-        ("--batch-size", "0", 2),
-        ("--batch-delay-ms", "-1", 2),
-        ("--timeout", "0", 2),
-        ("--host", "", 2),
-        ("--host", "no.such.host.invalid", 1),
-        ("--host", "a..b", 1),
-        ("--host", "192.0.2.1", 1),
-    ],
-)
-def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
-    cli: Cli, bundle: Bundle, option: str, value: str, code: int
-) -> None:
-    arguments = [] if option == "--port" else ["--port", "0"]
-    failed(cli("serve", "locally", bundle.path, *arguments, f"{option}={value}"), code, value)
-
-
-@pytest.mark.parametrize("option", ["--timeout", "--drain", "--token-expiry"])
-def test_an_option_is_called_what_it_is_in_an_error(cli: Cli, bundle: Bundle, option: str) -> None:
-    failed(cli("serve", "locally", bundle.path, f"{option}=-1"), 2, f"the option {option}: -1")
-
-
-@pytest.mark.parametrize("option", ["--workers=2", "--batch-delay-ms=0", "--runtime=torch", "--queue-size=7"])
-def test_what_an_archive_has_of_its_own_cannot_be_given(cli: Cli, option: str) -> None:
-    name = option.partition("=")[0]
-    failed(cli("serve", "locally", "model.mar", option), 2, f"{name} cannot be given for 'model.mar'")
-
-
-@pytest.mark.parametrize("reference", ["nothing.mar", "README.mar"])
-def test_what_is_no_archive_is_not_served(cli: Cli, tmp_path: Path, reference: str) -> None:
-    (tmp_path / "README.mar").write_text("no archive")
-    failed(cli("serve", "locally", reference, "--port", "0"), 1, reference)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--port", "8101"]])
-def test_stopping_where_nothing_runs_exits_1(cli: Cli, arguments: list[str]) -> None:
-    failed(cli("serve", "stop", *arguments), 1, "no detached server is running")
-
-
 def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     brackets = 0
@@ -420,68 +344,3 @@ def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatc
             assert source in printed, (path, source)
             brackets += "[environments.NAME]" in source
     assert brackets
-
-
-@pytest.mark.parametrize(
-    ("typed", "hint"),
-    [
-        (["--max_epochs", "3"], "newsbert train --epochs 3"),
-        (["--num_samples=30", "--json"], "newsbert train --max-train-samples=30 --json"),
-        (["--model_save_path", "my models"], "newsbert train --output 'my models'"),
-        (["--learning_rate", "2e-5", "--max_epochs=3"], "newsbert train --learning_rate 2e-5 --epochs=3"),
-        (["--save_model", "True"], "newsbert train --help"),
-        (["--vocab_file", "vocab.txt"], "newsbert train --help"),
-    ],
-)
-def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
-    cli: Cli, typed: list[str], hint: str
-) -> None:
-    refused = cli("train", *typed)
-    assert refused.returncode == 2
-    (old,) = re.findall(r"there is no option (--\w+): ", refused.stderr)
-    assert any(word.startswith(old) for word in typed)
-    assert hint in refused.stderr
-    for word in shlex.split(hint)[1:]:  # they are options of it
-        name = word.partition("=")[0].replace("_", "-")
-        assert not word.startswith("--") or f"{name} " in cli("train", "--help").stdout
-
-
-@pytest.mark.parametrize(
-    ("typed", "hint"),
-    [
-        (["list"], "newsbert models"),
-        (["ui"], "mlflow ui --backend-store-uri sqlite:///mlflow.db"),
-        (["serve", "BertModel/2", "--port", "0"], "newsbert serve locally BertModel/2 --port 0"),
-        (["serve", "--port", "9000"], "newsbert serve locally --port 9000"),
-        (["serve", "list"], "newsbert serve status"),
-        (["tracking", "start", "--detach"], "newsbert tracking up --detach"),
-        (["train", "--lr", "2e-5"], "newsbert train --learning-rate 2e-5"),
-        (["train", "--samples", "8"], "newsbert train --max-train-samples 8"),
-        (["serve", "locally", "--review-below", "0.8"], "newsbert serve locally --review-threshold 0.8"),
-        (["evaluate", "A/1", "--against", "A/2"], "newsbert evaluate A/1 --compare-to A/2"),
-        (["inspect-image", "A/1", "--bill"], "newsbert inspect-image A/1 --sbom"),
-        (["predict", "news.csv"], "newsbert predict --file news.csv --output predictions.jsonl"),
-    ],
-)
-def test_what_people_type_first_is_answered_with_the_line_to_type(
-    cli: Cli, tmp_path: Path, typed: list[str], hint: str
-) -> None:
-    (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
-    refused = cli(*typed)
-    assert refused.returncode == 2
-    assert f"Hint: {hint}" in " ".join(refused.stderr.split())
-
-
-def test_rows_are_an_argument_or_an_option(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
-    failed(cli("train", "news.csv", "--data", "other.csv"), 2, "news.csv", "other.csv")
-    failed(cli("train", "nowhere.csv"), 2, "nowhere.csv")
-    failed(cli("evaluate", "news.csv"), 1, "no tracking database")  # the rows are taken; there is no model
-    failed(cli("evaluate"), 2, "no rows to score")
-    failed(cli("evaluate", "A/1", "--model", "B/1", "--data", "news.csv"), 2, "A/1", "B/1")
-
-
-def test_options_may_be_written_with_underscores(cli: Cli) -> None:
-    refused = cli("train", "--base_model=nowhere", "--max_steps", "-1")
-    assert refused.returncode == 2
-    assert "the option --max-steps: -1 cannot be" in refused.stderr

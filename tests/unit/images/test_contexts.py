@@ -1,21 +1,14 @@
-"""Build contexts of the images: golden Dockerfiles, tags that mean their content, and credentials that stay out."""
+"""Build contexts of the images: golden Dockerfiles, tags that follow the content, and no credentials."""
 
-import configparser
-import itertools
 import json
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import tarfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 import newsbert
@@ -31,16 +24,10 @@ from newsbert.images.contexts import (
     render_serving,
     render_tracking,
     render_trainer,
-    without_secrets,
 )
-from newsbert.images.pip_options import holds_secret, pip_conf
-from newsbert.images.tags import serving_tag
 from newsbert.tracking.artifacts import ModelLocation
-from tests.support.cli import Cli
 
 GOLDEN = Path(__file__).with_name("golden")
-# https://github.com/distribution/reference: a path component, and a tag
-REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 PINS = pins()
@@ -270,104 +257,6 @@ def test_an_altered_bundle_gets_no_image(
         render_serving(altered, _located(altered), base, trainer, ImageSettings())
 
 
-def test_pip_reads_its_options(tmp_path: Path) -> None:
-    options = [
-        "index-url=https://user:p%40ss@host/simple?a=b",
-        "find-links=https://one/wheels",
-        "find-links=https://two/wheels",
-        "timeout=7",
-    ]
-    file = tmp_path / "pip.conf"
-    file.write_bytes(pip_conf(options))
-    parser = configparser.RawConfigParser()  # what pip reads it with
-    parser.read(file, encoding="utf-8")
-    assert dict(parser["global"]) == {
-        "index-url": "https://user:p%40ss@host/simple?a=b",
-        "find-links": "https://one/wheels https://two/wheels",
-        "timeout": "7",
-    }
-    listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        env={"PIP_CONFIG_FILE": str(file), "HOME": str(tmp_path), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert "global.timeout='7'" in listed.stdout.splitlines()
-
-
-def test_no_pip_options_are_an_empty_configuration() -> None:
-    assert pip_conf(()) == b"[global]\n"
-
-
-@pytest.mark.parametrize(
-    "option",
-    ["", "index-url", "=https://host", "index-url=", "Index-Url=x", "index_url=x", "-x=1", " a=b",
-     "a=b\nc=d", "a=b\rc", "[global]", "1a=b", "a=\n", "proxy=a\u2028b", "proxy=a\x0bb", "proxy=a\x00"],
-)  # fmt: skip
-def test_what_is_no_pip_option_is_a_usage_error(option: str) -> None:
-    with pytest.raises(UsageError, match="is not NAME=VALUE") as caught:
-        pip_conf(["timeout=3", option])
-    assert "index-url=" in str(caught.value.hint)
-
-
-@pytest.mark.parametrize(
-    "option",
-    ["extra-index-url=https://other.example/simple", "require-hashes=false", "no-deps=false", "requirement=/etc/passwd",
-     "constraint=http://evil.example/c", "target=/", "python=/bin/sh", "pre=true", "editable=git+https://evil.example/x",
-     "no-binary=:all:", "global-option=x", "log=/x"],
-)  # fmt: skip
-def test_attack_pip_options_do_not_say_what_is_installed(option: str) -> None:
-    with pytest.raises(UsageError, match="is none of a build"):
-        pip_conf(["timeout=3", option])
-
-
-_SECRETS = st.text(alphabet="abzXYZ019@:/%!$&'()+,;=?#[]-._~", min_size=4, max_size=12).map(
-    lambda text: f"S3{text}cret"
-)
-_PLACES = st.sampled_from(
-    [
-        "index-url=https://user:{}@host.example/simple",
-        "index-url=https://{}@host.example/simple",
-        "find-links=https://{}:x@host.example:8443/wheels https://user:{}@other.example/wheels",
-        "proxy=user:{}@proxy.example:3128",
-        "proxy=http://user:{}@proxy.example:3128",
-        "find-links=git+ssh://user:{}@host.example/wheels",
-    ]
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(secret=_SECRETS, place=_PLACES)
-def test_no_credential_of_a_pip_option_is_shown(secret: str, place: str) -> None:
-    option = place.replace("{}", secret)
-    context = BuildContext("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf([option])})
-    assert holds_secret([option])
-    assert secret in pip_conf([option]).decode()
-    shown = without_secrets(context)["pip.conf"]
-    assert not _leaks(secret, shown)
-    assert ".example" in shown
-    with pytest.raises(UsageError) as caught:
-        pip_conf([option.upper().replace(secret.upper(), secret)])
-    assert not _leaks(secret, caught.value.message)
-
-
-def _leaks(secret: str, text: str) -> bool:
-    """Whether half of a secret or more stands in a text."""
-    length = len(secret) // 2
-    return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
-
-
-def test_a_token_in_a_query_is_not_shown_either() -> None:
-    options = ["index-url=https://host.example/simple?token=S3cret", "trusted-host=host.example"]
-    context = BuildContext("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
-    shown = without_secrets(context)["pip.conf"]
-    assert "S3cret" not in shown
-    assert "https://host.example/simple" in shown
-    assert "trusted-host = host.example" in shown
-
-
 def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bundle, tmp_path: Path) -> None:
     options = ("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1")
     settings = ImageSettings(pip_options=options, torch_index="https://user:S3cret@torch/simple")
@@ -377,113 +266,10 @@ def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bun
         assert {name for name, content in files.items() if b"S3cret" in content} <= {"pip.conf", "torch.conf"}
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_dry_run_shows_all_images_and_no_credential(bundle: Bundle, cli: Cli, as_json: bool) -> None:
-    secret = ["--pip-option", "index-url=https://user:S3c/r@et@host/simple", "--pip-option", "proxy=user:S3cret@host:1"]
-    secret += ["--torch-index", "https://user:S3c/r@et@torch/simple"]
-    result = cli(
-        "build-image", bundle.path, "--dry-run", "--runtime", "onnxruntime", *secret, *(["--json"] if as_json else [])
-    )
-    assert result.returncode == 0, result.stderr
-    assert "S3c" not in result.stdout + result.stderr
-    assert "et@" not in result.stdout + result.stderr
-    for dockerfile in ("base.Dockerfile", "trainer.Dockerfile", "torchserve.Dockerfile"):
-        content = (GOLDEN / dockerfile).read_text(encoding="utf-8")
-        assert (json.dumps(content)[1:-1] if as_json else content) in result.stdout
-    if as_json:
-        base, trainer, serving = json.loads(result.stdout)["images"]
-        assert serving["aliases"] == [f"torchserve:{bundle.path.name}-{bundle.digest[:12]}"]
-        assert serving["build_args"]["TRAINER_IMAGE"] == trainer["tag"]
-        assert serving["build_args"]["BASE_IMAGE"] == base["tag"]
-        assert set(serving["files"]) == {"Dockerfile", *json.loads((GOLDEN / "torchserve.json").read_text())["files"]}
-
-
-def test_contexts_are_written_for_docker_build_whole_or_not_at_all(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
-    write = ("build-image", bundle.path, "--write-context", "my context", "--extra-host", "pypi.example:10.0.0.1")
-    written = cli(*write, "--json")
-    assert written.returncode == 0, written.stderr
-    commands = json.loads(written.stdout)["commands"]
-    shown = json.loads(cli("build-image", bundle.path, "--dry-run", "--json").stdout)["images"]
-    for number, (command, image) in enumerate(zip(commands, shown, strict=True), 1):
-        words = shlex.split(command)
-        directory = tmp_path / "my context" / words[-1]
-        assert directory.name.startswith(f"{number}-")
-        assert words[:4] == ["docker", "build", "--add-host", "pypi.example:10.0.0.1"]
-        pairs = list(itertools.pairwise(words))
-        for tag in (image["tag"], *image["aliases"]):
-            assert ("--tag", tag) in pairs
-        for flag, values in (("--build-arg", image["build_args"]), ("--label", image["labels"])):
-            assert [word for option, word in pairs if option == flag] == [f"{name}={values[name]}" for name in values]
-        sizes = {
-            str(file.relative_to(directory)): file.stat().st_size for file in directory.rglob("*") if file.is_file()
-        }
-        assert sizes == image["files"]
-        assert directory.stat().st_mode & 0o077 == 0
-    assert (tmp_path / "my context" / "build.sh").read_text().splitlines()[2:] == commands
-    again = cli(*write)
-    assert (again.returncode, "'my context' exists" in again.stderr) == (2, True)
-
-
-def test_a_wrong_pip_option_is_told_without_its_credential(bundle: Bundle, cli: Cli) -> None:
-    result = cli("build-image", bundle.path, "--dry-run", "--pip-option", "INDEX-URL=https://user:S3cret@host/simple")
-    assert result.returncode == 2
-    assert "S3cret" not in result.stdout + result.stderr
-    assert "INDEX-URL" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "tag"),
-    [
-        ("BertModel/2", "torchserve:BertModel-2"),
-        ("my.model_x-1/12", "torchserve:my.model_x-1-12"),
-        ("run 0123456789abcdef0123456789abcdef", "torchserve:run-0123456789abcdef0123456789abcdef"),
-    ],
-)
-def test_a_models_image_is_called_like_the_model(name: str, tag: str) -> None:
-    assert _tag(name) == tag
-    assert _tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
-
-
-def _tag(name: str, settings: ImageSettings | None = None) -> str:
-    return serving_tag(ModelLocation(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
-
-
-def test_a_bundle_that_no_registry_names_has_its_digest_in_the_images_name() -> None:
-    tags = [serving_tag(ModelLocation("BertModel-2", Path()), digest * 64, ImageSettings()) for digest in "ab"]
-    assert tags == ["torchserve:BertModel-2-aaaaaaaaaaaa", "torchserve:BertModel-2-bbbbbbbbbbbb"]
-
-
 def test_the_base_has_what_answering_needs() -> None:
     needed = {line.partition("==")[0] for line in pinned()}
     assert set(package_sets.BASE) <= needed
     assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)
-
-
-ODD_NAMES = (
-    "", "-", "...", "新聞/1", "新聞/2", "Модель/1", "a b/1", "a-b/1", "a,b/1", "-x/1", ".x/1", "a b", "a-b", "a\nb/1",
-    "a:b/1", "x//1", "x" * 200 + "/1", "x" * 200 + "/2", "\ud800/1",
-)  # fmt: skip
-
-
-def test_odd_names_have_a_valid_image_each_its_own() -> None:
-    tags = [_tag(name) for name in ODD_NAMES]
-    assert [tag for tag in tags if not REFERENCE.fullmatch(tag)] == []
-    assert len(set(tags)) == len(ODD_NAMES)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    names=st.tuples(st.text(max_size=20), st.text(max_size=20)),
-    versions=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-)
-def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: tuple[int, int]) -> None:
-    assume((names[0], versions[0]) != (names[1], versions[1]))
-    # A registered model's name has no slash.
-    first, second = (f"{name.replace('/', '')}/{version}" for name, version in zip(names, versions, strict=True))
-    assume(first != second)
-    tags = [_tag(each) for each in (first, second)]
-    assert all(REFERENCE.fullmatch(tag) for tag in tags)
-    assert tags[0] != tags[1]
 
 
 def test_the_dockerfiles_are_found_where_they_are_installed() -> None:

@@ -1,0 +1,26 @@
+"""Settings are frozen, and choose the batch size and the epochs by the number of rows."""
+
+import dataclasses
+
+import pytest
+
+from newsbert.core.config import resolve
+from newsbert.core.settings import (
+    TrainSettings,
+)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        resolve(TrainSettings).seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "epochs"),
+    [(1, 4, 60), (28, 4, 9), (32, 4, 8), (102, 12, 7), (256, 32, 8), (384, 32, 5), (1_000_000, 32, 5)],
+)
+def test_few_rows_are_read_in_small_batches_until_there_were_steps_enough(rows: int, batch: int, epochs: int) -> None:
+    settings = TrainSettings()
+    assert (settings.rows_a_step(rows), settings.passes(rows)) == (batch, epochs)
+    given = TrainSettings(epochs=2, batch_size=7)
+    assert (given.rows_a_step(rows), given.passes(rows)) == (7, 2)
