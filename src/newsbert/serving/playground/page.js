@@ -1,30 +1,30 @@
-// Asks every model for its answer first, which is quick, and then for the words that the answer rests on.
+// Requests a prediction from every model first, which is quick, and then its explanation.
 
-const form = document.querySelector("#ask");
+const form = document.querySelector("#classify");
 const text = document.querySelector("#text");
 const status = document.querySelector("#status");
 const answers = document.querySelector("#answers");
 const template = document.querySelector("#answer");
-const MOST_IN_ORDER = 12; // labels that are shown in their own order; more are sorted by probability
+const MAX_UNSORTED_LABELS = 12; // up to so many labels are in the model's order; more are sorted by probability
 
-let asked = 0; // what is late for an older text is not shown
+let currentTurn = 0; // late answers to an older text are not shown
 const cards = [];
 
-function element(name, content, className = "") {
-  const made = document.createElement(name);
-  made.textContent = content;
-  made.className = className;
-  return made;
+function createElement(name, content, className = "") {
+  const node = document.createElement(name);
+  node.textContent = content;
+  node.className = className;
+  return node;
 }
 
-async function ask(path, body) {
+async function fetchJson(path, body) {
   let response;
   try {
     response = await fetch(path, body && {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
   } catch {
-    throw new Error("The playground does not answer any more. Start it again: newsbert playground");
+    throw new Error("The playground has stopped. Start it again: newsbert playground");
   }
   const answer = await response.json().catch(() => ({ message: `${response.status} ${response.statusText}` }));
   if (!response.ok) throw new Error([answer.message, answer.hint].filter(Boolean).join(". "));
@@ -36,12 +36,12 @@ function makeCard(model, index) {
   const find = (selector) => node.querySelector(selector);
   find("h2").textContent = model.name;
   const about = find(".about");
-  const said = [model.runtime, model.review_threshold === null ? null : `review threshold ${model.review_threshold.toFixed(2)}`];
-  about.append(said.filter(Boolean).join(" · "));
+  const details = [model.runtime, model.review_threshold === null ? null : `review threshold ${model.review_threshold.toFixed(2)}`];
+  about.append(details.filter(Boolean).join(" · "));
   if (model.run_id) {
     if (about.textContent) about.append(" · ");
     about.append("MLflow run ");
-    const run = element(model.run_page ? "a" : "span", model.run_id.slice(0, 12));
+    const run = createElement(model.run_page ? "a" : "span", model.run_id.slice(0, 12));
     if (model.run_page) Object.assign(run, { href: model.run_page, target: "_blank", rel: "noopener noreferrer" });
     about.append(run);
   }
@@ -63,55 +63,55 @@ function showAnswer(card, answer) {
   card.find(".review").hidden = !answer.review;
   card.find(".review").textContent = "needs review";
   const rows = Object.entries(answer.probabilities);
-  if (rows.length > MOST_IN_ORDER) rows.sort((one, other) => other[1] - one[1]);
+  if (rows.length > MAX_UNSORTED_LABELS) rows.sort((one, other) => other[1] - one[1]);
   card.find(".bars tbody").replaceChildren(...rows.map(([label, probability]) => {
     const row = document.createElement("tr");
-    const head = element("th", "");
+    const head = createElement("th", "");
     head.scope = "row";
-    const button = element("button", label);
+    const button = createElement("button", label);
     button.type = "button";
-    button.addEventListener("click", () => showWords(card, asked, card.text, label));
+    button.addEventListener("click", () => showWords(card, currentTurn, card.text, label));
     head.append(button);
-    const bar = element("div", "", "bar");
+    const bar = createElement("div", "", "bar");
     bar.setAttribute("aria-hidden", "true");
-    const share = document.createElement("span");
-    share.style.setProperty("--share", probability);
-    bar.append(share);
+    const fill = document.createElement("span");
+    fill.style.setProperty("--probability", probability);
+    bar.append(fill);
     const cell = document.createElement("td");
     cell.append(bar);
-    row.append(head, cell, element("td", probability.toFixed(3)));
+    row.append(head, cell, createElement("td", probability.toFixed(3)));
     return row;
   }));
 }
 
-async function showWords(card, turn, sent, label) {
+async function showWords(card, turn, text, label) {
   const words = card.find(".words");
   for (const button of card.node.querySelectorAll(".bars button")) {
     button.setAttribute("aria-pressed", String(button.textContent === label));
   }
-  card.find("h3").textContent = `Words that speak for ${label}, or against it`;
-  card.wanted = label;
+  card.find("h3").textContent = `Words for and against ${label}`;
+  card.selectedLabel = label;
   words.setAttribute("aria-busy", "true");
   try {
-    const answer = await ask(`models/${card.index}/explanations`, { text: sent, label });
-    if (turn !== asked || card.wanted !== label) return;
+    const answer = await fetchJson(`models/${card.index}/explanations`, { text, label });
+    if (turn !== currentTurn || card.selectedLabel !== label) return;
     drawWords(card, answer.explanation);
   } catch (error) {
-    if (turn === asked) fail(card, error);
+    if (turn === currentTurn) fail(card, error);
   } finally {
     words.removeAttribute("aria-busy");
   }
 }
 
-function drawWords(card, { words, text: read, method, label }) {
-  const most = Math.max(...words.map((word) => Math.abs(word.attribution)), 1e-9);
+function drawWords(card, { words, text, method, label }) {
+  const maxWeight = Math.max(...words.map((word) => Math.abs(word.attribution)), 1e-9);
   const parts = [];
-  const characters = Array.from(read); // positions count code points, as Python's do
+  const characters = Array.from(text); // positions count code points, as Python's do
   let after = 0;
   for (const word of words) {
     parts.push(characters.slice(after, word.start).join(""));
-    const span = element("span", word.text, word.attribution >= 0 ? "for" : "against");
-    const weight = Math.abs(word.attribution) / most;
+    const span = createElement("span", word.text, word.attribution >= 0 ? "for" : "against");
+    const weight = Math.abs(word.attribution) / maxWeight;
     if (weight < 0.1) span.className = "";
     span.style.setProperty("--weight", weight.toFixed(3));
     span.title = signed(word.attribution);
@@ -119,15 +119,15 @@ function drawWords(card, { words, text: read, method, label }) {
     after = word.end;
   }
   const rest = characters.slice(after).join("");
-  if (rest.trim()) parts.push(element("span", `${rest} (not read: the text is too long)`, "unread"));
+  if (rest.trim()) parts.push(createElement("span", `${rest} (truncated: the model does not read this part)`, "truncated"));
   card.find(".words").replaceChildren(...parts);
   const sorted = [...words].sort((one, other) => Math.abs(other.attribution) - Math.abs(one.attribution));
   card.find(".numbers tbody").replaceChildren(...sorted.map((word) => {
     const row = document.createElement("tr");
-    row.append(element("td", word.text), element("td", signed(word.attribution)));
+    row.append(createElement("td", word.text), createElement("td", signed(word.attribution)));
     return row;
   }));
-  card.find(".method").textContent = `What each word adds to the probability of ${label}, by ${method}.`;
+  card.find(".method").textContent = `Attribution of the words to the probability of ${label}. Method: ${method}.`;
   card.find("details").hidden = false;
 }
 
@@ -137,27 +137,27 @@ function signed(number) {
 
 async function classify() {
   const sent = text.value;
-  const turn = ++asked;
-  status.textContent = "Asking …";
-  const given = await Promise.all(cards.map(async (card) => {
+  const turn = ++currentTurn;
+  status.textContent = "Classifying …";
+  const predictions = await Promise.all(cards.map(async (card) => {
     card.text = sent;
     try {
-      const answer = await ask(`models/${card.index}/predictions`, { text: sent });
-      if (turn !== asked) return null;
+      const answer = await fetchJson(`models/${card.index}/predictions`, { text: sent });
+      if (turn !== currentTurn) return null;
       card.find(".words").replaceChildren();
       card.find("details").hidden = true;
       showAnswer(card, answer);
       return answer;
     } catch (error) {
-      if (turn === asked) fail(card, error);
+      if (turn === currentTurn) fail(card, error);
       return null;
     }
   }));
-  if (turn !== asked) return;
-  const said = given.map((answer, index) => answer &&
+  if (turn !== currentTurn) return;
+  const summaries = predictions.map((answer, index) => answer &&
     `${cards.length > 1 ? `${cards[index].model.name}: ` : ""}${answer.label}, ${(answer.score * 100).toFixed(1)}% sure`);
-  status.textContent = said.filter(Boolean).join(". ");
-  await Promise.all(cards.map((card, index) => given[index] && showWords(card, turn, sent, given[index].label)));
+  status.textContent = summaries.filter(Boolean).join(". ");
+  await Promise.all(cards.map((card, index) => predictions[index] && showWords(card, turn, sent, predictions[index].label)));
 }
 
 form.addEventListener("submit", (event) => {
@@ -169,11 +169,11 @@ text.addEventListener("keydown", (event) => {
 });
 
 try {
-  const { models, examples } = await ask("models");
+  const { models, examples } = await fetchJson("models");
   models.forEach((model, index) => cards.push(makeCard(model, index)));
   document.title = `${models.map((model) => model.name).join(" and ")}: newsbert playground`;
   document.querySelector("#examples").append(...examples.map((example) => {
-    const button = element("button", example);
+    const button = createElement("button", example);
     button.type = "button";
     button.addEventListener("click", () => {
       text.value = example;
