@@ -29,9 +29,9 @@ def load_table(table: Table, name: str = "rows.jsonl", **options: Any) -> Datase
         return load_dataset(write(Path(directory) / name, table), **options)
 
 
-def labelled(labels: Iterable[Any], each: int = 5, text: str = "text") -> list[dict[str, Any]]:
-    """`each` rows for every label, all texts different."""
-    return [{text: f"row {n} of {i}", "label": label} for n in range(each) for i, label in enumerate(labels)]
+def labelled(labels: Iterable[Any], per_label: int = 5, text: str = "text") -> list[dict[str, Any]]:
+    """Make `per_label` rows for every label, all texts different."""
+    return [{text: f"row {n} of {i}", "label": label} for n in range(per_label) for i, label in enumerate(labels)]
 
 
 def pairs(dataset: Dataset, *splits: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ SOURCE = Path(newsbert.__file__).parent
 PACKAGES = [file for file in sorted(SOURCE.rglob("__init__.py")) if file.parent != SOURCE]
 
 
-def test_the_page_has_the_packages_in_their_order() -> None:
+def test_the_page_has_the_packages_in_order() -> None:
     spec = importlib.util.spec_from_file_location("make_architecture", ROOT / "docs/scripts/make_architecture.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -27,7 +27,7 @@ def test_the_page_has_the_packages_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("file", PACKAGES, ids=lambda file: str(file.parent.relative_to(SOURCE)))
-def test_the_init_of_a_package_holds_a_docstring_only(file: Path) -> None:
+def test_package_init_files_have_only_a_docstring(file: Path) -> None:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) and len(tree.body) == 1
 

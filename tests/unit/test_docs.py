@@ -16,7 +16,7 @@ from tests.support.docs_examples import PAGES, ROOT
 
 
 @pytest.mark.parametrize("script", ["make_cli_reference", "make_http_reference"])
-def test_pages_that_are_made_are_up_to_date(script: str) -> None:
+def test_generated_pages_are_up_to_date(script: str) -> None:
     spec = importlib.util.spec_from_file_location(script, ROOT / f"docs/scripts/{script}.py")
     assert spec is not None and spec.loader is not None
     generator: Any = importlib.util.module_from_spec(spec)
@@ -27,8 +27,8 @@ def test_pages_that_are_made_are_up_to_date(script: str) -> None:
 def _commands(page: Path) -> Iterator[list[str]]:
     """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
     for line in docs_examples.of(page):
-        for found in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
-            lexer = shlex.shlex(found[1], posix=True, punctuation_chars="();<>|&")
+        for match in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
+            lexer = shlex.shlex(match[1], posix=True, punctuation_chars="();<>|&")
             lexer.whitespace_split = True
             words: list[str] = []
             for word in lexer:
@@ -39,7 +39,7 @@ def _commands(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_of_a_page_are_calls_that_can_be_made(page: Path) -> None:
+def test_commands_of_the_pages_can_be_parsed(page: Path) -> None:
     for words in _commands(page):
         if not words or "…" in words:
             continue
@@ -59,7 +59,7 @@ def test_the_commands_of_a_page_are_calls_that_can_be_made(page: Path) -> None:
         assert context is not None
 
 
-def test_there_are_commands_in_the_pages() -> None:
+def test_the_pages_have_commands() -> None:
     assert len([words for page in PAGES for words in _commands(page)]) > 100
 
 
@@ -73,7 +73,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):
             continue
@@ -90,7 +90,7 @@ def test_every_page_is_in_the_index() -> None:
     assert [page for page in pages if page != "index.md" and f"\n{page.removesuffix('.md')}\n" not in index] == []
 
 
-def test_errors_that_are_explained_are_raised() -> None:
+def test_explained_errors_are_in_the_source() -> None:
     """The words of every message in the table by error message stand in the code."""
     table = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf-8").partition("## By error message")[2]
     sources = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src/newsbert").rglob("*.py")))

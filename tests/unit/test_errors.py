@@ -19,6 +19,11 @@ from newsbert.errors import NewsbertError
         installation.MissingExtraError("openvino", "openvino"),
     ],
 )
-def test_errors_travel_between_processes(error: NewsbertError) -> None:
-    found = pickle.loads(pickle.dumps(error))
-    assert (type(found), found.message, found.hint, str(found)) == (type(error), error.message, error.hint, str(error))
+def test_errors_can_be_pickled(error: NewsbertError) -> None:
+    unpickled = pickle.loads(pickle.dumps(error))
+    assert (type(unpickled), unpickled.message, unpickled.hint, str(unpickled)) == (
+        type(error),
+        error.message,
+        error.hint,
+        str(error),
+    )

@@ -23,7 +23,7 @@ def _program(directory: Path, *names: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
-def test_attack_a_base_model_brings_a_program(
+def test_attack_code_of_a_base_model_does_not_run(
     tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli, file: str
 ) -> None:
     model = Path(shutil.copytree(tiny_encoder, tmp_path / "model"))
@@ -39,7 +39,7 @@ def test_attack_a_base_model_brings_a_program(
     assert "[y/N]" not in done.stdout + done.stderr
 
 
-def test_attack_the_working_directory_holds_modules(bundle: Bundle, tmp_path: Path) -> None:
+def test_attack_modules_of_the_working_directory_are_not_imported(bundle: Bundle, tmp_path: Path) -> None:
     """Of what a server in the background imports, and of what that starts."""
     _program(tmp_path, "rich", "numpy", "json", "typer", "ts", "onnxruntime", "tokenizers")
     started = subprocess.run(

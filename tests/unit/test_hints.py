@@ -39,7 +39,7 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, words
 
 
-def test_commands_and_options_that_messages_name_are_there() -> None:
+def test_commands_and_options_in_messages_exist() -> None:
     named = 0
     unknown: list[tuple[str, ...]] = []
     for file in sorted(SOURCE.rglob("*.py")):

@@ -16,7 +16,7 @@ WORKFLOWS = [file for file in sorted((ROOT / ".github" / "workflows").glob("*.ym
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_a_workflow_calls_commands_that_there_are(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workflows_call_existing_commands(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (job,) = yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"].values()
     monkeypatch.chdir(ROOT / job["defaults"]["run"]["working-directory"])
     calls = [shlex.split(step["run"]) for step in job["steps"] if step.get("run", "").startswith("newsbert ")]

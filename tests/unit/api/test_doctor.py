@@ -20,7 +20,7 @@ def _raise(error: Exception) -> str:
     raise error
 
 
-def test_every_outcome_has_its_state_and_stands_in_order() -> None:
+def test_findings_have_states_and_the_order_of_the_checks() -> None:
     checks = [
         Check("fine", lambda: "all"),
         Check("note", lambda: _raise(NoteError("some", "do")), needed=True),
@@ -29,14 +29,14 @@ def test_every_outcome_has_its_state_and_stands_in_order() -> None:
         Check("bad besides", lambda: _raise(NewsbertError("wrong", "do"))),
         Check("bug", lambda: _raise(ValueError("x\ny")), needed=True),
     ]
-    found = list(examination.run_checks(checks))
-    assert [each.check for each in found] == [each.name for each in checks]
-    assert [each.state for each in found] == [OK, NOTE, OFF, FAILED, NOTE, FAILED]
-    assert [each.found for each in found] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
-    assert [each.fix for each in found] == [None, "do", None, "do", "do", "report it"]
+    findings = list(examination.run_checks(checks))
+    assert [finding.check for finding in findings] == [check.name for check in checks]
+    assert [finding.state for finding in findings] == [OK, NOTE, OFF, FAILED, NOTE, FAILED]
+    assert [finding.found for finding in findings] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
+    assert [finding.fix for finding in findings] == [None, "do", None, "do", "do", "report it"]
 
 
-def test_what_does_not_answer_is_not_waited_for_and_hides_nothing() -> None:
+def test_a_check_that_hangs_times_out_and_the_others_are_reported() -> None:
     stopped = threading.Event()
     checks = [Check("stuck", lambda: str(stopped.wait(60)), needed=True), Check("fine", lambda: "all")]
     stuck, fine = examination.run_checks(checks, timeout_s=0.2)
@@ -45,61 +45,61 @@ def test_what_does_not_answer_is_not_waited_for_and_hides_nothing() -> None:
     assert (fine.state, fine.found) == (OK, "all")
 
 
-def _looked(cli: Cli, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+def _run_doctor(cli: Cli, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and the findings by check."""
     done = cli("doctor", "--json", **environment)
     assert "Traceback" not in done.stderr
     document = json.loads(done.stdout)
     assert document["ok"] == (done.returncode == 0)
-    return done.returncode, {each["check"]: each for each in document["checks"]}
+    return done.returncode, {finding["check"]: finding for finding in document["checks"]}
 
 
-def test_a_machine_that_has_all_is_fine_and_nothing_is_left_behind(cli: Cli, tmp_path: Path) -> None:
-    code, found = _looked(cli, DOCKER_HOST="unix:///nowhere/docker.sock")
-    assert code == 0, found
+def test_a_complete_machine_passes_and_is_left_unchanged(cli: Cli, tmp_path: Path) -> None:
+    code, findings = _run_doctor(cli, DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert code == 0, findings
     for name in ("Python", "packages", "Java", "TorchServe", "servers", "tracking"):
-        assert found[name]["state"] == OK, found[name]
-    assert found["disk"]["state"] in (OK, NOTE), found["disk"]  # where tests run there may be little room
-    assert "wants tokens and takes its own" in found["TorchServe"]["found"]
-    assert found["tracking"]["found"].endswith("made by the first training")
-    assert (found["engine"]["state"], found["Hub"]["state"]) == (NOTE, OFF)
-    assert "DOCKER_HOST" in found["engine"]["fix"]
+        assert findings[name]["state"] == OK, findings[name]
+    assert findings["disk"]["state"] in (OK, NOTE), findings["disk"]  # where tests run there may be little room
+    assert "wants tokens and takes its own" in findings["TorchServe"]["found"]
+    assert findings["tracking"]["found"].endswith("made by the first training")
+    assert (findings["engine"]["state"], findings["Hub"]["state"]) == (NOTE, OFF)
+    assert "DOCKER_HOST" in findings["engine"]["fix"]
     left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set()
 
 
-def test_what_training_or_serving_lacks_is_a_failure_with_what_mends_it(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("a file where a directory is wanted")
-    code, found = _looked(
+def test_missing_requirements_fail_with_a_fix(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a directory should be")
+    code, findings = _run_doctor(
         cli,
         JAVA_HOME="/nowhere",
         NEWSBERT_CACHE_DIR=str(tmp_path / "cache"),
         MLFLOW_TRACKING_URI="http://somebody:planted-secret@127.0.0.1:9",
     )
     assert code == 1
-    for name, said, fix in (
+    for name, message, fix in (
         ("Java", "JAVA_HOME is '/nowhere'", "unset it"),
         ("TorchServe", "JAVA_HOME is '/nowhere'", "unset it"),
         ("disk", "cannot be written to", "NEWSBERT_CACHE_DIR"),
         ("tracking", "http://***@127.0.0.1:9 cannot be reached", "MLFLOW_TRACKING_URI"),
     ):
-        assert (found[name]["state"], said in found[name]["found"]) == (FAILED, True), found[name]
-        assert fix in found[name]["fix"]
+        assert (findings[name]["state"], message in findings[name]["found"]) == (FAILED, True), findings[name]
+        assert fix in findings[name]["fix"]
     shown = cli("doctor", JAVA_HOME="/nowhere", COLUMNS="60")
     assert shown.returncode == 1
     assert "failed" in shown.stdout and max(map(len, shown.stdout.splitlines())) <= 60
 
 
-def test_a_package_that_is_too_old_or_missing_is_named(cli: Cli, tmp_path: Path) -> None:
+def test_old_and_missing_packages_are_named(cli: Cli, tmp_path: Path) -> None:
     """A distribution of the same name that stands before the installed one."""
     for name, version in (("torchserve", "0.5.0"), ("scikit_learn", "0.1")):
         info = tmp_path / "older" / f"{name}-{version}.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    code, found = _looked(cli, PYTHONPATH=str(tmp_path / "older"))
-    assert (code, found["packages"]["state"]) == (1, FAILED)
-    assert found["packages"]["found"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
-    assert found["packages"]["fix"] == installation.command("train")
+    code, findings = _run_doctor(cli, PYTHONPATH=str(tmp_path / "older"))
+    assert (code, findings["packages"]["state"]) == (1, FAILED)
+    assert findings["packages"]["found"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
+    assert findings["packages"]["fix"] == installation.command("train")
 
 
 @contextlib.contextmanager
@@ -120,7 +120,7 @@ def _silent() -> Iterator[int]:
     server.server_close()
 
 
-def test_ports_and_servers_are_looked_at(cli: Cli, tmp_path: Path) -> None:
+def test_a_taken_port_and_stale_servers_are_reported(cli: Cli, tmp_path: Path) -> None:
     notes = tmp_path / ".state" / "servers"
     notes.mkdir(parents=True)
     server = {"url": "http://127.0.0.1:7", "model": "TinyModel/1"}
@@ -131,17 +131,17 @@ def test_ports_and_servers_are_looked_at(cli: Cli, tmp_path: Path) -> None:
         (notes / f"{port}.json").write_text(json.dumps(stuck))
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, found = _looked(cli, NEWSBERT_SERVE_PORT=str(taken.getsockname()[1]))
+        code, findings = _run_doctor(cli, NEWSBERT_SERVE_PORT=str(taken.getsockname()[1]))
     assert code == 0
-    assert (found["port"]["state"], "cannot listen on" in found["port"]["found"]) == (NOTE, True)
-    assert found["servers"]["state"] == NOTE
-    assert f"127.0.0.1:{port} (TinyModel/2): the model does not answer: 500" in found["servers"]["found"]
-    assert found["servers"]["found"].endswith("1 that are gone were struck out")
-    assert found["servers"]["fix"] == f"newsbert serve stop --port {port}"
+    assert (findings["port"]["state"], "cannot listen on" in findings["port"]["found"]) == (NOTE, True)
+    assert findings["servers"]["state"] == NOTE
+    assert f"127.0.0.1:{port} (TinyModel/2): the model does not answer: 500" in findings["servers"]["found"]
+    assert findings["servers"]["found"].endswith("1 that are gone were struck out")
+    assert findings["servers"]["fix"] == f"newsbert serve stop --port {port}"
     assert not (notes / "7.json").exists()
 
 
-def test_errors_that_it_examines_end_in_it(cli: Cli) -> None:
+def test_machine_errors_hint_at_doctor(cli: Cli) -> None:
     away = cli("runs", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert away.stderr.splitlines()[-1] == "Hint: newsbert doctor"
     assert cli("--nope").stderr.splitlines()[-1] == "Hint: newsbert --help"

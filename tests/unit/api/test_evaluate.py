@@ -30,14 +30,14 @@ def _write(file: Path, *lines: str) -> str:
 # Rows
 
 
-def test_rows_are_read_as_they_are(tmp_path: Path) -> None:
+def test_rows_are_not_changed_by_reading(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "one  goal,Sports", "one  goal,Sports", "&amp; a vote,World")
     rows = labelled(file, NAMES)
     assert rows.items == ["one  goal", "one  goal", "&amp; a vote"]  # repeated ones too; the model cleans
     assert (rows.labels, rows.split, rows.notes) == ([1, 1, 0], "", ())
 
 
-def test_a_single_row_and_titles_are_fine(tmp_path: Path) -> None:
+def test_a_single_row_with_a_title_is_evaluated(tmp_path: Path) -> None:
     rows = labelled(_write(tmp_path / "rows.csv", "title,text,label", "Cup,a goal,Sports"), NAMES)
     assert (rows.items, rows.labels) == ([{"title": "Cup", "text": "a goal"}], [1])
 
@@ -50,7 +50,7 @@ def test_a_single_row_and_titles_are_fine(tmp_path: Path) -> None:
         ((), ("2", "0", "1"), [1, 0]),  # a model whose labels are numbers: their names
     ],
 )
-def test_numbers_are_names_or_places(
+def test_numeric_labels_are_names_or_indices(
     tmp_path: Path, labels: tuple[str, ...], names: tuple[str, ...], ids: list[int]
 ) -> None:
     rows = labelled(_write(tmp_path / "rows.csv", "text,label", "a,0", "b,2"), names, labels=labels)
@@ -58,13 +58,13 @@ def test_numbers_are_names_or_places(
     assert bool(rows.notes) == (not labels and names == NAMES)
 
 
-def test_a_number_that_is_no_name_of_a_model_with_numbers_for_names_is_unknown(tmp_path: Path) -> None:
+def test_an_unknown_numeric_label_is_refused(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,1", "b,0")
     with pytest.raises(DataError, match="row 2, column 'label': the model has no label 0; it has 1, 2, 3"):
         labelled(file, ("1", "2", "3"))
 
 
-def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+def test_an_unknown_label_is_named_with_its_row(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,World", "b,Weather")
     with pytest.raises(
         DataError, match="row 2, column 'label': the model has no label 'Weather'; it has World, Sports, Business"
@@ -77,7 +77,7 @@ def test_a_label_that_the_model_lacks_is_named_with_its_row(tmp_path: Path) -> N
         labelled(_write(tmp_path / "none.csv", "text,label", "a,"), NAMES)
 
 
-def test_of_splits_the_test_rows_are_scored(tmp_path: Path) -> None:
+def test_the_test_split_is_scored(tmp_path: Path) -> None:
     lines = ["text,label,split", "a,World,train", "b,Weather,validation", "c,Sports,test"]
     rows = labelled(_write(tmp_path / "rows.csv", *lines), NAMES)
     assert (rows.items, rows.split) == (["c"], "test")
@@ -85,7 +85,7 @@ def test_of_splits_the_test_rows_are_scored(tmp_path: Path) -> None:
     assert (rows.items, rows.split) == (["a"], "train")
 
 
-def test_rows_without_text_are_left_out_and_told(tmp_path: Path) -> None:
+def test_rows_without_text_are_skipped_with_a_note(tmp_path: Path) -> None:
     file = _write(tmp_path / "rows.csv", "text,label", "a,World", '" ",World')
     rows = labelled(file, NAMES)
     assert (rows.items, rows.notes) == (["a"], ("1 row without text or label was left out",))
@@ -93,15 +93,15 @@ def test_rows_without_text_are_left_out_and_told(tmp_path: Path) -> None:
         labelled(_write(tmp_path / "rows.csv", "text,label", '" ",World'), NAMES)
 
 
-def test_the_digest_is_the_rows_own(tmp_path: Path) -> None:
-    """Not of how a model numbers its labels: evaluations of several models on the same rows share it."""
+def test_the_digest_depends_on_the_rows_only(tmp_path: Path) -> None:
+    """Not of how a model numbers its labels: evaluations of several models on the same rows have the same."""
     file = _write(tmp_path / "rows.csv", "text,label", "a,World", "b,Sports")
     digest = labelled(file, NAMES).digest
     assert digest == labelled(file, NAMES[::-1]).digest
     assert digest != labelled(_write(tmp_path / "rows.csv", "text,label", "a,World", "b,World"), NAMES).digest
 
 
-def test_agnews_own_file_works(tmp_path: Path) -> None:
+def test_the_ag_news_file_is_evaluated(tmp_path: Path) -> None:
     rows = labelled(_write(tmp_path / "test.csv", '"3","Stocks","fall"', '"1","A vote","today"'), NAMES)
     assert rows.labels == [2, 0]
 
@@ -112,17 +112,17 @@ def test_agnews_own_file_works(tmp_path: Path) -> None:
 def test_scores_are_those_of_the_predictions(bundle: Bundle, labelled_file: Path) -> None:
     result = newsbert.evaluate(bundle.path, str(labelled_file), log=False)
     rows = labelled(str(labelled_file), bundle.contract.labels)
-    answers = [each.label for each in newsbert.load(bundle.path).predict(rows.items)]
+    answers = [prediction.label for prediction in newsbert.load(bundle.path).predict(rows.items)]
     right = np.mean(
         [answer == bundle.contract.labels[label] for answer, label in zip(answers, rows.labels, strict=True)]
     )
     assert result.model.scores.accuracy == pytest.approx(right)
     assert result.model.accuracy.low <= right <= result.model.accuracy.high
     assert (result.rows, result.run_id, result.comparison) == (90, None, None)
-    assert {name: each.support for name, each in result.model.scores.per_class.items()} == dict.fromkeys(LABELS, 30)
+    assert {name: scores.support for name, scores in result.model.scores.per_class.items()} == dict.fromkeys(LABELS, 30)
 
 
-def test_the_projects_columns_go_before_the_usual_ones_where_they_are_there(
+def test_configured_columns_take_precedence_over_the_usual_ones(
     cli: Cli, bundle: Bundle, labelled_file: Path, tmp_path: Path
 ) -> None:
     content = labelled_file.read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def test_one_text_is_one_text(bundle: Bundle) -> None:
     assert len(model.predict(text for text in ("goal", "bank"))) == 2
 
 
-def test_the_package_shows_what_there_is() -> None:
+def test_the_package_lists_its_public_names() -> None:
     assert dir(newsbert) == sorted(newsbert.__all__)
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     parameters = inspect.signature(newsbert.train).parameters
@@ -156,14 +156,14 @@ def test_the_package_shows_what_there_is() -> None:
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
 
 
-def test_the_models_own_columns_are_found(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+def test_the_columns_of_the_model_are_used(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
     content = labelled_file.read_text(encoding="utf-8")
     (tmp_path / "other.csv").write_text(content.replace("text,label", "headline,kind"), encoding="utf-8")
     rows = labelled(str(tmp_path / "other.csv"), LABELS, likely_texts=(None, "headline"), likely_labels=("kind",))
     assert len(rows.items) == 90
 
 
-def test_a_model_other_itself_is_the_same(bundle: Bundle, labelled_file: Path) -> None:
+def test_a_model_compared_to_itself_does_not_differ(bundle: Bundle, labelled_file: Path) -> None:
     result = newsbert.evaluate(bundle.path, str(labelled_file), compare_to=bundle.path, log=False)
     assert result.comparison is not None
     assert result.comparison.other.scores.metrics == result.model.scores.metrics
@@ -180,17 +180,17 @@ def test_models_with_other_labels_are_not_compared(bundle: Bundle, labelled_file
         newsbert.evaluate(bundle.path, str(labelled_file), compare_to=other, log=False)
 
 
-def test_without_a_server_a_bundle_is_scored_all_the_same(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_scored_without_a_tracking_server(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     result = newsbert.evaluate(bundle.path, str(labelled_file), on_event=events.append)
     assert result.run_id is None
-    assert any(isinstance(each, Note) and "nothing will be logged" in each.message for each in events)
+    assert any(isinstance(event, Note) and "nothing will be logged" in event.message for event in events)
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises((NotFoundError, TrackingError)):
         newsbert.evaluate(bundle.path, str(labelled_file), tracking_uri="http://127.0.0.1:9")
 
 
-def test_rows_that_a_model_has_learned_from_are_counted(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
+def test_training_rows_in_the_evaluation_are_counted(bundle: Bundle, labelled_file: Path, tmp_path: Path) -> None:
     rows = load_dataset(str(labelled_file))
     names = rows.label_names
 
@@ -205,12 +205,12 @@ def test_rows_that_a_model_has_learned_from_are_counted(bundle: Bundle, labelled
     both = write(rows.train, rows.test)
     result = newsbert.evaluate(bundle.path, both, log=False, on_event=events.append)
     assert result.model.learned_rows == len(rows.train)
-    said = f"has learned from {len(rows.train)} of these {len(rows.train) + len(rows.test)} rows"
-    assert any(isinstance(each, Note) and said in each.message for each in events)
+    message = f"has learned from {len(rows.train)} of these {len(rows.train) + len(rows.test)} rows"
+    assert any(isinstance(event, Note) and message in event.message for event in events)
     assert newsbert.evaluate(bundle.path, write(rows.test), log=False).model.learned_rows == 0
 
 
-def test_the_columns_are_those_that_the_model_was_trained_on(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_training_columns_are_the_default(bundle: Bundle, tmp_path: Path) -> None:
     other = shutil.copytree(bundle.path, tmp_path / "other")
     contract = json.loads((other / "newsbert.json").read_text(encoding="utf-8"))
     contract["data"] |= {"text_column": "kicker", "label_column": "desk"}
@@ -243,7 +243,7 @@ def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labe
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         ([], 2, "--data"),
         (["--data", "nowhere.csv"], 2, "nowhere.csv"),
@@ -255,19 +255,19 @@ def test_the_command_prints_scores_and_a_sentence(cli: Cli, bundle: Bundle, labe
         (["--data", "rows.csv", "--compare-to", "./nowhere"], 1, "nowhere"),
     ],
 )
-def test_bad_calls_say_what_is_wrong(
-    cli: Cli, bundle: Bundle, tmp_path: Path, more: list[str], code: int, said: str
+def test_bad_calls_are_errors(
+    cli: Cli, bundle: Bundle, tmp_path: Path, more: list[str], code: int, message: str
 ) -> None:
     _write(tmp_path / "rows.csv", "text,label", "a goal,Weather")
     result = cli("evaluate", bundle.path, *more, "--no-log")
     assert (result.returncode, result.stdout) == (code, ""), result.stderr
     *_, error, hint = result.stderr.splitlines()
     assert error.startswith("Error: ")
-    assert said in error
+    assert message in error
     assert hint.startswith("Hint: ")
 
 
-def test_runs_where_nothing_was_trained_say_so(cli: Cli) -> None:
+def test_runs_without_a_training_is_an_error(cli: Cli) -> None:
     result = cli("runs")
     assert result.returncode == 1
     assert "there is no tracking database" in result.stderr

@@ -47,7 +47,9 @@ def _damage(file: Path) -> None:
 
 def _fields(contract: Contract) -> dict[str, Any]:
     """A contract's fields as `seal` takes them."""
-    return {each.name: getattr(contract, each.name) for each in dataclasses.fields(contract) if each.name != "files"}
+    return {
+        field.name: getattr(contract, field.name) for field in dataclasses.fields(contract) if field.name != "files"
+    }
 
 
 def test_a_trained_bundle_names_every_other_file_with_its_sha256(bundle: Bundle) -> None:
@@ -62,11 +64,11 @@ def test_a_trained_bundle_names_every_other_file_with_its_sha256(bundle: Bundle)
     bundle.verify()
 
 
-def test_a_contract_survives_being_written_and_read(bundle: Bundle) -> None:
+def test_a_contract_is_the_same_after_writing_and_reading(bundle: Bundle) -> None:
     assert Contract.from_json(bundle.contract.to_json()) == bundle.contract
 
 
-def test_any_altered_file_is_named(bundle: Bundle, copy: Path) -> None:
+def test_an_altered_file_is_named(bundle: Bundle, copy: Path) -> None:
     for name in bundle.contract.files:
         if name == LABELS_FILE:
             continue
@@ -79,7 +81,7 @@ def test_any_altered_file_is_named(bundle: Bundle, copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["extra.bin", ".hidden"])
-def test_a_file_that_was_added_is_named_unless_only_some_are_checked(copy: Path, name: str) -> None:
+def test_an_added_file_is_named_by_a_full_check(copy: Path, name: str) -> None:
     (copy / name).write_text("added")
     for only in (RUNTIME_FILES["onnxruntime"], ()):
         Bundle.read(copy).verify(only)
@@ -89,14 +91,14 @@ def test_a_file_that_was_added_is_named_unless_only_some_are_checked(copy: Path,
     assert caught.value.hint == "look what it is, then move it away"
 
 
-def test_labels_altered_in_form_only_are_named(copy: Path) -> None:
+def test_reformatted_labels_are_an_altered_file(copy: Path) -> None:
     file = copy / LABELS_FILE
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
     with pytest.raises(ModelError, match=LABELS_FILE):
         Bundle.read(copy).verify()
 
 
-def test_any_missing_file_is_named(bundle: Bundle, copy: Path) -> None:
+def test_a_missing_file_is_named(bundle: Bundle, copy: Path) -> None:
     for name in set(bundle.contract.files) - {LABELS_FILE}:
         (copy / name).unlink()
         with pytest.raises(ModelError, match="lost") as caught:
@@ -105,14 +107,14 @@ def test_any_missing_file_is_named(bundle: Bundle, copy: Path) -> None:
         shutil.copy(bundle.path / name, copy / name)
 
 
-def test_a_directory_in_a_files_place_is_a_missing_file(copy: Path) -> None:
+def test_a_directory_instead_of_a_file_is_a_missing_file(copy: Path) -> None:
     (copy / "model.onnx").unlink()
     (copy / "model.onnx").mkdir()
     with pytest.raises(ModelError, match=r"lost .*model\.onnx"):
         Bundle.read(copy).verify()
 
 
-def test_only_the_named_files_are_verified_when_asked(copy: Path) -> None:
+def test_verify_checks_only_the_named_files(copy: Path) -> None:
     _damage(copy / "README.md")
     Bundle.read(copy).verify(only=RUNTIME_FILES["onnxruntime"])
     _damage(copy / "tokenizer.json")
@@ -154,21 +156,21 @@ def test_a_class_mapping_that_differs_from_the_contract_is_refused(copy: Path, m
     [Path.mkdir, Path.touch, lambda path: None],
     ids=["an empty directory", "a file", "nothing"],
 )
-def test_what_is_no_bundle_is_told_so(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_path_without_a_bundle_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "other")
     assert CONTRACT_FILE in _refusal(tmp_path / "other")
 
 
-def test_a_bundle_without_class_mapping_is_told_so(copy: Path) -> None:
+def test_a_bundle_without_class_mapping_is_an_error(copy: Path) -> None:
     (copy / LABELS_FILE).unlink()
     assert f"it has no {LABELS_FILE}" in _refusal(copy)
 
 
 @pytest.mark.parametrize("name", [CONTRACT_FILE, LABELS_FILE])
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_truncated_json_names_the_file(copy: Path, name: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 0.99])
+def test_truncated_json_names_the_file(copy: Path, name: str, fraction: float) -> None:
     content = (copy / name).read_bytes().rstrip()
-    (copy / name).write_bytes(content[: int(len(content) * share)])
+    (copy / name).write_bytes(content[: int(len(content) * fraction)])
     message = _refusal(copy)
     assert name in message
     assert ({CONTRACT_FILE, LABELS_FILE} - {name}).pop() not in message
@@ -182,7 +184,7 @@ def test_json_that_cannot_be_read_names_the_file(copy: Path, name: str, content:
 
 
 @pytest.mark.parametrize(
-    "field", [each.name for each in dataclasses.fields(Contract) if each.name != "review_threshold"]
+    "field", [field.name for field in dataclasses.fields(Contract) if field.name != "review_threshold"]
 )
 def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
@@ -191,7 +193,7 @@ def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str)
     assert field in _refusal(copy)
 
 
-def test_a_contract_older_than_reviews_sends_nothing_to_a_person(copy: Path) -> None:
+def test_an_old_contract_without_threshold_flags_nothing(copy: Path) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
     assert values.pop("review_threshold") == REVIEW_THRESHOLD
     (copy / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
@@ -199,13 +201,13 @@ def test_a_contract_older_than_reviews_sends_nothing_to_a_person(copy: Path) -> 
 
 
 @pytest.mark.parametrize("below", [-0.1, 1.1, "0.9", None, True])
-def test_a_threshold_that_no_score_can_be_compared_with_is_refused(copy: Path, below: object) -> None:
+def test_a_threshold_that_is_no_probability_is_refused(copy: Path, below: object) -> None:
     _change_contract(copy, review_threshold=below)
     assert "review_threshold" in _refusal(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, "1.0", None, True])
-def test_a_temperature_that_logits_cannot_be_divided_by_is_refused(copy: Path, temperature: object) -> None:
+def test_a_temperature_that_is_not_positive_is_refused(copy: Path, temperature: object) -> None:
     _change_contract(copy, temperature=temperature)
     assert "temperature" in _refusal(copy)
 
@@ -227,7 +229,7 @@ def scratch(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.
 
 
 @settings(max_examples=150, deadline=None)
-@given(field=st.sampled_from([each.name for each in dataclasses.fields(Contract)]), value=_JSON)
+@given(field=st.sampled_from([field.name for field in dataclasses.fields(Contract)]), value=_JSON)
 def test_a_contract_with_any_value_anywhere_is_read_or_refused(
     trained: tuple[newsbert.TrainResult, str], scratch: Path, field: str, value: object
 ) -> None:
@@ -245,7 +247,7 @@ def test_sealing_the_same_files_again_gives_the_same_digest(bundle: Bundle, copy
     assert seal(copy, _fields(bundle.contract)).digest == bundle.digest
 
 
-def test_the_digest_changes_when_any_file_does(bundle: Bundle, copy: Path) -> None:
+def test_the_digest_changes_with_any_file(bundle: Bundle, copy: Path) -> None:
     digests = {bundle.digest}
     for name in set(bundle.contract.files) - {LABELS_FILE}:  # which is written by sealing
         _damage(copy / name)
@@ -259,7 +261,7 @@ def test_the_digest_changes_when_any_file_does(bundle: Bundle, copy: Path) -> No
     assert len(digests) == len(bundle.contract.files) + 2  # the first; one a file but the labels; another.txt; labels
 
 
-def test_sealed_files_can_be_read_by_any_user(bundle: Bundle, copy: Path) -> None:
+def test_sealed_files_are_readable_by_any_user(bundle: Bundle, copy: Path) -> None:
     (copy / "model.safetensors").chmod(0o600)
     seal(copy, _fields(bundle.contract))
     assert {file.name for file in copy.iterdir() if file.stat().st_mode & 0o444 != 0o444} == set()

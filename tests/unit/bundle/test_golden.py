@@ -19,27 +19,27 @@ RUNTIME = "onnxruntime"
 def answers(bundle: Bundle) -> list[Prediction]:
     """What a server sends."""
     predictions = Model(bundle, runtime=RUNTIME).predict([golden.item for golden in bundle.contract.golden])
-    return [Prediction.from_dict(each.to_dict()) for each in predictions]
+    return [Prediction.from_dict(prediction.to_dict()) for prediction in predictions]
 
 
-def _shifted(answer: Prediction, by: float) -> Prediction:
+def _shift(answer: Prediction, by: float) -> Prediction:
     """The same answer, its best label's probability another one."""
     return dataclasses.replace(answer, probabilities={**answer.probabilities, answer.label: answer.score + by})
 
 
-def _allowing(contract: Contract, tolerances: dict[str, float]) -> Contract:
+def _allow(contract: Contract, tolerances: dict[str, float]) -> Contract:
     return dataclasses.replace(
-        contract, graphs={files_of(name)[0]: GraphInfo(name, each, 0.0) for name, each in tolerances.items()}
+        contract, graphs={files_of(name)[0]: GraphInfo(name, tolerance, 0.0) for name, tolerance in tolerances.items()}
     )
 
 
-def test_the_models_own_answers_agree(bundle: Bundle, answers: list[Prediction]) -> None:
+def test_answers_of_the_same_model_pass(bundle: Bundle, answers: list[Prediction]) -> None:
     assert check_answers(bundle.contract, RUNTIME, answers) < FP32_TOLERANCE
 
 
 def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
-    contract = _allowing(bundle.contract, {"onnxruntime": 0.002, "onnxruntime-int8": 0.05})
-    answers[2] = _shifted(answers[2], 0.04)
+    contract = _allow(bundle.contract, {"onnxruntime": 0.002, "onnxruntime-int8": 0.05})
+    answers[2] = _shift(answers[2], 0.04)
     assert check_answers(contract, "onnxruntime-int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)
     for runtime in (RUNTIME, "torch"):  # the latter has no graph: the contract allows it what fp32 gives
         with pytest.raises(ModelError, match=MISMATCH):
@@ -47,20 +47,20 @@ def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Predic
     assert tolerance(contract, "torch") == FP32_TOLERANCE
 
 
-def test_rounding_is_no_difference(bundle: Bundle) -> None:
-    contract = _allowing(bundle.contract, {"onnxruntime": 0.0})
+def test_rounding_passes(bundle: Bundle) -> None:
+    contract = _allow(bundle.contract, {"onnxruntime": 0.0})
     exact = [Prediction.of(contract.labels, golden.probabilities) for golden in contract.golden]
-    assert check_answers(contract, RUNTIME, [Prediction.from_dict(each.to_dict()) for each in exact]) > 0
+    assert check_answers(contract, RUNTIME, [Prediction.from_dict(prediction.to_dict()) for prediction in exact]) > 0
 
 
 @pytest.mark.parametrize("by", [0.1, -0.1, math.nan])
-def test_a_probability_that_is_off_names_the_text(bundle: Bundle, answers: list[Prediction], by: float) -> None:
-    answers[3] = _shifted(answers[3], by)
+def test_a_wrong_probability_fails_with_the_text(bundle: Bundle, answers: list[Prediction], by: float) -> None:
+    answers[3] = _shift(answers[3], by)
     with pytest.raises(ModelError, match=f"'Ministers sign border treaty' {MISMATCH}: .* off"):
         check_answers(bundle.contract, RUNTIME, answers)
 
 
-def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> None:
+def test_a_wrong_label_fails_with_both_labels(bundle: Bundle, answers: list[Prediction]) -> None:
     right = answers[0]
     other = next(label for label in bundle.contract.labels if label != right.label)
     swapped = {**right.probabilities, right.label: right.probabilities[other], other: right.score}
@@ -69,9 +69,9 @@ def test_another_label_is_named(bundle: Bundle, answers: list[Prediction]) -> No
         check_answers(bundle.contract, RUNTIME, answers)
 
 
-def test_a_quantized_graph_is_to_answer_as_it_did_when_it_was_made(bundle: Bundle, answers: list[Prediction]) -> None:
-    own = [_shifted(each, -0.3) for each in answers]
-    golden = [list(each.probabilities.values()) for each in own]
+def test_a_quantized_graph_is_compared_with_its_own_answers(bundle: Bundle, answers: list[Prediction]) -> None:
+    own = [_shift(answer, -0.3) for answer in answers]
+    golden = [list(answer.probabilities.values()) for answer in own]
     graphs = {**bundle.contract.graphs, INT8_GRAPH: GraphInfo("onnxruntime-int8", 0.02, 0.3, golden=golden)}
     contract = dataclasses.replace(bundle.contract, graphs=graphs)
     assert check_answers(contract, "onnxruntime-int8", own) < 1e-5

@@ -75,7 +75,7 @@ def hostile(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_attack_a_line_that_is_no_pin_builds_nothing_and_is_named(text: str, tmp_path: Path) -> None:
+def test_attack_a_line_that_is_no_pin_is_named_and_builds_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_bytes(f"onnxruntime==1.32.0\n{text}\n".encode())
     with pytest.raises(ModelError, match=r"requirements\.txt: line [23], ") as caught:
         read(tmp_path, PINS)
@@ -95,7 +95,7 @@ def test_attack_build_image_refuses_a_hostile_bundle(
     assert "127.0.0.1:9" not in result.stdout
 
 
-def test_attack_a_file_that_is_huge_or_no_file_is_not_read(tmp_path: Path) -> None:
+def test_attack_a_huge_or_special_file_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
     with pytest.raises(ModelError, match=r"has no requirements\.txt"):
         read(tmp_path, PINS)
@@ -120,7 +120,7 @@ _LINES = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(_LINES, max_size=6).map("\n".join).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"numpy==2.4.6\nonnxruntime==1.32.0\n")
-def test_only_known_names_and_versions_come_through(content: bytes) -> None:
+def test_only_known_names_and_versions_are_returned(content: bytes) -> None:
     try:
         versions = parse(content, PINS)
     except ValueError as error:
@@ -133,16 +133,16 @@ def test_only_known_names_and_versions_come_through(content: bytes) -> None:
     assert len(lines) == len(versions)
 
 
-def test_what_training_writes_is_read() -> None:
+def test_requirements_that_training_writes_are_read() -> None:
     text = "\n".join(["# of training", "", *pins.for_bundle()])
     versions = parse(text.encode(), PINS)
     assert {"numpy", "onnxruntime", "torchserve"} <= set(versions)
-    assert {each.name for each in differences({**versions, "numpy": "2.0.1"}, PINS)} >= {"numpy"}
+    assert {difference.name for difference in differences({**versions, "numpy": "2.0.1"}, PINS)} >= {"numpy"}
     assert differences({"numpy": PINS["numpy"] + ".0"}, PINS) == ()
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_other_versions_than_the_shipped_are_taken_on_request_and_named(hostile: Path, own: bool) -> None:
+def test_versions_of_the_bundle_are_named_and_used_on_request(hostile: Path, own: bool) -> None:
     contract = Bundle.read(hostile).contract
     (hostile / "requirements.txt").write_text("numpy==2.0.1\nonnxruntime==1.32.0\nhuggingface_hub==1.0\n")
     # Digests that live beside what they protect prove nothing: whoever alters a file can write them anew.
@@ -160,7 +160,7 @@ def test_other_versions_than_the_shipped_are_taken_on_request_and_named(hostile:
 
 
 @pytest.mark.parametrize("flag", ["--root-image", "--repository"])
-def test_attack_a_name_with_another_line_is_a_wrong_call(cli: Cli, flag: str) -> None:
+def test_attack_a_name_with_a_line_break_is_a_usage_error(cli: Cli, flag: str) -> None:
     result = cli("build-image", "--base", "--dry-run", flag, "python:3.11\nRUN touch /tmp/x")
     assert result.returncode == 2
     assert "RUN" not in result.stdout

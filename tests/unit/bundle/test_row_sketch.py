@@ -8,7 +8,7 @@ from newsbert.bundle import row_sketch
 from newsbert.errors import ModelError
 
 
-def test_of_few_texts_the_count_is_exact(tmp_path: Path) -> None:
+def test_the_count_of_few_texts_is_exact(tmp_path: Path) -> None:
     file = tmp_path / "sketch"
     row_sketch.write((f"text {number}" for number in range(row_sketch.SIZE - 1)), file)
     assert row_sketch.count_known([f"text {number}" for number in range(-100, 50)], file) == 50
@@ -17,7 +17,7 @@ def test_of_few_texts_the_count_is_exact(tmp_path: Path) -> None:
     assert row_sketch.count_known([], file) == 0
 
 
-def test_of_many_texts_it_is_an_estimate_in_bounded_space(tmp_path: Path) -> None:
+def test_the_count_of_many_texts_is_an_estimate_in_bounded_space(tmp_path: Path) -> None:
     file = tmp_path / "sketch"
     row_sketch.write((f"text {number}" for number in range(250_000)), file)
     assert file.stat().st_size == 8 * row_sketch.SIZE
@@ -28,7 +28,7 @@ def test_of_many_texts_it_is_an_estimate_in_bounded_space(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"1234567", bytes(8 * row_sketch.SIZE + 8)])
-def test_attack_what_is_no_sketch_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_attack_an_invalid_sketch_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "sketch"
     file.write_bytes(content)
     with pytest.raises(ModelError, match="is no sketch"):

@@ -15,7 +15,7 @@ from newsbert.inference.runtimes.onnxruntime import OnnxGraph
 from newsbert.training import bert_graph
 
 
-def test_a_graph_refers_to_the_weights_and_answers_alike(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_graph_with_shared_weights_gives_the_same_answers(bundle: Bundle, tmp_path: Path) -> None:
     graph, weights = tmp_path / "model.onnx", tmp_path / "model.safetensors"
     shutil.copy(bundle.path / weights.name, weights)
     onnx.save(shared_weights.load(bundle.path / graph.name), str(graph))  # which holds all of its tensors
@@ -34,7 +34,7 @@ def test_a_graph_refers_to_the_weights_and_answers_alike(bundle: Bundle, tmp_pat
 
 
 @pytest.mark.parametrize("location", ["../secret", "/dev/zero", "link", "*/_ORT_MEM_ADDR_/*"])
-def test_attack_a_graph_refers_to_a_file_elsewhere(bundle: Bundle, tmp_path: Path, location: str) -> None:
+def test_attack_a_graph_that_refers_to_another_file_is_refused(bundle: Bundle, tmp_path: Path, location: str) -> None:
     (tmp_path / "model").mkdir()
     shutil.copy(bundle.path / "model.safetensors", tmp_path / "secret")
     (tmp_path / "model/link").symlink_to(tmp_path / "secret")

@@ -37,7 +37,7 @@ def test_a_signed_bundle_says_which_key_signed_it(path: Path, keys: Path, trust:
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: str(curve.name))
-def test_keys_of_other_curves_and_with_a_passphrase(
+def test_keys_of_other_curves_and_with_a_passphrase_sign(
     path: Path, tmp_path: Path, curve: ec.EllipticCurve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = write_key(tmp_path, "mine", curve, "schlüssel".encode())
@@ -53,7 +53,9 @@ def test_keys_of_other_curves_and_with_a_passphrase(
     assert (Bundle.read(path).signed_by or "").startswith("mine.pub ")
 
 
-def test_the_signature_is_one_of_openssf_model_signing(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_signatures_are_compatible_with_openssf_model_signing(
+    path: Path, keys: Path, trust: Callable[..., None]
+) -> None:
     from model_signing import signing as stock_signing
     from model_signing import verifying
 
@@ -74,13 +76,13 @@ def test_the_signature_is_one_of_openssf_model_signing(path: Path, keys: Path, t
     pytest.fail("none was taken")
 
 
-def test_attack_an_unsigned_bundle(path: Path, trust: Callable[..., None]) -> None:
+def test_attack_an_unsigned_bundle_is_refused(path: Path, trust: Callable[..., None]) -> None:
     trust("release")
     (path / CONTRACT_FILE).write_text("{}")  # not even its contract is parsed
     assert _refusal(path) == f"{path} is not signed, and trusted_keys is set"
 
 
-def test_attack_a_bundle_signed_with_another_key(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_attack_a_bundle_signed_with_another_key_is_refused(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     sign(path, keys / "other.pem")
     trust("release")
     assert "is of another key" in _refusal(path)
@@ -88,13 +90,13 @@ def test_attack_a_bundle_signed_with_another_key(path: Path, keys: Path, trust: 
     text = (path / SIGNATURE_FILE).read_text()
     mine = sign(path, keys / "release.pem").decode()
     hint = re.compile(r'"hint":"([0-9a-f]{64})"')
-    found = hint.search(mine)
-    assert found
-    (path / SIGNATURE_FILE).write_text(hint.sub(found[0], text))
+    key_hint = hint.search(mine)
+    assert key_hint
+    (path / SIGNATURE_FILE).write_text(hint.sub(key_hint[0], text))
     assert "was altered" in _refusal(path)
 
 
-def test_attack_a_signature_of_another_bundle(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_attack_a_signature_of_another_bundle_is_refused(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     trust("release")
     sign(path, keys / "release.pem")
     contract = path / CONTRACT_FILE
@@ -102,7 +104,9 @@ def test_attack_a_signature_of_another_bundle(path: Path, keys: Path, trust: Cal
     assert "the model was altered" in _refusal(path)
 
 
-def test_attack_what_stands_beside_the_contract_is_altered(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_attack_an_altered_file_beside_the_contract_is_named(
+    path: Path, keys: Path, trust: Callable[..., None]
+) -> None:
     trust("release")
     sign(path, keys / "release.pem")
     (path / "model.onnx").write_text("something else")
@@ -110,7 +114,9 @@ def test_attack_what_stands_beside_the_contract_is_altered(path: Path, keys: Pat
         Bundle.read(path).verify()
 
 
-def test_attack_mutations_of_contract_and_signature(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_attack_mutations_of_contract_and_signature_are_refused(
+    path: Path, keys: Path, trust: Callable[..., None]
+) -> None:
     trust("release")
     sign(path, keys / "release.pem")
     chance = random.Random(22)
@@ -174,7 +180,7 @@ def _other_value(signature: bytes) -> bytes:
         _other_value,
     ],
 )
-def test_attack_other_forms_of_a_signature(
+def test_attack_other_encodings_of_a_signature_are_refused(
     path: Path, keys: Path, trust: Callable[..., None], change: Callable[[bytes], bytes]
 ) -> None:
     trust("release")
@@ -183,7 +189,7 @@ def test_attack_other_forms_of_a_signature(
     assert _refusal(path)
 
 
-def test_attack_what_a_trusted_key_has_signed_of_other_kinds(
+def test_attack_other_files_signed_by_a_trusted_key_are_refused(
     path: Path, keys: Path, tmp_path: Path, trust: Callable[..., None]
 ) -> None:
     from model_signing.signing import Config
@@ -201,7 +207,7 @@ def test_attack_what_a_trusted_key_has_signed_of_other_kinds(
 
 
 @pytest.mark.parametrize("kind", ["link", "directory", "large"])
-def test_attack_a_signature_that_is_no_plain_file(
+def test_attack_a_signature_that_is_no_regular_file_is_refused(
     path: Path, keys: Path, trust: Callable[..., None], kind: str
 ) -> None:
     signature = sign(path, keys / "release.pem")
@@ -222,7 +228,7 @@ def test_attack_a_signature_that_is_no_plain_file(
 
 
 @pytest.mark.parametrize("content", ["", "no key", "PRIVATE"])
-def test_a_trusted_key_that_is_none_loads_nothing(path: Path, keys: Path, content: str) -> None:
+def test_an_invalid_trusted_key_is_a_usage_error(path: Path, keys: Path, content: str) -> None:
     sign(path, keys / "release.pem")
     Path("bad.pub").write_text((keys / "release.pem").read_text() if content == "PRIVATE" else content)
     for value in ('["bad.pub"]', f'["{keys / "release.pub"}", "bad.pub"]', '["missing.pub"]', '[""]', '" , "'):
@@ -232,7 +238,7 @@ def test_a_trusted_key_that_is_none_loads_nothing(path: Path, keys: Path, conten
         assert caught.value.hint
 
 
-def test_the_documented_commands_make_keys(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_commands_make_a_key_pair(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (signing.MAKE_KEY, signing.PUBLISH_KEY):
         subprocess.run(command.split(), check=True, capture_output=True)
     sign(path, Path("KEY.pem"))

@@ -64,7 +64,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def test_an_archive_takes_the_signature_along(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_an_archive_contains_the_signature(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     signature = sign(path, keys / "release.pem")
     trust("release")
     made = _write_archive(path)
@@ -73,7 +73,7 @@ def test_an_archive_takes_the_signature_along(path: Path, keys: Path, trust: Cal
     assert (archive_check.check(made) or "").startswith("release.pub ")
 
 
-def test_what_the_plugin_packs_takes_the_signature_along(
+def test_the_plugins_model_contains_the_signature(
     path: Path, keys: Path, trust: Callable[..., None], tmp_path: Path
 ) -> None:
     signature = sign(path, keys / "release.pem")
@@ -97,7 +97,7 @@ class _SingleImageEngine:
 
 
 @pytest.mark.parametrize("key", [None, "other", "release"])
-def test_attack_an_image_with_an_unsigned_model(
+def test_attack_an_image_with_an_unsigned_model_is_refused(
     path: Path, keys: Path, trust: Callable[..., None], key: str | None
 ) -> None:
     from newsbert.images import run
@@ -119,7 +119,7 @@ def test_attack_an_image_with_an_unsigned_model(
 
 @pytest.mark.parametrize("state", ["unsigned", "another key", "altered"])
 @pytest.mark.parametrize("door", DOORS)
-def test_attack_through_every_door(
+def test_attack_every_way_to_load_a_model_checks_the_signature(
     path: Path, keys: Path, trust: Callable[..., None], door: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if state != "unsigned":
@@ -135,14 +135,14 @@ def test_attack_through_every_door(
 
 
 @pytest.mark.parametrize("command", [["predict", "x", "--model"], ["serve", "locally"]])
-def test_attack_the_commands_take_nothing_unsigned(path: Path, keys: Path, cli: Cli, command: list[str]) -> None:
+def test_attack_commands_refuse_an_unsigned_model(path: Path, keys: Path, cli: Cli, command: list[str]) -> None:
     Path("newsbert.toml").write_text(f'trusted_keys = ["{keys / "release.pub"}"]\n')
     done = cli(*command, path)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "is not signed, and trusted_keys is set" in " ".join(done.stderr.split())
 
 
-def test_only_what_makes_and_registers_bundles_reads_them_unsigned() -> None:
+def test_only_listed_modules_read_unsigned_bundles() -> None:
     source = Path(newsbert.__file__).parent
     callers = {
         str(file.relative_to(source))
@@ -171,7 +171,7 @@ def test_only_what_makes_and_registers_bundles_reads_them_unsigned() -> None:
     }
 
 
-def test_children_get_the_keys_whatever_their_directory(keys: Path) -> None:
+def test_child_processes_get_absolute_paths_of_the_keys(keys: Path) -> None:
     from newsbert.core import environment
 
     shutil.copy(keys / "release.pub", "mine.pub")

@@ -69,7 +69,7 @@ def test_a_call_without_a_command_shows_the_help(cli: Cli, arguments: list[str])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_each_commands_help_has_examples_of_it(cli: Cli, command: list[str]) -> None:
+def test_the_help_of_every_command_has_examples(cli: Cli, command: list[str]) -> None:
     result = cli(*command, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     _, _, examples = result.stdout.partition("Examples:")
@@ -80,7 +80,7 @@ def test_each_commands_help_has_examples_of_it(cli: Cli, command: list[str]) -> 
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_help_keeps_the_names_of_options_whole(cli: Cli, columns: int) -> None:
+def test_help_does_not_break_option_names(cli: Cli, columns: int) -> None:
     result = cli("serve", "locally", "--help", COLUMNS=str(columns))
     assert (result.returncode, result.stderr) == (0, "")
     assert max(map(len, result.stdout.splitlines())) <= columns
@@ -90,7 +90,7 @@ def test_help_keeps_the_names_of_options_whole(cli: Cli, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_what_is_shown_fits_and_keeps_words_whole(cli: Cli, bundle: Bundle, columns: int) -> None:
+def test_tables_fit_the_terminal_without_breaking_words(cli: Cli, bundle: Bundle, columns: int) -> None:
     result = cli("predict", "--model", bundle.path, "goal " * 40, COLUMNS=str(columns))
     assert result.returncode == 0, result.stderr
     assert max(map(len, result.stdout.splitlines())) <= columns
@@ -99,7 +99,7 @@ def test_what_is_shown_fits_and_keeps_words_whole(cli: Cli, bundle: Bundle, colu
         assert name in result.stdout
 
 
-def test_the_version_is_the_packages(cli: Cli) -> None:
+def test_version_prints_the_packages_version(cli: Cli) -> None:
     result = cli("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"newsbert {newsbert.__version__}\n", "")
 
@@ -107,7 +107,7 @@ def test_the_version_is_the_packages(cli: Cli) -> None:
 # Errors
 
 
-def test_a_failure_is_one_json_document_on_stdout_where_json_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+def test_with_json_an_error_is_one_document_on_stdout(cli: Cli, tmp_path: Path) -> None:
     result = cli("predict", "--model", tmp_path, "--json", "goal")
     assert result.returncode == 1
     document = json.loads(result.stdout)
@@ -117,14 +117,14 @@ def test_a_failure_is_one_json_document_on_stdout_where_json_is_asked_for(cli: C
     assert "newsbert.json" in document["error"]["message"]
 
 
-def test_a_call_that_cannot_be_parsed_is_answered_in_json_where_json_is_asked_for(cli: Cli) -> None:
+def test_with_json_a_parse_error_is_a_document(cli: Cli) -> None:
     result = cli("predict", "--json", "--modle", "x")
     error = json.loads(result.stdout)["error"]
     assert (result.returncode, error["code"], error["hint"]) == (2, "usage", "newsbert predict --help")
     assert "--modle" in error["message"]
 
 
-def test_a_usage_error_is_one_json_document_too(cli: Cli) -> None:
+def test_with_json_a_usage_error_is_a_document(cli: Cli) -> None:
     result = cli("register", "--json")
     assert result.returncode == 2
     assert json.loads(result.stdout) == {
@@ -136,7 +136,7 @@ def test_a_usage_error_is_one_json_document_too(cli: Cli) -> None:
     }
 
 
-def test_an_error_is_two_lines_and_a_traceback_only_with_debug(cli: Cli, tmp_path: Path) -> None:
+def test_an_error_is_two_lines_and_debug_adds_a_traceback(cli: Cli, tmp_path: Path) -> None:
     plain = cli("predict", "--model", tmp_path, "goal")
     failed(plain, 1, "newsbert.json")
     assert len(plain.stderr.splitlines()) == 2
@@ -147,7 +147,7 @@ def test_an_error_is_two_lines_and_a_traceback_only_with_debug(cli: Cli, tmp_pat
     assert debug.stderr.endswith(plain.stderr)
 
 
-def test_an_error_with_line_breaks_and_markup_is_still_two_lines_as_written(cli: Cli, tmp_path: Path) -> None:
+def test_an_error_with_line_breaks_and_markup_is_two_lines(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "two\nlines [bold]x").mkdir()
     result = cli("predict", "--model", "./two\nlines [bold]x", "goal")
     failed(result, 1, "two lines [bold]x")
@@ -167,11 +167,11 @@ def test_ctrl_c_exits_as_interrupted() -> None:
         )
         connection, _ = listener.accept()
         with connection:
-            asked = b""
-            while b"goal" not in asked:
-                more = connection.recv(4096)
-                assert more
-                asked += more
+            request = b""
+            while b"goal" not in request:
+                received = connection.recv(4096)
+                assert received
+                request += received
             # A signal just before a system call interrupts none: Python acts on it once the answer is given up.
             while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
                 assert process.poll() is None
@@ -183,7 +183,7 @@ def test_ctrl_c_exits_as_interrupted() -> None:
     assert stderr == "Error: interrupted\n"
 
 
-def test_a_reader_that_has_read_enough_is_no_failure(bundle: Bundle) -> None:
+def test_a_closed_pipe_is_no_error(bundle: Bundle) -> None:
     arguments = [sys.executable, "-m", "newsbert", "predict", "--model", str(bundle.path), "--json"]
     process = subprocess.Popen(
         [*arguments, *map(str, range(1500))], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -201,9 +201,7 @@ def test_a_reader_that_has_read_enough_is_no_failure(bundle: Bundle) -> None:
     [(["predict", "the team"], 1), (["predict", "the team", "--json"], 1), (["frobnicate", "--json"], 1),
      (["predict", "--help"], 1), (["--version"], 1)],
 )  # fmt: skip
-def test_a_standard_output_that_is_full_is_an_error(
-    bundle: Bundle, arguments: list[str], code: int, unbuffered: str
-) -> None:
+def test_a_full_standard_output_is_an_error(bundle: Bundle, arguments: list[str], code: int, unbuffered: str) -> None:
     model = ["--model", str(bundle.path)] if "the team" in arguments else []
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -243,12 +241,12 @@ def test_a_file_whose_path_is_too_long_is_an_error(cli: Cli, bundle: Bundle) -> 
     failed(rows, 1, LONG, "File name too long")
 
 
-def test_a_home_that_nobody_has_is_no_bundle(cli: Cli) -> None:
+def test_a_home_of_an_unknown_user_is_an_error(cli: Cli) -> None:
     failed(cli("predict", "--model", "~nobody-of-this-name/bundle", "the team"), 1, "~nobody-of-this-name/bundle")
 
 
 @pytest.mark.parametrize("host", ["tcp://engine:port", "tcp://[::1", "tcp://engine:99999"])
-def test_an_engine_address_that_is_none_is_an_error(cli: Cli, host: str) -> None:
+def test_an_invalid_engine_address_is_an_error(cli: Cli, host: str) -> None:
     failed(cli("serve", "container", "some:image", DOCKER_HOST=host), 1, "no container engine answers")
 
 
@@ -262,12 +260,12 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "content", ["modle_name = 'x'", "[train]\nepoch = 3", "[server]\nport = 1", "train = 5", "[serve", "\udcff = 1"]
 )
-def test_a_configuration_file_with_a_fault_is_named(cli: Cli, tmp_path: Path, content: str) -> None:
+def test_an_invalid_configuration_file_is_named(cli: Cli, tmp_path: Path, content: str) -> None:
     (tmp_path / "newsbert.toml").write_text(content, encoding="utf-8", errors="surrogateescape")
     failed(cli("register", "--model-name", "BertModel"), 2, "newsbert.toml")
 
 
-def test_an_unknown_key_of_the_configuration_file_is_named_with_its_place(cli: Cli, tmp_path: Path) -> None:
+def test_an_unknown_configuration_key_is_named_with_its_table(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "newsbert.toml").write_text("[serve]\nprot = 80\n")
     result = cli("serve", "locally", "--json")
     assert result.returncode == 2
@@ -281,7 +279,7 @@ def test_an_unknown_key_of_the_configuration_file_is_named_with_its_place(cli: C
 
 
 @pytest.mark.parametrize(
-    ("reference", "said"),
+    ("reference", "message"),
     [
         ("OtherModel/1", "no registered model 'OtherModel'"),
         ("TinyModel/99", "no version 99 of 'TinyModel'"),
@@ -289,32 +287,34 @@ def test_an_unknown_key_of_the_configuration_file_is_named_with_its_place(cli: C
         ("./nowhere", "newsbert.json"),
     ],
 )
-def test_what_is_not_there_is_named(
-    cli: Cli, trained: tuple[newsbert.TrainResult, str], reference: str, said: str
+def test_a_missing_model_is_named(
+    cli: Cli, trained: tuple[newsbert.TrainResult, str], reference: str, message: str
 ) -> None:
-    failed(cli("predict", "--tracking-uri", trained[1], "--model", reference, "goal"), 1, said)
+    failed(cli("predict", "--tracking-uri", trained[1], "--model", reference, "goal"), 1, message)
 
 
-def test_a_version_answers_under_its_name(cli: Cli, trained: tuple[newsbert.TrainResult, str], bundle: Bundle) -> None:
+def test_predict_prints_the_registered_name(
+    cli: Cli, trained: tuple[newsbert.TrainResult, str], bundle: Bundle
+) -> None:
     result = cli("predict", "--tracking-uri", trained[1], "--model", "TinyModel/1", "--json", "goal")
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {"model": "TinyModel/1", "predictions": expected(bundle, ["goal"])}
 
 
-def test_a_register_without_a_name_is_a_usage_error(cli: Cli) -> None:
+def test_register_without_a_name_is_a_usage_error(cli: Cli) -> None:
     result = cli("register")
     failed(result, 2, "no model name")
     assert "newsbert register --model-name" in result.stderr
 
 
-def test_an_unreachable_tracking_server_is_told_quickly(cli: Cli) -> None:
+def test_an_unreachable_tracking_server_is_an_error_within_seconds(cli: Cli) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     before = time.monotonic()
     failed(cli("register", "--model-name", "X", "--tracking-uri", uri), 1, uri, "cannot be reached")
     assert time.monotonic() - before < 10
 
 
-def test_a_tracking_server_that_does_not_answer_is_told_quickly(cli: Cli) -> None:
+def test_a_silent_tracking_server_is_an_error_within_seconds(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and says nothing
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
         before = time.monotonic()
@@ -323,14 +323,14 @@ def test_a_tracking_server_that_does_not_answer_is_told_quickly(cli: Cli) -> Non
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:abc", "http://[::1", "http://", "nonsense://x"])
-def test_a_tracking_uri_that_is_none_is_named(cli: Cli, uri: str) -> None:
+def test_an_invalid_tracking_uri_is_named(cli: Cli, uri: str) -> None:
     failed(cli("predict", "--tracking-uri", uri, "goal"), 2 if uri.startswith("http:") else 1, uri)
 
 
 # serve
 
 
-def test_help_shows_all_that_stands_in_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_shows_its_whole_source_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     brackets = 0
     for path in COMMANDS:

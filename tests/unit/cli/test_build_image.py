@@ -60,7 +60,7 @@ def test_contexts_are_written_for_docker_build_whole_or_not_at_all(bundle: Bundl
     assert (again.returncode, "'my context' exists" in again.stderr) == (2, True)
 
 
-def test_a_wrong_pip_option_is_told_without_its_credential(bundle: Bundle, cli: Cli) -> None:
+def test_an_invalid_pip_option_is_refused_without_its_credential(bundle: Bundle, cli: Cli) -> None:
     result = cli("build-image", bundle.path, "--dry-run", "--pip-option", "INDEX-URL=https://user:S3cret@host/simple")
     assert result.returncode == 2
     assert "S3cret" not in result.stdout + result.stderr

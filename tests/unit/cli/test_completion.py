@@ -13,13 +13,13 @@ def completed(cli: Cli, shell: str, line: str, **env: str) -> str:
     """What newsbert answers a shell for a line that ends where the cursor is; it says nothing but that."""
     words = shlex.split(line)
     place = str(len(words) if line.endswith(" ") else len(words) - 1)
-    asked = {
+    variables = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": place},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
         "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
     # Click makes the variable's name of the program's, which is `newsbert` however it is started.
-    done = cli(**asked, _NEWSBERT_COMPLETE=f"complete_{shell}", **env)
+    done = cli(**variables, _NEWSBERT_COMPLETE=f"complete_{shell}", **env)
     assert done.returncode == 0
     assert done.stderr == ""
     return done.stdout
@@ -61,16 +61,16 @@ def test_bundles_are_offered(cli: Cli, trained: tuple[newsbert.TrainResult, str]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:///nothing.db", "sqlite:///text.db", "nonsense", ""])
-def test_who_cannot_be_asked_offers_nothing(cli: Cli, tmp_path: Path, uri: str) -> None:
+def test_an_unreachable_server_offers_nothing(cli: Cli, tmp_path: Path, uri: str) -> None:
     (tmp_path / "text.db").write_text("no database")
     assert completed(cli, "bash", "newsbert predict --model B", MLFLOW_TRACKING_URI=uri).strip() == ""
     assert not (tmp_path / "nothing.db").exists()
 
 
-def test_a_wrong_configuration_is_not_told_while_typing(cli: Cli, tmp_path: Path) -> None:
+def test_an_invalid_configuration_prints_no_error(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "newsbert.toml").write_text("nonsense")
     assert completed(cli, "bash", "newsbert predict --model B").strip() == ""
 
 
-def test_files_that_are_not_there_are_not_offered(cli: Cli) -> None:
+def test_missing_files_are_not_offered(cli: Cli) -> None:
     assert completed(cli, "bash", "newsbert train --data nowhere/").strip() == ""

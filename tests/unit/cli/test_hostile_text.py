@@ -24,7 +24,7 @@ OBEYED = set(HOSTILE) - set("]0;owned[2J31mevil")
 
 
 @given(st.text(st.characters()))
-def test_attack_what_a_terminal_obeys_is_shown(text: str) -> None:
+def test_attack_control_characters_are_escaped(text: str) -> None:
     shown = show_controls(text)
     assert not has_controls(shown.replace("\n", "").replace("\t", ""))
     assert json.loads(show_controls(json.dumps(text, ensure_ascii=False))) == text
@@ -32,7 +32,7 @@ def test_attack_what_a_terminal_obeys_is_shown(text: str) -> None:
         assert shown == text
 
 
-def test_attack_every_way_to_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_attack_no_command_prints_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     for log_format in ("text", "json"):
         output = Output(log_format=log_format)
         output.result(HOSTILE)
@@ -66,7 +66,7 @@ def test_a_chunk_may_end_within_a_character(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("Müller\n", "Müller\n")
 
 
-def test_attack_a_text_that_is_explained_on_a_terminal(bundle: Bundle) -> None:
+def test_attack_explain_escapes_the_text(bundle: Bundle) -> None:
     hostile = "goal \x1b]0;owned\x07\x1b[2J\u202e team\x9b"
     master, slave = pty.openpty()
     shown = bytearray()

@@ -16,7 +16,7 @@ from tests.support.cli import Cli
 from tests.support.tiny_model import LABELS
 
 
-def test_texts_are_classified_with_a_bundles_directory(cli: Cli, bundle: Bundle) -> None:
+def test_texts_are_classified_by_a_bundle(cli: Cli, bundle: Bundle) -> None:
     texts = ["goal for the team", "Élections: bank & profit", "--json"]
     result = cli("predict", "--model", bundle.path, "--json", "--", *texts)
     assert (result.returncode, result.stderr) == (0, "")
@@ -24,9 +24,7 @@ def test_texts_are_classified_with_a_bundles_directory(cli: Cli, bundle: Bundle)
     assert document == {"model": bundle.path.name, "predictions": expected(bundle, texts)}
 
 
-def test_a_table_has_name_texts_labels_and_probabilities_and_stands_alone_on_stdout(
-    cli: Cli, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_stdout_is_one_table_of_texts_and_predictions(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
     long = "goal " * 50
     path = shutil.copytree(bundle.path, tmp_path / "a [bold]name")
     result = cli("predict", "--model", path, "stocks market [bold]bank", long)
@@ -43,21 +41,19 @@ def test_a_table_has_name_texts_labels_and_probabilities_and_stands_alone_on_std
         assert ("yes" if prediction.review else "no") in row.replace("│", " ").split()
 
 
-def test_the_threshold_for_reviews_can_be_given_and_is_the_same_in_a_file(
-    cli: Cli, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_the_review_threshold_applies_to_texts_and_files(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\ngoal team\nx\n", encoding="utf-8")
-    for below, said in (("0", False), ("1", True)):
-        given = ("predict", "--model", bundle.path, "--review-threshold", below)
-        told = json.loads(cli(*given, "goal team", "x", "--json").stdout)
-        assert [each["review"] for each in told["predictions"]] == [said, said]
-        assert cli(*given, "--file", "in.csv", "--output", f"{below}.csv").returncode == 0
+    for below, review in (("0", False), ("1", True)):
+        command = ("predict", "--model", bundle.path, "--review-threshold", below)
+        document = json.loads(cli(*command, "goal team", "x", "--json").stdout)
+        assert [prediction["review"] for prediction in document["predictions"]] == [review, review]
+        assert cli(*command, "--file", "in.csv", "--output", f"{below}.csv").returncode == 0
         lines = (tmp_path / f"{below}.csv").read_text(encoding="utf-8").splitlines()
         assert lines[0] == "text,label,score,review,probabilities"
-        assert [f",{str(said).lower()}," in line for line in lines[1:]] == [True, True]
+        assert [f",{str(review).lower()}," in line for line in lines[1:]] == [True, True]
     (tmp_path / "newsbert.toml").write_text("[serve]\nreview_threshold = 1\n")
-    told = json.loads(cli("predict", "--model", bundle.path, "goal team", "--json").stdout)
-    assert told["predictions"][0]["review"] is True
+    document = json.loads(cli("predict", "--model", bundle.path, "goal team", "--json").stdout)
+    assert document["predictions"][0]["review"] is True
     failed(cli("predict", "--model", bundle.path, "--review-threshold", "1.5", "x"), 2, "1.5 cannot be")
     failed(cli("predict", "--url", "http://127.0.0.1:1", "--review-threshold", "0.5", "x"), 2, "exclude each other")
 
@@ -72,7 +68,7 @@ def test_lines_of_standard_input_are_classified(cli: Cli, bundle: Bundle, argume
 
 
 @pytest.mark.parametrize("stdin", ["", "\n \n"])
-def test_nothing_on_standard_input_is_a_usage_error(cli: Cli, bundle: Bundle, stdin: str) -> None:
+def test_an_empty_standard_input_is_a_usage_error(cli: Cli, bundle: Bundle, stdin: str) -> None:
     failed(cli("predict", "--model", bundle.path, stdin=stdin), 2, "standard input holds no text")
 
 
@@ -95,14 +91,14 @@ def test_standard_input_in_another_encoding_is_a_usage_error(bundle: Bundle) -> 
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"), [(["  "], "the text is empty"), (["goal", "<b></b>"], "text 2: the text is empty")]
+    ("texts", "message"), [(["  "], "the text is empty"), (["goal", "<b></b>"], "text 2: the text is empty")]
 )
-def test_an_empty_text_is_refused_by_its_number(cli: Cli, bundle: Bundle, texts: list[str], said: str) -> None:
-    failed(cli("predict", "--model", bundle.path, *texts), 1, said)
+def test_an_empty_text_is_named_by_its_number(cli: Cli, bundle: Bundle, texts: list[str], message: str) -> None:
+    failed(cli("predict", "--model", bundle.path, *texts), 1, message)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
-def test_any_text_can_be_shown_in_any_encoding(bundle: Bundle, encoding: str) -> None:
+def test_any_text_is_printed_in_any_encoding(bundle: Bundle, encoding: str) -> None:
     text = os.fsdecode(b"\xff \xf0\x9f\x8f\x86 goal")  # not UTF-8, as an argument may be
     result = subprocess.run(
         [sys.executable, "-m", "newsbert", "predict", "--model", str(bundle.path), text],
@@ -116,7 +112,7 @@ def test_any_text_can_be_shown_in_any_encoding(bundle: Bundle, encoding: str) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--file", "rows.csv"], "--file and --output go together"),
         (["--output", "out.csv", "goal"], "--file and --output go together"),
@@ -126,13 +122,13 @@ def test_any_text_can_be_shown_in_any_encoding(bundle: Bundle, encoding: str) ->
         (["--file", "no.csv", "--output", "out.csv", "--model", "BUNDLE"], "no.csv"),
     ],
 )
-def test_arguments_that_do_not_fit_each_other_are_a_usage_error(
-    cli: Cli, bundle: Bundle, arguments: list[str], said: str
-) -> None:
-    failed(cli("predict", *(str(bundle.path) if each == "BUNDLE" else each for each in arguments)), 2, said)
+def test_conflicting_arguments_are_a_usage_error(cli: Cli, bundle: Bundle, arguments: list[str], message: str) -> None:
+    failed(
+        cli("predict", *(str(bundle.path) if argument == "BUNDLE" else argument for argument in arguments)), 2, message
+    )
 
 
-def test_rows_of_a_file_are_classified_into_another(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
+def test_rows_of_a_file_are_classified_into_another_file(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "goal"}\n{"id": 2, "text": ""}\n', encoding="utf-8")
     result = cli("predict", "--model", bundle.path, "--file", "in.jsonl", "--output", "out.jsonl", "--json")
     assert result.returncode == 0, result.stderr

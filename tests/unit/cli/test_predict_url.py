@@ -21,23 +21,25 @@ from tests.support.cli import Cli
 
 
 class _Server:
-    """A real HTTP server that answers what it is told to, and keeps what it was asked.
+    """A real HTTP server that answers as configured, and records its requests.
 
     Args:
         model: Answers the texts; where there is none, every request gets `status`, `body`.
     """
 
     def __init__(self, model: Model | None = None, status: int = 200, body: bytes = b"") -> None:
-        self.asked: list[tuple[str, Any]] = []
-        asked = self.asked
+        self.requests: list[tuple[str, Any]] = []
+        requests = self.requests
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 value = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked.append((self.path, value))
+                requests.append((self.path, value))
                 answer = body
                 if model is not None:
-                    answer = json.dumps([each.to_dict() for each in model.predict(value["instances"])]).encode()
+                    answer = json.dumps(
+                        [prediction.to_dict() for prediction in model.predict(value["instances"])]
+                    ).encode()
                 self.send_response(status)
                 self.send_header("X-Newsbert-Model", "Mod%C3%A8le/3")
                 self.send_header("Content-Length", str(len(answer)))
@@ -71,21 +73,21 @@ def served(bundle: Bundle) -> Iterator[_Server]:
         yield server
 
 
-def test_a_server_is_asked_where_a_url_is_given(cli: Cli, bundle: Bundle, served: _Server) -> None:
+def test_with_a_url_the_server_classifies(cli: Cli, bundle: Bundle, served: _Server) -> None:
     result = cli("predict", "--url", served.url, "--json", "goal", "bank profit")
     assert (result.returncode, result.stderr) == (0, "")
     assert json.loads(result.stdout) == {
         "model": "Modèle/3",
         "predictions": expected(bundle, ["goal", "bank profit"]),
     }
-    assert served.asked == [("/predictions/news_classification", {"instances": ["goal", "bank profit"]})]
+    assert served.requests == [("/predictions/news_classification", {"instances": ["goal", "bank profit"]})]
 
 
-def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Server) -> None:
+def test_many_texts_are_sent_in_chunks_in_order(bundle: Bundle, served: _Server) -> None:
     texts = [f"goal {number}" for number in range(2 * CHUNK_ITEMS + 1)]
     client = Client(served.url.removeprefix("http://"))
     predictions = client.predict([*texts[:-1], {"title": "goal", "text": texts[-1].partition(" ")[2]}])
-    assert [len(value["instances"]) for _, value in served.asked] == [CHUNK_ITEMS, CHUNK_ITEMS, 1]
+    assert [len(value["instances"]) for _, value in served.requests] == [CHUNK_ITEMS, CHUNK_ITEMS, 1]
     expected = Model.from_directory(bundle.path).predict(texts)
     for one, other in zip(predictions, expected, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
@@ -93,10 +95,10 @@ def test_a_client_asks_in_parts_and_keeps_the_order(bundle: Bundle, served: _Ser
     assert client.predict([]) == []
 
 
-def test_a_runtime_can_be_named(cli: Cli, bundle: Bundle) -> None:
-    told = cli("predict", "--model", bundle.path, "--runtime", "onnxruntime", "stocks market", "--json")
+def test_the_runtime_option_selects_the_runtime(cli: Cli, bundle: Bundle) -> None:
+    local = cli("predict", "--model", bundle.path, "--runtime", "onnxruntime", "stocks market", "--json")
     expected = Model.from_directory(bundle.path, runtime="torch").predict(["stocks market"])
-    assert json.loads(told.stdout)["predictions"][0]["probabilities"] == pytest.approx(
+    assert json.loads(local.stdout)["predictions"][0]["probabilities"] == pytest.approx(
         expected[0].probabilities, abs=1e-3
     )
     refused = cli("predict", "--model", bundle.path, "--runtime", "tensorrt", "stocks market")
@@ -112,21 +114,21 @@ def test_rows_of_a_file_are_classified_by_a_server(cli: Cli, bundle: Bundle, ser
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["model"] == "Modèle/3"
     expected = Model.from_directory(bundle.path).predict(texts)
-    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["text"] for row in found] == texts
-    for row, prediction in zip(found, expected, strict=True):
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in rows] == texts
+    for row, prediction in zip(rows, expected, strict=True):
         assert row["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-3)
-    sizes = [len(value["instances"]) for _, value in served.asked]
-    assert (sizes[0], sum(sizes), max(sizes)) == (1, 301, 64)  # it is asked for its name first
+    sizes = [len(value["instances"]) for _, value in served.requests]
+    assert (sizes[0], sum(sizes), max(sizes)) == (1, 301, 64)  # the first request is for the model's name
 
 
-def test_a_predictions_url_is_taken_as_it_is(served: _Server) -> None:
+def test_a_predictions_url_is_used_unchanged(served: _Server) -> None:
     Client(f"{served.url}/predictions/other/1.0").predict(["goal"])
-    assert served.asked == [("/predictions/other/1.0", {"instances": ["goal"]})]
+    assert served.requests == [("/predictions/other/1.0", {"instances": ["goal"]})]
 
 
 @pytest.mark.parametrize("status", [400, 413, 415])
-def test_a_refused_request_is_told_in_the_servers_words(cli: Cli, status: int) -> None:
+def test_a_refused_request_shows_the_servers_message(cli: Cli, status: int) -> None:
     with _serving(status=status, body=b'{"code": 400, "message": "item 0: no good"}') as server:
         with pytest.raises(BadRequestError, match=rf"\({status}\): item 0: no good"):
             Client(server.url).predict(["goal"])
@@ -135,7 +137,7 @@ def test_a_refused_request_is_told_in_the_servers_words(cli: Cli, status: int) -
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (503, b"{}"), (404, b"[]"), (507, b'{"message": "full"}')])
-def test_a_servers_failure_is_told_with_its_code(status: int, body: bytes) -> None:
+def test_a_server_error_shows_its_code(status: int, body: bytes) -> None:
     with _serving(status=status, body=body) as server, pytest.raises(ServingError, match=f"answered {status}"):
         Client(server.url, retry_s=0).predict(["goal"])
 
@@ -159,15 +161,17 @@ def test_an_answer_that_is_no_json_is_an_error(body: bytes) -> None:
         Client(server.url).predict(["goal"])
 
 
-@pytest.mark.parametrize("said", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{"])
-def test_what_does_not_speak_http_is_an_error(said: bytes) -> None:
+@pytest.mark.parametrize(
+    "response", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[{"]
+)
+def test_a_server_without_http_is_an_error(response: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(said)
+                connection.sendall(response)
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -178,7 +182,7 @@ def test_what_does_not_speak_http_is_an_error(said: bytes) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "http://", "http://127.0.0.1:abc", "http://[::1", "nonsense://x", "http://a b"])
-def test_a_url_that_is_none_is_an_error(url: str) -> None:
+def test_an_invalid_url_is_an_error(url: str) -> None:
     with pytest.raises(ServingError):
         Client(url).predict(["goal"])
 
@@ -187,5 +191,5 @@ def test_no_server_at_a_url_exits_1(cli: Cli) -> None:
     failed(cli("predict", "--url", f"http://127.0.0.1:{free_port()}", "goal"), 1, "no model server answers")
 
 
-def test_an_empty_url_is_not_taken_for_no_url(cli: Cli) -> None:
+def test_an_empty_url_is_an_error(cli: Cli) -> None:
     failed(cli("predict", "--url", "", "goal"), 1, "no model server answers")

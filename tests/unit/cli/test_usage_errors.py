@@ -11,7 +11,7 @@ from tests.support.cli import Cli
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "hint"),
+    ("arguments", "message", "hint"),
     [
         (["trian"], "'trian'", "newsbert --help"),
         (["serve", "local"], "'local'", "newsbert serve --help"),
@@ -26,9 +26,9 @@ from tests.support.cli import Cli
         (["serve", "stop", "one", "two"], "one", "newsbert serve stop --help"),
     ],
 )
-def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list[str], said: str, hint: str) -> None:
+def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list[str], message: str, hint: str) -> None:
     result = cli(*arguments)
-    failed(result, 2, said)
+    failed(result, 2, message)
     assert result.stderr.splitlines()[-1] == f"Hint: {hint}"
 
 
@@ -43,9 +43,7 @@ def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list
         (["--vocab_file", "vocab.txt"], "newsbert train --help"),
     ],
 )
-def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
-    cli: Cli, typed: list[str], hint: str
-) -> None:
+def test_options_of_the_mlflow_example_get_a_hint(cli: Cli, typed: list[str], hint: str) -> None:
     refused = cli("train", *typed)
     assert refused.returncode == 2
     (old,) = re.findall(r"there is no option (--\w+): ", refused.stderr)
@@ -73,16 +71,14 @@ def test_options_of_the_example_that_it_replaces_are_answered_with_its_own(
         (["predict", "news.csv"], "newsbert predict --file news.csv --output predictions.jsonl"),
     ],
 )
-def test_what_people_type_first_is_answered_with_the_line_to_type(
-    cli: Cli, tmp_path: Path, typed: list[str], hint: str
-) -> None:
+def test_common_mistakes_get_a_hint(cli: Cli, tmp_path: Path, typed: list[str], hint: str) -> None:
     (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
     refused = cli(*typed)
     assert refused.returncode == 2
     assert f"Hint: {hint}" in " ".join(refused.stderr.split())
 
 
-def test_rows_are_an_argument_or_an_option(cli: Cli, tmp_path: Path) -> None:
+def test_data_is_an_argument_or_an_option(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("text,label\n", encoding="utf-8")
     failed(cli("train", "news.csv", "--data", "other.csv"), 2, "news.csv", "other.csv")
     failed(cli("train", "nowhere.csv"), 2, "nowhere.csv")

@@ -32,9 +32,7 @@ def test_a_log_that_another_process_writes_to_stays_bounded(tmp_path: Path, monk
     assert last.startswith("19999 ")
 
 
-def test_attack_what_is_there_instead_of_the_old_log_is_not_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_attack_a_link_instead_of_the_old_log_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("newsbert.core.bounded_log.MAX_BYTES", 10)
     log, other = tmp_path / "server.log", tmp_path / "other"
     other.write_text("precious")

@@ -20,7 +20,7 @@ from tests.support.configuration import SECTIONS, get_refusal, write_config
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_without_any_source_the_defaults_hold(section: Any) -> None:
+def test_defaults_hold_without_any_source(section: Any) -> None:
     assert resolve(section) == section()
 
 
@@ -35,7 +35,7 @@ def test_flag_over_environment_over_file_over_default(monkeypatch: pytest.Monkey
     assert resolve(TrainSettings, epochs=None).epochs == 8.5
 
 
-def test_own_variable_over_the_ecosystems_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newsbert_variable_over_mlflow_variable_over_file(monkeypatch: pytest.MonkeyPatch) -> None:
     write_config('tracking_uri = "http://file"\nexperiment = "from the file"\nregistry_uri = "http://registry"\n')
     assert resolve(TrackingSettings) == TrackingSettings("http://file", "http://registry", "from the file")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
@@ -57,7 +57,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("section", "table"), [(TrainSettings, "TRAIN"), (ServeSettings, "SERVE"), (ImageSettings, "IMAGE")]
 )
-def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_has_a_variable(section: Any, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: dict[str, Any] = {}
     for setting in dataclasses.fields(section):
         default: Any = setting.default
@@ -77,8 +77,7 @@ def test_every_setting_has_its_variable(section: Any, table: str, monkeypatch: p
 def test_an_environment_is_a_table_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(config.CONFIG_FILE).write_text("[environments.eu-west]\nport = 81\n[environments.dev]\n", encoding="utf-8")
     monkeypatch.setenv("NEWSBERT_ENVIRONMENTS_EU_WEST_HOST", "10.0.0.7")
-    found = config.environments()
-    assert found == {"eu-west": HostSettings(host="10.0.0.7", port=81), "dev": HostSettings()}
+    assert config.environments() == {"eu-west": HostSettings(host="10.0.0.7", port=81), "dev": HostSettings()}
 
 
 @pytest.mark.parametrize(
@@ -101,42 +100,42 @@ def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dic
     assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
 
 
-def test_a_text_that_is_no_choice_is_refused_with_the_choices() -> None:
+def test_an_invalid_choice_is_refused_with_the_choices() -> None:
     with pytest.raises(UsageError) as caught:
         resolve(ServeSettings, log_format="xml")
     assert "--log-format: 'xml'" in caught.value.message
     assert "text, json" in str(caught.value.hint)
 
 
-def test_false_looking_flags_are_flags() -> None:
+def test_falsy_flags_override() -> None:
     write_config("[serve]\nport = 9000\n[train]\nseed = 5\n")
     assert resolve(ServeSettings, port=0).port == 0
     assert resolve(TrainSettings, seed=0).seed == 0
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [("1", True), ("true", True), ("TRUE", True), (True, True), ("0", False), ("false", False), (False, False)],
 )
-def test_a_switch_is_on_or_off(given: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve(ServeSettings, token_auth=given).token_auth is expected
-    write_config(f"[serve]\ntoken_auth = {str(given).lower() if isinstance(given, bool) else repr(given)}\n")
+def test_a_switch_is_on_or_off(value: Any, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve(ServeSettings, token_auth=value).token_auth is expected
+    write_config(f"[serve]\ntoken_auth = {str(value).lower() if isinstance(value, bool) else repr(value)}\n")
     assert resolve(ServeSettings).token_auth is expected
-    monkeypatch.setenv("NEWSBERT_TOKEN_AUTH", str(given))
+    monkeypatch.setenv("NEWSBERT_TOKEN_AUTH", str(value))
     assert resolve(ServeSettings).token_auth is expected
     assert resolve(ServeSettings, token_auth=not expected).token_auth is not expected
 
 
-@pytest.mark.parametrize("given", ["yes please", "2", "on", " ", 1, 0, 1.0, [], ["true"], {}])
-def test_a_switch_that_is_neither_on_nor_off_is_refused(given: Any) -> None:
+@pytest.mark.parametrize("value", ["yes please", "2", "on", " ", 1, 0, 1.0, [], ["true"], {}])
+def test_a_switch_that_is_neither_on_nor_off_is_refused(value: Any) -> None:
     # Whoever means to have tokens must not find out later that there were none.
-    assert "neither yes nor no" in get_refusal(ServeSettings, token_auth=given)
+    assert "neither yes nor no" in get_refusal(ServeSettings, token_auth=value)
 
 
 @pytest.mark.parametrize(
     "given_labels", ["World, Sci/Tech ,Sport & loisirs,", ["World", "Sci/Tech", "Sport & loisirs"]]
 )
-def test_a_list_may_be_given_as_text_or_as_list(given_labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_is_read_from_text_or_a_list(given_labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ("World", "Sci/Tech", "Sport & loisirs")
     assert resolve(TrainSettings, labels=given_labels).labels == expected
     write_config(f"[train]\nlabels = {given_labels!r}\n")
@@ -172,7 +171,7 @@ def test_a_flag_of_the_wrong_type_is_named() -> None:
     assert "--labels" in get_refusal(TrainSettings, labels=7)
 
 
-def test_the_model_name_follows_the_same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_name_has_the_same_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.model_name() is None
     write_config('model_name = "FromFile"\n')
     assert config.model_name() == "FromFile"

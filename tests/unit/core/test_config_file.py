@@ -44,7 +44,7 @@ def test_an_environment_has_the_keys_of_its_target() -> None:
         assert message in caught.value.message
 
 
-def test_tables_of_the_file_do_not_mix() -> None:
+def test_tables_of_the_file_are_separate() -> None:
     write_config(
         "[serve]\nbatch_size = 3\nport = 9000\n[train]\nbatch_size = 5\n[image]\nrepository = 'r.example/team'\n"
     )
@@ -94,10 +94,10 @@ def test_a_key_of_the_wrong_type_is_named(line: str, kind: str) -> None:
         ("[environments.a]\nleast_accuracy = 0.8\n", "least_accuracy", "[environments.a]", "it is now min_accuracy"),
     ],
 )
-def test_an_unknown_key_is_an_error_that_names_the_known_ones(content: str, key: str, where: str, known: str) -> None:
+def test_an_unknown_key_is_an_error_with_the_known_keys(content: str, key: str, where: str, known: str) -> None:
     write_config(content)
     section: Any
-    for section in SECTIONS:  # whichever table is asked for
+    for section in SECTIONS:  # whichever table is read
         with pytest.raises(UsageError, match=f"unknown key {key!r}") as caught:
             resolve(section)
         assert where in caught.value.message
@@ -119,7 +119,7 @@ def test_a_broken_file_is_a_usage_error(content: bytes) -> None:
 
 @relaxed
 @given(st.one_of(st.text(), st.text(st.sampled_from("[]train.seed=\"'123{},\n# ")), st.binary()))
-def test_whatever_the_file_holds_there_are_settings_or_a_usage_error(content: str | bytes) -> None:
+def test_any_file_gives_settings_or_a_usage_error(content: str | bytes) -> None:
     Path("newsbert.toml").write_bytes(
         content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     )
@@ -136,10 +136,10 @@ toml_values = st.sampled_from(
 
 @relaxed
 @given(st.sampled_from([setting.name for setting in dataclasses.fields(TrainSettings)]), toml_values)
-def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, value: str) -> None:
+def test_any_value_is_converted_to_the_settings_type_or_refused(name: str, value: str) -> None:
     write_config(f"[train]\n{name} = {value}\n")
     try:
-        found = getattr(resolve(TrainSettings), name)
+        resolved = getattr(resolve(TrainSettings), name)
     except UsageError as error:
         assert repr(name) in error.message
     else:
@@ -155,11 +155,11 @@ def test_any_value_for_any_key_is_of_the_settings_type_or_refused(name: str, val
                 "learning_rate": float,
             }.get(name, str)
         )
-        assert type(found) is kind
+        assert type(resolved) is kind
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user who may not look there")
-def test_a_directory_that_may_not_be_looked_into_is_an_error(tmp_path: Path) -> None:
+def test_an_unreadable_directory_is_a_usage_error(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     program = (
         "import os; from newsbert.core import config; from newsbert.core.settings import TrainSettings\n"

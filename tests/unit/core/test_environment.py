@@ -26,14 +26,14 @@ def test_directories_follow_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
         assert find().name == "newsbert"
 
 
-def test_a_child_process_gets_this_environment_and_what_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_processes_inherit_the_environment_with_additions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSBERT_TEST_A", "1")
     monkeypatch.setenv("NEWSBERT_TEST_B", "2")
     child = environment.child_environment(NEWSBERT_TEST_B="3", NEWSBERT_TEST_C="4")
     assert (child["NEWSBERT_TEST_A"], child["NEWSBERT_TEST_B"], child["NEWSBERT_TEST_C"]) == ("1", "3", "4")
 
 
-def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_is_silenced_unless_the_user_configures_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", raising=False)
     environment.silence_mlflow()
@@ -47,8 +47,8 @@ def test_mlflow_is_kept_quiet_unless_the_user_says_otherwise(monkeypatch: pytest
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become a user without a home")
-def test_without_a_home_the_variables_are_enough() -> None:
-    """As in a container, whose user has a number that nobody has given a name."""
+def test_directories_need_no_home_if_the_variables_are_set() -> None:
+    """As in a container, where the user's number has no name."""
     program = (
         "import os; from newsbert.core.environment import cache_dir, state_dir\n"
         "os.setuid(54321); print(state_dir(), cache_dir())"

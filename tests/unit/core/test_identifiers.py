@@ -32,7 +32,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("kind", PARSERS)
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-def test_attack_what_could_be_more_than_a_name_is_refused(kind: str, text: str) -> None:
+def test_attack_text_that_is_no_plain_name_is_refused(kind: str, text: str) -> None:
     with pytest.raises(NewsbertError) as caught:
         PARSERS[kind](text)
     assert caught.value.message.isprintable()
@@ -40,7 +40,7 @@ def test_attack_what_could_be_more_than_a_name_is_refused(kind: str, text: str) 
 
 @pytest.mark.parametrize("kind", PARSERS)
 @given(text=st.text(max_size=40) | st.from_regex(r"[a-z0-9./:@%'?#-]{1,40}", fullmatch=True))
-def test_what_comes_through_is_one_word_of_a_path_a_url_and_a_filter(kind: str, text: str) -> None:
+def test_accepted_names_are_one_part_of_a_path_url_and_filter(kind: str, text: str) -> None:
     try:
         value = str(PARSERS[kind](text))
     except NewsbertError:
@@ -51,7 +51,7 @@ def test_what_comes_through_is_one_word_of_a_path_a_url_and_a_filter(kind: str, 
     assert shlex.split(shlex.quote(value)) == [value]
 
 
-def test_what_mlflow_and_users_write_comes_through() -> None:
+def test_names_of_mlflow_and_users_are_accepted() -> None:
     assert identifiers.parse_model_id(f"m-{HEX}", "it") == f"m-{HEX}"
     assert identifiers.parse_run_id(HEX, "it", UsageError) == HEX
     assert identifiers.parse_version("007", "it") == identifiers.parse_version(7, "it") == "7"
@@ -69,7 +69,7 @@ def test_what_mlflow_and_users_write_comes_through() -> None:
      "file:///home/x%20y/1", "s3://bucket/1/x", "gs://bucket/x", "wasbs://container@account.blob.core.windows.net/x",
      f"runs:/{HEX}/model", "https://mlflow.example:5000/team/api/2.0/mlflow-artifacts/artifacts/1"],
 )  # fmt: skip
-def test_locations_of_this_server_and_of_stores_are_read(location: str) -> None:
+def test_locations_on_the_server_and_in_stores_are_accepted(location: str) -> None:
     assert identifiers.parse_location(location, SERVER, "it") == location
 
 
@@ -81,13 +81,13 @@ def test_locations_of_this_server_and_of_stores_are_read(location: str) -> None:
      "ftp://x/y", "sftp://x/y",
      "models:/x/1", "runs:/x/model", "data:,x", "javascript:x", "s3://bucket/a\nb", " s3://b/x", "", "https://[::1/x", "s3://b\\..\\x"],
 )  # fmt: skip
-def test_attack_a_location_elsewhere_is_not_read(location: str) -> None:
+def test_attack_a_location_elsewhere_is_refused(location: str) -> None:
     with pytest.raises(TrackingError, match="not read"):
         identifiers.parse_location(location, SERVER, "it")
 
 
 @given(st.text(max_size=60))
-def test_a_location_that_is_read_has_no_way_up(text: str) -> None:
+def test_accepted_locations_have_no_parent_references(text: str) -> None:
     for prefix in ("mlflow-artifacts:/1/", "s3://bucket/"):
         try:
             location = identifiers.parse_location(prefix + text, SERVER, "it")
@@ -98,7 +98,7 @@ def test_a_location_that_is_read_has_no_way_up(text: str) -> None:
 
 
 @given(st.integers(-(2**63), 2**63))
-def test_attack_a_time_of_no_calendar_is_one(milliseconds: int) -> None:
+def test_attack_any_timestamp_has_a_valid_date(milliseconds: int) -> None:
     assert 1970 <= identifiers.parse_time(milliseconds).astimezone().year <= 9999
 
 

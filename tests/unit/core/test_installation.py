@@ -42,7 +42,7 @@ def _install(tmp_path: Path, origin: object, monkeypatch: pytest.MonkeyPatch) ->
         ("{", "pip install 'newsbert[all]'"),
     ],
 )
-def test_the_command_names_where_newsbert_came_from(
+def test_the_command_names_the_source_of_newsbert(
     origin: object, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _install(tmp_path, origin, monkeypatch)
@@ -51,7 +51,7 @@ def test_the_command_names_where_newsbert_came_from(
     assert installation.MissingExtraError("torch", "train").hint == command
 
 
-def test_a_checkout_is_installed_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_checkout_installs_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkout = tmp_path / "a checkout; touch x"
     checkout.mkdir()
     _install(tmp_path, {"url": checkout.as_uri(), "dir_info": {"editable": True}}, monkeypatch)
@@ -77,7 +77,7 @@ def test_pip_takes_the_command_of_a_wheel(tmp_path: Path, monkeypatch: pytest.Mo
         assert "does not provide" not in done.stdout + done.stderr
 
 
-def test_what_all_lacks_is_what_it_lacks_in_the_project() -> None:
+def test_the_command_installs_all_or_an_extra_outside_of_it() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
 

@@ -26,7 +26,7 @@ def test_workers_share_the_cores_of_the_nodes(cores: list[int], workers: int, ex
     assert share(cores, workers) == expected
 
 
-def test_settings_of_ray_come_from_flag_environment_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_settings_come_from_flags_environment_and_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert config.resolve(RaySettings) == RaySettings(1, None)
     Path("newsbert.toml").write_text('[ray]\nworkers = 3\naddress = "head:6379"\n', encoding="utf-8")

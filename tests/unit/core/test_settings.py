@@ -19,8 +19,8 @@ def test_settings_are_frozen() -> None:
     ("rows", "batch", "epochs"),
     [(1, 4, 60), (28, 4, 9), (32, 4, 8), (102, 12, 7), (256, 32, 8), (384, 32, 5), (1_000_000, 32, 5)],
 )
-def test_few_rows_are_read_in_small_batches_until_there_were_steps_enough(rows: int, batch: int, epochs: int) -> None:
+def test_few_rows_get_small_batches_and_more_epochs(rows: int, batch: int, epochs: int) -> None:
     settings = TrainSettings()
     assert (settings.rows_a_step(rows), settings.passes(rows)) == (batch, epochs)
-    given = TrainSettings(epochs=2, batch_size=7)
-    assert (given.rows_a_step(rows), given.passes(rows)) == (7, 2)
+    explicit = TrainSettings(epochs=2, batch_size=7)
+    assert (explicit.rows_a_step(rows), explicit.passes(rows)) == (7, 2)

@@ -37,7 +37,7 @@ def holding(parent: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
         yield process, Path(process.stdout.readline().strip())
 
 
-def test_it_is_this_users_alone_and_gone_at_the_end(tmp_path: Path) -> None:
+def test_the_directory_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
     with temporary.directory(tmp_path) as first, temporary.directory(tmp_path) as second:
         assert first != second
         assert list(first.iterdir()) == list(second.iterdir()) == []
@@ -48,9 +48,7 @@ def test_it_is_this_users_alone_and_gone_at_the_end(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_next_command_removes_what_a_killed_process_left_and_lets_a_living_one_alone(
-    tmp_path: Path, cli: Cli
-) -> None:
+def test_the_next_command_removes_leftovers_of_killed_processes_only(tmp_path: Path, cli: Cli) -> None:
     cache = tmp_path / "cache" / "models"
     cache.mkdir(parents=True)
     with holding(tmp_path) as (killed, left), holding(cache) as (fetching, partial), holding(tmp_path) as (_, living):
@@ -67,7 +65,7 @@ def test_the_next_command_removes_what_a_killed_process_left_and_lets_a_living_o
 
 
 @pytest.mark.parametrize("files", [[], ["lock"], ["lock", "files/x"]], ids=str)
-def test_a_process_is_killed_while_it_makes_or_removes_one(tmp_path: Path, files: list[str]) -> None:
+def test_partial_leftovers_are_removed(tmp_path: Path, files: list[str]) -> None:
     left = tmp_path / ".newsbert-tmp-abcdefgh"
     left.mkdir()
     for name in files:
@@ -104,7 +102,7 @@ def test_attack_another_users_directory_stays(tmp_path: Path) -> None:
     assert (other / "lock").exists()
 
 
-def test_many_at_once_take_none_from_one_another(tmp_path: Path) -> None:
+def test_concurrent_directories_do_not_affect_one_another(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
 
     def work(number: int) -> None:
@@ -120,9 +118,7 @@ def test_many_at_once_take_none_from_one_another(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_library_puts_into_the_temporary_directory_is_in_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temporary_files_of_libraries_are_in_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with temporary.for_libraries():
         made = Path(tempfile.mkdtemp())

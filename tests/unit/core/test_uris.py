@@ -38,7 +38,7 @@ _QUERIES = (
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_sqlalchemy_reads_the_path_that_an_sqlite_uri_was_made_of(name: str, tmp_path: Path) -> None:
+def test_sqlalchemy_reads_the_path_of_an_sqlite_uri(name: str, tmp_path: Path) -> None:
     for path in (tmp_path / name / "mlflow.db", Path(name, "mlflow.db")):
         uri = uris.sqlite_uri(path)
         assert make_url(uri).database == str(path)
@@ -47,7 +47,7 @@ def test_sqlalchemy_reads_the_path_that_an_sqlite_uri_was_made_of(name: str, tmp
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_file_uri_names_the_path_that_it_was_made_of(name: str, tmp_path: Path) -> None:
+def test_a_file_uri_names_its_path(name: str, tmp_path: Path) -> None:
     parts = urllib.parse.urlsplit(uris.as_uri(tmp_path / name))
     assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("file", "", "", "")
     assert urllib.request.url2pathname(parts.path) == str(tmp_path / name)
@@ -115,7 +115,7 @@ def test_credentials_are_masked_in_every_form(text: str, shown: str) -> None:
         "max_length=128 tokenizer=x",
     ],
 )
-def test_what_is_no_credential_stays(text: str) -> None:
+def test_text_without_credentials_is_unchanged(text: str) -> None:
     assert uris.mask_credentials(text) == text
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_credential_stays(text: str) -> None:
         "postgresql://u:p/S3@host/db", "postgresql://u:p\nS3@host/db",
     ],
 )  # fmt: skip
-def test_attack_an_address_that_two_libraries_read_differently_is_refused(uri: str) -> None:
+def test_attack_an_ambiguous_address_is_refused(uri: str) -> None:
     with pytest.raises(UsageError) as caught:
         uris.check_unambiguous(uri, "the address")
     assert "S3" not in caught.value.message
@@ -142,11 +142,11 @@ def test_attack_an_address_that_two_libraries_read_differently_is_refused(uri: s
         "file:///srv/a@b",
     ],
 )  # fmt: skip
-def test_a_plain_address_is_taken(uri: str) -> None:
+def test_a_plain_address_is_accepted(uri: str) -> None:
     uris.check_unambiguous(uri, "the address")
 
 
-def test_an_address_without_its_account() -> None:
+def test_the_account_is_removed_from_an_address() -> None:
     assert uris.without_credentials("https://u:p%2F@host:5000/x") == "https://host:5000/x"
     assert uris.without_credentials("https://host/x") == "https://host/x"
 

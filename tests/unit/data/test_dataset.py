@@ -40,7 +40,7 @@ def test_a_byte_order_mark_is_no_part_of_the_data(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("column", ["text", "description"])
-def test_title_and_text_are_joined_with_one_blank(column: str) -> None:
+def test_title_and_text_are_joined_with_a_space(column: str) -> None:
     table = [
         {"title": f"Title\\{n} ", column: f" body &amp; <b>soul</b> {n}", "label": label}
         for n in range(5)
@@ -52,7 +52,7 @@ def test_title_and_text_are_joined_with_one_blank(column: str) -> None:
     assert texts == {f"Title {n // 2} body & soul {n // 2} {n}" for n in range(10)}
 
 
-def test_a_title_is_joined_also_if_the_first_row_has_none() -> None:
+def test_titles_are_joined_if_the_first_row_has_none() -> None:
     table = labelled(["a", "b"])
     table[3]["title"] = "Headline"
     assert f"Headline {table[3]['text']}" in dict(pairs(load_table(table)))
@@ -67,9 +67,9 @@ def test_a_title_or_a_text_may_be_missing_but_not_both() -> None:
         {"title": None, "text": None, "label": "b"},
     ]
     dataset = load_table(table)
-    found = dict(pairs(dataset))
-    assert len(found) == 12
-    assert (found["only a title"], found["only a text"]) == ("a", "b")
+    label_by_text = dict(pairs(dataset))
+    assert len(label_by_text) == 12
+    assert (label_by_text["only a title"], label_by_text["only a text"]) == ("a", "b")
     assert dataset.notes == ("2 rows without text or label were left out",)
 
 
@@ -83,7 +83,7 @@ def test_text_and_label_columns_can_be_named() -> None:
 
 
 @pytest.mark.parametrize("gz", ["", ".gz"])
-def test_ag_news_headerless_file_is_known_its_first_row_included(gz: str, tmp_path: Path) -> None:
+def test_the_headerless_ag_news_file_is_recognized(gz: str, tmp_path: Path) -> None:
     rows = [(n % 4 + 1, f"Title {n}", f"Body {n}") for n in range(40)]
     content = "".join(f'"{label}","{title}","{body}"\n' for label, title, body in rows).encode()
     file = tmp_path / f"train.csv{gz}"
@@ -117,8 +117,8 @@ def test_ag_news_labels_can_be_renamed(tmp_path: Path) -> None:
     ),
     st.sampled_from(["rows.jsonl", "rows.csv", "rows.tsv.gz", "rows.parquet"]),
 )
-def test_any_strings_are_labels_and_come_back_as_they_are(names: list[str], file: str) -> None:
-    table = labelled(names, each=3)
+def test_any_string_is_a_label(names: list[str], file: str) -> None:
+    table = labelled(names, per_label=3)
     dataset = load_table(table, file)
     assert sorted(pairs(dataset)) == expected(table)
     assert sorted(dataset.label_names) == sorted(names)
@@ -126,8 +126,8 @@ def test_any_strings_are_labels_and_come_back_as_they_are(names: list[str], file
 
 @relaxed
 @given(st.lists(st.integers(-(10**20), 10**20), min_size=2, max_size=6, unique=True))
-def test_integer_labels_are_ordered_as_numbers_and_named_by_their_digits(ids: list[int]) -> None:
-    table = labelled(ids, each=3)
+def test_integer_labels_are_ordered_as_numbers(ids: list[int]) -> None:
+    table = labelled(ids, per_label=3)
     dataset = load_table(table)
     assert sorted(pairs(dataset)) == expected(table)
     if all(abs(number) < 10**18 for number in ids):
@@ -147,19 +147,19 @@ def test_integer_labels_are_named_with_labels(form: type, file: str) -> None:
     assert sorted(pairs(dataset)) == sorted((row["text"], names[int(row["label"])]) for row in table)
 
 
-def test_labels_give_the_order_of_names_too() -> None:
+def test_the_labels_option_sets_the_order() -> None:
     dataset = load_table(labelled(["b", "c", "a"]), labels=("c", "a", "b"))
     assert dataset.label_names == ("c", "a", "b")
     assert sorted(pairs(dataset)) == expected(labelled(["b", "c", "a"]))
 
 
-def test_names_that_are_numbers_are_names_with_labels_too() -> None:
+def test_the_labels_option_takes_numeric_names() -> None:
     dataset = load_table(labelled([20, 10]), labels=("10", "20"))
     assert dataset.label_names == ("10", "20")
     assert sorted(pairs(dataset)) == expected(labelled([20, 10]))
 
 
-def test_blanks_around_a_label_do_not_make_another_class() -> None:
+def test_spaces_around_a_label_are_removed() -> None:
     table = [{"text": f"t {n}", "label": label} for n, label in enumerate(["a", " a ", "b b", "b  b\n"] * 3)]
     assert load_table(table).label_names == ("a", "b b")
 
@@ -169,7 +169,7 @@ def test_booleans_are_labels() -> None:
 
 
 @pytest.mark.parametrize("label", [2, 2.0, "2", -1, "Sport", 1.5])
-def test_an_unknown_label_is_named_with_its_row_and_the_known_ones(label: object) -> None:
+def test_an_unknown_label_is_named_with_its_row_and_the_labels(label: object) -> None:
     table = labelled([0, 1])
     table[6]["label"] = label
     named = str(label).removesuffix(".0")
@@ -177,7 +177,7 @@ def test_an_unknown_label_is_named_with_its_row_and_the_known_ones(label: object
 
 
 @pytest.mark.parametrize("label", [None, "", "  ", math.nan, "nan", "NaN", "\u200b"])
-def test_rows_without_label_are_left_out_and_counted(label: object) -> None:
+def test_rows_without_label_are_skipped_and_counted(label: object) -> None:
     table = labelled(["a", "b"])
     table[4]["label"] = label
     del table[5]["label"]
@@ -193,9 +193,9 @@ def test_a_missing_number_in_a_parquet_file_is_no_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "said"), [(["a", "b"], "a row has one label"), ({"name": "a"}, "a label must be a text or a number")]
+    ("label", "message"), [(["a", "b"], "a row has one label"), ({"name": "a"}, "a label must be a text or a number")]
 )
-def test_a_label_that_is_neither_text_nor_number_is_refused(label: object, said: str) -> None:
+def test_a_label_that_is_neither_text_nor_number_is_refused(label: object, message: str) -> None:
     table = labelled(["a", "b"])
     table[0]["label"] = label
     refused(
@@ -214,12 +214,12 @@ def test_a_label_without_rows_is_refused() -> None:
 # --- what cannot be trained on ----------------------------------------------------------------------------------------
 
 
-def test_a_missing_text_column_is_named_with_the_columns_there_are() -> None:
+def test_a_missing_text_column_is_named_with_the_columns() -> None:
     assert "--text-column" in str(refused(labelled("ab", text="body"), "no column 'text'", "body, label").hint)
     refused(labelled("ab"), "no column 'headline'", "text, label", text_column="headline")
 
 
-def test_a_missing_label_column_is_named_with_the_columns_there_are() -> None:
+def test_a_missing_label_column_is_named_with_the_columns() -> None:
     table = [{"text": f"t {n}", "topic": "a"} for n in range(5)]
     assert "--label-column" in str(refused(table, "no column 'label'", "text, topic").hint)
     refused(labelled("ab"), "no column 'topic'", "text, label", label_column="topic")
@@ -230,7 +230,7 @@ def test_rows_of_one_class_only_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("rows", "words"), [(1, "only one row"), (2, "only 2 rows")])
-def test_a_class_that_cannot_be_in_every_split_is_named(rows: int, words: str) -> None:
+def test_a_class_with_too_few_rows_for_all_splits_is_named(rows: int, words: str) -> None:
     table = [*labelled(["a", "b"]), *({"text": f"rare {n}", "label": "Rare"} for n in range(rows))]
     refused(table, "'Rare'", words, "needs 3")
 
@@ -240,7 +240,7 @@ def test_rows_without_any_text_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [["a"], {"text": "a"}])
-def test_a_text_that_is_no_text_is_named_with_its_row(value: object) -> None:
+def test_a_text_of_another_type_is_named_with_its_row(value: object) -> None:
     table = labelled(["a", "b"])
     table[2]["text"] = value
     table[4]["text"] = value

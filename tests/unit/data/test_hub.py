@@ -23,9 +23,9 @@ from newsbert.errors import NewsbertError
 answers = []
 for name, options in json.loads(sys.stdin.read()):
     try:
-        found = load_dataset(name, **options)
-        splits = {split: [list(getattr(found, split).texts), getattr(found, split).labels.tolist()] for split in ("train", "validation", "test")}
-        answers.append({"labels": found.label_names, "notes": found.notes, **splits})
+        dataset = load_dataset(name, **options)
+        splits = {split: [list(getattr(dataset, split).texts), getattr(dataset, split).labels.tolist()] for split in ("train", "validation", "test")}
+        answers.append({"labels": dataset.label_names, "notes": dataset.notes, **splits})
     except NewsbertError as error:
         answers.append({"error": type(error).__name__, "message": error.message, "hint": error.hint})
 print(json.dumps(answers))
@@ -111,16 +111,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 def test_a_directory_in_the_hubs_layout_takes_its_label_names_from_the_features(hub: dict[str, Any]) -> None:
-    found = hub["by name"]
-    assert tuple(found["labels"]) == AG_NEWS
-    assert found["test"] == [[f"test {n}" for n in range(8)], [n % 4 for n in range(8)]]
-    texts, labels = ([*a, *b] for a, b in zip(found["train"], found["validation"], strict=True))
+    dataset = hub["by name"]
+    assert tuple(dataset["labels"]) == AG_NEWS
+    assert dataset["test"] == [[f"test {n}" for n in range(8)], [n % 4 for n in range(8)]]
+    texts, labels = ([*a, *b] for a, b in zip(dataset["train"], dataset["validation"], strict=True))
     assert dict(zip(texts, labels, strict=True)) == {f"train {n}": n % 4 for n in range(40)}
-    assert sorted(found["validation"][1]) == [0, 1, 2, 3]
-    assert found["notes"] == []
+    assert sorted(dataset["validation"][1]) == [0, 1, 2, 3]
+    assert dataset["notes"] == []
 
 
-def test_a_hub_directory_loads_by_its_path_as_by_its_name(hub: dict[str, Any]) -> None:
+def test_a_hub_data_set_loads_by_path_or_name(hub: dict[str, Any]) -> None:
     assert hub["by path"] == hub["by name"]
 
 
@@ -130,24 +130,24 @@ def test_labels_rename_the_hubs_classes(hub: dict[str, Any]) -> None:
     assert sorted(hub["renamed"]["train"][1]) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_label_names_are_those_of_the_label_column_asked_for(hub: dict[str, Any]) -> None:
+def test_label_names_come_from_the_configured_label_column(hub: dict[str, Any]) -> None:
     assert hub["fine"]["labels"] == ["rot", "grün", "blau"]
     assert hub["fine"]["test"][1] == [n % 3 for n in range(6)]
     assert hub["coarse"]["labels"] == ["Ja", "Nein"]
     assert hub["coarse"]["test"][1] == [n % 2 for n in range(6)]
 
 
-def test_hidden_test_labels_are_left_out_and_test_rows_drawn_instead(hub: dict[str, Any]) -> None:
-    found = hub["hidden"]
-    assert found["notes"] == ["5 rows without text or label were left out"]
-    assert sorted(found["test"][1]) == [0, 1, 2, 3]
-    assert sorted([*found["train"][0], *found["validation"][0], *found["test"][0]]) == sorted(
+def test_hidden_test_labels_are_skipped_and_test_rows_drawn(hub: dict[str, Any]) -> None:
+    dataset = hub["hidden"]
+    assert dataset["notes"] == ["5 rows without text or label were left out"]
+    assert sorted(dataset["test"][1]) == [0, 1, 2, 3]
+    assert sorted([*dataset["train"][0], *dataset["validation"][0], *dataset["test"][0]]) == sorted(
         f"train {n}" for n in range(40)
     )
 
 
 @pytest.mark.parametrize("call", ["unreachable", "unreachable, one word", "no name", "empty", "broken"])
-def test_a_data_set_that_cannot_be_loaded_is_a_data_error_that_names_it(call: str, hub: dict[str, Any]) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_named(call: str, hub: dict[str, Any]) -> None:
     name = {"unreachable": "nobody/nothing", "unreachable, one word": "imdb", "no name": "not a name!"}.get(call, call)
     assert hub[call]["error"] == "DataError"
     assert f"no data set {name!r} could be loaded: " in hub[call]["message"]

@@ -15,8 +15,8 @@ ROWS, BYTES = 20_000, 8_192
 
 def mapped_bytes() -> int:
     """Memory that pages of files have in this process."""
-    found = re.findall(r"Rss(?:File|Shmem):\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return sum(map(int, found)) * 1024
+    sizes_kb = re.findall(r"Rss(?:File|Shmem):\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return sum(map(int, sizes_kb)) * 1024
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def stored(tmp_path: Path) -> RaggedArray[np.uint8]:
 
 
 @pytest.mark.parametrize("order", ["as stored", "at random"])
-def test_rows_that_are_read_leave_the_memory_again(stored: RaggedArray[np.uint8], order: str) -> None:
+def test_rows_that_were_read_do_not_stay_in_memory(stored: RaggedArray[np.uint8], order: str) -> None:
     rows = np.arange(ROWS)
     if order == "at random":
         np.random.default_rng(1).shuffle(rows)
@@ -40,7 +40,7 @@ def test_rows_that_are_read_leave_the_memory_again(stored: RaggedArray[np.uint8]
     assert most < ROWS * BYTES / 2
 
 
-def test_a_file_that_was_cut_short_is_told(stored: RaggedArray[np.uint8], tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(stored: RaggedArray[np.uint8], tmp_path: Path) -> None:
     os.truncate(tmp_path / "rows" / "values.bin", ROWS * BYTES - 1)
     assert len(stored[0]) == BYTES
     with pytest.raises(NewsbertError, match="rows is not whole"):

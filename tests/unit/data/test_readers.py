@@ -62,7 +62,7 @@ def test_every_format_gives_the_same_rows(name: str) -> None:
         ("x.parquet", "parquet"),
     ],
 )
-def test_the_name_tells_the_format(name: str, kind: str) -> None:
+def test_the_file_name_decides_the_format(name: str, kind: str) -> None:
     assert readers.format_of(Path("some.dir") / name) == kind
 
 
@@ -80,7 +80,7 @@ def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
             readers.read(tmp_path / name)
 
 
-def test_a_name_that_no_file_can_have_is_an_error_for_the_user(tmp_path: Path) -> None:
+def test_an_invalid_file_name_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(NewsbertError, match="name too long"):
         readers.read(tmp_path / f"{'x' * 5000}.csv")
 
@@ -126,9 +126,7 @@ def test_a_parquet_file_without_rows_is_a_data_error() -> None:
     st.sampled_from([("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL)]),
     st.booleans(),
 )
-def test_csv_comes_back_whatever_it_holds(
-    name: str, table: list[list[str]], style: tuple[str, Any], mark: bool
-) -> None:
+def test_any_csv_is_read_as_written(name: str, table: list[list[str]], style: tuple[str, Any], mark: bool) -> None:
     stream = io.StringIO(newline="")
     terminator, quoting = style
     writer = csv.writer(stream, lineterminator=terminator, quoting=quoting)
@@ -141,7 +139,7 @@ def test_csv_comes_back_whatever_it_holds(
 
 @relaxed
 @given(st.lists(cell, min_size=1, max_size=4, unique=True), st.data())
-def test_csv_headers_come_back_whatever_they_are(header: list[str], data: st.DataObject) -> None:
+def test_any_csv_header_is_read_as_written(header: list[str], data: st.DataObject) -> None:
     ag_news = len(header) == 3 and header[0] in {"1", "2", "3", "4"}
     if ag_news or header[0].startswith("\ufeff"):  # the one is a row, the other a byte order mark
         return
@@ -156,7 +154,7 @@ def test_csv_headers_come_back_whatever_they_are(header: list[str], data: st.Dat
 
 @relaxed
 @given(st.sampled_from(["r.jsonl", "r.jsonl.gz", "r.json", "r.json.gz"]), json_rows, st.booleans(), st.booleans())
-def test_json_comes_back_whatever_it_holds(name: str, table: list[dict[str, Any]], ascii_: bool, mark: bool) -> None:
+def test_any_json_is_read_as_written(name: str, table: list[dict[str, Any]], ascii_: bool, mark: bool) -> None:
     if "jsonl" in name:
         text = "".join(json.dumps(row, ensure_ascii=ascii_) + "\n" for row in table)
     else:
@@ -167,7 +165,7 @@ def test_json_comes_back_whatever_it_holds(name: str, table: list[dict[str, Any]
 
 @relaxed
 @given(st.sampled_from(["r.parquet", "r.parquet.gz"]), st.lists(st.none() | utf8_text, min_size=1, max_size=5))
-def test_parquet_comes_back_whatever_it_holds(name: str, texts: list[str | None]) -> None:
+def test_any_parquet_is_read_as_written(name: str, texts: list[str | None]) -> None:
     buffer = io.BytesIO()
     schema = pa.schema({"text": pa.string(), "label": pa.int8()})
     pq.write_table(pa.table({"text": texts, "label": list(range(len(texts)))}, schema=schema), buffer)
@@ -177,13 +175,13 @@ def test_parquet_comes_back_whatever_it_holds(name: str, texts: list[str | None]
 
 def assert_rows_or_known_error(name: str, content: bytes) -> None:
     try:
-        found = read_bytes(name, content)
+        rows = read_bytes(name, content)
     except NewsbertError as error:
         assert error.message
         assert error.hint
     else:
-        assert found
-        assert all(isinstance(row, dict) for row in found)
+        assert rows
+        assert all(isinstance(row, dict) for row in rows)
 
 
 @relaxed
@@ -211,11 +209,11 @@ def test_a_damaged_file_gives_rows_or_a_known_error(name: str, damage: list[tupl
 @given(
     st.sampled_from(["r.json", "r.jsonl"]), st.text(st.sampled_from('[]{}":,0123456789.eE+-ntfal\\u \n'), max_size=40)
 )
-def test_whatever_looks_like_json_gives_rows_or_a_known_error(name: str, content: str) -> None:
+def test_json_like_text_gives_rows_or_a_known_error(name: str, content: str) -> None:
     assert_rows_or_known_error(name, content.encode())
 
 
-def test_blank_lines_between_rows_are_no_rows() -> None:
+def test_blank_lines_are_skipped() -> None:
     assert read_bytes("r.csv", b"text,label\n\na,b\n\n") == [{"text": "a", "label": "b"}]
     assert read_bytes("r.jsonl", b'\n{"text": "a"}\n \n{"text": "b"}') == [{"text": "a"}, {"text": "b"}]
 
@@ -231,7 +229,7 @@ def test_ag_news_headerless_file_keeps_its_first_row() -> None:
 
 
 @pytest.mark.parametrize("first", ["5,title,text", "1,text", "1,title,text,more", "class,title,text"])
-def test_only_a_row_of_ag_news_form_is_taken_for_one(first: str) -> None:
+def test_only_rows_like_ag_news_are_read_without_a_header(first: str) -> None:
     header = first.split(",")
     assert read_bytes("r.csv", f"{first}\n{','.join('x' for _ in header)}".encode()) == [dict.fromkeys(header, "x")]
 
@@ -263,7 +261,7 @@ def test_only_a_row_of_ag_news_form_is_taken_for_one(first: str) -> None:
         ("r.parquet.gz", b"\x1f\x8btext,label\na,b\n", "broken gzip file"),
     ],
 )
-def test_a_fault_is_named_with_its_place(name: str, content: bytes, complaint: str) -> None:
+def test_an_error_names_its_line(name: str, content: bytes, complaint: str) -> None:
     message = failure(name, content).message
     assert name in message
     assert complaint in message
@@ -290,7 +288,7 @@ def test_text_that_is_no_text_in_a_parquet_file_is_a_data_error() -> None:
         row_columns.text_of(row, "text")
 
 
-def test_a_date_that_python_does_not_know_spoils_its_own_cell_alone() -> None:
+def test_a_date_out_of_range_affects_its_cell_only() -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": ["a goal"], "when": pa.array([2**62], pa.timestamp("us"))}), buffer)
     assert read_bytes("r.parquet", buffer.getvalue()) == [{"text": "a goal", "when": row_columns.UNREADABLE}]
@@ -303,6 +301,6 @@ def test_parquet_columns_of_other_types_are_read() -> None:
     assert read_bytes("r.pq", buffer.getvalue()) == [{"day": day, "score": 0.5, "tags": ["a", "b"], "note": None}]
 
 
-def test_columns_are_those_of_all_rows_in_the_order_of_their_first_appearance() -> None:
+def test_columns_of_all_rows_are_in_order_of_appearance() -> None:
     assert readers.columns([{"b": 1}, {"a": 1, "b": 2}, {}, {"c": 0}]) == ["b", "a", "c"]
     assert readers.columns([]) == []

@@ -29,15 +29,15 @@ def test_drawn_splits_are_disjoint_complete_and_cover_every_class(counts: list[i
 
 @relaxed
 @given(st.integers(3, 60), st.integers(2, 5))
-def test_balanced_rows_give_balanced_splits(each: int, classes: int) -> None:
-    dataset = load_table(labelled([f"class {i}" for i in range(classes)], each=each))
+def test_balanced_rows_give_balanced_splits(per_label: int, classes: int) -> None:
+    dataset = load_table(labelled([f"class {i}" for i in range(classes)], per_label=per_label))
     for split in (dataset.train, dataset.validation, dataset.test):
         counts = Counter(split.labels).values()
         assert len(counts) == classes
         assert max(counts) - min(counts) <= (2 if split is dataset.train else 1)
 
 
-def test_drawn_splits_hold_every_class_in_its_share() -> None:
+def test_drawn_splits_are_stratified() -> None:
     shares = {"a": 300, "b": 150, "c": 50}
     table = [{"text": f"{label} {n}", "label": label} for label, count in shares.items() for n in range(count)]
     dataset = load_table(table)
@@ -49,7 +49,7 @@ def test_drawn_splits_hold_every_class_in_its_share() -> None:
         assert count["train"][label] == rows - count["validation"][label]
 
 
-def test_held_out_rows_are_no_more_than_are_of_use() -> None:
+def test_the_number_of_held_out_rows_is_limited() -> None:
     table = [{"text": f"row {n}", "label": n % 2} for n in range(60_000)]
     dataset = load_table(table, labels=("even", "odd"))
     assert Counter(dataset.test.labels) == {0: 2_500, 1: 2_500}
@@ -58,7 +58,7 @@ def test_held_out_rows_are_no_more_than_are_of_use() -> None:
 
 
 def test_the_seed_decides_the_split() -> None:
-    table = labelled(["a", "b", "c"], each=20)
+    table = labelled(["a", "b", "c"], per_label=20)
     first, again, other = (load_table(table, seed=seed, samples=30) for seed in (1, 1, 2))
     for split in ("train", "validation", "test"):
         assert pairs(first, split) == pairs(again, split)
@@ -67,8 +67,8 @@ def test_the_seed_decides_the_split() -> None:
     assert first.digest != other.digest
 
 
-def test_the_digest_tells_of_any_change_to_rows_or_labels() -> None:
-    table = [{**row, "split": ("train", "dev", "test")[n % 3]} for n, row in enumerate(labelled([0, 1], each=9))]
+def test_the_digest_changes_with_any_row_or_label() -> None:
+    table = [{**row, "split": ("train", "dev", "test")[n % 3]} for n, row in enumerate(labelled([0, 1], per_label=9))]
     digests = [load_table(table).digest, load_table(table, labels=("a", "b")).digest]
     for position in range(3):  # a row of every split
         digests.append(
@@ -87,15 +87,15 @@ def test_the_digest_tells_of_any_change_to_rows_or_labels() -> None:
 
 @pytest.mark.parametrize("validation", ["validation", "Valid", "val", "dev", " DEV ", "eval"])
 def test_a_split_column_divides_the_rows(validation: str) -> None:
-    table = labelled(["a", "b"], each=9)
+    table = labelled(["a", "b"], per_label=9)
     names = ("train", validation, "testing")
     dataset = load_table([{**row, "split": names[n % 3]} for n, row in enumerate(table)])
     for offset, split in enumerate(("train", "validation", "test")):
         assert pairs(dataset, split) == [(row["text"], row["label"]) for row in table[offset::3]]
 
 
-def test_a_split_column_without_test_rows_has_them_drawn_from_training() -> None:
-    table = [{**row, "split": "train" if n < 30 else "dev"} for n, row in enumerate(labelled(["a", "b"], each=20))]
+def test_missing_test_rows_are_drawn_from_training() -> None:
+    table = [{**row, "split": "train" if n < 30 else "dev"} for n, row in enumerate(labelled(["a", "b"], per_label=20))]
     dataset = load_table(table)
     assert [text for text, _ in pairs(dataset, "validation")] == [row["text"] for row in table[30:]]
     assert sorted(pairs(dataset, "train", "test")) == expected(table[:30])
@@ -103,31 +103,33 @@ def test_a_split_column_without_test_rows_has_them_drawn_from_training() -> None
 
 
 @pytest.mark.parametrize("words", [("home", "away"), ("dev", "test")])
-def test_a_column_called_split_that_names_no_splits_is_an_ordinary_column(words: tuple[str, str]) -> None:
-    table = [{**row, "split": words[n // 2 % 2]} for n, row in enumerate(labelled(["a", "b"], each=20))]
+def test_a_split_column_without_split_names_is_an_ordinary_column(words: tuple[str, str]) -> None:
+    table = [{**row, "split": words[n // 2 % 2]} for n, row in enumerate(labelled(["a", "b"], per_label=20))]
     dataset = load_table(table)
     assert len(dataset.test) == 4
     assert sorted(pairs(dataset)) == expected(table)
 
 
 @pytest.mark.parametrize("other", ["holdout", "", "unsup"])
-def test_rows_of_other_splits_are_left_out_and_counted(other: str) -> None:
-    table = [{**row, "split": ("train", "test", other)[n % 3]} for n, row in enumerate(labelled(["a", "b"], each=30))]
+def test_rows_of_other_splits_are_skipped_and_counted(other: str) -> None:
+    table = [
+        {**row, "split": ("train", "test", other)[n % 3]} for n, row in enumerate(labelled(["a", "b"], per_label=30))
+    ]
     dataset = load_table(table)
     assert pairs(dataset, "test") == [(row["text"], row["label"]) for row in table[1::3]]
     assert not {text for text, _ in pairs(dataset)} & {row["text"] for row in table[2::3]}
-    said = f"rows of other splits than train, validation and test are left out: {other!r} (20 rows)"
-    assert said in dataset.notes
+    message = f"rows of other splits than train, validation and test are left out: {other!r} (20 rows)"
+    assert message in dataset.notes
     with tempfile.TemporaryDirectory() as directory:
         write(Path(directory) / "rows.csv", table)
         scored = labelled_rows.labelled(f"{directory}/rows.csv", ["a", "b"])
         assert (len(scored.items), scored.split) == (20, "test")
-        assert said in scored.notes
+        assert message in scored.notes
 
 
-def test_a_directory_of_files_named_after_splits(tmp_path: Path) -> None:
+def test_files_named_after_splits_are_the_splits(tmp_path: Path) -> None:
     parts = {
-        "train.csv": labelled(["a", "b"], each=9),
+        "train.csv": labelled(["a", "b"], per_label=9),
         "Test.jsonl.gz": [{"text": f"test {n}", "label": "ab"[n % 2]} for n in range(4)],
         "dev.parquet": [{"text": f"dev {n}", "label": "ab"[n % 2]} for n in range(6)],
     }
@@ -140,7 +142,7 @@ def test_a_directory_of_files_named_after_splits(tmp_path: Path) -> None:
         assert pairs(dataset, split) == [(row["text"], row["label"]) for row in parts[name]]
 
 
-def test_a_directory_of_ag_news_own_files(tmp_path: Path) -> None:
+def test_a_directory_of_ag_news_files_is_read(tmp_path: Path) -> None:
     for name, count in (("train", 40), ("test", 8)):
         lines = "".join(f'"{n % 4 + 1}","{name} {n}","body"\n' for n in range(count))
         (tmp_path / f"{name}.csv").write_text(lines)
@@ -161,8 +163,8 @@ def test_two_files_for_one_split_are_a_usage_error(tmp_path: Path) -> None:
     assert "dev.jsonl" in caught.value.message
 
 
-def test_a_split_file_without_labels_is_left_out_and_named(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", labelled(["a", "b"], each=20))
+def test_a_split_file_without_labels_is_skipped_and_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", labelled(["a", "b"], per_label=20))
     test = write(tmp_path / "test.csv", [{"text": "unlabelled"}])
     dataset = load_dataset(str(tmp_path))
     assert dataset.notes == (f"{test} has no column 'label' and is left out",)
@@ -172,16 +174,16 @@ def test_a_split_file_without_labels_is_left_out_and_named(tmp_path: Path) -> No
 # --- rows left out ----------------------------------------------------------------------------------------------------
 
 
-def test_of_rows_with_the_same_text_the_first_is_kept_and_a_note_tells() -> None:
-    table = labelled(["a", "b"], each=6)
+def test_duplicate_texts_are_removed_with_a_note() -> None:
+    table = labelled(["a", "b"], per_label=6)
     repeated = [{"text": f" {table[0]['text']} ", "label": "b"}, dict(table[5]), dict(table[5])]
     dataset = load_table([*table, *repeated])
     assert sorted(pairs(dataset)) == expected(table)
     assert dataset.notes == ("3 rows repeated another row's text and were left out",)
 
 
-def test_training_rows_that_stand_in_the_test_rows_too_are_left_out() -> None:
-    table = [{**row, "split": "train"} for row in labelled(["a", "b"], each=6)]
+def test_training_rows_with_test_texts_are_removed() -> None:
+    table = [{**row, "split": "train"} for row in labelled(["a", "b"], per_label=6)]
     held_out = [
         {"text": f"{table[0]['text']}\n", "label": "a", "split": "test"},
         {"text": "new", "label": "b", "split": "test"},
@@ -198,7 +200,7 @@ def test_training_rows_that_stand_in_the_test_rows_too_are_left_out() -> None:
 
 @relaxed
 @given(st.lists(st.integers(4, 60), min_size=2, max_size=5), st.data())
-def test_as_many_training_rows_are_used_as_asked_for(counts: list[int], draw: st.DataObject) -> None:
+def test_max_train_samples_limits_the_training_rows(counts: list[int], draw: st.DataObject) -> None:
     table = [{"text": f"{i} {n}", "label": f"class {i}"} for i, count in enumerate(counts) for n in range(count)]
     whole = load_table(table)
     samples = draw.draw(st.integers(len(counts), len(whole.train)))
@@ -212,7 +214,7 @@ def test_as_many_training_rows_are_used_as_asked_for(counts: list[int], draw: st
     assert dataset.notes == ()
 
 
-def test_samples_keep_the_shares_of_the_classes() -> None:
+def test_samples_are_stratified() -> None:
     table = [{"text": f"{n}", "label": "rare" if n % 10 == 0 else "common", "split": "train"} for n in range(200)]
     table += [
         {"text": f"{split} {label}", "label": label, "split": split}
@@ -222,8 +224,8 @@ def test_samples_keep_the_shares_of_the_classes() -> None:
     assert Counter(dict(pairs(load_table(table, samples=50), "train")).values()) == {"common": 45, "rare": 5}
 
 
-def test_more_samples_than_rows_is_a_note_and_no_error() -> None:
-    table = labelled(["a", "b"], each=20)  # 40 rows: 4 to test on, 4 of the other 36 to validate on
+def test_more_samples_than_rows_is_a_note() -> None:
+    table = labelled(["a", "b"], per_label=20)  # 40 rows: 4 to test on, 4 of the other 36 to validate on
     dataset = load_table(table, samples=1000)
     assert len(dataset.train) == 32
     assert dataset.notes == ("--max-train-samples 1000 is more than the 32 training rows: all are used",)

@@ -36,7 +36,7 @@ def assert_clean(text: str) -> None:
 @relaxed
 @given(any_text)
 @example("a&#x81;b\x9f&#127;")
-def test_a_cleaned_text_has_no_control_characters_and_no_spare_blanks(text: str) -> None:
+def test_cleaned_text_has_no_control_characters_or_repeated_spaces(text: str) -> None:
     assert_clean(clean(text))
 
 
@@ -54,7 +54,7 @@ def test_any_json_value_is_prepared_or_refused_with_a_reason(value: Any) -> None
 
 @relaxed
 @given(any_text, any_text)
-def test_title_and_text_are_joined_in_training_as_in_serving(title: str, text: str) -> None:
+def test_training_and_serving_join_title_and_text_alike(title: str, text: str) -> None:
     expected = " ".join(part for part in (clean(title), clean(text)) if part)
     assert join(title, text) == expected
     for name in ("text", "description"):
@@ -67,7 +67,7 @@ def test_title_and_text_are_joined_in_training_as_in_serving(title: str, text: s
 
 @relaxed
 @given(any_text)
-def test_a_string_and_an_object_without_title_come_to_the_same(text: str) -> None:
+def test_a_string_equals_an_object_without_title(text: str) -> None:
     assert join("", text) == clean(text)
     if clean(text):
         assert preprocess(text) == preprocess({"text": text}) == clean(text)
@@ -75,7 +75,7 @@ def test_a_string_and_an_object_without_title_come_to_the_same(text: str) -> Non
 
 @relaxed
 @given(st.lists(st.text(st.characters(categories=["Lu", "Ll", "Nd"]), min_size=1), min_size=1).map(" ".join))
-def test_plain_words_in_any_script_stay_as_they_are(text: str) -> None:
+def test_plain_words_in_any_script_are_unchanged(text: str) -> None:
     assert clean(text) == text
 
 
@@ -111,7 +111,7 @@ def test_plain_words_in_any_script_stay_as_they_are(text: str) -> None:
         ("<br/>", ""),
     ],
 )
-def test_cleaning_mends(raw: str, cleaned: str) -> None:
+def test_cleaning_repairs_markup_and_encoding(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -140,12 +140,12 @@ def test_cleaning_mends(raw: str, cleaned: str) -> None:
         ((1, 2), "got tuple"),
     ],
 )
-def test_a_refused_item_is_told_why(item: Any, reason: str) -> None:
+def test_a_refused_item_has_a_reason(item: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         preprocess(item)
 
 
-def test_preparing_leaves_the_users_object_alone() -> None:
+def test_preparing_does_not_change_the_item() -> None:
     item = {"title": " a ", "text": "b\\c"}
     assert preprocess(item) == "a b c"
     assert item == {"title": " a ", "text": "b\\c"}
@@ -158,6 +158,6 @@ def test_rules_are_applied_in_the_order_of_the_contract() -> None:
     assert preprocess({"title": " a", "text": "&amp; "}, ("whitespace",)) == "a &amp;"
 
 
-def test_rules_of_a_later_version_are_named() -> None:
+def test_unknown_cleaning_rules_are_named() -> None:
     assert unknown_rules(CLEANING_RULES) == []
     assert unknown_rules(["tags", "emoji", "whitespace", "case"]) == ["emoji", "case"]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 IMAGE = "registry.example/team/torchserve:BertModel-2"
 
 
-def test_the_example_is_what_is_printed_and_valid(cli: Cli) -> None:
+def test_the_example_equals_the_output_and_is_valid(cli: Cli) -> None:
     ran = cli("export", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == (ROOT / "infra" / "kubernetes" / "news.yaml").read_text()
@@ -24,16 +24,16 @@ def test_the_example_is_what_is_printed_and_valid(cli: Cli) -> None:
     objects = list(yaml.safe_load_all(ran.stdout))
     as_json = cli("export", "kubernetes", "--image", IMAGE, "--name", "news", "--allowed-namespaces", "web", "--json")
     assert json.loads(as_json.stdout) == {"apiVersion": "v1", "kind": "List", "items": objects}
-    for each in objects:
-        kubernetes_validate.validate(each, "1.37", strict=True)
+    for manifest in objects:
+        kubernetes_validate.validate(manifest, "1.37", strict=True)
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**objects[-1], "spec": {"minReplicas": "two"}}, "1.37", strict=True)
 
 
-def test_the_objects_find_one_another(cli: Cli) -> None:
-    found = _objects(cli, "--image", IMAGE, "--name", "news", "--namespace", "team")
-    assert {each["metadata"]["namespace"] for each in found.values()} == {"team"}
-    template = found["Deployment"]["spec"]["template"]
+def test_selectors_and_ports_of_the_manifests_match(cli: Cli) -> None:
+    manifests = _print_manifests(cli, "--image", IMAGE, "--name", "news", "--namespace", "team")
+    assert {manifest["metadata"]["namespace"] for manifest in manifests.values()} == {"team"}
+    template = manifests["Deployment"]["spec"]["template"]
     labels = template["metadata"]["labels"].items()
     for kind, path in (
         ("Service", ("selector",)),
@@ -41,15 +41,15 @@ def test_the_objects_find_one_another(cli: Cli) -> None:
         ("PodDisruptionBudget", ("selector", "matchLabels")),
         ("NetworkPolicy", ("podSelector", "matchLabels")),
     ):
-        selector: Any = found[kind]["spec"]
+        selector: Any = manifests[kind]["spec"]
         for key in path:
             selector = selector[key]
         assert selector.items() <= labels, kind
-    assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "news"
+    assert manifests["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == "news"
     container = template["spec"]["containers"][0]
-    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
-    assert found["Service"]["spec"]["ports"][0]["targetPort"] in ports
-    assert {each["ports"][0]["port"] for each in found["NetworkPolicy"]["spec"]["ingress"]} == ports.keys()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert manifests["Service"]["spec"]["ports"][0]["targetPort"] in ports
+    assert {rule["ports"][0]["port"] for rule in manifests["NetworkPolicy"]["spec"]["ingress"]} == ports.keys()
     dockerfile = (ROOT / "docker" / "torchserve.Dockerfile").read_text()
     assert f"EXPOSE {ports['http']}" in dockerfile
     # The image's own health check, and its own user.
@@ -61,19 +61,19 @@ def test_the_objects_find_one_another(cli: Cli) -> None:
     assert container["securityContext"]["runAsUser"] == int(user[1])
 
 
-def test_the_settings_of_serve_hold(cli: Cli, tmp_path: Path) -> None:
+def test_serve_settings_are_in_the_manifests(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "newsbert.toml").write_text(
         "[serve]\ndrain_s = 60\nreview_threshold = 0.7\n"
         "[kubernetes]\nmin_replicas = 3\nallowed_namespaces = ['web', 'batch']\n"
     )
-    found = _objects(cli, "--image", IMAGE)
-    pod = found["Deployment"]["spec"]["template"]["spec"]
+    manifests = _print_manifests(cli, "--image", IMAGE)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > 60 + 5
-    told = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
-    assert (told["NEWSBERT_SERVE_DRAIN_S"], told["NEWSBERT_SERVE_REVIEW_THRESHOLD"]) == ("60", "0.7")
-    assert found["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
-    assert len(found["NetworkPolicy"]["spec"]["ingress"][0]["from"]) == 3
-    assert found["Deployment"]["metadata"]["name"] == "torchserve"
+    variables = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+    assert (variables["NEWSBERT_SERVE_DRAIN_S"], variables["NEWSBERT_SERVE_REVIEW_THRESHOLD"]) == ("60", "0.7")
+    assert manifests["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3
+    assert len(manifests["NetworkPolicy"]["spec"]["ingress"][0]["from"]) == 3
+    assert manifests["Deployment"]["metadata"]["name"] == "torchserve"
 
 
 @pytest.mark.parametrize(
@@ -86,14 +86,14 @@ def test_the_settings_of_serve_hold(cli: Cli, tmp_path: Path) -> None:
         (["BertModel"], "there is no"),
     ],
 )
-def test_what_cannot_be_served_is_told(cli: Cli, arguments: list[str], message: str) -> None:
+def test_invalid_calls_are_errors(cli: Cli, arguments: list[str], message: str) -> None:
     refused = cli("export", "kubernetes", *arguments)
     assert refused.returncode in {1, 2}
     assert message in refused.stderr
     assert refused.stdout == ""
 
 
-def _objects(cli: Cli, *arguments: str) -> dict[str, Any]:
+def _print_manifests(cli: Cli, *arguments: str) -> dict[str, Any]:
     ran = cli("export", "kubernetes", *arguments)
     assert ran.returncode == 0, ran.stderr
-    return {each["kind"]: each for each in yaml.safe_load_all(ran.stdout)}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(ran.stdout)}

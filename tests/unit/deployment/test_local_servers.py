@@ -23,7 +23,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a process that waits, with the given arguments on its command line."""
+    """Start a process that waits, with these arguments on its command line."""
     with contextlib.ExitStack() as stack:
 
         def run(*arguments: str, code: str = "") -> "subprocess.Popen[bytes]":
@@ -53,7 +53,7 @@ def _notes() -> list[str]:
     return sorted(file.name for file in (environment.state_dir() / "servers").iterdir())
 
 
-def test_a_running_server_is_known_until_it_is_forgotten(start: Start) -> None:
+def test_a_running_server_is_listed_until_it_is_removed(start: Start) -> None:
     server = _detached(8101, start("newsbert", "serve").pid)
     local_servers.note(server)
     assert local_servers.running() == [server]
@@ -64,14 +64,14 @@ def test_a_running_server_is_known_until_it_is_forgotten(start: Start) -> None:
     assert _notes() == []
 
 
-def test_a_note_of_the_same_port_replaces_the_one_before(start: Start) -> None:
+def test_a_server_on_the_same_port_replaces_the_entry(start: Start) -> None:
     pid = start("newsbert", "serve").pid
     local_servers.note(DetachedServer(8101, "http://127.0.0.1:8101", "Old/1", pid))
     local_servers.note(DetachedServer(8101, "http://127.0.0.1:8101", "New/1", pid))
     assert [server.model for server in local_servers.running()] == ["New/1"]
 
 
-def test_notes_of_dead_processes_are_forgotten(start: Start) -> None:
+def test_entries_of_dead_processes_are_removed(start: Start) -> None:
     gone, alive = start("newsbert", "serve"), start("newsbert", "serve")
     local_servers.note(_detached(8101, gone.pid))
     local_servers.note(_detached(8102, alive.pid))
@@ -81,7 +81,7 @@ def test_notes_of_dead_processes_are_forgotten(start: Start) -> None:
     assert _notes() == ["8102.json"]
 
 
-def test_a_process_that_has_ended_but_was_not_waited_for_is_dead(start: Start) -> None:
+def test_a_zombie_is_dead(start: Start) -> None:
     process = start("newsbert", "serve")
     local_servers.note(_detached(8101, process.pid))
     process.kill()
@@ -89,7 +89,7 @@ def test_a_process_that_has_ended_but_was_not_waited_for_is_dead(start: Start) -
     assert local_servers.running() == []
 
 
-def test_another_program_with_the_pid_of_a_server_is_forgotten_and_left_alone(start: Start) -> None:
+def test_a_reused_pid_of_another_program_is_not_stopped(start: Start) -> None:
     other = start("something", "else")
     local_servers.note(_detached(8101, other.pid))
     with pytest.raises(NotFoundError):
@@ -98,14 +98,14 @@ def test_another_program_with_the_pid_of_a_server_is_forgotten_and_left_alone(st
     assert _notes() == []
 
 
-def test_a_container_is_known_without_a_process() -> None:
+def test_a_container_is_listed_without_a_process() -> None:
     server = _detached(8101, container="0a1b2c")
     local_servers.note(server)
     assert local_servers.running() == [server]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"port": 1}', '{"port": 1, "other": 2}', "\udcff"])
-def test_a_note_that_cannot_be_read_is_passed_over(start: Start, content: str) -> None:
+def test_an_unreadable_entry_is_ignored(start: Start, content: str) -> None:
     server = _detached(8102, start("newsbert", "serve").pid)
     local_servers.note(server)
     (environment.state_dir() / "servers" / "8101.json").write_text(content, encoding="utf-8", errors="surrogateescape")
@@ -113,7 +113,7 @@ def test_a_note_that_cannot_be_read_is_passed_over(start: Start, content: str) -
     assert _notes() == ["8102.json"]
 
 
-def test_another_server_with_the_pid_of_one_is_left_alone(start: Start) -> None:
+def test_a_reused_pid_of_another_server_is_not_stopped(start: Start) -> None:
     # Both are newsbert servers by their command lines: only the time they started tells them apart.
     other = start("newsbert", "serve")
     local_servers.note(dataclasses.replace(_detached(8101, other.pid), started=1))
@@ -123,14 +123,14 @@ def test_another_server_with_the_pid_of_one_is_left_alone(start: Start) -> None:
     assert _notes() == []
 
 
-def test_a_server_notes_itself_so_that_it_is_found() -> None:
+def test_a_server_registers_itself() -> None:
     noted = local_servers.this_process(8101, "http://127.0.0.1:8101", "TinyModel/1", Path("/run/key_file.json"), 7)
     assert noted.pid == os.getpid()
     assert noted.started > 1
     assert (noted.key_file, noted.stop_s) == ("/run/key_file.json", 7)
 
 
-def test_several_servers_are_stopped_only_if_all_are_meant(start: Start, cli: Cli) -> None:
+def test_several_servers_are_stopped_only_with_all(start: Start, cli: Cli) -> None:
     processes = [start("newsbert", "serve") for _ in range(2)]
     for port, process in enumerate(processes, 8101):
         local_servers.note(_detached(port, process.pid))
@@ -146,7 +146,7 @@ def test_several_servers_are_stopped_only_if_all_are_meant(start: Start, cli: Cl
     assert None not in [process.poll() for process in processes]
 
 
-def test_a_container_whose_engine_is_away_does_not_keep_the_others_from_being_stopped(start: Start, cli: Cli) -> None:
+def test_a_container_without_its_engine_does_not_block_the_others(start: Start, cli: Cli) -> None:
     local_servers.note(_detached(8101, container="0a1b2c"))
     process = start("newsbert", "serve")
     local_servers.note(_detached(8102, process.pid))
@@ -159,7 +159,7 @@ def test_a_container_whose_engine_is_away_does_not_keep_the_others_from_being_st
 
 
 @pytest.mark.parametrize("what", ["note", "running", "start"])
-def test_a_state_directory_that_cannot_be_made_is_named(
+def test_a_state_directory_that_cannot_be_created_is_named(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -175,7 +175,7 @@ def test_a_state_directory_that_cannot_be_made_is_named(
     assert "NEWSBERT_STATE_DIR" in str(caught.value.hint)
 
 
-def test_the_key_file_is_that_of_the_port_or_of_the_only_server_with_tokens(start: Start) -> None:
+def test_the_key_file_of_the_port_or_of_the_only_server_is_used(start: Start) -> None:
     pid = start("newsbert", "serve").pid
     for port in (8101, 8102):
         local_servers.note(dataclasses.replace(_detached(port, pid), key_file=f"/run/{port}"))
@@ -191,13 +191,13 @@ def test_the_key_file_is_that_of_the_port_or_of_the_only_server_with_tokens(star
 
 
 @pytest.mark.parametrize("port", [None, 8101])
-def test_there_is_nothing_to_stop(port: int | None) -> None:
+def test_stopping_without_servers_is_an_error(port: int | None) -> None:
     with pytest.raises(NotFoundError, match="no detached server is running") as caught:
         _stop(port)
     assert ("8101" in caught.value.message) == (port is not None)
 
 
-def test_the_server_on_a_port_is_stopped_and_no_other(start: Start) -> None:
+def test_only_the_server_on_the_port_is_stopped(start: Start) -> None:
     first, second = start("newsbert", "serve"), start("newsbert", "serve")
     local_servers.note(_detached(8101, first.pid))
     local_servers.note(_detached(8102, second.pid))
@@ -210,14 +210,14 @@ def test_the_server_on_a_port_is_stopped_and_no_other(start: Start) -> None:
     assert _notes() == []
 
 
-def test_all_servers_are_stopped_where_no_port_is_given(start: Start) -> None:
+def test_all_servers_are_stopped_without_a_port(start: Start) -> None:
     for port in (8101, 8102):
         local_servers.note(_detached(port, start("newsbert", "serve").pid))
     assert _stop(None) == [8101, 8102]
     assert local_servers.running() == []
 
 
-def test_stopping_waits_until_the_server_is_gone(start: Start) -> None:
+def test_stopping_waits_for_the_server_to_end(start: Start) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(0)))"
     process = start("newsbert", "serve", code=code)
     local_servers.note(_detached(8101, process.pid))
@@ -226,7 +226,7 @@ def test_stopping_waits_until_the_server_is_gone(start: Start) -> None:
     assert process.wait(0.1) == 0
 
 
-def test_a_detached_server_that_does_not_start_tells_its_own_error(tmp_path: Path) -> None:
+def test_a_detached_server_that_fails_to_start_shows_its_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = ["serve", "locally", str(tmp_path / "empty"), "--note-detached", "--port", "0"]
     with pytest.raises(ModelError, match="is no newsbert bundle") as caught:
@@ -236,7 +236,7 @@ def test_a_detached_server_that_does_not_start_tells_its_own_error(tmp_path: Pat
     assert local_servers.running() == []
 
 
-def test_a_detached_server_that_is_called_wrongly_keeps_its_exit_code_and_hint() -> None:
+def test_a_usage_error_of_a_detached_server_has_its_exit_code_and_hint() -> None:
     arguments = ["serve", "locally", "--note-detached", "--host", "::1"]
     with pytest.raises(UsageError, match="IPv4 addresses only") as caught:
         local_servers.start_detached(arguments, 8101, 60)

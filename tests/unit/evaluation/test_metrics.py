@@ -44,7 +44,7 @@ def test_scores_of_a_worked_example() -> None:
 
 @relaxed
 @given(scored())
-def test_scores_are_what_the_definitions_say(case: tuple[FloatArray, list[int]]) -> None:
+def test_scores_equal_their_definitions(case: tuple[FloatArray, list[int]]) -> None:
     probabilities, labels = case
     names = [f"class {index}" for index in range(probabilities.shape[1])]
     predicted = [row.index(max(row)) for row in probabilities.tolist()]
@@ -56,11 +56,11 @@ def test_scores_are_what_the_definitions_say(case: tuple[FloatArray, list[int]])
         hits = pairs.count((index, index))
         wrongly, missed = predicted.count(index) - hits, labels.count(index) - hits
         f1 = 2 * hits / (2 * hits + wrongly + missed) if hits else 0.0
-        found = scores.per_class[name]
-        assert found.f1 == pytest.approx(f1)
-        assert found.precision == pytest.approx(hits / (hits + wrongly) if hits else 0.0)
-        assert found.recall == pytest.approx(hits / (hits + missed) if hits else 0.0)
-        assert found.support == labels.count(index)
+        class_scores = scores.per_class[name]
+        assert class_scores.f1 == pytest.approx(f1)
+        assert class_scores.precision == pytest.approx(hits / (hits + wrongly) if hits else 0.0)
+        assert class_scores.recall == pytest.approx(hits / (hits + missed) if hits else 0.0)
+        assert class_scores.support == labels.count(index)
         assert scores.confusion[index].tolist() == [pairs.count((index, other)) for other in range(len(names))]
         if index in labels:
             f1_of_all.append(f1)
@@ -69,7 +69,7 @@ def test_scores_are_what_the_definitions_say(case: tuple[FloatArray, list[int]])
     assert scores.loss == pytest.approx(sum(-math.log(p) for p in likelihoods) / len(labels), rel=1e-4, abs=1e-6)
 
 
-def test_classes_without_rows_do_not_count() -> None:
+def test_classes_without_rows_are_excluded() -> None:
     probabilities = np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32)
     scores = score(probabilities, [0, 0], ["a", "b", "c"])
     assert scores.accuracy == 1 / 2
@@ -78,7 +78,7 @@ def test_classes_without_rows_do_not_count() -> None:
     assert [scores.per_class[name].f1 for name in "bc"] == [0, 0]
 
 
-def test_the_pairs_confused_most_come_first() -> None:
+def test_the_most_confused_pairs_come_first() -> None:
     # true a a a b b c; predicted b b a a c c
     probabilities = np.eye(3, dtype=np.float32)[[1, 1, 0, 0, 2, 2]]
     scores = score(probabilities, [0, 0, 0, 1, 1, 2], ["a", "b", "c"])
@@ -86,7 +86,7 @@ def test_the_pairs_confused_most_come_first() -> None:
     assert scores.confused(1) == [("a", "b", 2)]
 
 
-def test_a_certain_but_wrong_answer_has_a_finite_loss() -> None:
+def test_a_confident_wrong_prediction_has_a_finite_loss() -> None:
     scores = score(np.array([[0.0, 1.0]], dtype=np.float32), [0], ["a", "b"])
     assert scores.accuracy == 0
     assert math.isfinite(scores.loss)
@@ -105,7 +105,7 @@ def test_a_certain_but_wrong_answer_has_a_finite_loss() -> None:
         ((2, 2), [-1, 0]),
     ],
 )
-def test_arrays_that_do_not_fit_each_other_are_refused(shape: tuple[int, ...], labels: list[int]) -> None:
+def test_arrays_of_different_shapes_are_refused(shape: tuple[int, ...], labels: list[int]) -> None:
     with pytest.raises(ValueError, match="cannot score"):
         score(np.full(shape, 0.5, dtype=np.float32), labels, ["a", "b"])
 
@@ -117,7 +117,7 @@ logits_arrays = arrays.arrays(
 
 @relaxed
 @given(logits_arrays, st.floats(0.5, 4))
-def test_softmax_is_what_the_definition_says(logits: FloatArray, temperature: float) -> None:
+def test_softmax_equals_its_definition(logits: FloatArray, temperature: float) -> None:
     probabilities = softmax(logits, temperature)
     assert probabilities.shape == logits.shape
     assert probabilities.dtype == np.float32
@@ -128,7 +128,7 @@ def test_softmax_is_what_the_definition_says(logits: FloatArray, temperature: fl
 
 @relaxed
 @given(logits_arrays)
-def test_a_temperature_never_changes_the_answer_only_its_certainty(logits: FloatArray) -> None:
+def test_temperature_changes_the_confidence_only(logits: FloatArray) -> None:
     plain, warm = softmax(logits), softmax(logits, 3.0)
     best = logits.argmax(axis=1)[:, None]
     assert (np.take_along_axis(warm, best, 1) == warm.max(axis=1, keepdims=True)).all()
@@ -147,18 +147,18 @@ def _drawn(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, li
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
+def test_the_temperature_of_drawn_labels_is_fitted(temperature: float) -> None:
     logits, labels = _drawn(20_000, temperature)
-    found = fit_temperature(logits, labels)
-    assert found == pytest.approx(temperature, rel=0.05)
-    assert calibration_error(reliability(softmax(logits, found), labels)) < 0.02
+    fitted = fit_temperature(logits, labels)
+    assert fitted == pytest.approx(temperature, rel=0.05)
+    assert calibration_error(reliability(softmax(logits, fitted), labels)) < 0.02
 
 
-def test_no_rows_leave_probabilities_as_they_are() -> None:
+def test_without_rows_the_temperature_is_one() -> None:
     assert fit_temperature(np.empty((0, 4), np.float32), []) == 1.0
 
 
-def test_rows_that_are_all_right_give_the_more_certainty_the_more_they_are() -> None:
+def test_more_correct_rows_give_more_confidence() -> None:
     def certainty(rows: int) -> float:
         logits = np.tile(np.array([[1.0, 0.0]], np.float32), (rows, 1))
         return float(softmax(logits, fit_temperature(logits, [0] * rows))[0, 0])
@@ -166,14 +166,14 @@ def test_rows_that_are_all_right_give_the_more_certainty_the_more_they_are() -> 
     assert [certainty(rows) for rows in (1, 8, 98)] == pytest.approx([2 / 3, 0.9, 0.99], abs=1e-3)
 
 
-def test_answers_worse_than_chance_become_uncertain() -> None:
+def test_predictions_worse_than_chance_lose_confidence() -> None:
     logits = np.tile(np.array([[5.0, 0.0]], np.float32), (50, 1))
     assert softmax(logits, fit_temperature(logits, [1] * 50))[0].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
 
 
 @relaxed
 @given(logits_arrays, st.data())
-def test_no_other_temperature_fits_better(logits: FloatArray, data: st.DataObject) -> None:
+def test_the_fitted_temperature_is_optimal(logits: FloatArray, data: st.DataObject) -> None:
     rows, classes = logits.shape
     labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=rows, max_size=rows))
     doubt = 1 / (rows + 2)
@@ -186,14 +186,14 @@ def test_no_other_temperature_fits_better(logits: FloatArray, data: st.DataObjec
             total -= (1 - doubt) * logs[label] + doubt * others
         return float(total)
 
-    found = fit_temperature(logits, labels)
-    assert 0.01 <= found <= 100
-    for other in (0.9 * found, 1.1 * found):
+    fitted = fit_temperature(logits, labels)
+    assert 0.01 <= fitted <= 100
+    for other in (0.9 * fitted, 1.1 * fitted):
         if 0.01 <= other <= 100:
-            assert loss(found) <= loss(other) + 1e-3 * (1 + abs(loss(other)))
+            assert loss(fitted) <= loss(other) + 1e-3 * (1 + abs(loss(other)))
 
 
-def test_reliability_is_what_one_counts() -> None:
+def test_reliability_counts_rows_by_confidence() -> None:
     probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55], [0.41, 0.59], [1.0, 0.0]], np.float32)
     labels = [0, 1, 1, 0, 0]
     low, high = reliability(probabilities, labels, bins=5)  # from 0.4 to 0.6, and from 0.8 to 1

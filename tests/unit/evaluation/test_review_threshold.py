@@ -31,9 +31,9 @@ def _rows(*answers: tuple[float, bool]) -> tuple[FloatArray, list[int]]:
 
 
 def _wilson(right: int, rows: int) -> float:
-    """The lower bound at one standard error, as Wilson's paper has it: the root of (p - share)² = p (1 - p) / rows."""
-    share = right / rows
-    a, b, c = 1 + 1 / rows, -(2 * share + 1 / rows), share * share
+    """The lower bound at one standard error in Wilson's paper: the root of (p - accuracy)² = p (1 - p) / rows."""
+    accuracy = right / rows
+    a, b, c = 1 + 1 / rows, -(2 * accuracy + 1 / rows), accuracy * accuracy
     return (-b - math.sqrt(b * b - 4 * a * c)) / (2 * a)
 
 
@@ -43,29 +43,29 @@ several = st.lists(st.tuples(st.floats(0.51, 0.99), st.just(True) | st.booleans(
 
 @relaxed
 @given(answers | several, st.floats(0, 1))
-def test_the_threshold_is_the_lowest_that_keeps_the_precision(rows: list[tuple[float, bool]], precision: float) -> None:
+def test_the_threshold_is_the_lowest_with_the_target_accuracy(rows: list[tuple[float, bool]], precision: float) -> None:
     probabilities, labels = _rows(*rows)
     scores = [round(score, 6) for score in probabilities.max(axis=1).tolist()]
 
     def keeps(below: float) -> bool:
-        kept = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
-        return bool(kept) and _wilson(sum(kept), len(kept)) >= precision - 1e-9
+        unflagged = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
+        return bool(unflagged) and _wilson(sum(unflagged), len(unflagged)) >= precision - 1e-9
 
-    found = choose_threshold(probabilities, labels, precision)
+    threshold = choose_threshold(probabilities, labels, precision)
     if precision == 0:
-        assert found == NONE
-    elif found == ALL:
-        assert not any(_wilson_strictly(scores, rows, each, precision) for each in set(scores) - {1.0})
+        assert threshold == NONE
+    elif threshold == ALL:
+        assert not any(_wilson_strictly(scores, rows, other, precision) for other in set(scores) - {1.0})
     else:
-        assert found in scores
-        assert keeps(found)
-        lower = [each for each in set(scores) if each < found]
-        assert not any(_wilson_strictly(scores, rows, each, precision) for each in lower)
+        assert threshold in scores
+        assert keeps(threshold)
+        lower = [other for other in set(scores) if other < threshold]
+        assert not any(_wilson_strictly(scores, rows, other, precision) for other in lower)
 
 
 def _wilson_strictly(scores: list[float], rows: list[tuple[float, bool]], below: float, precision: float) -> bool:
-    kept = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
-    return _wilson(sum(kept), len(kept)) >= precision + 1e-9
+    unflagged = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
+    return _wilson(sum(unflagged), len(unflagged)) >= precision + 1e-9
 
 
 def test_a_worked_example() -> None:
@@ -81,7 +81,7 @@ def test_a_worked_example() -> None:
     )  # fmt: skip
 
 
-def test_equal_scores_go_together() -> None:
+def test_equal_scores_are_one_point() -> None:
     rows = _rows(*[(0.9, True)] * 50, *[(0.8, True)] * 50, *[(0.8, False)] * 10)
     assert choose_threshold(*rows, 0.95) == 0.9
     # What differs behind the sixth decimal is equal.
@@ -89,17 +89,17 @@ def test_equal_scores_go_together() -> None:
     assert choose_threshold(*rows, 0.95) == 0.9
 
 
-@pytest.mark.parametrize(("rows", "found"), [(0, ALL), (18, ALL), (19, 0.9), (500, 0.9)])
-def test_few_rows_without_a_mistake_are_no_evidence(rows: int, found: float) -> None:
-    assert choose_threshold(*_rows(*[(0.9, True)] * rows), 0.95) == found
+@pytest.mark.parametrize(("rows", "threshold"), [(0, ALL), (18, ALL), (19, 0.9), (500, 0.9)])
+def test_few_correct_rows_are_not_enough(rows: int, threshold: float) -> None:
+    assert choose_threshold(*_rows(*[(0.9, True)] * rows), 0.95) == threshold
 
 
-def test_an_answer_with_a_lower_score_than_all_that_were_seen_goes_to_a_person() -> None:
+def test_a_score_below_all_known_scores_is_flagged() -> None:
     below = choose_threshold(*_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
     assert needs_review([0.9, 0.7, 0.337], below).tolist() == [False, False, True]
 
 
-def test_a_precision_that_is_not_reached_sends_everything() -> None:
+def test_an_unreachable_target_flags_everything() -> None:
     rows = _rows(*[(0.9, True), (0.9, False)] * 50)
     assert choose_threshold(*rows, 0.95) == ALL
     assert review_stats(*rows, ALL) == ReviewStats(1.0, None)
@@ -109,7 +109,7 @@ def test_a_precision_that_is_not_reached_sends_everything() -> None:
     assert review_stats(*_rows(), 0.5) == ReviewStats(0.0, None)
 
 
-def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None:
+def test_the_target_accuracy_holds_on_other_rows_in_most_trainings() -> None:
     """Of rows as calibrated models have them; without the margin it would in fewer than half."""
     rng = np.random.default_rng(7)
 
@@ -123,28 +123,28 @@ def test_the_share_that_is_right_holds_on_other_rows_in_most_trainings() -> None
     assert max(accuracy for accuracy in held if accuracy) < 0.99  # nor does it send all that is doubtful at all
 
 
-def test_the_threshold_comes_first_and_then_those_of_other_precisions() -> None:
+def test_the_chosen_threshold_comes_first() -> None:
     validation, test = _rows(*[(0.9, True)] * 50, *[(0.6, False)] * 50), _rows((0.9, True), (0.8, False), (0.5, True))
     first, *others = thresholds(validation, test, 0.97)
     assert (first.precision, first.below, first.validation) == (0.97, 0.9, ReviewStats(0.5, 1.0))
     assert first.test == ReviewStats(1 - 1 / 3, 1.0)
-    assert [each.precision for each in others] == list(PRECISIONS)
-    assert [each.below for each in others] == [0.9, 0.9, 0.9, ALL]
-    given_one, *same = thresholds(validation, test, 0.97, 0.7)
-    assert (given_one.precision, given_one.below, given_one.test) == (None, 0.7, ReviewStats(1 - 2 / 3, 0.5))
+    assert [other.precision for other in others] == list(PRECISIONS)
+    assert [other.below for other in others] == [0.9, 0.9, 0.9, ALL]
+    fixed, *same = thresholds(validation, test, 0.97, 0.7)
+    assert (fixed.precision, fixed.below, fixed.test) == (None, 0.7, ReviewStats(1 - 2 / 3, 0.5))
     assert same == others
 
 
 @relaxed
 @given(st.floats(0, 1, width=32), st.floats(0, 1) | st.sampled_from([0.0, 1.0, 0.5]))
-def test_who_sees_the_answer_can_tell_why(score: float, below: float) -> None:
+def test_review_follows_from_the_shown_score(score: float, below: float) -> None:
     answer = Prediction.of(["a", "b"], [score, 0.0], below).to_dict()
     assert answer["review"] is (float(str(answer["score"])) < below or below == 1)
     assert bool(needs_review(score, below)) is answer["review"]
 
 
 @pytest.mark.parametrize("score", [0.5078125, 0.81, 0.8100004, 0.8099996, 1.0, 0.9999999])
-def test_a_score_is_not_below_itself(score: float) -> None:
-    said = round(float(np.float32(score)), 6)
-    assert not needs_review(np.float32(score), said if said < 1 else 0.999999)
-    assert needs_review(np.float32(score), min(1.0, said + 1e-6))
+def test_a_rounded_score_is_not_below_itself(score: float) -> None:
+    shown = round(float(np.float32(score)), 6)
+    assert not needs_review(np.float32(score), shown if shown < 1 else 0.999999)
+    assert needs_review(np.float32(score), min(1.0, shown + 1e-6))

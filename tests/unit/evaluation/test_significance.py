@@ -22,15 +22,15 @@ def predicted(draw: st.DrawFn) -> Case:
     return draw(ids), draw(ids), draw(ids), labels
 
 
-def test_the_interval_of_an_accuracy_is_the_binomials() -> None:
+def test_the_interval_of_an_accuracy_is_binomial() -> None:
     true = np.zeros(400, dtype=np.int64)
     answers = (np.arange(400) < 40).astype(np.int64)  # 0.9 are right
-    found = interval(resample(true, [answers], 2, resamples=20_000)[0].accuracy)
+    bounds = interval(resample(true, [answers], 2, resamples=20_000)[0].accuracy)
     spread = 1.96 * math.sqrt(0.9 * 0.1 / 400)
-    assert (found.low, found.high) == pytest.approx((0.9 - spread, 0.9 + spread), abs=0.003)
+    assert (bounds.low, bounds.high) == pytest.approx((0.9 - spread, 0.9 + spread), abs=0.003)
 
 
-def test_resamples_are_drawn_as_rows_are() -> None:
+def test_resamples_equal_the_plain_bootstrap() -> None:
     """Against the plain bootstrap, which draws row after row and scores them as any others."""
     rng = np.random.default_rng(3)
     true = rng.integers(0, 3, 120)
@@ -39,21 +39,21 @@ def test_resamples_are_drawn_as_rows_are() -> None:
     for _ in range(4000):
         rows = rng.integers(0, 120, 120)
         plain.append(score(np.eye(3, dtype=np.float32)[answers[rows]], true[rows].tolist(), "abc").f1_macro)
-    found = resample(true, [answers], 3, resamples=4000)[0].f1_macro
-    assert found.mean() == pytest.approx(np.mean(plain), abs=0.005)
-    assert found.std() == pytest.approx(np.std(plain), rel=0.1)
+    f1_macro = resample(true, [answers], 3, resamples=4000)[0].f1_macro
+    assert f1_macro.mean() == pytest.approx(np.mean(plain), abs=0.005)
+    assert f1_macro.std() == pytest.approx(np.std(plain), rel=0.1)
 
 
 @settings(deadline=None, max_examples=60)
 @given(predicted())
-def test_scores_of_resamples_are_possible_and_repeatable(case: Case) -> None:
-    true, first, second, labels = (np.asarray(each) for each in case)
+def test_scores_of_resamples_are_in_range_and_repeatable(case: Case) -> None:
+    true, first, second, labels = (np.asarray(column) for column in case)
     drawn = resample(true, [first, second], int(labels), resamples=50, seed=7)
     again = resample(true, [first, second], int(labels), resamples=50, seed=7)
-    for each, same in zip(drawn, again, strict=True):
-        assert each.accuracy.tolist() == same.accuracy.tolist()
-        assert ((each.accuracy >= 0) & (each.accuracy <= 1)).all()
-        assert ((each.f1_macro >= 0) & (each.f1_macro <= 1)).all()
+    for scores, same_scores in zip(drawn, again, strict=True):
+        assert scores.accuracy.tolist() == same_scores.accuracy.tolist()
+        assert ((scores.accuracy >= 0) & (scores.accuracy <= 1)).all()
+        assert ((scores.f1_macro >= 0) & (scores.f1_macro <= 1)).all()
     if (first == second).all():
         assert (drawn[0].accuracy == drawn[1].accuracy).all()
 
@@ -68,37 +68,37 @@ def test_models_are_resampled_on_the_same_rows() -> None:
     assert interval(one.accuracy - other.accuracy).high <= 0.04
 
 
-def test_a_single_row_has_an_interval_and_many_labels_do_not_take_long() -> None:
+def test_intervals_of_a_single_row_and_of_many_labels() -> None:
     one = np.array([2])
     assert interval(resample(one, [one], 3)[0].f1_macro) == Interval(1.0, 1.0)
     rng = np.random.default_rng(0)
     true = rng.integers(0, 200, 100_000)
     wrong = (true + rng.integers(1, 4, 100_000)) % 200  # mistaken for one of its neighbours
     answers = np.where(rng.random(100_000) < 0.9, true, wrong)
-    found = interval(resample(true, [answers], 200)[0].accuracy)
-    assert found.low < (answers == true).mean() < found.high
+    bounds = interval(resample(true, [answers], 200)[0].accuracy)
+    assert bounds.low < (answers == true).mean() < bounds.high
 
 
-def test_an_accuracy_of_one_may_be_as_low_as_rows_without_error_allow() -> None:
+def test_the_lower_bound_of_a_perfect_accuracy() -> None:
     assert accuracy_lower_bound(30) == pytest.approx(0.8843, abs=1e-4)  # Clopper and Pearson's table
     assert accuracy_lower_bound(1) == pytest.approx(0.025)
 
 
-def test_mcnemar_of_a_known_example() -> None:
+def test_mcnemar_of_a_worked_example() -> None:
     # Right alone: the first on 41 rows, the second on 22. Exactly, p = 2 * P(X <= 22) of 63 coins.
     true = np.zeros(100, dtype=np.int64)
     first, second = np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64)
     second[:41] = 1
     first[41:63] = 1
-    found = mcnemar(true, first, second)
-    assert (found.only_first, found.only_second) == (41, 22)
-    assert found.p_value == pytest.approx(2 * sum(math.comb(63, k) for k in range(23)) / 2**63)
+    result = mcnemar(true, first, second)
+    assert (result.only_first, result.only_second) == (41, 22)
+    assert result.p_value == pytest.approx(2 * sum(math.comb(63, k) for k in range(23)) / 2**63)
 
 
 @settings(deadline=None)
 @given(predicted())
-def test_mcnemar_does_not_mind_which_comes_first(case: Case) -> None:
-    true, first, second, _ = (np.asarray(each) for each in case)
+def test_mcnemar_is_symmetric(case: Case) -> None:
+    true, first, second, _ = (np.asarray(column) for column in case)
     one, other = mcnemar(true, first, second), mcnemar(true, second, first)
     assert (one.only_first, one.only_second) == (other.only_second, other.only_first)
     assert one.p_value == pytest.approx(other.p_value)
@@ -106,11 +106,11 @@ def test_mcnemar_does_not_mind_which_comes_first(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "right", "said"), [(9, 8, False), (200, 190, True), (200, 150, False), (12, 12, False)]
+    ("rows", "right", "doubted"), [(9, 8, False), (200, 190, True), (200, 150, False), (12, 12, False)]
 )
-def test_only_a_model_that_is_shown_to_be_good_doubts_labels(rows: int, right: int, said: bool) -> None:
+def test_only_a_significantly_good_model_doubts_labels(rows: int, right: int, doubted: bool) -> None:
     labels = [place % 2 for place in range(rows)]
     answers = [label if place < right else 1 - label for place, label in enumerate(labels)]
     scores = score(np.eye(2, dtype=np.float32)[answers], labels, ("a", "b"))
-    assert (train._said_of_labels(3, scores) is not None) is said
+    assert (train._said_of_labels(3, scores) is not None) is doubted
     assert train._said_of_labels(0, scores) is None

@@ -84,21 +84,27 @@ def _without_versions(context: BuildContext) -> dict[str, Any]:
 def _requirements(context: BuildContext, file: str = "requirements.txt") -> list[str]:
     content = context.files[file]
     assert isinstance(content, bytes)
-    entries = [Requirement(line.rstrip(" \\")) for line in content.decode().splitlines() if not line.startswith(" ")]
-    return [f"{each.name}{each.specifier}" for each in entries if each.marker is None or each.marker.evaluate()]
+    requirements = [
+        Requirement(line.rstrip(" \\")) for line in content.decode().splitlines() if not line.startswith(" ")
+    ]
+    return [
+        f"{requirement.name}{requirement.specifier}"
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate()
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("tracking", "tracking"), ("torchserve", "serving")]
 )
-def test_the_context_is_the_golden_one(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
+def test_the_context_equals_the_golden_files(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
     assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
-def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, request: pytest.FixtureRequest) -> None:
+def test_dockerfiles_copy_exactly_the_files_of_the_context(name: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(name)
     copied = set()
     for line in context.dockerfile.splitlines():
@@ -111,7 +117,7 @@ def test_every_file_that_a_dockerfile_copies_is_in_its_context(name: str, reques
     assert copied == set(context.files)
 
 
-def test_what_is_proved_is_what_starts(serving: BuildContext) -> None:
+def test_the_build_verifies_the_command_of_the_entrypoint(serving: BuildContext) -> None:
     entrypoint = serving.files["entrypoint.sh"]
     assert isinstance(entrypoint, bytes)
     started = entrypoint.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
@@ -120,22 +126,22 @@ def test_what_is_proved_is_what_starts(serving: BuildContext) -> None:
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
-def test_every_build_argument_is_one_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
+def test_build_arguments_equal_those_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(name)
     assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == {"STAGE", *context.build_args}
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
-def test_the_files_written_are_of_the_sizes_told(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_sizes_equal_those_of_the_written_files(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     context: BuildContext = request.getfixturevalue(name)
     context.write(tmp_path / "context.tar")
     with tarfile.open(tmp_path / "context.tar") as written:
-        assert {each.name: each.size for each in written if each.isfile()} == context.sizes()
+        assert {member.name: member.size for member in written if member.isfile()} == context.sizes()
         dockerfile = written.extractfile("Dockerfile")
         assert dockerfile is not None and dockerfile.read().decode() == context.dockerfile
 
 
-def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: Path) -> None:
+def test_the_base_tag_depends_on_the_content_only(tmp_path: Path) -> None:
     def tag(name: str, **changes: Any) -> str:
         (tmp_path / name).mkdir()
         return render_base(ImageSettings(**changes), tmp_path / name).tag
@@ -147,7 +153,7 @@ def test_the_same_input_has_the_same_base_tag_and_another_has_another(tmp_path: 
     assert tag("somewhere", repository="registry.example/team/") == f"registry.example/team/{first}"
 
 
-def test_the_images_requirements_are_pinned_by_the_one_file(
+def test_requirements_of_all_images_are_pinned_in_constraints(
     base: BuildContext, trainer: BuildContext, serving: BuildContext
 ) -> None:
     text = package_files.find("constraints.txt").read_text(encoding="utf-8")
@@ -165,7 +171,7 @@ def test_the_images_requirements_are_pinned_by_the_one_file(
     assert not {"newsbert", "torch", "transformers", "mlflow", "docker", "torchserve", "huggingface-hub"} & names
 
 
-def test_everything_that_pip_takes_for_an_image_has_a_hash(
+def test_pip_installs_only_hashed_packages_into_images(
     base: BuildContext, trainer: BuildContext, tracking: BuildContext, serving: BuildContext
 ) -> None:
     for context in (base, trainer, tracking, serving):
@@ -175,14 +181,14 @@ def test_everything_that_pip_takes_for_an_image_has_a_hash(
             # newsbert itself comes with the context.
             assert "--require-hashes" in call or "--no-index --no-deps /opt/newsbert/*.whl" in re.sub(" +", " ", call)
             assert "--only-binary :all:" in call or "--no-index" in call
-        files = {name: each for name, each in context.files.items() if name.endswith(".txt")}
+        files = {name: content for name, content in context.files.items() if name.endswith(".txt")}
         for name, content in files.items():
             assert isinstance(content, bytes)
             entries = re.split(r"\n(?! )", content.decode().strip())
             assert all(re.search(r" --hash=sha256:[0-9a-f]{64}", entry) for entry in entries), name
 
 
-def test_versions_of_the_bundle_are_installed_by_themselves(bundle: Bundle, tmp_path: Path) -> None:
+def test_versions_of_the_bundle_are_installed_separately(bundle: Bundle, tmp_path: Path) -> None:
     versions = {"numpy": "2.0.1", "torchserve": "0.11.0", "transformers": "5.0.0"}
     shipped_base = render_base(ImageSettings(), tmp_path)
     base = render_base(ImageSettings(), tmp_path, versions)
@@ -200,18 +206,18 @@ def test_versions_of_the_bundle_are_installed_by_themselves(bundle: Bundle, tmp_
         assert re.search(r"COPY .* bundle.txt /build/$", context.dockerfile, re.MULTILINE)
 
 
-def test_each_image_has_another_tag_when_one_below_it_has(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_new_base_tag_changes_the_tags_above_it(bundle: Bundle, tmp_path: Path) -> None:
     first = _contexts(bundle, tmp_path, ImageSettings())
     again = _contexts(
         bundle, tmp_path, ImageSettings(pip_options=("timeout=3",), torch_index="https://other.example/simple")
     )
     other = _contexts(bundle, tmp_path, ImageSettings(root_image="python:3.12-slim"))
-    assert [each.tag for each in again] == [each.tag for each in first]
-    assert not {each.tag for each in other} & {each.tag for each in first}
-    assert [each.aliases for each in other] == [each.aliases for each in first]
+    assert [context.tag for context in again] == [context.tag for context in first]
+    assert not {context.tag for context in other} & {context.tag for context in first}
+    assert [context.aliases for context in other] == [context.aliases for context in first]
 
 
-def test_the_image_for_gpus_has_the_other_onnx_runtime(base: BuildContext, tmp_path: Path) -> None:
+def test_the_gpu_image_has_the_gpu_onnx_runtime(base: BuildContext, tmp_path: Path) -> None:
     settings = ImageSettings(gpu=True)
     gpu = render_base(settings, tmp_path)
     assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
@@ -228,7 +234,7 @@ def test_the_image_for_gpus_has_the_other_onnx_runtime(base: BuildContext, tmp_p
     assert not of_torch & of_gpu
 
 
-def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
+def test_the_torch_image_is_based_on_the_trainer_and_has_the_weights(
     bundle: Bundle, base: BuildContext, trainer: BuildContext
 ) -> None:
     context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"))
@@ -238,7 +244,7 @@ def test_with_torch_the_image_is_the_trainers_and_has_the_weights(
         render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"))
 
 
-def test_the_serving_image_says_what_it_serves(bundle: Bundle, serving: BuildContext) -> None:
+def test_the_serving_image_has_labels_of_its_model(bundle: Bundle, serving: BuildContext) -> None:
     assert serving.labels["newsbert.model"] == "TinyModel/2"
     assert serving.labels["newsbert.bundle_digest"] == bundle.digest
     assert serving.labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
@@ -257,16 +263,16 @@ def test_an_altered_bundle_gets_no_image(
         render_serving(altered, _located(altered), base, trainer, ImageSettings())
 
 
-def test_credentials_stay_out_of_tag_arguments_labels_and_dockerfile(bundle: Bundle, tmp_path: Path) -> None:
+def test_credentials_are_only_in_secret_files(bundle: Bundle, tmp_path: Path) -> None:
     options = ("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1")
     settings = ImageSettings(pip_options=options, torch_index="https://user:S3cret@torch/simple")
     for context in _contexts(bundle, tmp_path, settings):
         assert "S3cret" not in repr((context.tag, context.build_args, context.labels, context.dockerfile))
-        files = {name: each if isinstance(each, bytes) else each.read_bytes() for name, each in context.files.items()}
+        files = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in context.files.items()}
         assert {name for name, content in files.items() if b"S3cret" in content} <= {"pip.conf", "torch.conf"}
 
 
-def test_the_base_has_what_answering_needs() -> None:
+def test_the_base_has_the_requirements_of_serving() -> None:
     needed = {line.partition("==")[0] for line in pinned()}
     assert set(package_sets.BASE) <= needed
     assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)

@@ -9,12 +9,12 @@ pytest.importorskip("docker", reason="needs newsbert[image]")
 
 
 @pytest.mark.parametrize("address", ["tcp://192.0.2.1:2375", "http://engine.invalid:80", "tcp://[2001:db8::1]:2375"])
-def test_another_machines_engine_is_not_used_in_the_clear(address: str) -> None:
+def test_a_remote_engine_needs_tls(address: str) -> None:
     with pytest.raises(UsageError, match="without a certificate"):
         Engine(address)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://localhost:9", "what"])
-def test_an_address_without_an_engine_is_told(address: str) -> None:
+def test_an_address_without_an_engine_is_an_error(address: str) -> None:
     with pytest.raises(EngineError, match="no container engine answers"):
         Engine(address)

@@ -40,7 +40,7 @@ def test_every_entry_of_a_lock_file_is_one_version_with_hashes(file: str) -> Non
         assert hashes and all(HASH.fullmatch(line.strip()) for line in hashes), name
 
 
-def test_the_lock_files_have_the_versions_of_the_constraints() -> None:
+def test_lock_files_have_the_versions_of_the_constraints() -> None:
     versions = pins()
     locked: set[str] = set()
     for file in (*LOCKS, "trainer.txt", "tracking.txt"):
@@ -51,7 +51,7 @@ def test_the_lock_files_have_the_versions_of_the_constraints() -> None:
     assert set(versions) <= locked
 
 
-def test_what_is_installed_here_for_an_extra_is_in_its_lock_file() -> None:
+def test_installed_packages_of_an_extra_are_in_its_lock_file() -> None:
     every = lock_files.names("all.txt") | lock_files.names("dev.txt") | {"torch"}
     for extras, names in {
         ("all",): lock_files.names("all.txt") | {"torch"},
@@ -64,7 +64,7 @@ def test_what_is_installed_here_for_an_extra_is_in_its_lock_file() -> None:
     assert set(package_sets.BASE) | set(package_sets.SERVING) <= lock_files.names("all.txt")
 
 
-def test_a_marker_does_not_leave_out_what_this_machine_needs() -> None:
+def test_markers_include_what_this_machine_needs() -> None:
     for file in lock_files.LOCKED:
         for name, block in _entries(file).items():
             marker = block.partition(" \\")[0].partition(";")[2]
@@ -81,9 +81,9 @@ FILES = [
 ]  # fmt: skip
 
 
-def test_attack_a_second_index_is_named_nowhere() -> None:
-    found = [file for file in FILES if "extra-index-url" in file.read_text(encoding="utf-8", errors="replace")]
-    assert len(FILES) > 100 and not found
+def test_attack_no_file_names_a_second_index() -> None:
+    offenders = [file for file in FILES if "extra-index-url" in file.read_text(encoding="utf-8", errors="replace")]
+    assert len(FILES) > 100 and not offenders
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_attack_a_second_index_is_named_nowhere() -> None:
     [file for file in (*ROOT.glob(".github/workflows/*.yml"), ROOT / "Makefile") if file.stem != "ci"],
     ids=lambda file: file.name,
 )
-def test_attack_pip_and_npm_take_nothing_without_a_hash(file: Path) -> None:
+def test_attack_pip_and_npm_require_hashes(file: Path) -> None:
     text = file.read_text(encoding="utf-8").replace("\\\n", " ").replace("$(LOCKED)", _locked())
     calls = [
         line
@@ -117,12 +117,16 @@ def _locked() -> str:
 def test_npm_packages_have_hashes(directory: str) -> None:
     lock = json.loads((ROOT / "infra" / directory / "package-lock.json").read_text(encoding="utf-8"))
     package = json.loads((ROOT / "infra" / directory / "package.json").read_text(encoding="utf-8"))
-    installed = {name: each for name, each in lock["packages"].items() if name}
+    installed = {name: package_entry for name, package_entry in lock["packages"].items() if name}
     assert {f"node_modules/{name}" for name in package["dependencies"]} <= set(installed)
-    assert all(each["integrity"].startswith("sha") for each in installed.values() if not each.get("inBundle"))
+    assert all(
+        package_entry["integrity"].startswith("sha")
+        for package_entry in installed.values()
+        if not package_entry.get("inBundle")
+    )
 
 
-def test_attack_no_workflow_takes_an_action_by_a_name_that_can_be_moved() -> None:
+def test_attack_workflows_pin_actions_by_commit() -> None:
     used = [
         line.strip()
         for file in (ROOT / ".github").rglob("*.y*ml")

@@ -53,7 +53,7 @@ def test_no_pip_options_are_an_empty_configuration() -> None:
     ["", "index-url", "=https://host", "index-url=", "Index-Url=x", "index_url=x", "-x=1", " a=b",
      "a=b\nc=d", "a=b\rc", "[global]", "1a=b", "a=\n", "proxy=a\u2028b", "proxy=a\x0bb", "proxy=a\x00"],
 )  # fmt: skip
-def test_what_is_no_pip_option_is_a_usage_error(option: str) -> None:
+def test_an_invalid_pip_option_is_a_usage_error(option: str) -> None:
     with pytest.raises(UsageError, match="is not NAME=VALUE") as caught:
         pip_conf(["timeout=3", option])
     assert "index-url=" in str(caught.value.hint)
@@ -65,7 +65,7 @@ def test_what_is_no_pip_option_is_a_usage_error(option: str) -> None:
      "constraint=http://evil.example/c", "target=/", "python=/bin/sh", "pre=true", "editable=git+https://evil.example/x",
      "no-binary=:all:", "global-option=x", "log=/x"],
 )  # fmt: skip
-def test_attack_pip_options_do_not_say_what_is_installed(option: str) -> None:
+def test_attack_pip_options_cannot_change_what_is_installed(option: str) -> None:
     with pytest.raises(UsageError, match="is none of a build"):
         pip_conf(["timeout=3", option])
 
@@ -108,7 +108,7 @@ def _leaks(secret: str, text: str) -> bool:
     return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))
 
 
-def test_a_token_in_a_query_is_not_shown_either() -> None:
+def test_a_token_in_a_query_is_not_shown() -> None:
     options = ["index-url=https://host.example/simple?token=S3cret", "trusted-host=host.example"]
     context = BuildContext("tag", (), "FROM x\n", {}, {}, {"pip.conf": pip_conf(options)})
     shown = without_secrets(context)["pip.conf"]

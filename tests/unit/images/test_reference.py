@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "1f" * 32
         "registry.example:443/team/torchserve:1@" + DIGEST,
     ],
 )
-def test_references_are_read_and_written_again(text: str) -> None:
+def test_references_are_the_same_after_reading_and_writing(text: str) -> None:
     assert str(ImageReference.parse(text)) == text
 
 
@@ -32,13 +32,13 @@ def test_references_are_read_and_written_again(text: str) -> None:
     ["a@b@" + DIGEST, "", " x", "x y:1", "-x:1", "../x:1", "/x:1", "x:1\n", "http://x/y:1", "X:1", "x:", "x::1",
      "x@sha256:1", "x" * 300, "ü:1", "x:\u202e1", "registry.example/a//b:1", "x@" + DIGEST.upper()],
 )  # fmt: skip
-def test_what_is_no_reference_is_refused(text: str) -> None:
+def test_an_invalid_reference_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="is no image"):
         ImageReference.parse(text)
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z./:@-]{1,40}", fullmatch=True))
-def test_what_is_read_holds_nothing_but_a_reference(text: str) -> None:
+def test_an_accepted_reference_has_only_its_parts(text: str) -> None:
     try:
         reference = ImageReference.parse(text)
     except UsageError:
@@ -62,7 +62,7 @@ def test_what_is_read_holds_nothing_but_a_reference(text: str) -> None:
         "",
     ],
 )
-def test_attack_a_tag_names_an_image_elsewhere(tag: str) -> None:
+def test_attack_a_tag_with_another_registry_is_refused(tag: str) -> None:
     settings = ImageSettings(repository="registry.example/team")
     with pytest.raises(UsageError, match="the registry names"):
         pushed_image({DIGEST_TAG: tag}, "BertModel/7", settings)

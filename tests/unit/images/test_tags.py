@@ -23,7 +23,7 @@ REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]
         ("run 0123456789abcdef0123456789abcdef", "torchserve:run-0123456789abcdef0123456789abcdef"),
     ],
 )
-def test_a_models_image_is_called_like_the_model(name: str, tag: str) -> None:
+def test_an_image_tag_follows_from_the_model_name(name: str, tag: str) -> None:
     assert _tag(name) == tag
     assert _tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
 
@@ -32,7 +32,7 @@ def _tag(name: str, settings: ImageSettings | None = None) -> str:
     return serving_tag(ModelLocation(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
 
 
-def test_a_bundle_that_no_registry_names_has_its_digest_in_the_images_name() -> None:
+def test_an_unregistered_bundle_has_its_digest_in_the_tag() -> None:
     tags = [serving_tag(ModelLocation("BertModel-2", Path()), digest * 64, ImageSettings()) for digest in "ab"]
     assert tags == ["torchserve:BertModel-2-aaaaaaaaaaaa", "torchserve:BertModel-2-bbbbbbbbbbbb"]
 
@@ -43,7 +43,7 @@ ODD_NAMES = (
 )  # fmt: skip
 
 
-def test_odd_names_have_a_valid_image_each_its_own() -> None:
+def test_odd_names_have_valid_and_different_tags() -> None:
     tags = [_tag(name) for name in ODD_NAMES]
     assert [tag for tag in tags if not REFERENCE.fullmatch(tag)] == []
     assert len(set(tags)) == len(ODD_NAMES)
@@ -54,11 +54,11 @@ def test_odd_names_have_a_valid_image_each_its_own() -> None:
     names=st.tuples(st.text(max_size=20), st.text(max_size=20)),
     versions=st.tuples(st.integers(1, 20), st.integers(1, 20)),
 )
-def test_two_models_never_have_the_same_image(names: tuple[str, str], versions: tuple[int, int]) -> None:
+def test_two_models_never_have_the_same_tag(names: tuple[str, str], versions: tuple[int, int]) -> None:
     assume((names[0], versions[0]) != (names[1], versions[1]))
     # A registered model's name has no slash.
     first, second = (f"{name.replace('/', '')}/{version}" for name, version in zip(names, versions, strict=True))
     assume(first != second)
-    tags = [_tag(each) for each in (first, second)]
+    tags = [_tag(model) for model in (first, second)]
     assert all(REFERENCE.fullmatch(tag) for tag in tags)
     assert tags[0] != tags[1]

@@ -40,13 +40,13 @@ def installed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_same_package_gives_the_same_bytes(made: Path, tmp_path: Path) -> None:
+def test_wheels_are_reproducible(made: Path, tmp_path: Path) -> None:
     again = wheel.write(tmp_path)
     assert again.name == made.name == f"newsbert-{newsbert.__version__}-py3-none-any.whl"
     assert again.read_bytes() == made.read_bytes()
 
 
-def test_it_holds_the_package_and_the_dockerfiles(made: Path) -> None:
+def test_the_wheel_has_the_package_and_the_dockerfiles(made: Path) -> None:
     with zipfile.ZipFile(made) as content:
         names = content.namelist()
     assert len(set(names)) == len(names)
@@ -65,7 +65,7 @@ def test_it_holds_the_package_and_the_dockerfiles(made: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_its_record_has_every_file_with_hash_and_size(made: Path) -> None:
+def test_the_record_has_every_file_with_hash_and_size(made: Path) -> None:
     with zipfile.ZipFile(made) as content:
         info = f"newsbert-{newsbert.__version__}.dist-info"
         record = list(csv.reader(io.StringIO(content.read(f"{info}/RECORD").decode())))
@@ -79,7 +79,7 @@ def test_its_record_has_every_file_with_hash_and_size(made: Path) -> None:
             assert (digest, size) == (f"sha256={encoded}", str(len(data))), name
 
 
-def test_pip_installs_it_and_it_imports_with_its_files(installed: Path, tmp_path: Path) -> None:
+def test_pip_installs_the_wheel_with_its_files(installed: Path, tmp_path: Path) -> None:
     script = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -97,23 +97,23 @@ print(json.dumps({
     "extras": sorted(metadata.metadata("newsbert").get_all("Provides-Extra")),
 }))
 """
-    found = json.loads(_run(sys.executable, "-c", script, installed, cwd=tmp_path))
-    assert found["home"] == str(installed / "newsbert" / "__init__.py")
-    assert found["version"] == newsbert.__version__
-    for name, size in found["sizes"].items():
+    installation = json.loads(_run(sys.executable, "-c", script, installed, cwd=tmp_path))
+    assert installation["home"] == str(installed / "newsbert" / "__init__.py")
+    assert installation["version"] == newsbert.__version__
+    for name, size in installation["sizes"].items():
         file = DOCKER.parent / name if name.startswith("docker/") else SOURCE / name
         assert size == file.stat().st_size
-    assert found["dockerfiles"] == sorted(file.name for file in DOCKER.iterdir() if file.is_file())
-    assert {"train", "serve", "image", "all"} <= set(found["extras"])
+    assert installation["dockerfiles"] == sorted(file.name for file in DOCKER.iterdir() if file.is_file())
+    assert {"train", "serve", "image", "all"} <= set(installation["extras"])
 
 
-def test_its_command_runs(installed: Path, tmp_path: Path) -> None:
+def test_the_command_of_the_wheel_runs(installed: Path, tmp_path: Path) -> None:
     command = installed / "bin" / "newsbert"
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     assert _run(command, "--version", cwd=tmp_path, env=environment) == f"newsbert {newsbert.__version__}\n"
 
 
-def test_what_is_installed_from_it_makes_the_same_wheel(made: Path, installed: Path, tmp_path: Path) -> None:
+def test_an_installed_wheel_makes_the_same_wheel(made: Path, installed: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from newsbert.images import wheel; print(wheel.write(Path(sys.argv[1])))"
     )

@@ -49,7 +49,7 @@ def _contents(file: Path) -> dict[str, bytes]:
         return {name: content.read(name) for name in content.namelist()}
 
 
-def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: Path, bundle: Bundle) -> None:
+def test_an_archive_has_only_files_of_the_default_runtime(made: Path, bundle: Bundle) -> None:
     contents = _contents(made)
     assert set(contents) == _names(bundle)
     for name in _names(bundle) - OWN:
@@ -58,7 +58,7 @@ def test_an_archive_holds_what_the_default_runtime_reads_and_nothing_else(made: 
     assert made.name == "news_classification.mar"
 
 
-def test_attack_a_configuration_that_unpacks_to_more_than_any_has(tmp_path: Path) -> None:
+def test_attack_a_huge_configuration_is_refused(tmp_path: Path) -> None:
     hostile = tmp_path / "hostile.mar"
     with zipfile.ZipFile(hostile, "w", zipfile.ZIP_DEFLATED) as content:
         content.writestr(archive.CONFIG_NAME, b" " * (64 * 2**20))
@@ -72,20 +72,20 @@ def test_attack_a_configuration_that_unpacks_to_more_than_any_has(tmp_path: Path
 
 
 @pytest.mark.parametrize("length", [0, 10, 200])
-def test_attack_an_archive_that_was_cut(made: Path, tmp_path: Path, length: int) -> None:
+def test_attack_a_truncated_archive_is_refused(made: Path, tmp_path: Path, length: int) -> None:
     cut = tmp_path / "cut.mar"
     cut.write_bytes(made.read_bytes()[:length])
     with pytest.raises(ModelError, match="is no newsbert model archive"):
         served(cut)
 
 
-def test_an_archive_for_torch_holds_what_torch_reads_and_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_for_torch_has_only_files_of_torch(bundle: Bundle, tmp_path: Path) -> None:
     contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
     assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN
     assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
 
 
-def test_what_an_archive_for_torch_holds_can_be_served(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_for_torch_answers(bundle: Bundle, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch"))) as content:
         content.extractall(tmp_path / "unpacked")
     Handler(tmp_path / "unpacked", "TinyModel/1", "torch")  # checks the files and predicts with them
@@ -106,20 +106,20 @@ def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
     assert "serializedFile" not in manifest["model"]
 
 
-def test_the_configuration_says_how_to_serve(made: Path, bundle: Bundle) -> None:
+def test_the_configuration_has_the_serve_settings(made: Path, bundle: Bundle) -> None:
     config = json.loads(_contents(made)["model-config.yaml"])
     assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
     assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
     assert config["newsbert"] == {"model": "TinyModel/1", "runtime": resolve_runtime(bundle), "workers": 3}
 
 
-def test_weights_are_stored_as_they_are(made: Path) -> None:
+def test_weights_are_stored_uncompressed(made: Path) -> None:
     with zipfile.ZipFile(made) as content:
         assert {info.compress_type for info in content.infolist()} == {zipfile.ZIP_STORED}
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
-def test_two_archives_of_a_model_are_the_same_bytes(
+def test_archives_are_reproducible(
     trained: tuple[newsbert.TrainResult, str], tmp_path: Path, cli: Cli, runtime: str
 ) -> None:
     """Of another copy, at another time, with other dates and rights of the files, by another user's settings."""
@@ -138,22 +138,27 @@ def test_two_archives_of_a_model_are_the_same_bytes(
     finally:
         os.umask(before)
     assert first["model"] == second["model"] == "TinyModel/1"
-    contents = [Path(each["archive"]).read_bytes() for each in (first, second)]
+    contents = [Path(result["archive"]).read_bytes() for result in (first, second)]
     assert contents[0] == contents[1]
-    assert [each["sha256"] for each in (first, second)] == [hashlib.sha256(each).hexdigest() for each in contents]
+    assert [result["sha256"] for result in (first, second)] == [
+        hashlib.sha256(content).hexdigest() for content in contents
+    ]
     assert [file.name for file in (tmp_path / "a").iterdir()] == [ARCHIVE_NAME]
 
 
 def test_a_directorys_archive_does_not_depend_on_its_name(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
     copy = shutil.copytree(bundle.path, tmp_path / "copy")
-    made = [cli("export", "archive", each, "--output", tmp_path / each.name) for each in (bundle.path, Path(copy))]
-    assert [each.returncode for each in made] == [0, 0]
-    files = [Path(each.stdout.strip()) for each in made]
+    results = [
+        cli("export", "archive", directory, "--output", tmp_path / directory.name)
+        for directory in (bundle.path, Path(copy))
+    ]
+    assert [result.returncode for result in results] == [0, 0]
+    files = [Path(result.stdout.strip()) for result in results]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert served(files[0]).model == f"bundle {bundle.digest[:12]}"
 
 
-def test_nothing_in_an_archive_tells_when_and_by_whom_it_was_made(made: Path) -> None:
+def test_an_archive_contains_no_time_or_user(made: Path) -> None:
     with zipfile.ZipFile(made) as content:
         assert content.namelist() == sorted(content.namelist())
         assert {info.date_time for info in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -177,11 +182,11 @@ def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["TinyModel/1", "Modèle d'été/2", "run 0123", "a: 'b' \"c\"\n# d", ""])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
-def test_an_archive_tells_whose_it_is(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
+def test_an_archive_names_its_model(bundle: Bundle, tmp_path: Path, name: str, runtime: str) -> None:
     assert served(archive.write(bundle, tmp_path, name, ServeSettings(runtime=runtime))) == ArchiveInfo(name, runtime)
 
 
-def test_an_archive_is_replaced_and_nothing_else_is_left(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_is_replaced_without_leftovers(bundle: Bundle, tmp_path: Path) -> None:
     store = tmp_path / "new" / "store"
     for name in ("first", "second"):
         assert archive.write(bundle, store, name, ServeSettings()) == store / ARCHIVE_NAME
@@ -199,16 +204,14 @@ def _altered(bundle: Bundle, directory: Path) -> Bundle:
     return Bundle.read(path)
 
 
-def test_an_altered_bundle_is_refused_and_nothing_written(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_altered_bundle_writes_no_archive(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model.*\.onnx was altered"):
         archive.write(_altered(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
     assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("make", [lambda path: (path / ARCHIVE_NAME).mkdir(parents=True), Path.touch])
-def test_what_cannot_be_written_is_an_error_and_leaves_no_partial_file(
-    bundle: Bundle, tmp_path: Path, make: Callable[[Path], None]
-) -> None:
+def test_a_write_error_leaves_no_partial_file(bundle: Bundle, tmp_path: Path, make: Callable[[Path], None]) -> None:
     store = tmp_path / "store"
     make(store)
     with pytest.raises(NewsbertError, match="cannot be written"):
@@ -230,7 +233,7 @@ def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
     assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == _names(bundle)
 
 
-def test_archives_can_be_made_at_the_same_time(bundle: Bundle, tmp_path: Path) -> None:
+def test_archives_can_be_written_concurrently(bundle: Bundle, tmp_path: Path) -> None:
     def make(number: int) -> Path:
         return archive.write(bundle, tmp_path / str(number), f"TinyModel/{number}", ServeSettings())
 
@@ -261,7 +264,7 @@ def _zip(file: Path, **entries: str) -> None:
         pytest.param(lambda file: _zip(file, model_config="[" * 100_000), id="deep nesting"),
     ],
 )
-def test_what_is_no_archive_is_told_so(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_an_invalid_archive_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     file = tmp_path / "x.mar"
     make(file)
     with pytest.raises(ModelError, match="no newsbert model archive") as caught:
@@ -284,7 +287,7 @@ def compressed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_damaged_archive_is_read_or_refused(
     compressed: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    content = bytearray(compressed[: data.draw(st.integers(0, len(compressed)), label="kept")])
+    content = bytearray(compressed[: data.draw(st.integers(0, len(compressed)), label="length")])
     for position in data.draw(st.lists(st.integers(0, len(compressed) - 1), max_size=3), label="changed"):
         if position < len(content):
             content[position] ^= data.draw(st.integers(1, 255))

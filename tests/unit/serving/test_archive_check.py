@@ -1,4 +1,4 @@
-"""Archives that would do more than answer: each is refused, by its fault, before anything is unpacked."""
+"""Archives that would do more than answer: they are refused, with the reason, before anything is unpacked."""
 
 import json
 import stat
@@ -53,12 +53,12 @@ def _added(name: str, content: bytes = b"import os; os.system('touch planted')")
     return lambda files: files.update({name: content})
 
 
-def test_what_newsbert_writes_is_served(good: Path) -> None:
+def test_an_archive_of_newsbert_is_accepted(good: Path) -> None:
     archive_check.check(good)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (_added("../planted.py"), "it holds '../planted.py'"),
         (_added("../../../../../tmp/planted"), "it holds"),
@@ -98,13 +98,13 @@ def test_what_newsbert_writes_is_served(good: Path) -> None:
         (lambda files: files.update({MANIFEST: b" " * 2**20 + b"{}"}), "is too large"),
     ],
 )
-def test_what_newsbert_would_not_write_is_refused(
-    files: Files, tmp_path: Path, change: Callable[[Files], object], said: str
+def test_other_archives_are_refused(
+    files: Files, tmp_path: Path, change: Callable[[Files], object], message: str
 ) -> None:
     change(files)
     with pytest.raises(ModelError) as caught:
         archive_check.check(_write(tmp_path / "evil.mar", files))
-    assert said in caught.value.message
+    assert message in caught.value.message
 
 
 def test_links_are_refused(files: Files, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_links_are_refused(files: Files, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_is_there_twice_is_refused(files: Files, tmp_path: Path) -> None:
+def test_a_duplicate_name_is_refused(files: Files, tmp_path: Path) -> None:
     evil = _write(tmp_path / "evil.mar", files)
     with zipfile.ZipFile(evil, "a") as content:
         content.writestr("handler.py", files["handler.py"])
@@ -128,13 +128,13 @@ def test_a_name_that_is_there_twice_is_refused(files: Files, tmp_path: Path) -> 
         archive_check.check(evil)
 
 
-def test_a_bomb_is_refused(files: Files, tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused(files: Files, tmp_path: Path) -> None:
     files["tokenizer.json"] = b"a" * 50_000_000
     with pytest.raises(ModelError, match="is not as newsbert writes it"):
         archive_check.check(_write(tmp_path / "evil.mar", files, zipfile.ZIP_DEFLATED))
 
 
-def test_entries_that_only_who_reads_from_the_front_sees_are_refused(files: Files, tmp_path: Path) -> None:
+def test_entries_outside_the_central_directory_are_refused(files: Files, tmp_path: Path) -> None:
     """TorchServe reads an archive from its front; Python reads the directory at its end, which names none of these."""
     good = _write(tmp_path / "good.mar", files).read_bytes()
     hidden = _write(tmp_path / "hidden.zip", {"../planted.py": b"evil"}).read_bytes()
@@ -162,7 +162,7 @@ def test_entries_that_only_who_reads_from_the_front_sees_are_refused(files: File
         archive_check.check(evil)
 
 
-def test_an_evil_archive_is_not_served_and_leaves_nothing(files: Files, tmp_path: Path, cli: Cli) -> None:
+def test_a_refused_archive_leaves_no_files(files: Files, tmp_path: Path, cli: Cli) -> None:
     files["../../planted.py"] = b"evil"
     done = cli("serve", "locally", _write(tmp_path / "evil.mar", files), "--port", "0", "--run-dir", tmp_path / "run")
     assert done.returncode == 1
@@ -177,15 +177,13 @@ def test_an_evil_archive_is_not_served_and_leaves_nothing(files: Files, tmp_path
     [("minWorkers", 10**6), ("batchSize", 0), ("batchSize", 10**9), ("maxBatchDelay", -1), ("jobQueueSize", 2**31),
      ("responseTimeout", 0), ("startupTimeout", 10**9), ("minWorkers", 2)],
 )  # fmt: skip
-def test_attack_a_foreign_number_outside_its_range_is_refused(
-    files: Files, tmp_path: Path, name: str, value: int
-) -> None:
+def test_attack_a_number_out_of_range_is_refused(files: Files, tmp_path: Path, name: str, value: int) -> None:
     _changed(CONFIG, name, value)(files)
     with pytest.raises(ModelError, match=r"not from|that differ"):
         archive_check.check(_write(tmp_path / "evil.mar", files))
 
 
-def test_attack_a_swap_after_the_check_changes_nothing(files: Files, tmp_path: Path) -> None:
+def test_attack_replacing_the_file_after_the_check_has_no_effect(files: Files, tmp_path: Path) -> None:
     original = _write(tmp_path / "a,b=evil.mar", files)
     expected = original.read_bytes()
     copy = tmp_path / archive.ARCHIVE_NAME

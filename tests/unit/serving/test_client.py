@@ -1,4 +1,4 @@
-"""A client whose server fails for a while: what is sent again, how long, and what is told then."""
+"""A client whose server fails for a while: its retries, their time, and the error at the end."""
 
 import contextlib
 import json
@@ -31,10 +31,10 @@ CUT = _answer(200, promised=100)
 
 
 class _Server:
-    """A socket that gives one answer after the other, a connection each, and then closes."""
+    """A socket that gives one answer after the other, one a connection, and then closes."""
 
     def __init__(self, answers: list[bytes]) -> None:
-        self.asked = 0
+        self.num_requests = 0
         self._answers = answers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -49,7 +49,7 @@ class _Server:
                     data = b""
                     while b"instances" not in data:
                         data += connection.recv(65536)
-                    self.asked += 1
+                    self.num_requests += 1
                     connection.sendall(answer)
 
 
@@ -61,41 +61,41 @@ def _serving(*answers: bytes) -> Iterator[_Server]:
 
 
 @pytest.mark.parametrize("failure", [BUSY, DIED, KILLED, LOST, CUT], ids=["busy", "died", "killed", "lost", "cut"])
-def test_a_failure_that_passes_is_not_seen(failure: bytes) -> None:
+def test_a_transient_failure_is_retried(failure: bytes) -> None:
     with _serving(failure, failure, GOOD) as server:
-        assert [each.label for each in Client(server.url).predict(["goal"])] == ["a"]
-    assert server.asked == 3
+        assert [prediction.label for prediction in Client(server.url).predict(["goal"])] == ["a"]
+    assert server.num_requests == 3
 
 
-def test_only_what_failed_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_failed_chunks_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CHUNK_ITEMS", 1)
     with _serving(GOOD, BUSY, GOOD, GOOD) as server:
         assert len(Client(server.url).predict(["goal", "cup", "team"])) == 3
-    assert server.asked == 4
+    assert server.num_requests == 4
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 415, 429])
-def test_a_refusal_is_told_at_once(status: int) -> None:
+def test_a_refusal_is_not_retried(status: int) -> None:
     refused = _answer(status, {"code": status, "type": "X", "message": "no"}, "Retry-After: 0\r\n")
     with _serving(refused) as server, pytest.raises((BadRequestError, ServingError)) as caught:
         Client(server.url).predict(["goal"])
-    assert server.asked == 1
+    assert server.num_requests == 1
     assert "tried" not in caught.value.message
 
 
-def test_a_model_that_fails_is_told_at_once() -> None:
+def test_a_failure_of_the_model_is_not_retried() -> None:
     failed = _answer(500, {"code": 500, "type": "InternalServerError", "message": "the model failed"})
     with _serving(failed) as server, pytest.raises(ServingError, match=r"answered 500: the model failed$"):
         Client(server.url).predict(["goal"])
-    assert server.asked == 1
+    assert server.num_requests == 1
 
 
-def test_what_does_not_pass_is_told_with_the_number_of_tries() -> None:
+def test_the_error_after_retries_has_their_number() -> None:
     with _serving(*[BUSY] * 4) as server, pytest.raises(ServingError, match=r"(tried \d+ times in \d+ s)"):
         Client(server.url, retry_s=1.2).predict(["goal"])  # at least 0.05, 0.1, 0.2, 0.4 s between them; then refused
 
 
-def test_a_server_that_says_how_long_is_given_so_long() -> None:
+def test_retry_after_is_respected() -> None:
     with _serving(_answer(503, {}, "Retry-After: 1\r\n"), GOOD) as server:
         started = time.monotonic()
         Client(server.url).predict(["goal"])
@@ -103,22 +103,22 @@ def test_a_server_that_says_how_long_is_given_so_long() -> None:
 
 
 @pytest.mark.parametrize("after", ["3600", "Wed, 01 Jan 2200 00:00:00 GMT"])
-def test_a_wait_that_is_too_long_is_not_begun(after: str) -> None:
+def test_a_long_retry_after_is_an_error_at_once(after: str) -> None:
     with (
         _serving(_answer(503, {}, f"Retry-After: {after}\r\n")) as server,
         pytest.raises(ServingError, match="answered 503"),
     ):
         Client(server.url).predict(["goal"])
-    assert server.asked == 1
+    assert server.num_requests == 1
 
 
 @pytest.mark.parametrize("after", ["-1", "soon", "²", "Wed, 99 Jan 2200", "", "Wed, 01 Jan 2020 00:00:00 GMT"])
-def test_a_wait_that_is_none_is_passed_over(after: str) -> None:
+def test_an_invalid_retry_after_is_ignored(after: str) -> None:
     with _serving(_answer(503, {}, f"Retry-After: {after}\r\n"), GOOD) as server:
         assert len(Client(server.url).predict(["goal"])) == 1
 
 
-def test_a_server_that_goes_away_is_waited_for_once_it_has_answered() -> None:
+def test_a_lost_connection_is_retried_and_a_refused_one_is_not() -> None:
     with _serving(LOST) as server, pytest.raises(ServingError, match=r"no model server answers .*\(tried \d+ times in"):
         Client(server.url, retry_s=1).predict(["goal"])
     with pytest.raises(ServingError, match=r"refused$"):

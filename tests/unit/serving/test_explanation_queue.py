@@ -1,4 +1,4 @@
-"""The lane of explanations: answers go first, what is complete is found again, and there are bounds."""
+"""The queue of explanations: predictions go first, complete explanations are cached, and there are bounds."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def _blocked(submitted: Lane[str]) -> tuple[threading.Event, "Future[str]"]:
     return end, future
 
 
-def test_explanations_are_computed_in_their_order_and_found_again() -> None:
+def test_explanations_are_computed_in_order_and_cached() -> None:
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
     second = explanations.submit("second", 1, lambda: "second")
@@ -36,7 +36,7 @@ def test_explanations_are_computed_in_their_order_and_found_again() -> None:
     assert explanations.submit("second", 1, lambda: "another").result(TIMEOUT_S) == "second"
 
 
-def test_what_failed_is_computed_again() -> None:
+def test_a_failed_explanation_is_computed_again() -> None:
     explanations: Lane[str] = Lane()
 
     def fail() -> str:
@@ -46,7 +46,7 @@ def test_what_failed_is_computed_again() -> None:
     assert explanations.submit("text", 1, lambda: "complete").result(TIMEOUT_S) == "complete"
 
 
-def test_a_step_waits_for_answers_and_answers_wait_for_one_step() -> None:
+def test_predictions_wait_for_one_step_at_most() -> None:
     explanations: Lane[str] = Lane()
     events: list[str] = []
     started = threading.Event()
@@ -69,7 +69,7 @@ def test_a_step_waits_for_answers_and_answers_wait_for_one_step() -> None:
     assert events == ["step 1", "answers", "step 2"]
 
 
-def test_more_than_may_wait_are_refused_and_the_oldest_results_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_refuses_and_old_results_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanation_queue, "MAX_WAITING", 2)
     monkeypatch.setattr(explanation_queue, "MAX_RESULTS", 3)
     explanations: Lane[str] = Lane()
@@ -85,7 +85,7 @@ def test_more_than_may_wait_are_refused_and_the_oldest_results_go(monkeypatch: p
     assert explanations.submit("first", 1, lambda: "again").result(TIMEOUT_S) == "again"
 
 
-def test_texts_that_are_too_long_together_are_refused_and_one_alone_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_texts_are_refused_together_but_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanation_queue, "MAX_CHARACTERS", 10)
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
@@ -96,7 +96,7 @@ def test_texts_that_are_too_long_together_are_refused_and_one_alone_is_not(monke
     assert explanations.submit("long", 20, lambda: "complete").result(TIMEOUT_S) == "complete"
 
 
-def test_a_batch_waits_until_others_wait() -> None:
+def test_a_batch_waits_only_while_no_other_waits() -> None:
     explanations: Lane[str] = Lane()
     end, first = _blocked(explanations)
     looks = iter([False, False, True])

@@ -49,30 +49,30 @@ def test_a_list_is_answered_with_a_list_in_its_order(
     assert answer.json == [expect(item) for item in items]
 
 
-def test_answers_say_whether_a_person_should_see_them(bundle: Bundle, handler: Handler) -> None:
+def test_answers_are_flagged_for_review_by_the_threshold(bundle: Bundle, handler: Handler) -> None:
     texts = ["goal team cup coach", "goal stocks", "x", "bank vote", "stocks market profit bank"]
-    scores = [each["score"] for each in send_one(handler, *make_request({"data": texts})).json]
+    scores = [prediction["score"] for prediction in send_one(handler, *make_request({"data": texts})).json]
     for below in (None, 0.0, sorted(scores)[2], 1.0):  # the model's own, none, two of five, all
-        asked = send_one(Handler(bundle.path, review_threshold=below), *make_request({"data": texts}))
+        answer = send_one(Handler(bundle.path, review_threshold=below), *make_request({"data": texts}))
         compared = REVIEW_THRESHOLD if below is None else below
         expected = [score < compared or compared == 1 for score in scores]
-        assert [each["review"] for each in asked.json] == expected
+        assert [prediction["review"] for prediction in answer.json] == expected
         assert sum(expected) == {None: sum(expected), 0.0: 0, 1.0: 5}.get(below, 2)
 
 
-def test_answers_are_explained_where_that_is_asked_for(handler: Handler) -> None:
+def test_explain_adds_an_explanation(handler: Handler) -> None:
     item = {"title": "Cup final", "text": "goal"}
     plain = send_one(handler, *make_request(item)).json
-    wanted = {**item, "explain": True}
+    request = {**item, "explain": True}
     explained, other, unwanted, listed, by_path, text, bare = _send_until_explained(
         handler,
-        make_request(wanted),
-        make_request({**wanted, "label": LABELS[1]}),
+        make_request(request),
+        make_request({**request, "label": LABELS[1]}),
         make_request({**item, "explain": False, "label": None}),
-        make_request({"instances": ["goal", wanted]}),
+        make_request({"instances": ["goal", request]}),
         make_request(item, explain="True"),  # as TorchServe tells of /explanations
         ({"body": b"Cup final goal"}, {**TEXT, "explain": "True"}),
-        make_request(wanted, accept="text/plain"),
+        make_request(request, accept="text/plain"),
     )
     answer = explained.json
     explanation = answer.pop("explanation")
@@ -81,16 +81,16 @@ def test_answers_are_explained_where_that_is_asked_for(handler: Handler) -> None
     )}  # fmt: skip
     assert set(explanation) == {"label", "method", "text", "words", "gap"}
     assert (explanation["label"], explanation["text"]) == (plain["label"], "Cup final goal")
-    assert [each["text"] for each in explanation["words"]] == ["Cup", "final", "goal"]
+    assert [word["text"] for word in explanation["words"]] == ["Cup", "final", "goal"]
     assert other.json["explanation"]["label"] == LABELS[1]
     assert "explanation" not in unwanted.json
-    assert ["explanation" in each for each in listed.json] == [False, True]
+    assert ["explanation" in prediction for prediction in listed.json] == [False, True]
     assert by_path.json["explanation"]["words"] == text.json["explanation"]["words"] == explanation["words"]
     assert bare.body.decode() == plain["label"]
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"explain": "yes"}, "'explain' must be true or false"),
         ({"explain": None}, "'explain' must be true or false"),
@@ -99,21 +99,21 @@ def test_answers_are_explained_where_that_is_asked_for(handler: Handler) -> None
         ({"explain": True, "label": [1]}, "there is no label [1]: "),
     ],
 )
-def test_what_cannot_be_explained_is_told(handler: Handler, more: dict[str, Any], said: str) -> None:
+def test_an_invalid_explain_or_label_is_a_400(handler: Handler, more: dict[str, Any], message: str) -> None:
     answer = send_one(handler, *make_request({"text": "goal", **more}))
     assert answer.status == 400
-    assert answer.message.startswith(said)
+    assert answer.message.startswith(message)
 
 
-def test_as_many_answers_are_explained_as_are_allowed_and_no_more(handler: Handler) -> None:
-    wanted = {"text": "goal", "explain": True}
-    (answer,) = _send_until_explained(handler, make_request({"instances": [wanted] * MAX_EXPLAINED}))
+def test_explanations_are_limited_to_the_maximum(handler: Handler) -> None:
+    request = {"text": "goal", "explain": True}
+    (answer,) = _send_until_explained(handler, make_request({"instances": [request] * MAX_EXPLAINED}))
     assert len(answer.json) == MAX_EXPLAINED
-    refused = send_one(handler, *make_request({"instances": [wanted] * (MAX_EXPLAINED + 1)}))
+    refused = send_one(handler, *make_request({"instances": [request] * (MAX_EXPLAINED + 1)}))
     assert (refused.status, refused.message[:28]) == (413, "11 explanations in one reque")
 
 
-def test_as_many_items_are_answered_as_are_allowed_and_no_more(handler: Handler) -> None:
+def test_items_are_limited_to_the_maximum(handler: Handler) -> None:
     allowed, refused = send(
         handler, make_request({"data": ["goal"] * MAX_ITEMS}), make_request({"data": ["goal"] * (MAX_ITEMS + 1)})
     )
@@ -124,9 +124,7 @@ def test_as_many_items_are_answered_as_are_allowed_and_no_more(handler: Handler)
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "text/plain; charset=utf-8", "Text/Plain, application/json;q=0.5"])
-def test_the_bare_label_is_answered_where_text_is_asked_for(
-    handler: Handler, expect: Callable[[NewsItem], Any], accept: str
-) -> None:
+def test_accept_text_returns_the_label_only(handler: Handler, expect: Callable[[NewsItem], Any], accept: str) -> None:
     labels = [expect(text)["label"] for text in ("stocks market profit bank", "goal team cup coach", "vote")]
     one, many = send(
         handler,
@@ -139,12 +137,12 @@ def test_the_bare_label_is_answered_where_text_is_asked_for(
 
 
 @pytest.mark.parametrize("accept", ["*/*", "", "application/json", "application/json, text/plain", "text/html"])
-def test_json_is_answered_otherwise(handler: Handler, accept: str) -> None:
+def test_any_other_accept_returns_json(handler: Handler, accept: str) -> None:
     answer = send_one(handler, {"body": b"goal"}, {"accept": accept})
     assert answer.json["label"] in LABELS
 
 
-def test_a_bad_request_is_told_in_json_also_where_text_is_asked_for(handler: Handler) -> None:
+def test_errors_are_json_with_accept_text(handler: Handler) -> None:
     answer = send_one(handler, {"body": b""}, {**TEXT, "accept": "text/plain"})
     assert (answer.status, answer.message) == (400, "the text is empty")
 
@@ -162,7 +160,7 @@ def test_a_bad_request_is_told_in_json_also_where_text_is_asked_for(handler: Han
         "",
     ],
 )
-def test_every_answer_says_who_gave_it(trained: tuple[newsbert.TrainResult, str], name: str) -> None:
+def test_every_answer_has_the_model_header(trained: tuple[newsbert.TrainResult, str], name: str) -> None:
     handler = Handler(trained[0].bundle, name)
     for answer in send(handler, ({"body": b"goal"}, TEXT), ({"body": b""}, TEXT), ({}, {})):
         value = answer.headers[MODEL_HEADER]
@@ -172,7 +170,7 @@ def test_every_answer_says_who_gave_it(trained: tuple[newsbert.TrainResult, str]
     assert MODEL_HEADER == "X-Newsbert-Model"
 
 
-def test_a_plain_name_stands_in_the_header_as_it_is(handler: Handler) -> None:
+def test_a_plain_model_name_is_not_quoted(handler: Handler) -> None:
     assert send_one(handler, {"body": b"goal"}, TEXT).headers["X-Newsbert-Model"] == "TinyModel/1"
 
 
@@ -187,7 +185,7 @@ def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, s
 
 
 @pytest.mark.parametrize(
-    ("runtime", "in_archive", "given", "review"),
+    ("runtime", "in_archive", "variable", "review"),
     [
         ("onnxruntime", None, "", None),
         ("torch", None, "", None),
@@ -196,17 +194,17 @@ def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, s
         ("onnxruntime", None, "1", True),
     ],
 )
-def test_torchserve_loads_an_archives_own_handler_and_configuration(
+def test_torchserve_loads_the_handler_and_configuration_of_an_archive(
     bundle: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     expect: Callable[[NewsItem], Any],
     runtime: str,
     in_archive: float | None,
-    given: str,
+    variable: str,
     review: bool | None,
 ) -> None:
-    monkeypatch.setenv("NEWSBERT_SERVE_REVIEW_THRESHOLD", given)
+    monkeypatch.setenv("NEWSBERT_SERVE_REVIEW_THRESHOLD", variable)
     settings = ServeSettings(workers=2, runtime=runtime, review_threshold=in_archive)
     made = archive.write(bundle, tmp_path, "Modèle/3", settings)
     unpacked = tmp_path / "unpacked"
@@ -233,9 +231,7 @@ def test_torchserve_loads_an_archives_own_handler_and_configuration(
     assert urllib.parse.unquote(context.get_response_headers(0)[MODEL_HEADER]) == "Modèle/3"
 
 
-def test_a_worker_that_is_told_to_close_turns_requests_away(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closing_worker_refuses_requests(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEWSBERT_ACTIVITY_DIR", str(tmp_path))
     handler, activity = Handler(bundle.path), Heartbeat(tmp_path)
     assert send_one(handler, {"body": b"goal"}, TEXT).status == 200
@@ -248,7 +244,7 @@ def test_a_worker_that_is_told_to_close_turns_requests_away(
     assert activity.last() == answered
 
 
-def test_attack_explanations_above_the_lanes_bound_are_refused(handler: Handler) -> None:
+def test_attack_too_many_explanations_are_refused(handler: Handler) -> None:
     requests = [make_request({"text": f"{'goal team cup ' * 10} {number}", "explain": True}) for number in range(60)]
     *answers, goal = send(handler, *requests, ({"body": b"goal"}, TEXT))
     assert goal.status == 200

@@ -14,7 +14,7 @@ from newsbert.serving.protocol import MODEL_HEADER
 from tests.support.handler import FORM, ITEM, TEXT, Request, make_request, send, send_one
 
 
-def test_a_bad_request_is_alone_with_its_fault(handler: Handler, expect: Callable[[NewsItem], Any]) -> None:
+def test_a_bad_request_does_not_affect_its_batch(handler: Handler, expect: Callable[[NewsItem], Any]) -> None:
     answers = send(
         handler,
         ({"body": b"goal"}, TEXT),
@@ -93,10 +93,12 @@ _GOOD: list[Request] = [
     good=st.lists(st.sampled_from(_GOOD), max_size=4),
     data=st.data(),
 )
-def test_whatever_else_is_in_a_batch_good_requests_are_answered_as_if_alone(
+def test_good_requests_get_the_same_answers_in_any_batch(
     handler: Handler, garbage: list[Request], good: list[Request], data: st.DataObject
 ) -> None:
-    batch = data.draw(st.permutations([*((request, False) for request in garbage), *((each, True) for each in good)]))
+    batch = data.draw(
+        st.permutations([*((request, False) for request in garbage), *((request, True) for request in good)])
+    )
     for answer, (request, is_good) in zip(send(handler, *(request for request, _ in batch)), batch, strict=True):
         assert answer.headers[MODEL_HEADER] == "TinyModel/1"
         if is_good:
@@ -121,7 +123,7 @@ def _assert_same(left: Any, right: Any) -> None:
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-3)
 
 
-def test_attack_what_is_too_much_for_a_batch_is_refused_and_its_neighbours_are_answered(
+def test_attack_requests_too_large_for_a_batch_are_refused_alone(
     handler: Handler, expect: Callable[[NewsItem], Any]
 ) -> None:
     large: Request = {"body": b"!" * 1_000_000}, TEXT
@@ -135,7 +137,7 @@ def test_attack_what_is_too_much_for_a_batch_is_refused_and_its_neighbours_are_a
     assert send_one(handler, *large).status == 200
 
 
-def test_attack_lists_of_too_many_tokens_are_refused_and_the_smallest_is_answered(handler: Handler) -> None:
+def test_attack_lists_with_too_many_tokens_are_refused_alone(handler: Handler) -> None:
     lists = [make_request({"instances": ["goal team " * 20] * 1000}) for _ in range(4)]
     answers = send(handler, *lists, ({"body": b"goal"}, TEXT))
     assert [answer.status for answer in answers] == [200, 200, 503, 503, 200]

@@ -1,4 +1,4 @@
-"""What workers and their supervisor tell each other."""
+"""The files by which workers and their supervisor know of one another."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from newsbert.serving.heartbeat import Heartbeat
 
 
-def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None:
+def test_a_batch_is_recorded_during_and_after_its_answer(tmp_path: Path) -> None:
     activity = Heartbeat(tmp_path)
     assert not activity.busy()
     assert activity.last() == 0
@@ -24,7 +24,7 @@ def test_a_batch_is_known_while_and_after_it_is_answered(tmp_path: Path) -> None
     assert activity.last() > first
 
 
-def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
+def test_a_failed_batch_is_not_recorded_as_answered(tmp_path: Path) -> None:
     activity = Heartbeat(tmp_path)
     with pytest.raises(ValueError, match="broken"), activity.answering():
         raise ValueError("broken")
@@ -32,7 +32,7 @@ def test_a_batch_that_failed_was_not_answered(tmp_path: Path) -> None:
     assert activity.last() == 0
 
 
-def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
+def test_a_dead_worker_is_not_busy(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys; from newsbert.serving.heartbeat import Heartbeat\n"
         "with Heartbeat(pathlib.Path(sys.argv[1])).answering(): os.kill(os.getpid(), 9)"
@@ -42,7 +42,7 @@ def test_a_worker_that_died_is_not_busy(tmp_path: Path) -> None:
     assert not Heartbeat(tmp_path).busy()
 
 
-def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
+def test_another_process_reads_the_heartbeat(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys; from newsbert.serving.heartbeat import Heartbeat\n"
         "with Heartbeat(pathlib.Path(sys.argv[1])).answering(): print(flush=True); sys.stdin.readline()\n"
@@ -64,7 +64,7 @@ def test_another_process_sees_what_a_worker_tells(tmp_path: Path) -> None:
         worker.stdin.close()
 
 
-def test_under_somebody_elses_server_nothing_is_told() -> None:
+def test_without_an_activity_directory_nothing_is_recorded() -> None:
     activity = Heartbeat(None)
     with activity.answering():
         assert not activity.closing

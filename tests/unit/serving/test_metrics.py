@@ -15,8 +15,8 @@ from newsbert.serving.metrics import STATUSES, Metrics
 
 
 def _value(page: str, series: str) -> float:
-    (found,) = re.findall(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
-    return float(found)
+    (value,) = re.findall(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
+    return float(value)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_batch_is_counted(tmp_path: Path) -> None:
     assert _value(page, "newsbert_workers") == 1
 
 
-def test_what_a_worker_has_counted_outlives_it(tmp_path: Path) -> None:
+def test_counts_of_a_dead_worker_remain(tmp_path: Path) -> None:
     processes = [multiprocessing.get_context("spawn").Process(target=_count, args=(tmp_path,)) for _ in range(2)]
     for process in processes:
         process.start()
@@ -73,7 +73,7 @@ def test_what_a_worker_has_counted_outlives_it(tmp_path: Path) -> None:
     assert _value(page, "newsbert_worker_starts_total") == 2
 
 
-def test_a_worker_that_has_a_dead_one_s_number_adds_to_what_that_has_counted(tmp_path: Path) -> None:
+def test_a_worker_with_a_reused_pid_adds_to_the_counts(tmp_path: Path) -> None:
     _count(tmp_path)
     _count(tmp_path)
     page = metrics.page(tmp_path)
@@ -82,7 +82,7 @@ def test_a_worker_that_has_a_dead_one_s_number_adds_to_what_that_has_counted(tmp
     assert _value(page, "newsbert_worker_starts_total") == 2
 
 
-def test_what_is_unasked_for_is_not_shown(tmp_path: Path) -> None:
+def test_the_page_has_only_the_documented_metrics(tmp_path: Path) -> None:
     _count(tmp_path)
     page = metrics.page(tmp_path)
     assert not re.search(r"_created|pid=", page)
@@ -95,7 +95,7 @@ def test_what_is_unasked_for_is_not_shown(tmp_path: Path) -> None:
     }
 
 
-def test_models_are_told_apart(tmp_path: Path) -> None:
+def test_metrics_are_labelled_by_model(tmp_path: Path) -> None:
     _count(tmp_path)
     _count(tmp_path, "M/2")
     page = metrics.page(tmp_path)
@@ -125,7 +125,7 @@ def test_a_page_can_be_read_while_workers_start_and_count(tmp_path: Path) -> Non
     assert process.exitcode == 0
 
 
-def test_what_is_counted_is_on_the_disk_from_the_start(tmp_path: Path) -> None:
+def test_counts_are_on_the_disk_from_the_start(tmp_path: Path) -> None:
     Metrics(tmp_path, "M/1", ["A"])
     files = list(tmp_path.iterdir())
     assert len(files) == 2
@@ -144,7 +144,7 @@ def test_before_a_worker_counts_there_is_a_page(tmp_path: Path) -> None:
     assert _value(metrics.page(tmp_path), "newsbert_workers") == 0
 
 
-def test_under_somebody_else_s_server_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_metrics_directory_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Metrics(None, "M/1", ["A"]).batch([200], np.array([[1.0]], np.float32), InferenceTimings([3], 0.1, 0.1))
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ def description(cli: Cli) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_it_is_valid_and_names_the_paths(description: dict[str, Any]) -> None:
+def test_the_document_is_valid_and_has_the_paths(description: dict[str, Any]) -> None:
     schema: Any = schemathesis.openapi.from_dict(description)
     schema.validate()
     labels = {result.ok().label for result in schema.get_all_operations()}
@@ -30,7 +30,7 @@ def test_it_is_valid_and_names_the_paths(description: dict[str, Any]) -> None:
     }
 
 
-def test_its_limits_and_header_are_those_of_the_server(description: dict[str, Any]) -> None:
+def test_limits_and_header_equal_those_of_the_server(description: dict[str, Any]) -> None:
     schemas = description["components"]["schemas"]
     assert schemas["Items"]["maxItems"] == MAX_ITEMS
     assert schemas["Text"]["maxLength"] == MAX_REQUEST_BYTES

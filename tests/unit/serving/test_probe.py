@@ -21,7 +21,7 @@ GOOD = json.dumps({"label": "World", "score": 0.9, "probabilities": {"World": 0.
 
 @contextlib.contextmanager
 def _serving(status: int = 200, body: bytes = GOOD, pause_s: float = 0) -> Iterator[tuple[int, list[str | None]]]:
-    """A server that answers so, a byte each `pause_s`; its port and the tokens it was shown."""
+    """A server that sends an answer, a byte every `pause_s`; its port and the tokens of its requests."""
     shown: list[str | None] = []
     ended = threading.Event()
 
@@ -66,11 +66,11 @@ def _run(port: int, **env: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_it_asks_for_what_is_served() -> None:
+def test_the_probe_requests_the_served_model() -> None:
     assert f"/predictions/{SERVED_NAME}" == probe.PREDICTIONS
 
 
-def test_a_model_that_answers_is_well() -> None:
+def test_a_model_that_answers_is_healthy() -> None:
     with _serving() as (port, shown):
         done = _run(port)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -79,7 +79,7 @@ def test_a_model_that_answers_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "message"),
     [
         (503, b'{"code": 503,\n "message": "no worker"}', '503 {"code": 503, "message": "no worker"}'),
         (500, b"", "500"),
@@ -91,23 +91,23 @@ def test_a_model_that_answers_is_well() -> None:
         (200, b'[{"label": "World"}]', "no newsbert model"),
     ],
 )
-def test_whatever_else_is_not_well(status: int, body: bytes, said: str) -> None:
+def test_any_other_answer_is_unhealthy(status: int, body: bytes, message: str) -> None:
     with _serving(status, body) as (port, _):
         done = _run(port)
     assert done.returncode == 1
-    assert said in done.stdout
+    assert message in done.stdout
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 
 
-def test_where_nobody_listens_it_is_not_well() -> None:
+def test_no_listener_is_unhealthy() -> None:
     done = _run(9)
     assert done.returncode == 1
     assert "refused" in done.stdout
 
 
 @pytest.mark.parametrize("pause_s", [0.5, 60])
-def test_an_answer_that_does_not_come_or_does_not_end_is_given_up(pause_s: float) -> None:
+def test_a_slow_answer_times_out(pause_s: float) -> None:
     with _serving(pause_s=pause_s) as (port, _):
         started = time.monotonic()
         done = _run(port)
@@ -116,19 +116,19 @@ def test_an_answer_that_does_not_come_or_does_not_end_is_given_up(pause_s: float
     assert done.stdout.count("\n") == 1
 
 
-def test_a_key_file_that_is_not_there_is_told(tmp_path: os.PathLike[str]) -> None:
+def test_a_missing_key_file_is_named(tmp_path: os.PathLike[str]) -> None:
     done = _run(9, NEWSBERT_KEY_FILE=f"{tmp_path}/key_file.json")
     assert done.returncode == 1
     assert "key_file.json cannot be read" in done.stdout
 
 
-def test_a_token_that_no_header_can_hold_is_told() -> None:
+def test_an_invalid_token_is_an_error() -> None:
     done = _run(9, NEWSBERT_TOKEN="tökén")
     assert done.returncode == 1
     assert "the token holds what no HTTP header can" in done.stdout
 
 
-def test_it_imports_no_more_than_it_must() -> None:
+def test_the_probe_imports_only_what_it_needs() -> None:
     code = (
         "import sys, newsbert.serving.probe\n"
         "print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich') if m in sys.modules))"

@@ -56,7 +56,7 @@ from tests.support.tiny_model import LABELS
                      id="a kind of JSON"),
     ],
 )  # fmt: skip
-def test_each_form_of_a_request_is_answered(
+def test_every_form_of_a_request_is_answered(
     handler: Handler,
     expect: Callable[[NewsItem], Any],
     parameters: Mapping[str, Any],
@@ -71,7 +71,7 @@ def test_each_form_of_a_request_is_answered(
 
 
 @pytest.mark.parametrize(
-    ("parameters", "headers", "said"),
+    ("parameters", "headers", "message"),
     [
         pytest.param({"body": b""}, TEXT, "empty", id="no text"),
         pytest.param({"body": b" \n\t\x00 "}, {}, "empty", id="blanks"),
@@ -120,16 +120,16 @@ def test_each_form_of_a_request_is_answered(
         pytest.param({"body": 10**12}, TEXT, "got int", id="a number as text"),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(
-    handler: Handler, parameters: Mapping[str, Any], headers: Mapping[str, str], said: str
+def test_a_bad_request_is_a_400_with_the_reason(
+    handler: Handler, parameters: Mapping[str, Any], headers: Mapping[str, str], message: str
 ) -> None:
     answer = send_one(handler, parameters, headers)
     assert answer.status == 400
-    assert said in answer.message
+    assert message in answer.message
 
 
 @pytest.mark.parametrize(
-    ("value", "index", "said"),
+    ("value", "index", "message"),
     [
         (["goal", "", "cup"], 1, "empty"),
         ([5, "goal"], 0, "a number"),
@@ -140,11 +140,13 @@ def test_a_bad_request_is_told_what_is_wrong(
     ],
 )
 @pytest.mark.parametrize("key", ["data", "instances"])
-def test_a_bad_item_is_named_by_its_index(handler: Handler, key: str, value: list[Any], index: int, said: str) -> None:
+def test_a_bad_item_is_named_by_its_index(
+    handler: Handler, key: str, value: list[Any], index: int, message: str
+) -> None:
     answer = send_one(handler, *make_request({key: value}))
     assert answer.status == 400
     assert answer.message.startswith(f"item {index}: ")
-    assert said in answer.message
+    assert message in answer.message
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_bad_item_is_named_by_its_index(handler: Handler, key: str, value: lis
         "nonsense",
     ],
 )
-def test_what_is_not_read_is_an_unsupported_media_type(handler: Handler, content_type: str) -> None:
+def test_other_media_types_are_a_415(handler: Handler, content_type: str) -> None:
     answer = send_one(handler, {"body": b'{"text": "goal"}'}, {"content-type": content_type})
     assert answer.status == 415
     named = content_type.rpartition("charset=")[2].strip('"')
@@ -167,16 +169,14 @@ def test_what_is_not_read_is_an_unsupported_media_type(handler: Handler, content
 
 @pytest.mark.parametrize("request_", [{"body": b"goal"}, {"data": b"goal"}], ids=["body", "form"])
 @pytest.mark.parametrize("encoding", ["gzip", "BR", "deflate, gzip", "nonsense"])
-def test_an_encoded_body_is_not_unpacked_but_refused(
-    handler: Handler, request_: dict[str, bytes], encoding: str
-) -> None:
+def test_a_compressed_body_is_a_415(handler: Handler, request_: dict[str, bytes], encoding: str) -> None:
     answer = send_one(handler, request_, {"content-encoding": encoding})
     assert answer.status == 415
     assert repr(encoding.lower()) in answer.message
     assert send_one(handler, request_, {"content-encoding": "identity"}).status == 200
 
 
-def test_a_request_is_parsed_into_its_items_and_whether_they_came_as_a_list() -> None:
+def test_parsing_returns_the_items_and_whether_they_are_a_list() -> None:
     assert parse_request({"body": b"goal"}, {}) == (["goal"], False)
     assert parse_request({"body": b'{"data": ["goal", 5]}'}, JSON) == (["goal", 5], True)
     assert parse_request({"body": b'{"data": "goal"}'}, JSON) == (["goal"], False)

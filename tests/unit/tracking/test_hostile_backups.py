@@ -29,7 +29,7 @@ _NAMES = (
 
 @dataclass
 class Hostile:
-    """A backup as somebody made it: members in their order, each with its content."""
+    """A backup as somebody made it: members in their order, with their content."""
 
     database: bytes
     files: dict[str, bytes] = field(default_factory=lambda: {"artifacts/1/x.txt": b"good"})
@@ -149,12 +149,12 @@ def test_attack_a_hostile_backup_is_refused_and_nothing_is_written(
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    given = {"database": changed(_DATABASES[kind]) if kind in _DATABASES else original.read_bytes()}
-    Hostile(**{**given, **_MEMBERS.get(kind, {})}).write(tmp_path / "hostile.tar")
+    members = {"database": changed(_DATABASES[kind]) if kind in _DATABASES else original.read_bytes()}
+    Hostile(**{**members, **_MEMBERS.get(kind, {})}).write(tmp_path / "hostile.tar")
     _assert_refused(tmp_path)
 
 
-def test_attack_the_backup_of_these_tests_is_restored_where_it_is_not_hostile(original: Path, tmp_path: Path) -> None:
+def test_attack_the_unchanged_backup_is_restored(original: Path, tmp_path: Path) -> None:
     Hostile(original.read_bytes()).write(tmp_path / "good.tar")
     home = ServerState(str(tmp_path / "new"))
     backup.restore(home, StoreConfig(home.database, home.artifacts), tmp_path / "good.tar", lambda _: None)
@@ -162,7 +162,7 @@ def test_attack_the_backup_of_these_tests_is_restored_where_it_is_not_hostile(or
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "nothing", "/dev/zero"])
-def test_attack_what_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+def test_attack_a_special_file_is_refused(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "hostile.tar"
     if kind == "directory":
         file.mkdir()
@@ -184,7 +184,7 @@ def _assert_refused(directory: Path) -> None:
     assert not Path("/tmp/planted").exists()
 
 
-def test_attack_what_cannot_be_put_in_its_place_leaves_no_half(original: Path, tmp_path: Path) -> None:
+def test_attack_a_failed_restore_leaves_nothing(original: Path, tmp_path: Path) -> None:
     files = {"artifacts/1/first": b"x", f"artifacts/{'n' * 300}": b"x"}
     Hostile(original.read_bytes(), files).write(tmp_path / "long.tar")
     home = ServerState(str(tmp_path / "new"))
@@ -194,17 +194,15 @@ def test_attack_what_cannot_be_put_in_its_place_leaves_no_half(original: Path, t
     assert list((tmp_path / "new" / "artifacts").iterdir()) == []
 
 
-def test_attack_artifacts_of_any_name_are_backed_up_and_restored_for_their_owner_alone(
-    original: Path, tmp_path: Path
-) -> None:
-    kept = StoreConfig(uris.sqlite_uri(original), str(tmp_path / "old"))
+def test_attack_artifacts_of_any_name_are_restored_privately(original: Path, tmp_path: Path) -> None:
+    original_store = StoreConfig(uris.sqlite_uri(original), str(tmp_path / "old"))
     for name in _NAMES:
         file = tmp_path / "old" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
     before = os.umask(0)  # whatever the shell's is
     try:
-        made = backup.make(kept, tmp_path / "all.tar")
+        made = backup.make(original_store, tmp_path / "all.tar")
         home = ServerState(str(tmp_path / "new"))
         backup.restore(home, StoreConfig(home.database, home.artifacts), tmp_path / "all.tar", lambda _: None)
     finally:
@@ -219,9 +217,7 @@ def test_attack_artifacts_of_any_name_are_backed_up_and_restored_for_their_owner
     connection.close()
 
 
-def test_attack_a_backup_that_could_not_be_restored_is_not_made(
-    changed: Callable[[str], bytes], tmp_path: Path
-) -> None:
+def test_attack_an_unrestorable_backup_is_not_written(changed: Callable[[str], bytes], tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(changed(_DATABASES["view"]))
     (tmp_path / "artifacts").mkdir()
     with pytest.raises(NewsbertError, match="view 'metrics'"):
@@ -232,7 +228,7 @@ def test_attack_a_backup_that_could_not_be_restored_is_not_made(
 
 
 @pytest.mark.parametrize("name", ["team%20a", "a#b", "a?b"])
-def test_attack_a_directory_that_is_another_one_in_a_url_is_refused(name: str, tmp_path: Path) -> None:
+def test_attack_a_directory_with_url_syntax_is_refused(name: str, tmp_path: Path) -> None:
     for settings in (
         TrackingServerSettings(directory=str(tmp_path / name)),
         TrackingServerSettings(directory="x", artifacts=str(tmp_path / name)),

@@ -26,7 +26,7 @@ def _mark_of_a_killed_process(server: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_run_whose_process_was_killed_is_ended_by_the_next_command(tmp_path: Path) -> None:
+def test_the_next_command_ends_the_run_of_a_killed_process(tmp_path: Path) -> None:
     settings = TrackingSettings(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     tracker = TrackingClient(settings, create=True)
     killed = experiment.create_run(tracker, {run_marks.TAG: _mark_of_a_killed_process(tracker.marks)})
@@ -56,7 +56,7 @@ def test_a_mark_waits_for_its_server() -> None:
 
 
 @pytest.mark.parametrize("text", ["' or 1=1", "", "\udcff", "%"])
-def test_attack_a_mark_that_somebody_wrote_is_no_filter(tmp_path: Path, text: str) -> None:
+def test_attack_a_forged_mark_is_not_used_as_a_filter(tmp_path: Path, text: str) -> None:
     with run_marks.hold("server"):
         (file,) = (tmp_path / ".state").rglob("mark")
     left = file.parents[2] / ".newsbert-tmp-abcdefgh"

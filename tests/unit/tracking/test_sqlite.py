@@ -1,4 +1,4 @@
-"""The tracking database on this machine: who makes it, and what is said when it cannot be used."""
+"""The tracking database on this machine: who makes it, and the errors when it cannot be used."""
 
 import contextlib
 import signal
@@ -41,7 +41,7 @@ def _open(uri: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_first_commands_at_once_share_one_database(tmp_path: Path) -> None:
+def test_concurrent_first_commands_create_one_database(tmp_path: Path) -> None:
     uri = _uri(tmp_path / "new" / "mlflow.db")
     processes = [_open(uri) for _ in range(4)]
     for process in processes:
@@ -51,7 +51,7 @@ def test_first_commands_at_once_share_one_database(tmp_path: Path) -> None:
     locate.connect(uri)
 
 
-def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: Path) -> None:
+def test_a_killed_first_command_leaves_no_partial_database(tmp_path: Path) -> None:
     file = tmp_path / "new" / "mlflow.db"
     process = _open(_uri(file))
     # It is killed as soon as there is anything of a database.
@@ -62,10 +62,10 @@ def test_a_first_command_that_is_killed_leaves_no_half_made_database(tmp_path: P
     second = _open(_uri(file))
     stdout, stderr = second.communicate(timeout=120)
     assert (second.returncode, stdout) == (0, "ready\n"), stderr
-    assert [each.name for each in file.parent.iterdir()] == ["mlflow.db"]
+    assert [entry.name for entry in file.parent.iterdir()] == ["mlflow.db"]
 
 
-def test_what_a_killed_process_left_half_done_is_rolled_back(tmp_path: Path, cli: Cli) -> None:
+def test_an_interrupted_transaction_is_rolled_back(tmp_path: Path, cli: Cli) -> None:
     file = tmp_path / "mlflow.db"
     locate.connect(_uri(file), create=True)
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, file], check=False, timeout=60)
@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_half_done_is_rolled_back(tmp_path: Path, cli
 @pytest.mark.parametrize(
     "command", [("predict", "text"), ("build-image",), ("serve", "locally"), ("register", "--model-name", "M")]
 )
-def test_who_only_reads_makes_no_database(command: tuple[str, ...], tmp_path: Path, cli: Cli) -> None:
+def test_reading_creates_no_database(command: tuple[str, ...], tmp_path: Path, cli: Cli) -> None:
     uri = _uri(tmp_path / "typo" / "mlflow.db")
     run = cli(*command, MLFLOW_TRACKING_URI=uri, NEWSBERT_SERVE_PORT="0")
     assert run.returncode == 1
@@ -90,7 +90,7 @@ def test_who_only_reads_makes_no_database(command: tuple[str, ...], tmp_path: Pa
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_file_that_nobody_has_written_is_no_database_yet(tmp_path: Path) -> None:
+def test_an_empty_file_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     with pytest.raises(NotFoundError, match="no tracking database"):
         locate.connect(_uri(tmp_path / "mlflow.db"))
@@ -101,7 +101,7 @@ def test_a_file_that_nobody_has_written_is_no_database_yet(tmp_path: Path) -> No
 # MLflow tries these for two minutes; the test's own timeout is below that.
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("create", [True, False])
-def test_what_cannot_be_a_database_is_told_at_once(tmp_path: Path, create: bool) -> None:
+def test_an_invalid_database_is_an_error_at_once(tmp_path: Path, create: bool) -> None:
     (tmp_path / "text").write_text("no database")
     (tmp_path / "directory").mkdir()
     for file in (tmp_path / "text", tmp_path / "directory", tmp_path / "text" / "mlflow.db", tmp_path / ("x" * 300)):
@@ -111,6 +111,6 @@ def test_what_cannot_be_a_database_is_told_at_once(tmp_path: Path, create: bool)
 
 
 @pytest.mark.timeout(60)
-def test_a_directory_that_takes_no_file_is_told_at_once() -> None:
+def test_an_unwritable_directory_is_an_error_at_once() -> None:
     with pytest.raises(TrackingError, match=r"/proc/mlflow\.db' cannot be used"):  # not even root can write there
         locate.connect("sqlite:////proc/mlflow.db", create=True)

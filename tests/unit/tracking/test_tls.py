@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({}, "certificate verify failed"),
         ({"MLFLOW_TRACKING_SERVER_CERT_PATH": "nowhere.crt"}, "No such file"),
@@ -53,10 +53,10 @@ def server(tmp_path: Path) -> Iterator[str]:
         ({"MLFLOW_TRACKING_INSECURE_TLS": "true"}, "404"),
     ],
 )
-def test_its_certificate_is_good_where_mlflows_variables_say_so(
-    cli: Cli, server: str, environment: dict[str, str], said: str
+def test_the_certificate_is_checked_as_mlflows_variables_say(
+    cli: Cli, server: str, environment: dict[str, str], message: str
 ) -> None:
     result = cli("runs", MLFLOW_TRACKING_URI=server, **environment)
     assert result.returncode == 1
-    assert said in result.stderr
-    assert ("cannot be reached" in result.stderr) == (said != "404")
+    assert message in result.stderr
+    assert ("cannot be reached" in result.stderr) == (message != "404")

@@ -10,7 +10,7 @@ from tests.support.calls import failed
 from tests.support.cli import Cli
 
 
-def test_a_port_in_use_is_told_before_anything_else(cli: Cli, bundle: Bundle) -> None:
+def test_a_port_in_use_is_an_error_before_the_model_is_read(cli: Cli, bundle: Bundle) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         for arguments in ([bundle.path], [bundle.path, "--detach"], ["no-such-model"]):
@@ -34,7 +34,7 @@ def test_a_port_in_use_is_told_before_anything_else(cli: Cli, bundle: Bundle) ->
         ("--host", "192.0.2.1", 1),
     ],
 )
-def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
+def test_an_invalid_setting_is_an_error_before_the_server_starts(
     cli: Cli, bundle: Bundle, option: str, value: str, code: int
 ) -> None:
     arguments = [] if option == "--port" else ["--port", "0"]
@@ -42,17 +42,17 @@ def test_a_setting_that_cannot_be_is_told_before_the_server_starts(
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--drain", "--token-expiry"])
-def test_an_option_is_called_what_it_is_in_an_error(cli: Cli, bundle: Bundle, option: str) -> None:
+def test_an_error_names_the_option_as_typed(cli: Cli, bundle: Bundle, option: str) -> None:
     failed(cli("serve", "locally", bundle.path, f"{option}=-1"), 2, f"the option {option}: -1")
 
 
 @pytest.mark.parametrize("option", ["--workers=2", "--batch-delay-ms=0", "--runtime=torch", "--queue-size=7"])
-def test_what_an_archive_has_of_its_own_cannot_be_given(cli: Cli, option: str) -> None:
+def test_options_that_an_archive_sets_are_refused(cli: Cli, option: str) -> None:
     name = option.partition("=")[0]
     failed(cli("serve", "locally", "model.mar", option), 2, f"{name} cannot be given for 'model.mar'")
 
 
 @pytest.mark.parametrize("reference", ["nothing.mar", "README.mar"])
-def test_what_is_no_archive_is_not_served(cli: Cli, tmp_path: Path, reference: str) -> None:
+def test_an_invalid_archive_is_not_served(cli: Cli, tmp_path: Path, reference: str) -> None:
     (tmp_path / "README.mar").write_text("no archive")
     failed(cli("serve", "locally", reference, "--port", "0"), 1, reference)

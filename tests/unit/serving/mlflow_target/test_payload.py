@@ -30,13 +30,13 @@ FORMS: list[tuple[Any, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("sent", "expected"), FORMS)
-def test_what_the_command_line_reads_into_a_frame(sent: Any, expected: list[Any]) -> None:
+def test_data_frames_of_the_mlflow_command_are_read(sent: Any, expected: list[Any]) -> None:
     frame = pd.read_json(io.StringIO(json.dumps(sent)))  # as `mlflow deployments predict` does
     assert payload.items(frame) == expected
 
 
 @pytest.mark.parametrize(("sent", "expected"), FORMS)
-def test_what_python_callers_send(sent: Any, expected: list[Any]) -> None:
+def test_payloads_of_python_callers_are_read(sent: Any, expected: list[Any]) -> None:
     assert payload.items(sent) == expected
 
 
@@ -51,14 +51,14 @@ def test_what_python_callers_send(sent: Any, expected: list[Any]) -> None:
         (pd.DataFrame({"text": TEXTS, "label": [1, 2]}), [{"text": text} for text in TEXTS]),
     ],
 )
-def test_other_forms_of_python(sent: Any, expected: list[Any]) -> None:
+def test_other_python_types_are_read(sent: Any, expected: list[Any]) -> None:
     assert payload.items(sent) == expected
 
 
 @pytest.mark.parametrize(
     "sent", [5, None, {}, {"a": ["x"], "b": ["y"]}, pd.DataFrame({"a": ["x"], "b": ["y"]}), {"dataframe_split": [1]}]
 )
-def test_what_holds_no_text_is_refused(sent: Any) -> None:
+def test_payloads_without_text_are_refused(sent: Any) -> None:
     with pytest.raises(UsageError) as caught:
         payload.items(sent)
     assert caught.value.hint

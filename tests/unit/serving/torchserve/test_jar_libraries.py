@@ -15,13 +15,13 @@ pytest.importorskip("cyclonedx", reason="needs newsbert[image]")
 
 @pytest.fixture
 def jar() -> Path:
-    found = jar_libraries.find(sys.path)
-    if found is None:
+    libraries = jar_libraries.find(sys.path)
+    if libraries is None:
         pytest.skip("TorchServe is not installed")
-    return found
+    return libraries
 
 
-def test_the_jar_that_is_installed_is_the_known_one(jar: Path) -> None:
+def test_the_installed_jar_is_the_known_one(jar: Path) -> None:
     libraries = jar_libraries.libraries(jar)
     assert Library("io.netty", "netty-codec-http", "4.1.53.Final") in libraries
     assert Library("org.yaml", "snakeyaml", "2.1") in libraries
@@ -37,7 +37,7 @@ def test_every_listed_library_has_classes_in_the_jar(jar: Path) -> None:
         assert f"\n{package}" in names, package
 
 
-def test_of_another_jar_only_what_it_says_itself_is_listed(tmp_path: Path) -> None:
+def test_an_unknown_jar_lists_only_its_own_netty_versions(tmp_path: Path) -> None:
     file = tmp_path / "ts" / "frontend" / jar_libraries.NAME
     file.parent.mkdir(parents=True)
     with zipfile.ZipFile(file, "w") as content:
@@ -52,7 +52,7 @@ def test_of_another_jar_only_what_it_says_itself_is_listed(tmp_path: Path) -> No
     assert jar_libraries.libraries(file) == []
 
 
-def test_the_bill_names_them_as_maven_packages(jar: Path) -> None:
+def test_the_sbom_has_maven_packages(jar: Path) -> None:
     urls = {str(component.purl) for component in sbom._java([str(jar.parents[2])])}
     assert "pkg:maven/io.netty/netty-codec-http@4.1.53.Final" in urls
     assert "pkg:maven/org.apache.logging.log4j/log4j-core@2.17.1" in urls

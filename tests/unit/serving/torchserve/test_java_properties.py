@@ -31,7 +31,7 @@ def _load(content: bytes) -> dict[str, str]:
 
 
 @given(st.dictionaries(TEXTS, TEXTS))
-def test_what_is_written_is_read_back(properties: dict[str, str]) -> None:
+def test_properties_are_the_same_after_writing_and_reading(properties: dict[str, str]) -> None:
     assert _load(java_properties.dump(properties)) == properties
 
 

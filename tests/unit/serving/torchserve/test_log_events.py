@@ -12,12 +12,12 @@ THREAD = "W-9000-news_classification_1.0-stdout"
 
 
 class Watch:
-    """Problems found in records, by a clock that is set by hand."""
+    """The events of log records, by a clock that is set by hand."""
 
     def __init__(self) -> None:
-        self.found: list[ServerEvent] = []
+        self.events: list[ServerEvent] = []
         self.now = 0.0
-        self.problems = LogMonitor(self.found.append, lambda: self.now)
+        self.problems = LogMonitor(self.events.append, lambda: self.now)
         self.problems.started = True
 
     def read(self, message: str, level: str = "INFO", logger: str = "MODEL_LOG", exception: str = "") -> None:
@@ -35,57 +35,57 @@ def _raise(watch: Watch, *lines: str) -> None:
         watch.read(line)
 
 
-def test_a_traceback_is_one_problem_once_it_is_complete(watch: Watch) -> None:
+def test_a_complete_traceback_is_one_event(watch: Watch) -> None:
     watch.read("Backend worker process died.")
     _raise(watch, "ValueError: no", "", "The above exception was the direct cause of the following exception:", "")
     _raise(watch, "ModelError: no model")
-    assert watch.found == []
+    assert watch.events == []
     watch.read("something else")
-    (problem,) = watch.found
+    (problem,) = watch.events
     assert (problem.event, problem.message) == ("worker-failed", "ModelError: no model")
     assert problem.details["worker"] == "W-9000-news_classification_1.0"
     assert problem.details["traceback"].count("Traceback") == 2
 
 
-def test_a_traceback_to_which_nothing_is_added_is_complete_after_a_while(watch: Watch) -> None:
+def test_a_traceback_is_complete_after_a_pause(watch: Watch) -> None:
     _raise(watch, "ValueError: no")
     watch.problems.flush()
-    assert watch.found == []
+    assert watch.events == []
     watch.now = 1.0
     watch.problems.flush()
-    assert [each.message for each in watch.found] == ["ValueError: no"]
+    assert [event.message for event in watch.events] == ["ValueError: no"]
     watch.problems.flush(at_once=True)
-    assert len(watch.found) == 1
+    assert len(watch.events) == 1
 
 
-def test_what_a_worker_tells_is_one_line_of_json(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_event_of_a_worker_is_one_line_of_json(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         report_event("prediction-failed", "RuntimeError: é\nand more", 3, "Traceback\n  File")
-    (line,) = [each.getMessage() for each in caplog.records]
+    (line,) = [record.getMessage() for record in caplog.records]
     assert "\n" not in line
     watch.read(line)
-    (problem,) = watch.found
+    (problem,) = watch.events
     assert problem.details["requests"] == 3
-    said: dict[str, Any] = json.loads(problem.json())
-    assert said["event"] == "prediction-failed"
-    assert said["message"] == "RuntimeError: é\nand more"
-    assert said["traceback"] == "Traceback\n  File"
+    document: dict[str, Any] = json.loads(problem.json())
+    assert document["event"] == "prediction-failed"
+    assert document["message"] == "RuntimeError: é\nand more"
+    assert document["traceback"] == "Traceback\n  File"
     assert "\n" not in problem.json() + problem.text()
     assert "requests=3" in problem.text()
     assert "Traceback" not in problem.text()
 
 
-def test_a_worker_that_dies_is_a_problem_once_the_server_has_started(watch: Watch) -> None:
+def test_a_worker_that_dies_after_the_start_is_an_event(watch: Watch) -> None:
     watch.problems.started = False
     watch.read("Retry worker: 9000 in 1 seconds.", logger="WorkerThread")
-    assert watch.found == []
+    assert watch.events == []
     watch.problems.started = True
     watch.read("Retry worker: 9000 in 1 seconds.", logger="WorkerThread")
-    assert [each.event for each in watch.found] == ["worker-died"]
+    assert [event.event for event in watch.events] == ["worker-died"]
 
 
 @pytest.mark.parametrize(
-    ("logger", "exception", "told"),
+    ("logger", "exception", "reported"),
     [
         ("HttpRequestHandler", "io.netty.handler.codec.http.ErrorDataDecoderException: Bad string\n\tat x", False),
         ("HttpRequestHandler", " io.netty.channel.unix.Errors$NativeIoException: reset by peer", False),
@@ -94,39 +94,39 @@ def test_a_worker_that_dies_is_a_problem_once_the_server_has_started(watch: Watc
         ("WorkerThread", "", True),
     ],
 )
-def test_what_a_client_breaks_is_no_problem(watch: Watch, logger: str, exception: str, told: bool) -> None:
+def test_broken_requests_are_no_events(watch: Watch, logger: str, exception: str, reported: bool) -> None:
     watch.read("it failed", "ERROR", logger, exception)
-    assert bool(watch.found) is told
-    if told:
+    assert bool(watch.events) is reported
+    if reported:
         first = exception.partition("\n")[0]
-        assert watch.found[0].message == (f"it failed: {first}" if first else "it failed")
+        assert watch.events[0].message == (f"it failed: {first}" if first else "it failed")
 
 
-def test_the_java_machine_s_own_words_are_read(watch: Watch) -> None:
+def test_messages_of_the_jvm_are_events(watch: Watch) -> None:
     watch.problems.read(LogRecord.parse("WARNING: sun.reflect.Reflection.getCallerClass is not supported."))
     watch.problems.read(LogRecord.parse("[1, 2]"))
-    assert watch.found == []
+    assert watch.events == []
     watch.problems.read(LogRecord.parse('Exception in thread "main" java.lang.OutOfMemoryError: Java heap space'))
-    assert [each.event for each in watch.found] == ["java"]
+    assert [event.event for event in watch.events] == ["java"]
 
 
-def test_what_follows_from_a_worker_s_death_is_no_other_problem(watch: Watch) -> None:
+def test_consequences_of_a_worker_death_are_no_events(watch: Watch) -> None:
     watch.read("Load model failed: news_classification, error: Worker died.", "WARN", "BatchAggregator")
     watch.read("Auto recovery failed again", "WARN", "WorkerThread")
-    assert watch.found == []
+    assert watch.events == []
 
 
-def test_a_problem_that_comes_again_and_again_is_counted(watch: Watch) -> None:
+def test_repeated_events_are_counted(watch: Watch) -> None:
     for _ in range(5):
         watch.read("full", "WARN", "Queue")
     watch.read("empty", "WARN", "Queue")
-    assert [each.message for each in watch.found] == ["full", "empty"]
+    assert [event.message for event in watch.events] == ["full", "empty"]
     watch.now = REPEAT_S
     watch.read("full", "WARN", "Queue")
-    assert watch.found[-1].details["repeated"] == 4
+    assert watch.events[-1].details["repeated"] == 4
 
 
-def test_lines_for_people() -> None:
+def test_text_lines_are_readable() -> None:
     fields = {"time": "t", "level": "WARN", "logger": "Q", "thread": "x", "message": "m", "exception": "E\n\tat x\n"}
     assert LogRecord.parse(json.dumps(fields)).text == "t WARN  Q m\nE\n\tat x"
     assert LogRecord.parse("Model server started.").text == "Model server started."

@@ -1,4 +1,4 @@
-"""The private directory of a server: anew each time, never somebody else's things, never two servers in one."""
+"""The private directory of a server: made anew for every server, never somebody else's, never two servers in one."""
 
 import os
 import stat
@@ -12,26 +12,26 @@ from newsbert.errors import ServingError, UsageError
 from newsbert.serving.torchserve import runtime_dir
 
 
-def test_it_is_private_and_gone_at_the_end() -> None:
+def test_the_directory_is_private_and_removed_at_the_end() -> None:
     with runtime_dir.make(None) as first, runtime_dir.make(None) as second:
         assert first != second
-        for each in (first, second):
-            assert stat.S_IMODE(each.stat().st_mode) == 0o700
-            (each / "file").write_text("x")
+        for directory in (first, second):
+            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+            (directory / "file").write_text("x")
     assert not first.exists()
     assert not second.exists()
 
 
-def test_a_given_one_is_where_it_was_wanted(tmp_path: Path) -> None:
-    wanted = tmp_path / "a" / "run"
-    with runtime_dir.make(str(wanted)) as made:
-        assert made == wanted
-        assert stat.S_IMODE(wanted.stat().st_mode) == 0o700
-    assert not wanted.exists()
+def test_a_configured_directory_is_used(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "run"
+    with runtime_dir.make(str(directory)) as made:
+        assert made == directory
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert not directory.exists()
 
 
-def test_one_that_a_killed_server_left_is_made_anew(tmp_path: Path) -> None:
-    wanted = tmp_path / "run"
+def test_a_directory_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
     code = (
         "import os, sys; from newsbert.serving.torchserve import runtime_dir\n"
         "with runtime_dir.make(sys.argv[1]) as made:\n"
@@ -40,24 +40,24 @@ def test_one_that_a_killed_server_left_is_made_anew(tmp_path: Path) -> None:
         " (made / 'tmp' / 'x').touch()\n"
         " os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, str(wanted)], check=False, timeout=60)
-    assert (wanted / "tmp" / "x").exists()
-    with runtime_dir.make(str(wanted)) as made:
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=False, timeout=60)
+    assert (directory / "tmp" / "x").exists()
+    with runtime_dir.make(str(directory)) as made:
         assert [entry.name for entry in made.iterdir()] == [runtime_dir.LOCK]
 
 
-def test_one_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match="holds files that no server left"), runtime_dir.make(str(tmp_path)):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_one_in_which_a_server_runs_is_refused_and_left_to_it(tmp_path: Path) -> None:
-    wanted = str(tmp_path / "run")
-    with runtime_dir.make(wanted) as running:
+def test_a_directory_of_a_running_server_is_refused(tmp_path: Path) -> None:
+    directory = str(tmp_path / "run")
+    with runtime_dir.make(directory) as running:
         (running / "file").write_text("x")
-        with pytest.raises(ServingError, match="a server is running in"), runtime_dir.make(wanted):
+        with pytest.raises(ServingError, match="a server is running in"), runtime_dir.make(directory):
             pass
         assert (running / "file").read_text() == "x"
 
@@ -77,16 +77,16 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
-    wanted = tmp_path / ("x" * 100)
-    with pytest.raises(UsageError, match="more than 86 bytes"), runtime_dir.make(str(wanted)):
+def test_a_path_too_long_for_sockets_is_a_usage_error(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100)
+    with pytest.raises(UsageError, match="more than 86 bytes"), runtime_dir.make(str(directory)):
         pass
-    assert not wanted.exists()
+    assert not directory.exists()
 
 
-@pytest.mark.parametrize("given", [None, "/proc/newsbert"])
-def test_where_nothing_can_be_written_the_way_out_is_named(given: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", [None, "/proc/newsbert"])
+def test_an_unwritable_directory_is_an_error_with_a_hint(option: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/proc")  # a directory in which nothing can be made
-    with pytest.raises(ServingError) as caught, runtime_dir.make(given):
+    with pytest.raises(ServingError) as caught, runtime_dir.make(option):
         pass
     assert "--tmpfs /tmp" in str(caught.value.hint)

@@ -48,7 +48,7 @@ def _echoes(connection: socket.socket) -> bool:
     return connection.recv(100) == b"hello\n"
 
 
-def test_connections_go_on_and_new_ones_are_refused(echo: tuple[int, int, int]) -> None:
+def test_open_connections_continue_and_new_ones_are_refused(echo: tuple[int, int, int]) -> None:
     pid, port, other = echo
     with socket.create_connection(("127.0.0.1", port), 5) as before:
         assert _echoes(before)
@@ -60,7 +60,7 @@ def test_connections_go_on_and_new_ones_are_refused(echo: tuple[int, int, int]) 
         socket.create_connection(("127.0.0.1", other), 5).close()  # not among those to be closed
 
 
-def test_nobody_who_got_through_is_cut_off(echo: tuple[int, int, int]) -> None:
+def test_accepted_connections_are_not_closed(echo: tuple[int, int, int]) -> None:
     pid, port, _ = echo
     broken: list[BaseException] = []
     answered = 0
@@ -98,7 +98,7 @@ def test_nobody_who_got_through_is_cut_off(echo: tuple[int, int, int]) -> None:
     assert answered > 8
 
 
-def test_whoever_is_held_back_waits(echo: tuple[int, int, int]) -> None:
+def test_new_connections_wait_while_held_back(echo: tuple[int, int, int]) -> None:
     pid, port, _ = echo
     with socket.create_connection(("127.0.0.1", port), 5) as before:
         assert _echoes(before)
@@ -111,7 +111,7 @@ def test_whoever_is_held_back_waits(echo: tuple[int, int, int]) -> None:
             assert sockets.queued_bytes(pid, port) == 0  # nobody is going to read what it sent
 
 
-def test_what_waits_to_be_taken_is_counted(echo: tuple[int, int, int]) -> None:
+def test_queued_bytes_are_counted(echo: tuple[int, int, int]) -> None:
     pid, port, other = echo
     assert sockets.queued_bytes(pid, port) == 0
     with socket.create_connection(("127.0.0.1", port), 5) as slow:
