@@ -1,49 +1,33 @@
 """Shell completion of model versions, runs and files.
 
-MLflow is not imported, which takes seconds: the REST API of a server is called, and a database file is read with SQL.
-A source that does not answer within a second yields no completions: a shell has no place for errors.
+Models and runs are those that earlier commands have seen. Errors yield no completions: a shell has no place for them.
 """
 
 import contextlib
-import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode
 
 import typer
 
-from newsbert.core import config, environment
+from newsbert.core import config
+from newsbert.core.identifiers import parse_time
 from newsbert.core.settings import TrackingSettings
+from newsbert.tracking import name_cache
 
 _MAX_ITEMS = 50
-TIMEOUT_S = 1.0
-Found = list[tuple[str, str]]
+Completions = list[tuple[str, str]]
 """Completions, as pairs of value and description."""
 
 
-def models(ctx: typer.Context, incomplete: str) -> Found:
+def models(ctx: typer.Context, incomplete: str) -> Completions:
     """Complete model versions and aliases, the latest first; else bundle directories; else runs."""
-    completions: Found = []
-    with _suppress_errors():
-        settings = _resolve_settings(ctx)
-        for name, version, aliases in _list_versions(settings):
-            completions.append((f"{name}/{version}", "version"))
-            completions += [(f"{name}@{alias}", f"alias of version {version}") for alias in aliases]
-    return (
-        _filter_by_prefix(_filter_safe(completions), incomplete)
-        or _complete_directories(incomplete)
-        or runs(ctx, incomplete)
-    )
+    return _complete_names("models", ctx, incomplete) or _complete_directories(incomplete) or runs(ctx, incomplete)
 
 
-def runs(ctx: typer.Context, incomplete: str) -> Found:
+def runs(ctx: typer.Context, incomplete: str) -> Completions:
     """Complete runs of the experiment, the latest first."""
-    completions: Found = []
-    with _suppress_errors():
-        completions = [(run[:12], f"run {name}") for run, name in _list_runs(_resolve_settings(ctx))]
-    return _filter_by_prefix(_filter_safe(completions), incomplete)
+    return _complete_names("runs", ctx, incomplete)
 
 
 def files(incomplete: str) -> list[str]:
@@ -53,22 +37,27 @@ def files(incomplete: str) -> list[str]:
     return []
 
 
-def _resolve_settings(context: typer.Context) -> TrackingSettings:
-    options = {name: context.params.get(name) for name in ("tracking_uri", "experiment")}
-    return config.resolve(TrackingSettings, **options)
+def _complete_names(kind: name_cache.Kind, context: typer.Context, incomplete: str) -> Completions:
+    with _suppress_errors():
+        options = {name: context.params.get(name) for name in ("tracking_uri", "experiment")}
+        names = name_cache.read(kind, config.resolve(TrackingSettings, **options))
+        return [
+            (name[:12] if kind == "runs" else name, _describe(name, time_ms))
+            for name, time_ms in names.items()
+            # A shell inserts a name without quotes, so it must read it as one word.
+            if name.startswith(incomplete) and shlex.quote(name) == name
+        ][:_MAX_ITEMS]
+    return []
+
+
+def _describe(name: str, time_ms: int) -> str:
+    if "@" in name:
+        return "alias"
+    return f"{'version' if '/' in name else 'run'} of {parse_time(time_ms).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _suppress_errors() -> contextlib.suppress:
     return contextlib.suppress(Exception)
-
-
-def _filter_safe(found: Iterable[tuple[str, str]]) -> Found:
-    """Leave out values that a shell would not read as one word: they are inserted without quotes."""
-    return [(value, text) for value, text in found if shlex.quote(value) == value and text.isprintable()]
-
-
-def _filter_by_prefix(found: Iterable[tuple[str, str]], incomplete: str) -> Found:
-    return [completion for completion in found if completion[0].startswith(incomplete)][:_MAX_ITEMS]
 
 
 def _list_paths(incomplete: str) -> Iterator[str]:
@@ -79,7 +68,7 @@ def _list_paths(incomplete: str) -> Iterator[str]:
             yield f"{base}{path.name}{'/' if path.is_dir() else ''}"
 
 
-def _complete_directories(incomplete: str) -> Found:
+def _complete_directories(incomplete: str) -> Completions:
     """Complete bundle directories, or else all directories, which may contain bundles."""
     from newsbert.bundle.contract import CONTRACT_FILE
 
@@ -90,57 +79,3 @@ def _complete_directories(incomplete: str) -> Found:
             (path, "directory") for path in directories[:_MAX_ITEMS]
         ]
     return []
-
-
-def _list_versions(settings: TrackingSettings) -> Iterator[tuple[str, str, list[str]]]:
-    uri = settings.registry_uri or settings.tracking_uri
-    if uri.startswith("sqlite:"):
-        aliases: dict[tuple[str, str], list[str]] = {}
-        for name, version, alias in _query_database(uri, "SELECT name, version, alias FROM registered_model_aliases"):
-            aliases.setdefault((name, str(version)), []).append(alias)
-        query = "SELECT name, version FROM model_versions ORDER BY creation_time DESC LIMIT ?"
-        for name, version in _query_database(uri, query, _MAX_ITEMS):
-            yield name, str(version), aliases.get((name, str(version)), [])
-        return
-    for version in _call_api(uri, f"model-versions/search?max_results={_MAX_ITEMS}").get("model_versions", []):
-        yield version["name"], version["version"], version.get("aliases", [])
-
-
-def _list_runs(settings: TrackingSettings) -> Iterator[tuple[str, str]]:
-    uri, experiment = settings.tracking_uri, settings.experiment
-    if uri.startswith("sqlite:"):
-        query = (
-            "SELECT run_uuid, runs.name FROM runs JOIN experiments USING (experiment_id) WHERE experiments.name = ?"
-            " AND runs.lifecycle_stage = 'active' ORDER BY start_time DESC LIMIT ?"
-        )
-        yield from _query_database(uri, query, experiment, _MAX_ITEMS)
-        return
-    experiment_id = _call_api(uri, f"experiments/get-by-name?{urlencode({'experiment_name': experiment})}")[
-        "experiment"
-    ]["experiment_id"]
-    for run in _call_api(uri, "runs/search", {"experiment_ids": [experiment_id], "max_results": _MAX_ITEMS}).get(
-        "runs", []
-    ):
-        yield run["info"]["run_id"], run["info"]["run_name"]
-
-
-def _query_database(uri: str, query: str, *values: object) -> list[Any]:
-    import sqlite3
-
-    path = quote(uri.partition("///")[2].partition("?")[0])
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=TIMEOUT_S)) as connection:
-        return connection.execute(query, values).fetchall()
-
-
-def _call_api(uri: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    from urllib.request import Request
-
-    from newsbert.core import loopback
-
-    base, authorization = environment.tracking_authorization(uri)
-    headers = {"Content-Type": "application/json"} | ({"Authorization": authorization} if authorization else {})
-    data = None if body is None else json.dumps(body).encode()
-    request = Request(f"{base}/api/2.0/mlflow/{path}", data, headers)
-    with loopback.urlopen(request, TIMEOUT_S, environment.tracking_tls()) as response:
-        content: dict[str, Any] = json.load(response)
-        return content

@@ -1,6 +1,5 @@
 """Environment variables that newsbert reads, and those that it sets for other programs."""
 
-import base64
 import contextlib
 import os
 import re
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from newsbert.core import identifiers
-from newsbert.core.uris import without_credentials
 from newsbert.errors import UsageError
 
 if typing.TYPE_CHECKING:
@@ -52,7 +50,7 @@ def key_file() -> Path | None:
 
 
 def cache_dir() -> Path:
-    """Return the directory of fetched models and prepared training data.
+    """Return the directory of fetched models, prepared training data, and names for the completion of shells.
 
     It is `NEWSBERT_CACHE_DIR`, else in the user's cache.
     """
@@ -136,18 +134,6 @@ def tracking_credentials(uri: str) -> str | None:
     if os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return "the token in MLFLOW_TRACKING_TOKEN"
     return "the name and the password in its address" if "@" in uri.partition("://")[2] else None
-
-
-def tracking_authorization(uri: str) -> tuple[str, str | None]:
-    """Return a tracking server's address without a name in it, and the header that identifies the user."""
-    parts = urllib.parse.urlsplit(uri)
-    address = without_credentials(uri).rstrip("/")
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or urllib.parse.unquote(parts.username or "")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or urllib.parse.unquote(parts.password or "")
-    if user:
-        return address, f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    return address, f"Bearer {token}" if token else None
 
 
 def google_storage_emulated() -> bool:

@@ -4,9 +4,7 @@ import json
 import re
 import shlex
 import urllib.parse
-from importlib import metadata
 from pathlib import Path
-from urllib.request import url2pathname
 
 from newsbert.errors import NewsbertError
 
@@ -32,6 +30,8 @@ def _build_requirement(extras: str) -> list[str]:
 
     Source: https://packaging.python.org/en/latest/specifications/direct-url-data-structure/
     """
+    from importlib import metadata  # slow, and only errors need it
+
     try:
         origin = json.loads(metadata.distribution("newsbert").read_text("direct_url.json") or "{}")
         url = str(origin.get("url", ""))
@@ -50,6 +50,8 @@ def _build_requirement(extras: str) -> list[str]:
 
 
 def _parse_file_url(url: str) -> Path | None:
+    from urllib.request import url2pathname
+
     parts = urllib.parse.urlsplit(url)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 

@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import logging
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from newsbert.tracking import (
     artifact_locations,
     artifact_store,
     foreign_errors,
+    name_cache,
     run_marks,
     sqlite,
     tracking_uri,
@@ -141,6 +143,7 @@ class TrackingClient:
             runs = list(self.client.search_runs(ids, condition, max_results=most, order_by=order_by))
         for run in runs:
             parse_run_id(run.info.run_id, f"a run's id on {self.where}")
+        name_cache.add("runs", self.settings, {run.info.run_id: run.info.start_time or 0 for run in runs})
         return runs
 
     def run_of(self, digest: str) -> str | None:
@@ -192,7 +195,10 @@ class TrackingClient:
                 versions.extend(version for version in page if _is_readable(version))
                 token = page.token
                 if not token:
-                    return versions
+                    break
+        times = {f"{version.name}/{version.version}": version.creation_timestamp for version in versions}
+        name_cache.add("models", self.settings, times)
+        return versions
 
     def aliased(self, name: str, alias: str) -> "ModelVersion | None":
         """Return the version of a registered model that an alias points at, if there is such an alias.
@@ -211,12 +217,25 @@ class TrackingClient:
             raise TrackingError(
                 f"{self.where} answers with no version of {name!r} for its alias {alias}", "check who runs that server"
             )
+        self._add_aliases(name, [alias])
         return version
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return the aliases of a registered model, with the versions that they point at."""
         with self.errors():
-            return {alias: str(version) for alias, version in self.client.get_registered_model(name).aliases.items()}
+            model = self.client.get_registered_model(name)
+        self._add_aliases(name, model.aliases)
+        return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version, also if it pointed at another one before."""
+        with self.errors():
+            self.client.set_registered_model_alias(name, alias, version)
+        self._add_aliases(name, [alias])
+
+    def _add_aliases(self, name: str, aliases: Iterable[str]) -> None:
+        now = int(time.time() * 1000)
+        name_cache.add("models", self.settings, {f"{name}@{alias}": now for alias in aliases})
 
     def logged_model(self, model_id: str) -> "LoggedModel":
         """Return a logged model.

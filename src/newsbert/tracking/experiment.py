@@ -17,6 +17,7 @@ from newsbert.errors import NewsbertError
 from newsbert.tracking import (
     artifact_locations,
     artifact_store,
+    name_cache,
     run_marks,
     sqlite,
     tracking_uri,
@@ -76,6 +77,7 @@ def start_run(
             with contextlib.suppress(Exception):
                 mlflow.end_run("FAILED")
             raise
+        name_cache.add("runs", tracker.settings, {active.info.run_id: active.info.start_time or 0})
         status = "FAILED"
         location = active.info.artifact_uri
         log = RunLogger(active.info.run_id, tracker.client, functools.partial(tracker.errors, store=location), pending)

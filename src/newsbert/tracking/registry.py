@@ -95,9 +95,8 @@ def register(
     created = version is None
     if version is None:
         version, created = _create_version(tracker, name, run, located.model_id, bundle)
-    with tracker.errors():
-        if alias is not None:
-            tracker.client.set_registered_model_alias(name, alias, version.version)
+    if alias is not None:
+        tracker.set_alias(name, alias, str(version.version))
     choice = references.describe_run(run) if source is None else None
     return ModelVersionRef(name, str(version.version), run.info.run_id, created, alias, choice, signed_by)
 
@@ -186,9 +185,7 @@ def alias_version(tracker: "TrackingClient", name: str, version: str, alias: str
     """
     parse_model_name(name)
     parse_alias(alias)
-    number = str(references.find_version(tracker, f"{name}/{version}").version)
-    with tracker.errors():
-        tracker.client.set_registered_model_alias(name, alias, number)
+    tracker.set_alias(name, alias, str(references.find_version(tracker, f"{name}/{version}").version))
 
 
 def add_artifact(tracker: "TrackingClient", name: str, version: str, file: Path) -> None:
