@@ -134,6 +134,7 @@ long: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py --minutes 10 --requests 20000 $(BUNDLE)
 	$(BIN)/python benchmarks/attack.py $(BUNDLE)
 	$(BIN)/python benchmarks/faults.py $(BUNDLE)
+	$(BIN)/python benchmarks/stops.py $(BUNDLE)
 	$(BIN)/python benchmarks/serving.py --torch-index '$(TORCH_INDEX)' --output benchmarks/results $(BUNDLE) $(AG_NEWS)
 
 clean:

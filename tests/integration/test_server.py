@@ -30,29 +30,39 @@ from newsbert.serving.client import Client
 from newsbert.serving.torchserve import job_queue
 from tests.support import processes
 from tests.support.cli import Cli
+from tests.support.metrics import Page
 from tests.support.serving import PATH, Served, Start
 
 LONG_ITEMS = 1000
 
 
-def _send(port: int, items: int, receive_buffer: int | None = None) -> socket.socket:
+def _send(port: int, items: int) -> socket.socket:
     """Send a request for as many long texts, all of it, and return the connection to read the answer from."""
     body = json.dumps({"instances": ["goal team cup coach " * 20] * items}).encode()
-    connection = socket.socket()
-    if receive_buffer is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(60)
-    connection.connect(("127.0.0.1", port))
+    connection = socket.create_connection(("127.0.0.1", port), 60)
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
+
+
+def _count_accepted(served: Served) -> float:
+    """The requests that TorchServe has read so far, and put into its queue."""
+    with urllib.request.urlopen(served.ready["metrics"], timeout=20) as response:
+        return Page(response.read().decode()).get("ts_inference_requests_total")
+
+
+def _wait_accepted(served: Served, count: float) -> None:
+    deadline = time.monotonic() + 20
+    while _count_accepted(served) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # How it stops
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["a connection each", "connections kept"])
-def test_a_stop_under_load_cuts_nobody_off(start: Start, keep: bool) -> None:
+def test_a_stop_under_load_answers_or_refuses_all_that_was_sent_before(start: Start, keep: bool) -> None:
     served = start()
     outcomes: collections.Counter[object] = collections.Counter()
     stopping = threading.Event()
@@ -60,17 +70,15 @@ def test_a_stop_under_load_cuts_nobody_off(start: Start, keep: bool) -> None:
     def ask() -> None:
         connection: http.client.HTTPConnection | None = None
         while True:
-            step = "connecting"
+            was_stopping = stopping.is_set()
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-                    connection.connect()
-                step, was_stopping = "asking", stopping.is_set()
                 connection.request("POST", PATH, b"goal", {"Content-Type": "text/plain"})
                 response = connection.getresponse()
                 response.read()
-            except (OSError, http.client.HTTPException) as error:
-                outcomes[f"{type(error).__name__} while {step}"] += 1
+            except (OSError, http.client.HTTPException):
+                outcomes["ended", was_stopping] += 1
                 return
             outcomes[response.status, was_stopping] += 1
             if response.status != 200 or not keep:
@@ -80,21 +88,23 @@ def test_a_stop_under_load_cuts_nobody_off(start: Start, keep: bool) -> None:
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
         thread.start()
-    time.sleep(1)
+    while outcomes[200, False] <= 16:
+        time.sleep(0.01)
     stopping.set()
     assert served.stop() == 0
     for thread in threads:
         thread.join(60)
-    assert outcomes[200, False] > 16
-    assert outcomes.pop("ConnectionRefusedError while connecting") == 16
-    # What was sent before is answered; what comes later on a kept connection is answered, or turned away in good order.
-    assert set(outcomes) <= {(200, False), (200, True), (503, True)}
+    assert outcomes["ended", True] == 16
+    assert outcomes[503, True] > 0
+    # What was on its way at the signal may come after the last request that is answered.
+    assert set(outcomes) <= {(200, False), (503, False), (200, True), (503, True), ("ended", True)}
 
 
 def test_a_long_request_in_flight_is_answered(start: Start) -> None:
     served = start()
+    before = _count_accepted(served)
     with _send(served.port, LONG_ITEMS) as connection:
-        time.sleep(0.05)
+        _wait_accepted(served, before + 1)
         served.process.send_signal(signal.SIGTERM)
         response = http.client.HTTPResponse(connection, method="POST")
         response.begin()
@@ -107,8 +117,9 @@ def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -
     # As systemd does it.
     served = start()
     family = [served.java(), served.worker()]
+    before = _count_accepted(served)
     with _send(served.port, LONG_ITEMS) as connection:
-        time.sleep(0.05)
+        _wait_accepted(served, before + 1)
         for process in family:
             process.terminate()
         served.process.send_signal(signal.SIGTERM)
@@ -121,7 +132,9 @@ def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -
 
 def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
     served = start("--batch-size", "1")
+    before = _count_accepted(served)
     connections = [_send(served.port, LONG_ITEMS) for _ in range(6)]
+    _wait_accepted(served, before + 6)
     served.process.send_signal(signal.SIGTERM)
     for connection in connections:
         with connection:
@@ -132,29 +145,11 @@ def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
     assert served.process.wait(30) == 0
 
 
-def test_a_client_that_reads_slowly_gets_all_of_its_answer(start: Start) -> None:
-    served = start()
-    with _send(served.port, LONG_ITEMS, receive_buffer=4096) as connection:
-        served.process.send_signal(signal.SIGTERM)
-        received = b""
-        while b"\r\n\r\n" not in received:
-            received += connection.recv(1000)
-        head, _, body = received.partition(b"\r\n\r\n")
-        length = int(next(line for line in head.splitlines() if line.lower().startswith(b"content-length")).split()[1])
-        for _ in range(20):  # a tenth of a second for each of the first parts
-            body += connection.recv(1000)
-            time.sleep(0.1)
-        while len(body) < length:
-            more = connection.recv(65_536)
-            assert more
-            body += more
-    assert len(json.loads(body)) == LONG_ITEMS
-    assert served.process.wait(30) == 0
-
-
 def test_what_takes_longer_than_the_limit_is_cut_off(start: Start) -> None:
-    served = start("--drain", "0.5")
-    connections = [_send(served.port, LONG_ITEMS) for _ in range(8)]
+    served = start("--drain", "0.5", "--batch-size", "1")
+    before = _count_accepted(served)
+    connections = [_send(served.port, LONG_ITEMS) for _ in range(12)]
+    _wait_accepted(served, before + 12)
     started = time.monotonic()
     assert served.stop() == 0
     assert time.monotonic() - started < 20

@@ -17,6 +17,9 @@ from newsbert.serving.torchserve.endpoints import Endpoints
 
 MAX_REQUEST_BYTES = 1024 * 1024
 
+_UNREACHABLE = "127.255.255.255"
+"""Loopback's broadcast address: a program can listen there, but TCP never connects to one (RFC 1122, 4.2.3.10)."""
+
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
@@ -46,7 +49,8 @@ def make_properties(
 ) -> dict[str, object]:
     """Return TorchServe's properties: the model on the configured address, other interfaces on loopback.
 
-    Management is a socket in a private directory: through a port, any user of this machine could stop the workers.
+    Management is a socket in a private directory: through a port, any user of this machine could stop the workers. Its
+    gRPC interface cannot be switched off, so it listens where nothing can connect.
     """
     return {
         "inference_address": f"http://{address.host}:{address.port}",
@@ -54,9 +58,9 @@ def make_properties(
         "metrics_address": f"http://{LOOPBACK}:{address.frontend_metrics_port}",
         "metrics_mode": "prometheus",
         "grpc_inference_address": address.grpc_host,
-        "grpc_management_address": LOOPBACK,
+        "grpc_management_address": _UNREACHABLE,
         "grpc_inference_port": address.grpc_port,
-        "grpc_management_port": address.grpc_management_port,
+        "grpc_management_port": 0,
         "model_store": model_store,
         "load_models": f"{SERVED_NAME}={model}" if model else "",
         "default_workers_per_model": 1,

@@ -13,7 +13,7 @@ from newsbert.serving.protocol import SERVED_NAME
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses of a server: HTTP, gRPC, metrics; and on loopback gRPC management and TorchServe's own metrics."""
+    """Addresses of a server: HTTP, gRPC, metrics; and on loopback TorchServe's own metrics."""
 
     host: str
     port: int
@@ -21,18 +21,12 @@ class Endpoints:
     grpc_port: int = 0
     metrics_host: str = LOOPBACK
     metrics_port: int = 0
-    grpc_management_port: int = 0
     frontend_metrics_port: int = 0
 
     @property
     def connect_host(self) -> str:
         """The address for connections from this machine."""
         return connect_host(self.host)
-
-    @property
-    def grpc_ports(self) -> tuple[int, int]:
-        """The ports of both gRPC interfaces."""
-        return self.grpc_port, self.grpc_management_port
 
     @property
     def url(self) -> str:
@@ -83,7 +77,6 @@ def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
         (settings.host, settings.port),
         (grpc_host, grpc_port),
         (metrics_host, metrics_port),
-        (LOOPBACK, 0),
         (LOOPBACK, 0),
     ]
     with contextlib.ExitStack() as stack:

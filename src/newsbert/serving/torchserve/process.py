@@ -7,7 +7,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,23 +14,22 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
 from newsbert.serving import auth, probe
 from newsbert.serving.heartbeat import Heartbeat
-from newsbert.serving.torchserve import sockets
-from newsbert.serving.torchserve.configuration import (
-    ACTIVITY_DIR,
-)
-from newsbert.serving.torchserve.drain import drain
+from newsbert.serving.torchserve.configuration import ACTIVITY_DIR
 from newsbert.serving.torchserve.endpoints import Endpoints
 from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord, ServerEvent
 
 _PROBE_AFTER_S = 10
 
+_LAST_REQUESTS = 4
+_FULL_QUEUE_S = 0.1
+_POLL_S = 0.01
 
-_QUIET_S = 0.15
-
+_READ_S = 0.5
+"""Time that clients have to read their answers before the end: TorchServe's sockets drop what is not sent by then."""
 
 _LOG_HINT = "see all of its log: newsbert serve locally --debug"
 
-
+_STARTED_MARKER = "Model server started."
 _FATAL_MARKERS = ("Failed to load model", "Backend worker process died")
 
 
@@ -70,6 +68,7 @@ class Server:
         self._problems = LogMonitor(on_problem)
         self._tail: collections.deque[str] = collections.deque(maxlen=200)
         self._load_failed = False
+        self._started = False
         self._ready = False
         self._last_answer = 0
         self._silent_s = 0.0
@@ -92,12 +91,9 @@ class Server:
             with contextlib.suppress(ServingError):
                 probe.ask(self.address.url, self.key_file, 10)
                 self._ready = True
-            # The gRPC interfaces start last.
-            if self._ready and sockets.listening(self._process.pid, self.address.grpc_ports):
+            if self._ready and self._started:  # the gRPC interfaces start last
                 self._record_answer()
                 self._problems.started = True
-                # This interface is not needed, and any user of this machine could stop the workers through it.
-                sockets.close(self._process.pid, [self.address.grpc_management_port])
                 return True
             if time.monotonic() > deadline:
                 raise ServingError(f"no answer after {timeout_s:g} s: {self._find_reason()}", _LOG_HINT)
@@ -148,22 +144,29 @@ class Server:
             self._process.stdout.close()
 
     def _drain(self) -> None:
-        headers: dict[str, str] = {}
-        if self.key_file is not None:
+        """Answer the requests in flight, and refuse later ones with a 503, for at most the drain limit.
+
+        Requests wait in TorchServe's queue in order, and cannot be observed there. So a last request goes behind them:
+        once it is answered, all earlier requests have left the queue. TorchServe cannot stop listening, so new
+        connections get a 503 until the end.
+        """
+        deadline = time.monotonic() + self._settings.drain_s
+        for _ in range(_LAST_REQUESTS):  # several, since a full queue refuses one
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                break
             with contextlib.suppress(ServingError):
-                headers = dict([auth.header(auth.valid(self.key_file))])
-        drain(
-            self._process.pid,
-            self.address.connect_host,
-            self.address.port,
-            other_ports=(self.address.grpc_port,),
-            activity=self._activity,
-            headers=headers,
-            path=urllib.parse.urlsplit(self.address.predictions_url).path,
-            quiet_s=self._batch_delay_s + _QUIET_S,
-            limit_s=self._settings.drain_s,
-            on=lambda: self._process.poll() is None,
-        )
+                probe.ask(self.address.url, self.key_file, left_s)
+                break
+            time.sleep(_FULL_QUEUE_S)
+        self._activity.close()
+        last_busy = time.monotonic()
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if self._activity.busy():
+                last_busy = time.monotonic()
+            elif time.monotonic() - last_busy > self._batch_delay_s + _READ_S:
+                return
+            time.sleep(_POLL_S)
 
     def _record_answer(self) -> None:
         self._silent_s = 0.0
@@ -193,6 +196,7 @@ class Server:
             record = LogRecord.parse(line.rstrip())
             text = record.text
             self._tail.extend(filter(None, [record.message, record.exception.partition("\n")[0]]))
+            self._started |= text == _STARTED_MARKER
             if any(marker in text for marker in _FATAL_MARKERS):
                 self._load_failed = True
             self._on_log(text)
