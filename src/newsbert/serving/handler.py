@@ -28,39 +28,21 @@ from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
 from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
-from newsbert.serving import explanation_queue
+from newsbert.serving import batches, explanation_queue
 from newsbert.serving.archive import CONFIG_NAME
 from newsbert.serving.explanation_queue import Lane, LaneFullError
 from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
-from newsbert.serving.requests import (
-    EXPLAIN_HEADER,
-    ParsedRequest,
-    RequestError,
-    ask_again,
-    parse_request,
-    split_explain,
-    wants_labels_only,
-)
+from newsbert.serving.requests import ParsedRequest, RequestError, ask_again
 from newsbert.serving.responses import refuse, render
 from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import report_event
-
-MAX_ITEMS = 1000
-"""Maximum number of texts in one request; the server limits the bytes of a body."""
-
-MAX_EXPLAINED = 10
-"""Maximum number of explanations in one request: one takes as long as some hundreds of predictions."""
-
-BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
-"""Budget for the requests of one batch. The smallest requests go first, and the last one may exceed it."""
 
 _LARGE_BYTES = 1024 * 1024
 """Size of a batch's bodies above which freed memory is returned to the system afterwards."""
 
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
-_OVER_BUDGET = ask_again("the requests that came together are too much for one batch")
 _LANE_FULL = ask_again("too many explanations wait for their turn")
 _NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
 _FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -155,7 +137,7 @@ class Handler:
         ]
         timings = InferenceTimings()
         with self._lane.answering():
-            parsed = self._parse_all(requests, headers)
+            parsed = batches.parse(requests, headers, self._runtime, self._labels)
             plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
             probabilities = self._runtime.predict_prepared(plain, timings)
         rows = iter(probabilities.tolist())
@@ -177,28 +159,10 @@ class Handler:
                 content_type, body = render([answer.to_dict() for answer in outcome], many, headers[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
-        if sum(map(_count_bytes, requests)) > _LARGE_BYTES:
+        if sum(map(batches.count_bytes, requests)) > _LARGE_BYTES:
             cpu.return_memory()
         self._count_batch(outcomes, probabilities, timings)
         return bodies
-
-    def _parse_all(
-        self, requests: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]
-    ) -> "list[ParsedRequest | RequestError]":
-        """Parse the requests of a batch that are within its budget, and refuse the others."""
-        parsed: list[ParsedRequest | RequestError] = []
-        within = _select_within_budget([_count_bytes(request) for request in requests], BATCH_BYTES)
-        for index, request in enumerate(requests):
-            try:
-                parsed.append(self._parse_one(request, headers[index]) if within[index] else _OVER_BUDGET)
-            except RequestError as error:
-                parsed.append(error)
-        num_tokens = [
-            sum(map(self._runtime.estimate_tokens, request.plain)) if isinstance(request, ParsedRequest) else 0
-            for request in parsed
-        ]
-        within = _select_within_budget(num_tokens, BATCH_TOKENS)
-        return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
 
     def _start_answers(
         self, request: ParsedRequest, rows: Iterable[Sequence[float]]
@@ -268,29 +232,6 @@ class Handler:
         statuses = [outcome.status if isinstance(outcome, RequestError) else HTTPStatus.OK for outcome in outcomes]
         self._metrics.batch(statuses, probabilities, measured, sum(answer.review for answer in answers))
 
-    def _parse_one(self, request: Mapping[str, Any], headers: Mapping[str, Any]) -> ParsedRequest:
-        items, many = parse_request(request, headers)
-        always = headers.get(EXPLAIN_HEADER) == "True"
-        if not items:
-            raise RequestError("the list is empty")
-        if len(items) > MAX_ITEMS:
-            message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
-            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        sequences: list[str] = []
-        explained_labels: dict[int, str | None] = {}
-        for index, item in enumerate(items):
-            try:
-                plain, explained, label = split_explain(item, always, self._labels)
-                sequences.append(self._runtime.prepare(plain))
-            except ValueError as error:
-                raise RequestError(f"item {index}: {error}" if many else str(error)) from error
-            if explained:
-                explained_labels[index] = label
-        if len(explained_labels) > MAX_EXPLAINED:
-            message = f"{len(explained_labels)} explanations in one request; at most {MAX_EXPLAINED} are given"
-            raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else explained_labels)
-
 
 def _iterate_futures(answers: "list[Prediction | Future[_Explained]] | RequestError") -> "Iterator[Future[_Explained]]":
     if isinstance(answers, list):
@@ -309,20 +250,6 @@ def _collect_results(
         )
         return _FAILED
     return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
-
-
-def _count_bytes(request: Mapping[str, Any]) -> int:
-    """Count the bytes of a request's raw parameters; decoded JSON does not count."""
-    return sum(len(value) for value in request.values() if isinstance(value, (bytes, bytearray, str)))
-
-
-def _select_within_budget(costs: Sequence[int], budget: int) -> list[bool]:
-    """Return for every cost whether it fits a budget: the smallest go first, and the last one may exceed it."""
-    within = [False] * len(costs)
-    for index in sorted(range(len(costs)), key=costs.__getitem__):
-        within[index] = budget > 0
-        budget -= costs[index]
-    return within
 
 
 def _read_configuration(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
 from newsbert.serving import archive, protocol
-from newsbert.serving.handler import MAX_EXPLAINED, MAX_ITEMS, Handler
+from newsbert.serving.batches import MAX_EXPLAINED, MAX_ITEMS
+from newsbert.serving.handler import Handler
 from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.protocol import MODEL_HEADER
 from tests.support.handler import ITEM, JSON, TEXT, Answer, Request, make_request, send, send_one

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import schemathesis
 
-from newsbert.serving.handler import MAX_ITEMS
+from newsbert.serving.batches import MAX_ITEMS
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.torchserve.configuration import MAX_REQUEST_BYTES
 from tests.support.cli import Cli
