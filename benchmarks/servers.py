@@ -18,7 +18,7 @@ from typing import Any
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
 from newsbert.core.environment import silence_mlflow
 from newsbert.core.ports import claim_port
-from newsbert.serving.torchserve import java
+from newsbert.serving.torchserve import jvm
 
 APPS = Path(__file__).parent / "peers"
 LIT_BATCH = ("8", "0.01")
@@ -213,7 +213,7 @@ def _reference(setting: Setting, port: int, work: Path) -> list[str]:
     properties_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
     return [
         # It keeps its process's number in the temporary directory: one for the whole machine, were there but one.
-        "env", f"JAVA_HOME={java.find().parent.parent}", f"TMPDIR={work}", f"TEMP={work}", f"LOG_LOCATION={work}",
+        "env", f"JAVA_HOME={jvm.find_java().parent.parent}", f"TMPDIR={work}", f"TEMP={work}", f"LOG_LOCATION={work}",
         f"METRICS_LOCATION={work}", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}",
         _program("torchserve"), "--start", "--foreground", "--ncs", "--model-store", str(work),
         "--models", "news=news.mar", "--ts-config", str(properties_file),

@@ -29,7 +29,7 @@ from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, handler, protocol
 from newsbert.serving.mlflow_target.target import DeploymentError, NewsbertTarget
-from newsbert.serving.torchserve import java, torch_stub
+from newsbert.serving.torchserve import jvm, torch_stub
 from tests.support.cli import Cli
 
 NAME = "news_classification"
@@ -84,7 +84,7 @@ def _torchserve(home: Path, *, tokens: bool, on_socket: bool = False, with_torch
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             [
-                java.find(), f"-Dmodel_server_home={installed.parent}", f"-Djava.io.tmpdir={home / 'tmp'}",
+                jvm.find_java(), f"-Dmodel_server_home={installed.parent}", f"-Djava.io.tmpdir={home / 'tmp'}",
                 "-cp", str(installed / "frontend" / "*"), "org.pytorch.serve.ModelServer", "--python", sys.executable,
                 "-f", "config.properties", "-s", str(home / "store"), "-ncs",
             ],

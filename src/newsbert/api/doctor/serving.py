@@ -11,7 +11,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.deployment import local_servers
 from newsbert.errors import NewsbertError, ServingError
 from newsbert.serving import auth, probe
-from newsbert.serving.torchserve import java, runtime_dir, supervisor
+from newsbert.serving.torchserve import jvm, runtime_dir, supervisor
 
 _REQUEST_TIMEOUT_S = 10.0
 
@@ -22,8 +22,8 @@ def java_runtime() -> str:
     Raises:
         ServingError: If there is none.
     """
-    path = java.find()
-    return f"Java {java.version(path)}, {path}"
+    path = jvm.find_java()
+    return f"Java {jvm.java_version(path)}, {path}"
 
 
 def starts() -> str:

@@ -22,7 +22,7 @@ from newsbert.errors import ServingError
 from newsbert.serving import archive_check, metrics
 from newsbert.serving.archive import ARCHIVE_NAME, served
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve import java, java_properties, metrics_endpoint, netty
+from newsbert.serving.torchserve import java_properties, jvm, metrics_endpoint
 from newsbert.serving.torchserve.configuration import (
     ACTIVITY_DIR,
     HEAP_OPTIONS,
@@ -120,7 +120,7 @@ def _start(
     if util.find_spec("prometheus_client") is None:
         raise MissingExtraError("prometheus_client", "serve")
     ts_home = Path(frontend.origin).parent
-    java_binary = java.find()
+    java_binary = jvm.find_java()
     for name in ("tmp", "logs", ACTIVITY_DIR, METRICS_DIR):
         (work / name).mkdir()
     with (
@@ -151,7 +151,7 @@ def _start(
                 str(java_binary),
                 f"-Dmodel_server_home={ts_home.parent}",
                 f"-Djava.io.tmpdir={work / 'tmp'}",
-                f"-Djava.library.path={netty.directory(ts_home / 'frontend', work)}",
+                f"-Djava.library.path={jvm.native_directory(ts_home / 'frontend', work)}",
                 f"-Dlog4j.configurationFile={uris.as_uri(log_config.resolve())}",
                 "-Dlog4j2.disableJmx=true",
                 # The default on two cores is 1, and with 1 Java starts a thread for every batch of a worker.

@@ -22,7 +22,7 @@ COPY model /opt/model
 ARG MODEL
 ARG RUNTIME
 RUN PYTHONPATH=/opt/serving:/opt/packing python -m newsbert.images.programs.package /opt/model /tmp/archive "$MODEL" "$RUNTIME" \
- && python -m newsbert.serving.torchserve.netty /opt/serving/ts/frontend /tmp/native
+ && python -m newsbert.serving.torchserve.jvm /opt/serving/ts/frontend /tmp/native
 
 FROM ${SHIPPED_IMAGE} AS shipped
 COPY --from=build /opt/serving /opt/serving

