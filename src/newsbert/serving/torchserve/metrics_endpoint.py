@@ -1,9 +1,13 @@
-"""A server's metrics endpoint: TorchServe's own metrics and the workers' metrics, on one page."""
+"""A server's metrics endpoint: TorchServe's own metrics and the workers' metrics, on one page.
+
+prometheus_client's exposition would rename TorchServe's counters, such as `Requests2XX` to `Requests2XX_total`. Its
+server has neither a timeout nor a limit, so clients that send nothing would use up the supervisor's threads and files.
+"""
 
 import contextlib
 import http.client
 import http.server
-import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -19,20 +23,19 @@ _TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 8
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    """An HTTP server with few threads: clients with open connections must not use up the supervisor's threads."""
+class _Server(socketserver.ThreadingTCPServer):
+    """A server with few threads, so that clients with open connections do not use up the supervisor's.
+
+    Not `http.server`'s own, which looks up the host's name first.
+    """
+
+    allow_reuse_address = True  # the port is reserved
+    daemon_threads = True
 
     def __init__(self, address: tuple[str, int], page: Callable[[], str]) -> None:
         self.page = page
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        # Not the standard library's method, which looks up the host's name first.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._slots.acquire(blocking=False):
