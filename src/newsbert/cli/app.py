@@ -1,10 +1,8 @@
 """The Typer app, `main()` and the only error boundary."""
 
-import difflib
 import io
 import itertools
 import os
-import shlex
 import signal
 import sys
 from types import ModuleType
@@ -33,6 +31,7 @@ from newsbert.cli import (
     tracking,
     train,
 )
+from newsbert.cli._corrections import correct, normalize_option
 from newsbert.cli._framework import Commands, Group
 from newsbert.cli._output import Output
 from newsbert.cli.export import app as export
@@ -170,92 +169,11 @@ def _describe_parse_error(error: Any) -> str:
         for word, next_word in itertools.pairwise([*sys.argv, ""]):
             _, is_with_value, value = word.partition("=")
             if (
-                _normalize_option(word) == option
+                normalize_option(word) == option
                 and (argument := value if is_with_value else next_word) not in error.message
             ):
                 return f"{argument!r} is no valid value for '{option}': {error.message}"
-    return error.format_message() or "a command is missing"  # Click has shown the help instead of a message
-
-
-_RENAMED_OPTIONS = {
-    "--max-epochs": "--epochs",
-    "--num-samples": "--max-train-samples",
-    "--model-save-path": "--output",
-    "--lr": "--learning-rate",
-    "--max-samples": "--max-train-samples",
-    "--samples": "--max-train-samples",
-    "--review-below": "--review-threshold",
-    "--review-precision": "--review-target-accuracy",
-    "--against": "--compare-to",
-    "--bill": "--sbom",
-    "--max-seq-length": "--max-length",
-    "--num-train-epochs": "--epochs",
-    "--output-dir": "--output",
-    "--per-device-train-batch-size": "--batch-size",
-}
-"""Options of the example that newsbert replaces, and of transformers' scripts; and their names in newsbert."""
-
-_OTHER_COMMANDS = {
-    "newsbert": {
-        "list": "newsbert models",
-        "test": "newsbert evaluate",
-        "ui": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
-    },
-    "newsbert serve": {
-        "list": "newsbert serve status",
-        "start": "newsbert serve locally",
-        "down": "newsbert serve stop",
-    },
-    "newsbert tracking": {"start": "newsbert tracking up", "stop": "newsbert tracking down"},
-}
-"""What people type first, by the group of commands, and what they mean."""
-
-_REMOVED_OPTIONS = {
-    "--save-model": "each model is saved, and logged to MLflow",
-    "--vocab-file": "the vocabulary is the encoder's: --base-model",
-}
-
-
-def _find_renamed_option(error: Any, command: str) -> UsageError | None:
-    """Return the error for an option of the replaced example, with its new name or the reason why it is gone."""
-    name = _normalize_option(str(getattr(error, "option_name", "")))
-    typed = next((word.partition("=")[0] for word in sys.argv if _normalize_option(word) == name), name)
-    if name in _REMOVED_OPTIONS:
-        return UsageError(f"there is no option {typed}: {_REMOVED_OPTIONS[name]}", f"{command} --help")
-    new = _RENAMED_OPTIONS.get(name)
-    if new is None or new not in (flag for param in error.ctx.command.params for flag in param.opts):
-        return None
-    words = [new + word[len(name) :] if _normalize_option(word) == name else word for word in sys.argv[1:]]
-    return UsageError(f"there is no option {typed}: it is {new} here", shlex.join(["newsbert", *words]))
-
-
-def _find_other_command(error: Any) -> UsageError | None:
-    """Return the error for a command that is called otherwise here, with the line to type."""
-    context = error.ctx
-    if context is None or not hasattr(context.command, "commands"):
-        return None
-    words = sys.argv[1:]
-    group = context.command_path
-    depth = len(group.split()) - 1
-    if depth >= len(words):
-        return None
-    word, rest = words[depth], words[depth + 1 :]
-    command = _OTHER_COMMANDS.get(group, {}).get(word)
-    if command is not None:
-        return UsageError(f"there is no command {word!r}", shlex.join([*shlex.split(command), *rest]))
-    commands = context.command.commands
-    if group == "newsbert serve" and word not in commands and not difflib.get_close_matches(word, commands):
-        what = "option" if word.startswith("-") else "command"
-        return UsageError(
-            f"newsbert serve has no {what} {word!r}",
-            shlex.join(["newsbert", "serve", "locally", *words[depth:]]),
-        )
-    return None
-
-
-def _normalize_option(word: str) -> str:
-    """Return the option in a word of the command line, with hyphens: `--learning-rate` of `--learning_rate=2e-5`."""
-    return word.partition("=")[0].replace("_", "-")
+    return str(error.format_message())
 
 
 def _run(output: Output) -> int:
@@ -268,8 +186,7 @@ def _run(output: Output) -> int:
         return error.exit_code
     except _PARSE_ERROR as error:
         path = error.ctx.command_path if error.ctx else "newsbert"
-        found = _find_renamed_option(error, path) or _find_other_command(error)
-        output.error(found or UsageError(_describe_parse_error(error), f"{path} --help"))
+        output.error(correct(error) or UsageError(_describe_parse_error(error), f"{path} --help"))
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED

@@ -120,7 +120,7 @@ def test_with_json_an_error_is_one_document_on_stdout(cli: Cli, tmp_path: Path) 
 def test_with_json_a_parse_error_is_a_document(cli: Cli) -> None:
     result = cli("predict", "--json", "--modle", "x")
     error = json.loads(result.stdout)["error"]
-    assert (result.returncode, error["code"], error["hint"]) == (2, "usage", "newsbert predict --help")
+    assert (result.returncode, error["code"], error["hint"]) == (2, "usage", "newsbert predict --json --model x")
     assert "--modle" in error["message"]
 
 

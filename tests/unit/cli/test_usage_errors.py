@@ -13,10 +13,11 @@ from tests.support.cli import Cli
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["trian"], "'trian'", "newsbert --help"),
-        (["serve", "local"], "'local'", "newsbert serve --help"),
+        (["trian", "--epochs", "3"], "'newsbert trian'", "newsbert train --epochs 3"),
+        (["serve", "local"], "'newsbert serve local'", "newsbert serve locally"),
         (["--nope"], "--nope", "newsbert --help"),
-        (["predict", "--modle", "x"], "--modle", "newsbert predict --help"),
+        (["predict", "--modle", "x"], "did you mean --model?", "newsbert predict --model x"),
+        (["predict", "--nope"], "there is no option --nope", "newsbert predict --help"),
         (
             ["serve", "locally", "--port", "eighty"],
             "'eighty' is no valid value for '--port'",
@@ -58,6 +59,17 @@ def test_options_of_the_mlflow_example_get_a_hint(cli: Cli, typed: list[str], hi
     ("typed", "hint"),
     [
         (["list"], "newsbert models"),
+        (["config", "show", "--set"], "newsbert config --set"),
+        (["archive", "A/1"], "newsbert export archive A/1"),
+        (["serve", "kubernetes", "A/1"], "newsbert export kubernetes A/1"),
+        (["deliver", "--to", "dev"], "newsbert pipeline --to dev"),
+        (["runtimes"], "newsbert benchmark"),
+        (["serve", "locally", "--model", "A/1", "--port", "0"], "newsbert serve locally A/1 --port 0"),
+        (["export", "archive", "--model=A/1"], "newsbert export archive A/1"),
+        (["inspect-image", "--model", "A/1"], "newsbert inspect-image A/1"),
+        (["predict", "--data", "a.csv", "--output", "b.csv"], "newsbert predict --file a.csv --output b.csv"),
+        (["train", "--file", "a.csv"], "newsbert train --data a.csv"),
+        (["init", "--input", "a.csv"], "newsbert init a.csv"),
         (["ui"], "mlflow ui --backend-store-uri sqlite:///mlflow.db"),
         (["serve", "BertModel/2", "--port", "0"], "newsbert serve locally BertModel/2 --port 0"),
         (["serve", "--port", "9000"], "newsbert serve locally --port 9000"),
