@@ -3,6 +3,7 @@
 import codecs
 import json
 import math
+import os
 import sys
 import time
 import traceback
@@ -29,6 +30,8 @@ LONG_WORD = 20
 """Length in terminal cells above which a table may break a word."""
 
 LOG_INTERVAL_S = 3.0
+
+UNLIMITED_COLUMNS = 1_000_000
 
 
 class Output:
@@ -66,6 +69,11 @@ class Output:
         if text:  # typer prints the help itself when it renders with rich
             self.result(text)
 
+    def console(self) -> Console:
+        """Return the console of stdout: as wide as the terminal, or as COLUMNS; a pipe or a file has no width."""
+        is_limited = self.is_terminal or os.environ.get("COLUMNS")
+        return Console(highlight=False, width=None if is_limited else UNLIMITED_COLUMNS)
+
     def table(
         self, headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None, words: int = 1
     ) -> None:
@@ -74,7 +82,7 @@ class Output:
         The first `words` columns hold text, the others numbers. If the terminal is too narrow for whole words, a row
         becomes a list of headers and cells.
         """
-        console = Console(highlight=False)
+        console = self.console()
         headers = [show_controls(header) for header in headers]
         cells = [[show_controls(cell) for cell in row] for row in rows]
         if not cells:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from newsbert.cli._options import Debug, Json, ModelOption, TrackingUri, setting
@@ -69,11 +68,11 @@ def explain(
     if screen.as_json:
         screen.document({"model": predictor.name, **explanation.to_dict()})
     else:
-        _render(predictor.name, explanation)
+        _render(screen, predictor.name, explanation)
 
 
-def _render(name: str, explained: "Explanation") -> None:
-    console = Console(highlight=False)
+def _render(screen: Output, name: str, explained: "Explanation") -> None:
+    console = screen.console()
     prediction = explained.prediction
     review = ", flagged for review" if prediction.review else ""
     console.print(Text(show_controls(f"{prediction.label} {prediction.score:.3f}{review}  ({name})"), style="bold"))
@@ -94,7 +93,7 @@ def _render(name: str, explained: "Explanation") -> None:
     console.print(highlighted)
     top_words = sorted(explained.words, key=lambda word: -abs(word.attribution))[:MAX_WORDS]
     probability = prediction.probabilities[explained.label]
-    Output().table(
+    screen.table(
         ["word", f"adds to {explained.label}, {probability:.3f}"],
         [[word.text, f"{word.attribution:+.3f}"] for word in top_words],
         title=f"by {explained.method}",

@@ -99,6 +99,17 @@ def test_tables_fit_the_terminal_without_breaking_words(cli: Cli, bundle: Bundle
         assert name in result.stdout
 
 
+def test_a_pipe_has_a_row_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    data = tmp_path / ("rows" * 30 + ".csv")
+    (tmp_path / "newsbert.toml").write_text(f'[train]\ndata = "{data.name}"\n')
+    done = cli("config", COLUMNS="")
+    assert done.returncode == 0, done.stderr
+    (row,) = (line for line in done.stdout.splitlines() if "train.data" in line)
+    assert data.name in row
+    assert row == row.strip()
+    assert max(map(len, cli("config", COLUMNS="80").stdout.splitlines())) <= 80
+
+
 def test_version_prints_the_packages_version(cli: Cli) -> None:
     result = cli("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"newsbert {newsbert.__version__}\n", "")
