@@ -146,7 +146,7 @@ def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
 
 
 def test_what_takes_longer_than_the_limit_is_cut_off(start: Start) -> None:
-    served = start("--drain", "0.5", "--batch-size", "1")
+    served = start("--drain-s", "0.5", "--batch-size", "1")
     before = _count_accepted(served)
     connections = [_send(served.port, LONG_ITEMS) for _ in range(12)]
     _wait_accepted(served, before + 12)
@@ -225,7 +225,7 @@ def test_the_command_line_asks_with_a_token(start: Start, cli: Cli) -> None:
 
 
 def test_a_token_expires_and_probes_go_on(start: Start, cli: Cli) -> None:
-    served = start("--token-auth", "--token-expiry", "0.05")
+    served = start("--token-auth", "--token-expiry-min", "0.05")
     key_file = Path(served.ready["key_file"])
     first = cli("serve", "token", "--key-file", key_file).stdout.strip()
     deadline = time.monotonic() + 20

@@ -82,7 +82,7 @@ def test_an_archive_of_it_is_served_without_them(cli: Cli, evil: Path, planted: 
     for runtime in ("onnxruntime", "torch"):
         made = cli("export", "archive", "evil", "--output", runtime, "--runtime", runtime, "--json")
         file = json.loads(made.stdout)["archive"]
-        assert cli("serve", "locally", file, "--port", "0", "--timeout", "90", "--detach").returncode == 0
+        assert cli("serve", "locally", file, "--port", "0", "--timeout-s", "90", "--detach").returncode == 0
     assert cli("serve", "stop", "--all").returncode == 0
     assert not planted.exists()
 

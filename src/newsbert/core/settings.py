@@ -143,10 +143,8 @@ class ServeSettings:
     queue_size: int = _setting(
         100, "Size of the request queue; further requests are rejected with 503", ge=1, le=100_000
     )
-    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", ge=1e-3, option="--timeout")
-    drain_s: float = _setting(
-        25.0, "Seconds to finish requests in flight when it is stopped", ge=0, le=86_400, option="--drain"
-    )
+    timeout_s: float = _setting(120.0, "Seconds to wait until the model answers", ge=1e-3)
+    drain_s: float = _setting(25.0, "Seconds to finish requests in flight when it is stopped", ge=0, le=86_400)
     unresponsive_timeout_s: float = _setting(120.0, "Seconds without any answer after which the server stops", ge=5)
     grpc_port: int | None = _setting(
         None, "Port of gRPC on the same address (default: on loopback only)", ge=1, le=65_535
@@ -161,9 +159,7 @@ class ServeSettings:
         option="--cors-origin",
     )
     token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
-    token_expiry_min: float = _setting(
-        60.0, "Minutes until a token expires", ge=1 / 60, le=5_256_000, option="--token-expiry"
-    )
+    token_expiry_min: float = _setting(60.0, "Minutes until a token expires", ge=1 / 60, le=5_256_000)
     run_dir: str | None = _setting(
         None, "Private directory for sockets, keys and all else that the server writes; made new", "NEWSBERT_RUN_DIR"
     )

@@ -20,10 +20,10 @@ Port = Annotated[int | None, setting(ServeSettings, "port")]
 ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")]
 
 
-Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", "--timeout", metavar="SECONDS")]
+Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", metavar="SECONDS")]
 
 
-Drain = Annotated[float | None, setting(ServeSettings, "drain_s", "--drain", metavar="SECONDS")]
+Drain = Annotated[float | None, setting(ServeSettings, "drain_s", metavar="SECONDS")]
 
 
 GrpcPort = Annotated[int | None, setting(ServeSettings, "grpc_port")]
@@ -41,7 +41,7 @@ CorsOrigin = Annotated[str | None, setting(ServeSettings, "cors_origin", metavar
 TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token-auth/--no-token-auth")]
 
 
-TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", "--token-expiry", metavar="MINUTES")]
+TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", metavar="MINUTES")]
 
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]

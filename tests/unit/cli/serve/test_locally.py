@@ -27,7 +27,7 @@ def test_a_port_in_use_is_an_error_before_the_model_is_read(cli: Cli, bundle: Bu
         ("--workers", "0", 2),
         ("--batch-size", "0", 2),
         ("--batch-delay-ms", "-1", 2),
-        ("--timeout", "0", 2),
+        ("--timeout-s", "0", 2),
         ("--host", "", 2),
         ("--host", "no.such.host.invalid", 1),
         ("--host", "a..b", 1),
@@ -41,7 +41,7 @@ def test_an_invalid_setting_is_an_error_before_the_server_starts(
     failed(cli("serve", "locally", bundle.path, *arguments, f"{option}={value}"), code, value)
 
 
-@pytest.mark.parametrize("option", ["--timeout", "--drain", "--token-expiry"])
+@pytest.mark.parametrize("option", ["--timeout-s", "--drain-s", "--token-expiry-min"])
 def test_an_error_names_the_option_as_typed(cli: Cli, bundle: Bundle, option: str) -> None:
     failed(cli("serve", "locally", bundle.path, f"{option}=-1"), 2, f"the option {option}: -1")
 
