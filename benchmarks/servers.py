@@ -246,7 +246,7 @@ def _mlflow(model: str, setting: Setting, port: int, work: Path) -> list[str]:
 def _newsbert(runtime: str, setting: Setting, port: int, work: Path) -> list[str]:
     newsbert = [sys.executable, "-m", "newsbert"]
     subprocess.run(
-        [*newsbert, "export", "archive", setting.bundle.path.resolve(), "--runtime", runtime, "--output", work],
+        [*newsbert, "export", "archive", setting.bundle.path.resolve(), "--runtime", runtime, "--output-dir", work],
         cwd=work, check=True, capture_output=True,
     )  # fmt: skip
     return [*newsbert, "serve", "locally", str(work / "news_classification.mar"), "--port", str(port)]

@@ -130,7 +130,7 @@ def trained(
             learning_rate=3e-3,
             max_length=48,
             review_threshold=REVIEW_THRESHOLD,
-            output=str(directory / "bundle"),
+            output_dir=str(directory / "bundle"),
             tracking_uri=uri,
             model_name="TinyModel",
         )

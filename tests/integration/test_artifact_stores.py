@@ -142,7 +142,7 @@ Train = Callable[..., "newsbert.TrainResult"]
 @pytest.fixture
 def train(tiny_encoder: Path, labelled_file: Path) -> Train:
     def run(**more: object) -> "newsbert.TrainResult":
-        given = {"max_steps": 4, "batch_size": 8, "max_length": 32, "output": "out", **more}
+        given = {"max_steps": 4, "batch_size": 8, "max_length": 32, "output_dir": "out", **more}
         return newsbert.train(data=str(labelled_file), base_model=str(tiny_encoder), **given)  # type: ignore[arg-type]
 
     return run

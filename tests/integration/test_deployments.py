@@ -475,7 +475,7 @@ def test_the_plugins_own_target_keeps_working(
     from mlflow.deployments import get_deploy_client
 
     written = cli(
-        "export", "archive", "TinyModel/1", "--for-plugin", "--output", tmp_path, "--tracking-uri", trained[1]
+        "export", "archive", "TinyModel/1", "--for-plugin", "--output-dir", tmp_path, "--tracking-uri", trained[1]
     )
     assert written.returncode == 0, written.stderr
     command = shlex.split(next(line for line in written.stderr.splitlines() if "mlflow deployments" in line))

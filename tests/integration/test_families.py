@@ -17,11 +17,11 @@ TEXTS = ("goal team cup", "stocks market profit of the bank", "minister border, 
 def test_a_family_is_served_as_it_answers_here(family: str, cli: Cli, labelled_file: Path, tmp_path: Path) -> None:
     with labelled_file.open(encoding="utf-8") as stream:
         base = encoders.make(family, tmp_path / "base", [row["text"] for row in csv.DictReader(stream)])
-    options = ("--max-length", "48", "--max-steps", "4", "--batch-size", "8", "--output", "bundle", "--json")
+    options = ("--max-length", "48", "--max-steps", "4", "--batch-size", "8", "--output-dir", "bundle", "--json")
     trained = cli("train", "--data", str(labelled_file), "--base-model", str(base), *options)
     assert trained.returncode == 0, trained.stderr
     here = json.loads(cli("predict", "--model", "bundle", "--json", *TEXTS).stdout)["predictions"]
-    packed = cli("export", "archive", "bundle", "--output", "store", "--json")
+    packed = cli("export", "archive", "bundle", "--output-dir", "store", "--json")
     assert packed.returncode == 0, packed.stderr
     served = cli("serve", "locally", "bundle", "--port", "0", "--detach", "--json")
     assert served.returncode == 0, served.stderr

@@ -513,7 +513,7 @@ def test_training_in_the_container_is_training_here(
     }
     assert newsbert.load("Boxed/1").bundle.digest == bundle.digest
     for output in ("/proc/nowhere/x", labelled_file / "x"):
-        impossible = cli("train", "--in-container", "--output", output)
+        impossible = cli("train", "--in-container", "--output-dir", output)
         assert impossible.returncode == 2
         assert "Traceback" not in impossible.stderr
     refused = cli("train", "--in-container", "--data", "nowhere.csv", "--json")

@@ -83,12 +83,12 @@ def test_ctrl_c_twice_aborts_and_leaves_nothing(
 ) -> None:
     import mlflow
 
-    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--output", "bundles/news")
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "5000", "--output-dir", "bundles/news")
     process = start(arguments)
     _wait_for(process, "step ")
     other = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert other.returncode == 2, other.stderr
-    assert "--output bundles/news is what another training under way is to become" in other.stderr
+    assert "--output-dir bundles/news is what another training under way is to become" in other.stderr
     process.send_signal(signal.SIGINT)
     _wait_for(process, "stopping after this step")
     process.send_signal(signal.SIGINT)
@@ -411,7 +411,7 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
         "import sys; from newsbert.tracking import upload; from newsbert.cli import app; "
         "upload._PAUSES_S, upload._METRICS_S = (1,), 1.0; sys.exit(app.main())"
     )
-    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "100", "--json", "--output", "bundle")
+    arguments = _arguments(tiny_encoder, labelled_file, "--epochs", "100", "--json", "--output-dir", "bundle")
     with tracking_server(tmp_path, port, signal.SIGKILL) as url:
         process = start([sys.executable, "-c", program, *arguments[3:], "--tracking-uri", url])
         _wait_for(process, "(epoch 3.")

@@ -93,7 +93,7 @@ Finish = Callable[[Desk, Trained], Any]
 
 
 def _archive(desk: Desk, trained: Trained) -> Any:
-    return desk.run("export", "archive", trained[0].bundle, "--output", "store")["sha256"]
+    return desk.run("export", "archive", trained[0].bundle, "--output-dir", "store")["sha256"]
 
 
 def _predict_file(desk: Desk, trained: Trained) -> Any:
@@ -155,7 +155,7 @@ def _tracking(desk: Desk, _: Trained) -> Any:
 
 
 COMMANDS: dict[str, tuple[Callable[[Desk, Trained], tuple[object, ...]], Finish, int]] = {
-    "archive": (lambda _, trained: ("export", "archive", trained[0].bundle, "--output", "store"), _archive, 7),
+    "archive": (lambda _, trained: ("export", "archive", trained[0].bundle, "--output-dir", "store"), _archive, 7),
     "predict a file": (
         lambda desk, trained: ("predict", "--model", trained[0].bundle, "--file", desk.rows, "--output", "out.csv"),
         _predict_file,

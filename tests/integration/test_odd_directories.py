@@ -62,7 +62,7 @@ def test_all_works_in_a_project_directory_whose_name_is_odd_in_a_url(
     assert [training["run_id"] for training in run("runs")["runs"]] == [trained["run_id"]]
     shutil.rmtree(project / "bundles")  # so that the model comes from the registry
     answers = run("predict", "--model", "TinyModel/1", "goal team")["predictions"]
-    assert Path(run("export", "archive", "TinyModel/1", "--output", "store")["archive"]).is_file()
+    assert Path(run("export", "archive", "TinyModel/1", "--output-dir", "store")["archive"]).is_file()
     served = run("serve", "locally", "TinyModel/1", "--detach", "--port", 0)
     try:
         (answer,) = run("predict", "--url", served["url"], "goal team")["predictions"]

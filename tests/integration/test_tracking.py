@@ -83,7 +83,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
         (tmp_path / "rows" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     train = cli(
         "train", "--data", "rows", "--base-model", tiny_encoder, "--epochs", 10, "--batch-size", 8,
-        "--learning-rate", 3e-3, "--max-length", 48, "--output", "out", timeout_s=590, NEWSBERT_MODEL_NAME="News",
+        "--learning-rate", 3e-3, "--max-length", 48, "--output-dir", "out", timeout_s=590, NEWSBERT_MODEL_NAME="News",
     )  # fmt: skip
     assert train.returncode == 0, train.stderr
     assert "Next: newsbert register" in train.stderr.splitlines()  # which takes the same name

@@ -51,8 +51,8 @@ def test_the_pickles_are_live(evil: Path, planted: Path) -> None:
     "arguments",
     [
         ("predict", "--model", "evil", "goal"),
-        ("export", "archive", "evil", "--output", "store"),
-        ("export", "archive", "evil", "--output", "store", "--runtime", "torch"),
+        ("export", "archive", "evil", "--output-dir", "store"),
+        ("export", "archive", "evil", "--output-dir", "store", "--runtime", "torch"),
         ("build-image", "evil", "--dry-run"),
         ("build-image", "evil", "--dry-run", "--runtime", "torch"),
         ("train", "--base-model", "evil", "--epochs", "1", "--max-train-samples", "8", "--max-length", "48"),
@@ -80,7 +80,7 @@ def test_no_runtime_unpickles(evil: Path, planted: Path, runtime: str) -> None:
 
 def test_an_archive_of_it_is_served_without_them(cli: Cli, evil: Path, planted: Path) -> None:
     for runtime in ("onnxruntime", "torch"):
-        made = cli("export", "archive", "evil", "--output", runtime, "--runtime", runtime, "--json")
+        made = cli("export", "archive", "evil", "--output-dir", runtime, "--runtime", runtime, "--json")
         file = json.loads(made.stdout)["archive"]
         assert cli("serve", "locally", file, "--port", "0", "--timeout-s", "90", "--detach").returncode == 0
     assert cli("serve", "stop", "--all").returncode == 0

@@ -37,7 +37,7 @@ def train(  # noqa: PLR0913 - options by name
     review_target_accuracy: float | None = None,
     review_threshold: float | None = None,
     seed: int | None = None,
-    output: str | Path | None = None,
+    output_dir: str | Path | None = None,
     model_name: str | None = None,
     tracking_uri: str | None = None,
     experiment: str | None = None,
@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913 - options by name
         review_target_accuracy: Required precision of the answers that no person reviews, as a ratio.
         review_threshold: Score below which a person must review an answer.
         seed: Seed of splits, order and initialization.
-        output: Directory for the bundle; default: `bundles/RUN_ID`.
+        output_dir: Directory for the bundle; default: `bundles/RUN_ID`.
         model_name: Registers the model under this name when done.
         tracking_uri: MLflow's tracking URI; default: the configured one.
         experiment: The MLflow experiment; default: the configured one.

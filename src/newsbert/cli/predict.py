@@ -59,6 +59,8 @@ def predict(
     output: Annotated[
         str | None,
         typer.Option(
+            "--output",
+            "-o",
             help="Where the rows of --file go, with the answers, here or at s3://… or gs://…; those that got none go to"
             " OUTPUT.rejected.jsonl too, with the reason.",
             metavar="FILE",

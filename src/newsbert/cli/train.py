@@ -66,7 +66,9 @@ def train(
     ] = None,
     review_threshold: Annotated[float | None, setting(TrainSettings, "review_threshold", metavar="SCORE")] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
-    output: Annotated[str | None, setting(TrainSettings, "output", metavar="DIR", completed=files)] = None,
+    output_dir: Annotated[
+        str | None, setting(TrainSettings, "output_dir", "--output-dir", "-o", metavar="DIR", completed=files)
+    ] = None,
     model_name: ModelName = None,
     experiment: Experiment = None,
     resume: Annotated[
@@ -111,7 +113,7 @@ def train(
         "review_target_accuracy": review_target_accuracy,
         "review_threshold": review_threshold,
         "seed": seed,
-        "output": output,
+        "output_dir": output_dir,
         "model_name": model_name,
         "experiment": experiment,
         "resume": resume,

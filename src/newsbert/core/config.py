@@ -292,6 +292,7 @@ _RENAMED_KEYS = {
     "clients": "allowed_namespaces",
     "least_accuracy": "min_accuracy",
     "lost_s": "unresponsive_timeout_s",
+    "output": "output_dir",
     "queue_ms": "target_queue_ms",
     "review_below": "review_threshold",
     "review_precision": "review_target_accuracy",

@@ -108,7 +108,7 @@ class TrainSettings:
         le=1,
     )
     seed: int = _setting(42, "Random seed of splits, shuffling and initialization", ge=0, le=2**32 - 1)
-    output: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
+    output_dir: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
 
     def rows_a_step(self, rows: int) -> int:
         """Return the batch size, or its default for this number of training rows."""

@@ -152,7 +152,7 @@ class Pipeline:
             if run.info.status == "FINISHED" and MODEL_ID_TAG in run.data.tags:
                 self._log_step("train", f"run {run.info.run_id}", False)
                 return str(run.info.run_id)
-        parent = Path(settings.output).expanduser().parent if settings.output else BUNDLES
+        parent = Path(settings.output_dir).expanduser().parent if settings.output_dir else BUNDLES
         for run in runs:
             directory = run_dir.find(run.info.run_id, parent)
             if directory is not None and run_dir.is_busy(directory):
@@ -194,7 +194,7 @@ class Pipeline:
         rows = load_rows(settings)
         inputs = {
             **dataclasses.asdict(settings),
-            "output": None,
+            "output_dir": None,
             "image": image,
             "rows": rows.digest,
             "base_model": base_model.find(settings.base_model).sha256,

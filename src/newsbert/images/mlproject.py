@@ -25,7 +25,7 @@ entry_points:
       data: {{type: string, default: sample}}
     command: >-
       newsbert train --epochs {{max_epochs}} --max-train-samples {{num_samples}} --data {{data}}
-      --output /tmp/newsbert/bundle
+      --output-dir /tmp/newsbert/bundle
 """
 
 

@@ -125,7 +125,7 @@ def _resolve_place(flags: Mapping[str, Any]) -> Place:
     try:
         return _find_place(flags)
     except (OSError, RuntimeError) as error:  # RuntimeError: the home directory of an unknown user
-        raise UsageError(f"a path cannot be used: {error}", "check --data, --base-model and --output") from error
+        raise UsageError(f"a path cannot be used: {error}", "check --data, --base-model and --output-dir") from error
 
 
 def _find_place(flags: Mapping[str, Any]) -> Place:
@@ -134,7 +134,9 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     )
     resume = flags.get("resume")
     if resume is None:
-        training = config.resolve(TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output")})
+        training = config.resolve(
+            TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output_dir")}
+        )
     else:  # the run's own settings, which options cannot change
         training = run.settings_of(resume)
     environment, files = for_container()
@@ -148,11 +150,11 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
             path = Path(value).expanduser().resolve()
             mounts.setdefault(path, False)
             paths[name] = str(path)
-    if training.output is not None:
-        output = Path(training.output).expanduser().resolve()
+    if training.output_dir is not None:
+        output = Path(training.output_dir).expanduser().resolve()
         output.parent.mkdir(parents=True, exist_ok=True)
         mounts[output.parent] = True
-        paths["output"] = str(output)
+        paths["output_dir"] = str(output)
     file = sqlite.path_of(tracking.tracking_uri)
     if file is not None:
         file = file.expanduser().resolve()

@@ -98,7 +98,7 @@ def write_for_plugin(files: Mapping[str, Path | bytes], weights: Path, directory
     try:
         directory.mkdir(parents=True)
     except FileExistsError as error:
-        raise UsageError(f"{directory} exists", "name a directory that does not: --output DIRECTORY") from error
+        raise UsageError(f"{directory} exists", "name a directory that does not: --output-dir DIRECTORY") from error
     except OSError as error:
         raise NewsbertError(f"{directory} cannot be made: {error.strerror}", "check its parent's rights") from error
     try:

@@ -59,7 +59,7 @@ def start(
     Raises:
         NewsbertError: If the training fails.
     """
-    output = run_dir.output_directory(settings.output) if settings.output else None
+    output = run_dir.output_directory(settings.output_dir) if settings.output_dir else None
     rows = load_rows(settings)
     for note in rows.notes:
         on_event(Note(note))
@@ -178,7 +178,7 @@ def _find_directory(reference: str) -> Path:
     if directory is None:
         raise NotFoundError(
             f"there is nothing of a run {reference!r} in {BUNDLES} to go on with",
-            "name the directory in which it worked, beside its --output: newsbert train --resume .NAME.partial-…",
+            "name the directory in which it worked, beside its --output-dir: newsbert train --resume .NAME.partial-…",
         )
     return directory
 

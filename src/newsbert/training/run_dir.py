@@ -65,11 +65,13 @@ def output_directory(name: str) -> Path:
     try:
         taken = is_nonempty(output)
     except OSError as error:
-        raise UsageError(f"--output {name} cannot be used: {error.strerror}", "choose another --output") from error
+        raise UsageError(
+            f"--output-dir {name} cannot be used: {error.strerror}", "choose another --output-dir"
+        ) from error
     if taken:
-        raise UsageError(f"--output {output} exists and is not an empty directory", "name another, or remove it")
+        raise UsageError(f"--output-dir {output} exists and is not an empty directory", "name another, or remove it")
     if any(is_busy(other) for other in output.parent.glob(f".{glob.escape(output.name)}.partial-*")):
-        raise UsageError(f"--output {output} is what another training under way is to become", "name another")
+        raise UsageError(f"--output-dir {output} is what another training under way is to become", "name another")
     return output
 
 
@@ -117,7 +119,7 @@ def create(final: Path, run: RunState) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             raise
     except OSError as error:
-        raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output") from error
+        raise UsageError(f"cannot write to {final.parent}: {error.strerror}", "choose another --output-dir") from error
     with lock, cleanup_on_exit(work, final):
         yield work
 

@@ -239,7 +239,7 @@ LONG = "x" * 300
         (["predict", "--model", LONG, "the team"], 1),
         (["build-image", LONG], 1),
         (["predict", "--model", f"./{LONG}", "the team"], 1),
-        (["train", "--output", LONG], 2),
+        (["train", "--output-dir", LONG], 2),
         (["predict", "--file", "in.csv", "--output", f"{LONG}.csv"], 2),
     ],
 )

@@ -38,7 +38,7 @@ def test_a_call_that_cannot_be_parsed_is_a_usage_error(cli: Cli, arguments: list
     [
         (["--max_epochs", "3"], "newsbert train --epochs 3"),
         (["--num_samples=30", "--json"], "newsbert train --max-train-samples=30 --json"),
-        (["--model_save_path", "my models"], "newsbert train --output 'my models'"),
+        (["--model_save_path", "my models"], "newsbert train --output-dir 'my models'"),
         (["--learning_rate", "2e-5", "--max_epochs=3"], "newsbert train --learning_rate 2e-5 --epochs=3"),
         (["--save_model", "True"], "newsbert train --help"),
         (["--vocab_file", "vocab.txt"], "newsbert train --help"),
@@ -77,6 +77,7 @@ def test_options_of_the_mlflow_example_get_a_hint(cli: Cli, typed: list[str], hi
         (["tracking", "start", "--detach"], "newsbert tracking up --detach"),
         (["train", "--lr", "2e-5"], "newsbert train --learning-rate 2e-5"),
         (["train", "--samples", "8"], "newsbert train --max-train-samples 8"),
+        (["train", "--output", "b"], "newsbert train --output-dir b"),
         (["serve", "locally", "--review-below", "0.8"], "newsbert serve locally --review-threshold 0.8"),
         (["evaluate", "A/1", "--against", "A/2"], "newsbert evaluate A/1 --compare-to A/2"),
         (["inspect-image", "A/1", "--bill"], "newsbert inspect-image A/1 --sbom"),

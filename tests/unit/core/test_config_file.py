@@ -89,6 +89,7 @@ def test_a_key_of_the_wrong_type_is_named(line: str, kind: str) -> None:
         ("[serve]\nepochs = 3\n", "epochs", "[serve]", "port"),
         ("[train.more]\nx = 1\n", "more", "[train]", "seed"),
         ("[train]\nsamples = 8\n", "samples", "[train]", "it is now max_train_samples"),
+        ('[train]\noutput = "b"\n', "output", "[train]", "it is now output_dir"),
         ("[serve]\nreview_below = 0.8\n", "review_below", "[serve]", "it is now review_threshold"),
         ("[kubernetes]\nqueue_ms = 9\n", "queue_ms", "[kubernetes]", "it is now target_queue_ms"),
         ("[environments.a]\nleast_accuracy = 0.8\n", "least_accuracy", "[environments.a]", "it is now min_accuracy"),

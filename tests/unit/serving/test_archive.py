@@ -92,7 +92,7 @@ def test_an_archive_for_torch_answers(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_an_unknown_runtime_is_refused(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
-    refused = cli("export", "archive", bundle.path, "--runtime", "tensorrt", "--output", "store")
+    refused = cli("export", "archive", bundle.path, "--runtime", "tensorrt", "--output-dir", "store")
     assert refused.returncode == 2
     assert "'tensorrt'" in refused.stderr
     assert not (tmp_path / "store").exists()
@@ -125,7 +125,7 @@ def test_archives_are_reproducible(
     """Of another copy, at another time, with other dates and rights of the files, by another user's settings."""
     options = ("--name", "TinyModel/1", "--runtime", runtime, "--workers", 2, "--batch-size", 7, "--json")
     first = json.loads(
-        cli("export", "archive", "TinyModel/1", *options, "--output", "a", "--tracking-uri", trained[1]).stdout
+        cli("export", "archive", "TinyModel/1", *options, "--output-dir", "a", "--tracking-uri", trained[1]).stdout
     )
     copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "another place"))
     for file in copy.iterdir():
@@ -134,7 +134,7 @@ def test_archives_are_reproducible(
     time.sleep(2)  # the smallest step of a time in a zip file
     before = os.umask(0o077)
     try:
-        second = json.loads(cli("export", "archive", copy, *options, "--output", "b", TZ="Asia/Tokyo").stdout)
+        second = json.loads(cli("export", "archive", copy, *options, "--output-dir", "b", TZ="Asia/Tokyo").stdout)
     finally:
         os.umask(before)
     assert first["model"] == second["model"] == "TinyModel/1"
@@ -149,7 +149,7 @@ def test_archives_are_reproducible(
 def test_a_directorys_archive_does_not_depend_on_its_name(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
     copy = shutil.copytree(bundle.path, tmp_path / "copy")
     results = [
-        cli("export", "archive", directory, "--output", tmp_path / directory.name)
+        cli("export", "archive", directory, "--output-dir", tmp_path / directory.name)
         for directory in (bundle.path, Path(copy))
     ]
     assert [result.returncode for result in results] == [0, 0]

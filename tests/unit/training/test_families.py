@@ -30,7 +30,7 @@ def test_a_family_is_trained_and_answers_as_transformers_does(
     base = encoders.make(family, tmp_path / "base", texts)
     result = newsbert.train(
         data=str(labelled_file), base_model=str(base), max_length=48, max_steps=4, batch_size=8, precision="fp32",
-        output=tmp_path / "out", tracking_uri=f"sqlite:///{tmp_path}/{family}.db",
+        output_dir=tmp_path / "out", tracking_uri=f"sqlite:///{tmp_path}/{family}.db",
     )  # fmt: skip
     expected = _transformers_answers(result.bundle)
     for runtime in ("torch", "onnxruntime", "openvino"):

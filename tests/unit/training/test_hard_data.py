@@ -97,7 +97,7 @@ def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(trai
             (tmp_path / "out" / "mine").touch()
 
     with pytest.raises(NewsbertError, match="there is something else in out by now"):
-        train(rows, output="out", on_event=on_event)
+        train(rows, output_dir="out", on_event=on_event)
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine"]
 
 

@@ -162,7 +162,7 @@ def test_who_stops_before_anything_is_learned_gets_no_model(
 ) -> None:
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
-        train(stop=lambda: True, output=str(tmp_path / "bundle"))
+        train(stop=lambda: True, output_dir=str(tmp_path / "bundle"))
     assert not (tmp_path / "bundle").exists()
     assert not _cached()
 

@@ -84,8 +84,8 @@ def test_something_else_is_where_its_bundle_belongs(
     train: Train, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {
-        "data": str(labelled_file), "base_model": str(tiny_encoder), "output": "out", "batch_size": 8, "max_length": 48,
-        "epochs": 10,
+        "data": str(labelled_file), "base_model": str(tiny_encoder), "output_dir": "out", "batch_size": 8,
+        "max_length": 48, "epochs": 10,
     }  # fmt: skip
     with pytest.raises(RuntimeError, match="cut"):
         train(**settings, on_event=_cut)

@@ -14,19 +14,21 @@ from newsbert.core.settings import ServeSettings
 EXAMPLES = """
 Examples:
 
-    newsbert export archive BertModel/2 --output store
+    newsbert export archive BertModel/2 --output-dir store
 
     newsbert export archive BertModel@champion --workers 2 --batch-size 16
 
     newsbert export archive bundles/my-model --name BertModel/2
 
-    newsbert export archive BertModel/2 --for-plugin --output models
+    newsbert export archive BertModel/2 --for-plugin --output-dir models
 """
 
 
 def archive(
     model: Model = None,
-    output: Annotated[Path, typer.Option(help="Directory to write news_classification.mar to.")] = Path(),
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Directory to write news_classification.mar to.")
+    ] = Path(),
     name: Annotated[
         str | None, typer.Option(help="What the answers say of the model.", show_default="the registry's name of it")
     ] = None,
@@ -64,14 +66,18 @@ def archive(
     from newsbert.bundle import bundle
 
     if for_plugin:
-        model_name, directory = models.write_for_plugin(model, output.expanduser(), settings, tracking_uri=tracking_uri)
+        model_name, directory = models.write_for_plugin(
+            model, output_dir.expanduser(), settings, tracking_uri=tracking_uri
+        )
         if screen.as_json:
             screen.document({"model": model_name, "directory": str(directory)})
             return
         screen.result(str(directory))
         screen.next_command(shlex.join(models.plugin_command(directory)))
         return
-    model_name, file = models.write_archive(model, output.expanduser(), settings, name=name, tracking_uri=tracking_uri)
+    model_name, file = models.write_archive(
+        model, output_dir.expanduser(), settings, name=name, tracking_uri=tracking_uri
+    )
     size_bytes, sha256 = file.stat().st_size, bundle.sha256_of(file)
     if screen.as_json:
         screen.document({"model": model_name, "archive": str(file), "size_bytes": size_bytes, "sha256": sha256})
