@@ -98,7 +98,7 @@ def rates(bundle: Path, file: Path, output: Path, count: int, runs: int, workers
         overall.append(count / (time.perf_counter() - started))
         if workers > 1:
             started = time.perf_counter()
-            result = run(COMMAND, bundle, file, output, "--workers", workers)
+            result = run(COMMAND, bundle, file, output, "--ray-workers", workers)
             shared_steady.append(float(json.loads(result)["steady"]))
             shared_overall.append(count / (time.perf_counter() - started))
         print(f"limit {limits[-1]:.0f}, steady {steady[-1]:.0f}, over all {overall[-1]:.0f}", file=sys.stderr)

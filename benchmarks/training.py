@@ -87,7 +87,7 @@ def speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments
     }
     if arguments.workers > 1:
         threads = max(1, cpu.cores() // arguments.workers)
-        ways[f"newsbert train --workers {arguments.workers}"] = lambda dataset: shared(dataset, rows, arguments)
+        ways[f"newsbert train --ray-workers {arguments.workers}"] = lambda dataset: shared(dataset, rows, arguments)
         ways[f"newsbert train, threads of a worker ({threads})"] = lambda rows: own(
             rows, tokenizer, arguments.examples, threads=threads
         )

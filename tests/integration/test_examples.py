@@ -33,7 +33,7 @@ ELSEWHERE = {
     r"docker (run|exec|compose)|/root\.crt": "test_images.py, test_containers.py, test_tracking_server.py",
     r"^kubectl|\| kubectl": "test_targets.py, with a kubectl that talks to a stand-in",
     r"postgresql://|(s3|gs)://my-bucket|wasbs://": "test_tracking_server.py, test_artifact_stores.py, with emulators",
-    r"--workers \d.*(--ray-address|out\.parquet)|--workers 2$": "test_ray.py, test_ray_training.py",
+    r"--ray-workers \d.*(--ray-address|out\.parquet)|--ray-workers 2$": "test_ray.py, test_ray_training.py",
     r"newsbert (pipeline|deploy|rollback) ": "test_pipeline.py, test_deploy.py, test_targets.py",
     r"build-image (?!.*--dry-run)|inspect-image torchserve|serve container|--in-container|mlflow run": "test_images.py",
     r"inspect-image BertModel/2($| --sbom)": "test_images.py: it is about an image that was built",

@@ -97,7 +97,7 @@ def test_options_of_predict(lab: Desk) -> None:
     hint = lab.fail("predict", "--file", "in.csv", "--output", "not there/out.csv")
     lab.follow(hint, "mkdir -p 'not there'")
     lab.run("predict", "--file", "in.csv", "--output", "not there/out.csv")
-    lab.follow(lab.fail("predict", TEXT, "--workers", "2"), "newsbert predict --help")
+    lab.follow(lab.fail("predict", TEXT, "--ray-workers", "2"), "newsbert predict --help")
 
 
 def test_standard_input_of_another_encoding(lab: Desk) -> None:

@@ -98,7 +98,7 @@ def test_two_workers_answer_as_one_process_does_from_s3_to_s3(
     address = "s3://bucket/out/out.parquet"
     shared = cli(
         *("predict", "--model", bundle.path, "--file", "s3://bucket/rows of today/in.jsonl"),
-        *("--output", address, "--workers", "2", "--json", *review),
+        *("--output", address, "--ray-workers", "2", "--json", *review),
     )
     assert shared.returncode == 0, shared.stderr
     expected = json.loads(alone.stdout) | {"output": address, "rejected": f"{address}.rejected.jsonl"}
@@ -117,7 +117,7 @@ def test_two_workers_answer_as_one_process_does_from_s3_to_s3(
     assert not list((tmp_path / ".cache").glob("predict/*"))
 
 
-@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+@pytest.mark.parametrize("workers", [(), ("--ray-workers", "2")])
 def test_a_bucket_or_key_that_is_not_there_is_told_at_once(
     workers: tuple[str, ...], bundle: Bundle, cli: Cli, s3: Callable[..., Path | None]
 ) -> None:
@@ -152,7 +152,7 @@ def test_s3_does_without_workers_and_takes_rejected_rows_of_an_earlier_output_aw
 def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", 60_000)
     assert cli("predict", "--model", bundle.path, "--file", file, "--output", "alone.jsonl").returncode == 0
-    call = ["predict", "--model", str(bundle.path), "--file", str(file), "--output", "out.jsonl", "--workers", "2"]
+    call = ["predict", "--model", str(bundle.path), "--file", str(file), "--output", "out.jsonl", "--ray-workers", "2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "newsbert", *call],
         stdout=subprocess.PIPE,
@@ -197,7 +197,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
 
 def test_a_cluster_that_is_not_there_is_told_in_seconds(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", 20)
-    call = ("predict", "--model", bundle.path, "--file", file, "--output", "out.csv", "--workers", "2")
+    call = ("predict", "--model", bundle.path, "--file", file, "--output", "out.csv", "--ray-workers", "2")
     with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         for listener, reason in ((closed, "Connection refused"), (mute, "timed out")):
@@ -213,11 +213,15 @@ def test_calls_that_cannot_be_are_told(bundle: Bundle, cli: Cli, tmp_path: Path)
     file = write(tmp_path / "in.jsonl", 20)
     with_file = ("predict", "--model", bundle.path, "--file", file, "--output", "out.csv")
     for call, message, hint in (
-        ((*with_file, "--workers", "999"), "999 workers need as many cores", "--ray-address"),
-        ((*with_file, "--workers", "0"), "the option --workers: 0 cannot be", "1 or more"),
-        ((*with_file, "--ray-address", "auto"), "--ray-address goes with --workers", "--workers 2"),
-        ((*with_file, "--workers", "2", "--ray-address", "ray://x:1"), "'ray://x:1' is no address", "ray job submit"),
-        (("predict", "--workers", "2", "some text"), "--workers is for --file", "newsbert predict --help"),
+        ((*with_file, "--ray-workers", "999"), "999 workers need as many cores", "--ray-address"),
+        ((*with_file, "--ray-workers", "0"), "the option --ray-workers: 0 cannot be", "1 or more"),
+        ((*with_file, "--ray-address", "auto"), "--ray-address goes with --ray-workers", "--ray-workers 2"),
+        (
+            (*with_file, "--ray-workers", "2", "--ray-address", "ray://x:1"),
+            "'ray://x:1' is no address",
+            "ray job submit",
+        ),
+        (("predict", "--ray-workers", "2", "some text"), "--ray-workers is for --file", "newsbert predict --help"),
     ):
         result = cli(*call)
         assert (result.returncode, result.stdout) == (2, "")
@@ -230,7 +234,7 @@ def test_without_ray_its_extra_is_named(bundle: Bundle, tmp_path: Path) -> None:
     program = "import sys; sys.modules['ray'] = None; from newsbert.cli import app; app.main()"
     call = ["predict", "--model", str(bundle.path), "--file", str(file), "--output", "out.csv"]
     command = [sys.executable, "-c", program, *call]
-    result = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, "--ray-workers", "2"], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert installation.command("ray") in result.stderr
-    assert subprocess.run([*command, "--workers", "1"], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([*command, "--ray-workers", "1"], capture_output=True, check=False).returncode == 0

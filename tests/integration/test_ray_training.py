@@ -77,7 +77,7 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
 ) -> None:
     whole = cli(*arguments(encoder, labelled_file, 300))
     assert whole.returncode == 0, whole.stderr
-    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 300, "--workers", "2")])
+    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 300, "--ray-workers", "2")])
     wait_for_checkpoint(tmp_path, process)
     victims = processes.with_command("RayTrainWorker", processes.children(process.pid))
     assert len(victims) == 2
@@ -98,7 +98,7 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
 def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
     encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
-    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 5000, "--workers", "2")])
+    process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 5000, "--ray-workers", "2")])
     wait_for_checkpoint(tmp_path, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
@@ -132,7 +132,7 @@ def test_torchrun_and_workers_train_as_one_process_does(
     assert len(list(tmp_path.glob("bundles/*"))) == 2
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs newsbert[ray]")
-    workers = cli(*arguments(encoder, labelled_file, 10, "--workers", "2"), timeout_s=600)
+    workers = cli(*arguments(encoder, labelled_file, 10, "--ray-workers", "2"), timeout_s=600)
     assert workers.returncode == 0, workers.stderr
     assert "starting 2 workers" in workers.stderr
     assert_same(json.loads(alone.stdout), json.loads(workers.stdout))
@@ -141,10 +141,10 @@ def test_torchrun_and_workers_train_as_one_process_does(
 def test_trainings_that_cannot_be_shared_are_told(encoder: Path, labelled_file: Path, cli: Cli) -> None:
     call = arguments(encoder, labelled_file, 1)
     for more, message in (
-        (("--workers", "999"), "999 workers need as many cores"),
-        (("--ray-address", "auto"), "--ray-address goes with --workers"),
-        (("--workers", "2", "--tune", "head"), "--tune head is done by one process"),
-        (("--workers", "2", "--in-container"), "--workers is for training without a container"),
+        (("--ray-workers", "999"), "999 workers need as many cores"),
+        (("--ray-address", "auto"), "--ray-address goes with --ray-workers"),
+        (("--ray-workers", "2", "--tune", "head"), "--tune head is done by one process"),
+        (("--ray-workers", "2", "--in-container"), "--ray-workers is for training without a container"),
     ):
         result = cli(*call, *more)
         assert result.returncode == 2, result.stderr

@@ -136,8 +136,8 @@ def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
     """
     several = shared.workers > 1 or environment.torchrun_rank() is not None
     if several and settings.tune == "head":
-        raise UsageError("--tune head is done by one process", "--workers 1, without torchrun")
+        raise UsageError("--tune head is done by one process", "--ray-workers 1, without torchrun")
     if shared.workers > 1 and environment.torchrun_rank() is not None:
-        raise UsageError(f"--workers {shared.workers} and torchrun both start processes", "--workers 1")
+        raise UsageError(f"--ray-workers {shared.workers} and torchrun both start processes", "--ray-workers 1")
     if shared.workers > 1:
         ray_cluster.check(shared)

@@ -114,6 +114,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--train-batch-size": ("--batch-size",),
     "--train-file": _ROWS,
     "--verbose": ("--debug",),
+    "--workers": ("--ray-workers",),
     "-m": ("model", "image", "--base-model"),
     "-v": ("--debug",),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert.cli._completion import files
-from newsbert.cli._options import Debug, Json, ModelOption, RayAddress, TrackingUri, Workers, setting
+from newsbert.cli._options import Debug, Json, ModelOption, RayAddress, RayWorkers, TrackingUri, setting
 from newsbert.cli._output import Output, Progress, duration
 from newsbert.core import config
 from newsbert.core.settings import RaySettings, ServeSettings, TrainSettings
@@ -31,7 +31,7 @@ Examples:
 
     newsbert predict --model BertModel/2 --file in.jsonl.gz --output out.parquet
 
-    newsbert predict --file s3://bucket/in.parquet --output s3://bucket/out.parquet --workers 8 --ray-address auto
+    newsbert predict --file s3://bucket/in.parquet --output s3://bucket/out.parquet --ray-workers 8 --ray-address auto
 
     newsbert predict --url http://127.0.0.1:8080 "Cup final ends in a draw"
 
@@ -76,7 +76,7 @@ def predict(
     restart: Annotated[
         bool, typer.Option("--restart", help="Do all of --file again, not only what a run that was ended has left.")
     ] = False,
-    workers: Workers = None,
+    ray_workers: RayWorkers = None,
     ray_address: RayAddress = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -104,9 +104,9 @@ def predict(
         raise UsageError("--file and --output go together", "newsbert predict --file in.csv --output out.csv")
     if restart and file is None:
         raise UsageError("--restart is for --file", "newsbert predict --file in.csv --output out.csv --restart")
-    if workers is not None and (file is None or url is not None):
-        raise UsageError("--workers is for --file and a model here", "newsbert predict --help")
-    ray_settings = config.resolve_shared(workers, ray_address)
+    if ray_workers is not None and (file is None or url is not None):
+        raise UsageError("--ray-workers is for --file and a model here", "newsbert predict --help")
+    ray_settings = config.resolve_shared(ray_workers, ray_address)
     if file is not None and output is not None:
         serve_settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
         _predict_file(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from newsbert.cli._completion import files, runs
-from newsbert.cli._options import Debug, Experiment, Json, ModelName, RayAddress, TrackingUri, Workers, setting
+from newsbert.cli._options import Debug, Experiment, Json, ModelName, RayAddress, RayWorkers, TrackingUri, setting
 from newsbert.cli._output import Output, Progress, duration
 from newsbert.core import config, environment
 from newsbert.core.settings import TrainSettings
@@ -37,7 +37,7 @@ Examples:
 
     newsbert train --resume 3a3273c16fef
 
-    newsbert train --data news.csv --workers 4 --ray-address auto
+    newsbert train --data news.csv --ray-workers 4 --ray-address auto
 
     newsbert train --data rows.jsonl.gz --labels World,Sports,Business,Sci/Tech --max-train-samples 15000
 """
@@ -79,7 +79,7 @@ def train(
             autocompletion=runs,
         ),
     ] = None,
-    workers: Workers = None,
+    ray_workers: RayWorkers = None,
     ray_address: RayAddress = None,
     in_container: Annotated[
         bool, typer.Option("--in-container", help="Train in the trainer image: newsbert build-image --trainer.")
@@ -117,12 +117,12 @@ def train(
         "model_name": model_name,
         "experiment": experiment,
         "resume": resume,
-        "workers": workers,
+        "workers": ray_workers,
         "ray_address": ray_address,
         "tracking_uri": tracking_uri,
     }
-    if in_container and workers is not None:
-        raise UsageError("--workers is for training without a container", "newsbert train --help")
+    if in_container and ray_workers is not None:
+        raise UsageError("--ray-workers is for training without a container", "newsbert train --help")
     if in_container:
         from newsbert.images import train as trainer
 

@@ -181,7 +181,7 @@ def resolve_shared(workers: int | None, ray_address: str | None) -> RaySettings:
         UsageError: If a value is invalid, or there is an address without workers.
     """
     if ray_address is not None and workers is None:
-        raise UsageError("--ray-address goes with --workers", f"--workers 2 --ray-address {ray_address}")
+        raise UsageError("--ray-address goes with --ray-workers", f"--ray-workers 2 --ray-address {ray_address}")
     return resolve(RaySettings, workers=workers, address=ray_address)
 
 

@@ -67,7 +67,7 @@ def check(settings: RaySettings) -> None:
     if address is None and settings.workers > cpu.cores():
         raise UsageError(
             f"{settings.workers} workers need as many cores, and here are {cpu.cores()}",
-            f"--workers {cpu.cores()}, or --ray-address for a cluster",
+            f"--ray-workers {cpu.cores()}, or --ray-address for a cluster",
         )
     _check_reachable(address)
     if importlib.util.find_spec("ray") is None:

@@ -260,9 +260,11 @@ TARGETS: dict[str, type[EnvironmentSettings]] = {
 
 @dataclass(frozen=True)
 class RaySettings:
-    """Settings of the processes of `--workers`: table `[ray]`."""
+    """Settings of the processes of `--ray-workers`: table `[ray]`."""
 
-    workers: int = _setting(1, "Processes that share the work through Ray; 1 is this process, without Ray", ge=1)
+    workers: int = _setting(
+        1, "Processes that share the work through Ray; 1 is this process, without Ray", ge=1, option="--ray-workers"
+    )
     address: str | None = _setting(
         None,
         "Ray cluster of the workers, HOST:PORT or auto (default: one of this machine's cores, for as long as it takes)",

@@ -78,6 +78,7 @@ def test_options_of_the_mlflow_example_get_a_hint(cli: Cli, typed: list[str], hi
         (["train", "--lr", "2e-5"], "newsbert train --learning-rate 2e-5"),
         (["train", "--samples", "8"], "newsbert train --max-train-samples 8"),
         (["train", "--output", "b"], "newsbert train --output-dir b"),
+        (["train", "--workers", "4"], "newsbert train --ray-workers 4"),
         (["serve", "locally", "--review-below", "0.8"], "newsbert serve locally --review-threshold 0.8"),
         (["evaluate", "A/1", "--against", "A/2"], "newsbert evaluate A/1 --compare-to A/2"),
         (["inspect-image", "A/1", "--bill"], "newsbert inspect-image A/1 --sbom"),
