@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from newsbert.core import config
-from newsbert.core.identifiers import parse_time
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS, parse_time
 from newsbert.core.settings import TrackingSettings
 from newsbert.tracking import name_cache
 
@@ -42,7 +42,7 @@ def _complete_names(kind: name_cache.Kind, context: typer.Context, incomplete: s
         options = {name: context.params.get(name) for name in ("tracking_uri", "experiment")}
         names = name_cache.read(kind, config.resolve(TrackingSettings, **options))
         return [
-            (name[:12] if kind == "runs" else name, _describe(name, time_ms))
+            (name[:SHORT_RUN_ID_DIGITS] if kind == "runs" else name, _describe(name, time_ms))
             for name, time_ms in names.items()
             # A shell inserts a name without quotes, so it must read it as one word.
             if name.startswith(incomplete) and shlex.quote(name) == name

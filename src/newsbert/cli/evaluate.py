@@ -9,6 +9,7 @@ import typer
 from newsbert.cli._completion import files, models
 from newsbert.cli._options import Debug, Experiment, Json, Model, ModelOption, TrackingUri, setting
 from newsbert.cli._output import Output, Progress
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import UsageError
 
@@ -221,8 +222,8 @@ def _render_comparison(screen: Output, model: "ModelScores", comparison: "ModelC
 
 
 def _shorten_name(name: str) -> str:
-    """Return a model's name for a table, with a run's id cut to its first 8 digits."""
-    return name[: len("run ") + 8] if name.startswith("run ") else name
+    """Return a model's name for a table, with the beginning of a run's id."""
+    return name[: len("run ") + SHORT_RUN_ID_DIGITS] if name.startswith("run ") else name
 
 
 def _format_interval(interval: "Interval", form: str = ".4f") -> str:

@@ -7,6 +7,7 @@ import typer
 
 from newsbert.cli._options import Debug, Json, TrackingUri
 from newsbert.cli._output import Output
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS
 
 EXAMPLES = """
 Examples:
@@ -53,7 +54,7 @@ def models(
         [
             f"{document['name']}/{document['version']}",
             ", ".join(document["aliases"]),
-            str(document["run_id"] or "")[:8],
+            str(document["run_id"] or "")[:SHORT_RUN_ID_DIGITS],
             str(document["created"])[:16].replace("T", " "),
         ]
         for document in documents

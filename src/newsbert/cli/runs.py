@@ -11,6 +11,7 @@ import typer
 
 from newsbert.cli._options import Debug, Experiment, Json, TrackingUri
 from newsbert.cli._output import Output, duration
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS
 
 if TYPE_CHECKING:
     from newsbert.tracking.run_list import TrainingRun
@@ -24,7 +25,6 @@ Examples:
 
     newsbert register 3a3273c1 --model-name BertModel
 """
-_ID_DIGITS = 8
 
 
 def runs(
@@ -36,8 +36,8 @@ def runs(
 ) -> None:
     """List training runs with their scores, latest first.
 
-    The scores are those on the test rows. The beginning of a run's id is enough for all commands that take a run.
-    --json has all that was logged with it.
+    The scores are those on the test rows. The first six digits of a run's id are enough for all commands that take a
+    run. --json has all that was logged with it.
     """
     screen = Output(as_json)
     from newsbert.tracking import locate, run_list
@@ -69,7 +69,7 @@ def _build_row(run: "TrainingRun") -> list[str]:
     scores = [run.metrics.get(f"test_{name}") for name in ("accuracy", "f1_macro")]
     versions = [" ".join([name, *(f"@{alias}" for alias in aliases)]) for name, aliases in run.versions.items()]
     return [
-        run.run_id[:_ID_DIGITS],
+        run.run_id[:SHORT_RUN_ID_DIGITS],
         f"{run.status} {_format_age(run.ended)} ago" if run.ended else f"{run.status} for {_format_age(run.started)}",
         ", ".join(_describe(run)),
         ", ".join(versions),

@@ -35,7 +35,7 @@ Examples:
 
     newsbert train --data news.csv --tune head --epochs 20
 
-    newsbert train --resume 3a3273c16fef
+    newsbert train --resume 3a3273c1
 
     newsbert train --data news.csv --ray-workers 4 --ray-address auto
 

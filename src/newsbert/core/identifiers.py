@@ -12,6 +12,13 @@ from newsbert.core.terminal import has_controls
 from newsbert.errors import NewsbertError, TrackingError, UsageError
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+MIN_RUN_ID_DIGITS = 6
+"""Length from which the beginning of a run's id stands for the run."""
+
+SHORT_RUN_ID_DIGITS = 8
+"""Length of the beginning of a run's id that is shown."""
+
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _MODEL_NAME = re.compile(r"[^/:@%'\"\\`?#\x00-\x1f\x7f-\x9f\u2028\u2029]{1,250}")
 _VERSION = re.compile(r"0*[1-9][0-9]{0,17}")

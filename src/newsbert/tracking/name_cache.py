@@ -31,7 +31,7 @@ def add(kind: Kind, settings: TrackingSettings, names: Mapping[str, int]) -> Non
     with contextlib.suppress(OSError, ValueError, NewsbertError):
         file = _get_file(kind, settings)
         known: dict[str, int] = {}
-        with contextlib.suppress(OSError, ValueError):  # it is missing or damaged: then it is written anew
+        with contextlib.suppress(OSError, ValueError):  # it is missing or damaged: then it is written again
             known = read(kind, settings)
         merged = {**_filter_valid(kind, names), **known}
         if len(merged) > len(known):

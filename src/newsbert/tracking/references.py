@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core.identifiers import (
+    MIN_RUN_ID_DIGITS,
     is_model_name,
     parse_alias,
     parse_model_id,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from newsbert.tracking.client import TrackingClient
 
 
-RUN_ID_PREFIX = re.compile(r"[0-9a-f]{6,31}")
+RUN_ID_PREFIX = re.compile(rf"[0-9a-f]{{{MIN_RUN_ID_DIGITS},31}}")
 """Prefix of a run's id, as `newsbert runs` shows it."""
 
 _REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:/(?P<version>[0-9]+)|@(?P<alias>[^/@]+))?")

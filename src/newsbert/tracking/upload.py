@@ -14,6 +14,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.contract import SIGNATURE_FILE, Contract
 from newsbert.core import files, locks, temporary
 from newsbert.core.events import Event, Note
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS
 from newsbert.errors import NewsbertError, RefusedError, TrackingError, first_line
 from newsbert.tracking import experiment, registry
 from newsbert.tracking.runs import DATA_DIGEST_TAG
@@ -79,7 +80,7 @@ def place(part: Path, final: Path, run_id: str) -> Path:
             where.
     """
     problem = None
-    for target in (final, final.with_name(f"{final.name}-{run_id[:8]}")):
+    for target in (final, final.with_name(f"{final.name}-{run_id[:SHORT_RUN_ID_DIGITS]}")):
         try:
             part.replace(target)
         except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import files, locks, private_files
-from newsbert.core.identifiers import parse_run_id
+from newsbert.core.identifiers import MIN_RUN_ID_DIGITS, SHORT_RUN_ID_DIGITS, parse_run_id
 from newsbert.errors import DivergedError, NewsbertError, NotFoundError, TrackingError, UsageError
 from newsbert.tracking import upload
 
@@ -96,7 +96,7 @@ def require_new(final: Path, run_id: str) -> None:
 
 
 def _get_work_directory(final: Path, run_id: str) -> Path:
-    return final.parent / f".{final.name}.partial-{run_id[:8]}"
+    return final.parent / f".{final.name}.partial-{run_id[:SHORT_RUN_ID_DIGITS]}"
 
 
 @contextlib.contextmanager
@@ -217,7 +217,7 @@ def find(run: str, parent: Path) -> Path | None:
     """Return the directory in `parent` of a resumable training, by its run id or the beginning of that."""
     for file in sorted(parent.glob(f".*.partial-*/{_RUN_FILE}")):
         with contextlib.suppress(NotFoundError):
-            if len(run) >= 4 and read(file.parent).run_id.startswith(run):
+            if len(run) >= MIN_RUN_ID_DIGITS and read(file.parent).run_id.startswith(run):
                 return file.parent
     return None
 

@@ -12,6 +12,7 @@ import pytest
 
 import newsbert
 from newsbert.core import environment, uris
+from newsbert.core.identifiers import SHORT_RUN_ID_DIGITS
 from newsbert.core.settings import TrackingSettings
 from newsbert.tracking import experiment, locate, name_cache
 from tests.support.cli import Cli
@@ -62,7 +63,7 @@ def test_runs_that_a_command_has_listed_are_offered(
     uri = uris.sqlite_uri(database)
     assert cli("runs", MLFLOW_TRACKING_URI=uri).returncode == 0
     database.unlink()
-    run = trained[0].run_id[:12]
+    run = trained[0].run_id[:SHORT_RUN_ID_DIGITS]
     assert run in completed(cli, "bash", "newsbert register ", MLFLOW_TRACKING_URI=uri)
     assert run in completed(cli, "zsh", f"newsbert train --resume {run[:3]}", MLFLOW_TRACKING_URI=uri)
     line = f"newsbert register --experiment another {run[:3]}"
@@ -83,7 +84,9 @@ def test_a_run_is_offered_when_it_starts(cli: Cli, tmp_path: Path) -> None:
     uri = uris.sqlite_uri(tmp_path / "new.db")
     tracker = locate.connect(uri, create=True)
     with experiment.start_run(tracker, system_metrics=False) as run:
-        assert run.run_id[:12] in completed(cli, "bash", "newsbert train --resume ", MLFLOW_TRACKING_URI=uri)
+        assert run.run_id[:SHORT_RUN_ID_DIGITS] in completed(
+            cli, "bash", "newsbert train --resume ", MLFLOW_TRACKING_URI=uri
+        )
 
 
 def test_names_of_a_relative_database_are_those_of_its_directory(
