@@ -249,3 +249,14 @@ def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match=r"not ready after 0\.1 s"):
         local_servers.start_detached(["predict", "-"], 8101, 0.1)
     assert local_servers.running() == []
+
+
+def test_the_status_names_the_log_of_each_server(start: Start, cli: Cli) -> None:
+    local_servers.note(_detached(8101, start("newsbert", "serve").pid))
+    local_servers.note(_detached(8102, container="c" * 64))
+    shown = cli("serve", "status", COLUMNS="").stdout
+    log = str(local_servers.log_file(8101))
+    assert log in shown
+    assert "docker logs cccccccccccc" in shown
+    servers = json.loads(cli("serve", "status", "--json").stdout)["servers"]
+    assert [(server["port"], server["log"]) for server in servers] == [(8101, log), (8102, None)]

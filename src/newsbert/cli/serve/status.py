@@ -11,7 +11,7 @@ Examples:
 
 
 def status(as_json: Json = False, debug: Debug = False) -> None:
-    """List the servers that run in the background."""
+    """List the servers that run in the background, and their logs."""
     screen = Output(as_json)
     from newsbert.deployment import local_servers
 
@@ -25,6 +25,7 @@ def status(as_json: Json = False, debug: Debug = False) -> None:
                 "container": server.container or None,
                 "metrics": server.metrics or None,
                 "key_file": server.key_file or None,
+                "log": None if server.container else str(local_servers.log_file(server.port)),
             }
             for server in servers
         ]
@@ -35,6 +36,12 @@ def status(as_json: Json = False, debug: Debug = False) -> None:
         screen.next_command("newsbert serve locally --detach")
         return
     rows = [
-        [str(server.port), server.model, server.url, "container" if server.container else "local"] for server in servers
+        [
+            str(server.port),
+            server.model,
+            server.url,
+            f"docker logs {server.container[:12]}" if server.container else str(local_servers.log_file(server.port)),
+        ]
+        for server in servers
     ]
-    screen.table(["port", "model", "URL", "kind"], rows)
+    screen.table(["port", "model", "URL", "log"], rows, words=4)
