@@ -1,4 +1,4 @@
-"""Environments of peers, which pin what newsbert does not need."""
+"""Environments of peers, whose pinned packages newsbert does not need."""
 
 import hashlib
 import subprocess
@@ -8,12 +8,12 @@ from pathlib import Path
 from newsbert.core import environment
 
 
-def programs(requirements: Path, torch_index: str) -> Path:
-    """The directory of the programs of an environment, which is made first if it is not in the cache.
+def install(requirements: Path, torch_index: str) -> Path:
+    """Return the directory of the programs of an environment; create the environment if it is not in the cache.
 
     Args:
-        requirements: What is installed, torch's version among it.
-        torch_index: Package index of torch, if not pip's own.
+        requirements: File of the packages to install, with the version of torch.
+        torch_index: Package index of torch, if not the default of pip.
     """
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:8]
     directory = environment.cache_dir() / "benchmarks" / f"{requirements.stem}-{digest}"

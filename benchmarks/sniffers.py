@@ -1,15 +1,14 @@
-"""Which delimiters and encodings newsbert finds in files of rows, and which other sniffers find.
+"""Compare the delimiters that newsbert detects in files of rows with those of other sniffers.
 
     python benchmarks/sniffers.py [DIRECTORY]
 
-The files are written to a temporary directory. With DIRECTORY, its files whose delimiter is known here are asked about,
-too. newsbert gets each file as it is, the others unpacked and in UTF-8, so that they fail for no other reason; Python's
-and clevercsv's sniffers read its first 16384 characters, and are also asked with newsbert's four delimiters to choose
-from. In a file of one column no answer is right, and so is a delimiter that splits nothing.
+The script writes the files to a temporary directory. With DIRECTORY, it also uses the files there whose delimiter it
+knows. newsbert gets every file as it is. The other sniffers get it uncompressed and in UTF-8, so that they fail for no
+other reason. The sniffers of Python and clevercsv read the first 16384 characters; they run once more with the choice
+of newsbert's four delimiters. For a file of one column, no delimiter is right, and one that does not split a row too.
 
-An encoding is right if the file decodes to its text. newsbert knows only UTF-8 and UTF-16: it refuses a row that is
-neither, and offers windows-1252 by name. A time includes the reading of the file; newsbert's is that of all it finds
-out: packing, encoding, delimiter and header. clevercsv, DuckDB, charset-normalizer and chardet are asked if installed.
+A time includes reading the file. newsbert's includes all that it detects: compression, encoding, delimiter and header.
+clevercsv and DuckDB are measured if they are installed.
 """
 
 import argparse
@@ -26,8 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.data import file_form
-from newsbert.data.readers import RowFile
-from newsbert.errors import DataError
 
 REPEATS = 3
 SAMPLE = 16384
@@ -44,17 +41,6 @@ PLAIN = """Central bank raises the rate~money\nRobot arm opens a jar~tech\nYoung
 Insurer sells its shares~money\nTelescope tests a new sensor~tech\nSwimmer signs for two seasons~sport"""
 ONE_COMMA = """Rain stops play, again~sport\nShares fall, banks worried~money\nNew phone, old battery~tech
 City win, United lose~sport\nOil up, gas down~money\nRobots learn, humans rest~tech"""
-LANGUAGES = {
-    "german": "Bürgermeister hält Rede, Bürger verärgert~politik\nBörse schließt höher: DAX über 18.000~wirtschaft\n"
-    "Grüne und Union einigen sich „überraschend“~politik\nÖl wird teurer – Händler besorgt~wirtschaft",
-    "french": "L'élève à l'école reçoit un prix, très fière~société\nLe maïs souffre, les prix grimpent~économie\n"
-    "Où va la forêt brûlée ? Réponse à Nîmes~climat\nGrève à la gare : trains supprimés~société",
-    "spanish": "El niño campeón: ¿quién es?~deporte\n¡Qué año! Récord de exportación~economía",
-    "one_accent": f"{PLAIN}\nCafé chain cuts its prices by £2~money",
-    "russian": "Центральный банк повысил ставку, рубль вырос~экономика\nУчёные открыли новую планету~наука",
-    "japanese": "日銀、金利を引き上げ 円相場は小幅高~経済\n新型ロボットが工場で稼働~技術\n予算案を閣議決定~経済",
-}
-ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252")
 COMMAS = """clean d02_utf16 d03_cp1252 d04_trailing_empty_columns d07_float_labels d08_one_unlabelled d08b_nan_string
 d09_bool d11_cr_only d12_header_blank d12b_header_case d13_news_aggregator d14_headerless d14b_amazon d14c_amazon_full
 d14e_stars d15_pandas_index d16_kaggle/sample_submission d16_kaggle/test d16_kaggle/train d19_label_variants d23_guess
@@ -68,13 +54,13 @@ KNOWN = {
 Rows = list[list[str]]
 File = tuple[Path, Path, Callable[[str], bool]]
 """A file of rows, the same in plain UTF-8, and whether an answer about it is right."""
-Finders = dict[str, Callable[[Path, Path], str | None]]
+Sniffers = dict[str, Callable[[Path, Path], str | None]]
 
 
-def rows(bank: str, count: int = 60, numbered: bool = True) -> Rows:
-    """Return so many rows; those that repeat an earlier one have a number."""
+def make_rows(bank: str, count: int = 60) -> Rows:
+    """Return rows of a text; those that repeat an earlier row have a number."""
     pairs = [line.split("~") for line in bank.splitlines()]
-    repeats = [(f" ({i})" if numbered and i >= len(pairs) else "", *pairs[i % len(pairs)]) for i in range(count)]
+    repeats = [(f" ({i})" if i >= len(pairs) else "", *pairs[i % len(pairs)]) for i in range(count)]
     return [[text + number, label] for number, text, label in repeats]
 
 
@@ -86,14 +72,14 @@ def quoted(records: Rows, delimiter: str = ",", quoting: Any = csv.QUOTE_MINIMAL
 
 
 def raw(records: Rows, delimiter: str, end: str = "\n", quotes: tuple[int, ...] = ()) -> str:
-    """Return records with nothing but a delimiter between fields, and a quote before some."""
+    """Return records without quoting; the records with the numbers `quotes` have a stray quote."""
     return "".join('"' * (i in quotes) + delimiter.join(record) + end for i, record in enumerate(records))
 
 
 def cases() -> dict[str, tuple[str, str]]:
-    """Return the text and the right delimiter of each file."""
-    mixed, plain, one, head = rows(MIXED), rows(PLAIN), rows(ONE_COMMA), HEADER
-    bare = [row for row in rows(MIXED, 2000) if not {*row[0]} & {*';|"'}]
+    """Return the text and the right delimiter of every file."""
+    mixed, plain, one, head = make_rows(MIXED), make_rows(PLAIN), make_rows(ONE_COMMA), HEADER
+    bare = [row for row in make_rows(MIXED, 2000) if not {*row[0]} & {*';|"'}]
     few, swapped = bare[:45], [row[::-1] for row in head + mixed]
     breaks = [[row[0] + "\nBy our staff, in London;\nupdated" * (i % 3 == 0), row[1]] for i, row in enumerate(mixed)]
     unlabelled = [[row[0], row[1] * (i % 2)] for i, row in enumerate(mixed)]
@@ -112,14 +98,14 @@ def cases() -> dict[str, tuple[str, str]]:
         "comma_label_first.csv": (quoted(swapped), ","),
         "comma_label_first_raw.csv": (raw([row for row in swapped if '"' not in row[1]], ","), ","),
         "comma_half_unlabelled.csv": (quoted(head + unlabelled), ","),
-        "comma_late_in_texts.csv": (quoted(head + rows(PLAIN, 100) + rows(MIXED, 1900)), ","),
+        "comma_late_in_texts.csv": (quoted(head + make_rows(PLAIN, 100) + make_rows(MIXED, 1900)), ","),
         "comma_stray_quotes.csv": (raw(head + plain, ",", quotes=(6, 41)), ","),
         "comma_below_title.csv": ("News export of 3 May\n\n" + quoted(head + distinct), ","),
         "comma_below_comments.csv": ("# source: wire, desk\n# cleaned; twice\n" + quoted(head + distinct), ","),
         "comma_named.tsv": (quoted(head + mixed), ","),
         "semicolon_all_quoted.csv": (quoted(head + mixed, ";", csv.QUOTE_ALL), ";"),
         "semicolon_raw_commas.csv": (raw(head + few, ";"), ";"),
-        "semicolon_late_commas.csv": (raw(head + rows(PLAIN, 100) + bare, ";"), ";"),
+        "semicolon_late_commas.csv": (raw(head + make_rows(PLAIN, 100) + bare, ";"), ";"),
         "semicolon_one_comma.csv": (raw(head + one, ";"), ";"),
         "semicolon_one_comma_headless.csv": (raw(one, ";"), ";"),
         "semicolon_decimals_headless.csv": (raw(decimals, ";"), ";"),
@@ -142,47 +128,39 @@ def cases() -> dict[str, tuple[str, str]]:
     }
 
 
-def module(name: str) -> Any:
+def import_library(name: str) -> Any:
+    """Import a module; return `None` if it is not installed."""
     with suppress(ImportError):
         return importlib.import_module(name)
-    print(f"{name} is not installed, so it is not asked.\n")
+    print(f"{name} is not installed.\n")
     return None
 
 
 def sniff(library: Any, choice: str | None, _: Path, plain: Path) -> str | None:
-    found = library.Sniffer().sniff(plain.read_bytes().decode()[:SAMPLE], choice)
-    return found.delimiter if found else None
+    dialect = library.Sniffer().sniff(plain.read_bytes().decode()[:SAMPLE], choice)
+    return dialect.delimiter if dialect else None
 
 
-def ask_duckdb(connection: Any, _: Path, plain: Path) -> str:
-    (told,) = connection.execute("SELECT Delimiter FROM sniff_csv(?)", [str(plain)]).fetchone()
-    return str(told).replace("(empty)", "").replace("\\t", "\t")
+def sniff_with_duckdb(connection: Any, _: Path, plain: Path) -> str:
+    (delimiter,) = connection.execute("SELECT Delimiter FROM sniff_csv(?)", [str(plain)]).fetchone()
+    return str(delimiter).replace("(empty)", "").replace("\\t", "\t")
 
 
-def finders_of_delimiters() -> Finders:
-    finders: Finders = {"newsbert": lambda path, _: getattr(file_form.inspect(path).dialect, "delimiter", None)}
+def list_sniffers() -> Sniffers:
+    sniffers: Sniffers = {"newsbert": lambda path, _: getattr(file_form.inspect(path).dialect, "delimiter", None)}
     for name in ("csv", "clevercsv"):
-        if library := module(name):
-            finders[f"{name}.Sniffer"] = partial(sniff, library, None)
-            finders[f"{name}.Sniffer, of four"] = partial(sniff, library, DELIMITERS)
-    if duckdb := module("duckdb"):
-        finders["DuckDB"] = partial(ask_duckdb, duckdb.connect(config={"threads": 1}))
-    return finders
+        if library := import_library(name):
+            sniffers[f"{name}.Sniffer"] = partial(sniff, library, None)
+            sniffers[f"{name}.Sniffer, of four"] = partial(sniff, library, DELIMITERS)
+    if duckdb := import_library("duckdb"):
+        sniffers["DuckDB"] = partial(sniff_with_duckdb, duckdb.connect(config={"threads": 1}))
+    return sniffers
 
 
-def finders_of_encodings() -> Finders:
-    finders: Finders = {"newsbert": lambda path, _: file_form.inspect(path).encoding}
-    if normalizer := module("charset_normalizer"):
-        finders["charset-normalizer"] = lambda path, _: normalizer.from_bytes(path.read_bytes()).best().encoding
-    if chardet := module("chardet"):
-        finders["chardet"] = lambda path, _: chardet.detect(path.read_bytes())["encoding"]
-    return finders
-
-
-def compare(what: str, finders: Finders, files: Mapping[str, File]) -> None:
-    """Print how many files each finder is right about, how fast, and what it says of the others."""
-    print(f"| {what} | right | median µs a file | wrong |\n|---|---|---|---|")
-    for finder, find in finders.items():
+def compare(sniffers: Sniffers, files: Mapping[str, File]) -> None:
+    """Print the number of files for which every sniffer is right, its time, and its wrong answers."""
+    print("| sniffer | right | median µs per file | wrong |\n|---|---|---|---|")
+    for sniffer, find in sniffers.items():
         wrong, seconds = [], []
         for name, (path, plain, is_right) in files.items():
             for _ in range(REPEATS):
@@ -193,12 +171,11 @@ def compare(what: str, finders: Finders, files: Mapping[str, File]) -> None:
             if not is_right(answer):
                 wrong.append(f"{name}: {WORDS.get(answer, answer)}")
         figures = f"{len(files) - len(wrong)}/{len(files)} | {statistics.median(seconds) * 1e6:.0f}"
-        print(f"| {finder} | {figures} | {', '.join(wrong)} |", flush=True)
-    print()
+        print(f"| {sniffer} | {figures} | {', '.join(wrong)} |", flush=True)
 
 
-def delimited(path: Path, plain: Path, delimiter: str) -> File:
-    """Return a file with a delimiter, or none, and write it in plain UTF-8."""
+def write_plain(path: Path, plain: Path, delimiter: str) -> File:
+    """Write a file in plain UTF-8, and return both with the test of an answer; `delimiter` may be empty."""
     form = file_form.inspect(path)
     with file_form.opened(path, form.compression, form.member) as stream:
         text = stream.read().decode("cp1252" if "cp1252" in path.name else form.encoding)
@@ -212,49 +189,21 @@ def delimited(path: Path, plain: Path, delimiter: str) -> File:
     return path, plain, is_right
 
 
-def encoded(path: Path, text: str, encoding: str) -> File:
-    """Write a text in an encoding and return the file."""
-    path.write_bytes(text.encode(encoding))
-
-    def is_right(answer: str) -> bool:
-        with suppress(LookupError, UnicodeDecodeError):  # the former: no such encoding
-            return path.read_bytes().decode(answer).lstrip("\ufeff") == text
-        return False
-
-    return path, path, is_right
-
-
-def offers_windows(path: Path) -> bool:
-    """Return whether newsbert refuses the rows of a file and says that it may be windows-1252."""
-    try:
-        return not list(RowFile(path).rows())
-    except DataError as error:
-        return "windows-1252" in (error.hint or "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", nargs="?", type=Path)
-    given = parser.parse_args().directory
+    other_directory = parser.parse_args().directory
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
         directory, files = Path(name), {}
         for case, (text, delimiter) in cases().items():
             (directory / case).write_bytes(text.encode())
-            files[case] = delimited(directory / case, directory / f"plain-{case}", delimiter)
-        there = [case for case in KNOWN if given and (given / case).is_file()]
-        print(f"{len(files)} files written here and {len(there)} of the directory\n")
-        for case in there:
-            files[case] = delimited(given / case, directory / f"plain-{case.replace('/', '-')}", KNOWN[case])
-        compare("delimiters", finders_of_delimiters(), files)
-        files = {}
-        for language, bank in LANGUAGES.items():
-            text = quoted(HEADER + rows(bank, numbered=False))
-            for encoding in ENCODINGS[: 5 if language in {"russian", "japanese"} else 6]:
-                files[f"{language} {encoding}"] = encoded(directory / f"{language}-{encoding}.csv", text, encoding)
-        compare("encodings", finders_of_encodings(), files)
-        for windows, which in ((True, "windows-1252"), (False, "UTF-8 or UTF-16")):
-            offers = [offers_windows(path) for case, (path, *_) in files.items() if case.endswith("cp1252") is windows]
-            print(f"newsbert offers windows-1252 by name for {sum(offers)} of {len(offers)} files in {which}")
+            files[case] = write_plain(directory / case, directory / f"plain-{case}", delimiter)
+        others = [case for case in KNOWN if other_directory and (other_directory / case).is_file()]
+        print(f"{len(files)} files of the script, {len(others)} of the directory\n")
+        for case in others:
+            plain = directory / f"plain-{case.replace('/', '-')}"
+            files[case] = write_plain(other_directory / case, plain, KNOWN[case])
+        compare(list_sniffers(), files)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""How fast ways to tune an encoder are, on the same rows, encoder and threads, taking turns in one run.
+"""Measure the speed of methods of fine-tuning, on the same rows, encoder and threads.
 
     python benchmarks/training.py ROWS [--rounds 3] [--examples 960] [--workers 2]
     python benchmarks/training.py ROWS --head [--max-train-samples 15000] [--epochs 5]
 
-ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first compares examples a
-second of steps of optimization, evaluation and export not counted:
+ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first command compares
+examples per second of optimizer steps, without evaluation and export. The methods take turns in one run:
 
-- transformers' Trainer at its defaults: batches of 8 in random order, padded to their longest, fp32, all parameters;
-- what the system newsbert replaces did: a frozen encoder run in every epoch, texts padded to 160 tokens, batches of
-  16;
-- `newsbert train`, `--tune lora`, and in fp32;
-- with `--workers`, as many workers of Ray on this machine, which share its cores, and one process with the threads of
-  one of them;
-- the limit: the multiplications of the encoder's matrices, at the speed of such multiplications alone.
+- transformers' `Trainer` at its defaults: batches of 8 in random order, padded to the longest row, fp32
+- the system that newsbert replaces: a frozen encoder that runs in every epoch, texts padded to 160 tokens, batches of
+  16
+- `newsbert train`, `--tune lora`, and in fp32
+- with `--workers`: this number of workers of Ray, which share the cores of this machine, and one process with the
+  threads of one worker
+- the limit: the matrix multiplications of the encoder, at the speed of such multiplications alone
 
-The second measures `newsbert train --tune head` on so many rows, tokenization and encoding included, the first time
-and when the vectors are cached, next to the time that the second way above would take for as many rows and epochs.
+The second command measures `newsbert train --tune head`, with tokenization and encoding, the first time and when the
+vectors are cached. It compares both with the time that the system newsbert replaces would take.
 """
 
 import argparse
@@ -45,15 +45,15 @@ from newsbert.training.context import TrainingContext
 from newsbert.training.tokenizer import prepare_tokenizer
 
 SKIPPED = 2
-"""Steps of a visit that are not counted: memory is allocated in them."""
+"""First steps of a measurement that do not count: they allocate memory."""
 
 REFERENCE_TOKENS, REFERENCE_BATCH = 160, 16
 
-Visit = Callable[[Dataset], float]
+Method = Callable[[Dataset], float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--examples", type=int, default=960)
@@ -64,51 +64,54 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = arguments.rows.resolve()
     torch.set_num_threads(cpu.cores())
-    dataset = load_dataset(str(rows), labels=AG_NEWS_LABELS, samples=arguments.samples)
+    dataset = load_dataset(str(rows), labels=AG_NEWS_LABELS, samples=arguments.max_train_samples)
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         os.chdir(directory)
         os.environ["NEWSBERT_CACHE_DIR"] = directory
         Path("work").mkdir()
         tokenizer = prepare_tokenizer(base_model.find("minilm"), Path("work"), 128)
         if arguments.head:
-            head(dataset, rows, tokenizer, arguments)
+            compare_head(dataset, rows, tokenizer, arguments)
         else:
-            speeds(dataset, rows, tokenizer, arguments)
+            compare_speeds(dataset, rows, tokenizer, arguments)
 
 
-def speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
-    """Print examples a second of every way, medians of the rounds."""
-    ways: dict[str, Visit] = {
-        "transformers.Trainer, defaults": lambda rows: trainer(rows, tokenizer, arguments.examples),
-        "frozen encoder, padded to 160 (reference)": lambda rows: reference(rows, tokenizer, arguments.examples),
-        "newsbert train": lambda rows: own(rows, tokenizer, arguments.examples),
-        "newsbert train --tune lora": lambda rows: own(rows, tokenizer, arguments.examples, tune="lora"),
-        "newsbert train, fp32": lambda rows: own(rows, tokenizer, arguments.examples, fp32=True),
+def compare_speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
+    """Print examples per second of every method, medians of the rounds."""
+    methods: dict[str, Method] = {
+        "transformers.Trainer, defaults": lambda dataset: run_transformers(dataset, tokenizer, arguments.examples),
+        "frozen encoder, padded to 160 (reference)": lambda dataset: run_reference(
+            dataset, tokenizer, arguments.examples
+        ),
+        "newsbert train": lambda dataset: run_newsbert(dataset, tokenizer, arguments.examples),
+        "newsbert train --tune lora": lambda dataset: run_newsbert(dataset, tokenizer, arguments.examples, tune="lora"),
+        "newsbert train, fp32": lambda dataset: run_newsbert(dataset, tokenizer, arguments.examples, fp32=True),
     }
     if arguments.workers > 1:
         threads = max(1, cpu.cores() // arguments.workers)
-        ways[f"newsbert train --ray-workers {arguments.workers}"] = lambda dataset: shared(dataset, rows, arguments)
-        ways[f"newsbert train, threads of a worker ({threads})"] = lambda rows: own(
-            rows, tokenizer, arguments.examples, threads=threads
+        methods[f"newsbert train --ray-workers {arguments.workers}"] = lambda dataset: run_workers(dataset, rows, arguments)
+        methods[f"newsbert train, threads of a worker ({threads})"] = lambda dataset: run_newsbert(
+            dataset, tokenizer, arguments.examples, threads=threads
         )
     mean = statistics.fmean(len(ids) for ids in tokenizer.encode(list(dataset.train.texts[:2000])))
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in methods}
     limits = []
     for _ in range(arguments.rounds):
-        for name, visit in ways.items():
-            found[name].append(visit(dataset))
-        limits.append(limit(mean))
+        for name, method in methods.items():
+            rates[name].append(method(dataset))
+        limits.append(measure_limit(mean))
     print(
-        f"{cpu.cores()} threads, {arguments.examples} examples a visit, {arguments.rounds} rounds, {mean:.0f} tokens\n"
+        f"{cpu.cores()} threads, {arguments.examples} examples per measurement, {arguments.rounds} rounds, "
+        f"{mean:.0f} tokens per row on average\n"
     )
-    print("| way | examples/s, median | range | to the Trainer's |\n|---|---|---|---|")
-    trainers = found["transformers.Trainer, defaults"]
-    for name, values in [*found.items(), ("limit: matrix products in bf16", limits)]:
-        ratio = statistics.median(one / other for one, other in zip(values, trainers, strict=True))
+    print("| method | examples/s, median | range | ratio to `Trainer`, median of the rounds |\n|---|---|---|---|")
+    peers = rates["transformers.Trainer, defaults"]
+    for name, values in [*rates.items(), ("limit: matrix products in bf16", limits)]:
+        ratio = statistics.median(value / peer for value, peer in zip(values, peers, strict=True))
         print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} to {max(values):.0f} | {ratio:.1f} |")
 
 
-def own(
+def run_newsbert(
     dataset: Dataset,
     tokenizer: SequenceTokenizer,
     examples: int,
@@ -117,25 +120,25 @@ def own(
     fp32: bool = False,
     threads: int | None = None,
 ) -> float:
-    """Examples a second of newsbert's loop."""
+    """Return examples per second of newsbert's training loop."""
     clock = Clock()
     settings = TrainSettings(max_steps=examples // 32 + SKIPPED, batch_size=32, tune=tune)
     with tempfile.TemporaryDirectory() as work:
-        if fp32:  # as a training has it that began so
+        if fp32:  # as a training stores its precision
             Path(work, "precision").write_text("fp32", encoding="utf-8")
-        few = Dataset(dataset.name, dataset.label_names, dataset.train, first(dataset, 64), dataset.test, "")
+        short = Dataset(dataset.name, dataset.label_names, dataset.train, cut_validation(dataset, 64), dataset.test, "")
         torch.set_num_threads(threads or cpu.cores())
-        context = TrainingContext(settings, few, base_model.find("minilm"), clock)
+        context = TrainingContext(settings, short, base_model.find("minilm"), clock)
         fine_tuning.fit(context, tokenizer, Checkpoints(Path(work)))
         torch.set_num_threads(cpu.cores())
     return clock.rate
 
 
-def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
-    """Examples a second of workers of Ray."""
+def run_workers(dataset: Dataset, rows: Path, arguments: Any) -> float:
+    """Return examples per second of workers of Ray."""
     clock = Clock()
     settings = TrainSettings(
-        data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.samples, batch_size=32,
+        data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.max_train_samples, batch_size=32,
         max_steps=arguments.examples // 32 + SKIPPED,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
@@ -146,31 +149,30 @@ def shared(dataset: Dataset, rows: Path, arguments: Any) -> float:
 
 
 class Clock:
-    """Hears of steps.
+    """Receiver of events that measures the rate of the steps.
 
     Args:
-        rows: Examples of a step.
-        skipped: Steps that are not counted.
+        rows: Examples per step.
     """
 
-    def __init__(self, rows: int = 32, skipped: int = SKIPPED) -> None:
-        self._rows, self._skipped = rows, skipped
-        self._told: list[tuple[float, int]] = []
+    def __init__(self, rows: int = 32) -> None:
+        self._rows = rows
+        self._steps: list[tuple[float, int]] = []
 
     def __call__(self, event: Event) -> None:
-        """Note when a step was made."""
+        """Record the time of a step."""
         if isinstance(event, Step):
-            self._told.append((time.perf_counter(), event.step))
+            self._steps.append((time.perf_counter(), event.step))
 
     @property
     def rate(self) -> float:
-        """Examples a second of the steps that count."""
-        (began, first), *_, (ended, last) = self._told[self._skipped - 1 :]
-        return self._rows * (last - first) / (ended - began)
+        """Examples per second of the steps that count."""
+        (started, first), *_, (ended, last) = self._steps[SKIPPED - 1 :]
+        return self._rows * (last - first) / (ended - started)
 
 
-def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
-    """Examples a second of transformers' Trainer as it is when nothing is said."""
+def run_transformers(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
+    """Return examples per second of transformers' `Trainer` at its defaults."""
     rows = [
         {"input_ids": ids, "labels": int(label)}
         for ids, label in zip(
@@ -197,18 +199,20 @@ def trainer(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> fl
 
 
 def collate(tokenizer: SequenceTokenizer) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Pads a batch to its longest row."""
+    """Return a function that pads a batch to its longest row."""
 
     def join(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        input_ids, mask = (torch.from_numpy(each) for each in pad([row["input_ids"] for row in rows], tokenizer.pad_id))
+        input_ids, mask = (
+            torch.from_numpy(array) for array in pad([row["input_ids"] for row in rows], tokenizer.pad_id)
+        )
         labels = torch.tensor([row["labels"] for row in rows])
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
     return join
 
 
-def reference(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
-    """Examples a second of a head on a frozen encoder that reads padded texts again in every epoch."""
+def run_reference(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> float:
+    """Return examples per second of a head on a frozen encoder that encodes padded texts in every epoch."""
     encoder = (
         transformers.AutoModel.from_pretrained(str(base_model.find("minilm").path), trust_remote_code=False)
         .eval()
@@ -227,7 +231,7 @@ def reference(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> 
 
 
 def batches(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The reference's batches: ids, mask and labels."""
+    """Yield the batches of the reference: ids, mask and labels."""
     ids = tokenizer.encode(list(dataset.train.texts[:examples]))
     for start in range(0, examples - REFERENCE_BATCH + 1, REFERENCE_BATCH):
         rows = ids[start : start + REFERENCE_BATCH]
@@ -236,46 +240,51 @@ def batches(dataset: Dataset, tokenizer: SequenceTokenizer, examples: int) -> It
         yield torch.from_numpy(longest[:-1]), torch.from_numpy(mask[:-1]), labels
 
 
-def limit(tokens: float) -> float:
-    """Examples of so many tokens a second, if nothing but the encoder's matrices were multiplied, forwards and back."""
+def measure_limit(tokens: float) -> float:
+    """Return examples per second if a step were only the matrix products of the encoder, forward and backward.
+
+    Args:
+        tokens: Tokens per example.
+    """
     rows, rates = 512, []
     for inner, outer in ((384, 384), (384, 1536), (1536, 384)):
         left, right = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((rows, inner), (inner, outer)))
-        took = []
+        seconds = []
         for _ in range(30):
             started = time.perf_counter()
             left @ right
-            took.append(time.perf_counter() - started)
-        rates.append(2 * rows * inner * outer / statistics.median(took))
-    # Five layers of all tokens; of the sixth only keys and values are of all of them.
+            seconds.append(time.perf_counter() - started)
+        rates.append(2 * rows * inner * outer / statistics.median(seconds))
+    # Five layers compute all tokens. The sixth computes only keys and values of all tokens.
     weights = 5 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 384 * 384
     return statistics.harmonic_mean(rates) / (3 * 2 * weights * tokens)
 
 
-def head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
-    """Print what `--tune head` takes, next to what the reference would."""
+def compare_head(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, arguments: Any) -> None:
+    """Print the seconds of `--tune head`, next to those of the reference."""
     texts = len(dataset.train) * arguments.epochs
-    speeds = [reference(dataset, tokenizer, arguments.examples) for _ in range(arguments.rounds)]
+    speeds = [run_reference(dataset, tokenizer, arguments.examples) for _ in range(arguments.rounds)]
     expected = texts / statistics.median(speeds)
     print(f"{cpu.cores()} threads, {len(dataset.train)} rows, {arguments.epochs:g} epochs\n")
-    print("| way | training s | of the reference's | test accuracy |\n|---|---|---|---|")
+    print("| method | training s | fraction of the reference | test accuracy |\n|---|---|---|---|")
     print(f"| reference, from its {statistics.median(speeds):.0f} rows/s | {expected:.0f} | 1 | |")
     for name in ("newsbert train --tune head", "the same again, vectors cached"):
-        began: dict[str, float] = {}
+        started: dict[str, float] = {}
 
-        def on_event(event: Event, began: dict[str, float] = began) -> None:
+        def on_event(event: Event, started: dict[str, float] = started) -> None:
             if isinstance(event, Phase):
-                began[event.name] = time.perf_counter()
+                started[event.name] = time.perf_counter()
 
         result = newsbert.train(
-            data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.samples, epochs=arguments.epochs,
-            tune="head", on_event=on_event,
+            data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.max_train_samples,
+            epochs=arguments.epochs, tune="head", on_event=on_event,
         )  # fmt: skip
-        seconds = began["exporting"] - began["tokenizing"]
+        seconds = started["exporting"] - started["tokenizing"]
         print(f"| {name} | {seconds:.0f} | 1/{expected / seconds:.0f} | {result.scores.accuracy:.4f} |", flush=True)
 
 
-def first(dataset: Dataset, rows: int) -> Split:
+def cut_validation(dataset: Dataset, rows: int) -> Split:
+    """Return the first validation rows."""
     split = dataset.validation
     return Split(split.texts[:rows], split.labels[:rows], f"{split.digest} {rows}")
 

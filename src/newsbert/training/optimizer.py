@@ -33,9 +33,7 @@ def learning_rate(step: int, num_steps: int, peak: float) -> float:
     return peak * (step / warmup if step < warmup else (num_steps - step + 1) / (num_steps - warmup + 1))
 
 
-def make_optimizer(
-    parameters: Mapping[str, nn.Parameter], layer_decay: float, *, fused: bool = True
-) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Mapping[str, nn.Parameter], layer_decay: float) -> torch.optim.Optimizer:
     """Create AdamW without weight decay for biases and norms; a group's `scale` multiplies its learning rate."""
     scales = learning_rate_scales(list(parameters), layer_decay)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -43,7 +41,7 @@ def make_optimizer(
         groups.setdefault((scales[name], WEIGHT_DECAY if parameter.ndim > 1 else 0.0), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": members, "weight_decay": decay, "scale": scale} for (scale, decay), members in groups.items()],
-        fused=fused,
+        fused=True,
     )
 
 
