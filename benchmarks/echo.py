@@ -1,4 +1,4 @@
-"""An HTTP server that does nothing: what the load generator could ask at most, and what it adds to a latency.
+"""An HTTP server that does nothing. It measures the limit of the load generator, and what that adds to a latency.
 
 python benchmarks/echo.py PORT
 """
@@ -11,15 +11,15 @@ _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:
 
 
 class _Echo(asyncio.Protocol):
-    """Answers whatever arrives; a request of the load generator arrives in one piece."""
+    """Answers all data that arrives; a request of the load generator arrives in one piece."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer."""
+        """Send the answer."""
         self._transport.write(_ANSWER)
 
 

@@ -1,11 +1,11 @@
-"""Faults under load: workers killed one after the other, and more asked than can be answered.
+"""Measure how a server recovers from killed workers, and how it answers more requests than it can process.
 
     python benchmarks/faults.py BUNDLE --kills 10
 
-Clients that each wait for their answer ask a `newsbert serve locally` for texts whose right answers are known, while
-its worker is killed (SIGKILL) again and again. Printed are the statuses that requests got, and how long it took until
-the next answer. Then three times as much is asked, at random times, as the server answered: how many were turned away,
-how fast, and the latency of those that were answered.
+Clients send texts with known answers to `newsbert serve locally`. Every client waits for its answer before it sends the
+next request. Meanwhile the script kills the worker (SIGKILL) several times. It prints the statuses of the answers, and
+the time until the next answer. Then it sends requests at random times, at three times the rate that the server
+answered. It prints the number of rejected requests and of answers, and their latencies.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import psutil
 import hostile
 from newsbert.core.ports import claim_port
 from processes import started, tree, wait_until
-from soak import answers_at
+from soak import is_ready
 
 TEXTS = ["stocks market", "goal cup team", "minister border vote", "bank profit", "coach team goal", "treaty minister"]
 TOLERANCE = 1e-3
@@ -40,11 +40,11 @@ _SETTLE_S = 1.5
 
 @dataclass
 class Outcome:
-    """What became of requests.
+    """Results of requests.
 
     Attributes:
-        statuses: How many got which; the kind of error of the frontend's after it.
-        wrong: Answers that were not as alone.
+        statuses: Number of answers by status; the type of an error of the frontend is appended.
+        wrong: Number of answers that differ from those to the texts alone.
         latencies: Seconds, by status.
     """
 
@@ -57,8 +57,8 @@ class Clients:
     """Clients of one server.
 
     Args:
-        port: Where it listens.
-        items: Times that a text is in its request: many, and computing is what takes the time.
+        port: Port of the server.
+        items: Number of times that a text is in its request. With many, most of the time is computation.
     """
 
     def __init__(self, port: int, items: int = 1) -> None:
@@ -67,18 +67,18 @@ class Clients:
         self._rng = random.Random(1)
 
     async def learn(self) -> None:
-        """Ask for each text alone."""
+        """Request the answer to every text alone."""
         for text in TEXTS:
-            answer = await hostile.send(self._port, _asking(text, 1), self._rng)
+            answer = await hostile.send(self._port, _request(text, 1), self._rng)
             self._known[text] = json.loads(answer.body)[0]["probabilities"]
 
-    async def one(self, outcome: Outcome) -> None:
-        """Ask once, and note what came of it."""
+    async def send_one(self, outcome: Outcome) -> None:
+        """Send a request, and record its result."""
         text = self._rng.choice(TEXTS)
         begin = time.monotonic()
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                answer = await hostile.send(self._port, _asking(text, self._items), self._rng)
+                answer = await hostile.send(self._port, _request(text, self._items), self._rng)
         except TimeoutError:
             outcome.statuses["no answer"] += 1
             return
@@ -89,22 +89,26 @@ class Clients:
         outcome.latencies[answer.status].append(now - begin)
         kind = ""
         if answer.status == 200:
-            said = [each["probabilities"] for each in json.loads(answer.body)]
-            off = max(abs(each[label] - value) for each in said for label, value in self._known[text].items())
-            outcome.wrong += off > TOLERANCE or len(said) != self._items
+            predictions = [item["probabilities"] for item in json.loads(answer.body)]
+            difference = max(
+                abs(probabilities[label] - value)
+                for probabilities in predictions
+                for label, value in self._known[text].items()
+            )
+            outcome.wrong += difference > TOLERANCE or len(predictions) != self._items
         else:
             with contextlib.suppress(ValueError, LookupError):
                 kind = f" {json.loads(answer.body)['type']}"
         outcome.statuses[f"{answer.status or 'closed'}{kind}"] += 1
 
     @contextlib.asynccontextmanager
-    async def asking(self, count: int, outcome: Outcome) -> AsyncIterator[None]:
-        """So many clients that ask until the block ends."""
+    async def running(self, count: int, outcome: Outcome) -> AsyncIterator[None]:
+        """Run clients that send requests until the block ends."""
         stop = asyncio.Event()
 
         async def client() -> None:
             while not stop.is_set():
-                await self.one(outcome)
+                await self.send_one(outcome)
 
         tasks = [asyncio.create_task(client()) for _ in range(count)]
         try:
@@ -113,77 +117,77 @@ class Clients:
             stop.set()
             await asyncio.gather(*tasks)
 
-    async def at_rate(self, rate: float, seconds: float, outcome: Outcome) -> None:
-        """Ask at random times, so many times a second on average, whether others were answered or not."""
+    async def send_at_rate(self, rate: float, seconds: float, outcome: Outcome) -> None:
+        """Send requests at random times, `rate` per second on average, without waiting for answers."""
         tasks = []
         due, end = time.monotonic(), time.monotonic() + seconds
         while due < end:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            tasks.append(asyncio.create_task(self.one(outcome)))
+            tasks.append(asyncio.create_task(self.send_one(outcome)))
             due += self._rng.expovariate(rate)
         await asyncio.gather(*tasks)
 
 
-def _asking(text: str, items: int) -> hostile.Shape:
+def _request(text: str, items: int) -> hostile.Shape:
     request = hostile.post(json.dumps({"instances": [text] * items}).encode())
     return hostile.Shape("good", {200}, lambda _: request)
 
 
-def worker(root: psutil.Process) -> psutil.Process | None:
-    """The worker that runs, if one does."""
-    for each in tree(root):
+def find_worker(root: psutil.Process) -> psutil.Process | None:
+    """Return the running worker, if there is one."""
+    for process in tree(root):
         with contextlib.suppress(psutil.Error):
-            if "model_service_worker.py" in " ".join(each.cmdline()) and each.status() != psutil.STATUS_ZOMBIE:
-                return each
+            if "model_service_worker.py" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                return process
     return None
 
 
 async def _answers_again(clients: Clients, killed: float) -> bool:
-    """Tell whether a request that is sent now is answered, and not by what was in flight when the worker was killed."""
-    own = Outcome()
+    """Return whether a request that is sent now gets an answer, after those in flight at the kill."""
+    outcome = Outcome()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await clients.one(own)
-    return time.monotonic() > killed + 0.2 and own.statuses["200"] == 1
+            await clients.send_one(outcome)
+    return time.monotonic() > killed + 0.2 and outcome.statuses["200"] == 1
 
 
 async def kill_workers(clients: Clients, root: psutil.Process, kills: int, count: int) -> tuple[Outcome, list[float]]:
-    """Kill the worker so many times under load; what became of the requests, and the seconds until the next answer."""
-    outcome, back = Outcome(), []
-    async with clients.asking(count, outcome):
+    """Kill the worker under load, and return the results and the seconds until the next answer after every kill."""
+    outcome, recovery_s = Outcome(), []
+    async with clients.running(count, outcome):
         for _ in range(kills):
             await asyncio.sleep(_SETTLE_S)
-            victim = worker(root)
-            assert victim is not None
-            os.kill(victim.pid, signal.SIGKILL)
+            process = find_worker(root)
+            assert process is not None
+            os.kill(process.pid, signal.SIGKILL)
             killed = time.monotonic()
             while not await _answers_again(clients, killed):
                 await asyncio.sleep(0.05)
                 assert time.monotonic() < killed + 60, "no answer a minute after a worker was killed"
-            back.append(time.monotonic() - killed)
-    return outcome, back
+            recovery_s.append(time.monotonic() - killed)
+    return outcome, recovery_s
 
 
 async def measure(port: int, root: psutil.Process, kills: int, count: int, seconds: float) -> None:
     clients = Clients(port)
     await clients.learn()
-    outcome, back = await kill_workers(clients, root, kills, count)
+    outcome, recovery_s = await kill_workers(clients, root, kills, count)
     print(f"worker killed {kills} times under {count} clients\n\n| answer | requests |\n|---|---|")
     for status, number in sorted(outcome.statuses.items()):
         print(f"| {status} | {number} |")
     print(f"\nwrong answers: {outcome.wrong}")
-    print(f"back after {statistics.median(back):.1f} s ({min(back):.1f} to {max(back):.1f})\n")
+    print(f"next answer after {statistics.median(recovery_s):.1f} s ({min(recovery_s):.1f} to {max(recovery_s):.1f})\n")
     heavy = Clients(port, items=OVERLOAD_ITEMS)
     await heavy.learn()
     calm = Outcome()
     begin = time.monotonic()
-    async with heavy.asking(32, calm):
+    async with heavy.running(32, calm):
         await asyncio.sleep(seconds / 2)
     capacity = calm.statuses["200"] / (time.monotonic() - begin)
     over = Outcome()
-    await heavy.at_rate(3 * capacity, seconds, over)
-    print(f"requests of {OVERLOAD_ITEMS} texts: 32 clients got {capacity:.0f} answers/s; then asked ", end="")
-    print(f"{3 * capacity:.0f}/s for {seconds:.0f} s\n")
+    await heavy.send_at_rate(3 * capacity, seconds, over)
+    print(f"requests of {OVERLOAD_ITEMS} texts: 32 clients got {capacity:.0f} answers/s; then ", end="")
+    print(f"{3 * capacity:.0f} requests/s for {seconds:.0f} s\n")
     print("| answer | requests | median ms | p99 ms | longest ms |\n|---|---|---|---|---|")
     for code, latencies in sorted(over.latencies.items()):
         latencies.sort()
@@ -199,14 +203,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--options", default="", help="further ones of newsbert serve locally")
+    parser.add_argument("--options", default="", help="further options of newsbert serve locally")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         port = claim_port("127.0.0.1", 0)
         command = [sys.executable, "-m", "newsbert", "serve", "locally", str(arguments.bundle.resolve())]
         command += ["--port", str(port), *arguments.options.split()]
         with started(command, {"NEWSBERT_STATE_DIR": work}, Path(work)) as root:
-            wait_until(lambda: answers_at(port), root, Path(work), 120)
+            wait_until(lambda: is_ready(port), root, Path(work), 120)
             asyncio.run(measure(port, root, arguments.kills, arguments.clients, arguments.seconds))
 
 

@@ -1,10 +1,10 @@
-"""How long it takes from a wheel and an empty directory to a first prediction of one's own model, by the step.
+"""Measure the time from the wheel and an empty directory to the first prediction of your own model, by step.
 
     python benchmarks/first_prediction.py [--torch-index URL]
 
-In a new environment, with all extras and the constraints of the project. What is downloaded comes from wherever pip has
-it: on a slow line that is most of the time. torch comes first and by itself, from its index of CPU builds unless
-another is given; empty is pip's own.
+The script installs newsbert into a new environment, with all extras and the constraints of the project. Packages come
+from the index that pip uses. If the network is slow, most of the time is downloads. torch is installed first, from its
+index of CPU builds, or from the index of `--torch-index` (empty: the one that pip uses).
 """
 
 import argparse
@@ -21,10 +21,10 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-index", default=CPU_INDEX)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     constraints = REPOSITORY / "constraints.txt"
     torch = next(line for line in constraints.read_text(encoding="utf-8").splitlines() if line.startswith("torch=="))
-    index = ["--index-url", given.torch_index] if given.torch_index else []
+    index = ["--index-url", arguments.torch_index] if arguments.torch_index else []
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
         directory = Path(name)
         build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory / "dist"), str(REPOSITORY)]

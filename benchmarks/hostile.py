@@ -1,7 +1,8 @@
-"""Requests of every shape that a server may meet, and the answers that each may get.
+"""Hostile and unusual requests of many shapes, with the statuses that their answers may have.
 
-They are bytes on a socket, since an HTTP library would refuse to send most of them. `tests/integration/test_hostile.py`
-sends each of them, `benchmarks/soak.py` all of them in a mixed order for minutes.
+They are bytes on a socket, because an HTTP library would refuse to send most of them.
+`tests/integration/test_hostile.py` sends every shape once, `benchmarks/soak.py` all of them in random order for
+minutes.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ _TIMEOUT_S = 60.0
 
 OK, BAD, LARGE, TYPE, ABSENT, METHOD = {200}, {400}, {413}, {415}, {404}, {405}
 CLOSED = 0
-"""In the place of a status: the connection was closed without an answer."""
+"""Status if the connection was closed without an answer."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Shape:
     """A kind of request.
 
     Attributes:
-        name: What the reports call it.
-        statuses: What it may be answered with; `CLOSED` for no answer.
-        make: The whole request.
-        parts: Into how many pieces it is cut, with a pause after each.
-        hangs_up: Whether the client goes away when it has sent it, and does not wait for an answer.
-        cut: Whether the client ends its sending there, though it has promised more.
+        name: Name in the reports.
+        statuses: Statuses that the answer may have; `CLOSED` for no answer.
+        make: Function that returns the whole request.
+        parts: Number of parts in which it is sent, with a pause after each.
+        hangs_up: Whether the client closes the connection after sending and does not wait for an answer.
+        cut: Whether the client ends its side of the connection after sending, before the announced length.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a status (`CLOSED` for nothing), headers by lower-case name, a body."""
+    """An answer: a status (`CLOSED` for none), headers by lower-case name, a body."""
 
     status: int
     headers: dict[str, str]
@@ -54,14 +55,14 @@ class Answer:
 
 
 def post(body: bytes, content_type: str | None = _JSON, *headers: str, path: str = PATH, method: str = "POST") -> bytes:
-    """A request of good form."""
+    """Return a well-formed request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
     lines += [] if content_type is None else [f"Content-Type: {content_type}"]
     return "\r\n".join([*lines, *headers, "", ""]).encode("latin-1") + body
 
 
 def raw(head: str, body: bytes = b"") -> bytes:
-    """A request whose head is what it is: one character is one byte, a line break is CR LF."""
+    """Return a request with any head: one character is one byte, a line break is CR LF."""
     return head.replace("\n", "\r\n").encode("latin-1") + body
 
 
@@ -122,7 +123,7 @@ BODIES = [
     *(_json(f"text is {value}", BAD, {"text": value}) for value in _TEXTS),
     *(_json(f"instances is {value}", BAD, {"instances": value}) for value in _LISTS),
     _json("nested lists", BAD, {"instances": [[["goal"]]]}),
-    _json("a key too many", BAD, {"text": "goal", "label": "World"}),
+    _json("an unknown key", BAD, {"text": "goal", "label": "World"}),
     _json("data beside text", BAD, {"data": "goal", "text": "goal"}),
     _json("1,000 items", OK, {"instances": ["goal"] * 1000}),
     _json("1,001 items", LARGE, {"instances": ["goal"] * 1001}),
@@ -192,11 +193,11 @@ BODIES = [
     _multipart("truncated", BAD, _part('form-data; name="data"')[:-8]),
     _multipart("another boundary", BAD, _ONE_PART, "multipart/form-data; boundary=C"),
     _multipart("no boundary", BAD, _ONE_PART, "multipart/form-data"),
-    _multipart("a charset that is none", {403}, _ONE_PART, "multipart/form-data; boundary=B; charset=no"),
+    _multipart("an unknown charset", {403}, _ONE_PART, "multipart/form-data; boundary=B; charset=no"),
     _multipart("nothing", BAD, b"--B--\r\n"),
     _multipart("empty", BAD, b""),
 ]  # fmt: skip
-"""Bodies that reach the handler: of a good head, to the right path."""
+"""Bodies that reach the handler, with a well-formed head and the right path."""
 
 FRONTEND_FAULTS = [
     *(
@@ -214,10 +215,9 @@ FRONTEND_FAULTS = [
     _multipart("an empty boundary", {500}, _ONE_PART, "multipart/form-data; boundary="),
     *(_path("POST", path, {500}) for path in ("*", "?", "#")),
 ]  # fmt: skip
-"""Requests that TorchServe's frontend answers with a 500 by itself, before the model, whatever its configuration.
+"""All requests that TorchServe's frontend answers with a 500 before the model gets them, with any configuration.
 
-It has netty decode forms and multipart bodies, cuts the path at its slashes, and answers what that raises with a 500;
-these, and only these.
+Netty decodes forms and multipart bodies, and the frontend splits the path at its slashes. Errors of these become a 500.
 """
 
 PATHS = [
@@ -268,19 +268,19 @@ HEADS = [
     _header("names of TorchServe's", OK, "explain: True", "url_path: ../..", "ts_request_sequence_id: 1"),
     _header("a request id", OK, "X-Request-Id: ../../x"),
     _header("a length twice", BAD, "Content-Length: 3"),
-    _header("an odd Accept", OK, "Accept: ,;q=,*/*;;"),
-    _header("expects to go on", OK, "Expect: 100-continue"),
+    _header("an invalid Accept", OK, "Accept: ,;q=,*/*;;"),
+    _header("expects 100-continue", OK, "Expect: 100-continue"),
     _header("expects nonsense", {417}, "Expect: nonsense"),
     _header("an upgrade", OK, "Connection: Upgrade", "Upgrade: h2c", "HTTP2-Settings: AAAA"),
-    _header("a token that is none", OK, "Authorization: Bearer \xff"),
+    _header("an invalid token", OK, "Authorization: Bearer \xff"),
     _head("nonsense", {CLOSED, 400}, "nonsense\n\n"),
     _head("TLS", {CLOSED, 400}, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "\n\n"),
     _head("HTTP/9.9", OK | BAD | {505}, f"POST {PATH} HTTP/9.9\nContent-Type: {_TEXT}\nContent-Length: 4\n\n", b"goal"),
     _head("HTTP/1.0", OK, f"POST {PATH} HTTP/1.0\nContent-Type: {_TEXT}\nContent-Length: 4\n\n", b"goal"),
     _head("no Host", OK | BAD, f"POST {PATH} HTTP/1.1\nContent-Type: {_TEXT}\nContent-Length: 4\n\n", b"goal"),
     _head("a negative length", {CLOSED, 400}, f"{_GOOD_HEAD}Content-Length: -1\n\n", b"goal"),
-    _head("a length that is none", {CLOSED, 400}, f"{_GOOD_HEAD}Content-Length: x\n\n", b"goal"),
-    _head("a length above all", {CLOSED, 400, 413}, f"{_GOOD_HEAD}Content-Length: {2**63}\n\n", b"goal"),
+    _head("an invalid length", {CLOSED, 400}, f"{_GOOD_HEAD}Content-Length: x\n\n", b"goal"),
+    _head("a length of 2**63", {CLOSED, 400, 413}, f"{_GOOD_HEAD}Content-Length: {2**63}\n\n", b"goal"),
     _head("no length", BAD, f"{_GOOD_HEAD}\n"),
     _head("chunks", OK, f"{_GOOD_HEAD}Transfer-Encoding: chunked\n\n", b"4\r\ngoal\r\n0\r\n\r\n"),
     _head("a bad chunk", {CLOSED, 400}, f"{_GOOD_HEAD}Transfer-Encoding: chunked\n\n", b"zz\r\ngoal\r\n0\r\n\r\n"),
@@ -289,19 +289,19 @@ HEADS = [
         b"4\r\ngoal\r\n0\r\n\r\n",
     ),
     _head("more chunks than 1 MiB", {413}, f"{_GOOD_HEAD}Transfer-Encoding: chunked\n\n", _CHUNK * 18 + b"0\r\n\r\n"),
-    _head("a method that is none", OK, f"BREW {PATH} HTTP/1.1\nContent-Type: {_TEXT}\nContent-Length: 4\n\n", b"goal"),
+    _head("an unknown method", OK, f"BREW {PATH} HTTP/1.1\nContent-Type: {_TEXT}\nContent-Length: 4\n\n", b"goal"),
 ]  # fmt: skip
 
 _CUT = post(b'{"text": "goal team cup"}')
 CLIENTS = [
     Shape("client: slow", OK, lambda _: post(b'{"text": "goal team cup"}'), parts=15),
     Shape("client: a body in single bytes", OK, lambda _: post(b"goal team", _TEXT), parts=120),
-    Shape("client: ends in its head", {CLOSED, 400}, lambda _: _CUT[:60], cut=True),
-    Shape("client: ends in its body", {CLOSED, 400}, lambda _: _CUT[:-10], cut=True),
-    Shape("client: goes away in its body", {CLOSED}, lambda _: _CUT[:-10], hangs_up=True),
-    Shape("client: goes away before the answer", {CLOSED}, lambda _: _CUT, hangs_up=True),
+    Shape("client: ends in the head", {CLOSED, 400}, lambda _: _CUT[:60], cut=True),
+    Shape("client: ends in the body", {CLOSED, 400}, lambda _: _CUT[:-10], cut=True),
+    Shape("client: disconnects in the body", {CLOSED}, lambda _: _CUT[:-10], hangs_up=True),
+    Shape("client: disconnects before the answer", {CLOSED}, lambda _: _CUT, hangs_up=True),
     Shape(
-        "client: goes away before a long answer",
+        "client: disconnects before a long answer",
         {CLOSED},
         lambda _: post(json.dumps({"instances": ["goal team cup"] * 500}).encode()),
         hangs_up=True,
@@ -312,7 +312,7 @@ SHAPES = [*BODIES, *PATHS, *HEADS, *CLIENTS, *FRONTEND_FAULTS]
 
 
 async def send(port: int, shape: Shape, rng: random.Random) -> Answer:
-    """Send a request of a shape over a connection of its own, as its client would, and return what came back.
+    """Send a request of a shape over a new connection, and return the answer.
 
     Raises:
         TimeoutError: If there is no answer for a minute.
@@ -321,7 +321,7 @@ async def send(port: int, shape: Shape, rng: random.Random) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * MAX_BODY_BYTES)
     try:
         size = -(-len(data) // shape.parts)
-        # It may answer and close before it has read all.
+        # The server may answer and close before it has read the whole request.
         with contextlib.suppress(ConnectionError):
             for start in range(0, len(data), size):
                 writer.write(data[start : start + size])
@@ -339,7 +339,7 @@ async def send(port: int, shape: Shape, rng: random.Random) -> Answer:
 
 
 async def read(reader: asyncio.StreamReader, head_only: bool = False) -> Answer:
-    """Read an answer; what comes before it with a status below 200 is passed over."""
+    """Read an answer; skip answers with a status below 200."""
     while True:
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

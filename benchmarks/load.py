@@ -1,10 +1,11 @@
-"""The load generator: a process of its own that asks an HTTP server and notes when it answers.
+"""Load generator: a process that sends requests to an HTTP server and measures when it answers.
 
-It shares the machine's cores with the server that it measures, and nothing of it is subtracted; so it is one thread on
-epoll, the requests are bytes beforehand, connections stay open, and an answer is looked at only as far as to find its
-end. Closed loop: every client waits for its answer and asks again at once. Open loop: requests are sent at times drawn
-beforehand, whether others are answered or not, and a latency counts from the time that a request was meant to be sent:
-a server (or generator) that stalls is charged for all who would have asked meanwhile.
+It shares the cores with the server that it measures, and its cost is not subtracted. So it is one thread on epoll, the
+requests are bytes, connections stay open, and it parses an answer only to find its end.
+
+Closed loop: every client waits for its answer, and sends the next request at once. Open loop: requests are due at
+random times, whether others are answered or not. A latency counts from the time that a request was due, so that a
+server (or generator) that stalls also delays those that arrive meanwhile.
 
     python benchmarks/load.py < plan.json > result.json
 """
@@ -30,19 +31,19 @@ _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be asked, and how.
+    """Requests, and how to send them.
 
     Attributes:
-        port: Of the server, on loopback.
-        requests: Whole HTTP requests, in Latin-1; asked in this order, from the first again after the last.
+        port: Port of the server, on loopback.
+        requests: Whole HTTP requests, in Latin-1; sent in this order, again and again.
         seconds: Length of the measured time.
-        clients: Closed loop: how many ask.
-        rate: Open loop: requests a second on average; 0 for a closed loop.
+        clients: Closed loop: number of clients.
+        rate: Open loop: requests per second on average; 0 for a closed loop.
         warmup_s: Seconds of the same load before.
-        least: Closed loop: go on until so many answers are measured, for at most three times `seconds`.
-        timeout_s: How long an answer is waited for at the end.
-        seed: Of the arrival times.
-        connections: Open loop: at most. Who comes when all are busy waits here, and his latency counts on.
+        min_answers: Closed loop: minimum number of measured answers; `seconds` grow to three times as many for it.
+        timeout_s: Maximum time to wait for answers at the end.
+        seed: Seed of the arrival times.
+        connections: Open loop: maximum number of connections. If all are busy, requests wait, and their latencies grow.
     """
 
     port: int
@@ -51,7 +52,7 @@ class Plan:
     clients: int = 1
     rate: float = 0.0
     warmup_s: float = 0.0
-    least: int = 0
+    min_answers: int = 0
     timeout_s: float = 60.0
     seed: int = 1
     connections: int = 900
@@ -59,18 +60,18 @@ class Plan:
 
 @dataclass
 class Result:
-    """What came of a plan.
+    """Results of a plan.
 
     Attributes:
         seconds: Length of the measured time.
-        latencies_s: Of the good answers in it.
-        errors: Of the measured time, by kind.
+        latencies_s: Latencies of the good answers in that time.
+        errors: Number of errors in that time, by kind.
         bodies: Different good answers by request.
-        answered: Answers of any kind, those before and after the measured time included.
-        cpu_s: Processor time of this process for all of them.
-        late_s: Open loop: how much later than meant the requests were sent (99th percentile).
-        connections: How many were open at once at most.
-        reopened: Connections that the server had closed.
+        answered: Number of all answers, also before and after the measured time.
+        cpu_s: Processor time of this process for all answers.
+        late_s: Open loop: delay of the requests after they were due (99th percentile).
+        connections: Maximum number of open connections.
+        reopened: Number of connections that the server closed.
     """
 
     seconds: float = 0.0
@@ -93,49 +94,49 @@ class ConnectionLostError(Exception):
 
 
 class Connection:
-    """A connection that has one request under way at most.
+    """A connection that waits for one answer at most.
 
     Attributes:
-        index: The request under way.
-        asked_s: When it was sent, or meant to be sent; 0 if none is under way.
-        fresh: Whether nothing has been answered on it yet.
+        index: The request that waits for its answer.
+        start_s: Time when it was sent, or due; 0 if none waits.
+        fresh: Whether there was no answer on it yet.
     """
 
-    __slots__ = ("_data", "_port", "asked_s", "fresh", "index", "socket")
+    __slots__ = ("_data", "_port", "fresh", "index", "socket", "start_s")
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.open()
 
     def open(self) -> None:
-        """Connect (again)."""
+        """Connect."""
         self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.index = 0
-        self.asked_s = 0.0
+        self.start_s = 0.0
         self.fresh = True
         self._data = b""
 
-    def ask(self, index: int, request: bytes, asked_s: float) -> None:
+    def send(self, index: int, request: bytes, start_s: float) -> None:
         """Send a request.
 
         Raises:
-            ConnectionLostError: If the server has gone.
+            ConnectionLostError: If the server has closed the connection.
         """
-        self.index, self.asked_s, self._data = index, asked_s, b""
+        self.index, self.start_s, self._data = index, start_s, b""
         try:
             sent = self.socket.send(request)
         except OSError as error:
             raise ConnectionLostError from error
         # A news item is far smaller than the buffer of a socket whose last request was read.
-        assert sent == len(request), f"{sent} of {len(request)} bytes were taken"
+        assert sent == len(request), f"only {sent} of {len(request)} bytes were sent"
 
     def answer(self) -> tuple[int, bytes, bool] | None:
-        """Read what has arrived: status, body, and whether the server will close; nothing if there is more to come.
+        """Return status, body, and whether the server will close; `None` if the answer is not complete.
 
         Raises:
-            ConnectionLostError: If it ends before the answer does, or while there is nothing to answer.
+            ConnectionLostError: If the connection ends before the answer.
         """
         try:
             received = self.socket.recv(_RECEIVE_BYTES)
@@ -174,24 +175,24 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 class Load:
-    """What both loops share: the connections, and what is noted of an answer."""
+    """Connections and results of both loops."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.requests = [each.encode("latin-1") for each in plan.requests]
+        self.requests = [request.encode("latin-1") for request in plan.requests]
         self.result = Result()
         self.epoll = select.epoll()
         self.by_descriptor: dict[int, Connection] = {}
 
     def connect(self) -> Connection:
-        """Open one more connection."""
+        """Open another connection."""
         connection = Connection(self.plan.port)
         self._watch(connection)
         self.result.connections = max(self.result.connections, len(self.by_descriptor))
         return connection
 
     def reopen(self, connection: Connection) -> None:
-        """Replace a connection that has ended by a new one."""
+        """Replace a closed connection by a new one."""
         self.drop(connection)
         connection.open()
         self._watch(connection)
@@ -206,31 +207,31 @@ class Load:
         self.by_descriptor[connection.socket.fileno()] = connection
         self.epoll.register(connection.socket.fileno(), select.EPOLLIN)
 
-    def ask(self, connection: Connection, index: int, asked_s: float) -> None:
-        """Send a request; once more on a new connection if the server has closed this one meanwhile."""
+    def send(self, connection: Connection, index: int, start_s: float) -> None:
+        """Send a request; if the server has closed the connection, send it on a new one."""
         try:
-            connection.ask(index, self.requests[index], asked_s)
+            connection.send(index, self.requests[index], start_s)
         except ConnectionLostError:
             self.reopen(connection)
-            connection.ask(index, self.requests[index], asked_s)
+            connection.send(index, self.requests[index], start_s)
 
     def receive(self, connection: Connection) -> tuple[int, bytes] | None:
-        """Read a connection that has something to read: status and body of an answer, status 0 if it broke off.
+        """Read from a connection; return status and body of an answer, with status 0 if the connection was lost.
 
-        A server may close a connection that it takes for idle just when a request arrives. What any client does then is
-        done here: the request is sent once more, and the time that this takes counts.
+        A server may close an idle connection just when a request arrives. As any client does, this sends the request
+        again. The latency includes that time.
         """
         try:
             answer = connection.answer()
         except ConnectionLostError:
-            index, asked_s, fresh = connection.index, connection.asked_s, connection.fresh
-            if not asked_s:
+            index, start_s, fresh = connection.index, connection.start_s, connection.fresh
+            if not start_s:
                 self.drop(connection)
                 return None
             self.reopen(connection)
             if fresh:
                 return 0, b""
-            connection.ask(index, self.requests[index], asked_s)
+            connection.send(index, self.requests[index], start_s)
             connection.fresh = True
             return None
         if answer is None:
@@ -240,8 +241,8 @@ class Load:
             self.reopen(connection)
         return status, body
 
-    def note(self, index: int, latency_s: float, status: int, body: bytes) -> None:
-        """Note an answer of the measured time."""
+    def record(self, index: int, latency_s: float, status: int, body: bytes) -> None:
+        """Record an answer of the measured time."""
         if status != 200:
             self.result.error(f"HTTP {status}" if status else "connection closed")
             return
@@ -252,8 +253,8 @@ class Load:
             seen.append(text)
 
 
-def closed(plan: Plan) -> Result:
-    """Let clients ask, each again as soon as it is answered.
+def run_closed_loop(plan: Plan) -> Result:
+    """Run clients that send the next request as soon as they have an answer.
 
     An answer counts if it arrives in the measured time.
     """
@@ -265,65 +266,65 @@ def closed(plan: Plan) -> Result:
     end, last_end = start + plan.seconds, start + 3 * plan.seconds
     turn = 0
     for connection in clients:
-        load.ask(connection, turn % len(load.requests), now())
+        load.send(connection, turn % len(load.requests), now())
         turn += 1
-    under_way = len(clients)
+    num_waiting = len(clients)
     give_up = last_end + plan.timeout_s
-    while under_way and now() < give_up:
+    while num_waiting and now() < give_up:
         for descriptor, _ in load.epoll.poll(0.5):
             connection = load.by_descriptor[descriptor]
-            index, asked_s = connection.index, connection.asked_s
+            index, start_s = connection.index, connection.start_s
             answer = load.receive(connection)
             if answer is None:
                 continue
             at = now()
             result.answered += 1
-            while at >= end and len(result.latencies_s) < plan.least and end < last_end:
+            while at >= end and len(result.latencies_s) < plan.min_answers and end < last_end:
                 end = min(end + plan.seconds / 4, last_end)
             if start <= at < end:
-                load.note(index, at - asked_s, *answer)
+                load.record(index, at - start_s, *answer)
             if at < end:
-                load.ask(connection, turn % len(load.requests), at)
+                load.send(connection, turn % len(load.requests), at)
                 turn += 1
             else:
-                connection.asked_s = 0.0
-                under_way -= 1
+                connection.start_s = 0.0
+                num_waiting -= 1
     for connection in clients:
-        if connection.asked_s:
+        if connection.start_s:
             result.error(f"no answer in {plan.timeout_s:g} s")
     result.seconds = end - start
     result.cpu_s = time.process_time() - cpu_before
     return result
 
 
-def arrivals(rate: float, seconds: float, draw: random.Random) -> list[float]:
-    """Times of a Poisson process that has as many arrivals as it has on average: seconds from the start.
+def arrivals(rate: float, seconds: float, rng: random.Random) -> list[float]:
+    """Return the times of a Poisson process with exactly the average number of arrivals, in seconds from the start.
 
-    Given their number, its arrivals are independent and uniform. Were the number left to chance too, a short run meant
-    for 80% of a capacity might get 90%.
+    With a fixed number, the arrivals are independent and uniform. With a random number, a short run at 80% of a
+    capacity might get 90%.
     """
-    return sorted(draw.uniform(0, seconds) for _ in range(max(1, round(rate * seconds))))
+    return sorted(rng.uniform(0, seconds) for _ in range(max(1, round(rate * seconds))))
 
 
-def opened(plan: Plan) -> Result:
-    """Ask at the times drawn beforehand.
+def run_open_loop(plan: Plan) -> Result:
+    """Send requests at random times.
 
-    A request counts if it was meant to be sent in the measured time, whenever it is answered.
+    A request counts if it was due in the measured time, whenever it is answered.
     """
     load, now = Load(plan), time.perf_counter
     result = load.result
     idle = [load.connect() for _ in range(min(8, plan.connections))]
-    draw = random.Random(plan.seed)
-    times = arrivals(plan.rate, plan.warmup_s, draw) if plan.warmup_s else []
-    times += [plan.warmup_s + each for each in arrivals(plan.rate, plan.seconds, draw)]
+    rng = random.Random(plan.seed)
+    times = arrivals(plan.rate, plan.warmup_s, rng) if plan.warmup_s else []
+    times += [plan.warmup_s + arrival for arrival in arrivals(plan.rate, plan.seconds, rng)]
     cpu_before = time.process_time()
     begin = now()
     start = begin + plan.warmup_s
     waiting: deque[tuple[int, float]] = deque()
     late_s: list[float] = []
-    turn, under_way = 0, 0
+    turn, num_waiting = 0, 0
     give_up = start + plan.seconds + plan.timeout_s
-    while turn < len(times) or under_way or waiting:
+    while turn < len(times) or num_waiting or waiting:
         at = now()
         if at > give_up:
             break
@@ -331,31 +332,31 @@ def opened(plan: Plan) -> Result:
             waiting.append((turn % len(load.requests), begin + times[turn]))
             turn += 1
         while waiting and (idle or len(load.by_descriptor) < plan.connections):
-            index, meant_s = waiting.popleft()
+            index, due_s = waiting.popleft()
             connection = idle.pop() if idle else load.connect()
-            late_s.append(now() - meant_s)
-            load.ask(connection, index, meant_s)
-            under_way += 1
-        # epoll waits for whole milliseconds only; `select` on epoll's own descriptor waits for as long as it is told.
+            late_s.append(now() - due_s)
+            load.send(connection, index, due_s)
+            num_waiting += 1
+        # epoll waits for whole milliseconds only; `select` on the descriptor of epoll waits for less.
         wait_s = min(max(begin + times[turn] - now(), 0.0), 0.5) if turn < len(times) else 0.5
         if not select.select([load.epoll.fileno()], [], [], wait_s)[0]:
             continue
         for descriptor, _ in load.epoll.poll(0):
             connection = load.by_descriptor[descriptor]
-            index, meant_s = connection.index, connection.asked_s
+            index, due_s = connection.index, connection.start_s
             answer = load.receive(connection)
             if descriptor not in load.by_descriptor and connection in idle:
                 idle.remove(connection)
             if answer is None:
                 continue
             at = now()
-            under_way -= 1
+            num_waiting -= 1
             result.answered += 1
-            connection.asked_s = 0.0
+            connection.start_s = 0.0
             idle.append(connection)
-            if meant_s >= start:
-                load.note(index, at - meant_s, *answer)
-    for _ in range(under_way + len(waiting) + len(times) - turn):
+            if due_s >= start:
+                load.record(index, at - due_s, *answer)
+    for _ in range(num_waiting + len(waiting) + len(times) - turn):
         result.error(f"no answer in {plan.timeout_s:g} s")
     result.late_s = sorted(late_s)[int(0.99 * len(late_s))] if late_s else 0.0
     result.seconds = plan.seconds
@@ -366,8 +367,8 @@ def opened(plan: Plan) -> Result:
 def main() -> None:
     plan = Plan(**json.load(sys.stdin))
     gc.collect()
-    gc.disable()  # it makes no cycles that matter in a minute, and a collection is a pause
-    result = opened(plan) if plan.rate else closed(plan)
+    gc.disable()  # a collection is a pause, and there are few cycles to collect
+    result = run_open_loop(plan) if plan.rate else run_closed_loop(plan)
     document: dict[str, Any] = asdict(result)
     json.dump(document, sys.stdout)
 

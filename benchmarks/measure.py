@@ -1,4 +1,4 @@
-"""Putting a load on a server, and on a runtime without one: from what the processes say to figures."""
+"""Measure servers under load, and runtimes without a server."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ import results
 import servers
 from load import Plan, Result
 from newsbert.core.ports import claim_port
-from results import CLIENTS, SHARES, Agreement, Limit, Run, Visit
+from results import CAPACITY_FRACTIONS, CLIENTS, Agreement, Limit, Run, Visit
 from servers import Server, Setting
 
 HERE = Path(__file__).parent
@@ -24,44 +24,44 @@ SEED = 20
 START_S = 180
 
 Expected = list[dict[str, float]]
-"""PyTorch's probabilities by label, for each text."""
+"""PyTorch's probabilities by label, for every text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """How long a load is put on.
+    """Length of a load.
 
     Attributes:
-        seconds: Measured.
-        warmup_s: Before.
-        least: Closed loop: answers to wait for, for at most three times `seconds`.
+        seconds: Measured time.
+        warmup_s: Time before.
+        min_answers: Closed loop: minimum number of answers, for at most three times `seconds`.
     """
 
     seconds: float
     warmup_s: float
-    least: int
+    min_answers: int
 
 
 def generate(plan: Plan) -> Result:
     """Run the load generator."""
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(HERE / "load.py")],
         input=json.dumps(dataclasses.asdict(plan)), check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    document = json.loads(done.stdout)
+    document = json.loads(completed.stdout)
     document["bodies"] = {int(index): bodies for index, bodies in document["bodies"].items()}
     return Result(**document)
 
 
 def percentile_ms(latencies_s: list[float], percent: float) -> float:
-    """The latency that so many percent do not exceed; NaN of none. `latencies_s` is sorted."""
+    """Return a percentile of sorted latencies; NaN if there are none."""
     if not latencies_s:
         return math.nan
     return 1000 * latencies_s[max(0, math.ceil(percent / 100 * len(latencies_s)) - 1)]
 
 
-def run_of(load: str, plan: Plan, result: Result, server_cpu_s: float) -> Run:
-    """The figures of a load."""
+def make_run(load: str, plan: Plan, result: Result, server_cpu_s: float) -> Run:
+    """Return the measurements of a load."""
     latencies_s = sorted(result.latencies_s)
     answered = max(1, result.answered)
     return Run(
@@ -82,70 +82,72 @@ def run_of(load: str, plan: Plan, result: Result, server_cpu_s: float) -> Run:
 
 
 def compare(server: Server, result: Result, expected: Expected, agreement: Agreement) -> int:
-    """Compare answers with PyTorch's; the number of unreadable ones."""
-    unreadable = 0
+    """Compare answers with PyTorch's, and return the number of unreadable ones."""
+    num_unreadable = 0
     for index, bodies in result.bodies.items():
         for body in bodies:
             try:
                 label, probabilities = server.answer(body)
             except ValueError:
-                unreadable += 1
+                num_unreadable += 1
                 continue
             agreement.compared += 1
             agreement.same += label == max(expected[index], key=expected[index].__getitem__)
             if probabilities is not None:
-                off = max(abs(probabilities[name] - value) for name, value in expected[index].items())
-                agreement.largest = max(off, agreement.largest or 0.0)
-    return unreadable
+                difference = max(abs(probabilities[name] - value) for name, value in expected[index].items())
+                agreement.max_difference = max(difference, agreement.max_difference or 0.0)
+    return num_unreadable
 
 
 def visit(server: Server, setting: Setting, texts: list[str], expected: Expected, length: Length) -> Visit:
-    """Start a server, put every load on it, and stop it."""
-    seen = Visit()
+    """Start a server, measure it under every load, and stop it."""
+    result = Visit()
     requests = [server.request(text) for text in texts]
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-", ignore_cleanup_errors=True) as name:
         work = Path(name)
         port = claim_port("127.0.0.1", 0)
         command = server.command(setting, port, work)
-        given = {**servers.environment(setting), **server.environment}
-        with processes.started(command, given, work) as root:
+        environment = {**servers.environment(setting), **server.environment}
+        with processes.started(command, environment, work) as root:
             try:
-                seen.start_s = processes.wait_until(lambda: answers(server, port, texts[0]), root, work, START_S)
+                result.start_s = processes.wait_until(lambda: is_ready(server, port, texts[0]), root, work, START_S)
                 plan = Plan(port=port, requests=requests, seconds=length.seconds, warmup_s=length.warmup_s)
                 generate(dataclasses.replace(plan, clients=8, seconds=length.warmup_s))
 
                 def measure(load: str, plan: Plan) -> Run:
                     before_s = processes.cpu_s(root)
-                    result = generate(plan)
-                    run = run_of(load, plan, result, processes.cpu_s(root) - before_s)
-                    if unreadable := compare(server, result, expected, seen.agreement):
+                    answers = generate(plan)
+                    run = make_run(load, plan, answers, processes.cpu_s(root) - before_s)
+                    if unreadable := compare(server, answers, expected, result.agreement):
                         run.errors["unreadable"] = unreadable
-                    seen.runs.append(run)
+                    result.runs.append(run)
                     log(f"  {load:>4}: {run.per_s:.0f}/s, p50 {run.p50_ms:.1f} ms, p99 {run.p99_ms:.1f} ms, "
                         f"{run.count} answers, errors {run.errors or 'none'}")  # fmt: skip
                     return run
 
                 rates = [
-                    measure(str(clients), dataclasses.replace(plan, clients=clients, least=length.least)).per_s
+                    measure(
+                        str(clients), dataclasses.replace(plan, clients=clients, min_answers=length.min_answers)
+                    ).per_s
                     for clients in CLIENTS
                 ]
-                for share in SHARES:
-                    rate = share * max(rates)
+                for fraction in CAPACITY_FRACTIONS:
+                    rate = fraction * max(rates)
                     if rate:
-                        measure(results.open_load(share), dataclasses.replace(plan, rate=rate, seed=SEED))
-                seen.memory_bytes = processes.memory_bytes(root)
-                seen.processes = len(processes.tree(root))
+                        measure(results.open_load(fraction), dataclasses.replace(plan, rate=rate, seed=SEED))
+                result.memory_bytes = processes.memory_bytes(root)
+                result.processes = len(processes.tree(root))
             except (processes.DidNotStartError, subprocess.CalledProcessError) as error:
-                seen.failure = f"{error}\n{processes.last_lines(work)}"
-                log(f"  {seen.failure}")
-    return seen
+                result.failure = f"{error}\n{processes.last_lines(work)}"
+                log(f"  {result.failure}")
+    return result
 
 
-def answers(server: Server, port: int, text: str) -> bool:
-    """Ask once; whether there was an answer that can be read."""
+def is_ready(server: Server, port: int, text: str) -> bool:
+    """Return whether a request gets a readable answer."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{server.path}",
-        server.ask(text).encode(),
+        server.make_body(text).encode(),
         {"Content-Type": server.content_type, "Accept": "*/*"},
     )
     try:
@@ -159,46 +161,46 @@ def answers(server: Server, port: int, text: str) -> bool:
 def offline(runtime: str, setting: Setting, texts: list[str], seconds: float, limit: Limit) -> Expected:
     """Measure a runtime alone, and return its probabilities."""
     arguments = [str(setting.bundle.path), runtime, str(setting.threads), str(seconds)]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(HERE / "offline.py"), *arguments], env={**os.environ, **servers.environment(setting)},
         input=json.dumps(texts), check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    document = json.loads(done.stdout)
+    document = json.loads(completed.stdout)
     latencies_s = sorted(document["latencies_s"])
-    limit.one_per_s.append(len(latencies_s) / sum(latencies_s))
+    limit.single_per_s.append(len(latencies_s) / sum(latencies_s))
     limit.p50_ms.append(percentile_ms(latencies_s, 50))
     limit.p99_ms.append(percentile_ms(latencies_s, 99))
     limit.many_per_s.append(results.median(document["many_per_s"]))
     limit.memory_bytes.append(document["memory_bytes"])
-    log(f"  one at a time {limit.one_per_s[-1]:.0f}/s, all {limit.many_per_s[-1]:.0f}/s")
+    log(f"  one at a time {limit.single_per_s[-1]:.0f}/s, all {limit.many_per_s[-1]:.0f}/s")
     return [dict(zip(setting.bundle.contract.labels, row, strict=True)) for row in document["probabilities"]]
 
 
-def ceiling(texts: list[str], seconds: float) -> list[Run]:
-    """What the load generator asks of a server that does nothing."""
-    nothing = Server(
+def measure_generator(texts: list[str], seconds: float) -> list[Run]:
+    """Measure the load generator with a server that does nothing."""
+    echo = Server(
         key="",
         name="",
         command=lambda setting, port, work: [],
         path="/predict",
-        ask=lambda text: json.dumps({"text": text}),
-        read=lambda document: document["probabilities"],
+        make_body=lambda text: json.dumps({"text": text}),
+        parse=lambda document: document["probabilities"],
     )
     port = claim_port("127.0.0.1", 0)
-    plan = Plan(port=port, requests=[nothing.request(text) for text in texts], seconds=seconds, warmup_s=0.5)
+    plan = Plan(port=port, requests=[echo.request(text) for text in texts], seconds=seconds, warmup_s=0.5)
     runs = []
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
         work = Path(name)
         with processes.started([sys.executable, str(HERE / "echo.py"), str(port)], {}, work) as root:
-            processes.wait_until(lambda: answers(nothing, port, "x"), root, work, 10)
+            processes.wait_until(lambda: is_ready(echo, port, "x"), root, work, 10)
             for clients in CLIENTS:
                 closed = dataclasses.replace(plan, clients=clients)
-                runs.append(run_of(str(clients), closed, generate(closed), 0.0))
+                runs.append(make_run(str(clients), closed, generate(closed), 0.0))
             opened = dataclasses.replace(plan, rate=500)
-            runs.append(run_of("open", opened, generate(opened), 0.0))
+            runs.append(make_run("open", opened, generate(opened), 0.0))
     return runs
 
 
 def log(line: str) -> None:
-    """Tell how far it is."""
+    """Print progress."""
     print(line, file=sys.stderr, flush=True)

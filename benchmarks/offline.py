@@ -1,7 +1,7 @@
-"""A runtime by itself, without a server: the limit of what one could serve with it.
+"""Measure a runtime without a server: the limit of a server with this runtime.
 
-One text at a time, and all texts at once, sorted by length; tokenizing included. A process of its own, so that its
-memory is its own.
+The script measures one text at a time, and all texts at once, sorted by length. Tokenization is included. It is a
+separate process, so that its memory can be measured.
 
     python benchmarks/offline.py BUNDLE RUNTIME THREADS SECONDS < texts.json > result.json
 """
@@ -16,7 +16,7 @@ import psutil
 from newsbert.bundle.bundle import Bundle
 from newsbert.inference.runtime import load_runtime
 
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     texts: list[str] = json.load(sys.stdin)
     seconds = float(sys.argv[4])
     runtime = load_runtime(bundle, sys.argv[2], int(sys.argv[3]))
-    probabilities = runtime.predict(texts)  # which also warms up
+    probabilities = runtime.predict(texts)  # also warms up
 
     latencies_s: list[float] = []
     end = time.perf_counter() + seconds
@@ -34,7 +34,7 @@ def main() -> None:
 
     rates: list[float] = []
     end = time.perf_counter() + seconds
-    while (now := time.perf_counter()) < end or len(rates) < LEAST_ROUNDS:
+    while (now := time.perf_counter()) < end or len(rates) < MIN_ROUNDS:
         runtime.predict(texts)
         rates.append(len(texts) / (time.perf_counter() - now))
 

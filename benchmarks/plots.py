@@ -1,11 +1,11 @@
-"""The plots of the compared servers; readable without colour."""
+"""Plots of the compared servers; readable without colour."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results import CLIENTS, SHARES, Limit, Measured, median, open_load, p50_ms, p99_ms, per_s
+from results import CAPACITY_FRACTIONS, CLIENTS, Limit, Measured, median, open_load, p50_ms, p99_ms, per_s
 
 _SHADES = {1: "#c6d5e3", 8: "#6f9abf", 64: "#17375e"}
 _OURS, _PEER = "#b5400b", "#17375e"
@@ -17,7 +17,7 @@ def draw(servers: Sequence[Measured], limits: dict[str, Limit], directory: Path,
     import matplotlib
 
     matplotlib.use("Agg")
-    measured = [each for each in servers if any(visit.runs for visit in each.visits)]
+    measured = [server for server in servers if any(visit.runs for visit in server.visits)]
     return [
         _throughput(measured, limits, directory / "serving_throughput.png", note),
         _latency(measured, directory / "serving_latency.png", note),
@@ -25,13 +25,13 @@ def draw(servers: Sequence[Measured], limits: dict[str, Limit], directory: Path,
 
 
 def _throughput(servers: Sequence[Measured], limits: dict[str, Limit], file: Path, note: str) -> Path:
-    """Answers a second by server, a bar for each number of clients, and what the runtimes do alone."""
+    """Draw answers per second by server and number of clients, and the limits."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.62 * len(servers)), layout="constrained")
     height = 0.26
     for offset, clients in zip((-1, 0, 1), CLIENTS, strict=True):
-        rates = [each.median(str(clients), per_s) for each in servers]
+        rates = [server.median(str(clients), per_s) for server in servers]
         places = [place + offset * height for place in range(len(servers))]
         label = f"{clients} client{'s' if clients > 1 else ''}"
         axes.barh(
@@ -44,9 +44,11 @@ def _throughput(servers: Sequence[Measured], limits: dict[str, Limit], file: Pat
     for style, (name, limit) in zip(_LINES, limits.items(), strict=False):
         if limit.many_per_s:
             rate = median(limit.many_per_s)
-            axes.axvline(rate, color="black", linestyle=style, linewidth=1.2, label=f"limit: {name} alone, {rate:.0f}")
+            axes.axvline(
+                rate, color="black", linestyle=style, linewidth=1.2, label=f"limit: {name} without a server, {rate:.0f}"
+            )
     _servers_axis(axes, servers)
-    axes.set_xlabel("texts answered in a second (more is better)", fontsize=8)
+    axes.set_xlabel("texts answered per second (more is better)", fontsize=8)
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
     axes.tick_params(axis="x", labelsize=8)
@@ -59,13 +61,13 @@ def _throughput(servers: Sequence[Measured], limits: dict[str, Limit], file: Pat
 
 
 def _latency(servers: Sequence[Measured], file: Path, note: str) -> Path:
-    """From the median to the 99th percentile, by server: one client, and random arrivals at shares of capacity."""
+    """Draw latencies by server, median to 99th percentile: one client, and requests at random times."""
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     panels = [("1", "1 client")]
-    panels += [(open_load(share), f"random arrivals,\n{share:.0%} of its capacity") for share in SHARES]
+    panels += [(open_load(part), f"random arrivals,\n{part:.0%} of its capacity") for part in CAPACITY_FRACTIONS]
     figure, row = pyplot.subplots(
         1, len(panels), sharex=True, sharey=True, figsize=(10, 1.7 + 0.34 * len(servers)), layout="constrained"
     )
@@ -112,8 +114,8 @@ def _ms(value: float) -> str:
 
 
 def _servers_axis(axes: Any, servers: Sequence[Measured]) -> None:
-    """Name the rows, the first on top; ours bold."""
-    axes.set_yticks(range(len(servers)), [f"{each.name} ({each.key[0]})" for each in servers])
+    """Label the rows, the first at the top; newsbert in bold."""
+    axes.set_yticks(range(len(servers)), [f"{server.name} ({server.key[0]})" for server in servers])
     for label, server in zip(axes.get_yticklabels(), servers, strict=True):
         label.set_fontweight("bold" if server.runtime else "normal")
     axes.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""A server as a tree of processes: start it, see what it takes, stop all of it."""
+"""Start a server, measure its tree of processes, and stop all of them."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ _STOP_S = 30
 
 
 class DidNotStartError(Exception):
-    """A server that ended, or did not answer in time."""
+    """The server ended, or did not answer in time."""
 
 
 @contextlib.contextmanager
 def started(command: list[str], environment: dict[str, str], work: Path) -> Iterator[psutil.Process]:
-    """Run a command in `work` until the block ends; what it prints goes to `log.txt` there."""
+    """Run a command in `work` until the block ends; write its output to `log.txt` there."""
     with (work / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -32,7 +32,7 @@ def started(command: list[str], environment: dict[str, str], work: Path) -> Iter
     try:
         yield psutil.Process(process.pid)
     finally:
-        # Noted before, since what a server leaves behind when it ends is nobody's child.
+        # Listed first: when the server has ended, its children have another parent.
         members = tree(psutil.Process(process.pid)) if process.poll() is None else []
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -40,22 +40,22 @@ def started(command: list[str], environment: dict[str, str], work: Path) -> Iter
         for member in members:
             with contextlib.suppress(psutil.Error):
                 member.terminate()
-        _, left = psutil.wait_procs(members, timeout=5)
-        for member in left:
+        _, remaining = psutil.wait_procs(members, timeout=5)
+        for member in remaining:
             with contextlib.suppress(psutil.Error):
                 member.kill()
         process.wait()
 
 
 def tree(root: psutil.Process) -> list[psutil.Process]:
-    """The process and all that descend from it."""
+    """Return the process and all its descendants."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [root, *root.children(recursive=True)]
     return []
 
 
 def memory_bytes(root: psutil.Process) -> int:
-    """Memory of a tree: each page once, shared ones by their share (proportional set size)."""
+    """Return the memory of a tree, as proportional set size: shared pages count once."""
     total = 0
     for member in tree(root):
         with contextlib.suppress(psutil.Error):
@@ -64,7 +64,7 @@ def memory_bytes(root: psutil.Process) -> int:
 
 
 def cpu_s(root: psutil.Process) -> float:
-    """Processor time of a tree up to now, children that have ended included."""
+    """Return the processor time of a tree so far, with that of children that have ended."""
     total = 0.0
     for member in tree(root):
         with contextlib.suppress(psutil.Error):
@@ -74,20 +74,20 @@ def cpu_s(root: psutil.Process) -> float:
 
 
 def last_lines(work: Path, count: int = 5) -> str:
-    """The end of what a server printed."""
+    """Return the last lines of the output of a server."""
     return "\n".join((work / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
 
 
 def wait_until(answers: Callable[[], bool], root: psutil.Process, work: Path, timeout_s: float) -> float:
-    """Wait until a server answers; the seconds that it took.
+    """Wait until a server answers, and return the seconds.
 
     Raises:
-        DidNotStartError: If it ends first, or takes longer than `timeout_s`.
+        DidNotStartError: If the server ends first, or takes longer than `timeout_s`.
     """
     started_s = time.perf_counter()
     while not answers():
         if not root.is_running() or root.status() == psutil.STATUS_ZOMBIE:
-            raise DidNotStartError(f"it ended by itself:\n{last_lines(work)}")
+            raise DidNotStartError(f"the server ended:\n{last_lines(work)}")
         if time.perf_counter() - started_s > timeout_s:
             raise DidNotStartError(f"no answer after {timeout_s:g} s:\n{last_lines(work)}")
         time.sleep(0.2)

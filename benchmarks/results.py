@@ -1,4 +1,4 @@
-"""What was measured, and the tables of it."""
+"""Measurements of servers, and their tables."""
 
 import math
 import statistics
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 CLIENTS = (1, 8, 64)
-SHARES = (0.5, 0.8)
-"""Of a server's capacity, in the open loop."""
+CAPACITY_FRACTIONS = (0.5, 0.8)
+"""Rates of the open loop, as fractions of the capacity of a server."""
 
 
 @dataclass
@@ -15,19 +15,19 @@ class Run:
     """One load on one server.
 
     Attributes:
-        load: Which: clients of a closed loop, or a share of the capacity.
-        offered_per_s: Open loop: requests a second that were sent on average.
-        per_s: Good answers a second.
-        p50_ms: Of the good answers' latencies, from when a request was (or was meant to be) sent.
-        p99_ms: As `p50_ms`.
-        percentiles_ms: All of them, 0 to 100.
-        count: Good answers in the measured time.
-        errors: Their number by kind.
-        server_cpu_ms: Processor time of the server's processes for an answer.
-        generator_cpu_ms: The load generator's.
-        late_ms: Open loop: how late requests were sent (99th percentile); it is part of the latencies.
-        connections: Open at once at most.
-        reopened: Connections that the server closed.
+        load: Name: number of clients of a closed loop, or a percentage of the capacity.
+        offered_per_s: Open loop: requests sent per second on average.
+        per_s: Good answers per second.
+        p50_ms: Median latency of the good answers, from the time when a request was sent or due.
+        p99_ms: 99th percentile of these latencies.
+        percentiles_ms: Percentiles 0 to 100 of these latencies.
+        count: Number of good answers in the measured time.
+        errors: Number of errors by kind.
+        server_cpu_ms: Processor time of the server per answer.
+        generator_cpu_ms: Processor time of the load generator per answer.
+        late_ms: Open loop: delay of the requests after they were due (99th percentile); part of the latencies.
+        connections: Maximum number of open connections.
+        reopened: Number of connections that the server closed.
     """
 
     load: str
@@ -47,30 +47,30 @@ class Run:
 
 @dataclass
 class Agreement:
-    """How answers compare with PyTorch's in fp32, each different one once.
+    """Agreement of the answers with PyTorch's in fp32; equal answers count once.
 
     Attributes:
-        compared: Answers.
-        same: Of these, with the same label.
-        largest: Difference of a probability; nothing where only labels are answered.
+        compared: Number of answers.
+        same: Number of answers with the same label.
+        max_difference: Largest difference of a probability; `None` if the answers have only labels.
     """
 
     compared: int = 0
     same: int = 0
-    largest: float | None = None
+    max_difference: float | None = None
 
 
 @dataclass
 class Visit:
-    """One server, started once.
+    """Measurements of a server that was started once.
 
     Attributes:
-        start_s: Until it answered.
-        memory_bytes: Of its processes after all loads.
-        processes: How many these were.
-        runs: One for each load.
-        agreement: Of all its answers.
-        failure: Why it could not be measured, if so.
+        start_s: Seconds until the first answer.
+        memory_bytes: Memory of its processes after all loads.
+        processes: Number of its processes.
+        runs: Measurements by load.
+        agreement: Agreement of all its answers.
+        failure: Reason why it could not be measured, if so.
     """
 
     start_s: float = 0.0
@@ -86,14 +86,14 @@ class Limit:
     """A runtime without a server.
 
     Attributes:
-        one_per_s: Texts a second, one at a time, a value for each round.
-        many_per_s: All texts at once, sorted by length.
-        p50_ms: One at a time.
-        p99_ms: One at a time.
-        memory_bytes: Of its process.
+        single_per_s: Texts per second, one at a time, by round.
+        many_per_s: Texts per second, all at once, sorted by length.
+        p50_ms: Median latency of one at a time.
+        p99_ms: 99th percentile of these latencies.
+        memory_bytes: Memory of its process.
     """
 
-    one_per_s: list[float] = field(default_factory=list)
+    single_per_s: list[float] = field(default_factory=list)
     many_per_s: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -105,11 +105,11 @@ class Measured:
     """A server over all rounds.
 
     Attributes:
-        key: Of the server.
-        name: Of the server.
+        key: Key of the server.
+        name: Name of the server.
         default: Whether it is a peer at its defaults.
-        runtime: Of ours: what computes.
-        visits: One for each round.
+        runtime: Runtime of newsbert; empty for a peer.
+        visits: Measurements by round.
     """
 
     key: str
@@ -119,15 +119,15 @@ class Measured:
     visits: list[Visit] = field(default_factory=list)
 
     def values(self, load: str, value: Callable[[Run], float]) -> list[float]:
-        """A figure of a load, for every round that has it."""
+        """Return the values of a load by round."""
         return [value(run) for visit in self.visits for run in visit.runs if run.load == load]
 
     def median(self, load: str, value: Callable[[Run], float]) -> float:
-        """The median of a figure over the rounds; NaN where there is none."""
+        """Return the median over the rounds; NaN if there are no values."""
         return median(self.values(load, value))
 
     def errors(self) -> dict[str, int]:
-        """Errors of all loads and rounds by kind."""
+        """Return the number of errors of all loads and rounds by kind."""
         total: dict[str, int] = {}
         for visit in self.visits:
             for run in visit.runs:
@@ -137,33 +137,33 @@ class Measured:
 
 
 def per_s(run: Run) -> float:
-    """Good answers a second."""
+    """Return good answers per second."""
     return run.per_s
 
 
 def p50_ms(run: Run) -> float:
-    """Median latency."""
+    """Return the median latency."""
     return run.p50_ms
 
 
 def p99_ms(run: Run) -> float:
-    """99th percentile of the latencies."""
+    """Return the 99th percentile of the latencies."""
     return run.p99_ms
 
 
 def median(values: Sequence[float]) -> float:
-    """The median of the values that are some; NaN of none."""
+    """Return the median without NaN; NaN if there are no values."""
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
 
 
-def open_load(share: float) -> str:
-    """What the load is called that is `share` of the capacity."""
-    return f"{share:.0%}"
+def open_load(fraction: float) -> str:
+    """Return the name of the load with a fraction of the capacity."""
+    return f"{fraction:.0%}"
 
 
 def throughput_table(servers: Iterable[Measured]) -> str:
-    """Answers a second in the closed loops, and what they cost."""
+    """Return a table of answers per second in the closed loops, and of their cost."""
     rows = []
     for server in servers:
         visits = [visit for visit in server.visits if not visit.failure]
@@ -172,7 +172,8 @@ def throughput_table(servers: Iterable[Measured]) -> str:
             continue
         compared = sum(visit.agreement.compared for visit in visits)
         same = sum(visit.agreement.same for visit in visits)
-        largest = [visit.agreement.largest for visit in visits if visit.agreement.largest is not None]
+        agreements = [visit.agreement.max_difference for visit in visits]
+        differences = [difference for difference in agreements if difference is not None]
         errors = ", ".join(f"{count} {kind}" for kind, count in sorted(server.errors().items()))
         rows.append(
             [
@@ -184,7 +185,7 @@ def throughput_table(servers: Iterable[Measured]) -> str:
                 f"{median([visit.memory_bytes for visit in visits]) / 1e6:.0f}",
                 errors or "none",
                 f"{same / compared:.2%}" if compared else "–",
-                f"{max(largest):.1g}" if largest else "label only",
+                f"{max(differences):.1g}" if differences else "label only",
             ]
         )
     head = [
@@ -195,7 +196,7 @@ def throughput_table(servers: Iterable[Measured]) -> str:
 
 
 def closed_table(servers: Iterable[Measured]) -> str:
-    """Milliseconds until an answer in the closed loops."""
+    """Return a table of the latencies in the closed loops."""
     loads = [str(clients) for clients in CLIENTS]
     rows = []
     for server in servers:
@@ -209,30 +210,30 @@ def closed_table(servers: Iterable[Measured]) -> str:
 
 
 def open_table(servers: Iterable[Measured]) -> str:
-    """Milliseconds until an answer where requests arrive at random times."""
+    """Return a table of the latencies with requests at random times."""
     rows = []
     for server in servers:
         if not any(visit.runs for visit in server.visits):
             continue
         row = [server.key, server.name]
-        for load in map(open_load, SHARES):
+        for load in map(open_load, CAPACITY_FRACTIONS):
             row.append(_number(server.median(load, lambda run: run.offered_per_s), ".0f"))
             row += [_spread(server.values(load, value), "ms") for value in (p50_ms, p99_ms)]
             row.append(_number(median(server.values(load, lambda run: run.p99_ms / run.p50_ms)), ".1f"))
         rows.append(row)
     head = ["", "server"]
-    for share in SHARES:
-        head += [f"{open_load(share)} of its capacity: requests/s", "p50 ms", "p99 ms", "p99 to p50"]
+    for fraction in CAPACITY_FRACTIONS:
+        head += [f"{open_load(fraction)} of its capacity: requests/s", "p50 ms", "p99 ms", "p99 to p50"]
     return _table(head, rows)
 
 
 def limit_table(limits: dict[str, Limit]) -> str:
-    """What the runtimes do without a server."""
+    """Return a table of the runtimes without a server."""
     rows = [
         [
             "g",
             name,
-            _spread(limit.one_per_s, ".0f"),
+            _spread(limit.single_per_s, ".0f"),
             f"{median(limit.p50_ms):.1f}",
             f"{median(limit.p99_ms):.1f}",
             _spread(limit.many_per_s, ".0f"),
@@ -240,31 +241,45 @@ def limit_table(limits: dict[str, Limit]) -> str:
         ]
         for name, limit in limits.items()
     ]
-    head = ["", "runtime alone", "one at a time, texts/s", "p50 ms", "p99 ms", "all, sorted by length, texts/s", "MB"]
+    head = [
+        "",
+        "runtime without a server",
+        "one at a time, texts/s",
+        "p50 ms",
+        "p99 ms",
+        "all, sorted by length, texts/s",
+        "MB",
+    ]
     return _table(head, rows)
 
 
 def target_table(servers: Sequence[Measured], limits: dict[str, Limit]) -> str:
-    """How ours compare with the best peer at its defaults and with the limit; empty if nothing can be compared."""
-    most, last = str(CLIENTS[-1]), open_load(SHARES[-1])
-    peers = [each for each in servers if each.default and not math.isnan(each.median("1", p50_ms))]
+    """Return a table that compares newsbert with the best peer at its defaults and with the limit; may be empty."""
+    max_clients, last = str(CLIENTS[-1]), open_load(CAPACITY_FRACTIONS[-1])
+    peers = [server for server in servers if server.default and not math.isnan(server.median("1", p50_ms))]
     rows: list[list[str]] = []
 
-    def add(key: str, what: str, wanted: str, ours: float, other: float) -> None:
-        if other and not math.isnan(ours / other):
-            rows.append([key, what, wanted, f"{ours / other:.2f}"])
+    def add(key: str, name: str, target: str, value: float, other: float) -> None:
+        if other and not math.isnan(value / other):
+            rows.append([key, name, target, f"{value / other:.2f}"])
 
-    for ours in (each for each in servers if each.runtime):
-        rate = ours.median(most, per_s)
+    for ours in (server for server in servers if server.runtime):
+        rate = ours.median(max_clients, per_s)
         if peers:
-            best = max(peers, key=lambda each: each.median(most, per_s))
-            what = f"texts/s at {most} clients, to {best.name}'s ({best.key})"
-            add(ours.key, what, "4, better 6", rate, best.median(most, per_s))
+            best = max(peers, key=lambda peer: peer.median(max_clients, per_s))
+            name = f"texts/s at {max_clients} clients, to {best.name} ({best.key})"
+            add(ours.key, name, "at least 4", rate, best.median(max_clients, per_s))
         if ours.runtime in limits:
-            add(ours.key, "the same, to its runtime alone (g)", "0.7", rate, median(limits[ours.runtime].many_per_s))
+            add(
+                ours.key,
+                "the same, to its runtime without a server (g)",
+                "at least 0.7",
+                rate,
+                median(limits[ours.runtime].many_per_s),
+            )
         if peers:
-            best = min(peers, key=lambda each: each.median("1", p50_ms))
-            to = f"to {best.name}'s ({best.key})"
+            best = min(peers, key=lambda peer: peer.median("1", p50_ms))
+            to = f"to {best.name} ({best.key})"
             add(ours.key, f"p50 at 1 client, {to}", "at most 0.5", ours.median("1", p50_ms), best.median("1", p50_ms))
             add(ours.key, f"p99 at 1 client, {to}", "at most 1", ours.median("1", p99_ms), best.median("1", p99_ms))
         add(
@@ -274,7 +289,7 @@ def target_table(servers: Sequence[Measured], limits: dict[str, Limit]) -> str:
             ours.median(last, p99_ms),
             ours.median(last, p50_ms),
         )
-    return _table(["", "ratio", "wanted", "measured"], rows) if rows else ""
+    return _table(["", "ratio", "target", "measured"], rows) if rows else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -283,14 +298,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    """A figure; `form` is a format, or "ms" for one decimal of what is short and none of what is long."""
+    """Format a number; the format "ms" has one decimal for short times and none for long times."""
     if math.isnan(value):
         return "–"
     return f"{value:{form if form != 'ms' else '.1f' if value < 99.5 else '.0f'}}"
 
 
 def _spread(values: Sequence[float], form: str) -> str:
-    """The median, and the range where there are several values."""
+    """Format the median, and the range if there are several values."""
     known = [value for value in values if not math.isnan(value)]
     middle = _number(median(known), form)
     return middle if len(known) < 2 else f"{middle} ({_number(min(known), form)}–{_number(max(known), form)})"

@@ -1,8 +1,8 @@
-"""How often a threshold for reviews keeps its promise: `python benchmarks/review.py`.
+"""Measure how often a confidence threshold for review reaches its target accuracy: `python benchmarks/review.py`.
 
-Rows are drawn as a calibrated model has them: a score, and an answer that is right with that probability. On few of
-them, as on validation rows, a threshold is chosen; on many others it is counted what it keeps. Next to the margin of
-one standard error, which newsbert demands, stand none and more.
+The script draws rows as a calibrated model scores them: a score, and an answer that is right with that probability. It
+chooses a threshold on a few rows, as on validation rows, and tests it on many others. It compares the margin of one
+standard error, which newsbert uses, with no margin and with a larger one.
 """
 
 import argparse
@@ -17,7 +17,7 @@ MARGINS = {"none": 0.0, "one standard error (newsbert)": review_threshold.STANDA
 
 
 def draw(rng: np.random.Generator, rows: int) -> tuple[FloatArray, list[int]]:
-    """Probabilities `(rows, LABELS)` and true ids; about 93% of the answers are right."""
+    """Return probabilities `(rows, LABELS)` and true ids; about 93% of the answers are right."""
     scores = 0.25 + 0.75 * rng.beta(5, 0.5, rows)
     probabilities = np.repeat(((1 - scores) / (LABELS - 1))[:, None], LABELS, axis=1)
     probabilities[:, 0] = scores
@@ -28,24 +28,23 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainings", type=int, default=400)
-    parser.add_argument("--precision", type=float, default=0.95)
-    given = parser.parse_args()
+    parser.add_argument("--target-accuracy", type=float, default=0.95)
+    arguments = parser.parse_args()
+    target = arguments.target_accuracy
     rng = np.random.default_rng(0)
     others = draw(rng, 200_000)
-    print(f"wanted: {given.precision:g}; {given.trainings} trainings each\n")
-    print("| validation rows | margin | trainings that keep it | to a person, mean | everything to a person |")
-    print("|---|---|---|---|---|")
+    print(f"target accuracy: {target:g}; {arguments.trainings} trainings per line\n")
+    print("| validation rows | margin | trainings that reach it | flagged for review, mean "
+          "| trainings that flag everything |\n|---|---|---|---|---|")  # fmt: skip
     for rows in (44, 200, 500, 2000):
-        drawn = [draw(rng, rows) for _ in range(given.trainings)]
+        samples = [draw(rng, rows) for _ in range(arguments.trainings)]
         for name, margin in MARGINS.items():
-            below = [review_threshold.choose_threshold(*each, given.precision, margin) for each in drawn]
-            found = [review_threshold.review_stats(*others, each) for each in below]
-            kept = np.mean([each.accuracy is None or each.accuracy >= given.precision for each in found])
-            share, everything = (
-                np.mean([each.share for each in found]),
-                np.mean([each == review_threshold.ALL for each in below]),
-            )
-            print(f"| {rows} | {name} | {kept:.0%} | {share:.0%} | {everything:.0%} |")
+            thresholds = [review_threshold.choose_threshold(*sample, target, margin) for sample in samples]
+            tests = [review_threshold.review_stats(*others, threshold) for threshold in thresholds]
+            reached = np.mean([test.accuracy is None or test.accuracy >= target for test in tests])
+            flagged = np.mean([test.share for test in tests])
+            all_flagged = np.mean([threshold == review_threshold.ALL for threshold in thresholds])
+            print(f"| {rows} | {name} | {reached:.0%} | {flagged:.0%} | {all_flagged:.0%} |")
 
 
 if __name__ == "__main__":

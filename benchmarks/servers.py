@@ -1,7 +1,7 @@
-"""The servers that are compared: how each is started, asked and understood.
+"""The compared servers: how to start them, send requests and parse answers.
 
-Each gets the same fine-tuned weights, texts and threads. "At its defaults" is said of batching and workers: these are
-left as each project has them, or as its own documentation shows them where there is no default.
+All have the same fine-tuned weights, texts and threads. "Defaults" means batching and workers: they are those of the
+project, or of its documentation if there is no default.
 """
 
 import json
@@ -22,20 +22,20 @@ from newsbert.serving.torchserve import jvm
 
 APPS = Path(__file__).parent / "peers"
 LIT_BATCH = ("8", "0.01")
-"""Texts and seconds of a batch in LitServe's own benchmark of a BERT; its default is no batching."""
+"""Texts and seconds of a batch in the benchmark of a BERT by LitServe; its default is no batching."""
 
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all servers are given.
+    """Settings of all servers.
 
     Attributes:
         bundle: The model.
-        threads: For the computation of one batch.
-        peers_bin: Programs of the peers' environment.
-        mlflow_models: What MLflow serves: `transformers`, in its own flavor; `newsbert`, what newsbert logs.
+        threads: Number of threads for one batch.
+        peers_bin: Directory of the programs of the peers' environment.
+        mlflow_models: Directory of the models for MLflow: `transformers`, in MLflow's flavor, and `newsbert`.
     """
 
     bundle: Bundle
@@ -46,35 +46,35 @@ class Setting:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that can be started, and how it is asked.
+    """A server, and its form of requests and answers.
 
     Attributes:
-        key: What `--only` calls it: its letter, and a variant's name.
-        name: What the tables call it.
-        command: Its command line, from a port and a directory of its own, into which it may write first.
-        path: Of the URL that takes texts.
-        ask: A text to a request's body.
-        read: An answer's document to probabilities by label, or to the bare label.
-        content_type: Of the request.
+        key: Name in `--only`: a letter, and the name of a variant.
+        name: Name in the tables.
+        command: Function that returns the command line; it may write into the directory that it gets.
+        path: Path of the URL for predictions.
+        make_body: Function that makes the body of a request from a text.
+        parse: Function that returns probabilities by label, or a label, from the document of an answer.
+        content_type: Content type of a request.
         default: Whether it is a peer at its defaults.
-        runtime: Of ours: what computes.
-        environment: Variables on top of what all get.
+        runtime: Runtime of newsbert; empty for a peer.
+        environment: Additional environment variables.
     """
 
     key: str
     name: str
     command: Callable[[Setting, int, Path], list[str]]
     path: str
-    ask: Callable[[str], str]
-    read: Callable[[Any], Any]
+    make_body: Callable[[str], str]
+    parse: Callable[[Any], Any]
     content_type: str = _JSON
     default: bool = False
     runtime: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
     def request(self, text: str) -> str:
-        """The whole HTTP request for a text, each byte as one character."""
-        body = self.ask(text).encode()
+        """Return the whole HTTP request for a text, in Latin-1."""
+        body = self.make_body(text).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -82,14 +82,14 @@ class Server:
         return (head.encode() + body).decode("latin-1")
 
     def answer(self, body: str) -> tuple[str, dict[str, float] | None]:
-        """The label of an answer, and the probabilities, if it has any.
+        """Return the label of an answer, and its probabilities, if it has any.
 
         Raises:
-            ValueError: If it is not what this server answers.
+            ValueError: If it is no answer of this server.
         """
         text = body.encode("latin-1").decode()
         try:
-            content = self.read(json.loads(text) if text.startswith(("{", "[")) else text)
+            content = self.parse(json.loads(text) if text.startswith(("{", "[")) else text)
             label = content if isinstance(content, str) else max(content, key=content.__getitem__)
         except (LookupError, TypeError) as error:
             raise ValueError(f"unreadable: {text[:80]}") from error
@@ -97,7 +97,7 @@ class Server:
 
 
 def environment(setting: Setting) -> dict[str, str]:
-    """What every server finds in its environment: the threads, for every library that could start some."""
+    """Return the environment variables of all servers: the number of threads for all libraries, and settings."""
     threads = str(setting.threads)
     return {
         "OMP_NUM_THREADS": threads,
@@ -112,7 +112,7 @@ def environment(setting: Setting) -> dict[str, str]:
 
 
 def runtimes_of(bundle: Bundle) -> list[str]:
-    """ONNX Runtime's variants that a bundle has the graphs of."""
+    """Return the runtimes of ONNX Runtime whose graphs a bundle has."""
     return [
         name
         for name, files in RUNTIME_FILES.items()
@@ -121,47 +121,47 @@ def runtimes_of(bundle: Bundle) -> list[str]:
 
 
 def all_servers(runtimes: list[str], graph: str) -> list[Server]:
-    """Every server there is, in the order of the tables.
+    """Return all servers, in the order of the tables.
 
     Args:
-        runtimes: Those of ours.
-        graph: The file in the bundle that the peers answer with where they use our graph.
+        runtimes: Runtimes of newsbert.
+        graph: Graph of the bundle for the peers.
     """
     on_graph = {"NEWSBERT_BENCH_GRAPH": graph}
-    text = {"path": "/predict", "ask": partial(_json_of, "text"), "read": _itself}
+    text = {"path": "/predict", "make_body": partial(_json_of, "text"), "parse": _parse_document}
     fastapi = {"command": _fastapi, **text}
     litserve = {"command": partial(_litserve, ()), **text}
     batched = {"command": partial(_litserve, LIT_BATCH), **text}
     bentoml = {
         "command": _bentoml,
         "path": "/predict",
-        "ask": partial(_json_of_list, "texts"),
-        "read": _first,
+        "make_body": partial(_json_of_list, "texts"),
+        "parse": _parse_first,
     }
     return [
         Server(
             "a", "reference handler, TorchServe", _reference, "/predictions/news",
-            _form, _itself, content_type=_FORM, default=True,
+            _form, _parse_document, content_type=_FORM, default=True,
         ),
         Server("b", "FastAPI, pipeline", default=True, **fastapi),  # type: ignore[arg-type]
-        Server("b-onnx", "FastAPI, our graph", environment=on_graph, **fastapi),  # type: ignore[arg-type]
+        Server("b-onnx", "FastAPI, ONNX graph", environment=on_graph, **fastapi),  # type: ignore[arg-type]
         Server("c", "LitServe", default=True, **litserve),  # type: ignore[arg-type]
         Server("c-batch", "LitServe, batches", **batched),  # type: ignore[arg-type]
-        Server("c-onnx", "LitServe, batches, our graph", environment=on_graph, **batched),  # type: ignore[arg-type]
+        Server("c-onnx", "LitServe, batches, ONNX graph", environment=on_graph, **batched),  # type: ignore[arg-type]
         Server("d", "BentoML, adaptive batches", default=True, **bentoml),  # type: ignore[arg-type]
-        Server("d-onnx", "BentoML, adaptive batches, our graph", environment=on_graph, **bentoml),  # type: ignore[arg-type]
+        Server("d-onnx", "BentoML, adaptive batches, ONNX graph", environment=on_graph, **bentoml),  # type: ignore[arg-type]
         Server(
             "e", "mlflow models serve", partial(_mlflow, "transformers"), "/invocations",
-            partial(_json_of_list, "inputs"), _mlflow_label, default=True,
+            partial(_json_of_list, "inputs"), _parse_mlflow_label, default=True,
         ),
         Server(
-            "e-onnx", "mlflow models serve, our graph", partial(_mlflow, "newsbert"), "/invocations",
-            _json_of_instances, _mlflow_probabilities,
+            "e-onnx", "mlflow models serve, ONNX graph", partial(_mlflow, "newsbert"), "/invocations",
+            _json_of_instances, _parse_mlflow_probabilities,
         ),
         *(
             Server(
                 f"f-{runtime}", f"newsbert, {runtime}", partial(_newsbert, runtime),
-                "/predictions/news_classification", partial(_json_of, "text"), _probabilities, runtime=runtime,
+                "/predictions/news_classification", partial(_json_of, "text"), _parse_probabilities, runtime=runtime,
             )
             for runtime in runtimes
         ),
@@ -169,7 +169,7 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
 
 
 def save_mlflow_models(bundle: Bundle, path: Path) -> None:
-    """Write a bundle as MLflow's own flavor for transformers has it, and as newsbert logs it, into `path`."""
+    """Write a bundle into `path` in MLflow's flavor for transformers, and as newsbert logs it."""
     silence_mlflow()
     import mlflow.transformers
     from mlflow.models import Model
@@ -180,7 +180,7 @@ def save_mlflow_models(bundle: Bundle, path: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(str(bundle.path), trust_remote_code=False).eval()
     flavor.save_model(str(path / "newsbert"), Model(), bundle=bundle, model=model)
     components = {"model": model, "tokenizer": AutoTokenizer.from_pretrained(str(bundle.path), trust_remote_code=False)}
-    # Named, as it would look for torchvision to pin it; it is served in this environment anyway.
+    # Without names, MLflow would look for torchvision to pin it. The model is served in this environment anyway.
     pins = ["torch", "transformers"]
     mlflow.transformers.save_model(
         components, str(path / "transformers"), task="text-classification", pip_requirements=pins
@@ -188,7 +188,7 @@ def save_mlflow_models(bundle: Bundle, path: Path) -> None:
 
 
 def _reference(setting: Setting, port: int, work: Path) -> list[str]:
-    """TorchServe as its own launcher starts it, with as many workers as it takes by default."""
+    """Return the command of TorchServe's launcher, with the default number of workers."""
     files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     present = [str(setting.bundle.path.resolve() / name) for name in files if (setting.bundle.path / name).is_file()]
     subprocess.run(
@@ -212,7 +212,7 @@ def _reference(setting: Setting, port: int, work: Path) -> list[str]:
     properties_file = work / "config.properties"
     properties_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
     return [
-        # It keeps its process's number in the temporary directory: one for the whole machine, were there but one.
+        # TorchServe writes its process id into the temporary directory, so every server needs its own.
         "env", f"JAVA_HOME={jvm.find_java().parent.parent}", f"TMPDIR={work}", f"TEMP={work}", f"LOG_LOCATION={work}",
         f"METRICS_LOCATION={work}", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}",
         _program("torchserve"), "--start", "--foreground", "--ncs", "--model-store", str(work),
@@ -236,7 +236,7 @@ def _bentoml(setting: Setting, port: int, work: Path) -> list[str]:
 
 
 def _mlflow(model: str, setting: Setting, port: int, work: Path) -> list[str]:
-    # It starts uvicorn by name.
+    # MLflow finds uvicorn in the PATH.
     return [
         "env", f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}", sys.executable, "-m", "mlflow", "models",
         "serve", "--model-uri", str(setting.mlflow_models / model), "--env-manager", "local", "--port", str(port),
@@ -272,21 +272,21 @@ def _form(text: str) -> str:
     return urllib.parse.urlencode({"data": text})
 
 
-def _itself(document: Any) -> Any:
+def _parse_document(document: Any) -> Any:
     return document
 
 
-def _first(document: Any) -> Any:
+def _parse_first(document: Any) -> Any:
     return document[0]
 
 
-def _probabilities(document: Any) -> Any:
+def _parse_probabilities(document: Any) -> Any:
     return document["probabilities"]
 
 
-def _mlflow_label(document: Any) -> Any:
+def _parse_mlflow_label(document: Any) -> Any:
     return document["predictions"][0]["label"]
 
 
-def _mlflow_probabilities(document: Any) -> Any:
+def _parse_mlflow_probabilities(document: Any) -> Any:
     return document["predictions"][0]["probabilities"]

@@ -1,11 +1,11 @@
-"""A soak: requests of every hostile shape beside good ones, for minutes, to one `newsbert serve locally`.
+"""Send hostile requests of every shape and good requests to one `newsbert serve locally` for some minutes.
 
     python benchmarks/soak.py BUNDLE --minutes 10 --requests 20000
 
-Several connections send every shape of `hostile.py` in a mixed order, and between them texts whose right answers are
-known: each was asked alone before. It fails if a request gets a status that its shape does not allow (a 500 of the
-frontend's own is one for the shapes named so, and for no other), if a good answer is off by more than 0.001, or if the
-memory of the server's processes grows from the middle to the end by more than is allowed.
+Several connections send every shape of `hostile.py` in random order, and between them good requests with known answers.
+The script fails if a request gets a status that its shape does not allow, if the answer to a good request differs by
+more than 0.001, or if the memory of the server grows too much from the middle to the end. Only some shapes may get a
+500 of the frontend.
 """
 
 import argparse
@@ -33,24 +33,25 @@ from processes import memory_bytes, started, tree, wait_until
 
 TOLERANCE = 1e-3
 GROWTH_BYTES, GROWTH_RATIO = 32 * 2**20, 0.05
-"""What memory may grow by from the middle to the end: the larger of the two."""
+"""Limits of the growth of memory from the middle to the end; the larger one applies."""
 
 _SAMPLE_S = 5.0
-_MOMENT_SAMPLES = 3
+_MEMORY_SAMPLES = 3
 _OVERLOAD = 503
 _WORDS = ("stocks", "goal", "minister", "bank", "cup", "profit", "team", "treaty", "market", "coach", "chip", "film")
 
 
 @dataclass
 class Report:
-    """What was sent and what came back.
+    """Requests and their answers.
 
     Attributes:
-        statuses: Answers by status.
-        wrong: What was wrong, by shape and status.
-        changed: Good answers that were not as when asked alone.
-        frontend: 500s of the frontend's own.
-        memory: Seconds, and bytes of the frontend, of the worker and of all of it.
+        statuses: Number of answers by status.
+        wrong: Number of statuses that are not allowed, by shape and status.
+        changed: Texts whose answer differs from the known one.
+        frontend: Number of 500s of the frontend.
+        good: Number of good requests.
+        memory: Seconds, and bytes of the frontend, of the worker and of all processes.
     """
 
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
@@ -62,17 +63,17 @@ class Report:
 
     @property
     def sent(self) -> int:
-        """Requests sent."""
+        """Number of requests."""
         return sum(self.statuses.values())
 
 
 class Soak:
-    """A server, and what is known of its answers.
+    """A server and its known answers.
 
     Args:
-        port: Where it listens.
-        root: Its first process.
-        seed: Of the order of the requests.
+        port: Port of the server.
+        root: First process of the server.
+        seed: Seed of the order of the requests.
     """
 
     def __init__(self, port: int, root: psutil.Process, seed: int) -> None:
@@ -82,7 +83,7 @@ class Soak:
         self._faults = {shape.name for shape in hostile.FRONTEND_FAULTS}
 
     async def learn(self, count: int) -> None:
-        """Ask for each known text alone."""
+        """Request the answers to random texts alone."""
         for _ in range(count):
             text = " ".join(self._rng.choices(_WORDS, k=self._rng.randrange(1, 40)))
             answer = await hostile.send(self._port, _good(text, "text"), self._rng)
@@ -90,16 +91,16 @@ class Soak:
             self._known[text] = json.loads(answer.body)["probabilities"]
 
     async def run(self, minutes: float, requests: int, connections: int) -> None:
-        """Send so many requests in so many minutes, or as fast as they are answered."""
+        """Send requests evenly over the minutes, or as fast as they are answered."""
         begin, total = time.monotonic(), minutes * 60
         order = self._order(requests)
 
         async def client() -> None:
             for number, shape in order:
-                ahead = begin + number * total / requests - time.monotonic()
-                if ahead > 0:
-                    await asyncio.sleep(ahead)
-                await self._one(shape)
+                wait_s = begin + number * total / requests - time.monotonic()
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                await self._send(shape)
 
         async def watch() -> None:
             while True:
@@ -114,7 +115,7 @@ class Soak:
         self._measure(time.monotonic() - begin)
 
     def _order(self, requests: int) -> Iterator[tuple[int, hostile.Shape | None]]:
-        """Numbers and shapes (nothing for a good request): every shape in turn, in an order that is new each time."""
+        """Yield numbers and shapes (`None`: a good request). Every shape comes once in a random order, then again."""
         shapes: list[hostile.Shape | None] = []
         for number in range(requests):
             if not shapes:
@@ -122,9 +123,9 @@ class Soak:
                 self._rng.shuffle(shapes)
             yield number, shapes.pop()
 
-    async def _one(self, shape: hostile.Shape | None) -> None:
+    async def _send(self, shape: hostile.Shape | None) -> None:
         if shape is None:
-            await self._ask()
+            await self._send_good()
             return
         try:
             status = (await hostile.send(self._port, shape, self._rng)).status
@@ -136,7 +137,7 @@ class Soak:
         if status not in shape.statuses and status != _OVERLOAD:
             self.report.wrong[f"{shape.name}: {status}"] += 1
 
-    async def _ask(self) -> None:
+    async def _send_good(self) -> None:
         text = self._rng.choice(list(self._known))
         form = self._rng.choice(["text", "json", "form", "list"])
         try:
@@ -152,16 +153,16 @@ class Soak:
             self.report.wrong[f"a good request: {answer.status}"] += 1
             return
         document = json.loads(answer.body)
-        for each in document if form == "list" else [document]:
+        for prediction in document if form == "list" else [document]:
             known = self._known[text]
-            if max(abs(each["probabilities"][label] - known[label]) for label in known) > TOLERANCE:
+            if max(abs(prediction["probabilities"][label] - known[label]) for label in known) > TOLERANCE:
                 self.report.changed.append(text)
 
     def _measure(self, second: float) -> None:
         members = tree(self._root)
-        java = next(each for each in members if each.name() == "java")
-        worker = next(each for each in members if "model_service_worker.py" in " ".join(each.cmdline()))
-        java_bytes, worker_bytes = (each.memory_full_info().pss for each in (java, worker))
+        java = next(member for member in members if member.name() == "java")
+        worker = next(member for member in members if "model_service_worker.py" in " ".join(member.cmdline()))
+        java_bytes, worker_bytes = (member.memory_full_info().pss for member in (java, worker))
         self.report.memory.append((second, java_bytes, worker_bytes, memory_bytes(self._root)))
 
 
@@ -175,26 +176,26 @@ def _good(text: str, form: str) -> hostile.Shape:
     return hostile.Shape("good", {200}, lambda _: requests[form])
 
 
-def _moment(report: Report, share: float) -> tuple[int, ...]:
-    """Memory at a share of the time: the median of a few samples, as garbage comes and goes."""
-    middle = round(share * (len(report.memory) - 1))
-    start = max(0, min(middle - _MOMENT_SAMPLES // 2, len(report.memory) - _MOMENT_SAMPLES))
-    samples = report.memory[start : start + _MOMENT_SAMPLES]
+def _memory_at(report: Report, fraction: float) -> tuple[int, ...]:
+    """Return memory after a fraction of the time: the median of a few samples, because garbage is collected."""
+    middle = round(fraction * (len(report.memory) - 1))
+    start = max(0, min(middle - _MEMORY_SAMPLES // 2, len(report.memory) - _MEMORY_SAMPLES))
+    samples = report.memory[start : start + _MEMORY_SAMPLES]
     return tuple(int(statistics.median(column)) for column in list(zip(*samples, strict=True))[1:])
 
 
-def faults_of(report: Report) -> list[str]:
-    """What a report says against the server."""
-    faults = [f"{count} × {what}" for what, count in sorted(report.wrong.items())]
-    faults += [f"another answer than alone: {text[:60]!r}" for text in report.changed[:10]]
-    middle, end = _moment(report, 0.5)[-1], _moment(report, 1.0)[-1]
+def list_faults(report: Report) -> list[str]:
+    """Return the faults of the server."""
+    faults = [f"{count} × {name}" for name, count in sorted(report.wrong.items())]
+    faults += [f"answer differs from the known one: {text[:60]!r}" for text in report.changed[:10]]
+    middle, end = _memory_at(report, 0.5)[-1], _memory_at(report, 1.0)[-1]
     if end - middle > max(GROWTH_BYTES, GROWTH_RATIO * middle):
         faults.append(f"memory grew from {middle / 1e6:.0f} to {end / 1e6:.0f} MB in the second half")
     return faults
 
 
 async def soak(port: int, root: psutil.Process, minutes: float, requests: int, connections: int, seed: int) -> Report:
-    """Learn the right answers, warm up with one request of each shape, and go."""
+    """Request the known answers, warm up with one request of every shape, and start."""
     running = Soak(port, root, seed)
     await running.learn(60)
     await running.run(0, len(hostile.SHAPES), connections)
@@ -213,18 +214,10 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         port = claim_port("127.0.0.1", 0)
-        command = [
-            sys.executable,
-            "-m",
-            "newsbert",
-            "serve",
-            "locally",
-            str(arguments.bundle.resolve()),
-            "--port",
-            str(port),
-        ]
+        command = [sys.executable, "-m", "newsbert", "serve", "locally", str(arguments.bundle.resolve())]
+        command += ["--port", str(port)]
         with started(command, {"NEWSBERT_STATE_DIR": work}, Path(work)) as root:
-            wait_until(lambda: answers_at(port), root, Path(work), 120)
+            wait_until(lambda: is_ready(port), root, Path(work), 120)
             report = asyncio.run(
                 soak(port, root, arguments.minutes, arguments.requests, arguments.connections, arguments.seed)
             )
@@ -233,18 +226,18 @@ def main() -> int:
     print("\n| status | answers |\n|---|---|")
     for status, count in sorted(report.statuses.items()):
         print(f"| {status or 'closed'} | {count} |")
-    print(f"\n{report.frontend} of the 500s are the frontend's own, of the shapes known for that\n")
+    print(f"\n{report.frontend} of the 500s are of the frontend, for shapes that allow it\n")
     print("| memory (MB) | start | middle | end |\n|---|---|---|---|")
-    moments = [_moment(report, share) for share in (0.0, 0.5, 1.0)]
+    moments = [_memory_at(report, fraction) for fraction in (0.0, 0.5, 1.0)]
     for name, row in zip(("Java", "worker", "all"), zip(*moments, strict=True), strict=True):
         print(f"| {name} | {' | '.join(f'{value / 1e6:.0f}' for value in row)} |")
-    faults = faults_of(report)
-    print("\n" + ("\n".join(faults) or "no fault"))
+    faults = list_faults(report)
+    print("\n" + ("\n".join(faults) or "no faults"))
     return 1 if faults else 0
 
 
-def answers_at(port: int) -> bool:
-    """Tell whether the model on a port answers."""
+def is_ready(port: int) -> bool:
+    """Return whether the model on a port answers."""
     try:
         probe.ask(f"http://127.0.0.1:{port}", None, 10)
     except ServingError:

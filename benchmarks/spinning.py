@@ -1,15 +1,16 @@
-"""A training's steps, with OpenMP's threads as they wait by default and as newsbert has them wait.
+"""Compare the time of a training step when OpenMP's threads spin as by default, and when newsbert limits the spinning.
 
-`python spinning.py` prints the median time of a step of a MiniLM-sized model for both, alone and beside as many busy
-processes as there are cores.
+    python benchmarks/spinning.py [--rounds 3] [--steps 10]
+
+The model has the size of MiniLM. Both are measured alone, and beside as many busy processes as there are cores.
 """
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 
-ROUNDS = 3
 STEPS = """
 import statistics, sys, time, torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -26,7 +27,7 @@ BUSY = "while True: pass"
 
 
 def measure(spins: str | None, num_steps: int) -> float:
-    """Return the median seconds of a step in a process of its own."""
+    """Return the median seconds of a step, in a new process."""
     environment = {
         name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}
     }
@@ -37,7 +38,8 @@ def measure(spins: str | None, num_steps: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
@@ -45,7 +47,7 @@ def main() -> None:
         busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(num_busy)]
         try:
             ratios = []
-            for _ in range(ROUNDS):
+            for _ in range(arguments.rounds):
                 default, limited = measure(None, arguments.steps), measure("1000", arguments.steps)
                 ratios.append(default / limited)
                 print(f"{num_busy} busy processes: {default * 1e3:.0f} ms by default, {limited * 1e3:.0f} ms limited")
@@ -53,8 +55,8 @@ def main() -> None:
             for process in busy:
                 process.kill()
                 process.wait()
-        ratio = sorted(ratios)[ROUNDS // 2]
-        print(f"{num_busy} busy processes: default / limited = {ratio:.2f} (median of {ROUNDS})")
+        ratio = statistics.median(ratios)
+        print(f"{num_busy} busy processes: default / limited = {ratio:.2f} (median of {arguments.rounds} rounds)")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How long a user waits: `newsbert --help`, and `serve locally` until the first answer.
+"""Measure the start of the command line, and the time from `serve locally` to the first answer.
 
-Prints each median next to a peer or a limit, alternating with it in one run. Trains a model from the bundled sample
-in a temporary directory first.
+    python benchmarks/startup.py [--runs 10] [--serve-runs 5]
 
-    python benchmarks/startup.py
+The script trains a model on the bundled sample in a temporary directory first. It prints medians, next to those of a
+peer or of a limit.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -26,8 +27,6 @@ from newsbert.serving import archive, protocol
 from newsbert.serving.client import Client
 from newsbert.serving.torchserve import runtime_dir, supervisor
 
-RUNS, SERVE_RUNS = 10, 5
-
 
 def seconds(command: list[str], cwd: Path | None = None) -> float:
     started = time.perf_counter()
@@ -36,22 +35,22 @@ def seconds(command: list[str], cwd: Path | None = None) -> float:
 
 
 def until_first_answer(reference: str, cwd: Path) -> float:
-    """Seconds from typing `newsbert serve locally` to the answer of a first request."""
+    """Return the seconds from the start of `newsbert serve locally` to the answer of the first request."""
     port = claim_port("127.0.0.1", 0)
     started = time.perf_counter()
     command = [sys.executable, "-m", "newsbert", "serve", "locally", reference, "--port", str(port)]
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    process.stdout.readline()  # it says that it is ready
+    process.stdout.readline()  # printed when it is ready
     Client(f"http://127.0.0.1:{port}").predict(["Stocks fall as oil rises"])
-    took = time.perf_counter() - started
+    duration = time.perf_counter() - started
     process.send_signal(signal.SIGINT)
     process.communicate()
-    return took
+    return duration
 
 
 def bare_torchserve(store: Path) -> float:
-    """Seconds TorchServe takes to answer with a handler that does nothing: the limit."""
+    """Return the seconds until TorchServe is ready with a handler that does nothing: the limit."""
     shutil.rmtree(store, ignore_errors=True)
     store.mkdir()
     handler = store / "nothing.py"
@@ -83,31 +82,36 @@ def row(name: str, measure: Callable[[], float], runs: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--serve-runs", type=int, default=5)
+    arguments = parser.parse_args()
+    runs, serve_runs = arguments.runs, arguments.serve_runs
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as name:
         directory = Path(name)
         newsbert = [sys.executable, "-m", "newsbert"]
         trained = json.loads(
             subprocess.run(
-                [*newsbert, "train", "--epochs", "1", "--model-name", "BertModel", "--json"],
+                [*newsbert, "train", "--max-steps", "2", "--model-name", "BertModel", "--json"],
                 cwd=directory, check=True, capture_output=True, text=True,
             ).stdout
         )  # fmt: skip
         bundle = Bundle.read(directory / trained["bundle"])
         print("| what | median s | range | runs |\n|---|---|---|---|")
-        row("`newsbert --help`", lambda: seconds([*newsbert, "--help"]), RUNS)
-        row("`mlflow --help` (peer)", lambda: seconds([sys.executable, "-m", "mlflow", "--help"]), RUNS)
-        row("`python -c 'import typer'` (limit)", lambda: seconds([sys.executable, "-c", "import typer"]), RUNS)
+        row("`newsbert --help`", lambda: seconds([*newsbert, "--help"]), runs)
+        row("`mlflow --help` (peer)", lambda: seconds([sys.executable, "-m", "mlflow", "--help"]), runs)
+        row("`python -c 'import typer'` (limit)", lambda: seconds([sys.executable, "-c", "import typer"]), runs)
         row(
             "`serve locally BertModel/1` to first answer",
             lambda: until_first_answer("BertModel/1", directory),
-            SERVE_RUNS,
+            serve_runs,
         )
         row(
             "`serve locally BUNDLE` to first answer",
             lambda: until_first_answer(str(bundle.path), directory),
-            SERVE_RUNS,
+            serve_runs,
         )
-        row("TorchServe with an empty handler (limit)", lambda: bare_torchserve(directory / "store"), SERVE_RUNS)
+        row("TorchServe with an empty handler (limit)", lambda: bare_torchserve(directory / "store"), serve_runs)
 
 
 if __name__ == "__main__":

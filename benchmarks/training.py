@@ -89,7 +89,9 @@ def compare_speeds(dataset: Dataset, rows: Path, tokenizer: SequenceTokenizer, a
     }
     if arguments.workers > 1:
         threads = max(1, cpu.cores() // arguments.workers)
-        methods[f"newsbert train --ray-workers {arguments.workers}"] = lambda dataset: run_workers(dataset, rows, arguments)
+        methods[f"newsbert train --ray-workers {arguments.workers}"] = lambda dataset: run_workers(
+            dataset, rows, arguments
+        )
         methods[f"newsbert train, threads of a worker ({threads})"] = lambda dataset: run_newsbert(
             dataset, tokenizer, arguments.examples, threads=threads
         )

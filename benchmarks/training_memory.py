@@ -1,11 +1,13 @@
-"""Peak memory of `newsbert train`, and how long it takes to its first step, by the number of rows on the disk.
+"""Measure peak memory of `newsbert train`, and the time until its first step, by the number of rows on the disk.
 
-    python benchmarks/training_memory.py [ROWS ...]     default: 10000 1000000 10000000
+    python benchmarks/training_memory.py [ROWS ...] [--steps 50]
 
-Rows are sentences of the bundled sample's words. Each training makes 50 steps, once with an empty cache and once again.
-Peak memory is that of the process, memory-mapped pages included. Ten million rows take 9 GB on the disk.
+The default of ROWS is 10000 1000000 10000000. Rows are random words of the bundled sample. Every training makes the
+same number of steps, first with an empty cache and then again.
+Peak memory is that of the process, with memory-mapped pages. Ten million rows take 9 GB on the disk.
 """
 
+import argparse
 import csv
 import io
 import json
@@ -18,23 +20,25 @@ import time
 from importlib import resources
 from pathlib import Path
 
-STEPS = 50
-
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=int, nargs="*", default=[10_000, 1_000_000, 10_000_000])
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
     print("| rows | peak MB | first step after s | baseline s | again: peak MB | first step after s | baseline s |")
     print("|---|---|---|---|---|---|---|")
-    for rows in map(int, sys.argv[1:] or ("10000", "1000000", "10000000")):
+    for rows in arguments.rows:
         with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
             os.chdir(directory)
             write(Path("rows.jsonl"), rows)
-            found = [train() for _ in range(2)]
-        figures = " | ".join(f"{peak / 1e6:.0f} | {seconds:.1f} | {baseline:.1f}" for peak, seconds, baseline in found)
+            runs = [train(arguments.steps) for _ in range(2)]
+        figures = " | ".join(f"{peak / 1e6:.0f} | {seconds:.1f} | {baseline:.1f}" for peak, seconds, baseline in runs)
         print(f"| {rows} | {figures} |", flush=True)
 
 
 def write(file: Path, rows: int) -> None:
-    """Write so many rows of four classes."""
+    """Write rows of four classes."""
     sample = (resources.files("newsbert") / "data/sample.csv").read_text(encoding="utf-8")
     items = list(csv.DictReader(io.StringIO(sample)))
     labels = sorted({item["label"] for item in items})
@@ -47,9 +51,9 @@ def write(file: Path, rows: int) -> None:
             stream.write(json.dumps({"text": f"{text} {row}", "label": label}) + "\n")
 
 
-def train() -> tuple[int, float, float]:
-    """Train; return peak memory in bytes, the seconds to the first step, and those of them that the baseline took."""
-    command = [sys.executable, "-m", "newsbert", "train", "--data", "rows.jsonl", "--max-steps", str(STEPS)]
+def train(steps: int) -> tuple[int, float, float]:
+    """Train, and return peak memory in bytes, the seconds until the first step, and those of the baseline."""
+    command = [sys.executable, "-m", "newsbert", "train", "--data", "rows.jsonl", "--max-steps", str(steps)]
     started = time.perf_counter()
     reached: dict[str, float] = {}
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""BentoML with adaptive batching, as its documentation writes a batchable endpoint.
+"""BentoML with adaptive batching, as in its documentation.
 
 bentoml serve bentoml_app:News
 """

@@ -1,7 +1,7 @@
-"""What the peers' apps compute with: a bundle's weights in eager PyTorch, or one of its ONNX graphs.
+"""Classifiers of the peers' apps: a bundle's weights in eager PyTorch, or one of its ONNX graphs.
 
-Runs in the peers' own environment, without newsbert. What it is told stands in its environment: the bundle's directory,
-the threads of a batch, and the graph, if it is not PyTorch that shall answer.
+They run in the peers' environment, without newsbert. Environment variables name the bundle's directory, the number of
+threads, and the graph; without a graph, PyTorch runs.
 """
 
 import json
@@ -21,7 +21,7 @@ Probabilities = dict[str, float]
 
 
 class Classifier(Protocol):
-    """Texts in, probabilities by label out."""
+    """Function that returns the probabilities by label of texts."""
 
     def __call__(self, texts: Sequence[str]) -> list[Probabilities]:
         """Return the probabilities of every text, computed as one batch."""
@@ -70,20 +70,20 @@ class GraphClassifier:
     def __call__(self, texts: Sequence[str]) -> list[Probabilities]:
         """Return the probabilities of every text, computed as one batch."""
         encodings = self._tokenizer.encode_batch(list(texts))
-        ids = self._numpy.array([each.ids for each in encodings], dtype=self._numpy.int64)
-        mask = self._numpy.array([each.attention_mask for each in encodings], dtype=self._numpy.int64)
+        ids = self._numpy.array([encoding.ids for encoding in encodings], dtype=self._numpy.int64)
+        mask = self._numpy.array([encoding.attention_mask for encoding in encodings], dtype=self._numpy.int64)
         (logits,) = self._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
         powers = self._numpy.exp((logits - logits.max(-1, keepdims=True)) / CONTRACT["temperature"])
         return [by_label(row) for row in (powers / powers.sum(-1, keepdims=True)).tolist()]
 
 
 def load() -> Classifier:
-    """Load what the environment asks for."""
+    """Load the classifier that the environment variables select."""
     return GraphClassifier() if GRAPH else TorchClassifier()
 
 
 def pipeline() -> Classifier:
-    """The transformers pipeline of the bundle, its logits divided by the bundle's temperature."""
+    """Load the transformers pipeline of the bundle; its logits are divided by the bundle's temperature."""
     import torch
     import transformers
 
@@ -94,8 +94,8 @@ def pipeline() -> Classifier:
     )  # fmt: skip
 
     def classify(texts: Sequence[str]) -> list[Probabilities]:
-        found = [{each["label"]: each["score"] / CONTRACT["temperature"] for each in answer} for answer in pipe(texts)]
-        logits = torch.tensor([[answer[label] for label in LABELS] for answer in found])
+        scores = [{item["label"]: item["score"] for item in answer} for answer in pipe(texts)]
+        logits = torch.tensor([[answer[label] / CONTRACT["temperature"] for label in LABELS] for answer in scores])
         return [by_label(row) for row in logits.softmax(-1).tolist()]
 
     return classify

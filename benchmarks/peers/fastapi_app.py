@@ -1,4 +1,4 @@
-"""FastAPI with a transformers pipeline, as FastAPI's tutorial writes an endpoint: a plain function, run in its pool.
+"""FastAPI with a transformers pipeline, in a plain function as in FastAPI's tutorial.
 
 uvicorn fastapi_app:app
 """

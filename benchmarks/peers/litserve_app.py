@@ -1,4 +1,4 @@
-"""LitServe, as its documentation writes an API: one text at a time, or batches, which `predict` gets as a list.
+"""LitServe, as in its documentation: one text at a time, or batches, which `predict` gets as a list.
 
 python litserve_app.py PORT [MAX_BATCH_SIZE BATCH_TIMEOUT_S]
 """
@@ -14,7 +14,7 @@ class News(litserve.LitAPI):  # type: ignore[misc]
     """Classifies texts."""
 
     def setup(self, device: str) -> None:
-        """Load the model, once in every worker."""
+        """Load the model; every worker calls this once."""
         self.classifier = classify.load()
 
     def decode_request(self, request: dict[str, str]) -> str:
@@ -22,7 +22,7 @@ class News(litserve.LitAPI):  # type: ignore[misc]
         return request["text"]
 
     def predict(self, inputs: Any) -> Any:
-        """Answer a text, or a list of them where there are batches."""
+        """Classify a text, or a list of texts with batching."""
         return self.classifier(inputs) if isinstance(inputs, list) else self.classifier([inputs])[0]
 
 

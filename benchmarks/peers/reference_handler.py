@@ -1,7 +1,7 @@
-"""A TorchServe handler as the system had it that newsbert replaces, written afresh from the description of it.
+"""TorchServe handler like that of the system that newsbert replaces, written from its description.
 
-Eager fp32; the tokenizer is built again for every request; every text is padded to 160 tokens; one request at a time;
-form data in, the bare label out. That it neglected all but the first request of a batch does not show at batch size 1.
+It runs eager PyTorch in fp32, builds a tokenizer for every request, pads every text to 160 tokens, and processes one
+request at a time. It gets form data and returns the label only.
 """
 
 import json
@@ -16,7 +16,7 @@ MAX_LENGTH = 160
 
 
 class NewsHandler:
-    """TorchServe makes one in every worker."""
+    """Handler; every worker of TorchServe creates one."""
 
     initialized = False
 

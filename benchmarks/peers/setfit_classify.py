@@ -1,9 +1,11 @@
-"""SetFit as its paper runs it: labels of rows, after contrastive tuning of a sentence encoder on other rows.
+"""Train SetFit as in its paper, and measure its accuracy on test rows.
 
     python setfit_classify.py ENCODER TRAIN TEST SEED
 
-TRAIN and TEST have a JSON object with `text` and integer `label` on each line. Prints accuracy and seconds as JSON.
-Source: https://arxiv.org/abs/2209.11055 (one epoch, 20 pairs a row of each kind, batches of 16).
+TRAIN and TEST have a JSON object with `text` and integer `label` on each line. The script prints accuracy and
+seconds as JSON.
+
+Source: https://arxiv.org/abs/2209.11055 (one epoch, 20 pairs of either kind per row, batches of 16).
 """
 
 import json
@@ -17,8 +19,8 @@ from datasets import Dataset
 from setfit import SetFitModel, Trainer, TrainingArguments
 
 
-def rows(file: str) -> list[dict[str, Any]]:
-    """The rows of a file."""
+def read_rows(file: str) -> list[dict[str, Any]]:
+    """Return the rows of a file."""
     return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
 
 
@@ -31,12 +33,12 @@ def main() -> None:
             save_strategy="no", report_to="none", logging_strategy="no", show_progress_bar=False,
         )  # fmt: skip
         started = time.perf_counter()
-        Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows(train))).train()
+        Trainer(model=model, args=arguments, train_dataset=Dataset.from_list(read_rows(train))).train()
         seconds = time.perf_counter() - started
-    asked = rows(test)
-    found = model.predict([row["text"] for row in asked], as_numpy=True)
-    right = sum(int(label) == row["label"] for label, row in zip(found, asked, strict=True))
-    print(json.dumps({"accuracy": right / len(asked), "seconds": seconds}))
+    test_rows = read_rows(test)
+    labels = model.predict([row["text"] for row in test_rows], as_numpy=True)
+    num_right = sum(int(label) == row["label"] for label, row in zip(labels, test_rows, strict=True))
+    print(json.dumps({"accuracy": num_right / len(test_rows), "seconds": seconds}))
 
 
 if __name__ == "__main__":

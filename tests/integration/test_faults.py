@@ -62,7 +62,7 @@ def _workers_killed(served: Served) -> Iterator[list[int]]:
 
     def kill() -> None:
         while not stop.wait(0.5):
-            worker = faults.worker(psutil.Process(served.process.pid))
+            worker = faults.find_worker(psutil.Process(served.process.pid))
             with contextlib.suppress(psutil.Error, OSError):
                 if worker is not None and served.ask() == 200 and worker.is_running():
                     worker.kill()
@@ -104,11 +104,11 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
         await clients.learn()
         calm = faults.Outcome()
         begin = time.monotonic()
-        async with clients.asking(8, calm):
+        async with clients.running(8, calm):
             await asyncio.sleep(3)
         capacity = calm.statuses["200"] / (time.monotonic() - begin)
         over = faults.Outcome()
-        await clients.at_rate(3 * capacity, 5, over)
+        await clients.send_at_rate(3 * capacity, 5, over)
         return over, capacity
 
     over, capacity = asyncio.run(run())
