@@ -11,7 +11,9 @@ from newsbert.core.config import resolve
 from newsbert.core.settings import (
     HostSettings,
     ImageSettings,
+    RaySettings,
     ServeSettings,
+    TrackingServerSettings,
     TrackingSettings,
     TrainSettings,
 )
@@ -98,6 +100,18 @@ def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dic
     option = name.removesuffix("_s").removesuffix("_min").replace("_", "-")
     assert caught.value.message.startswith(f"the option --{option}: ")
     assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("section", "flag"),
+    [
+        (ServeSettings, {"workers": 1}), (ServeSettings, {"port": 0}), (ServeSettings, {"port": 65_535}),
+        (ServeSettings, {"review_threshold": 1}), (TrainSettings, {"batch_size": 1}), (TrainSettings, {"seed": 0}),
+        (TrackingServerSettings, {"workers": 1}), (TrackingServerSettings, {"port": 0}), (RaySettings, {"workers": 1}),
+    ],
+)  # fmt: skip
+def test_the_bounds_of_a_range_are_accepted(section: Any, flag: dict[str, Any]) -> None:
+    assert resolve(section, **flag) == section(**flag)
 
 
 def test_an_invalid_choice_is_refused_with_the_choices() -> None:

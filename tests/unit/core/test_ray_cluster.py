@@ -1,12 +1,18 @@
 """What is decided about workers before Ray has a part in it."""
 
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from newsbert.core import config
-from newsbert.core.ray_cluster import share
+from newsbert.core.ray_cluster import check, share
 from newsbert.core.settings import RaySettings
+from newsbert.errors import NewsbertError, UsageError
+from tests.support.calls import free_port
 
 
 @pytest.mark.parametrize(
@@ -35,3 +41,56 @@ def test_ray_settings_come_from_flags_environment_and_file(monkeypatch: pytest.M
     monkeypatch.setenv("NEWSBERT_RAY_WORKERS", "4")
     assert config.resolve(RaySettings) == RaySettings(4, "auto")
     assert config.resolve(RaySettings, workers=5, address="other:1") == RaySettings(5, "other:1")
+
+
+@contextlib.contextmanager
+def _answering(answer: bytes) -> Iterator[str]:
+    """A server that sends the same bytes to whoever connects; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+def test_a_cluster_that_answers_is_accepted() -> None:
+    with _answering(HTTP2_SETTINGS) as address:
+        check(RaySettings(100, address))
+
+
+def test_another_server_is_no_cluster() -> None:
+    with (
+        _answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
+        pytest.raises(NewsbertError, match=f"no Ray cluster at '{address}'") as caught,
+    ):
+        check(RaySettings(1, address))
+    assert caught.value.hint == "ray start --head"
+
+
+def test_a_closed_port_is_no_cluster() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(NewsbertError, match=f"no Ray cluster at '{address}': Connection refused"):
+        check(RaySettings(1, address))
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port", "head:65536", ":", ""])
+def test_an_invalid_address_is_a_usage_error(address: str) -> None:
+    with pytest.raises(UsageError, match="is no address of a Ray cluster"):
+        check(RaySettings(1, address))
+
+
+def test_more_workers_than_cores_is_a_usage_error() -> None:
+    for address in (None, "local"):
+        with pytest.raises(UsageError, match="100000 workers need as many cores"):
+            check(RaySettings(100_000, address))

@@ -68,6 +68,11 @@ def _wilson_strictly(scores: list[float], rows: list[tuple[float, bool]], below:
     return _wilson(sum(unflagged), len(unflagged)) >= precision + 1e-9
 
 
+def test_a_target_that_is_just_reached_is_reached() -> None:
+    assert choose_threshold(*_rows((0.9, True), (0.8, False)), 0.5, margin=0) == pytest.approx(0.8)
+    assert choose_threshold(*_rows((0.9, True), (0.8, False)), 0.51, margin=0) == pytest.approx(0.9)
+
+
 def test_a_worked_example() -> None:
     # 40 right ones above a score of 0.8, and below it every second wrong.
     rows = _rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
