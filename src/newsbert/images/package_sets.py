@@ -16,11 +16,12 @@ SBOM = ("cyclonedx-python-lib", "license-expression", "packageurl-python", "py-s
         "boolean-py", "defusedxml")  # fmt: skip
 """Packages of the build stage that writes the SBOM."""
 
-BASE = ("annotated-doc", "annotated-types", "flatbuffers", "markdown-it-py", "mdurl", "numpy", "onnxruntime",
-        "packaging", "protobuf", "pydantic", "pydantic-core", "pygments", "rich", "shellingham", "tokenizers", "typer",
-        "typing-extensions", "typing-inspection")  # fmt: skip
+BASE = ("annotated-doc", "annotated-types", "anyio", "flatbuffers", "h11", "httpcore2", "httpx2", "idna",
+        "markdown-it-py", "mdurl", "numpy", "onnxruntime", "packaging", "protobuf", "pydantic", "pydantic-core",
+        "pygments", "rich", "shellingham", "tokenizers", "truststore", "typer", "typing-extensions",
+        "typing-inspection")  # fmt: skip
 """Packages of the base image: newsbert's own requirements and their dependencies.
 
-The Hub's client and its dependencies are left out: tokenizers declares the client, but imports it only to download.
-Trainers have it.
+The Hub's client and its other dependencies are left out: tokenizers declares the client, but imports it only to
+download. Trainers have it.
 """

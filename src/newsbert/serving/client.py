@@ -1,16 +1,16 @@
 """HTTP client of a served model."""
 
 import email.utils
-import http.client
 import json
 import random
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
 
 from newsbert.core import environment, loopback
 from newsbert.data.text import NewsItem, NewsItems, list_items
@@ -52,7 +52,7 @@ class _TransientError(Exception):
 
 
 class Client:
-    """A client of a served model.
+    """A client of a served model, which keeps its connections open; threads may use it at the same time.
 
     It sends the token of `NEWSBERT_TOKEN` or of the file `NEWSBERT_KEY_FILE`. It retries a request after a full queue,
     the death of a worker or a lost connection, with exponential backoff. A retry is safe, since requests change
@@ -66,6 +66,9 @@ class Client:
     Attributes:
         name: The model's name in the last response.
         response_headers: The headers of the last response, by lower-case name.
+
+    Raises:
+        ServingError: If the URL, or the environment's proxy for it, is invalid.
     """
 
     def __init__(self, url: str, retry_s: float = RETRY_S, headers: Mapping[str, str] | None = None) -> None:
@@ -76,6 +79,8 @@ class Client:
         base = url if "://" in url else f"http://{url}"
         self.url = base if "/predictions/" in base else f"{base.rstrip('/')}/predictions/{SERVED_NAME}"
         self.name = ""
+        self._http = loopback.make_client(self.url)
+        weakref.finalize(self, self._http.close)
 
     def predict(self, items: NewsItems) -> list[Prediction]:
         """Classify texts or title/text objects, in their order, and set `name` to the model's name.
@@ -125,68 +130,52 @@ class Client:
     def _send_once(
         self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer], timeout_s: float
     ) -> list[_Answer]:
-        token = _read_token()
+        headers = {"Content-Type": "application/json", "Accept": "application/json", **self._headers}
+        if (token := _read_token()) is not None:
+            headers.update([auth.header(token)])
         try:
-            request = urllib.request.Request(
-                self.url,
-                body(items),
-                {"Content-Type": "application/json", "Accept": "application/json", **self._headers},
-            )
-            if token is not None:
-                request.add_unredirected_header(*auth.header(token))
-            with loopback.urlopen(request, timeout=timeout_s) as response:
-                self._reached = True
-                self.response_headers = {name.lower(): value for name, value in response.headers.items()}
-                self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER) or "")
-                answers = json.load(response)
-            results = [read(answer) for answer in answers]
-        except urllib.error.HTTPError as error:
-            with error:
-                self._reached = True
-                raise self._parse_error(error) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
+            response = self._http.post(self.url, content=body(items), headers=headers, timeout=timeout_s)
+        except (httpx2.HTTPError, ValueError) as error:
             failure = ServingError(
-                f"no model server answers at {self.url}: {reason}", "newsbert serve locally starts one"
+                f"no model server answers at {self.url}: {error}", "newsbert serve locally starts one"
             )
-            if self._is_transient(error, reason):
-                raise _TransientError(failure) from error
-            raise failure from error
-        except (KeyError, TypeError) as error:
+            raise _TransientError(failure) if self._is_transient(error) else failure from error
+        self._reached = True
+        if not response.is_success:
+            raise self._parse_error(response)
+        self.response_headers = dict(response.headers)
+        self.name = urllib.parse.unquote(response.headers.get(MODEL_HEADER, ""))
+        try:
+            results = [read(answer) for answer in response.json()]
+        except (ValueError, KeyError, TypeError) as error:
             raise self._make_format_error() from error
         if len(results) != len(items):
             raise self._make_format_error()
         return results
 
-    def _is_transient(self, error: Exception, reason: object) -> bool:
+    def _is_transient(self, error: Exception) -> bool:
         """Return whether an established connection was lost, as opposed to one that was never made."""
-        if isinstance(error, ConnectionResetError | TimeoutError | http.client.IncompleteRead) or isinstance(
-            reason, ConnectionResetError | ConnectionAbortedError | BrokenPipeError
-        ):
-            self._reached = True
-            return True
-        return self._reached and isinstance(reason, ConnectionRefusedError | TimeoutError)
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return self._reached
+        is_lost = isinstance(error, httpx2.NetworkError | httpx2.TimeoutException | httpx2.RemoteProtocolError)
+        self._reached |= is_lost
+        return is_lost
 
     def _make_format_error(self) -> ServingError:
         return ServingError(f"{self.url} answers in another form than a newsbert model", "check the URL")
 
-    def _parse_error(self, error: urllib.error.HTTPError) -> ServingError | BadRequestError | _TransientError:
-        kind = ""
-        try:
-            answer = json.loads(error.read())
-            message, kind = str(answer["message"]), str(answer.get("type"))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, http.client.HTTPException):
-            message = error.reason or "no reason given"
-        if error.code in {401, 403} or kind == auth.NOT_TAKEN:
+    def _parse_error(self, response: httpx2.Response) -> ServingError | BadRequestError | _TransientError:
+        status, (message, kind) = response.status_code, describe_failure(response)
+        if status in {401, 403} or kind == auth.NOT_TAKEN:
             return ServingError(
-                f"{self.url} wants a token, and that of this request is none or expired ({error.code})",
+                f"{self.url} wants a token, and that of this request is none or expired ({status})",
                 "export NEWSBERT_TOKEN=$(newsbert serve token), asked where it is served",
             )
-        if error.code in {400, 413, 415}:
-            return BadRequestError(f"{self.url} refused the request ({error.code}): {message}", "mend the text")
-        failure = ServingError(f"{self.url} answered {error.code}: {message}", "check the URL and the server's log")
-        if error.code == 503 or (error.code >= 500 and kind == _WORKER_DIED):
-            return _TransientError(failure, _parse_retry_after(error.headers.get("Retry-After")))
+        if status in {400, 413, 415}:
+            return BadRequestError(f"{self.url} refused the request ({status}): {message}", "mend the text")
+        failure = ServingError(f"{self.url} answered {status}: {message}", "check the URL and the server's log")
+        if status == 503 or (status >= 500 and kind == _WORKER_DIED):
+            return _TransientError(failure, _parse_retry_after(response.headers.get("Retry-After")))
         return failure
 
 
@@ -210,6 +199,15 @@ def _parse_retry_after(retry_after: str | None) -> float:
 def _read_token() -> str | None:
     key_file = environment.key_file()
     return environment.token() or (auth.valid(key_file) if key_file else None)
+
+
+def describe_failure(response: httpx2.Response) -> tuple[str, str]:
+    """Return the message and the error type in an error response, or the status line's reason and no type."""
+    try:
+        answer = response.json()
+        return str(answer["message"]), str(answer.get("type"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return response.reason_phrase or "no reason given", ""
 
 
 def body(items: Sequence[NewsItem]) -> bytes:

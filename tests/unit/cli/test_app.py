@@ -262,7 +262,7 @@ def test_an_invalid_engine_address_is_an_error(cli: Cli, host: str) -> None:
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    heavy = ("torch", "mlflow", "docker", "transformers", "onnxruntime", "numpy")
+    heavy = ("torch", "mlflow", "docker", "transformers", "onnxruntime", "numpy", "httpx2")
     script = f"import sys, newsbert.cli.app; print([name for name in {heavy!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout == "[]\n"

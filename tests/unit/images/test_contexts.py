@@ -275,7 +275,7 @@ def test_credentials_are_only_in_secret_files(bundle: Bundle, tmp_path: Path) ->
 def test_the_base_has_the_requirements_of_serving() -> None:
     needed = {line.partition("==")[0] for line in pinned()}
     assert set(package_sets.BASE) <= needed
-    assert {"numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)
+    assert {"httpx2", "numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)
 
 
 def test_the_dockerfiles_are_found_where_they_are_installed() -> None:

@@ -16,9 +16,9 @@ from newsbert.serving.client import Client
 _PREDICTION = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
 
 
-def _answer(status: int, document: object = None, headers: str = "", promised: int = 0) -> bytes:
+def _answer(status: int, document: object = None, headers: str = "Connection: close\r\n", promised: int = 0) -> bytes:
     body = json.dumps([_PREDICTION] if status == 200 else document or {}).encode()
-    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) + promised}\r\nConnection: close\r\n{headers}\r\n"
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) + promised}\r\n{headers}\r\n"
     return head.encode() + body
 
 
@@ -27,14 +27,16 @@ BUSY = _answer(503, {"code": 503, "type": "ServiceUnavailableException", "messag
 DIED = _answer(500, {"code": 500, "type": "InternalServerException", "message": "Worker died."})
 KILLED = _answer(507, {"code": 507, "type": "InternalServerException", "message": "Worker died."})
 LOST = b""
+KEPT_OPEN = _answer(200, headers="")
 CUT = _answer(200, promised=100)
 
 
 class _Server:
-    """A socket that gives one answer after the other, one a connection, and then closes."""
+    """A socket that gives one answer after the other, a number of them per connection, and then closes."""
 
-    def __init__(self, answers: list[bytes]) -> None:
+    def __init__(self, answers: list[bytes], answers_per_connection: int) -> None:
         self.num_requests = 0
+        self._per_connection = answers_per_connection
         self._answers = answers
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -43,19 +45,20 @@ class _Server:
 
     def _run(self) -> None:
         with self._listener:
-            for answer in self._answers:
+            while self._answers:
                 connection, _ = self._listener.accept()
                 with connection:
-                    data = b""
-                    while b"instances" not in data:
-                        data += connection.recv(65536)
-                    self.num_requests += 1
-                    connection.sendall(answer)
+                    for _ in range(self._per_connection):
+                        data = b""
+                        while b"instances" not in data:
+                            data += connection.recv(65536)
+                        self.num_requests += 1
+                        connection.sendall(self._answers.pop(0))
 
 
 @contextlib.contextmanager
-def _serving(*answers: bytes) -> Iterator[_Server]:
-    server = _Server(list(answers))
+def _serving(*answers: bytes, answers_per_connection: int = 1) -> Iterator[_Server]:
+    server = _Server(list(answers), answers_per_connection)
     yield server
     server.thread.join(20)
 
@@ -123,3 +126,34 @@ def test_a_lost_connection_is_retried_and_a_refused_one_is_not() -> None:
         Client(server.url, retry_s=1).predict(["goal"])
     with pytest.raises(ServingError, match=r"refused$"):
         Client(server.url).predict(["goal"])
+
+
+def test_a_connection_is_used_again() -> None:
+    with _serving(KEPT_OPEN, KEPT_OPEN, GOOD, answers_per_connection=3) as server:
+        client = Client(server.url)
+        for _ in range(3):
+            assert len(client.predict(["goal"])) == 1
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced() -> None:
+    with _serving(KEPT_OPEN, KEPT_OPEN) as server:
+        client = Client(server.url)
+        assert [len(client.predict(["goal"])) for _ in range(2)] == [1, 1]
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with (
+        _serving(_answer(302, headers="Location: http://127.0.0.1:1/\r\n")) as server,
+        pytest.raises(ServingError, match="answered 302"),
+    ):
+        Client(server.url).predict(["goal"])
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1"])
+def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    with _serving(GOOD) as server:
+        assert len(Client(server.url).predict(["goal"])) == 1
+    with pytest.raises(ServingError, match=r"http://model\.invalid"):
+        Client("http://model.invalid").predict(["goal"])

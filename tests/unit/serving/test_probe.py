@@ -131,7 +131,7 @@ def test_an_invalid_token_is_an_error() -> None:
 def test_the_probe_imports_only_what_it_needs() -> None:
     code = (
         "import sys, newsbert.serving.probe\n"
-        "print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich') if m in sys.modules))"
+        "print(*(m for m in ('numpy', 'onnxruntime', 'typer', 'rich', 'httpx2') if m in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""

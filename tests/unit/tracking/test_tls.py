@@ -1,4 +1,4 @@
-"""A tracking server whose certificate no public authority has signed, as behind Caddy's own."""
+"""A server whose certificate no public authority has signed, as behind Caddy's own."""
 
 import ssl
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.calls import failed
 from tests.support.cli import Cli
 
 
@@ -60,3 +61,12 @@ def test_the_certificate_is_checked_as_mlflows_variables_say(
     assert result.returncode == 1
     assert message in result.stderr
     assert ("cannot be reached" in result.stderr) == (message != "404")
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"), [({}, "certificate verify failed"), ({"SSL_CERT_FILE": "root.crt"}, "404")]
+)
+def test_the_certificate_of_a_model_server_is_checked(
+    cli: Cli, server: str, environment: dict[str, str], reason: str
+) -> None:
+    failed(cli("predict", "--url", server, "goal", **environment), 1, reason)
