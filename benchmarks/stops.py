@@ -26,7 +26,7 @@ import psutil
 import hostile
 from newsbert.core.ports import claim_port
 from processes import started, wait_until
-from soak import answers_at
+from soak import is_ready
 
 LOAD_S = 2.0
 PAUSE_S = 0.1
@@ -99,7 +99,7 @@ def measure(bundle: Path, options: list[str], stops: int, count: int, keep: bool
             port = claim_port("127.0.0.1", 0)
             command = [sys.executable, "-m", "newsbert", "serve", "locally", str(bundle), "--port", str(port), *options]
             with started(command, {"NEWSBERT_STATE_DIR": work}, Path(work)) as root:
-                wait_until(lambda at=port: answers_at(at), root, Path(work), 120)  # type: ignore[misc]
+                wait_until(lambda at=port: is_ready(at), root, Path(work), 120)  # type: ignore[misc]
                 load, took_s = asyncio.run(stop_under_load(port, root, count, keep))
         total += load.outcomes
         times.append(took_s)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from newsbert.core import environment, private_files, typed_json, uris
+from newsbert.core import environment, files, typed_json, uris
 from newsbert.core.identifiers import parse_alias, parse_model_name, parse_run_id, parse_version
 from newsbert.core.settings import TrackingSettings
 from newsbert.errors import NewsbertError
@@ -37,7 +37,7 @@ def add(kind: Kind, settings: TrackingSettings, names: Mapping[str, int]) -> Non
         if len(merged) > len(known):
             latest = sorted(merged.items(), key=lambda item: item[1], reverse=True)[:_MAX_NAMES]
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            private_files.replace(file, json.dumps(dict(latest)))
+            files.write_atomically(file, json.dumps(dict(latest)), mode=0o600)
 
 
 def read(kind: Kind, settings: TrackingSettings) -> dict[str, int]:

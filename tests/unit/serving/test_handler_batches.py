@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newsbert.data.text import NewsItem
-from newsbert.serving.handler import MAX_ITEMS, Handler
+from newsbert.serving.batches import MAX_ITEMS
+from newsbert.serving.handler import Handler
 from newsbert.serving.protocol import MODEL_HEADER
 from tests.support.handler import FORM, ITEM, TEXT, Request, make_request, send, send_one
 
