@@ -131,7 +131,7 @@ def test_attack_names_that_a_shell_or_newsbert_would_misread_are_left_out(cli: C
         assert {"-Bert/1", "Bert/x", "Bert@v1", "Bert@$(id)"}.isdisjoint(json.loads(files[kind].read_text()))
         assert good in files[kind].read_text()
         files[kind].write_text(json.dumps(dict.fromkeys([*EVIL, good], 1)))  # a file that another program wrote
-    for line, good in (("newsbert deploy ", "Good/1"), ("newsbert register ", "0" * 12)):
+    for line, good in (("newsbert deploy ", "Good/1"), ("newsbert register ", "0" * 8)):
         offered = [row for row in completed(cli, shell, line).splitlines() if row]
         assert len(offered) == 1
         assert good in offered[0]
