@@ -147,6 +147,7 @@ def evaluate(  # noqa: PLR0913 - options by name
     rows = labelled(
         data,
         label_names,
+        cleaning=[bundle.contract.cleaning for bundle in bundles],
         labels=labels,
         text_column=text_column,
         label_column=label_column,

@@ -49,7 +49,7 @@ def benchmark(
     located = locate.locate(model, tracking_uri=tracking_uri)
     bundle = Bundle.read(located.path)
     bundle.verify()
-    items = dataset.texts(texts)[:_MAX_TEXTS]
+    items = dataset.read_items(texts, bundle.contract.cleaning)[:_MAX_TEXTS]
     screen.log(f"{located.name}: {len(items)} texts, {cpu.cores()} threads")
     reference, expected = benchmarking.reference(bundle, items)
     measurements = []

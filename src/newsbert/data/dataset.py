@@ -17,10 +17,10 @@ from newsbert.data import row_columns, sources
 from newsbert.data.corpus import Corpus, Labels
 from newsbert.data.ragged_array import TextColumn
 from newsbert.data.sources import AG_NEWS_LABELS, SAMPLE
-from newsbert.data.text import join
+from newsbert.data.text import NewsItem, has_text, make_item
 from newsbert.errors import DataError, UsageError
 
-__all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "texts"]
+__all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "read_items"]
 
 TEST_FRACTION = VALIDATION_FRACTION = 0.1
 MAX_TEST_ROWS, MAX_VALIDATION_ROWS = 5_000, 2_000
@@ -102,8 +102,12 @@ def load_dataset(
     return Dataset(data, names, *splits, digest, tuple(notes))
 
 
-def texts(file: Path | None = None) -> list[str]:
-    """Return the cleaned and joined texts of a file, with or without labels, or of the bundled sample.
+def read_items(file: Path | None, rules: Sequence[str]) -> list[NewsItem]:
+    """Return the texts of a file, with or without labels, or of the bundled sample; they are not cleaned.
+
+    Args:
+        file: The file; `None` for the sample.
+        rules: Cleaning rules of the model that reads the texts; rows without text by these rules are left out.
 
     Raises:
         DataError: If the file cannot be read, or has no texts.
@@ -111,10 +115,11 @@ def texts(file: Path | None = None) -> list[str]:
     with resources.as_file(resources.files("newsbert") / "data/sample.csv") as sample:
         rows = row_files.read(file or sample)
     title, column = row_columns.find_texts(row_files.columns(rows), None, str(file or ""))
-    sequences = [text for part in corpora.parts(rows, title, column) if (text := join(*part))]
-    if not sequences:
+    items = [make_item(*part) for part in corpora.parts(rows, title, column)]
+    items = [item for item in items if has_text(item, rules)]
+    if not items:
         raise DataError(f"{file} has no texts", "give a file with a column `text`")
-    return sequences
+    return items
 
 
 class _Splitter:

@@ -14,7 +14,7 @@ from newsbert.data.lines import Row
 from newsbert.data.row_columns import ID
 from newsbert.data.source import Source
 from newsbert.data.sources import check_distinct, open_source
-from newsbert.data.text import NewsItem, join
+from newsbert.data.text import NewsItem, has_text, make_item
 from newsbert.errors import DataError
 
 
@@ -37,10 +37,11 @@ class LabelledRows:
     notes: tuple[str, ...] = ()
 
 
-def labelled(
+def labelled(  # noqa: PLR0913 - options by name
     data: str,
     label_names: Sequence[str],
     *,
+    cleaning: Sequence[Sequence[str]] = (),
     labels: Sequence[str] = (),
     text_column: str | None = None,
     label_column: str | None = None,
@@ -53,7 +54,8 @@ def labelled(
 
     Args:
         data: `sample`, a path, or the name of a Hub data set.
-        label_names: Label names of the model in id order.
+        label_names: Label names of the models in id order.
+        cleaning: The cleaning rules of every model; a row without text by any of them is left out.
         labels: Names of the integer labels 0, 1, … in `data`; by default, the order of the model.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         label_column: Column of the label, if it is not `label`.
@@ -88,7 +90,12 @@ def labelled(
         values = _read_labels(rows, split_columns.label, known, numbered, functools.partial(source.where, split))
         texts = corpus.parts(rows, split_columns.title, split_columns.text, functools.partial(source.where, split))
         ids = [known[value] for value in values]
-        usable = [row for row, part in enumerate(texts) if ids[row] >= 0 and join(*part)]
+        all_items = [make_item(*part) for part in texts]
+        usable = [
+            row
+            for row, item in enumerate(all_items)
+            if ids[row] >= 0 and all(has_text(item, rules) for rules in ((), *cleaning))
+        ]
         if usable:
             break
     else:
@@ -99,9 +106,7 @@ def labelled(
     notes += source.notes()
     if len(usable) < len(rows):
         notes.append(corpus.left_out_note(len(rows) - len(usable)))
-    items: list[NewsItem] = [
-        {"title": title, "text": text} if title else text for title, text in map(texts.__getitem__, usable)
-    ]
+    items = [all_items[row] for row in usable]
     digest = hashlib.sha256()
     for item, row in zip(items, usable, strict=True):
         digest.update(f"{json.dumps([item, label_names[ids[row]]])}\n".encode())

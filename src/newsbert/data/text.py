@@ -14,6 +14,11 @@ NewsItem = str | Mapping[str, object]
 NewsItems = NewsItem | Iterable[NewsItem]
 """One text or object, or several."""
 
+
+class TextError(ValueError):
+    """An item that no model can read as a text. The message is suitable for the client."""
+
+
 # AG News lost the `&` of its entities: ` #39;` for `&#39;`, ` quot;` for `&quot;`. The blank replaced the ampersand,
 # so it is removed, too. The pattern has only names that are no English word before a semicolon.
 _BROKEN_ENTITY = re.compile(r"(?:^| )(#\d{1,7}|quot|amp|lt|gt|nbsp|apos|hellip|mdash|ndash|lsquo|rsquo|ldquo|rdquo);")
@@ -85,32 +90,47 @@ def join(title: str, text: str, rules: Sequence[str] = CLEANING_RULES) -> str:
 def preprocess(item: NewsItem, rules: Sequence[str] = CLEANING_RULES) -> str:
     """Return the input sequence of the tokenizer for a text or a title/text object.
 
+    Without rules, it checks an item for what all models reject, whatever their rules.
+
     Raises:
-        ValueError: If the item has another form or no text; the message is suitable for the client.
+        TextError: If the item has another form or no text.
     """
     if isinstance(item, str):
         sequence = clean(item, rules)
     elif isinstance(item, Mapping):
         sequence = _prepare_object(item, rules)
     else:
-        raise ValueError(f"expected a string or an object with 'text', got {_name_type(item)}")
-    if not sequence:
-        raise ValueError("the text is empty")
+        raise TextError(f"expected a string or an object with 'text', got {_name_type(item)}")
+    if not sequence.strip():
+        raise TextError("the text is empty")
     return sequence
+
+
+def make_item(title: str, text: str) -> NewsItem:
+    """Return the item of a row, not cleaned: every model applies its own rules."""
+    return {"title": title, "text": text} if title else text
+
+
+def has_text(item: NewsItem, rules: Sequence[str]) -> bool:
+    """Return whether anything is left of an item after the cleaning `rules`."""
+    try:
+        return bool(preprocess(item, rules))
+    except TextError:
+        return False
 
 
 def _prepare_object(item: Mapping[str, object], rules: Sequence[str]) -> str:
     unknown = sorted(str(key) for key in set(item) - {"title", "text", "description"})
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}: an object may hold 'title' and 'text'")
+        raise TextError(f"unknown key {unknown[0]!r}: an object may hold 'title' and 'text'")
     if "text" in item and "description" in item:
-        raise ValueError("an object holds 'text' or 'description', not both")
+        raise TextError("an object holds 'text' or 'description', not both")
     if not item:
-        raise ValueError("expected an object with 'text', got an empty object")
+        raise TextError("expected an object with 'text', got an empty object")
     title, text = item.get("title", ""), item.get("text", item.get("description", ""))
     for name, value in (("title", title), ("text", text)):
         if not isinstance(value, str):
-            raise ValueError(f"{name!r} must be a string, got {_name_type(value)}")
+            raise TextError(f"{name!r} must be a string, got {_name_type(value)}")
     return join(str(title), str(text), rules)
 
 

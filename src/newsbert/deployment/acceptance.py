@@ -25,7 +25,7 @@ class Acceptance:
     def __init__(self, model: str, bundle: Bundle, settings: EnvironmentSettings) -> None:
         self._model, self._contract, self._settings = model, bundle.contract, settings
         self._rows = (
-            evaluation_set.labelled(settings.acceptance_data, self._contract.labels)
+            evaluation_set.labelled(settings.acceptance_data, self._contract.labels, cleaning=[self._contract.cleaning])
             if settings.acceptance_data
             else None
         )

@@ -10,6 +10,7 @@ import numpy as np
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle, files_of
 from newsbert.core import cpu
 from newsbert.core.types import FloatArray
+from newsbert.data.text import NewsItem
 from newsbert.errors import NewsbertError
 from newsbert.inference.runtime import Runtime, load_runtime, resolve_runtime
 
@@ -50,7 +51,7 @@ class Measurement:
     batch_difference: float = 0.0
 
 
-def reference(bundle: Bundle, texts: Sequence[str]) -> tuple[str, FloatArray]:
+def reference(bundle: Bundle, texts: Sequence[NewsItem]) -> tuple[str, FloatArray]:
     """Return name and probabilities of the reference: PyTorch if it is installed, else the fp32 graph."""
     try:
         return "torch", load_runtime(bundle, "torch").predict(texts)
@@ -59,13 +60,13 @@ def reference(bundle: Bundle, texts: Sequence[str]) -> tuple[str, FloatArray]:
 
 
 def compare(
-    bundle: Bundle, texts: Sequence[str], expected: FloatArray, names: Sequence[str] = (), seconds: float = SECONDS
+    bundle: Bundle, texts: Sequence[NewsItem], expected: FloatArray, names: Sequence[str] = (), seconds: float = SECONDS
 ) -> Iterator[Measurement]:
     """Measure runtimes one after the other, with all cores that this process may use.
 
     Args:
         bundle: A verified bundle.
-        texts: Texts to classify.
+        texts: Texts or title/text objects to classify.
         expected: The reference's probabilities: `(texts, num_labels)`.
         names: Names of the runtimes; all if empty.
         seconds: Duration of a measurement, once for one text at a time and once for all texts at once.
@@ -90,7 +91,7 @@ def _measure(
     chosen: bool,
     size_bytes: int,
     runtime: Runtime,
-    texts: Sequence[str],
+    texts: Sequence[NewsItem],
     expected: FloatArray,
     seconds: float,
 ) -> Measurement:

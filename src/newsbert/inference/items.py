@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from newsbert.data.text import NewsItem, preprocess
+from newsbert.data.text import NewsItem
 from newsbert.errors import BadRequestError
-from newsbert.inference.batch.predictor import Predictor
+from newsbert.inference.batch.predictor import Predictor, score
 from newsbert.inference.prediction import Prediction
 
 
@@ -12,12 +12,12 @@ def predict_items(predictor: Predictor, items: Sequence[NewsItem]) -> list[Predi
     """Classify texts that a user typed.
 
     Raises:
-        BadRequestError: If an item is not text; the message says which.
+        BadRequestError: If the model rejects an item; the message says which.
     """
-    for number, item in enumerate(items, 1):
-        try:
-            preprocess(item)
-        except ValueError as error:
+    predictions = []
+    for number, answer in enumerate(score(predictor, items, 1, lambda _: None), 1):
+        if isinstance(answer, str):
             where = f"text {number}: " if len(items) > 1 else ""
-            raise BadRequestError(f"{where}{error}", "give a text with at least one word") from error
-    return predictor.predict(items)
+            raise BadRequestError(f"{where}{answer}", "give another text, with at least one word")
+        predictions.append(answer)
+    return predictions

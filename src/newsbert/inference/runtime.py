@@ -104,7 +104,7 @@ class Runtime:
         """Clean one item and join its title and text by the bundle's rules.
 
         Raises:
-            ValueError: If the item is not text, or is empty; the message says which.
+            TextError: If the item is not text, or is empty; the message says which.
         """
         return preprocess(item, self._contract.cleaning)
 

@@ -16,6 +16,7 @@ from newsbert.core import environment, temporary
 from newsbert.core.events import Evaluation, Event, Progress, Step
 from newsbert.data import dataset as data
 from newsbert.data.ragged_array import RaggedArray, RaggedWriter
+from newsbert.data.text import CLEANING_RULES, preprocess
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.training import base_model, embedding_cache, fine_tuning, token_cache
 from newsbert.training.bert import BertTraining
@@ -199,7 +200,8 @@ def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     base = base_model.find("minilm")
     tokenizer = prepare_tokenizer(base, tmp_path, 128)
-    ids = tokenizer.encode(data.texts()[:120])
+    items = data.read_items(None, CLEANING_RULES)[:120]
+    ids = tokenizer.encode([preprocess(item) for item in items])
     encoder = BertTraining(fine_tuning.load_classifier(base, ("a", "b")).to(torch.bfloat16)).eval()
     computed: list[int] = []
 

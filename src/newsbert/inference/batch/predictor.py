@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from newsbert.data import row_columns
 from newsbert.data.lines import Row
-from newsbert.data.text import NewsItem, preprocess
+from newsbert.data.text import NewsItem, TextError, preprocess
 from newsbert.errors import BadRequestError
 from newsbert.inference.batch.readers import Window
 from newsbert.inference.prediction import Prediction
@@ -34,7 +34,11 @@ class Predictor(Protocol):
     name: str
 
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
-        """Classify texts or title/text objects; return the predictions in input order."""
+        """Classify texts or title/text objects; return the predictions in input order.
+
+        Raises:
+            TextError, BadRequestError: If an item is no text for the model here, or for the one on the server.
+        """
         ...
 
 
@@ -46,9 +50,7 @@ def _to_item(row: Row, columns: TextColumns) -> NewsItem:
     """
     title, column = columns
     text = row_columns.text_of(row, column)
-    item: NewsItem = text if title is None else {"title": row_columns.text_of(row, title), "text": text}
-    preprocess(item)
-    return item
+    return text if title is None else {"title": row_columns.text_of(row, title), "text": text}
 
 
 def answer(
@@ -77,9 +79,7 @@ def answer(
             positions.append(position)
         except ValueError as error:
             answers[position] = str(error)
-    for position, result in zip(
-        positions, score(predictor, items, requests, on_progress) if items else [], strict=True
-    ):
+    for position, result in zip(positions, score(predictor, items, requests, on_progress), strict=True):
         answers[position] = result
     return answers
 
@@ -91,18 +91,20 @@ def score(
 
     Args:
         predictor: The model; with several requests, it is called from as many threads.
-        items: Texts or title/text objects that hold text.
+        items: Texts or title/text objects. The model cleans them by its own rules, so only the model knows which of
+            them have text.
         requests: Number of concurrent requests.
         on_progress: Called with the number of items that are done.
 
     Returns:
         For every item its prediction, or the error message with which it was rejected.
     """
+    answers: list[Answer] = [_find_fault(item) for item in items]
     # Longest first: a lack of memory shows at once, and no long request runs alone at the end.
-    order = sorted(range(len(items)), key=lambda index: -_length(items[index]))
+    readable = [index for index, fault in enumerate(answers) if not fault]
+    order = sorted(readable, key=lambda index: -_length(items[index]))
     size = CHUNK_ITEMS if requests == 1 else REQUEST_ITEMS
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
-    answers: list[Answer] = [""] * len(items)
     answered = 0
     for chunk, results in _run_in_threads(
         lambda chunk: _predict(predictor, [items[index] for index in chunk]), chunks, requests
@@ -114,17 +116,26 @@ def score(
     return answers
 
 
+def _find_fault(item: NewsItem) -> str:
+    """Return why no model can classify an item, or an empty string: such an item is not sent to a server."""
+    try:
+        preprocess(item, rules=())
+    except TextError as error:
+        return str(error)
+    return ""
+
+
 def _length(item: NewsItem) -> int:
     return len(item) if isinstance(item, str) else sum(len(str(value)) for value in item.values())
 
 
 def _predict(predictor: Predictor, items: Sequence[NewsItem]) -> list[Answer]:
-    """Classify items; if a server rejects them, find out which of them it rejects."""
+    """Classify items; if the model rejects them, find out which of them it rejects."""
     try:
         return [*predictor.predict(items)]
-    except BadRequestError as error:
+    except (BadRequestError, TextError) as error:
         if len(items) == 1:
-            return [error.message]
+            return [str(error)]
     half = len(items) // 2
     return [*_predict(predictor, items[:half]), *_predict(predictor, items[half:])]
 

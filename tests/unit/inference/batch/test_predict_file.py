@@ -297,4 +297,3 @@ def test_a_typed_text_that_is_none_is_named_by_its_number() -> None:
         predict_items(model, ["one", " \n", "three"])
     with pytest.raises(BadRequestError, match=r"^the text is empty$"):
         predict_items(model, [""])
-    assert model.requests == []
