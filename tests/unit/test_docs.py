@@ -24,7 +24,7 @@ def test_generated_pages_are_up_to_date(script: str) -> None:
     assert generator.FILE.read_text(encoding="utf-8") == generator.reference(), "make docs"
 
 
-def _commands(page: Path) -> Iterator[list[str]]:
+def _list_commands(page: Path) -> Iterator[list[str]]:
     """Words after `newsbert` in every line of a page's blocks that runs it, also as `$(newsbert …)`."""
     for line in docs_examples.of(page):
         for match in re.finditer(r"(?:^|[$|(;&] ?|\w=\S* )newsbert (.*)", line):
@@ -40,7 +40,7 @@ def _commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_of_the_pages_can_be_parsed(page: Path) -> None:
-    for words in _commands(page):
+    for words in _list_commands(page):
         if not words or "…" in words:
             continue
         command: Any = typer.main.get_command(app)
@@ -60,13 +60,13 @@ def test_commands_of_the_pages_can_be_parsed(page: Path) -> None:
 
 
 def test_the_pages_have_commands() -> None:
-    assert len([words for page in PAGES for words in _commands(page)]) > 100
+    assert len([words for page in PAGES for words in _list_commands(page)]) > 100
 
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def _anchors(page: Path) -> set[str]:
+def _list_anchors(page: Path) -> set[str]:
     """Names that headings of a page have on GitHub."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -80,7 +80,7 @@ def test_links_have_targets(page: Path) -> None:
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         assert target.exists(), link
-        assert not anchor or anchor in _anchors(target), link
+        assert not anchor or anchor in _list_anchors(target), link
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -15,7 +15,7 @@ NEWSBERT = str(Path(sys.executable).with_name("newsbert"))
 MARKER = "was-run"
 
 
-def _program(directory: Path, *names: str) -> None:
+def _write_program(directory: Path, *names: str) -> None:
     """Write programs that leave a marker when they are run."""
     for name in names:
         text = f"from pathlib import Path\nPath({str(directory / MARKER)!r}).touch()\nclass X: pass\n"
@@ -27,7 +27,7 @@ def test_attack_code_of_a_base_model_does_not_run(
     tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli, file: str
 ) -> None:
     model = Path(shutil.copytree(tiny_encoder, tmp_path / "model"))
-    _program(model, "code")
+    _write_program(model, "code")
     values = json.loads((model / file).read_text())
     auto_map = dict.fromkeys(("AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer"), "code.X")
     auto_map["AutoTokenizer"] = ["code.X", "code.X"]  # type: ignore[assignment]
@@ -41,7 +41,7 @@ def test_attack_code_of_a_base_model_does_not_run(
 
 def test_attack_modules_of_the_working_directory_are_not_imported(bundle: Bundle, tmp_path: Path) -> None:
     """Of what a server in the background imports, and of what that starts."""
-    _program(tmp_path, "rich", "numpy", "json", "typer", "ts", "onnxruntime", "tokenizers")
+    _write_program(tmp_path, "rich", "numpy", "json", "typer", "ts", "onnxruntime", "tokenizers")
     started = subprocess.run(
         [NEWSBERT, "serve", "locally", str(bundle.path), "--detach", "--port", "0", "--json"],
         capture_output=True, text=True, timeout=300, check=False,

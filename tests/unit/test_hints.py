@@ -19,7 +19,7 @@ PROSE = {
 """Words behind the name in a sentence of which it is the subject."""
 
 
-def _strings(tree: ast.Module) -> Iterator[str]:
+def _list_strings(tree: ast.Module) -> Iterator[str]:
     """Yield all strings but docstrings, with `X` for what is put into them."""
     left_out = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -43,7 +43,7 @@ def test_commands_and_options_in_messages_exist() -> None:
     named = 0
     unknown: list[tuple[str, ...]] = []
     for file in sorted(SOURCE.rglob("*.py")):
-        for text in _strings(ast.parse(file.read_text(encoding="utf-8"))):
+        for text in _list_strings(ast.parse(file.read_text(encoding="utf-8"))):
             for match in _COMMAND.finditer(text):
                 words = re.split(r", | or | \(", match[1])[0].split()
                 if not words or words[0].strip(",.:)") in PROSE:

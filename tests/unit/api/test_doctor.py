@@ -103,7 +103,7 @@ def test_old_and_missing_packages_are_named(cli: Cli, tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[int]:
+def _listen_silently() -> Iterator[int]:
     """A port where somebody answers every request with an error."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -125,7 +125,7 @@ def test_a_taken_port_and_stale_servers_are_reported(cli: Cli, tmp_path: Path) -
     notes.mkdir(parents=True)
     server = {"url": "http://127.0.0.1:7", "model": "TinyModel/1"}
     (notes / "7.json").write_text(json.dumps({"port": 7, "pid": 2**22 + 1, "started": 1, **server}))
-    with _silent() as port, socket.socket() as taken:
+    with _listen_silently() as port, socket.socket() as taken:
         # A container's note: whether that runs is the engine's to say.
         stuck = {"port": port, "url": f"http://127.0.0.1:{port}", "model": "TinyModel/2", "container": "abc"}
         (notes / f"{port}.json").write_text(json.dumps(stuck))

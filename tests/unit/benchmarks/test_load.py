@@ -21,7 +21,7 @@ Answer = Callable[[bytes, int], bytes | None]
 
 
 @contextmanager
-def server(answer: Answer) -> Iterator[int]:
+def serve(answer: Answer) -> Iterator[int]:
     """A server that sends what `answer(request, which of its connection)` gives; nothing closes the connection."""
 
     class Handler(socketserver.BaseRequestHandler):
@@ -44,7 +44,7 @@ def server(answer: Answer) -> Iterator[int]:
         running.shutdown()
 
 
-def ok(body: bytes, status: bytes = b"200 OK") -> bytes:
+def make_ok_response(body: bytes, status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 " + status + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -64,9 +64,9 @@ def test_latency_includes_the_wait_while_the_server_stalls(connections: int) -> 
         since_first_s = arrivals_s[-1] - arrivals_s[0]
         if 1.0 < since_first_s < 1.5:
             time.sleep(1.5 - since_first_s)
-        return ok(b"x")
+        return make_ok_response(b"x")
 
-    with server(answer) as port:
+    with serve(answer) as port:
         result = run(port, rate=100, seconds=3.0, seed=7, connections=connections)
     assert len(result["latencies_s"]) == 300
     assert result["errors"] == {}
@@ -88,9 +88,9 @@ def test_clients_send_in_order_and_wait_for_answers() -> None:
         seen.append(data[-1:])
         time.sleep(0.005)
         under_way.pop()
-        return ok(data[-1:])
+        return make_ok_response(data[-1:])
 
-    with server(answer) as port:
+    with serve(answer) as port:
         one = run(port, clients=1, seconds=0.3)
         assert max(most) == 1
         assert seen == [b"%d" % (index % 4) for index in range(len(seen))]
@@ -103,9 +103,14 @@ def test_clients_send_in_order_and_wait_for_answers() -> None:
 def test_errors_are_counted_by_kind_without_latencies() -> None:
     def answer(data: bytes, turn: int) -> bytes | None:
         time.sleep(0.002)
-        return {b"0": ok(b"x"), b"1": ok(b"no", b"503 Service Unavailable"), b"2": None, b"3": ok(b"y")}[data[-1:]]
+        return {
+            b"0": make_ok_response(b"x"),
+            b"1": make_ok_response(b"no", b"503 Service Unavailable"),
+            b"2": None,
+            b"3": make_ok_response(b"y"),
+        }[data[-1:]]
 
-    with server(answer) as port:
+    with serve(answer) as port:
         result = run(port, clients=1, seconds=0.5)
     assert set(result["errors"]) == {"HTTP 503", "connection closed"}
     assert set(result["bodies"]) == {"0", "3"}
@@ -114,9 +119,9 @@ def test_errors_are_counted_by_kind_without_latencies() -> None:
 
 def test_a_connection_closed_between_requests_loses_no_answer() -> None:
     def answer(data: bytes, turn: int) -> bytes | None:
-        return ok(b"x") if turn < 3 else None
+        return make_ok_response(b"x") if turn < 3 else None
 
-    with server(answer) as port:
+    with serve(answer) as port:
         result = run(port, clients=2, seconds=0.3)
     assert result["errors"] == {}
     assert result["reopened"] > 3
@@ -126,7 +131,7 @@ def test_answers_in_chunks_and_in_pieces_are_read_whole() -> None:
     body = b'{"label": "World"}' * 5000  # more than one segment
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"
 
-    with server(lambda data, turn: chunked if data[-1:] in b"02" else ok(body)) as port:
+    with serve(lambda data, turn: chunked if data[-1:] in b"02" else make_ok_response(body)) as port:
         result = run(port, clients=2, seconds=0.3)
     assert result["errors"] == {}
     assert result["bodies"] == {"0": ["hello!"], "1": [body.decode()], "2": ["hello!"], "3": [body.decode()]}
@@ -134,9 +139,9 @@ def test_answers_in_chunks_and_in_pieces_are_read_whole() -> None:
 
 def test_a_request_that_is_never_answered_is_an_error() -> None:
     def answer(data: bytes, turn: int) -> bytes:
-        return b"" if data[-1:] == b"1" else ok(b"x")
+        return b"" if data[-1:] == b"1" else make_ok_response(b"x")
 
-    with server(answer) as port:
+    with serve(answer) as port:
         result = run(port, rate=20, seconds=1.0, timeout_s=1.0)
     assert result["errors"] == {"no answer in 1 s": 5}
     assert len(result["latencies_s"]) == 15

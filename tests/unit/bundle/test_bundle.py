@@ -31,7 +31,7 @@ def _change_contract(path: Path, **changes: Any) -> None:
     file.write_text(json.dumps(values), encoding="utf-8")
 
 
-def _refusal(path: Path) -> str:
+def _get_refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         Bundle.read(path)
     assert caught.value.hint
@@ -45,7 +45,7 @@ def _damage(file: Path) -> None:
     file.write_bytes(content)
 
 
-def _fields(contract: Contract) -> dict[str, Any]:
+def _get_fields(contract: Contract) -> dict[str, Any]:
     """A contract's fields as `seal` takes them."""
     return {
         field.name: getattr(contract, field.name) for field in dataclasses.fields(contract) if field.name != "files"
@@ -125,14 +125,14 @@ def test_verify_checks_only_the_named_files(copy: Path) -> None:
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 1, 0, None, "2", [2], {"major": 2}])
 def test_another_format_version_is_refused_with_its_value(copy: Path, version: object) -> None:
     _change_contract(copy, format_version=version)
-    message = _refusal(copy)
+    message = _get_refusal(copy)
     assert f"format_version is {version!r}" in message
     assert CONTRACT_FILE in message
 
 
 def test_an_unknown_cleaning_rule_is_named(copy: Path) -> None:
     _change_contract(copy, cleaning=["unicode", "stem-words", "whitespace"])
-    assert "'stem-words'" in _refusal(copy)
+    assert "'stem-words'" in _get_refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_an_unknown_cleaning_rule_is_named(copy: Path) -> None:
 )
 def test_a_class_mapping_that_differs_from_the_contract_is_refused(copy: Path, mapping: object) -> None:
     (copy / LABELS_FILE).write_text(json.dumps(mapping), encoding="utf-8")
-    assert LABELS_FILE in _refusal(copy)
+    assert LABELS_FILE in _get_refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_class_mapping_that_differs_from_the_contract_is_refused(copy: Path, m
 )
 def test_a_path_without_a_bundle_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "other")
-    assert CONTRACT_FILE in _refusal(tmp_path / "other")
+    assert CONTRACT_FILE in _get_refusal(tmp_path / "other")
 
 
 def test_a_bundle_without_class_mapping_is_an_error(copy: Path) -> None:
     (copy / LABELS_FILE).unlink()
-    assert f"it has no {LABELS_FILE}" in _refusal(copy)
+    assert f"it has no {LABELS_FILE}" in _get_refusal(copy)
 
 
 @pytest.mark.parametrize("name", [CONTRACT_FILE, LABELS_FILE])
@@ -171,7 +171,7 @@ def test_a_bundle_without_class_mapping_is_an_error(copy: Path) -> None:
 def test_truncated_json_names_the_file(copy: Path, name: str, fraction: float) -> None:
     content = (copy / name).read_bytes().rstrip()
     (copy / name).write_bytes(content[: int(len(content) * fraction)])
-    message = _refusal(copy)
+    message = _get_refusal(copy)
     assert name in message
     assert ({CONTRACT_FILE, LABELS_FILE} - {name}).pop() not in message
 
@@ -180,7 +180,7 @@ def test_truncated_json_names_the_file(copy: Path, name: str, fraction: float) -
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"null", b"\x00"])
 def test_json_that_cannot_be_read_names_the_file(copy: Path, name: str, content: bytes) -> None:
     (copy / name).write_bytes(content)
-    assert name in _refusal(copy)
+    assert name in _get_refusal(copy)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str)
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))
     del values[field]
     (copy / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
-    assert field in _refusal(copy)
+    assert field in _get_refusal(copy)
 
 
 def test_an_old_contract_without_threshold_flags_nothing(copy: Path) -> None:
@@ -203,13 +203,13 @@ def test_an_old_contract_without_threshold_flags_nothing(copy: Path) -> None:
 @pytest.mark.parametrize("below", [-0.1, 1.1, "0.9", None, True])
 def test_a_threshold_that_is_no_probability_is_refused(copy: Path, below: object) -> None:
     _change_contract(copy, review_threshold=below)
-    assert "review_threshold" in _refusal(copy)
+    assert "review_threshold" in _get_refusal(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, "1.0", None, True])
 def test_a_temperature_that_is_not_positive_is_refused(copy: Path, temperature: object) -> None:
     _change_contract(copy, temperature=temperature)
-    assert "temperature" in _refusal(copy)
+    assert "temperature" in _get_refusal(copy)
 
 
 _JSON = st.recursive(
@@ -244,24 +244,24 @@ def test_a_contract_with_any_value_anywhere_is_read_or_refused(
 
 
 def test_sealing_the_same_files_again_gives_the_same_digest(bundle: Bundle, copy: Path) -> None:
-    assert seal(copy, _fields(bundle.contract)).digest == bundle.digest
+    assert seal(copy, _get_fields(bundle.contract)).digest == bundle.digest
 
 
 def test_the_digest_changes_with_any_file(bundle: Bundle, copy: Path) -> None:
     digests = {bundle.digest}
     for name in set(bundle.contract.files) - {LABELS_FILE}:  # which is written by sealing
         _damage(copy / name)
-        sealed = seal(copy, _fields(bundle.contract))
+        sealed = seal(copy, _get_fields(bundle.contract))
         sealed.verify()
         digests.add(sealed.digest)
         shutil.copy(bundle.path / name, copy / name)
     (copy / "another.txt").touch()
-    digests.add(seal(copy, _fields(bundle.contract)).digest)
-    digests.add(seal(copy, _fields(bundle.contract) | {"labels": list(reversed(LABELS))}).digest)
+    digests.add(seal(copy, _get_fields(bundle.contract)).digest)
+    digests.add(seal(copy, _get_fields(bundle.contract) | {"labels": list(reversed(LABELS))}).digest)
     assert len(digests) == len(bundle.contract.files) + 2  # the first; one a file but the labels; another.txt; labels
 
 
 def test_sealed_files_are_readable_by_any_user(bundle: Bundle, copy: Path) -> None:
     (copy / "model.safetensors").chmod(0o600)
-    seal(copy, _fields(bundle.contract))
+    seal(copy, _get_fields(bundle.contract))
     assert {file.name for file in copy.iterdir() if file.stat().st_mode & 0o444 != 0o444} == set()

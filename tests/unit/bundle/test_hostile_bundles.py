@@ -26,18 +26,18 @@ VALUES: list[Any] = [
 NUM_CONTRACTS, NUM_TOKENIZERS = 300, 96
 
 
-def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _list_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield where something stands in a JSON value, but for the many entries of a vocabulary."""
     if place:
         yield place
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, part in list(parts)[:20]:
-        yield from _places(part, (*place, key))
+        yield from _list_places(part, (*place, key))
 
 
 def _mutate(value: Any, generator: random.Random) -> str:
     """Change, remove or add something at one place; return what was done."""
-    *path, last = generator.choice(list(_places(value)))
+    *path, last = generator.choice(list(_list_places(value)))
     for key in path:
         value = value[key]
     done = generator.choice(["change", "change", "change", "remove", "add"])
@@ -74,7 +74,7 @@ def _seal(directory: Path, contract: dict[str, Any]) -> None:
     _write(directory / CONTRACT_FILE, json.dumps(contract))
 
 
-def _is_answered_or_refused(directory: Path) -> bool:
+def _check_answered_or_refused(directory: Path) -> bool:
     """Return whether it was answered, with the form that answers have.
 
     Raises:
@@ -102,7 +102,7 @@ def _attack(directory: Path, count: int, mutate: Callable[[random.Random], str])
             _write(directory / name, content)
         done = mutate(random.Random(seed))
         try:
-            outcomes.append(_is_answered_or_refused(directory))
+            outcomes.append(_check_answered_or_refused(directory))
         except Exception as error:
             failures.append(f"{seed}: {done}: {type(error).__name__}: {error}")
     assert not failures, "\n".join(failures)[:5000]

@@ -20,7 +20,7 @@ from newsbert.errors import ModelError, UsageError
 from tests.support.signed import sign, write_key
 
 
-def _refusal(path: Path) -> str:
+def _get_refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         Bundle.read(path)
     assert caught.value.hint and "--sign" in caught.value.hint
@@ -79,13 +79,13 @@ def test_signatures_are_compatible_with_openssf_model_signing(
 def test_attack_an_unsigned_bundle_is_refused(path: Path, trust: Callable[..., None]) -> None:
     trust("release")
     (path / CONTRACT_FILE).write_text("{}")  # not even its contract is parsed
-    assert _refusal(path) == f"{path} is not signed, and trusted_keys is set"
+    assert _get_refusal(path) == f"{path} is not signed, and trusted_keys is set"
 
 
 def test_attack_a_bundle_signed_with_another_key_is_refused(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     sign(path, keys / "other.pem")
     trust("release")
-    assert "is of another key" in _refusal(path)
+    assert "is of another key" in _get_refusal(path)
     # A fingerprint is no signature.
     text = (path / SIGNATURE_FILE).read_text()
     mine = sign(path, keys / "release.pem").decode()
@@ -93,7 +93,7 @@ def test_attack_a_bundle_signed_with_another_key_is_refused(path: Path, keys: Pa
     key_hint = hint.search(mine)
     assert key_hint
     (path / SIGNATURE_FILE).write_text(hint.sub(key_hint[0], text))
-    assert "was altered" in _refusal(path)
+    assert "was altered" in _get_refusal(path)
 
 
 def test_attack_a_signature_of_another_bundle_is_refused(path: Path, keys: Path, trust: Callable[..., None]) -> None:
@@ -101,7 +101,7 @@ def test_attack_a_signature_of_another_bundle_is_refused(path: Path, keys: Path,
     sign(path, keys / "release.pem")
     contract = path / CONTRACT_FILE
     contract.write_bytes(contract.read_bytes().replace(b'"temperature": 1.0', b'"temperature": 2.0'))
-    assert "the model was altered" in _refusal(path)
+    assert "the model was altered" in _get_refusal(path)
 
 
 def test_attack_an_altered_file_beside_the_contract_is_named(
@@ -142,7 +142,7 @@ def test_attack_mutations_of_contract_and_signature_are_refused(
     assert Bundle.read(path).signed_by
 
 
-def _rewritten(change: Callable[[dict[str, object]], None]) -> Callable[[bytes], bytes]:
+def _make_rewrite(change: Callable[[dict[str, object]], None]) -> Callable[[bytes], bytes]:
     def rewrite(signature: bytes) -> bytes:
         document = json.loads(signature)
         change(document)
@@ -151,7 +151,7 @@ def _rewritten(change: Callable[[dict[str, object]], None]) -> Callable[[bytes],
     return rewrite
 
 
-def _other_value(signature: bytes) -> bytes:
+def _negate_s(signature: bytes) -> bytes:
     """The signature's other value, which anybody can compute and every verifier of ECDSA takes."""
     document = json.loads(signature)
     entry = document["dsseEnvelope"]["signatures"][0]
@@ -170,14 +170,14 @@ def _other_value(signature: bytes) -> bytes:
         lambda signature: signature + b" " * 20_000,
         lambda signature: json.dumps(json.loads(signature)).encode(),
         lambda signature: signature.replace(b'=="', b'"').replace(b'="', b'"'),
-        _rewritten(lambda document: document["verificationMaterial"].pop("publicKey")),  # type: ignore[attr-defined]
-        _rewritten(lambda document: document["verificationMaterial"]["publicKey"].pop("hint")),  # type: ignore[index]
-        _rewritten(lambda document: document["dsseEnvelope"]["signatures"].clear()),  # type: ignore[index]
-        _rewritten(lambda document: document["dsseEnvelope"]["signatures"].append({"sig": "AAAA", "keyid": ""})),  # type: ignore[index]
-        _rewritten(lambda document: document["dsseEnvelope"].update(payloadType="text/plain")),  # type: ignore[attr-defined]
-        _rewritten(lambda document: document["verificationMaterial"].update(certificate={"rawBytes": "AAAA"})),  # type: ignore[attr-defined]
-        _rewritten(lambda document: document.update(mediaType="application/vnd.dev.sigstore.bundle+json")),
-        _other_value,
+        _make_rewrite(lambda document: document["verificationMaterial"].pop("publicKey")),  # type: ignore[attr-defined]
+        _make_rewrite(lambda document: document["verificationMaterial"]["publicKey"].pop("hint")),  # type: ignore[index]
+        _make_rewrite(lambda document: document["dsseEnvelope"]["signatures"].clear()),  # type: ignore[index]
+        _make_rewrite(lambda document: document["dsseEnvelope"]["signatures"].append({"sig": "AAAA", "keyid": ""})),  # type: ignore[index]
+        _make_rewrite(lambda document: document["dsseEnvelope"].update(payloadType="text/plain")),  # type: ignore[attr-defined]
+        _make_rewrite(lambda document: document["verificationMaterial"].update(certificate={"rawBytes": "AAAA"})),  # type: ignore[attr-defined]
+        _make_rewrite(lambda document: document.update(mediaType="application/vnd.dev.sigstore.bundle+json")),
+        _negate_s,
     ],
 )
 def test_attack_other_encodings_of_a_signature_are_refused(
@@ -186,7 +186,7 @@ def test_attack_other_encodings_of_a_signature_are_refused(
     trust("release")
     signature = sign(path, keys / "release.pem")
     (path / SIGNATURE_FILE).write_bytes(change(signature))
-    assert _refusal(path)
+    assert _get_refusal(path)
 
 
 def test_attack_other_files_signed_by_a_trusted_key_are_refused(
@@ -202,7 +202,7 @@ def test_attack_other_files_signed_by_a_trusted_key_are_refused(
         for _ in range(8):  # some of them with the lower value
             signer.sign(other, tmp_path / "signature")
             shutil.copy(tmp_path / "signature", path / SIGNATURE_FILE)
-            assert _refusal(path)
+            assert _get_refusal(path)
             (path / SIGNATURE_FILE).unlink()
 
 
@@ -224,7 +224,7 @@ def test_attack_a_signature_that_is_no_regular_file_is_refused(
     with pytest.raises(ModelError, match="was added after training"):  # it would be logged and put into images
         Bundle.read(path).verify()
     trust("release")
-    assert "is not signed" in _refusal(path)
+    assert "is not signed" in _get_refusal(path)
 
 
 @pytest.mark.parametrize("content", ["", "no key", "PRIVATE"])

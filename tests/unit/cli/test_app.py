@@ -25,14 +25,14 @@ from tests.support.cli import Cli
 from tests.support.tiny_model import LABELS
 
 
-def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
+def _list_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
     """All commands that are no groups of others, as they are called."""
     for name, command in group.commands.items():
         called = (*path, name)
-        yield from _commands(command, called) if hasattr(command, "commands") else [list(called)]
+        yield from _list_commands(command, called) if hasattr(command, "commands") else [list(called)]
 
 
-COMMANDS = list(_commands(typer.main.get_command(app)))
+COMMANDS = list(_list_commands(typer.main.get_command(app)))
 
 
 # Help, version and calls that cannot be parsed

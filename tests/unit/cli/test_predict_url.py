@@ -54,7 +54,7 @@ class _Server:
 
 
 @contextlib.contextmanager
-def _serving(model: Model | None = None, status: int = 200, body: bytes = b"") -> Iterator[_Server]:
+def _serve(model: Model | None = None, status: int = 200, body: bytes = b"") -> Iterator[_Server]:
     server = _Server(model, status, body)
     thread = threading.Thread(target=server.http.serve_forever, args=(0.05,))
     thread.start()
@@ -69,7 +69,7 @@ def _serving(model: Model | None = None, status: int = 200, body: bytes = b"") -
 @pytest.fixture
 def served(bundle: Bundle) -> Iterator[_Server]:
     """A server of the tiny model."""
-    with _serving(Model.from_directory(bundle.path)) as server:
+    with _serve(Model.from_directory(bundle.path)) as server:
         yield server
 
 
@@ -129,7 +129,7 @@ def test_a_predictions_url_is_used_unchanged(served: _Server) -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 415])
 def test_a_refused_request_shows_the_servers_message(cli: Cli, status: int) -> None:
-    with _serving(status=status, body=b'{"code": 400, "message": "item 0: no good"}') as server:
+    with _serve(status=status, body=b'{"code": 400, "message": "item 0: no good"}') as server:
         with pytest.raises(BadRequestError, match=rf"\({status}\): item 0: no good"):
             Client(server.url).predict(["goal"])
         if status == 400:
@@ -138,7 +138,7 @@ def test_a_refused_request_shows_the_servers_message(cli: Cli, status: int) -> N
 
 @pytest.mark.parametrize(("status", "body"), [(500, b""), (503, b"{}"), (404, b"[]"), (507, b'{"message": "full"}')])
 def test_a_server_error_shows_its_code(status: int, body: bytes) -> None:
-    with _serving(status=status, body=body) as server, pytest.raises(ServingError, match=f"answered {status}"):
+    with _serve(status=status, body=body) as server, pytest.raises(ServingError, match=f"answered {status}"):
         Client(server.url, retry_s=0).predict(["goal"])
 
 
@@ -151,13 +151,13 @@ _ANSWER = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
      [{**_ANSWER, "probabilities": 1}], [{**_ANSWER, "review": "yes"}], [None]],
 )  # fmt: skip
 def test_an_answer_in_another_form_is_an_error(answer: object) -> None:
-    with _serving(body=json.dumps(answer).encode()) as server, pytest.raises(ServingError, match=re.escape(server.url)):
+    with _serve(body=json.dumps(answer).encode()) as server, pytest.raises(ServingError, match=re.escape(server.url)):
         Client(server.url).predict(["goal"])
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff"])
 def test_an_answer_that_is_no_json_is_an_error(body: bytes) -> None:
-    with _serving(body=body) as server, pytest.raises(ServingError, match=re.escape(server.url)):
+    with _serve(body=body) as server, pytest.raises(ServingError, match=re.escape(server.url)):
         Client(server.url).predict(["goal"])
 
 

@@ -44,7 +44,7 @@ def test_ray_settings_come_from_flags_environment_and_file(monkeypatch: pytest.M
 
 
 @contextlib.contextmanager
-def _answering(answer: bytes) -> Iterator[str]:
+def _answer_with(answer: bytes) -> Iterator[str]:
     """A server that sends the same bytes to whoever connects; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
@@ -65,13 +65,13 @@ HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 
 
 def test_a_cluster_that_answers_is_accepted() -> None:
-    with _answering(HTTP2_SETTINGS) as address:
+    with _answer_with(HTTP2_SETTINGS) as address:
         check(RaySettings(100, address))
 
 
 def test_another_server_is_no_cluster() -> None:
     with (
-        _answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
+        _answer_with(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address,
         pytest.raises(NewsbertError, match=f"no Ray cluster at '{address}'") as caught,
     ):
         check(RaySettings(1, address))

@@ -28,7 +28,7 @@ with temporary.directory(Path(sys.argv[1])) as made:
 
 
 @contextlib.contextmanager
-def holding(parent: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+def hold(parent: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
     """A process that holds a directory, and that directory."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -51,7 +51,7 @@ def test_the_directory_is_private_and_removed_at_the_end(tmp_path: Path) -> None
 def test_the_next_command_removes_leftovers_of_killed_processes_only(tmp_path: Path, cli: Cli) -> None:
     cache = tmp_path / "cache" / "models"
     cache.mkdir(parents=True)
-    with holding(tmp_path) as (killed, left), holding(cache) as (fetching, partial), holding(tmp_path) as (_, living):
+    with hold(tmp_path) as (killed, left), hold(cache) as (fetching, partial), hold(tmp_path) as (_, living):
         for process in (killed, fetching):
             process.kill()
             process.wait()

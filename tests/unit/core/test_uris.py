@@ -73,7 +73,7 @@ def test_attack_no_password_before_a_host_is_shown(password: str, place: str) ->
     # Without a user or with `/` a blank may begin the rest of the sentence.
     for form in (urllib.parse.quote(password, safe=""), password if " " not in password else password.replace(" ", "")):
         shown = uris.mask_credentials(place.replace("{}", form))
-        assert not _leaks(form, shown), shown
+        assert not _contains_half(form, shown), shown
         assert "host" in shown
 
 
@@ -82,7 +82,7 @@ def test_attack_no_password_before_a_host_is_shown(password: str, place: str) ->
 def test_attack_no_password_in_a_query_is_shown(password: str, place: str) -> None:
     for form in (urllib.parse.quote(password, safe=""), urllib.parse.quote_plus(password, safe="/:@'\"")):
         shown = uris.mask_credentials(place.replace("{}", form))
-        assert not _leaks(form, shown), shown
+        assert not _contains_half(form, shown), shown
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_the_account_is_removed_from_an_address() -> None:
     assert uris.without_credentials("https://host/x") == "https://host/x"
 
 
-def _leaks(secret: str, text: str) -> bool:
+def _contains_half(secret: str, text: str) -> bool:
     """Whether half of a secret or more stands in a text."""
     length = max(len(secret) // 2, 5)
     return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))

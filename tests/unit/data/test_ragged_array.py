@@ -13,7 +13,7 @@ from newsbert.errors import NewsbertError
 ROWS, BYTES = 20_000, 8_192
 
 
-def mapped_bytes() -> int:
+def measure_mapped_bytes() -> int:
     """Memory that pages of files have in this process."""
     sizes_kb = re.findall(r"Rss(?:File|Shmem):\s+(\d+) kB", Path("/proc/self/status").read_text())
     return sum(map(int, sizes_kb)) * 1024
@@ -32,11 +32,11 @@ def test_rows_that_were_read_do_not_stay_in_memory(stored: RaggedArray[np.uint8]
     rows = np.arange(ROWS)
     if order == "at random":
         np.random.default_rng(1).shuffle(rows)
-    before, most = mapped_bytes(), 0
+    before, most = measure_mapped_bytes(), 0
     for place, text in enumerate(TextColumn(stored, rows)):
         assert text[:5] == f"{rows[place]:05}"
         if place % 500 == 0:
-            most = max(most, mapped_bytes() - before)
+            most = max(most, measure_mapped_bytes() - before)
     assert most < ROWS * BYTES / 2
 
 

@@ -35,7 +35,7 @@ def read_bytes(name: str, content: bytes) -> list[dict[str, Any]]:
         return readers.read(file)
 
 
-def failure(name: str, content: bytes) -> DataError:
+def get_error(name: str, content: bytes) -> DataError:
     with pytest.raises(DataError) as caught:
         read_bytes(name, content)
     assert caught.value.hint
@@ -88,9 +88,9 @@ def test_an_invalid_file_name_is_a_usage_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_an_empty_file_is_a_data_error(name: str) -> None:
     empty = gzip.compress(b"") if name.endswith(".gz") else b""
-    message = failure(name, empty).message
+    message = get_error(name, empty).message
     assert ("parquet" if "parquet" in name else "has no rows") in message
-    assert failure(name, b"")  # also an empty .gz, which is no gzip file
+    assert get_error(name, b"")  # also an empty .gz, which is no gzip file
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_an_empty_file_is_a_data_error(name: str) -> None:
     ],
 )
 def test_a_file_without_rows_is_a_data_error(name: str, content: str) -> None:
-    assert "has no rows" in failure(name, content.encode()).message
+    assert "has no rows" in get_error(name, content.encode()).message
 
 
 def test_a_parquet_file_without_rows_is_a_data_error() -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), buffer)
-    assert "has no rows" in failure("r.parquet", buffer.getvalue()).message
+    assert "has no rows" in get_error("r.parquet", buffer.getvalue()).message
 
 
 @relaxed
@@ -262,7 +262,7 @@ def test_only_rows_like_ag_news_are_read_without_a_header(first: str) -> None:
     ],
 )
 def test_an_error_names_its_line(name: str, content: bytes, complaint: str) -> None:
-    message = failure(name, content).message
+    message = get_error(name, content).message
     assert name in message
     assert complaint in message
 
@@ -270,13 +270,13 @@ def test_an_error_names_its_line(name: str, content: bytes, complaint: str) -> N
 @pytest.mark.parametrize("name", [name for name in ALL_NAMES if name.endswith(".gz")])
 def test_a_truncated_or_corrupt_gzip_file_is_a_data_error(name: str) -> None:
     content = encode(name, [{"text": f"number {i} {i * i}", "label": "a"} for i in range(200)])
-    assert "broken gzip file" in failure(name, content[: len(content) // 2]).message
+    assert "broken gzip file" in get_error(name, content[: len(content) // 2]).message
     corrupt = content[:40] + bytes(200) + content[240:]
-    assert "broken gzip file" in failure(name, corrupt).message
+    assert "broken gzip file" in get_error(name, corrupt).message
 
 
 def test_invalid_utf8_in_a_gzip_file_is_named_with_its_line() -> None:
-    assert "line 2: not valid UTF-8" in failure("r.csv.gz", gzip.compress(b"text,label\n\xe9,a\n")).message
+    assert "line 2: not valid UTF-8" in get_error("r.csv.gz", gzip.compress(b"text,label\n\xe9,a\n")).message
 
 
 def test_text_that_is_no_text_in_a_parquet_file_is_a_data_error() -> None:

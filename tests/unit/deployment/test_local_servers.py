@@ -39,7 +39,7 @@ def start() -> Iterator[Start]:
         yield run
 
 
-def _detached(port: int, pid: int = 0, container: str = "") -> DetachedServer:
+def _make_server(port: int, pid: int = 0, container: str = "") -> DetachedServer:
     return DetachedServer(port, f"http://127.0.0.1:{port}", "TinyModel/1", pid, container)
 
 
@@ -49,19 +49,19 @@ def _stop(port: int | None) -> list[int]:
     return stopped
 
 
-def _notes() -> list[str]:
+def _list_entries() -> list[str]:
     return sorted(file.name for file in (environment.state_dir() / "servers").iterdir())
 
 
 def test_a_running_server_is_listed_until_it_is_removed(start: Start) -> None:
-    server = _detached(8101, start("newsbert", "serve").pid)
+    server = _make_server(8101, start("newsbert", "serve").pid)
     local_servers.note(server)
     assert local_servers.running() == [server]
-    assert _notes() == ["8101.json"]
+    assert _list_entries() == ["8101.json"]
     local_servers.forget(8101)
     local_servers.forget(8101)
     assert local_servers.running() == []
-    assert _notes() == []
+    assert _list_entries() == []
 
 
 def test_a_server_on_the_same_port_replaces_the_entry(start: Start) -> None:
@@ -73,17 +73,17 @@ def test_a_server_on_the_same_port_replaces_the_entry(start: Start) -> None:
 
 def test_entries_of_dead_processes_are_removed(start: Start) -> None:
     gone, alive = start("newsbert", "serve"), start("newsbert", "serve")
-    local_servers.note(_detached(8101, gone.pid))
-    local_servers.note(_detached(8102, alive.pid))
+    local_servers.note(_make_server(8101, gone.pid))
+    local_servers.note(_make_server(8102, alive.pid))
     gone.kill()
     gone.wait()
     assert [server.port for server in local_servers.running()] == [8102]
-    assert _notes() == ["8102.json"]
+    assert _list_entries() == ["8102.json"]
 
 
 def test_a_zombie_is_dead(start: Start) -> None:
     process = start("newsbert", "serve")
-    local_servers.note(_detached(8101, process.pid))
+    local_servers.note(_make_server(8101, process.pid))
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert local_servers.running() == []
@@ -91,36 +91,36 @@ def test_a_zombie_is_dead(start: Start) -> None:
 
 def test_a_reused_pid_of_another_program_is_not_stopped(start: Start) -> None:
     other = start("something", "else")
-    local_servers.note(_detached(8101, other.pid))
+    local_servers.note(_make_server(8101, other.pid))
     with pytest.raises(NotFoundError):
         _stop(None)
     assert other.poll() is None
-    assert _notes() == []
+    assert _list_entries() == []
 
 
 def test_a_container_is_listed_without_a_process() -> None:
-    server = _detached(8101, container="0a1b2c")
+    server = _make_server(8101, container="0a1b2c")
     local_servers.note(server)
     assert local_servers.running() == [server]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", '{"port": 1}', '{"port": 1, "other": 2}', "\udcff"])
 def test_an_unreadable_entry_is_ignored(start: Start, content: str) -> None:
-    server = _detached(8102, start("newsbert", "serve").pid)
+    server = _make_server(8102, start("newsbert", "serve").pid)
     local_servers.note(server)
     (environment.state_dir() / "servers" / "8101.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert local_servers.running() == [server]
-    assert _notes() == ["8102.json"]
+    assert _list_entries() == ["8102.json"]
 
 
 def test_a_reused_pid_of_another_server_is_not_stopped(start: Start) -> None:
     # Both are newsbert servers by their command lines: only the time they started tells them apart.
     other = start("newsbert", "serve")
-    local_servers.note(dataclasses.replace(_detached(8101, other.pid), started=1))
+    local_servers.note(dataclasses.replace(_make_server(8101, other.pid), started=1))
     with pytest.raises(NotFoundError):
         _stop(None)
     assert other.poll() is None
-    assert _notes() == []
+    assert _list_entries() == []
 
 
 def test_a_server_registers_itself() -> None:
@@ -133,7 +133,7 @@ def test_a_server_registers_itself() -> None:
 def test_several_servers_are_stopped_only_with_all(start: Start, cli: Cli) -> None:
     processes = [start("newsbert", "serve") for _ in range(2)]
     for port, process in enumerate(processes, 8101):
-        local_servers.note(_detached(port, process.pid))
+        local_servers.note(_make_server(port, process.pid))
     listed = json.loads(cli("serve", "status", "--json").stdout)["servers"]
     assert [server["port"] for server in listed] == [8101, 8102]
     refused = cli("serve", "stop")
@@ -147,15 +147,15 @@ def test_several_servers_are_stopped_only_with_all(start: Start, cli: Cli) -> No
 
 
 def test_a_container_without_its_engine_does_not_block_the_others(start: Start, cli: Cli) -> None:
-    local_servers.note(_detached(8101, container="0a1b2c"))
+    local_servers.note(_make_server(8101, container="0a1b2c"))
     process = start("newsbert", "serve")
-    local_servers.note(_detached(8102, process.pid))
+    local_servers.note(_make_server(8102, process.pid))
     done = cli("serve", "stop", "--all", DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
     assert done.stdout == "stopped TinyModel/1 on http://127.0.0.1:8102\n"
     assert "Error: http://127.0.0.1:8101 was not stopped: no container engine" in done.stderr
     assert process.poll() is not None
-    assert _notes() == ["8101.json"]  # to be tried again
+    assert _list_entries() == ["8101.json"]  # to be tried again
 
 
 @pytest.mark.parametrize("what", ["note", "running", "start"])
@@ -166,7 +166,7 @@ def test_a_state_directory_that_cannot_be_created_is_named(
     monkeypatch.setenv("NEWSBERT_STATE_DIR", str(tmp_path / "file"))
     with pytest.raises(ServingError, match="cannot be written") as caught:
         if what == "note":
-            local_servers.note(_detached(8101))
+            local_servers.note(_make_server(8101))
         elif what == "running":
             local_servers.running()
         else:
@@ -178,8 +178,8 @@ def test_a_state_directory_that_cannot_be_created_is_named(
 def test_the_key_file_of_the_port_or_of_the_only_server_is_used(start: Start) -> None:
     pid = start("newsbert", "serve").pid
     for port in (8101, 8102):
-        local_servers.note(dataclasses.replace(_detached(port, pid), key_file=f"/run/{port}"))
-    local_servers.note(_detached(8103, pid))
+        local_servers.note(dataclasses.replace(_make_server(port, pid), key_file=f"/run/{port}"))
+    local_servers.note(_make_server(8103, pid))
     assert local_servers.key_file(8102) == Path("/run/8102")
     with pytest.raises(NotFoundError, match="8101, 8102"):
         local_servers.key_file(None)
@@ -199,20 +199,20 @@ def test_stopping_without_servers_is_an_error(port: int | None) -> None:
 
 def test_only_the_server_on_the_port_is_stopped(start: Start) -> None:
     first, second = start("newsbert", "serve"), start("newsbert", "serve")
-    local_servers.note(_detached(8101, first.pid))
-    local_servers.note(_detached(8102, second.pid))
+    local_servers.note(_make_server(8101, first.pid))
+    local_servers.note(_make_server(8102, second.pid))
     assert _stop(8102) == [8102]
     assert second.wait(5) == -signal.SIGTERM
     assert first.poll() is None
     with pytest.raises(NotFoundError):
         _stop(8102)
     assert _stop(None) == [8101]
-    assert _notes() == []
+    assert _list_entries() == []
 
 
 def test_all_servers_are_stopped_without_a_port(start: Start) -> None:
     for port in (8101, 8102):
-        local_servers.note(_detached(port, start("newsbert", "serve").pid))
+        local_servers.note(_make_server(port, start("newsbert", "serve").pid))
     assert _stop(None) == [8101, 8102]
     assert local_servers.running() == []
 
@@ -220,7 +220,7 @@ def test_all_servers_are_stopped_without_a_port(start: Start) -> None:
 def test_stopping_waits_for_the_server_to_end(start: Start) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(0)))"
     process = start("newsbert", "serve", code=code)
-    local_servers.note(_detached(8101, process.pid))
+    local_servers.note(_make_server(8101, process.pid))
     _stop(None)
     # Gone, so that waiting for it takes no time.
     assert process.wait(0.1) == 0
@@ -242,7 +242,7 @@ def test_a_usage_error_of_a_detached_server_has_its_exit_code_and_hint() -> None
         local_servers.start_detached(arguments, 8101, 60)
     assert caught.value.exit_code == 2
     assert str(caught.value.hint).startswith("give one, such as 127.0.0.1")
-    assert _notes() == ["8101.log"]
+    assert _list_entries() == ["8101.log"]
 
 
 def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
@@ -252,8 +252,8 @@ def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 
 def test_the_status_names_the_log_of_each_server(start: Start, cli: Cli) -> None:
-    local_servers.note(_detached(8101, start("newsbert", "serve").pid))
-    local_servers.note(_detached(8102, container="c" * 64))
+    local_servers.note(_make_server(8101, start("newsbert", "serve").pid))
+    local_servers.note(_make_server(8102, container="c" * 64))
     shown = cli("serve", "status", COLUMNS="").stdout
     log = str(local_servers.log_file(8101))
     assert log in shown

@@ -16,7 +16,7 @@ relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 @st.composite
-def scored(draw: st.DrawFn) -> tuple[FloatArray, list[int]]:
+def draw_scored(draw: st.DrawFn) -> tuple[FloatArray, list[int]]:
     """Probabilities of 1 to 30 rows over 1 to 5 classes, and true ids."""
     count, classes = draw(st.integers(1, 30)), draw(st.integers(1, 5))
     elements = st.floats(2**-10, 1, width=32)
@@ -43,7 +43,7 @@ def test_scores_of_a_worked_example() -> None:
 
 
 @relaxed
-@given(scored())
+@given(draw_scored())
 def test_scores_equal_their_definitions(case: tuple[FloatArray, list[int]]) -> None:
     probabilities, labels = case
     names = [f"class {index}" for index in range(probabilities.shape[1])]
@@ -139,7 +139,7 @@ def test_softmax_of_huge_logits_does_not_overflow() -> None:
     assert softmax(np.array([[3e38, 0.0], [-3e38, -3e38]], dtype=np.float32)).tolist() == [[1, 0], [0.5, 0.5]]
 
 
-def _drawn(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, list[int]]:
+def _draw(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, list[int]]:
     """Logits, and labels that come up as often as these say at a temperature."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (rows, 4)).astype(np.float32)
@@ -148,7 +148,7 @@ def _drawn(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, li
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_temperature_of_drawn_labels_is_fitted(temperature: float) -> None:
-    logits, labels = _drawn(20_000, temperature)
+    logits, labels = _draw(20_000, temperature)
     fitted = fit_temperature(logits, labels)
     assert fitted == pytest.approx(temperature, rel=0.05)
     assert calibration_error(reliability(softmax(logits, fitted), labels)) < 0.02

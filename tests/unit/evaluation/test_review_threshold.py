@@ -24,13 +24,13 @@ from newsbert.inference.prediction import Prediction
 relaxed = settings(deadline=None, max_examples=150)
 
 
-def _rows(*answers: tuple[float, bool]) -> tuple[FloatArray, list[int]]:
+def _make_rows(*answers: tuple[float, bool]) -> tuple[FloatArray, list[int]]:
     """Probabilities of two labels with these scores (of 0.5 or more), and true ids by which they are right or not."""
     probabilities = np.array([[score, 1 - score] for score, _ in answers], np.float32).reshape(-1, 2)
     return probabilities, [0 if right else 1 for _, right in answers]
 
 
-def _wilson(right: int, rows: int) -> float:
+def _compute_wilson(right: int, rows: int) -> float:
     """The lower bound at one standard error in Wilson's paper: the root of (p - accuracy)² = p (1 - p) / rows."""
     accuracy = right / rows
     a, b, c = 1 + 1 / rows, -(2 * accuracy + 1 / rows), accuracy * accuracy
@@ -44,38 +44,38 @@ several = st.lists(st.tuples(st.floats(0.51, 0.99), st.just(True) | st.booleans(
 @relaxed
 @given(answers | several, st.floats(0, 1))
 def test_the_threshold_is_the_lowest_with_the_target_accuracy(rows: list[tuple[float, bool]], precision: float) -> None:
-    probabilities, labels = _rows(*rows)
+    probabilities, labels = _make_rows(*rows)
     scores = [round(score, 6) for score in probabilities.max(axis=1).tolist()]
 
     def keeps(below: float) -> bool:
         unflagged = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
-        return bool(unflagged) and _wilson(sum(unflagged), len(unflagged)) >= precision - 1e-9
+        return bool(unflagged) and _compute_wilson(sum(unflagged), len(unflagged)) >= precision - 1e-9
 
     threshold = choose_threshold(probabilities, labels, precision)
     if precision == 0:
         assert threshold == NONE
     elif threshold == ALL:
-        assert not any(_wilson_strictly(scores, rows, other, precision) for other in set(scores) - {1.0})
+        assert not any(_exceeds_wilson(scores, rows, other, precision) for other in set(scores) - {1.0})
     else:
         assert threshold in scores
         assert keeps(threshold)
         lower = [other for other in set(scores) if other < threshold]
-        assert not any(_wilson_strictly(scores, rows, other, precision) for other in lower)
+        assert not any(_exceeds_wilson(scores, rows, other, precision) for other in lower)
 
 
-def _wilson_strictly(scores: list[float], rows: list[tuple[float, bool]], below: float, precision: float) -> bool:
+def _exceeds_wilson(scores: list[float], rows: list[tuple[float, bool]], below: float, precision: float) -> bool:
     unflagged = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
-    return _wilson(sum(unflagged), len(unflagged)) >= precision + 1e-9
+    return _compute_wilson(sum(unflagged), len(unflagged)) >= precision + 1e-9
 
 
 def test_a_target_that_is_just_reached_is_reached() -> None:
-    assert choose_threshold(*_rows((0.9, True), (0.8, False)), 0.5, margin=0) == pytest.approx(0.8)
-    assert choose_threshold(*_rows((0.9, True), (0.8, False)), 0.51, margin=0) == pytest.approx(0.9)
+    assert choose_threshold(*_make_rows((0.9, True), (0.8, False)), 0.5, margin=0) == pytest.approx(0.8)
+    assert choose_threshold(*_make_rows((0.9, True), (0.8, False)), 0.51, margin=0) == pytest.approx(0.9)
 
 
 def test_a_worked_example() -> None:
     # 40 right ones above a score of 0.8, and below it every second wrong.
-    rows = _rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
+    rows = _make_rows(*[(0.9, True)] * 30, *[(0.8, True)] * 10, *[(0.6, True), (0.7, False)] * 10)
     assert choose_threshold(*rows, 0.95) == 0.8
     assert review_stats(*rows, 0.8) == ReviewStats(1 - 40 / 60, 1.0)
     assert choose_threshold(*rows, 0.5) == 0.6
@@ -87,31 +87,31 @@ def test_a_worked_example() -> None:
 
 
 def test_equal_scores_are_one_point() -> None:
-    rows = _rows(*[(0.9, True)] * 50, *[(0.8, True)] * 50, *[(0.8, False)] * 10)
+    rows = _make_rows(*[(0.9, True)] * 50, *[(0.8, True)] * 50, *[(0.8, False)] * 10)
     assert choose_threshold(*rows, 0.95) == 0.9
     # What differs behind the sixth decimal is equal.
-    rows = _rows(*[(0.9, True)] * 50, *[(0.8000001, True)] * 50, *[(0.7999998, False)] * 10)
+    rows = _make_rows(*[(0.9, True)] * 50, *[(0.8000001, True)] * 50, *[(0.7999998, False)] * 10)
     assert choose_threshold(*rows, 0.95) == 0.9
 
 
 @pytest.mark.parametrize(("rows", "threshold"), [(0, ALL), (18, ALL), (19, 0.9), (500, 0.9)])
 def test_few_correct_rows_are_not_enough(rows: int, threshold: float) -> None:
-    assert choose_threshold(*_rows(*[(0.9, True)] * rows), 0.95) == threshold
+    assert choose_threshold(*_make_rows(*[(0.9, True)] * rows), 0.95) == threshold
 
 
 def test_a_score_below_all_known_scores_is_flagged() -> None:
-    below = choose_threshold(*_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
+    below = choose_threshold(*_make_rows(*[(0.9, True), (0.7, True)] * 50), 0.95)
     assert needs_review([0.9, 0.7, 0.337], below).tolist() == [False, False, True]
 
 
 def test_an_unreachable_target_flags_everything() -> None:
-    rows = _rows(*[(0.9, True), (0.9, False)] * 50)
+    rows = _make_rows(*[(0.9, True), (0.9, False)] * 50)
     assert choose_threshold(*rows, 0.95) == ALL
     assert review_stats(*rows, ALL) == ReviewStats(1.0, None)
-    certain = _rows(*[(1.0, True)] * 3, *[(1.0, False)] * 3)
+    certain = _make_rows(*[(1.0, True)] * 3, *[(1.0, False)] * 3)
     assert review_stats(*certain, ALL) == ReviewStats(1.0, None)
     assert review_stats(*certain, NONE) == ReviewStats(0.0, 0.5)
-    assert review_stats(*_rows(), 0.5) == ReviewStats(0.0, None)
+    assert review_stats(*_make_rows(), 0.5) == ReviewStats(0.0, None)
 
 
 def test_the_target_accuracy_holds_on_other_rows_in_most_trainings() -> None:
@@ -120,7 +120,7 @@ def test_the_target_accuracy_holds_on_other_rows_in_most_trainings() -> None:
 
     def draw(count: int) -> tuple[FloatArray, list[int]]:
         scores = 0.5 + 0.5 * rng.beta(4, 0.6, count)
-        return _rows(*zip(scores.tolist(), (rng.random(count) < scores).tolist(), strict=True))
+        return _make_rows(*zip(scores.tolist(), (rng.random(count) < scores).tolist(), strict=True))
 
     others = draw(50_000)
     held = [review_stats(*others, choose_threshold(*draw(500), 0.95)).accuracy for _ in range(60)]
@@ -129,7 +129,10 @@ def test_the_target_accuracy_holds_on_other_rows_in_most_trainings() -> None:
 
 
 def test_the_chosen_threshold_comes_first() -> None:
-    validation, test = _rows(*[(0.9, True)] * 50, *[(0.6, False)] * 50), _rows((0.9, True), (0.8, False), (0.5, True))
+    validation, test = (
+        _make_rows(*[(0.9, True)] * 50, *[(0.6, False)] * 50),
+        _make_rows((0.9, True), (0.8, False), (0.5, True)),
+    )
     first, *others = thresholds(validation, test, 0.97)
     assert (first.precision, first.below, first.validation) == (0.97, 0.9, ReviewStats(0.5, 1.0))
     assert first.test == ReviewStats(1 - 1 / 3, 1.0)

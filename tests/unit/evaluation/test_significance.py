@@ -15,7 +15,7 @@ Case = tuple[list[int], list[int], list[int], int]
 
 
 @st.composite
-def predicted(draw: st.DrawFn) -> Case:
+def draw_predictions(draw: st.DrawFn) -> Case:
     """True ids and those of two models of 1 to 40 rows, and how many labels there are."""
     rows, labels = draw(st.integers(1, 40)), draw(st.integers(1, 5))
     ids = st.lists(st.integers(0, labels - 1), min_size=rows, max_size=rows)
@@ -45,7 +45,7 @@ def test_resamples_equal_the_plain_bootstrap() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(predicted())
+@given(draw_predictions())
 def test_scores_of_resamples_are_in_range_and_repeatable(case: Case) -> None:
     true, first, second, labels = (np.asarray(column) for column in case)
     drawn = resample(true, [first, second], int(labels), resamples=50, seed=7)
@@ -96,7 +96,7 @@ def test_mcnemar_of_a_worked_example() -> None:
 
 
 @settings(deadline=None)
-@given(predicted())
+@given(draw_predictions())
 def test_mcnemar_is_symmetric(case: Case) -> None:
     true, first, second, _ = (np.asarray(column) for column in case)
     one, other = mcnemar(true, first, second), mcnemar(true, second, first)

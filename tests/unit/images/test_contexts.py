@@ -33,17 +33,17 @@ GOLDEN = Path(__file__).with_name("golden")
 PINS = pins()
 
 
-def _located(bundle: Bundle, name: str = "TinyModel/2") -> ModelLocation:
+def _make_location(bundle: Bundle, name: str = "TinyModel/2") -> ModelLocation:
     model, _, version = name.partition("/")
     return ModelLocation(name, bundle.path, "0a1b" * 8, "c0ffee" * 6, version, model)
 
 
-def _contexts(
+def _render_contexts(
     bundle: Bundle, directory: Path, settings: ImageSettings
 ) -> tuple[BuildContext, BuildContext, BuildContext]:
     base = render_base(settings, directory)
     trainer = render_trainer(base, settings)
-    return base, trainer, render_serving(bundle, _located(bundle), base, trainer, settings)
+    return base, trainer, render_serving(bundle, _make_location(bundle), base, trainer, settings)
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ def tracking(base: BuildContext) -> BuildContext:
 @pytest.fixture
 def serving(bundle: Bundle, base: BuildContext, trainer: BuildContext) -> BuildContext:
     # Named, since what is chosen otherwise depends on this machine's processor.
-    return render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"))
+    return render_serving(bundle, _make_location(bundle), base, trainer, ImageSettings(runtime="onnxruntime"))
 
 
-def _without_versions(context: BuildContext) -> dict[str, Any]:
+def _remove_versions(context: BuildContext) -> dict[str, Any]:
     """A context as the golden files have it: what changes from version to version and run to run has a name."""
     described = {
         "tag": context.tag,
@@ -81,7 +81,7 @@ def _without_versions(context: BuildContext) -> dict[str, Any]:
     return changed
 
 
-def _requirements(context: BuildContext, file: str = "requirements.txt") -> list[str]:
+def _list_requirements(context: BuildContext, file: str = "requirements.txt") -> list[str]:
     content = context.files[file]
     assert isinstance(content, bytes)
     requirements = [
@@ -100,7 +100,7 @@ def _requirements(context: BuildContext, file: str = "requirements.txt") -> list
 def test_the_context_equals_the_golden_files(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
-    assert _without_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    assert _remove_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
@@ -160,13 +160,13 @@ def test_requirements_of_all_images_are_pinned_in_constraints(
     pins = [
         re.sub(r"[_.-]+", "-", name).lower() + version for name, version in re.findall(r"(?m)^([\w.-]+)(==.+)", text)
     ]
-    lines = [*_requirements(base), *(line for name in ("serving", "packing", "sbom")
-                                     for line in _requirements(serving, f"{name}.txt"))]  # fmt: skip
+    lines = [*_list_requirements(base), *(line for name in ("serving", "packing", "sbom")
+                                     for line in _list_requirements(serving, f"{name}.txt"))]  # fmt: skip
     assert len(set(lines)) == len(lines)
-    trainers = [*_requirements(trainer), *_requirements(trainer, "torch.txt")]
+    trainers = [*_list_requirements(trainer), *_list_requirements(trainer, "torch.txt")]
     assert {*lines, *trainers} <= set(pins)
-    assert not {*_requirements(base)} & {*trainers}
-    names = {line.partition("==")[0] for line in _requirements(base)}
+    assert not {*_list_requirements(base)} & {*trainers}
+    names = {line.partition("==")[0] for line in _list_requirements(base)}
     assert {"numpy", "onnxruntime", "rich", "tokenizers", "typer"} <= names
     assert not {"newsbert", "torch", "transformers", "mlflow", "docker", "torchserve", "huggingface-hub"} & names
 
@@ -193,13 +193,15 @@ def test_versions_of_the_bundle_are_installed_separately(bundle: Bundle, tmp_pat
     shipped_base = render_base(ImageSettings(), tmp_path)
     base = render_base(ImageSettings(), tmp_path, versions)
     assert base.files["bundle.txt"] == b"numpy==2.0.1\n"
-    assert f"numpy=={PINS['numpy']}" not in _requirements(base)
-    assert set(_requirements(shipped_base)) - set(_requirements(base)) == {f"numpy=={PINS['numpy']}"}
+    assert f"numpy=={PINS['numpy']}" not in _list_requirements(base)
+    assert set(_list_requirements(shipped_base)) - set(_list_requirements(base)) == {f"numpy=={PINS['numpy']}"}
     assert "-r /build/bundle.txt" in base.dockerfile
     assert base.tag != shipped_base.tag
     trainer = render_trainer(base, ImageSettings())
     assert "bundle.txt" not in trainer.files
-    serving = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), versions)
+    serving = render_serving(
+        bundle, _make_location(bundle), base, trainer, ImageSettings(runtime="onnxruntime"), versions
+    )
     assert serving.files["bundle.txt"] == b"torchserve==0.11.0\n"
     assert "install --target /opt/serving --no-deps --only-binary :all: -r /build/bundle.txt" in serving.dockerfile
     for context in (base, serving):
@@ -207,11 +209,11 @@ def test_versions_of_the_bundle_are_installed_separately(bundle: Bundle, tmp_pat
 
 
 def test_a_new_base_tag_changes_the_tags_above_it(bundle: Bundle, tmp_path: Path) -> None:
-    first = _contexts(bundle, tmp_path, ImageSettings())
-    again = _contexts(
+    first = _render_contexts(bundle, tmp_path, ImageSettings())
+    again = _render_contexts(
         bundle, tmp_path, ImageSettings(pip_options=("timeout=3",), torch_index="https://other.example/simple")
     )
-    other = _contexts(bundle, tmp_path, ImageSettings(root_image="python:3.12-slim"))
+    other = _render_contexts(bundle, tmp_path, ImageSettings(root_image="python:3.12-slim"))
     assert [context.tag for context in again] == [context.tag for context in first]
     assert not {context.tag for context in other} & {context.tag for context in first}
     assert [context.aliases for context in other] == [context.aliases for context in first]
@@ -221,15 +223,15 @@ def test_the_gpu_image_has_the_gpu_onnx_runtime(base: BuildContext, tmp_path: Pa
     settings = ImageSettings(gpu=True)
     gpu = render_base(settings, tmp_path)
     assert gpu.dockerfile == (GOLDEN / "base-gpu.Dockerfile").read_text(encoding="utf-8")
-    of_gpu = {line.partition("==")[0] for line in _requirements(gpu, "gpu.txt")}
+    of_gpu = {line.partition("==")[0] for line in _list_requirements(gpu, "gpu.txt")}
     assert {"onnxruntime-gpu", "nvidia-cudnn-cu13", "nvidia-cublas"} <= of_gpu
     assert not of_gpu & set(package_sets.BASE)
-    without = [line for line in _requirements(base) if not line.startswith("onnxruntime==")]
-    assert _requirements(gpu) == without
+    without = [line for line in _list_requirements(base) if not line.startswith("onnxruntime==")]
+    assert _list_requirements(gpu) == without
     assert gpu.tag != base.tag
     trainer = render_trainer(gpu, settings)
     assert trainer.labels["newsbert.torch_index"] == "pip"
-    of_torch = {line.partition("==")[0] for line in _requirements(trainer, "torch.txt")}
+    of_torch = {line.partition("==")[0] for line in _list_requirements(trainer, "torch.txt")}
     assert {"torch", "triton", "nvidia-nccl-cu13"} <= of_torch
     assert not of_torch & of_gpu
 
@@ -237,11 +239,11 @@ def test_the_gpu_image_has_the_gpu_onnx_runtime(base: BuildContext, tmp_path: Pa
 def test_the_torch_image_is_based_on_the_trainer_and_has_the_weights(
     bundle: Bundle, base: BuildContext, trainer: BuildContext
 ) -> None:
-    context = render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="torch"))
+    context = render_serving(bundle, _make_location(bundle), base, trainer, ImageSettings(runtime="torch"))
     assert context.build_args["SHIPPED_IMAGE"] == trainer.tag
     assert {"model/model.safetensors", "model/config.json"} <= set(context.files)
     with pytest.raises(UsageError, match="no runtime 'tensorrt'"):
-        render_serving(bundle, _located(bundle), base, trainer, ImageSettings(runtime="tensorrt"))
+        render_serving(bundle, _make_location(bundle), base, trainer, ImageSettings(runtime="tensorrt"))
 
 
 def test_the_serving_image_has_labels_of_its_model(bundle: Bundle, serving: BuildContext) -> None:
@@ -260,13 +262,13 @@ def test_an_altered_bundle_gets_no_image(
     (path / "vocab.txt").write_text("[UNK]\n")
     altered = Bundle.read(path)
     with pytest.raises(ModelError, match=r"vocab\.txt was altered"):
-        render_serving(altered, _located(altered), base, trainer, ImageSettings())
+        render_serving(altered, _make_location(altered), base, trainer, ImageSettings())
 
 
 def test_credentials_are_only_in_secret_files(bundle: Bundle, tmp_path: Path) -> None:
     options = ("index-url=https://user:S3cret@host/simple", "proxy=user:S3cret@host:1")
     settings = ImageSettings(pip_options=options, torch_index="https://user:S3cret@torch/simple")
-    for context in _contexts(bundle, tmp_path, settings):
+    for context in _render_contexts(bundle, tmp_path, settings):
         assert "S3cret" not in repr((context.tag, context.build_args, context.labels, context.dockerfile))
         files = {name: file if isinstance(file, bytes) else file.read_bytes() for name, file in context.files.items()}
         assert {name for name, content in files.items() if b"S3cret" in content} <= {"pip.conf", "torch.conf"}

@@ -23,7 +23,7 @@ LOCKS = ("all.txt", "dev.txt", "torch-cpu.txt", "cuda.txt", "gpu.txt")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
-def _entries(file: str) -> dict[str, str]:
+def _read_entries(file: str) -> dict[str, str]:
     text = (ROOT / "locks" / file).read_text(encoding="utf-8")
     blocks = [block for block in re.split(r"\n(?! )", text) if block and not block.startswith("#")]
     return {Requirement(block.partition(" \\")[0]).name: block for block in blocks}
@@ -31,7 +31,7 @@ def _entries(file: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("file", [*LOCKS, "../infra/requirements.txt"])
 def test_every_entry_of_a_lock_file_is_one_version_with_hashes(file: str) -> None:
-    entries = _entries(file)
+    entries = _read_entries(file)
     assert entries
     for name, block in entries.items():
         first, *hashes = block.replace(" \\\n", "\n").splitlines()
@@ -44,7 +44,7 @@ def test_lock_files_have_the_versions_of_the_constraints() -> None:
     versions = pins()
     locked: set[str] = set()
     for file in (*LOCKS, "trainer.txt", "tracking.txt"):
-        for name, block in _entries(file).items():
+        for name, block in _read_entries(file).items():
             (specifier,) = Requirement(block.partition(" \\")[0]).specifier
             assert versions.get(canonicalize_name(name), specifier.version) == specifier.version, f"{file}: {name}"
             locked.add(canonicalize_name(name))
@@ -66,7 +66,7 @@ def test_installed_packages_of_an_extra_are_in_its_lock_file() -> None:
 
 def test_markers_include_what_this_machine_needs() -> None:
     for file in lock_files.LOCKED:
-        for name, block in _entries(file).items():
+        for name, block in _read_entries(file).items():
             marker = block.partition(" \\")[0].partition(";")[2]
             assert not marker or Marker(marker).evaluate() or name in {"colorama", "pywin32", "waitress", "tzdata",
                                                                       "httpx2-jsfetch"}  # fmt: skip
@@ -92,7 +92,7 @@ def test_attack_no_file_names_a_second_index() -> None:
     ids=lambda file: file.name,
 )
 def test_attack_pip_and_npm_require_hashes(file: Path) -> None:
-    text = file.read_text(encoding="utf-8").replace("\\\n", " ").replace("$(LOCKED)", _locked())
+    text = file.read_text(encoding="utf-8").replace("\\\n", " ").replace("$(LOCKED)", _read_locked())
     calls = [
         line
         for line in text.splitlines()
@@ -108,7 +108,7 @@ def test_attack_pip_and_npm_require_hashes(file: Path) -> None:
             assert {"--no-deps", "--require-hashes", "--only-binary"} <= set(call.split()), call
 
 
-def _locked() -> str:
+def _read_locked() -> str:
     (line,) = re.findall(r"^LOCKED := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     return str(line)
 
@@ -139,7 +139,15 @@ def test_attack_workflows_pin_actions_by_commit() -> None:
 
 
 def _install(wheels: Path, lock: Path, target: Path) -> subprocess.CompletedProcess[str]:
-    options = [*_locked().split(), "--isolated", "--no-index", "--find-links", str(wheels), "--target", str(target)]
+    options = [
+        *_read_locked().split(),
+        "--isolated",
+        "--no-index",
+        "--find-links",
+        str(wheels),
+        "--target",
+        str(target),
+    ]
     return subprocess.run(
         [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *options, "-r", str(lock)],
         capture_output=True,

@@ -95,14 +95,14 @@ def test_no_credential_of_a_pip_option_is_shown(secret: str, place: str) -> None
     assert holds_secret([option])
     assert secret in pip_conf([option]).decode()
     shown = without_secrets(context)["pip.conf"]
-    assert not _leaks(secret, shown)
+    assert not _contains_half(secret, shown)
     assert ".example" in shown
     with pytest.raises(UsageError) as caught:
         pip_conf([option.upper().replace(secret.upper(), secret)])
-    assert not _leaks(secret, caught.value.message)
+    assert not _contains_half(secret, caught.value.message)
 
 
-def _leaks(secret: str, text: str) -> bool:
+def _contains_half(secret: str, text: str) -> bool:
     """Whether half of a secret or more stands in a text."""
     length = len(secret) // 2
     return any(secret[start : start + length] in text for start in range(len(secret) - length + 1))

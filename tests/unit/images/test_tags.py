@@ -24,11 +24,11 @@ REFERENCE = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*:[A-Za-z0-9_][A-Za-z0-9_.-]
     ],
 )
 def test_an_image_tag_follows_from_the_model_name(name: str, tag: str) -> None:
-    assert _tag(name) == tag
-    assert _tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
+    assert _make_tag(name) == tag
+    assert _make_tag(name, ImageSettings(repository="registry.example/team")) == f"registry.example/team/{tag}"
 
 
-def _tag(name: str, settings: ImageSettings | None = None) -> str:
+def _make_tag(name: str, settings: ImageSettings | None = None) -> str:
     return serving_tag(ModelLocation(name, Path(), "0a1b" * 8), "d" * 64, settings or ImageSettings())
 
 
@@ -44,7 +44,7 @@ ODD_NAMES = (
 
 
 def test_odd_names_have_valid_and_different_tags() -> None:
-    tags = [_tag(name) for name in ODD_NAMES]
+    tags = [_make_tag(name) for name in ODD_NAMES]
     assert [tag for tag in tags if not REFERENCE.fullmatch(tag)] == []
     assert len(set(tags)) == len(ODD_NAMES)
 
@@ -59,6 +59,6 @@ def test_two_models_never_have_the_same_tag(names: tuple[str, str], versions: tu
     # A registered model's name has no slash.
     first, second = (f"{name.replace('/', '')}/{version}" for name, version in zip(names, versions, strict=True))
     assume(first != second)
-    tags = [_tag(model) for model in (first, second)]
+    tags = [_make_tag(model) for model in (first, second)]
     assert all(REFERENCE.fullmatch(tag) for tag in tags)
     assert tags[0] != tags[1]

@@ -38,21 +38,21 @@ def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.Tem
     return archive.write(Bundle.read(trained[0].bundle), directory, "TinyModel/1", settings)
 
 
-def _names(bundle: Bundle) -> set[str]:
+def _list_names(bundle: Bundle) -> set[str]:
     """Of all files in an archive of the bundle."""
     return {*files_of(resolve_runtime(bundle))} | OWN
 
 
-def _contents(file: Path) -> dict[str, bytes]:
+def _read_contents(file: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as content:
         assert content.testzip() is None
         return {name: content.read(name) for name in content.namelist()}
 
 
 def test_an_archive_has_only_files_of_the_default_runtime(made: Path, bundle: Bundle) -> None:
-    contents = _contents(made)
-    assert set(contents) == _names(bundle)
-    for name in _names(bundle) - OWN:
+    contents = _read_contents(made)
+    assert set(contents) == _list_names(bundle)
+    for name in _list_names(bundle) - OWN:
         assert contents[name] == (bundle.path / name).read_bytes()
     assert b"def handle(" in contents["handler.py"]
     assert made.name == "news_classification.mar"
@@ -80,7 +80,7 @@ def test_attack_a_truncated_archive_is_refused(made: Path, tmp_path: Path, lengt
 
 
 def test_an_archive_for_torch_has_only_files_of_torch(bundle: Bundle, tmp_path: Path) -> None:
-    contents = _contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
+    contents = _read_contents(archive.write(bundle, tmp_path, "TinyModel/1", ServeSettings(runtime="torch")))
     assert set(contents) == (SERVING | {"config.json", "model.safetensors"}) | OWN
     assert contents["model.safetensors"] == (bundle.path / "model.safetensors").read_bytes()
 
@@ -99,7 +99,7 @@ def test_an_unknown_runtime_is_refused(cli: Cli, bundle: Bundle, tmp_path: Path)
 
 
 def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
-    manifest = json.loads(_contents(made)["MAR-INF/MANIFEST.json"])
+    manifest = json.loads(_read_contents(made)["MAR-INF/MANIFEST.json"])
     assert manifest["model"]["modelName"] == "news_classification"
     assert manifest["model"]["handler"] == "handler.py"
     assert manifest["model"]["configFile"] == "model-config.yaml"
@@ -107,7 +107,7 @@ def test_the_manifest_names_model_handler_and_configuration(made: Path) -> None:
 
 
 def test_the_configuration_has_the_serve_settings(made: Path, bundle: Bundle) -> None:
-    config = json.loads(_contents(made)["model-config.yaml"])
+    config = json.loads(_read_contents(made)["model-config.yaml"])
     assert (config["minWorkers"], config["maxWorkers"]) == (3, 3)
     assert (config["batchSize"], config["maxBatchDelay"]) == (7, 11)
     assert config["newsbert"] == {"model": "TinyModel/1", "runtime": resolve_runtime(bundle), "workers": 3}
@@ -163,7 +163,7 @@ def test_an_archive_contains_no_time_or_user(made: Path) -> None:
         assert content.namelist() == sorted(content.namelist())
         assert {info.date_time for info in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {info.external_attr >> 16 for info in content.infolist()} == {0o644}
-    assert json.loads(_contents(made)["MAR-INF/MANIFEST.json"])["createdOn"] == "01/01/1980 00:00:00"
+    assert json.loads(_read_contents(made)["MAR-INF/MANIFEST.json"])["createdOn"] == "01/01/1980 00:00:00"
 
 
 def test_large_files_are_not_held_in_memory(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_an_archive_is_replaced_without_leftovers(bundle: Bundle, tmp_path: Path
     assert served(store / ARCHIVE_NAME).model == "second"
 
 
-def _altered(bundle: Bundle, directory: Path) -> Bundle:
+def _alter(bundle: Bundle, directory: Path) -> Bundle:
     path = Path(shutil.copytree(bundle.path, directory / "altered"))
     with (path / files_of(resolve_runtime(bundle))[0]).open("r+b") as stream:
         stream.seek(1000)
@@ -206,7 +206,7 @@ def _altered(bundle: Bundle, directory: Path) -> Bundle:
 
 def test_an_altered_bundle_writes_no_archive(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model.*\.onnx was altered"):
-        archive.write(_altered(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
+        archive.write(_alter(bundle, tmp_path), tmp_path / "store", "TinyModel/1", ServeSettings())
     assert not (tmp_path / "store").exists()
 
 
@@ -223,14 +223,14 @@ def test_a_write_error_leaves_no_partial_file(bundle: Bundle, tmp_path: Path, ma
 def test_any_directory_name_can_be_packed(bundle: Bundle, tmp_path: Path, name: str) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / name))
     made = archive.write(Bundle.read(path), tmp_path, name, ServeSettings())
-    assert set(_contents(made)) == _names(bundle)
+    assert set(_read_contents(made)) == _list_names(bundle)
 
 
 def test_files_of_any_age_can_be_packed(bundle: Bundle, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "old"))
     for file in path.iterdir():
         os.utime(file, (0, 0))  # as reproducible builds set it; before what a zip file can say
-    assert set(_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == _names(bundle)
+    assert set(_read_contents(archive.write(Bundle.read(path), tmp_path, "x", ServeSettings()))) == _list_names(bundle)
 
 
 def test_archives_can_be_written_concurrently(bundle: Bundle, tmp_path: Path) -> None:
@@ -240,10 +240,10 @@ def test_archives_can_be_written_concurrently(bundle: Bundle, tmp_path: Path) ->
     with ThreadPoolExecutor(4) as pool:
         for number, made in enumerate(pool.map(make, range(8))):
             assert served(made).model == f"TinyModel/{number}"
-            assert set(_contents(made)) == _names(bundle)
+            assert set(_read_contents(made)) == _list_names(bundle)
 
 
-def _zip(file: Path, **entries: str) -> None:
+def _write_zip(file: Path, **entries: str) -> None:
     with zipfile.ZipFile(file, "w") as content:
         for name, text in entries.items():
             content.writestr(name.replace("_", "-") + ".yaml", text)
@@ -256,12 +256,12 @@ def _zip(file: Path, **entries: str) -> None:
         pytest.param(Path.mkdir, id="a directory"),
         pytest.param(Path.touch, id="an empty file"),
         pytest.param(lambda file: file.write_text("text"), id="text"),
-        pytest.param(lambda file: _zip(file, other="{}"), id="no configuration"),
-        pytest.param(lambda file: _zip(file, model_config="minWorkers: 1\n"), id="another's configuration"),
-        pytest.param(lambda file: _zip(file, model_config='{"minWorkers": 1}'), id="no part for newsbert"),
-        pytest.param(lambda file: _zip(file, model_config="[]"), id="a list"),
-        pytest.param(lambda file: _zip(file, model_config='{"newsbert": null}'), id="null"),
-        pytest.param(lambda file: _zip(file, model_config="[" * 100_000), id="deep nesting"),
+        pytest.param(lambda file: _write_zip(file, other="{}"), id="no configuration"),
+        pytest.param(lambda file: _write_zip(file, model_config="minWorkers: 1\n"), id="another's configuration"),
+        pytest.param(lambda file: _write_zip(file, model_config='{"minWorkers": 1}'), id="no part for newsbert"),
+        pytest.param(lambda file: _write_zip(file, model_config="[]"), id="a list"),
+        pytest.param(lambda file: _write_zip(file, model_config='{"newsbert": null}'), id="null"),
+        pytest.param(lambda file: _write_zip(file, model_config="[" * 100_000), id="deep nesting"),
     ],
 )
 def test_an_invalid_archive_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
@@ -277,7 +277,7 @@ def compressed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A small archive, packed anew by another tool that compresses."""
     file = tmp_path_factory.mktemp("compressed") / ARCHIVE_NAME
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as content:
-        content.writestr("model-config.yaml", _contents(made)["model-config.yaml"])
+        content.writestr("model-config.yaml", _read_contents(made)["model-config.yaml"])
     assert served(file) == served(made)
     return file.read_bytes()
 

@@ -40,7 +40,7 @@ def _write(file: Path, files: Files, compression: int = zipfile.ZIP_STORED) -> P
     return file
 
 
-def _changed(name: str, key: str, value: object) -> Callable[[Files], None]:
+def _change(name: str, key: str, value: object) -> Callable[[Files], None]:
     def change(files: Files) -> None:
         document = json.loads(files[name])
         (document["model"] if name == MANIFEST and key not in {"runtime", "x"} else document)[key] = value
@@ -49,7 +49,7 @@ def _changed(name: str, key: str, value: object) -> Callable[[Files], None]:
     return change
 
 
-def _added(name: str, content: bytes = b"import os; os.system('touch planted')") -> Callable[[Files], None]:
+def _add(name: str, content: bytes = b"import os; os.system('touch planted')") -> Callable[[Files], None]:
     return lambda files: files.update({name: content})
 
 
@@ -60,37 +60,37 @@ def test_an_archive_of_newsbert_is_accepted(good: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_added("../planted.py"), "it holds '../planted.py'"),
-        (_added("../../../../../tmp/planted"), "it holds"),
-        (_added("/tmp/planted"), "it holds '/tmp/planted'"),
-        (_added("a/../handler.py"), "it holds"),
-        (_added("..\\planted"), "it holds"),
-        (_added("requirements.txt", b"evil==1.0"), "it holds 'requirements.txt'"),
-        (_added("torch.py"), "it holds 'torch.py'"),
-        (_added("numpy/__init__.py"), "it holds 'numpy/__init__.py'"),
-        (_added("model.pt"), "it holds 'model.pt'"),
-        (_added("model.pth"), "it holds 'model.pth'"),
-        (_added("empty/", b""), "it holds 'empty/'"),
+        (_add("../planted.py"), "it holds '../planted.py'"),
+        (_add("../../../../../tmp/planted"), "it holds"),
+        (_add("/tmp/planted"), "it holds '/tmp/planted'"),
+        (_add("a/../handler.py"), "it holds"),
+        (_add("..\\planted"), "it holds"),
+        (_add("requirements.txt", b"evil==1.0"), "it holds 'requirements.txt'"),
+        (_add("torch.py"), "it holds 'torch.py'"),
+        (_add("numpy/__init__.py"), "it holds 'numpy/__init__.py'"),
+        (_add("model.pt"), "it holds 'model.pt'"),
+        (_add("model.pth"), "it holds 'model.pth'"),
+        (_add("empty/", b""), "it holds 'empty/'"),
         (lambda files: files.pop("model.onnx"), "it holds 'model.onnx' 0 times"),
         (lambda files: files.pop("handler.py"), "it holds 'handler.py' 0 times"),
         (lambda files: files.update({"handler.py": files["handler.py"] + b"\n"}), "its handler.py is not that of"),
-        (_changed(MANIFEST, "handler", "model.onnx"), "names 'model.onnx' instead of 'handler.py'"),
-        (_changed(MANIFEST, "handler", "/tmp/evil.py"), "instead of 'handler.py'"),
-        (_changed(MANIFEST, "handler", "text_classifier"), "instead of 'handler.py'"),
-        (_changed(MANIFEST, "configFile", "tokenizer.json"), "instead of 'model-config.yaml'"),
-        (_changed(MANIFEST, "serializedFile", "model.onnx"), "has 'serializedFile'"),
-        (_changed(MANIFEST, "requirementsFile", "vocab.txt"), "has 'requirementsFile'"),
-        (_changed(MANIFEST, "runtime", "LSP"), "names 'LSP' instead of 'python'"),
-        (_changed(MANIFEST, "x", 1), "its manifest has 'x'"),
-        (_changed(CONFIG, "useVenv", True), "has 'useVenv'"),
-        (_changed(CONFIG, "parallelType", "custom"), "has 'parallelType'"),
-        (_changed(CONFIG, "minWorkers", "1; touch planted"), "has 'minWorkers'"),
+        (_change(MANIFEST, "handler", "model.onnx"), "names 'model.onnx' instead of 'handler.py'"),
+        (_change(MANIFEST, "handler", "/tmp/evil.py"), "instead of 'handler.py'"),
+        (_change(MANIFEST, "handler", "text_classifier"), "instead of 'handler.py'"),
+        (_change(MANIFEST, "configFile", "tokenizer.json"), "instead of 'model-config.yaml'"),
+        (_change(MANIFEST, "serializedFile", "model.onnx"), "has 'serializedFile'"),
+        (_change(MANIFEST, "requirementsFile", "vocab.txt"), "has 'requirementsFile'"),
+        (_change(MANIFEST, "runtime", "LSP"), "names 'LSP' instead of 'python'"),
+        (_change(MANIFEST, "x", 1), "its manifest has 'x'"),
+        (_change(CONFIG, "useVenv", True), "has 'useVenv'"),
+        (_change(CONFIG, "parallelType", "custom"), "has 'parallelType'"),
+        (_change(CONFIG, "minWorkers", "1; touch planted"), "has 'minWorkers'"),
         (
-            _changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": "0"}),
+            _change(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": "0"}),
             "'review_threshold'",
         ),
         (
-            _changed(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": 2}),
+            _change(CONFIG, "newsbert", {"model": "M", "runtime": "onnxruntime", "review_threshold": 2}),
             "'review_threshold'",
         ),
         (lambda files: files.update({MANIFEST: b"[]"}), "is not served"),
@@ -178,7 +178,7 @@ def test_a_refused_archive_leaves_no_files(files: Files, tmp_path: Path, cli: Cl
      ("responseTimeout", 0), ("startupTimeout", 10**9), ("minWorkers", 2)],
 )  # fmt: skip
 def test_attack_a_number_out_of_range_is_refused(files: Files, tmp_path: Path, name: str, value: int) -> None:
-    _changed(CONFIG, name, value)(files)
+    _change(CONFIG, name, value)(files)
     with pytest.raises(ModelError, match=r"not from|that differ"):
         archive_check.check(_write(tmp_path / "evil.mar", files))
 

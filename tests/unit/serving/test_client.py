@@ -16,19 +16,21 @@ from newsbert.serving.client import Client
 _PREDICTION = {"label": "a", "score": 1.0, "probabilities": {"a": 1.0}}
 
 
-def _answer(status: int, document: object = None, headers: str = "Connection: close\r\n", promised: int = 0) -> bytes:
+def _make_response(
+    status: int, document: object = None, headers: str = "Connection: close\r\n", promised: int = 0
+) -> bytes:
     body = json.dumps([_PREDICTION] if status == 200 else document or {}).encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body) + promised}\r\n{headers}\r\n"
     return head.encode() + body
 
 
-GOOD = _answer(200)
-BUSY = _answer(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
-DIED = _answer(500, {"code": 500, "type": "InternalServerException", "message": "Worker died."})
-KILLED = _answer(507, {"code": 507, "type": "InternalServerException", "message": "Worker died."})
+GOOD = _make_response(200)
+BUSY = _make_response(503, {"code": 503, "type": "ServiceUnavailableException", "message": "no worker"})
+DIED = _make_response(500, {"code": 500, "type": "InternalServerException", "message": "Worker died."})
+KILLED = _make_response(507, {"code": 507, "type": "InternalServerException", "message": "Worker died."})
 LOST = b""
-KEPT_OPEN = _answer(200, headers="")
-CUT = _answer(200, promised=100)
+PERSISTENT = _make_response(200, headers="")
+CUT = _make_response(200, promised=100)
 
 
 class _Server:
@@ -57,7 +59,7 @@ class _Server:
 
 
 @contextlib.contextmanager
-def _serving(*answers: bytes, answers_per_connection: int = 1) -> Iterator[_Server]:
+def _serve(*answers: bytes, answers_per_connection: int = 1) -> Iterator[_Server]:
     server = _Server(list(answers), answers_per_connection)
     yield server
     server.thread.join(20)
@@ -65,41 +67,41 @@ def _serving(*answers: bytes, answers_per_connection: int = 1) -> Iterator[_Serv
 
 @pytest.mark.parametrize("failure", [BUSY, DIED, KILLED, LOST, CUT], ids=["busy", "died", "killed", "lost", "cut"])
 def test_a_transient_failure_is_retried(failure: bytes) -> None:
-    with _serving(failure, failure, GOOD) as server:
+    with _serve(failure, failure, GOOD) as server:
         assert [prediction.label for prediction in Client(server.url).predict(["goal"])] == ["a"]
     assert server.num_requests == 3
 
 
 def test_only_failed_chunks_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CHUNK_ITEMS", 1)
-    with _serving(GOOD, BUSY, GOOD, GOOD) as server:
+    with _serve(GOOD, BUSY, GOOD, GOOD) as server:
         assert len(Client(server.url).predict(["goal", "cup", "team"])) == 3
     assert server.num_requests == 4
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 415, 429])
 def test_a_refusal_is_not_retried(status: int) -> None:
-    refused = _answer(status, {"code": status, "type": "X", "message": "no"}, "Retry-After: 0\r\n")
-    with _serving(refused) as server, pytest.raises((BadRequestError, ServingError)) as caught:
+    refused = _make_response(status, {"code": status, "type": "X", "message": "no"}, "Retry-After: 0\r\n")
+    with _serve(refused) as server, pytest.raises((BadRequestError, ServingError)) as caught:
         Client(server.url).predict(["goal"])
     assert server.num_requests == 1
     assert "tried" not in caught.value.message
 
 
 def test_a_failure_of_the_model_is_not_retried() -> None:
-    failed = _answer(500, {"code": 500, "type": "InternalServerError", "message": "the model failed"})
-    with _serving(failed) as server, pytest.raises(ServingError, match=r"answered 500: the model failed$"):
+    failed = _make_response(500, {"code": 500, "type": "InternalServerError", "message": "the model failed"})
+    with _serve(failed) as server, pytest.raises(ServingError, match=r"answered 500: the model failed$"):
         Client(server.url).predict(["goal"])
     assert server.num_requests == 1
 
 
 def test_the_error_after_retries_has_their_number() -> None:
-    with _serving(*[BUSY] * 4) as server, pytest.raises(ServingError, match=r"(tried \d+ times in \d+ s)"):
+    with _serve(*[BUSY] * 4) as server, pytest.raises(ServingError, match=r"(tried \d+ times in \d+ s)"):
         Client(server.url, retry_s=1.2).predict(["goal"])  # at least 0.05, 0.1, 0.2, 0.4 s between them; then refused
 
 
 def test_retry_after_is_respected() -> None:
-    with _serving(_answer(503, {}, "Retry-After: 1\r\n"), GOOD) as server:
+    with _serve(_make_response(503, {}, "Retry-After: 1\r\n"), GOOD) as server:
         started = time.monotonic()
         Client(server.url).predict(["goal"])
         assert time.monotonic() - started >= 1
@@ -108,7 +110,7 @@ def test_retry_after_is_respected() -> None:
 @pytest.mark.parametrize("after", ["3600", "Wed, 01 Jan 2200 00:00:00 GMT"])
 def test_a_long_retry_after_is_an_error_at_once(after: str) -> None:
     with (
-        _serving(_answer(503, {}, f"Retry-After: {after}\r\n")) as server,
+        _serve(_make_response(503, {}, f"Retry-After: {after}\r\n")) as server,
         pytest.raises(ServingError, match="answered 503"),
     ):
         Client(server.url).predict(["goal"])
@@ -117,33 +119,33 @@ def test_a_long_retry_after_is_an_error_at_once(after: str) -> None:
 
 @pytest.mark.parametrize("after", ["-1", "soon", "²", "Wed, 99 Jan 2200", "", "Wed, 01 Jan 2020 00:00:00 GMT"])
 def test_an_invalid_retry_after_is_ignored(after: str) -> None:
-    with _serving(_answer(503, {}, f"Retry-After: {after}\r\n"), GOOD) as server:
+    with _serve(_make_response(503, {}, f"Retry-After: {after}\r\n"), GOOD) as server:
         assert len(Client(server.url).predict(["goal"])) == 1
 
 
 def test_a_lost_connection_is_retried_and_a_refused_one_is_not() -> None:
-    with _serving(LOST) as server, pytest.raises(ServingError, match=r"no model server answers .*\(tried \d+ times in"):
+    with _serve(LOST) as server, pytest.raises(ServingError, match=r"no model server answers .*\(tried \d+ times in"):
         Client(server.url, retry_s=1).predict(["goal"])
     with pytest.raises(ServingError, match=r"refused$"):
         Client(server.url).predict(["goal"])
 
 
 def test_a_connection_is_used_again() -> None:
-    with _serving(KEPT_OPEN, KEPT_OPEN, GOOD, answers_per_connection=3) as server:
+    with _serve(PERSISTENT, PERSISTENT, GOOD, answers_per_connection=3) as server:
         client = Client(server.url)
         for _ in range(3):
             assert len(client.predict(["goal"])) == 1
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_replaced() -> None:
-    with _serving(KEPT_OPEN, KEPT_OPEN) as server:
+    with _serve(PERSISTENT, PERSISTENT) as server:
         client = Client(server.url)
         assert [len(client.predict(["goal"])) for _ in range(2)] == [1, 1]
 
 
 def test_a_redirect_is_not_followed() -> None:
     with (
-        _serving(_answer(302, headers="Location: http://127.0.0.1:1/\r\n")) as server,
+        _serve(_make_response(302, headers="Location: http://127.0.0.1:1/\r\n")) as server,
         pytest.raises(ServingError, match="answered 302"),
     ):
         Client(server.url).predict(["goal"])
@@ -153,7 +155,7 @@ def test_a_redirect_is_not_followed() -> None:
 def test_a_server_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("http_proxy", proxy)
-    with _serving(GOOD) as server:
+    with _serve(GOOD) as server:
         assert len(Client(server.url).predict(["goal"])) == 1
     with pytest.raises(ServingError, match=r"http://model\.invalid"):
         Client("http://model.invalid").predict(["goal"])

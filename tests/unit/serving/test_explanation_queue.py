@@ -12,7 +12,7 @@ from newsbert.serving.explanation_queue import Lane, LaneFullError
 TIMEOUT_S = 30
 
 
-def _blocked(submitted: Lane[str]) -> tuple[threading.Event, "Future[str]"]:
+def _block(submitted: Lane[str]) -> tuple[threading.Event, "Future[str]"]:
     """Give the lane an explanation that it computes until the event is set."""
     started, end = threading.Event(), threading.Event()
 
@@ -28,7 +28,7 @@ def _blocked(submitted: Lane[str]) -> tuple[threading.Event, "Future[str]"]:
 
 def test_explanations_are_computed_in_order_and_cached() -> None:
     explanations: Lane[str] = Lane()
-    end, first = _blocked(explanations)
+    end, first = _block(explanations)
     second = explanations.submit("second", 1, lambda: "second")
     assert explanations.submit("second", 1, lambda: "another") is second
     end.set()
@@ -73,7 +73,7 @@ def test_a_full_queue_refuses_and_old_results_are_dropped(monkeypatch: pytest.Mo
     monkeypatch.setattr(explanation_queue, "MAX_WAITING", 2)
     monkeypatch.setattr(explanation_queue, "MAX_RESULTS", 3)
     explanations: Lane[str] = Lane()
-    end, first = _blocked(explanations)
+    end, first = _block(explanations)
     waiting = [explanations.submit(number, 1, lambda: "complete") for number in range(2)]
     with pytest.raises(LaneFullError):
         explanations.submit("another", 1, lambda: "complete")
@@ -88,7 +88,7 @@ def test_a_full_queue_refuses_and_old_results_are_dropped(monkeypatch: pytest.Mo
 def test_long_texts_are_refused_together_but_not_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanation_queue, "MAX_CHARACTERS", 10)
     explanations: Lane[str] = Lane()
-    end, first = _blocked(explanations)
+    end, first = _block(explanations)
     with pytest.raises(LaneFullError):
         explanations.submit("long", 10, lambda: "complete")
     end.set()
@@ -98,7 +98,7 @@ def test_long_texts_are_refused_together_but_not_alone(monkeypatch: pytest.Monke
 
 def test_a_batch_waits_only_while_no_other_waits() -> None:
     explanations: Lane[str] = Lane()
-    end, first = _blocked(explanations)
+    end, first = _block(explanations)
     looks = iter([False, False, True])
     explanation_queue.wait([first], lambda: next(looks))
     assert not first.done()

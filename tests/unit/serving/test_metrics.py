@@ -14,7 +14,7 @@ from newsbert.serving import metrics
 from newsbert.serving.metrics import STATUSES, Metrics
 
 
-def _value(page: str, series: str) -> float:
+def _read_value(page: str, series: str) -> float:
     (value,) = re.findall(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
     return float(value)
 
@@ -40,25 +40,27 @@ def test_a_batch_is_counted(tmp_path: Path) -> None:
     directory.mkdir()
     _count(directory)
     page = metrics.page(directory)
-    assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 2
-    assert _value(page, 'newsbert_requests_total{model="M/1",status="503"}') == 1
-    assert _value(page, 'newsbert_requests_total{model="M/1",status="413"}') == 0
-    assert _value(page, 'newsbert_predictions_total{label="A",model="M/1"}') == 2
-    assert _value(page, r'newsbert_predictions_total{label="B \"b\" \\ \n",model="M/1"}') == 1
-    assert _value(page, 'newsbert_reviews_total{model="M/1"}') == 2
+    assert _read_value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 2
+    assert _read_value(page, 'newsbert_requests_total{model="M/1",status="503"}') == 1
+    assert _read_value(page, 'newsbert_requests_total{model="M/1",status="413"}') == 0
+    assert _read_value(page, 'newsbert_predictions_total{label="A",model="M/1"}') == 2
+    assert _read_value(page, r'newsbert_predictions_total{label="B \"b\" \\ \n",model="M/1"}') == 1
+    assert _read_value(page, 'newsbert_reviews_total{model="M/1"}') == 2
     # A bucket holds its bound, and all that the ones before it hold.
     tokens = "newsbert_document_tokens"
     expected = {8: 1, **dict.fromkeys((16, 32, 48, 64, 96, 128, 192, 256, 384), 2), 512: 3}
-    assert {bound: _value(page, f'{tokens}_bucket{{le="{bound}.0",model="M/1"}}') for bound in expected} == expected
-    assert _value(page, f'{tokens}_bucket{{le="+Inf",model="M/1"}}') == 3
-    assert _value(page, f'{tokens}_sum{{model="M/1"}}') == 529
-    assert _value(page, f'{tokens}_count{{model="M/1"}}') == 3
-    assert _value(page, 'newsbert_confidence_ratio_sum{model="M/1"}') == pytest.approx(2.15)
-    assert _value(page, 'newsbert_batch_requests_sum{model="M/1"}') == 4
+    assert {
+        bound: _read_value(page, f'{tokens}_bucket{{le="{bound}.0",model="M/1"}}') for bound in expected
+    } == expected
+    assert _read_value(page, f'{tokens}_bucket{{le="+Inf",model="M/1"}}') == 3
+    assert _read_value(page, f'{tokens}_sum{{model="M/1"}}') == 529
+    assert _read_value(page, f'{tokens}_count{{model="M/1"}}') == 3
+    assert _read_value(page, 'newsbert_confidence_ratio_sum{model="M/1"}') == pytest.approx(2.15)
+    assert _read_value(page, 'newsbert_batch_requests_sum{model="M/1"}') == 4
     # The batch in which nothing was classified took no time in the model.
-    assert _value(page, 'newsbert_model_seconds_count{model="M/1"}') == 1
-    assert _value(page, 'newsbert_tokenizer_seconds_bucket{le="0.0005",model="M/1"}') == 1
-    assert _value(page, "newsbert_workers") == 1
+    assert _read_value(page, 'newsbert_model_seconds_count{model="M/1"}') == 1
+    assert _read_value(page, 'newsbert_tokenizer_seconds_bucket{le="0.0005",model="M/1"}') == 1
+    assert _read_value(page, "newsbert_workers") == 1
 
 
 def test_counts_of_a_dead_worker_remain(tmp_path: Path) -> None:
@@ -68,18 +70,18 @@ def test_counts_of_a_dead_worker_remain(tmp_path: Path) -> None:
         process.join()
         assert process.exitcode == 0
     page = metrics.page(tmp_path)
-    assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
-    assert _value(page, "newsbert_workers") == 0
-    assert _value(page, "newsbert_worker_starts_total") == 2
+    assert _read_value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
+    assert _read_value(page, "newsbert_workers") == 0
+    assert _read_value(page, "newsbert_worker_starts_total") == 2
 
 
 def test_a_worker_with_a_reused_pid_adds_to_the_counts(tmp_path: Path) -> None:
     _count(tmp_path)
     _count(tmp_path)
     page = metrics.page(tmp_path)
-    assert _value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
-    assert _value(page, 'newsbert_document_tokens_sum{model="M/1"}') == 2 * 529
-    assert _value(page, "newsbert_worker_starts_total") == 2
+    assert _read_value(page, 'newsbert_requests_total{model="M/1",status="200"}') == 4
+    assert _read_value(page, 'newsbert_document_tokens_sum{model="M/1"}') == 2 * 529
+    assert _read_value(page, "newsbert_worker_starts_total") == 2
 
 
 def test_the_page_has_only_the_documented_metrics(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_metrics_are_labelled_by_model(tmp_path: Path) -> None:
     _count(tmp_path)
     _count(tmp_path, "M/2")
     page = metrics.page(tmp_path)
-    assert _value(page, 'newsbert_batch_requests_count{model="M/2"}') == 2
+    assert _read_value(page, 'newsbert_batch_requests_count{model="M/2"}') == 2
     assert page.count("# TYPE newsbert_batch_requests ") == 1
 
 
@@ -118,7 +120,7 @@ def test_a_page_can_be_read_while_workers_start_and_count(tmp_path: Path) -> Non
         alive = process.is_alive()
         page = metrics.page(tmp_path)
         if 'status="200"' in page:
-            before, counted = counted, _value(page, 'newsbert_requests_total{model="M/1",status="200"}')
+            before, counted = counted, _read_value(page, 'newsbert_requests_total{model="M/1",status="200"}')
             assert counted >= before
         assert alive or counted == 1000
     process.join()
@@ -141,7 +143,7 @@ def test_a_directory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_before_a_worker_counts_there_is_a_page(tmp_path: Path) -> None:
     (tmp_path / "histogram_1-1.partial").write_bytes(b"half")
-    assert _value(metrics.page(tmp_path), "newsbert_workers") == 0
+    assert _read_value(metrics.page(tmp_path), "newsbert_workers") == 0
 
 
 def test_without_a_metrics_directory_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

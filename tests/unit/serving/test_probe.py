@@ -20,7 +20,7 @@ GOOD = json.dumps({"label": "World", "score": 0.9, "probabilities": {"World": 0.
 
 
 @contextlib.contextmanager
-def _serving(status: int = 200, body: bytes = GOOD, pause_s: float = 0) -> Iterator[tuple[int, list[str | None]]]:
+def _serve(status: int = 200, body: bytes = GOOD, pause_s: float = 0) -> Iterator[tuple[int, list[str | None]]]:
     """A server that sends an answer, a byte every `pause_s`; its port and the tokens of its requests."""
     shown: list[str | None] = []
     ended = threading.Event()
@@ -71,7 +71,7 @@ def test_the_probe_requests_the_served_model() -> None:
 
 
 def test_a_model_that_answers_is_healthy() -> None:
-    with _serving() as (port, shown):
+    with _serve() as (port, shown):
         done = _run(port)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert _run(port, NEWSBERT_TOKEN="s3cret").returncode == 0
@@ -92,7 +92,7 @@ def test_a_model_that_answers_is_healthy() -> None:
     ],
 )
 def test_any_other_answer_is_unhealthy(status: int, body: bytes, message: str) -> None:
-    with _serving(status, body) as (port, _):
+    with _serve(status, body) as (port, _):
         done = _run(port)
     assert done.returncode == 1
     assert message in done.stdout
@@ -108,7 +108,7 @@ def test_no_listener_is_unhealthy() -> None:
 
 @pytest.mark.parametrize("pause_s", [0.5, 60])
 def test_a_slow_answer_times_out(pause_s: float) -> None:
-    with _serving(pause_s=pause_s) as (port, _):
+    with _serve(pause_s=pause_s) as (port, _):
         started = time.monotonic()
         done = _run(port)
     assert done.returncode == 1

@@ -42,7 +42,7 @@ class Hostile:
     def write(self, file: Path) -> None:
         """Write it, with digests that are right for what is in it."""
         plain = {"database": self.database, **self.files}
-        members = [(_member(name), content) for name, content in plain.items()] + self.members
+        members = [(_make_member(name), content) for name, content in plain.items()] + self.members
         digests = {info.name: hashlib.sha256(content).hexdigest() for info, content in members}
         contents = {
             "database": "sqlite", "revision": "x", "mlflow": "3.0", "created": "2026-01-01T00:00:00+00:00",
@@ -51,14 +51,14 @@ class Hostile:
         document = json.dumps(contents).encode() if self.document is None else self.document
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for info, content in [*members, (_member("contents.json"), document), *self.behind]:
+            for info, content in [*members, (_make_member("contents.json"), document), *self.behind]:
                 if info.isreg():
                     info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
         file.write_bytes(self.change(stream.getvalue()))
 
 
-def _member(
+def _make_member(
     name: str, kind: bytes = tarfile.REGTYPE, link: str = "", pax: dict[str, str] | None = None
 ) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
@@ -98,22 +98,22 @@ _MEMBERS: dict[str, dict[str, Any]] = {
     "dot": {"files": {"artifacts/./planted": _EVIL}},
     "no name": {"files": {"artifacts/": _EVIL}},
     "other name": {"files": {".ssh/authorized_keys": _EVIL}},
-    "path in a pax header": {"members": [(_member("artifacts/x", pax={"path": "../planted"}), _EVIL)]},
+    "path in a pax header": {"members": [(_make_member("artifacts/x", pax={"path": "../planted"}), _EVIL)]},
     "symbolic link": {
-        "members": [(_member("artifacts/l", tarfile.SYMTYPE, "/tmp"), b""), (_member("artifacts/l/x"), _EVIL)]
+        "members": [(_make_member("artifacts/l", tarfile.SYMTYPE, "/tmp"), b""), (_make_member("artifacts/l/x"), _EVIL)]
     },
-    "hard link": {"members": [(_member("artifacts/l", tarfile.LNKTYPE, "/etc/passwd"), b"")]},
-    "hard link to a member": {"members": [(_member("artifacts/l", tarfile.LNKTYPE, "database"), b"")]},
-    "device": {"members": [(_member("artifacts/d", tarfile.CHRTYPE), b"")]},
-    "pipe": {"members": [(_member("artifacts/p", tarfile.FIFOTYPE), b"")]},
-    "directory": {"members": [(_member("artifacts/d", tarfile.DIRTYPE), b"")]},
-    "contiguous": {"members": [(_member("artifacts/c", tarfile.CONTTYPE), b"")]},
-    "sparse": {"members": [(_member("artifacts/s", pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
+    "hard link": {"members": [(_make_member("artifacts/l", tarfile.LNKTYPE, "/etc/passwd"), b"")]},
+    "hard link to a member": {"members": [(_make_member("artifacts/l", tarfile.LNKTYPE, "database"), b"")]},
+    "device": {"members": [(_make_member("artifacts/d", tarfile.CHRTYPE), b"")]},
+    "pipe": {"members": [(_make_member("artifacts/p", tarfile.FIFOTYPE), b"")]},
+    "directory": {"members": [(_make_member("artifacts/d", tarfile.DIRTYPE), b"")]},
+    "contiguous": {"members": [(_make_member("artifacts/c", tarfile.CONTTYPE), b"")]},
+    "sparse": {"members": [(_make_member("artifacts/s", pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0",
         "GNU.sparse.name": "artifacts/s", "GNU.sparse.realsize": str(1 << 40)}), b"1\n0\n0\n".ljust(512, b"\0"))]},
-    "member twice": {"members": [(_member("artifacts/1/x.txt"), b"good")]},
-    "database twice": {"members": [(_member("database"), b"other")]},
-    "behind the contents": {"behind": [(_member("artifacts/late"), _EVIL)]},
-    "contents twice": {"behind": [(_member("contents.json"), b"{}")]},
+    "member twice": {"members": [(_make_member("artifacts/1/x.txt"), b"good")]},
+    "database twice": {"members": [(_make_member("database"), b"other")]},
+    "behind the contents": {"behind": [(_make_member("artifacts/late"), _EVIL)]},
+    "contents twice": {"behind": [(_make_member("contents.json"), b"{}")]},
     "file and directory": {"files": {"artifacts/a": b"file", "artifacts/a/b": b"below"}},
     "no list": {"contents": {"files": []}},
     "digest of another": {"contents": {"files": {"database": "0" * 64}}},

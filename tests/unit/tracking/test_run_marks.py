@@ -20,7 +20,7 @@ with run_marks.hold(sys.argv[1]) as mark:
 """
 
 
-def _mark_of_a_killed_process(server: str) -> str:
+def _make_mark_of_killed_process(server: str) -> str:
     done = subprocess.run([sys.executable, "-c", HOLD, server], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == -9, done.stderr
     return done.stdout.strip()
@@ -29,7 +29,7 @@ def _mark_of_a_killed_process(server: str) -> str:
 def test_the_next_command_ends_the_run_of_a_killed_process(tmp_path: Path) -> None:
     settings = TrackingSettings(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     tracker = TrackingClient(settings, create=True)
-    killed = experiment.create_run(tracker, {run_marks.TAG: _mark_of_a_killed_process(tracker.marks)})
+    killed = experiment.create_run(tracker, {run_marks.TAG: _make_mark_of_killed_process(tracker.marks)})
     another = experiment.create_run(tracker, {})
     with experiment.start_run(tracker, system_metrics=False) as living:
         statuses = {run.info.run_id: run.info.status for run in TrackingClient(settings).runs("", 10)}
@@ -41,7 +41,7 @@ def test_the_next_command_ends_the_run_of_a_killed_process(tmp_path: Path) -> No
 
 
 def test_a_mark_waits_for_its_server() -> None:
-    mark = _mark_of_a_killed_process("one server")
+    mark = _make_mark_of_killed_process("one server")
     ended: list[str] = []
 
     def refuse(mark: str) -> None:

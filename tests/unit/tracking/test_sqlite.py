@@ -31,7 +31,7 @@ print("ready")
 """
 
 
-def _uri(file: Path) -> str:
+def _make_uri(file: Path) -> str:
     return f"sqlite:///{file}"
 
 
@@ -42,7 +42,7 @@ def _open(uri: str) -> "subprocess.Popen[str]":
 
 
 def test_concurrent_first_commands_create_one_database(tmp_path: Path) -> None:
-    uri = _uri(tmp_path / "new" / "mlflow.db")
+    uri = _make_uri(tmp_path / "new" / "mlflow.db")
     processes = [_open(uri) for _ in range(4)]
     for process in processes:
         stdout, stderr = process.communicate(timeout=120)
@@ -53,13 +53,13 @@ def test_concurrent_first_commands_create_one_database(tmp_path: Path) -> None:
 
 def test_a_killed_first_command_leaves_no_partial_database(tmp_path: Path) -> None:
     file = tmp_path / "new" / "mlflow.db"
-    process = _open(_uri(file))
+    process = _open(_make_uri(file))
     # It is killed as soon as there is anything of a database.
     while not any(made.stat().st_size for made in file.parent.rglob("mlflow.db")):
         assert process.poll() is None
     process.kill()
     process.communicate(timeout=30)
-    second = _open(_uri(file))
+    second = _open(_make_uri(file))
     stdout, stderr = second.communicate(timeout=120)
     assert (second.returncode, stdout) == (0, "ready\n"), stderr
     assert [entry.name for entry in file.parent.iterdir()] == ["mlflow.db"]
@@ -67,7 +67,7 @@ def test_a_killed_first_command_leaves_no_partial_database(tmp_path: Path) -> No
 
 def test_an_interrupted_transaction_is_rolled_back(tmp_path: Path, cli: Cli) -> None:
     file = tmp_path / "mlflow.db"
-    locate.connect(_uri(file), create=True)
+    locate.connect(_make_uri(file), create=True)
     killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, file], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "mlflow.db-journal").stat().st_size
@@ -82,7 +82,7 @@ def test_an_interrupted_transaction_is_rolled_back(tmp_path: Path, cli: Cli) -> 
     "command", [("predict", "text"), ("build-image",), ("serve", "locally"), ("register", "--model-name", "M")]
 )
 def test_reading_creates_no_database(command: tuple[str, ...], tmp_path: Path, cli: Cli) -> None:
-    uri = _uri(tmp_path / "typo" / "mlflow.db")
+    uri = _make_uri(tmp_path / "typo" / "mlflow.db")
     run = cli(*command, MLFLOW_TRACKING_URI=uri, NEWSBERT_SERVE_PORT="0")
     assert run.returncode == 1
     assert f"no tracking database '{tmp_path / 'typo' / 'mlflow.db'}'" in run.stderr
@@ -93,9 +93,9 @@ def test_reading_creates_no_database(command: tuple[str, ...], tmp_path: Path, c
 def test_an_empty_file_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     with pytest.raises(NotFoundError, match="no tracking database"):
-        locate.connect(_uri(tmp_path / "mlflow.db"))
-    locate.connect(_uri(tmp_path / "mlflow.db"), create=True)
-    locate.connect(_uri(tmp_path / "mlflow.db"))
+        locate.connect(_make_uri(tmp_path / "mlflow.db"))
+    locate.connect(_make_uri(tmp_path / "mlflow.db"), create=True)
+    locate.connect(_make_uri(tmp_path / "mlflow.db"))
 
 
 # MLflow tries these for two minutes; the test's own timeout is below that.
@@ -106,7 +106,7 @@ def test_an_invalid_database_is_an_error_at_once(tmp_path: Path, create: bool) -
     (tmp_path / "directory").mkdir()
     for file in (tmp_path / "text", tmp_path / "directory", tmp_path / "text" / "mlflow.db", tmp_path / ("x" * 300)):
         with pytest.raises(TrackingError, match="cannot be used") as caught:
-            locate.connect(_uri(file), create=create)
+            locate.connect(_make_uri(file), create=create)
         assert caught.value.hint
 
 

