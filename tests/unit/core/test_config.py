@@ -97,7 +97,7 @@ def test_a_number_out_of_range_is_refused_with_the_range(section: Any, flag: dic
     with pytest.raises(UsageError) as caught:
         resolve(section, **flag)
     (name,) = flag
-    option = name.removesuffix("_s").removesuffix("_min").replace("_", "-")
+    option = name.replace("_", "-")
     assert caught.value.message.startswith(f"the option --{option}: ")
     assert "or more" in str(caught.value.hint) or "from" in str(caught.value.hint)
 

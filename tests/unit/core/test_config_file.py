@@ -66,7 +66,7 @@ def test_tables_of_the_file_are_separate() -> None:
         ("epochs = {a = 1}", "a number"),
         ("data = true", "a text"),
         ("data = ['a.csv']", "a text"),
-        ("output = {a = 1}", "a text"),
+        ("output_dir = {a = 1}", "a text"),
         ("labels = 5", "a list of texts"),
         ("labels = true", "a list of texts"),
         ("labels = {a = 1}", "a list of texts"),
