@@ -153,7 +153,9 @@ def test_without_a_metrics_directory_nothing_is_written(tmp_path: Path, monkeypa
 
 
 def test_all_statuses_of_the_handler_are_known() -> None:
-    files = (Path(metrics.__file__).with_name(name) for name in ("handler.py", "batches.py", "requests.py", "responses.py"))
+    files = (
+        Path(metrics.__file__).with_name(name) for name in ("handler.py", "batches.py", "requests.py", "responses.py")
+    )
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     from http import HTTPStatus
 
