@@ -116,14 +116,14 @@ site: $(VENV)/.dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
 test: lint infra $(VENV)/azurite
-	# More than the cores that CI has: most tests wait for servers and containers.
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	# More than the cores that CI has: most tests wait for servers and containers. In the order of tests/conftest.py.
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 # Without a network, an engine or servers; with the coverage of lines and branches.
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered
 
-LONG_TESTS := artifact_stores examples families images interrupts kills odd_directories pipeline ray ray_training tracking_server
+LONG_TESTS := artifact_stores examples families image_programs interrupts kills odd_directories pipeline ray ray_training tracking_backups tracking_server
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
 long: $(VENV)/.dev

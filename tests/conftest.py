@@ -1,12 +1,14 @@
 """What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,25 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # PyTorch's threads wait for one another in a loop, which takes the cores from those that they wait for where there are
 # more processes than cores: see benchmarks/spinning.py.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+LONGEST = (
+    "engine", "test_tracking_server.py", "test_ray_training.py", "test_interrupts.py", "test_tracking_backups.py",
+    "test_lost_tracking_servers.py", "test_server.py", "test_faults.py", "test_examples.py", "test_deployments.py",
+)  # fmt: skip
+"""Groups that take minutes: they are begun first, and what is short fills the processes up in the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest groups, then take the others, and single tests at the end."""
+
+    def place(item: pytest.Item) -> int:
+        marker = item.get_closest_marker("xdist_group")
+        name = marker.args[0] if marker else None
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + (marker is None)
+
+    items.sort(key=place)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -113,6 +134,27 @@ def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and nothing in them."""
+    import mlflow
+
+    file = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments(max_results=1)
+    return file
+
+
+@pytest.fixture
+def database(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tracking server of the test: a database that has its tables, which MLflow makes in seconds.
+
+    Its name is new: MLflow keeps a connection by it, and pytest's directories have the same names again.
+    """
+    uri = f"sqlite:///{shutil.copy(empty_database, tmp_path / f'{uuid.uuid4().hex}.db')}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@pytest.fixture(scope="session")
 def trained(
     tiny_encoder: Path, labelled_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[newsbert.TrainResult, str]:
@@ -164,6 +206,15 @@ def preloaded_command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list
         yield [sys.executable, "-S", preloaded.__file__]
         process.kill()
     shutil.rmtree(socket.parent)
+
+
+@pytest.fixture(scope="session")
+def programs(preloaded_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for PATH that has `newsbert`, run as `cli` runs it."""
+    directory = tmp_path_factory.mktemp("programs")
+    (directory / "newsbert").write_text(f'#!/bin/sh\nexec {shlex.join(preloaded_command)} "$@"\n')
+    (directory / "newsbert").chmod(0o755)
+    return directory
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         [sys.executable, "-W", "ignore", mlflow_routes.__file__, str(directory)],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    started = _newsbert(directory, "up", "--detach", "--auth", "--port", "0")
+    started = _newsbert(directory, "up", "--detach", "--auth", "--port", "0", "--workers", "1")
     passwords = {name: _newsbert(directory, "user", name)["password"] for name in ("alice", "bob")}
     yield Server(
         directory,

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,11 +127,16 @@ def test_whose_run_is_taken_is_said(
 
 
 def test_four_who_register_the_same_make_one_version(
-    registered: ModelVersionRef, cache: Path, client: mlflow.MlflowClient, trained: Trained, tmp_path: Path
+    registered: ModelVersionRef,
+    cache: Path,
+    client: mlflow.MlflowClient,
+    trained: Trained,
+    preloaded_command: list[str],
+    tmp_path: Path,
 ) -> None:
     copy = shutil.copytree(trained[0].bundle, tmp_path / "copy")
     for source, name in ((registered.run_id, "Four"), (str(copy), "Directory")):
-        command = [sys.executable, "-m", "newsbert", "register", source, "--model-name", name, "--json"]
+        command = [*preloaded_command, "register", source, "--model-name", name, "--json"]
         processes = [
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)
         ]

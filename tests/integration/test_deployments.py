@@ -1,161 +1,38 @@
 """`mlflow deployments` on TorchServes as users run them: our target, and the plugin's own."""
 
 import ast
-import contextlib
 import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import sysconfig
-import time
-import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-from mlflow.deployments.cli import commands
 
 import newsbert
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import archive, handler, protocol
 from newsbert.serving.mlflow_target.target import DeploymentError, NewsbertTarget
-from newsbert.serving.torchserve import jvm, torch_stub
 from tests.support.cli import Cli
+from tests.support.torchserve import (
+    NAME,
+    Mlflow,
+    Running,
+    client,
+    free_ports,
+    guarded,
+    mlflow_command,
+    opened,
+    torchserve,
+)
 
-NAME = "news_classification"
-Mlflow = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A TorchServe: its working directory, and the URIs that our target knows it by."""
-
-    home: Path
-    target: str
-    by_socket: str = ""
-
-    @property
-    def store(self) -> Path:
-        return self.home / "store"
-
-    def archives(self) -> list[str]:
-        return sorted(file.name for file in self.store.iterdir())
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
-@contextlib.contextmanager
-def _torchserve(home: Path, *, tokens: bool, on_socket: bool = False, with_torch: bool = True) -> Iterator[Running]:
-    """A TorchServe with the settings it comes with, but for ports, the model store, and what is asked for."""
-    inference, management, metrics, grpc, grpc_management = _free_ports(5)
-    for name in ("store", "tmp", "lib"):
-        (home / name).mkdir()
-    if not with_torch:
-        (home / "lib" / "torch.py").write_bytes(Path(torch_stub.__file__).read_bytes())
-    address = f"unix:{home / 'm.sock'}" if on_socket else f"http://127.0.0.1:{management}"
-    (home / "config.properties").write_text(
-        f"inference_address=http://127.0.0.1:{inference}\nmanagement_address={address}\n"
-        f"metrics_address=http://127.0.0.1:{metrics}\n"
-        f"grpc_inference_port={grpc}\ngrpc_management_port={grpc_management}\n"
-        f"model_store={home / 'store'}\nenable_model_api=true\ndisable_system_metrics=true\n"
-        f"disable_token_authorization={str(not tokens).lower()}\n"
-    )
-    spec = util.find_spec("ts")
-    assert spec is not None
-    assert spec.origin is not None
-    installed = Path(spec.origin).parent
-    paths = [str(home / "lib"), str(Path(newsbert.__file__).parents[1])]
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                jvm.find_java(), f"-Dmodel_server_home={installed.parent}", f"-Djava.io.tmpdir={home / 'tmp'}",
-                "-cp", str(installed / "frontend" / "*"), "org.pytorch.serve.ModelServer", "--python", sys.executable,
-                "-f", "config.properties", "-s", str(home / "store"), "-ncs",
-            ],
-            cwd=home, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, "TEMP": str(home / "tmp"), "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{inference}/ping", timeout=2).close()
-                break
-            except urllib.error.HTTPError as error:  # where tokens are asked for, for this too
-                error.close()
-                break
-            except OSError:
-                pass
-            assert process.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline, (home / "log").read_text()
-            time.sleep(0.1)
-        query = f"?inference_port={inference}"
-        yield Running(home, f"newsbert://127.0.0.1:{management}{query}", f"newsbert:{home / 'm.sock'}{query}")
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that asks nobody for a token."""
-    with _torchserve(tmp_path_factory.mktemp("open"), tokens=False) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server that asks for tokens, as TorchServe does where it is not told otherwise."""
-    with _torchserve(tmp_path_factory.mktemp("guarded"), tokens=True) as running:
-        yield running
-
-
-@pytest.fixture
-def mlflow_command(trained: tuple[newsbert.TrainResult, str]) -> Mlflow:
-    """Run `mlflow deployments ARGUMENTS` with the registry that holds TinyModel/1."""
-    registered = {each.name for each in metadata.entry_points(group="mlflow.deployments")}
-    assert "newsbert" in registered, "the target is not registered; install newsbert again: pip install -e ."
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-
-    def run(*arguments: object, **env: str) -> "subprocess.CompletedProcess[str]":
-        # In this process: MLflow takes seconds to be imported. The plugin looks for torch-model-archiver as a shell
-        # does: the environment need not be activated here.
-        words = list(map(str, arguments))
-        done = CliRunner().invoke(commands, words, env={"PATH": path, "MLFLOW_TRACKING_URI": trained[1], **env})
-        trace = "" if done.exc_info is None else "".join(traceback.format_exception(*done.exc_info))
-        stderr = done.stderr + ("" if isinstance(done.exception, SystemExit | None) else trace)
-        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, stderr)
-
-    return run
-
-
-@pytest.fixture
-def client(opened: Running, trained: tuple[newsbert.TrainResult, str]) -> Iterator[NewsbertTarget]:
-    """Our target for the open server, which has nothing deployed before and after a test."""
-    import mlflow
-
-    mlflow.set_tracking_uri(trained[1])
-    target = NewsbertTarget(opened.target)
-    yield target
-    for each in target.list_deployments():
-        target.delete_deployment(each["name"], {"EXPORT_PATH": opened.store})
-    assert opened.archives() == []
+__all__ = ["client", "guarded", "mlflow_command", "opened"]
 
 
 def _succeeded(result: "subprocess.CompletedProcess[str]") -> str:
@@ -244,7 +121,7 @@ def test_without_the_right_token_nothing_is_done_and_it_is_said_which_is_wanted(
 def test_management_on_a_socket(
     tmp_path_factory: pytest.TempPathFactory, trained: tuple[newsbert.TrainResult, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _torchserve(tmp_path_factory.mktemp("socket"), tokens=True, on_socket=True) as running:
+    with torchserve(tmp_path_factory.mktemp("socket"), tokens=True, on_socket=True) as running:
         monkeypatch.setenv("NEWSBERT_KEY_FILE", str(running.home / "key_file.json"))
         target = NewsbertTarget(running.by_socket)
         target.create_deployment(NAME, str(trained[0].bundle))
@@ -417,7 +294,7 @@ def test_names_flavors_and_endpoints_that_cannot_be_are_told(client: NewsbertTar
 def test_a_server_that_is_down_and_a_wrong_key_are_told_without_a_traceback(
     mlflow_command: Mlflow, opened: Running
 ) -> None:
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     _failed(mlflow_command("list", "-t", f"newsbert://127.0.0.1:{port}"), 1, f"127.0.0.1:{port}", "refused")
     create = ("create", "-t", opened.target, "--name", NAME, "-m", "models:/TinyModel/1")
     _failed(mlflow_command(*create, "-C", "WORKRES=1"), 2, "WORKRES", "BATCH_SIZE")
@@ -438,7 +315,7 @@ def test_the_defaults_are_torchserves_and_what_its_configuration_says(
 def test_run_local_serves_until_it_is_interrupted(
     mlflow_command: Mlflow, trained: tuple[newsbert.TrainResult, str]
 ) -> None:
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     arguments = ["run-local", "-t", "newsbert", "--name", NAME, "-m", "models:/TinyModel/1", "-C", f"PORT={port}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "deployments", *arguments],
@@ -480,7 +357,7 @@ def test_the_plugins_own_target_keeps_working(
     assert written.returncode == 0, written.stderr
     command = shlex.split(next(line for line in written.stderr.splitlines() if "mlflow deployments" in line))
     arguments = command[command.index("deployments") + 1 :]
-    with _torchserve(tmp_path_factory.mktemp("stock"), tokens=False, with_torch=with_torch) as running:
+    with torchserve(tmp_path_factory.mktemp("stock"), tokens=False, with_torch=with_torch) as running:
         properties = str(running.home / "config.properties")
         created = mlflow_command(
             *arguments, "-C", f"EXPORT_PATH={running.store}", "-C", "batch_size=8", CONFIG_PROPERTIES=properties

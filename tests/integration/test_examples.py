@@ -5,7 +5,6 @@ import gzip
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -117,13 +116,10 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(tiny_encoder: Path, programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """Seven versions of a tiny model of AG News' labels, rows in the files that the pages name, and a server."""
     directory = tmp_path_factory.mktemp("desk")
     _write_rows(directory)
-    programs = tmp_path_factory.mktemp("programs")
-    (programs / "newsbert").write_text(f'#!/bin/sh\nexec {shlex.join(preloaded_command)} "$@"\n')
-    (programs / "newsbert").chmod(0o755)
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -140,6 +136,7 @@ def desk(tiny_encoder: Path, preloaded_command: list[str], tmp_path_factory: pyt
         "NEWSBERT_STATE_DIR": str(directory / ".state"),
         "NEWSBERT_SERVE_PORT": "0",
         "NEWSBERT_TRACKING_PORT": "0",
+        "NEWSBERT_TRACKING_WORKERS": "1",
         "NEWSBERT_TRAIN_BASE_MODEL": str(tiny_encoder),
         "NEWSBERT_TRAIN_MAX_LENGTH": "48",
         "NEWSBERT_TRAIN_MAX_STEPS": "4",

@@ -20,8 +20,8 @@ TEXT = "Stocks fall as oil rises"
 class Desk:
     """Where somebody types commands, gets errors, and does what they say."""
 
-    def __init__(self, cli: Cli, directory: Path, settings: dict[str, str]) -> None:
-        self._cli, self.settings = cli, settings
+    def __init__(self, cli: Cli, programs: Path, directory: Path, settings: dict[str, str]) -> None:
+        self._cli, self._programs, self.settings = cli, programs, settings
         self.directory = directory
 
     def fail(self, *words: object, stdin: str = "") -> str:
@@ -36,7 +36,7 @@ class Desk:
     def follow(self, hint: str, command: str) -> str:
         """Type the command that a hint names, in a shell, and return what it prints."""
         assert command in hint
-        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+        path = f"{self._programs}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-ec", command], env={**os.environ, "PATH": path, **self.settings}, cwd=self.directory,
             capture_output=True, text=True, timeout=300, check=False,
@@ -52,16 +52,16 @@ class Desk:
 
 
 @pytest.fixture
-def desk(cli: Cli, tmp_path: Path, tiny_encoder: Path) -> Desk:
+def desk(cli: Cli, programs: Path, tmp_path: Path, tiny_encoder: Path) -> Desk:
     """A desk at which training takes seconds."""
-    training = {"BASE_MODEL": str(tiny_encoder), "MAX_STEPS": "2", "SAMPLES": "64", "MAX_LENGTH": "48"}
-    return Desk(cli, tmp_path, {f"NEWSBERT_TRAIN_{name}": value for name, value in training.items()})
+    training = {"BASE_MODEL": str(tiny_encoder), "MAX_STEPS": "2", "MAX_TRAIN_SAMPLES": "64", "MAX_LENGTH": "48"}
+    return Desk(cli, programs, tmp_path, {f"NEWSBERT_TRAIN_{name}": value for name, value in training.items()})
 
 
 @pytest.fixture
-def lab(cli: Cli, tmp_path: Path, trained: tuple[newsbert.TrainResult, str]) -> Desk:
+def lab(cli: Cli, programs: Path, tmp_path: Path, trained: tuple[newsbert.TrainResult, str]) -> Desk:
     """A desk with TinyModel/1 in its registry."""
-    return Desk(cli, tmp_path, {"MLFLOW_TRACKING_URI": trained[1]})
+    return Desk(cli, programs, tmp_path, {"MLFLOW_TRACKING_URI": trained[1]})
 
 
 def test_from_nothing_to_an_alias(desk: Desk) -> None:

@@ -35,7 +35,8 @@ STEPS = ["train", "register", "build the serving image", "push"]
 def team(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A tracking server on PostgreSQL that asks for a password, and two environments."""
     database = Postgres()
-    up = cli("tracking", "up", "--detach", "--json", "--port", 0, "--auth", "--backend-store", database.database())
+    options = ("--port", 0, "--workers", 1, "--auth", "--backend-store", database.database())
+    up = cli("tracking", "up", "--detach", "--json", *options)
     assert up.returncode == 0, up.stderr
     found = json.loads(up.stdout)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", found["url"])

@@ -4,7 +4,8 @@
     python tests/support/preloaded.py ARGUMENTS…      a command; the socket is in NEWSBERT_TEST_PRELOADED
 
 A command has its own working directory, environment, umask, standard streams and exit code, gets SIGINT and SIGTERM,
-and dies with whoever started it. What a command imports, tests of that start it as users do.
+and dies with whoever started it. Python in NEWSBERT_TEST_BEFORE is run before it, to pause it or to limit what it may
+use. What a command imports, tests of that start it as users do.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ MODULES = (
     "torch.export", "torch.onnx._internal.exporter._core", "transformers",
 )  # fmt: skip
 VARIABLE = "NEWSBERT_TEST_PRELOADED"
+BEFORE = "NEWSBERT_TEST_BEFORE"
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """What libraries read when they are imported, as all tests have it."""
 
@@ -85,6 +87,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
 
     os.environ.clear()
     os.environ.update(request["environment"])
+    before = os.environ.pop(BEFORE, "")
     os.chdir(request["directory"])
     os.umask(request["umask"])
     tempfile.tempdir = None  # an import may have asked for it
@@ -96,6 +99,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     streams = (sys.stdin, sys.stdout, sys.stderr)  # `main` puts others in their place, with which they would be closed
     code: object = 1
     try:
+        exec(before, {})
         main()
     except SystemExit as error:
         code = error.code

@@ -62,12 +62,12 @@ def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
 
 
 def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
-    tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    tiny_encoder: Path, labelled_file: Path, database: str
 ) -> None:
     notes: list[Event] = []
     result = newsbert.train(
         data=str(labelled_file), base_model=str(tiny_encoder), tune="head", epochs=1, max_length=48,
-        review_target_accuracy=0.99, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", on_event=notes.append,
+        review_target_accuracy=0.99, on_event=notes.append,
     )  # fmt: skip
     assert result.review[0].below == 1
     assert (result.review[0].test.share, result.review[0].test.accuracy) == (1, None)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +21,67 @@ from newsbert.data.text import CLEANING_RULES, preprocess
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.training import base_model, embedding_cache, fine_tuning, token_cache
 from newsbert.training.bert import BertTraining
+from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.tokenizer import prepare_tokenizer
+from tests.support import tuning
 
-ARGUMENTS: dict[str, Any] = {"tune": "head", "max_length": 48, "epochs": 20, "batch_size": 16}
+Tune = Callable[..., TrainedModel]
 
 
 @pytest.fixture
-def train(tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
+def arguments(tiny_encoder: Path, labelled_file: Path) -> dict[str, Any]:
+    return {
+        "data": str(labelled_file), "base_model": str(tiny_encoder), "tune": "head", "max_length": 48, "epochs": 10,
+        "batch_size": 16,
+    }  # fmt: skip
 
-    def run(**changes: Any) -> newsbert.TrainResult:
-        given = {**ARGUMENTS, "data": str(labelled_file), "base_model": str(tiny_encoder), **changes}
-        return newsbert.train(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", **given)
 
-    return run
+@pytest.fixture
+def tune(arguments: dict[str, Any]) -> Tune:
+    return lambda **changes: tuning.tune(**{**arguments, **changes})
 
 
 def _cached() -> list[Path]:
     return sorted((environment.cache_dir() / "features").glob("*/*"))
 
 
-def test_only_the_head_is_changed(train: Any, tiny_encoder: Path) -> None:
-    result = train()
+def test_only_the_head_is_changed_and_its_learning_rate_logged(
+    arguments: dict[str, Any], tiny_encoder: Path, database: str
+) -> None:
+    import mlflow
+
+    result = newsbert.train(**arguments)
     tuned, before = load_file(result.bundle / "model.safetensors"), AutoModel.from_pretrained(tiny_encoder).state_dict()
     for name, tensor in before.items():
         assert torch.equal(tuned[f"bert.{name}"], tensor) != name.startswith("pooler"), name
     assert len(newsbert.load(result.bundle).predict(["stocks fall"])) == 1
+    params = mlflow.MlflowClient(database).get_run(result.run_id).data.params
+    assert (params["tune"], params["learning_rate"]) == ("head", "0.003")
 
 
-def test_the_head_of_a_real_encoder_learns(train: Any) -> None:
-    result = train(data="sample", base_model="minilm")
-    assert result.metrics["accuracy"] > 0.75  # of four classes
+def test_the_head_of_a_real_encoder_learns(tune: Tune) -> None:
+    trained = tune(data="sample", base_model="minilm", max_train_samples=200)
+    assert max(evaluation.accuracy for evaluation in trained.history.evaluations) > 0.75  # of four classes
 
 
-def test_vectors_are_computed_once(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train()
-    kept = _cached()
-    assert len(kept) == 2  # of training and validation rows
+def test_vectors_are_computed_once(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tune()
+    cached = _cached()
+    assert len(cached) == 2  # of training and validation rows
 
     def encode(*_: object) -> None:
         raise AssertionError("the encoder was run again")
 
     monkeypatch.setattr(embedding_cache, "_write", encode)
-    again = train(learning_rate=3e-3)
-    assert _cached() == kept
-    assert again.metrics == first.metrics  # the same seed, the same order, the same result
+    again = tune(learning_rate=3e-3)
+    assert _cached() == cached
+    assert tuning.losses(again) == tuning.losses(first)  # the same seed, the same order, the same result
     with pytest.raises(AssertionError, match="run again"):
-        train(max_length=8)
+        tune(max_length=8)
 
 
 def test_only_texts_that_are_new_are_read(
-    train: Any, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tune: Tune, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     read: list[int] = []
@@ -81,7 +92,7 @@ def test_only_texts_that_are_new_are_read(
 
     def rows_read(data: Path) -> int:
         read.clear()
-        train(data=str(data), on_event=on_event)
+        tune(data=str(data), on_event=on_event)
         return sum(1 for done in read if done) and sum(
             done for done, following in zip(read, [*read[1:], 0], strict=True) if following <= done
         )
@@ -96,15 +107,15 @@ def test_only_texts_that_are_new_are_read(
     assert rows_read(longer) <= 11
 
 
-def test_other_weights_make_other_vectors(train: Any, tiny_encoder: Path, tmp_path: Path) -> None:
-    train()
+def test_other_weights_make_other_vectors(tune: Tune, tiny_encoder: Path, tmp_path: Path) -> None:
+    tune()
     kept = _cached()
     other = tmp_path / "other"
     shutil.copytree(tiny_encoder, other)
     weights = load_file(other / "model.safetensors")
     weights["encoder.layer.0.attention.self.query.weight"] *= -2
     save_file(weights, other / "model.safetensors", {"format": "pt"})
-    train(base_model=str(other))
+    tune(base_model=str(other))
     new = [each for each in _cached() if each not in kept]
     assert len(new) == 2
     assert {each.name for each in new} == {each.name for each in kept}  # the same texts
@@ -113,43 +124,43 @@ def test_other_weights_make_other_vectors(train: Any, tiny_encoder: Path, tmp_pa
         assert not np.allclose(np.load(each / "vectors.npy"), np.load(before / "vectors.npy"), atol=1e-3)
 
 
-def test_a_broken_cache_is_made_anew(train: Any, labelled_file: Path, tmp_path: Path) -> None:
-    first = train()
+def test_a_broken_cache_is_made_anew(tune: Tune, labelled_file: Path, tmp_path: Path) -> None:
+    first = tune()
     for directory in _cached():
         vectors = directory / "vectors.npy"
         vectors.write_bytes(vectors.read_bytes()[:200])
     longer = tmp_path / "longer.csv"  # what would be copied from what is broken
     longer.write_text(labelled_file.read_text(encoding="utf-8") + "goal team tonight,World\n", encoding="utf-8")
-    train(data=str(longer))
-    assert train().metrics == first.metrics
+    tune(data=str(longer))
+    assert tuning.losses(tune()) == tuning.losses(first)
 
 
-def test_what_killed_processes_left_in_the_cache_is_removed(train: Any) -> None:
+def test_what_killed_processes_left_in_the_cache_is_removed(tune: Tune) -> None:
     tokens = environment.cache_dir() / "tokens"
     left = tokens / ".newsbert-tmp-abcdefgh"
     left.mkdir(parents=True)
     (left / "lock").touch()
     with temporary.directory(tokens) as living:
-        train()
+        tune()
         assert list(tokens.glob(".newsbert-tmp-*")) == [living.parent]
 
 
-def test_a_cache_that_cannot_be_written_says_so(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_says_so(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(NewsbertError, match="cannot be used") as caught:
-        train()
+        tune()
     assert "NEWSBERT_CACHE_DIR" in str(caught.value.hint)
 
 
-def test_what_is_told_and_when_it_stops(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_told_and_when_it_stops(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     events: list[Event] = []
 
     def stop() -> bool:
         return any(isinstance(event, Step) for event in events)
 
-    result = train(on_event=events.append, stop=stop)
+    result = tune(on_event=events.append, stop=stop)
     encoded = [event for event in events if isinstance(event, Progress)]
     assert encoded
     assert {event.name for event in encoded} == {"encoding"}
@@ -159,21 +170,13 @@ def test_what_is_told_and_when_it_stops(train: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_who_stops_before_anything_is_learned_gets_no_model(
-    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
-        train(stop=lambda: True, output_dir=str(tmp_path / "bundle"))
+        newsbert.train(**arguments, stop=lambda: True, output_dir=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
     assert not _cached()
-
-
-def test_the_learning_rate_that_was_used_is_logged(train: Any, tmp_path: Path) -> None:
-    import mlflow
-
-    result = train(epochs=1)
-    run = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(result.run_id)
-    assert (run.data.params["tune"], run.data.params["learning_rate"]) == ("head", "0.003")
 
 
 def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> None:
@@ -221,7 +224,7 @@ def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     assert computed[-1] == len(others)
 
 
-def test_an_encoder_of_another_architecture_is_refused(train: Any, tmp_path: Path, tiny_encoder: Path) -> None:
+def test_an_encoder_of_another_architecture_is_refused(tune: Tune, tmp_path: Path, tiny_encoder: Path) -> None:
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
@@ -232,4 +235,4 @@ def test_an_encoder_of_another_architecture_is_refused(train: Any, tmp_path: Pat
     )
     tokenizer.save_pretrained(other)
     with pytest.raises(UsageError, match="distilbert"):
-        train(base_model=str(other))
+        tune(base_model=str(other))

@@ -37,13 +37,13 @@ def test_adapters_are_merged_into_what_computes_the_same(tiny_encoder: Path) -> 
     assert sum("encoder" in name for name in changed) == 12  # six matrices in each of two layers
 
 
-def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path, tmp_path: Path) -> None:
+def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path, database: str) -> None:
     result = newsbert.train(
         tune="lora", lora_rank=8, precision="bf16", learning_rate=1e-2, epochs=10, batch_size=8, max_length=48,
-        data=str(labelled_file), base_model=str(tiny_encoder), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}",
+        data=str(labelled_file), base_model=str(tiny_encoder),
     )  # fmt: skip
     assert result.metrics["accuracy"] > 0.7
-    run = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(result.run_id)
+    run = MlflowClient(database).get_run(result.run_id)
     assert run.data.params["precision"] == run.data.tags["newsbert.precision"] == "bf16"
     weights, encoder = load_file(result.bundle / "model.safetensors"), AutoModel.from_pretrained(tiny_encoder)
     assert {f"bert.{name}" for name in encoder.state_dict()} < set(weights)

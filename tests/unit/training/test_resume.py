@@ -1,15 +1,13 @@
 """A training that ended before it was done, and goes on: whatever is tuned, and wherever it ended."""
 
-import os
 import subprocess
 import sys
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+import torch
 
 import newsbert
 from newsbert.core import locks
@@ -17,25 +15,19 @@ from newsbert.core.events import Event, Step
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.training import run_dir
 from newsbert.training.trainer import Trainer
-
-Train = Callable[..., newsbert.TrainResult]
-
-
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    """MLflow keeps a connection by this, and pytest's directories have the same names again."""
-    return f"sqlite:///{tmp_path / uuid.uuid4().hex}.db"
+from tests.support import tuning
 
 
-@pytest.fixture
-def train(uri: str, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Train with a checkpoint at every evaluation."""
+@pytest.fixture(autouse=True)
+def _checkpoint_at_every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "min_checkpoint_interval_s", 0.0)
 
-    def run(**settings: Any) -> newsbert.TrainResult:
-        return newsbert.train(tracking_uri=uri, **settings)
 
-    return run
+@pytest.fixture
+def settings(tiny_encoder: Path, labelled_file: Path) -> dict[str, Any]:
+    return {
+        "data": str(labelled_file), "base_model": str(tiny_encoder), "epochs": 10, "batch_size": 8, "max_length": 48,
+    }  # fmt: skip
 
 
 def _cut(event: Event) -> None:
@@ -43,17 +35,11 @@ def _cut(event: Event) -> None:
         raise RuntimeError("cut")
 
 
-@pytest.mark.parametrize(("tune", "precision"), [("full", "bf16"), ("lora", "bf16"), ("head", "fp32")])
-def test_it_ends_as_one_that_was_never_cut(
-    train: Train, uri: str, tune: str, precision: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
-) -> None:
-    settings: dict[str, Any] = {
-        "data": str(labelled_file), "base_model": str(tiny_encoder), "tune": tune, "precision": precision,
-        "epochs": 10, "batch_size": 8, "max_length": 48, "learning_rate": 3e-3,
-    }  # fmt: skip
-    whole = train(**settings)
+def test_it_ends_as_one_that_was_never_cut(database: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"precision": "bf16", "learning_rate": 3e-3}
+    whole = newsbert.train(**settings)
     with pytest.raises(RuntimeError, match="cut") as caught:
-        train(**settings, on_event=_cut)
+        newsbert.train(**settings, on_event=_cut)
     assert "it can go on from its latest checkpoint" in caught.value.__notes__[0]
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
     seen: list[int] = []
@@ -62,70 +48,85 @@ def test_it_ends_as_one_that_was_never_cut(
         if isinstance(event, Step):
             seen.append(event.step)
 
-    gone_on = train(resume=str(left), on_event=on_event)
+    gone_on = newsbert.train(resume=str(left), on_event=on_event)
     assert seen[0] > 40  # from the checkpoint, and not from the beginning
     assert gone_on.metrics == whole.metrics
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(database)
     for metric in ("train_loss", "validation_loss"):
         ways = [
-            [(each.step, each.value) for each in client.get_metric_history(result.run_id, metric)]
+            [(entry.step, entry.value) for entry in client.get_metric_history(result.run_id, metric)]
             for result in (whole, gone_on)
         ]
         assert ways[0] == ways[1]
     assert not list((tmp_path / "bundles").glob(".*"))
 
 
-def test_there_is_nothing_to_go_on_with(train: Train) -> None:
-    with pytest.raises(NotFoundError, match="nothing of a run 'abcdef' in bundles to go on with"):
-        train(resume="abcdef")
-
-
-def test_something_else_is_where_its_bundle_belongs(
-    train: Train, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+@pytest.mark.parametrize(("method", "precision"), [("lora", "bf16"), ("head", "fp32")])
+def test_whatever_is_tuned_ends_as_if_it_was_never_cut(
+    method: str, precision: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {
-        "data": str(labelled_file), "base_model": str(tiny_encoder), "output_dir": "out", "batch_size": 8,
-        "max_length": 48, "epochs": 10,
-    }  # fmt: skip
+    settings |= {"tune": method, "precision": precision, "learning_rate": 3e-3}
+    whole = tuning.tune(**settings)
     with pytest.raises(RuntimeError, match="cut"):
-        train(**settings, on_event=_cut)
+        tuning.tune(**settings, checkpoints=tmp_path / "checkpoints", on_event=_cut)
+    seen: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Step):
+            seen.append(event.step)
+
+    gone_on = tuning.tune(**settings, checkpoints=tmp_path / "checkpoints", on_event=on_event)
+    assert seen[0] > 40  # from the checkpoint, and not from the beginning
+    assert tuning.losses(gone_on) == tuning.losses(whole)
+    weights = gone_on.model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in whole.model.state_dict().items())
+
+
+def test_there_is_nothing_to_go_on_with(database: str) -> None:
+    with pytest.raises(NotFoundError, match="nothing of a run 'abcdef' in bundles to go on with"):
+        newsbert.train(resume="abcdef")
+
+
+def test_something_else_is_where_its_bundle_belongs(database: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["output_dir"] = "out"
+    with pytest.raises(RuntimeError, match="cut"):
+        newsbert.train(**settings, on_event=_cut)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     (left,) = tmp_path.glob(".out.partial-*")
     with pytest.raises(UsageError, match=r"there is something in .*out by now"):
-        train(resume=str(left))
+        newsbert.train(resume=str(left))
     (tmp_path / "out" / "mine").unlink()
-    assert train(resume=str(left)).bundle == tmp_path / "out"
+    assert newsbert.train(resume=str(left)).bundle == tmp_path / "out"
 
 
 def test_a_run_that_was_begun_before_is_not_begun_again(
-    train: Train, uri: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, Any] = {"data": str(labelled_file), "base_model": str(tiny_encoder), "max_length": 48}
     with pytest.raises(RuntimeError, match="cut"):
-        train(**settings, batch_size=8, epochs=10, on_event=_cut)
+        newsbert.train(**settings, on_event=_cut)
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
-    run_id, client = run_dir.read(left).run_id, mlflow.MlflowClient(uri)
+    run_id, client = run_dir.read(left).run_id, mlflow.MlflowClient(database)
     client.update_run(run_id, "RUNNING")  # as one is that was killed, or lives
     # As what starts a container again does it.
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with run_dir.locked(left), pytest.raises(UsageError, match="is being trained by another process"):
-        train(**settings, batch_size=8, epochs=10)
+        newsbert.train(**settings)
     assert client.get_run(run_id).info.status == "RUNNING"
     with pytest.raises(UsageError, match="was begun before") as caught:
-        train(**settings, batch_size=8, epochs=10)
+        newsbert.train(**settings)
     assert f"newsbert train --resume bundles/{left.name}" in str(caught.value.hint)
     assert left.is_dir()
     monkeypatch.delenv("MLFLOW_RUN_ID")
-    train(resume=str(left))
+    newsbert.train(resume=str(left))
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
     with pytest.raises(UsageError, match=f"bundles/{run_id} is there already"):
-        train(**settings, batch_size=8, epochs=10)
+        newsbert.train(**settings)
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_registration(
-    uri: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    database: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
     script = (
         "import os, newsbert; from newsbert.tracking import upload; upload.deliver = lambda *of: os._exit(9); "
@@ -133,14 +134,14 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
     )
     killed = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=tmp_path, env={**os.environ, "MLFLOW_TRACKING_URI": uri}, check=False, capture_output=True, text=True,
+        cwd=tmp_path, check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert killed.returncode == 9, killed.stderr
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
     run_id = run_dir.read(left).run_id
-    assert newsbert.register(str(tmp_path / "bundles" / run_id), "Late", tracking_uri=uri).run_id == run_id
+    assert newsbert.register(str(tmp_path / "bundles" / run_id), "Late").run_id == run_id
     assert not left.exists()
-    assert newsbert.load("Late/1", tracking_uri=uri).predict(["goal team"])
+    assert newsbert.load("Late/1").predict(["goal team"])
 
 
 def test_a_training_whose_note_is_broken_stays_and_stops_nobody(tmp_path: Path) -> None:
