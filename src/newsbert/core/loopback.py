@@ -1,8 +1,5 @@
 """HTTP requests to servers that may be on this machine: such requests bypass the environment's proxies."""
 
-import functools
-import http.client
-import socket
 import ssl
 import urllib.parse
 import urllib.request
@@ -50,30 +47,3 @@ def make_client(address: str) -> "httpx2.Client":
     except (httpx2.InvalidURL, ValueError, ImportError) as error:  # the last for a SOCKS proxy
         hint = "give http://HOST:PORT, and check https_proxy, http_proxy and all_proxy"
         raise ServingError(f"no requests can be sent to {address!r}: {error}", hint) from error
-
-
-def unix_urlopen(path: str, request: urllib.request.Request, timeout: float) -> Any:
-    """Send a request to the server at a Unix domain socket, regardless of the host in the URL."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}), _UnixHandler(path)).open(
-        request, timeout=timeout
-    )
-
-
-class _UnixHandler(urllib.request.HTTPHandler):
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._path = path
-
-    def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(functools.partial(_UnixConnection, self._path), req)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, host: str, timeout: float) -> None:
-        super().__init__(host, timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

@@ -1,12 +1,10 @@
 """Run a serving image in a container."""
 
 import contextlib
-import http.client
 import io
 import shlex
 import threading
 import time
-import urllib.error
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -193,14 +191,14 @@ def _wait_ready(container: Container, address: Endpoints, settings: ServeSetting
 
 def _is_reachable(address: Endpoints) -> bool:
     """Return whether a server answers, even if only with an HTTP error because it requires a token."""
+    import httpx2
+
     try:
-        with loopback.urlopen(f"{address.url}/ping", timeout=10):
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return True
-    except (OSError, http.client.HTTPException):
+        with loopback.make_client(address.url) as http:
+            http.get("/ping", timeout=10)
+    except httpx2.HTTPError:
         return False
+    return True
 
 
 def _check_running(container: Container, when: str) -> None:

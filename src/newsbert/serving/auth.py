@@ -4,11 +4,8 @@ TorchServe writes the key file into its working directory, readable by its own u
 inference and a token for management, which expire. Its API key authorizes requests for new tokens, and does not expire.
 """
 
-import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,20 +100,20 @@ def rotate(key_file: Path, kind: str = "inference") -> TokenFile:
     Raises:
         ServingError: If the server does not answer, or refuses.
     """
+    import httpx2  # here, since the probe of a container imports this module
+
     keys = read(key_file)
-    request = urllib.request.Request(f"http://localhost/token?type={kind}", headers=dict([header(keys.api)]))
     try:
-        loopback.unix_urlopen(str(key_file.with_name(MANAGEMENT_SOCKET)), request, _TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()
+        with loopback.make_client(f"unix:{key_file.with_name(MANAGEMENT_SOCKET)}") as http:
+            response = http.get("/token", params={"type": kind}, headers=dict([header(keys.api)]), timeout=_TIMEOUT_S)
+    except httpx2.HTTPError as error:
         raise ServingError(
-            f"the server beside {key_file} refuses to make a token ({error.code})", "start it again"
+            f"no server answers beside {key_file}: {error}", "newsbert serve locally --token-auth"
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    if not response.is_success:
         raise ServingError(
-            f"no server answers beside {key_file}: {getattr(error, 'reason', error)}",
-            "newsbert serve locally --token-auth",
-        ) from error
+            f"the server beside {key_file} refuses to make a token ({response.status_code})", "start it again"
+        )
     return read(key_file)
 
 

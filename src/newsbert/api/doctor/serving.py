@@ -1,8 +1,6 @@
 """Checks of serving on this machine: Java, TorchServe, its port, and the detached servers."""
 
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from newsbert.api.doctor.checks import NoteError
@@ -73,14 +71,13 @@ def _probe_server(server: local_servers.DetachedServer) -> None:
 
 def _request_models(socket: Path, token: str | None) -> int:
     """Return the HTTP status of a request to TorchServe's management API that lists the models."""
-    request = urllib.request.Request("http://localhost/models", headers=dict([auth.header(token)] if token else []))
+    import httpx2
+
+    headers = dict([auth.header(token)] if token else [])
     try:
-        with loopback.unix_urlopen(str(socket), request, _REQUEST_TIMEOUT_S) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-    except OSError as error:
+        with loopback.make_client(f"unix:{socket}") as http:
+            return http.get("/models", headers=headers, timeout=_REQUEST_TIMEOUT_S).status_code
+    except httpx2.HTTPError as error:
         raise ServingError(f"TorchServe does not answer: {error}", "newsbert serve locally tells more") from error
 
 

@@ -1,11 +1,9 @@
 """TorchServe's queue of requests for a model's workers."""
 
-import http.client
-import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
+
+import httpx2
 
 from newsbert.core import loopback
 from newsbert.errors import ServingError
@@ -27,25 +25,19 @@ def count_pending(directory: Path, model_name: str) -> int | None:
     """
     key_file = directory / auth.KEY_FILE
     try:
-        if not key_file.exists():
-            return _request_count(directory, model_name, {})
-        try:
-            return _request_count(directory, model_name, dict([auth.header(auth.read(key_file).management)]))
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code not in _TOKEN_EXPIRED:
-                return None
-            return _request_count(
-                directory, model_name, dict([auth.header(auth.rotate(key_file, "management").management)])
-            )
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException, ServingError):
+        with loopback.make_client(f"unix:{directory / auth.MANAGEMENT_SOCKET}") as http:
+            if not key_file.exists():
+                response = _describe_model(http, model_name, {})
+            else:
+                response = _describe_model(http, model_name, dict([auth.header(auth.read(key_file).management)]))
+                if response.status_code in _TOKEN_EXPIRED:
+                    token = auth.rotate(key_file, "management").management
+                    response = _describe_model(http, model_name, dict([auth.header(token)]))
+        (description,) = response.raise_for_status().json()
+        return int(description["jobQueueStatus"]["pendingRequests"])
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError, ServingError):
         return None
 
 
-def _request_count(directory: Path, model_name: str, headers: dict[str, str]) -> int:
-    url = f"http://localhost/models/{urllib.parse.quote(model_name, safe='')}"
-    request = urllib.request.Request(url, headers=headers)
-    socket = str(directory / auth.MANAGEMENT_SOCKET)
-    with loopback.unix_urlopen(socket, request, _TIMEOUT_S) as response:
-        (description,) = json.load(response)
-    return int(description["jobQueueStatus"]["pendingRequests"])
+def _describe_model(http: httpx2.Client, model_name: str, headers: dict[str, str]) -> httpx2.Response:
+    return http.get(f"/models/{urllib.parse.quote(model_name, safe='')}", headers=headers, timeout=_TIMEOUT_S)

@@ -1,14 +1,11 @@
 """Client of TorchServe's management and inference interfaces, over TCP or a unix socket, with tokens."""
 
-import functools
-import http.client
-import json
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import httpx2
 
 from newsbert.core import environment, loopback, uris
 from newsbert.core.settings import ServeSettings
@@ -116,7 +113,7 @@ class ModelServer:
         for chunk in client.chunks(items):
             path = _make_path("predictions", name, version)
             response, headers = self._inference.exchange("POST", path, body=client.body(chunk))
-            model_name = urllib.parse.unquote(headers.get(MODEL_HEADER) or "")
+            model_name = urllib.parse.unquote(headers.get(MODEL_HEADER, ""))
             if not isinstance(response, list) or len(response) != len(chunk):
                 raise ServingError(f"{name} answers in another form than a newsbert model", "check the deployment")
             answers += response
@@ -143,10 +140,6 @@ class _Interface:
 
     def __init__(self, address: str, kind: str) -> None:
         self._address, self._kind = address.rstrip("/"), kind
-        self._base_url, self._open_url = self._address, loopback.urlopen
-        if address.startswith("unix:"):
-            self._base_url = "http://localhost"
-            self._open_url = functools.partial(loopback.unix_urlopen, address.removeprefix("unix:"))
 
     def ask(self, method: str, path: str, query: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S) -> Any:
         """Send a request without a body, and return the JSON of the response."""
@@ -159,7 +152,7 @@ class _Interface:
         query: dict[str, Any] | None = None,
         body: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, httpx2.Headers]:
         """Send a request, and return the JSON and the headers of the response.
 
         Raises:
@@ -167,38 +160,31 @@ class _Interface:
             BadRequestError: If the server refuses the content.
             ServingError: If the server does not answer, rejects the token, or fails.
         """
-        url = f"{self._base_url}{path}{'?' if query else ''}{urllib.parse.urlencode(query or {})}"
         # With this content type TorchServe reads a registration from the body, not from the query.
         headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
-        request = urllib.request.Request(url, body, headers, method=method)
-        token = _read_token(self._kind)
-        if token is not None:
-            request.add_unredirected_header(*auth.header(token))
+        if (token := _read_token(self._kind)) is not None:
+            headers.update([auth.header(token)])
         try:
-            with self._open_url(request, timeout=timeout_s) as response:
-                return json.load(response), response.headers
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._parse_error(error) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            with loopback.make_client(self._address) as http:
+                response = http.request(method, path, params=query, content=body, headers=headers, timeout=timeout_s)
+            if response.is_success:
+                return response.json(), response.headers
+        except (httpx2.HTTPError, ValueError) as error:
             raise ServingError(
-                f"no TorchServe {self._kind} interface answers at {self._address}: {getattr(error, 'reason', error)}",
+                f"no TorchServe {self._kind} interface answers at {self._address}: {error}",
                 "start the server, or give its address: mlflow deployments help -t newsbert",
             ) from error
+        raise self._parse_error(response)
 
-    def _parse_error(self, error: urllib.error.HTTPError) -> ServingError | NotFoundError | BadRequestError:
-        try:
-            answer = json.loads(error.read())
-            message, kind = str(answer["message"]), str(answer["type"])
-        except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-            message, kind = error.reason or "no reason given", ""
-        summary = f"TorchServe ({self._kind}, {self._address}) answered {error.code}: {message}"
+    def _parse_error(self, response: httpx2.Response) -> ServingError | NotFoundError | BadRequestError:
+        status, (message, kind) = response.status_code, client.describe_failure(response)
+        summary = f"TorchServe ({self._kind}, {self._address}) answered {status}: {message}"
         if kind == auth.NOT_TAKEN:
             variable = environment.TOKEN_VARIABLES[self._kind]
             return ServingError(summary, f"export NEWSBERT_KEY_FILE=…/key_file.json of the server, or {variable}=TOKEN")
-        if error.code == 404:
+        if status == 404:
             return NotFoundError(summary, "mlflow deployments list -t newsbert")
-        if self._kind == "inference" and error.code in {400, 413, 415}:
+        if self._kind == "inference" and status in {400, 413, 415}:
             return BadRequestError(summary, "mend the input")
         return ServingError(summary, "see the server's log")
 
