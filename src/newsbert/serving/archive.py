@@ -115,12 +115,8 @@ class ArchiveInfo:
     runtime: str
 
 
-def served(archive: Path, name: Path | None = None) -> ArchiveInfo:
+def served(archive: Path) -> ArchiveInfo:
     """Read the model's name and runtime from an archive's configuration.
-
-    Args:
-        archive: The archive.
-        name: Name in error messages; `archive` if `None`.
 
     Raises:
         ModelError: If it is not an archive from newsbert.
@@ -130,6 +126,4 @@ def served(archive: Path, name: Path | None = None) -> ArchiveInfo:
             options = json.loads(zip_files.read_entry(content, CONFIG_NAME, _MAX_CONFIG_BYTES))["newsbert"]
         return ArchiveInfo(str(options["model"]), str(options["runtime"]))
     except (*zip_files.READ_ERRORS, TypeError) as error:
-        raise ModelError(
-            f"{name or archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL"
-        ) from error
+        raise ModelError(f"{archive} is no newsbert model archive: {error}", "newsbert serve locally MODEL") from error

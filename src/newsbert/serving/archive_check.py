@@ -1,31 +1,30 @@
-"""Check that a model archive holds exactly what `archive.write` writes.
+"""Check that a model archive holds exactly what `archive.write` writes, and write it anew.
 
 TorchServe unpacks an archive, runs the handler that its manifest names and applies its configuration. So an archive
 from another source is executable code. An archive that passes this check holds only data, and this package's own
 handler.
+
+Java reads a zip file from its front, Python by the directory at its end: both may see different files in one archive.
+YAML and JSON may see different values in one text. So TorchServe never gets the archive itself, but a new one of the
+files and values that were checked.
 """
 
+import json
 import os
 import stat
-import struct
 import zipfile
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from newsbert.bundle import signing
 from newsbert.bundle.bundle import RUNTIME_FILES
 from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import typed_json, zip_files
 from newsbert.errors import ModelError
-from newsbert.serving import archive
 from newsbert.serving.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 
-_LOCAL_HEADER = struct.Struct("<4s2xHH8xIIHH")
-_ZIP64_EXTRA = struct.Struct("<HHQQ")
-_UTF8_NAMES = 0x800
 _HINT = "serve the model itself, or write the archive again: newsbert export archive MODEL"
-_BLOCK_BYTES = 1024 * 1024
 _RANGES = {
     "minWorkers": (1, 1024),
     "maxWorkers": (1, 1024),
@@ -37,7 +36,7 @@ _RANGES = {
 }
 """TorchServe's settings that an archive may have, with their minimum and maximum values."""
 _OPTIONS = {"model", "runtime", "workers", "review_threshold"}
-_MAX_TEXT_BYTES = 1024 * 1024
+_MAX_TEXT_BYTES, _MAX_CONTRACT_BYTES = 2**20, 2**26
 _MODEL_KEYS = {"modelName", "modelVersion", "handler", "configFile"}
 _MANIFEST_KEYS = {"createdOn", "runtime", "model", "archiverVersion"}
 
@@ -47,17 +46,20 @@ class _RefusedError(Exception):
 
 
 def take(file: Path, copy: Path) -> str | None:
-    """Copy an archive into a private directory, check the copy, and return the trusted key that signed its model.
+    """Check an archive, write its files to a new one, and return the trusted key that signed its model.
 
-    The server uses the copy, so neither the name of `file` nor a change of it after the check matters.
+    The server uses the new archive, so neither the name of `file` nor a change of it after the check matters.
 
     Args:
         file: The archive, from any source.
-        copy: Path of the copy, in a directory of this user only.
+        copy: Path of the new archive, in a directory of this user only.
+
+    Returns:
+        The trusted key that signed its model; `None` if no keys are configured.
 
     Raises:
-        ModelError: If the archive could do more than answer with its model, if none of the configured trusted keys has
-            signed it, or if it cannot be copied.
+        ModelError: If it is not an archive, has another file, handler or setting than `archive.write` writes, if none
+            of the configured trusted keys has signed it, or if it cannot be copied.
     """
     try:
         # Non-blocking: opening a named pipe would otherwise wait for a writer.
@@ -65,46 +67,58 @@ def take(file: Path, copy: Path) -> str | None:
             status = os.fstat(source.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"{file} is not a plain file", _HINT)
-            with copy.open("xb") as target:
-                _copy(source, target, status.st_size)
+            with zipfile.ZipFile(source) as content:
+                _check_entries(content.infolist(), status.st_size)
+                texts = _read_texts(content)
+                hint = "sign the model, then write its archive again: newsbert export archive MODEL"
+                signed_by = signing.check(texts[CONTRACT_FILE], texts.get(SIGNATURE_FILE), str(file), hint)
+                _write(copy, content, texts)
     except OSError as error:
         raise ModelError(f"{file} cannot be copied to be served: {error}", "check it and the disk: df -h") from error
-    return check(copy, file)
-
-
-def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
-    """Copy at most `size` bytes: a file that grows meanwhile must not fill the disk."""
-    while size > 0 and (block := source.read(min(size, _BLOCK_BYTES))):
-        target.write(block)
-        size -= len(block)
-
-
-def check(file: Path, name: Path | None = None) -> str | None:
-    """Reject an archive that could do more than answer with its model.
-
-    Args:
-        file: The archive.
-        name: Name in error messages; `file` if `None`.
-
-    Returns:
-        The trusted key that signed its model; `None` if no keys are configured.
-
-    Raises:
-        ModelError: If it has another file, handler or setting than `archive.write` writes, if none of the configured
-            trusted keys has signed it, or if it is not an archive.
-    """
-    runtime = archive.served(file, name).runtime
-    try:
-        with zipfile.ZipFile(file) as content, file.open("rb") as stream:
-            _check_names([info.filename for info in content.infolist()], runtime)
-            _check_entries(content, stream)
-            signed_by = _check_signature(content, str(name or file))
-            _check_manifest(_read_json(content, MANIFEST_NAME))
-            _check_configuration(_read_json(content, CONFIG_NAME))
-            _check_handler(content)
-    except (*zip_files.READ_ERRORS, _RefusedError, TypeError, struct.error) as error:
-        raise ModelError(f"{name or file} is not served: {error}", _HINT) from error
+    except (*zip_files.READ_ERRORS, _RefusedError, TypeError) as error:
+        raise ModelError(f"{file} is not served: {error}", _HINT) from error
     return signed_by
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Check that the entries are plain files, and together no larger than the archive of `size` bytes."""
+    for entry in entries:
+        if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG}:
+            raise _RefusedError(f"its {entry.filename[:200]!r} is not a plain file")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise _RefusedError(f"its {entry.filename[:200]!r} is compressed")
+    if sum(entry.file_size for entry in entries) > size:
+        raise _RefusedError("its files are larger than the archive")
+
+
+def _read_texts(content: zipfile.ZipFile) -> dict[str, bytes]:
+    """Check names, settings, manifest and handler, and return the new archive's small files.
+
+    They are kept in memory, since the archive may change meanwhile.
+    """
+    configuration = _read_object(content, CONFIG_NAME)
+    _check_configuration(configuration)
+    _check_names(content.namelist(), configuration["newsbert"]["runtime"])
+    manifest = _read_object(content, MANIFEST_NAME)
+    _check_manifest(manifest)
+    handler = (resources.files("newsbert.serving") / HANDLER_NAME).read_bytes()
+    if _read(content, HANDLER_NAME) != handler:
+        raise _RefusedError(f"its {HANDLER_NAME} is not that of this version of newsbert")
+    signed = {name: _read(content, name) for name in (CONTRACT_FILE, SIGNATURE_FILE) if name in content.namelist()}
+    return {
+        CONFIG_NAME: json.dumps(configuration, indent=2).encode(),
+        MANIFEST_NAME: json.dumps(manifest, indent=2).encode(),
+        HANDLER_NAME: handler,
+        **signed,
+    }
+
+
+def _write(copy: Path, content: zipfile.ZipFile, texts: dict[str, bytes]) -> None:
+    try:
+        zip_files.write(copy, {**{name: zip_files.Entry(content, name) for name in content.namelist()}, **texts})
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
 
 
 def _check_names(names: list[str], runtime: str) -> None:
@@ -119,53 +133,22 @@ def _check_names(names: list[str], runtime: str) -> None:
             raise _RefusedError(f"it holds {name!r} {names.count(name)} times")
 
 
-def _check_entries(content: zipfile.ZipFile, stream: Any) -> None:
-    """Check that a reader from the front, such as Java, sees the same entries as the directory at the end."""
-    offset = 0
-    for info in sorted(content.infolist(), key=lambda each: each.header_offset):
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in {0, stat.S_IFREG}:
-            raise _RefusedError(f"its {info.filename!r} is not a plain file")
-        stream.seek(info.header_offset)
-        signature, flags, method, packed, size, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(
-            stream.read(_LOCAL_HEADER.size)
-        )
-        name, extra = stream.read(name_bytes), stream.read(extra_bytes)
-        if size == packed == 0xFFFFFFFF:
-            _, _, size, packed = _ZIP64_EXTRA.unpack(extra)
-        sizes = {size, packed, info.file_size, info.compress_size}
-        plain = signature == b"PK\3\4" and method == zipfile.ZIP_STORED and not flags & ~_UTF8_NAMES
-        if info.header_offset != offset or not plain or len(sizes) > 1 or name != info.filename.encode():
-            raise _RefusedError(f"its entry {info.filename!r} is not as newsbert writes it")
-        offset += _LOCAL_HEADER.size + name_bytes + extra_bytes + size
-    if offset != content.start_dir:
-        raise _RefusedError("it holds more than its directory says")
+def _read(content: zipfile.ZipFile, name: str) -> bytes:
+    return zip_files.read_entry(content, name, _MAX_CONTRACT_BYTES if name == CONTRACT_FILE else _MAX_TEXT_BYTES)
 
 
-def _check_signature(content: zipfile.ZipFile, name: str) -> str | None:
-    signature = _read_text(content, SIGNATURE_FILE) if SIGNATURE_FILE in content.namelist() else None
-    hint = "sign the model, then write its archive again: newsbert export archive MODEL"
-    return signing.check(content.read(CONTRACT_FILE), signature, name, hint)
+def _read_object(content: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    return _check_object(typed_json.loads(_read(content, name).decode("utf-8")), name)
 
 
-def _check_handler(content: zipfile.ZipFile) -> None:
-    own = (resources.files("newsbert.serving") / HANDLER_NAME).read_bytes()
-    if content.getinfo(HANDLER_NAME).file_size != len(own) or content.read(HANDLER_NAME) != own:
-        raise _RefusedError(f"its {HANDLER_NAME} is not that of this version of newsbert")
+def _check_object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _RefusedError(f"its {name} is {value!r:.100}, not an object")
+    return value
 
 
-def _read_text(content: zipfile.ZipFile, name: str) -> bytes:
-    if content.getinfo(name).file_size > _MAX_TEXT_BYTES:
-        raise _RefusedError(f"its {name} is too large")
-    return content.read(name)
-
-
-def _read_json(content: zipfile.ZipFile, name: str) -> Any:
-    return typed_json.loads(_read_text(content, name).decode("utf-8"))
-
-
-def _check_manifest(manifest: Any) -> None:
-    model = manifest["model"]
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    model = _check_object(manifest["model"], "manifest's model")
     unknown = sorted({*manifest} - _MANIFEST_KEYS | {*model} - _MODEL_KEYS)
     if unknown:
         raise _RefusedError(f"its manifest has {unknown[0]!r}")
@@ -178,7 +161,7 @@ def _check_manifest(manifest: Any) -> None:
             raise _RefusedError(f"its manifest names {value!r} instead of {expected!r}")
 
 
-def _check_configuration(values: Any) -> None:
+def _check_configuration(values: dict[str, Any]) -> None:
     """Check that TorchServe's settings are only those that newsbert writes, all numbers: others install packages."""
     for name, value in values.items():
         if name == "newsbert":
@@ -188,11 +171,12 @@ def _check_configuration(values: Any) -> None:
         minimum, maximum = _RANGES[name]
         if not minimum <= value <= maximum:
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]}, not from {minimum} to {maximum}")
-    for name, value in values["newsbert"].items():
-        if name not in _OPTIONS:
+    options = _check_object(values["newsbert"], f"{CONFIG_NAME}'s 'newsbert'")
+    for name, value in options.items():
+        if name not in _OPTIONS or (name in {"model", "runtime"} and not isinstance(value, str)):
             raise _RefusedError(f"its {CONFIG_NAME} has {name!r}: {str(value)[:100]!r}")
-    review_threshold = values["newsbert"].get("review_threshold", 0)
+    review_threshold = options.get("review_threshold", 0)
     if type(review_threshold) not in {int, float} or not 0 <= review_threshold <= 1:
         raise _RefusedError(f"its {CONFIG_NAME} has 'review_threshold': {str(review_threshold)[:100]!r}")
-    if not values["minWorkers"] == values["maxWorkers"] == values["newsbert"]["workers"]:
+    if not values["minWorkers"] == values["maxWorkers"] == options["workers"]:
         raise _RefusedError(f"its {CONFIG_NAME} has three numbers of workers that differ")
