@@ -17,6 +17,7 @@ from newsbert.inference.prediction import Prediction
 relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 
 KINDS = ("csv", "tsv", "json", "jsonl", "parquet")
+OUTPUT_KINDS = ("csv", "tsv", "jsonl", "parquet")
 
 LABELS = ("Économie", "Sport & loisirs", "World")
 

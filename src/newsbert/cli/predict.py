@@ -61,8 +61,8 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="Where the rows of --file go, with the answers, here or at s3://… or gs://…; those that got none go to"
-            " OUTPUT.rejected.jsonl too, with the reason.",
+            help="Where the rows of --file go, with the answers: a csv, tsv, jsonl or parquet file, here or at s3://…"
+            " or gs://…; those that got none go to OUTPUT.rejected.jsonl too, with the reason.",
             metavar="FILE",
             autocompletion=files,
         ),

@@ -7,6 +7,15 @@ from newsbert.data import readers as row_files
 from newsbert.errors import UsageError
 from newsbert.inference.batch.resume import rejected_file
 
+_OUTPUT_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
 
 def check(file: Path, output: Path) -> None:
     """Refuse an output that cannot be written, before any work is done.
@@ -15,10 +24,7 @@ def check(file: Path, output: Path) -> None:
         UsageError: If a file name has no known format, or the output cannot be written there.
     """
     row_files.format_of(file)
-    if row_files.format_of(output) != output.suffix.lower().lstrip(".").replace("ndjson", "jsonl").replace(
-        "pq", "parquet"
-    ):
-        raise UsageError(f"{str(output)!r} cannot be written", "name it .csv, .tsv, .json, .jsonl or .parquet, plain")
+    output_format(output)
     try:
         has_parent, is_directory = output.resolve().parent.is_dir(), output.is_dir()
         reads_rejected = file.resolve() == rejected_file(output).resolve()
@@ -31,3 +37,17 @@ def check(file: Path, output: Path) -> None:
         raise UsageError(f"{str(output)!r} is a directory", "name a file")
     if reads_rejected:
         raise UsageError(f"{str(file)!r} is where the bad rows of {str(output)!r} go", "name another --output")
+
+
+def output_format(output: Path) -> str:
+    """Return the format of an output: `csv`, `tsv`, `jsonl` or `parquet`.
+
+    Raises:
+        UsageError: If the file name has no format that is written.
+    """
+    kind = _OUTPUT_FORMATS.get(output.suffix.lower())
+    if kind is not None:
+        return kind
+    if output.suffix.lower() == ".json":
+        raise UsageError(f"{str(output)!r} cannot be written: newsbert writes no JSON arrays", "name it .jsonl")
+    raise UsageError(f"{str(output)!r} cannot be written", "name it .csv, .tsv, .jsonl or .parquet")

@@ -13,7 +13,7 @@ from newsbert.data import row_columns
 from newsbert.data.lines import RowError
 from newsbert.data.readers import RowFile
 from newsbert.errors import DataError, ServingError
-from newsbert.inference.batch import parquet, resume, writers
+from newsbert.inference.batch import parquet, paths, resume, writers
 from newsbert.inference.batch.parquet import ParquetSource
 from newsbert.inference.batch.predictor import Answer, Predictor, TextColumns, answer
 from newsbert.inference.batch.ray_workers import Workers
@@ -65,7 +65,7 @@ def predict_file(  # noqa: PLR0913 - options by name
     Args:
         predictor: The model, here or in worker processes.
         file: Rows in one of `FORMATS`.
-        output: A file in one of these formats.
+        output: A csv, tsv, jsonl or parquet file.
         text_column: Column of the text, if it is not `text` (or `title` with `text` or `description`).
         on_progress: Called with the number of rows that are done and the total number of rows.
         model: Identity of the model, so that no output mixes two models; defaults to its name.
@@ -79,7 +79,7 @@ def predict_file(  # noqa: PLR0913 - options by name
         DataError: If the file cannot be read, does not have the column, or changes meanwhile.
         NewsbertError: If the output cannot be written.
     """
-    kind = row_files.format_of(output)
+    kind = paths.output_format(output)
     before = _read_stat(file)
     row_file = RowFile(file)
     source, schema = _open(row_file, kind)
@@ -111,7 +111,7 @@ def predict_file(  # noqa: PLR0913 - options by name
             )
         for window, answers in answered_windows:
             done = partial.state.records
-            content = encoding.encode(window, _to_columns(answers), first=partial.state.rows == 0)
+            content = encoding.encode(window, _to_columns(answers))
             partial.append(content, _format_rejected(window, answers, done), _advance(partial.state, window, answers))
             on_progress(partial.state.records, source.total)
         if _read_stat(file) != before or partial.state.records != source.total:

@@ -25,8 +25,8 @@ class Encoding(Protocol):
 
     header: bytes
 
-    def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
-        """Return the encoded rows of a window; `first` marks the first rows of the output."""
+    def encode(self, window: Window, answers: Answers) -> bytes:
+        """Return the encoded rows of a window."""
         ...
 
     def finish(self, encoded: Path) -> Path:
@@ -48,7 +48,7 @@ class ParquetEncoding:
         self._schema = schema
         self._names = names
 
-    def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
+    def encode(self, window: Window, answers: Answers) -> bytes:
         """Return the encoded rows of a window."""
         return parquet.answered(window, self._schema, self._names, answers)
 
@@ -59,32 +59,25 @@ class ParquetEncoding:
         return output
 
 
-class JsonEncoding:
-    """JSON lines, or a JSON list of rows.
+class JsonLinesEncoding:
+    """JSON lines output: an object per row.
 
     Args:
-        lines: Whether to write JSON lines.
         names: Names of the columns of label, score, review and probabilities.
     """
 
-    def __init__(self, lines: bool, names: Sequence[str]) -> None:
-        self._lines = lines
-        self._names = names
-        self.header = b"" if lines else b"[\n"
+    header = b""
 
-    def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def encode(self, window: Window, answers: Answers) -> bytes:
         """Return the encoded rows of a window."""
         rows = _add_answers(window.rows, self._names, answers)
-        if self._lines:
-            return to_bytes("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
-        texts = [json.dumps([row], ensure_ascii=False, default=str, indent=1)[2:-2] for row in rows]
-        return to_bytes(("" if first else ",\n") + ",\n".join(texts)) if texts else b""
+        return to_bytes("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows))
 
     def finish(self, encoded: Path) -> Path:
-        """Close the list."""
-        if not self._lines:
-            with encoded.open("ab") as stream:
-                stream.write(b"\n]")
+        """Return the file unchanged."""
         return encoded
 
 
@@ -105,7 +98,7 @@ class CsvEncoding:
         self._names = names
         self.header = self._format_lines([self._columns])
 
-    def encode(self, window: Window, answers: Answers, first: bool) -> bytes:
+    def encode(self, window: Window, answers: Answers) -> bytes:
         """Return the encoded rows of a window."""
         rows = _add_answers(window.rows, self._names, answers)
         return self._format_lines([[_format_field(row.get(name)) for name in self._columns] for row in rows])
@@ -136,15 +129,15 @@ def make(kind: str, columns: Sequence[str], schema: Any, names: Sequence[str]) -
     """Return the encoding of an output's format.
 
     Args:
-        kind: One of `FORMATS`.
+        kind: `csv`, `tsv`, `jsonl` or `parquet`.
         columns: Names of the input's columns.
         schema: Their Arrow schema if the format is parquet.
         names: Names of the columns of label, score, review and probabilities.
     """
     if kind == "parquet":
         return ParquetEncoding(schema, names)
-    if kind in {"json", "jsonl"}:
-        return JsonEncoding(kind == "jsonl", names)
+    if kind == "jsonl":
+        return JsonLinesEncoding(names)
     return CsvEncoding(kind, columns, names)
 
 

@@ -21,9 +21,9 @@ from newsbert.errors import BadRequestError, DataError, UsageError
 from newsbert.inference.batch import paths, readers
 from newsbert.inference.batch.predict_file import predict_file
 from tests.support.batch import (
-    KINDS,
     LABELS,
     NO_ANSWER,
+    OUTPUT_KINDS,
     LengthModel,
     answer_of,
     answers,
@@ -178,7 +178,7 @@ def test_nested_values_come_through_parquet_as_they_were(values: list[list[str]]
 @relaxed
 @given(
     st.lists(st.tuples(utf8_text | st.sampled_from(["a\rb", '"', "\n"]), utf8_text), min_size=1, max_size=9),
-    st.sampled_from(KINDS),
+    st.sampled_from(OUTPUT_KINDS),
     st.integers(1, 4),
 )
 def test_the_output_is_the_same_whatever_the_windows(table: list[tuple[str, str]], kind: str, window: int) -> None:
@@ -259,7 +259,7 @@ def test_lines_of_jsonl_that_are_no_rows_go_to_the_file_of_rejected_rows(tmp_pat
     assert rejected(output)[0]["reason"].startswith("not valid JSON")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_rows_of_csv_that_are_none_go_to_the_file_of_rejected_rows(kind: str, tmp_path: Path) -> None:
     content = b'text,id\n"two\nlines",1\na,b,c\n\n"a" b,3\ncaf\xe9,4\n,5\nlast,6\n"cut of'
     (tmp_path / "in.csv").write_bytes(content)
@@ -304,7 +304,7 @@ def test_a_file_without_a_row_that_can_be_read_is_an_error(name: str, content: s
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_parquet_rows_that_python_does_not_know_are_rejected(kind: str, tmp_path: Path) -> None:
     dates = pa.array([0, 2**62, 0, 0, 0], pa.timestamp("us"))
     pq.write_table(pa.table({"text": ["a", "b", None, "dddd", "mark"], "at": dates}), tmp_path / "in.parquet",

@@ -21,6 +21,7 @@ from newsbert.inference.items import predict_items
 from tests.support.batch import (
     KINDS,
     NO_ANSWER,
+    OUTPUT_KINDS,
     LengthModel,
     answer_of,
     answers,
@@ -39,7 +40,7 @@ def carried(value: str, *kinds: str) -> str:
     return re.sub(r"[\t\r\n]+", " ", value) if "tsv" in kinds else value
 
 
-@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("target", OUTPUT_KINDS)
 @pytest.mark.parametrize("source", [*KINDS, "csv.gz", "parquet.gz"])
 def test_every_format_in_and_out(source: str, target: str, tmp_path: Path) -> None:
     file, output = tmp_path / f"in.{source}", tmp_path / f"out.{target}"
@@ -58,7 +59,7 @@ texts_and_more = st.fixed_dictionaries({"text": utf8_text | st.sampled_from(["\r
 
 
 @relaxed
-@given(st.lists(texts_and_more, min_size=1, max_size=6), st.sampled_from(KINDS))
+@given(st.lists(texts_and_more, min_size=1, max_size=6), st.sampled_from(OUTPUT_KINDS))
 def test_whatever_the_rows_hold_comes_back_with_its_answer(table: list[dict[str, str]], kind: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / f"out.{kind}"
@@ -75,7 +76,7 @@ def test_whatever_the_rows_hold_comes_back_with_its_answer(table: list[dict[str,
         assert (done.rows, done.skipped) == (len(table), expected.count(NO_ANSWER))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_rows_without_text_get_an_empty_answer(kind: str, tmp_path: Path) -> None:
     table: list[dict[str, Any]] = [{"text": "one"}, {"text": " <br> "}, {"text": None}, {"text": ""}, {"text": "five!"}]
     output = tmp_path / f"out.{kind}"
@@ -128,7 +129,7 @@ def test_a_missing_text_column_is_named_and_nothing_is_written(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("column", ["label", "score", "review", "probabilities"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_a_column_of_the_input_is_never_overwritten(column: str, kind: str, tmp_path: Path) -> None:
     output = tmp_path / f"out.{kind}"
     done = classify(write_jsonl(tmp_path / "in.jsonl", [{"text": "one", column: "mine"}]), output)
@@ -146,7 +147,7 @@ def test_an_output_can_be_classified_again(tmp_path: Path) -> None:
     assert len(readers.read(files[-1])[0]) == 1 + 3 * 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_columns_that_only_later_rows_have_are_kept(kind: str, tmp_path: Path) -> None:
     table: list[dict[str, Any]] = [{"text": "one"}, {"text": "two", "label": "mine", "id": "2"}, {"id": "3"}]
     output = tmp_path / f"out.{kind}"
@@ -157,10 +158,9 @@ def test_columns_that_only_later_rows_have_are_kept(kind: str, tmp_path: Path) -
     assert answers(output, done.columns) == [answer_of("one"), answer_of("two"), NO_ANSWER]
 
 
-@pytest.mark.parametrize("kind", ["json", "jsonl"])
-def test_half_a_surrogate_pair_goes_through_json(kind: str, tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_goes_through_json_lines(tmp_path: Path) -> None:
     table = [{"text": "broken \ud83d emoji"}]
-    output = tmp_path / f"out.{kind}"
+    output = tmp_path / "out.jsonl"
     classify(write_jsonl(tmp_path / "in.jsonl", table), output)
     assert readers.read(output)[0]["text"] == table[0]["text"]
     assert answers(output) == [answer_of("broken \ufffd emoji")]
@@ -239,7 +239,7 @@ def no_file_longer_than(size_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_a_disk_that_fills_up_leaves_no_half_written_output(kind: str, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "in.jsonl", [{"text": f"{n} {n * n}"} for n in range(2000)])
     output = tmp_path / f"out.{kind}"
@@ -254,9 +254,7 @@ def test_a_disk_that_fills_up_leaves_no_half_written_output(kind: str, tmp_path:
 # --- before any work --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "output", ["out.csv", "out.TSV", "out.json", "out.jsonl", "out.ndjson", "out.parquet", "out.pq"]
-)
+@pytest.mark.parametrize("output", ["out.csv", "out.TSV", "out.jsonl", "out.ndjson", "out.parquet", "out.pq"])
 def test_writable_outputs_pass_the_check(output: str, tmp_path: Path) -> None:
     paths.check(Path("in.csv.gz"), tmp_path / output)
     paths.check(Path("in.csv.gz"), Path(output))
@@ -266,9 +264,11 @@ def test_writable_outputs_pass_the_check(output: str, tmp_path: Path) -> None:
     ("file", "output", "complaint"),
     [
         ("in.txt", "out.csv", "'in.txt' is of no known format"),
-        ("in.csv", "out.txt", "'out.txt' is of no known format"),
-        ("in.csv", "out", "'out' is of no known format"),
+        ("in.csv", "out.txt", "'out.txt' cannot be written"),
+        ("in.csv", "out", "'out' cannot be written"),
         ("in.csv", "out.csv.gz", "'out.csv.gz' cannot be written"),
+        ("in.csv", "out.json", "'out.json' cannot be written: newsbert writes no JSON arrays"),
+        ("in.json", "OUT.JSON", "'OUT.JSON' cannot be written: newsbert writes no JSON arrays"),
         ("in.csv", "missing/out.csv", "no such directory: 'missing'"),
         ("in.csv", "directory.csv", "'directory.csv' is a directory"),
     ],
@@ -281,6 +281,7 @@ def test_an_output_that_could_not_be_written_is_refused_at_once(
         paths.check(Path(file), Path(output))
     assert caught.value.message == complaint
     assert caught.value.hint
+    assert (caught.value.hint == "name it .jsonl") is ("no JSON arrays" in complaint)
 
 
 # --- texts that were typed --------------------------------------------------------------------------------------------

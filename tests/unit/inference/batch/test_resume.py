@@ -19,7 +19,7 @@ from newsbert.errors import DataError, NewsbertError, ServingError
 from newsbert.inference.batch import readers, resume
 from newsbert.inference.batch.predict_file import BatchResult, predict_file
 from newsbert.inference.prediction import Prediction
-from tests.support.batch import KINDS, LengthModel, answer_of, answers, write_jsonl
+from tests.support.batch import KINDS, OUTPUT_KINDS, LengthModel, answer_of, answers, write_jsonl
 from tests.support.cli import Cli
 
 WINDOW = 100
@@ -57,11 +57,14 @@ def source_file(directory: Path, kind: str = "jsonl") -> Path:
     if kind == "jsonl":
         return file
     converted = directory / f"rows.{kind}"
+    if kind == "json":
+        converted.write_text(json.dumps(TABLE))
+        return converted
     predict_file(LengthModel(), file, converted, None, lambda *_: None)
     return converted
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 @pytest.mark.parametrize("source_kind", KINDS)
 def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, kind: str, tmp_path: Path) -> None:
     file = source_file(tmp_path, source_kind)
@@ -84,7 +87,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     assert resume.read_state(output) is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_what_was_written_after_the_last_note_is_not_kept(kind: str, tmp_path: Path) -> None:
     file = source_file(tmp_path)
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
