@@ -28,7 +28,6 @@ from newsbert.cli import (
     register,
     rollback,
     runs,
-    tracking,
     train,
 )
 from newsbert.cli._corrections import correct, normalize_option
@@ -36,6 +35,7 @@ from newsbert.cli._framework import Commands, Group
 from newsbert.cli._output import Output
 from newsbert.cli.export import app as export
 from newsbert.cli.serve import app as serve
+from newsbert.cli.tracking import app as tracking
 from newsbert.core.environment import limit_spinning
 from newsbert.errors import NewsbertError, UsageError
 

@@ -1,0 +1,1 @@
+"""`newsbert tracking`: an MLflow tracking server for a team."""
