@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.core import files
-from newsbert.core.config import CONFIG_FILE
+from newsbert.core.config_file import CONFIG_FILE
 from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.data import profile
 from newsbert.data.profile import DatasetProfile

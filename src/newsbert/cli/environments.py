@@ -7,7 +7,7 @@ import typer
 
 from newsbert.cli._options import Debug, Json, TrackingUri
 from newsbert.cli._output import Output
-from newsbert.core import config
+from newsbert.core import config, config_file
 from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def environments(tracking_uri: TrackingUri = None, as_json: Json = False, debug:
             ("environment", "model", "url", "previous"), (_build_row(*entry) for entry in statuses.items()), words=4
         )
         if not statuses:
-            screen.note(f"there is no [environments.NAME] in {config.CONFIG_FILE}")
+            screen.note(f"there is no [environments.NAME] in {config_file.CONFIG_FILE}")
     if any(isinstance(status, NewsbertError) for status in statuses.values()):
         raise typer.Exit(1)
 

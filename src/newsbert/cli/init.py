@@ -9,7 +9,7 @@ import typer
 from newsbert.cli._completion import files
 from newsbert.cli._options import Debug, Json, ModelName, setting
 from newsbert.cli._output import Output
-from newsbert.core import config
+from newsbert.core import config, config_file
 from newsbert.core.identifiers import parse_model_name
 from newsbert.core.settings import TrainSettings
 
@@ -47,7 +47,7 @@ def init(
     screen = Output(as_json)
     from newsbert.api import init_config
 
-    file = Path(config.CONFIG_FILE)
+    file = Path(config_file.CONFIG_FILE)
     init_config.check_absent(file, force=force)
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     model_name = model_name or init_config.suggested_name(data)

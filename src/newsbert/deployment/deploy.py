@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
 from newsbert.bundle.contract import Contract
-from newsbert.core import config
+from newsbert.core import config, config_file
 from newsbert.core.settings import (
     CloudRunSettings,
     ClusterSettings,
@@ -42,7 +42,7 @@ def environment(name: str, tracking_uri: str | None, on_log: Callable[[str], Non
     if name not in environments:
         choices = f"there are: {', '.join(sorted(environments))}; or write" if environments else "write"
         raise UsageError(
-            f"there is no environment {name!r} in {config.CONFIG_FILE}",
+            f"there is no environment {name!r} in {config_file.CONFIG_FILE}",
             f"{choices} [environments.{name}] and port = 8080",
         )
     settings = environments[name]

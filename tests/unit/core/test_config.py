@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from newsbert.core import config
+from newsbert.core import config, config_file
 from newsbert.core.config import resolve
 from newsbert.core.settings import (
     HostSettings,
@@ -77,7 +77,9 @@ def test_every_setting_has_a_variable(section: Any, table: str, monkeypatch: pyt
 
 
 def test_an_environment_is_a_table_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(config.CONFIG_FILE).write_text("[environments.eu-west]\nport = 81\n[environments.dev]\n", encoding="utf-8")
+    Path(config_file.CONFIG_FILE).write_text(
+        "[environments.eu-west]\nport = 81\n[environments.dev]\n", encoding="utf-8"
+    )
     monkeypatch.setenv("NEWSBERT_ENVIRONMENTS_EU_WEST_HOST", "10.0.0.7")
     assert config.environments() == {"eu-west": HostSettings(host="10.0.0.7", port=81), "dev": HostSettings()}
 
