@@ -178,7 +178,7 @@ def test_files_are_offered(cli: Cli, tmp_path: Path, shell: str) -> None:
 def test_bundles_are_offered(cli: Cli, trained: tuple[newsbert.TrainResult, str], tmp_path: Path) -> None:
     (tmp_path / "model").symlink_to(trained[0].bundle)
     (tmp_path / "mother").mkdir()
-    assert completed(cli, "bash", "newsbert runtimes m").split() == ["model/"]
+    assert completed(cli, "bash", "newsbert benchmark m").split() == ["model/"]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "sqlite:///nothing.db", "nonsense", "http://[", ""])

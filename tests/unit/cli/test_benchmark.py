@@ -1,4 +1,4 @@
-"""`newsbert runtimes`: it measures the runtimes on the first 256 texts."""
+"""`newsbert benchmark`: it measures the runtimes on the first 256 texts."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def test_the_first_256_texts_are_measured(
     cli: Cli, bundle: Bundle, tmp_path: Path, num_texts: int, num_measured: int
 ) -> None:
     (tmp_path / "news.csv").write_text("text\n" + "".join(f"goal {number}\n" for number in range(num_texts)))
-    result = cli("runtimes", bundle.path, "--texts", "news.csv", "--only", "onnxruntime", "--seconds", "0.1", "--json")
+    result = cli("benchmark", bundle.path, "--texts", "news.csv", "--only", "onnxruntime", "--seconds", "0.1", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["texts"] == num_measured
@@ -24,4 +24,4 @@ def test_the_first_256_texts_are_measured(
 
 
 def test_an_unknown_runtime_is_a_usage_error(cli: Cli, bundle: Bundle) -> None:
-    failed(cli("runtimes", bundle.path, "--only", "tensorrt"), 2, "no runtime 'tensorrt'")
+    failed(cli("benchmark", bundle.path, "--only", "tensorrt"), 2, "no runtime 'tensorrt'")
