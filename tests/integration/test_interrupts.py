@@ -18,7 +18,7 @@ __all__ = ["arguments", "start"]
 
 Arguments = tuple[object, ...]
 PAUSE = 40
-"""The step after which a training waits, in its fifth epoch."""
+"""The step after which a training waits, at the end of its fourth epoch."""
 
 LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, resource.RLIM_INFINITY))"
 """Any file that grows beyond this fails with EFBIG: what a full disk does, for whoever is not root."""
@@ -34,7 +34,7 @@ def test_ctrl_c_once_finishes_what_is_kept(
     wait_for(process, "stopping after this step")
     (tmp_path / "go").touch()
     stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
+    assert process.returncode == 0, stdout + stderr
     document = json.loads(stdout)
     assert document["stopped_early"] is True
     Bundle.read(tmp_path / document["bundle"]).verify()
@@ -99,7 +99,7 @@ def test_a_killed_training_goes_on_and_a_living_one_is_let_alone(
     assert client.get_run(killed_id).info.status == "FINISHED"
     histories = [client.get_metric_history(run_id, "train_loss") for run_id in (killed_id, whole["run_id"])]
     assert [(loss.step, loss.value) for loss in histories[0]] == [(loss.step, loss.value) for loss in histories[1]]
-    assert len(histories[0]) == 99
+    assert len(histories[0]) == 100
     # The living one was not disturbed, and has its working directory.
     assert living.poll() is None
     finished = {whole["run_id"], gone_on["run_id"]}

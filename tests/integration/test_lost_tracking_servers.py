@@ -19,7 +19,7 @@ __all__ = ["arguments", "start"]
 
 Arguments = tuple[object, ...]
 PAUSE = 40
-"""The step after which a training waits, in its fifth epoch."""
+"""The step after which a training waits, at the end of its fourth epoch."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_tracking_server_that_goes_away_and_comes_back_gets_all_metrics_and_th
         assert run.info.status == "FINISHED"
         steps = [loss.step for loss in client.get_metric_history(run.info.run_id, "train_loss")]
         assert steps == sorted(set(steps))
-        assert len(steps) == 99
+        assert len(steps) == 100
         assert run.data.metrics["test_accuracy"] > 0
         assert client.search_logged_models([run.info.experiment_id])
 
@@ -92,7 +92,7 @@ def test_a_model_that_could_not_be_logged_is_when_it_is_registered(
         assert run.info.status == "FINISHED"
         assert run.data.metrics["test_accuracy"] == bundle.contract.metrics["accuracy"]
         steps = [loss.step for loss in client.get_metric_history(run.info.run_id, "train_loss")]
-        assert len(steps) == len(set(steps)) == 99
+        assert len(steps) == len(set(steps)) == 100
         names = {file.path for file in client.list_artifacts(run.info.run_id)}
         assert {"classification_report.json", "model_summary.txt", "learning_curves.png"} <= names
     assert [path.name for path in tmp_path.glob(".bundle*")] == []

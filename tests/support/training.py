@@ -57,10 +57,10 @@ def start(preloaded_command: list[str]) -> Iterator[Start]:
 
 @pytest.fixture
 def arguments(tiny_encoder: Path, labelled_file: Path) -> tuple[object, ...]:
-    """A training of 99 steps, nine an epoch."""
+    """A training of 100 steps, ten an epoch."""
     return (
         "train", "--data", labelled_file, "--base-model", tiny_encoder, "--max-length", "48", "--batch-size", "8",
-        "--epochs", "11",
+        "--epochs", "10",
     )  # fmt: skip
 
 
