@@ -65,7 +65,7 @@ _SHARED = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "NEWSBERT_CACHE_DIR")
 @pytest.fixture(scope="session", autouse=True)
 def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A cache for what is made once for all tests, instead of the user's; and MLflow's servers start nothing else."""
-    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # three processes, as large as the server
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.environ["NEWSBERT_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -78,6 +78,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / ".cache"))
     monkeypatch.setenv("NEWSBERT_STATE_DIR", str(tmp_path / ".state"))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # three processes, as large as the server
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     yield
