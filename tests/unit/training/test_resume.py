@@ -1,7 +1,5 @@
 """A training that ended before it was done, and goes on: whatever is tuned, and wherever it ended."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ from newsbert.errors import NotFoundError, UsageError
 from newsbert.training import run_dir
 from newsbert.training.trainer import Trainer
 from tests.support import tuning
+from tests.support.cli import Cli
+from tests.support.preloaded import BEFORE
 
 
 @pytest.fixture(autouse=True)
@@ -126,16 +126,11 @@ def test_a_run_that_was_begun_before_is_not_begun_again(
 
 
 def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_registration(
-    database: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
+    database: str, cli: Cli, tiny_encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
-    script = (
-        "import os, newsbert; from newsbert.tracking import upload; upload.deliver = lambda *of: os._exit(9); "
-        f"newsbert.train(data={str(labelled_file)!r}, base_model={str(tiny_encoder)!r}, max_length=48, max_steps=3)"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    die = "import os; from newsbert.tracking import upload; upload.deliver = lambda *of: os._exit(9)"
+    arguments = ("--data", labelled_file, "--base-model", tiny_encoder, "--max-length", 48, "--max-steps", 3)
+    killed = cli("train", *arguments, **{BEFORE: die})
     assert killed.returncode == 9, killed.stderr
     (left,) = (tmp_path / "bundles").glob(".*.partial-*")
     run_id = run_dir.read(left).run_id
