@@ -62,7 +62,7 @@ class Metrics:
         )
         self._reviews = Counter(
             "newsbert_reviews_total",
-            "Documents classified that a person should see: their score is below the threshold.",
+            "Documents that are flagged for review: their score is below the threshold.",
             ["model"],
             registry=None,
         ).labels(model)
@@ -140,8 +140,8 @@ class _WorkerCollector:
         prefix = f"{_KINDS[-1]}_"
         pids = [file.name.removeprefix(prefix).partition("-")[0] for file in self._directory.glob(f"{prefix}*.db")]
         alive = sum(Path("/proc", pid).exists() for pid in pids)
-        yield GaugeMetricFamily("newsbert_workers", "Workers that live.", alive)
-        yield CounterMetricFamily("newsbert_worker_starts", "Workers that were started.", len(pids))
+        yield GaugeMetricFamily("newsbert_workers", "Live workers.", alive)
+        yield CounterMetricFamily("newsbert_worker_starts", "Started workers.", len(pids))
 
 
 def page(directory: Path) -> str:
