@@ -1,4 +1,4 @@
-"""What TorchServe's Java part needs of a machine: a Java runtime, and netty's native library."""
+"""What TorchServe's Java part needs of a machine: a Java runtime, and netty's native libraries."""
 
 import contextlib
 import os
@@ -61,20 +61,20 @@ def java_version(java: Path) -> int | None:
 
 
 def native_directory(frontend: Path, work: Path) -> Path:
-    """Return a directory that holds netty's native library and allows execution.
+    """Return a directory that holds netty's native libraries and allows execution.
 
-    Unix sockets need the library. By default netty unpacks it into the temporary directory. That fails if the directory
-    is mounted `noexec`, as Docker's tmpfs is.
+    Unix sockets need one, and an address that Java cannot listen on, but the system can, needs gRPC's own. By default
+    netty unpacks them into the temporary directory. That fails if the directory is mounted `noexec`, as Docker's tmpfs
+    is.
 
     Args:
-        frontend: TorchServe's directory of jars; in an image, its subdirectory `native` holds the library.
+        frontend: TorchServe's directory of jars; in an image, its subdirectory `native` holds the libraries.
         work: The server's directory.
 
     Raises:
         ServingError: If there is no such directory.
     """
-    name = _make_library_name()
-    if (frontend / "native" / name).is_file():
+    if all((frontend / "native" / name).is_file() for name in _list_library_names()):
         return frontend / "native"
     for candidate in (work / "native", environment.cache_dir() / "native"):
         with contextlib.suppress(OSError):
@@ -91,24 +91,25 @@ def native_directory(frontend: Path, work: Path) -> Path:
 
 
 def unpack_native(frontend: Path, target: Path) -> None:
-    """Unpack netty's native library of this machine's architecture.
+    """Unpack netty's native libraries of this machine's architecture.
 
     Raises:
         ServingError: If TorchServe has no library for it.
-        OSError: If it cannot be written.
+        OSError: If they cannot be written.
     """
-    name = _make_library_name()
     try:
         with zipfile.ZipFile(frontend / _JAR) as jar:
-            library = jar.read(f"META-INF/native/{name}")
+            libraries = {name: jar.read(f"META-INF/native/{name}") for name in _list_library_names()}
     except KeyError as error:
         raise ServingError(f"TorchServe does not run on {platform.machine()}", "use an x86_64 machine") from error
-    files.write_atomically(target / name, library)
+    for name, library in libraries.items():
+        files.write_atomically(target / name, library)
 
 
-def _make_library_name() -> str:
+def _list_library_names() -> list[str]:
+    """Return the names of the libraries of TorchServe's netty, and of the one inside its gRPC."""
     machine = {"aarch64": "aarch_64", "arm64": "aarch_64"}.get(platform.machine(), platform.machine())
-    return f"libnetty_transport_native_epoll_{machine}.so"
+    return [f"lib{prefix}netty_transport_native_epoll_{machine}.so" for prefix in ("", "io_grpc_netty_shaded_")]
 
 
 if __name__ == "__main__":  # in an image's build: python -m newsbert.serving.torchserve.jvm .../ts/frontend DIRECTORY
