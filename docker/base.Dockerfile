@@ -12,7 +12,8 @@ ENV PIP_CONFIG_FILE=/build/pip.conf PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_C
 RUN python3 -m venv --without-pip /opt/packages \
  && python3 -m pip --python /opt/packages/bin/python install \
       --no-deps --require-hashes --only-binary :all: -r /build/requirements.txt \
- && find /opt/packages/lib -depth -type d -name tests -exec rm -r {} +
+ && find /opt/packages/lib -depth -type d \( -name tests -o -path '*/onnxruntime/transformers/models' \
+      -o -path '*/onnxruntime/tools' -o -path '*/numpy/distutils' \) -exec rm -r {} +
 # GPU
 # BUNDLE
 
