@@ -119,11 +119,11 @@ def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
 def test_torchrun_and_workers_train_as_one_process_does(
     encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    alone = cli(*arguments(encoder, labelled_file, 4))
+    alone = cli(*arguments(encoder, labelled_file, 2))
     assert alone.returncode == 0, alone.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     shared = subprocess.run(
-        [*torchrun, "-m", "newsbert", *arguments(encoder, labelled_file, 4, "--tune", "full")],
+        [*torchrun, "-m", "newsbert", *arguments(encoder, labelled_file, 2, "--tune", "full")],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert shared.returncode == 0, shared.stderr
@@ -132,7 +132,7 @@ def test_torchrun_and_workers_train_as_one_process_does(
     assert len(list(tmp_path.glob("bundles/*"))) == 2
     if importlib.util.find_spec("ray") is None:
         pytest.skip("needs newsbert[ray]")
-    workers = cli(*arguments(encoder, labelled_file, 4, "--ray-workers", "2"), timeout_s=600)
+    workers = cli(*arguments(encoder, labelled_file, 2, "--ray-workers", "2"), timeout_s=600)
     assert workers.returncode == 0, workers.stderr
     assert "starting 2 workers" in workers.stderr
     assert_same(json.loads(alone.stdout), json.loads(workers.stdout))

@@ -14,6 +14,8 @@ from newsbert.cli.app import app
 from tests.support import docs_examples
 from tests.support.docs_examples import PAGES, ROOT
 
+COMMAND: Any = typer.main.get_command(app)  # made once: it takes as long as a test
+
 
 @pytest.mark.parametrize("script", ["make_cli_reference", "make_http_reference"])
 def test_generated_pages_are_up_to_date(script: str) -> None:
@@ -43,7 +45,7 @@ def test_commands_of_the_pages_can_be_parsed(page: Path) -> None:
     for words in _list_commands(page):
         if not words or "…" in words:
             continue
-        command: Any = typer.main.get_command(app)
+        command = COMMAND
         rest, context = list(words), None
         while hasattr(command, "commands"):
             assert rest and (rest[0] in command.commands or rest[0].startswith("-")), words

@@ -12,6 +12,7 @@ import newsbert
 from newsbert.cli.app import app
 
 SOURCE = Path(newsbert.__file__).parent
+COMMAND: Any = typer.main.get_command(app)  # made once: it takes as long as the test
 _COMMAND = re.compile(r"(?<!-t )\bnewsbert ([a-z-]+(?![\w/])[^;`\n]*)")
 PROSE = {
     "bundle", "commands", "does", "has", "in", "is", "listens", "model", "need", "needs", "reads", "was", "writes",
@@ -32,7 +33,7 @@ def _list_strings(tree: ast.Module) -> Iterator[str]:
 
 def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     """Return the command that words begin with, and the words behind it."""
-    command: Any = typer.main.get_command(app)
+    command = COMMAND
     while words and words[0].strip(",.:)") in getattr(command, "commands", {}):
         command = command.commands[words[0].strip(",.:)")]
         words = words[1:]

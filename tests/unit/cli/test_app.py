@@ -32,7 +32,8 @@ def _list_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[list[str]
         yield from _list_commands(command, called) if hasattr(command, "commands") else [list(called)]
 
 
-COMMANDS = list(_list_commands(typer.main.get_command(app)))
+COMMAND: Any = typer.main.get_command(app)  # made once: it takes as long as a test
+COMMANDS = list(_list_commands(COMMAND))
 
 
 # Help, version and calls that cannot be parsed
@@ -51,7 +52,7 @@ def test_a_group_shows_a_line_for_each_command_at_80_columns(cli: Cli, group: li
     shown = cli(*group, "--help", COLUMNS="80").stdout
     _, *panels = re.split(r"^╭─ (?!Options)", shown, flags=re.MULTILINE)
     lines = [line for panel in panels for line in panel.splitlines() if line.startswith("│")]
-    command: Any = typer.main.get_command(app)
+    command = COMMAND
     for name in group:
         command = command.commands[name]
     assert sorted(line.split()[1] for line in lines) == sorted(command.commands)
@@ -346,7 +347,7 @@ def test_help_shows_its_whole_source_text(monkeypatch: pytest.MonkeyPatch) -> No
     brackets = 0
     for path in COMMANDS:
         printed = " ".join(CliRunner().invoke(app, [*path, "--help"]).stdout.split())
-        command: Any = typer.main.get_command(app)
+        command = COMMAND
         for name in path:
             command = command.commands[name]
         texts = [command.help, *(param.help for param in command.params)]  # before they are escaped for Rich
