@@ -53,7 +53,7 @@ def main() -> None:
             before = Bundle.read(result.bundle).contract.metrics["uncalibrated_error"]
             figures = f"{scores.accuracy:.4f} | {scores.f1_macro:.4f} | {before:.4f}, {scores.calibration_error:.4f}"
             right = "none" if test.accuracy is None else f"{test.accuracy:.4f}"
-            figures += f" | {test.share:.1%}, {right} | {result.seconds:.0f} | {result.texts_per_second:.0f}"
+            figures += f" | {test.review_rate:.1%}, {right} | {result.seconds:.0f} | {result.texts_per_second:.0f}"
             print(f"| newsbert train --tune {tune}, {tune_epochs:g} epochs | {figures} |", flush=True)
 
 

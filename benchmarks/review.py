@@ -42,7 +42,7 @@ def main() -> None:
             thresholds = [review_threshold.choose_threshold(*sample, target, margin) for sample in samples]
             tests = [review_threshold.review_stats(*others, threshold) for threshold in thresholds]
             reached = np.mean([test.accuracy is None or test.accuracy >= target for test in tests])
-            flagged = np.mean([test.share for test in tests])
+            flagged = np.mean([test.review_rate for test in tests])
             all_flagged = np.mean([threshold == review_threshold.ALL for threshold in thresholds])
             print(f"| {rows} | {name} | {reached:.0%} | {flagged:.0%} | {all_flagged:.0%} |")
 

@@ -37,7 +37,7 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert run.data.metrics["temperature"] == contract.temperature
     assert run.data.metrics["test_uncalibrated_error"] == contract.metrics["uncalibrated_error"]
     assert run.data.metrics["review_threshold"] == contract.review_threshold == REVIEW_THRESHOLD
-    assert run.data.metrics["test_review_rate"] == result.review[0].test.share
+    assert run.data.metrics["test_review_rate"] == result.review[0].test.review_rate
     assert run.data.metrics["test_selective_accuracy"] == result.review[0].test.accuracy
     assert run.data.tags["mlflow.note.content"] == contract.description
     assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"

@@ -19,7 +19,7 @@ Examples:
 def doctor(as_json: Json = False, debug: Debug = False) -> None:
     """Check this machine and the services that newsbert uses.
 
-    TorchServe is started and stopped, and the tracking server is given a run and a file, which are deleted. Exit code 1
+    It starts and stops TorchServe, and it writes a run and a file to the tracking server, which it deletes. Exit code 1
     if training or serving here cannot go on.
     """
     screen = Output(as_json)
@@ -34,9 +34,9 @@ def doctor(as_json: Json = False, debug: Debug = False) -> None:
         screen.document({"ok": not failed, "checks": [dataclasses.asdict(result) for result in results]})
     else:
         rows = [
-            (result.state, result.check, result.found + (f"\n→ {result.fix}" if result.fix else ""))
+            (result.state, result.check, result.result + (f"\n→ {result.fix}" if result.fix else ""))
             for result in results
         ]
-        screen.table(("", "check", "found"), rows, words=3)
+        screen.table(("", "check", "result"), rows, words=3)
     if failed:
         raise typer.Exit(1)

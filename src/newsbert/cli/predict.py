@@ -150,7 +150,7 @@ def _predict_file(
 
     with contextlib.ExitStack() as stack:
         local_input, local_output = stack.enter_context(
-            object_store.staged(file, output, paths.check, lambda said: screen.log(f"{said} …"))
+            object_store.staged(file, output, paths.check, lambda message: screen.log(f"{message} …"))
         )
         predictor: Predictor | ray_workers.Workers
         if url is not None:

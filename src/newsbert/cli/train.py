@@ -173,7 +173,7 @@ class _Interrupts:
         self._count += 1
         if self._count > 1:
             raise KeyboardInterrupt
-        self._note("stopping after this step, then saving what is kept so far; Ctrl+C again aborts")
+        self._note("stopping after this step, then saving the best weights so far; Ctrl+C again aborts")
 
 
 class _Reporter:
@@ -197,7 +197,7 @@ class _Reporter:
             self._progress.update(event.name, event.done, event.total, {})
         elif isinstance(event, Evaluation):
             self._score = event.f1_macro
-            suffix = ", kept" if event.best else ""
+            suffix = ", best" if event.best else ""
             self._screen.log(
                 f"step {event.step} (epoch {event.epoch:.2f}): F1 {event.f1_macro:.4f}, "
                 f"accuracy {event.accuracy:.4f}, loss {event.loss:.4f}{suffix}"
@@ -331,5 +331,5 @@ def _describe_threshold(chosen: "Threshold") -> str:
         return "all answers are flagged for review"
     if chosen.below == 0:
         return "no answer is flagged for review"
-    flagged = f"{chosen.test.share:.1%} of the test texts are flagged"
+    flagged = f"{chosen.test.review_rate:.1%} of the test texts are flagged"
     return f"review threshold {chosen.below:.4g}: {flagged}; accuracy on the others {chosen.test.accuracy:.1%}"

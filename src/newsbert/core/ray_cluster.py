@@ -129,7 +129,7 @@ def connected(settings: RaySettings, on_note: Callable[[str], None]) -> Iterator
             with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(signal.SIGTERM, handler)  # Ray has installed its own handler
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        worker_cores, room = share(cores, settings.workers)
+        worker_cores, room = divide_cores(cores, settings.workers)
         if room < settings.workers:
             on_note(
                 f"the cluster has room for {room} of {settings.workers} workers now: "
@@ -185,7 +185,7 @@ def _init_ray(where: dict[str, Any]) -> None:
                 raise
 
 
-def share(cores: Sequence[int], workers: int) -> tuple[int, int]:
+def divide_cores(cores: Sequence[int], workers: int) -> tuple[int, int]:
     """Return the cores per worker on nodes with these cores, and the number of workers that then fit."""
     for worker_cores in range(max(cores, default=1), 0, -1):
         if sum(node // worker_cores for node in cores) >= workers:

@@ -80,7 +80,7 @@ class CloudRun:
         """
         if serving.token_auth:
             raise UsageError(
-                "each instance has tokens of its own, so who asks could not go on asking",
+                "each instance has tokens of its own, so a client's token would not work for all of them",
                 "Cloud Run asks who calls; leave out [serve] token_auth",
             )
         annotations = release_annotations(release)

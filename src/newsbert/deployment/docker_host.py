@@ -140,7 +140,7 @@ class DockerHostTarget:
         """
         if serving.token_auth:
             raise UsageError(
-                "each container has tokens of its own, so who asks could not go on asking",
+                "each container has tokens of its own, so a client's token would not work for all of them",
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
         with self._lock():

@@ -106,7 +106,7 @@ class KubernetesTarget:
         """
         if serving.token_auth:
             raise UsageError(
-                "each pod has tokens of its own, so who asks could not go on asking",
+                "each pod has tokens of its own, so a client's token would not work for all of them",
                 "put authentication before the environment, and leave out [serve] token_auth",
             )
         deadline_s = max(self._settings.timeout_s, _MIN_DEADLINE_S)
@@ -243,7 +243,7 @@ class KubernetesTarget:
         deployment = json.loads(text)
         replica_sets = self._list_items("replicasets", deployment["spec"]["selector"]["matchLabels"])
         revisions = sorted(
-            (_parse_revision(replica_set) for replica_set in replica_sets), key=lambda each: -each.number
+            (_parse_revision(replica_set) for replica_set in replica_sets), key=lambda revision: -revision.number
         )
         live = _read_number(deployment)
         return [revision for revision in revisions if revision.number == live] + [

@@ -17,12 +17,12 @@ class Bin:
     """Rows whose predicted labels have similar probabilities.
 
     Attributes:
-        share: Fraction of all rows.
+        fraction: Fraction of all rows.
         confidence: Mean probability of the predicted labels.
         accuracy: Fraction of the bin's rows whose predicted label is right.
     """
 
-    share: float
+    fraction: float
     confidence: float
     accuracy: float
 
@@ -54,7 +54,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
     Source: https://arxiv.org/abs/1706.04599, section 2.
     """
-    return sum(bin_.share * abs(bin_.accuracy - bin_.confidence) for bin_ in bins)
+    return sum(bin_.fraction * abs(bin_.accuracy - bin_.confidence) for bin_ in bins)
 
 
 def fit_temperature(logits: FloatArray, labels: LabelIds) -> float:

@@ -69,10 +69,10 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
         confidence, accuracy = [bin_.confidence for bin_ in bins], [bin_.accuracy for bin_ in bins]
         axes.plot(confidence, accuracy, color=color, label=f"{name}: error {calibration_error(bins):.3f}")
         axes.scatter(
-            confidence, accuracy, [10 + 400 * bin_.share for bin_ in bins], color=color, alpha=0.5, clip_on=False
+            confidence, accuracy, [10 + 400 * bin_.fraction for bin_ in bins], color=color, alpha=0.5, clip_on=False
         )
     axes.set(
-        xlabel="probability of the predicted label", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1),
+        xlabel="probability of the predicted label", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1),
         title="Test rows: reliability",
     )  # fmt: skip
     axes.legend(loc="upper left")
@@ -80,7 +80,7 @@ def reliability_diagram(before: Sequence[Bin], after: Sequence[Bin], file: Path)
 
 
 def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Threshold, file: Path) -> None:
-    """Draw the accuracy of answers over the fraction of them that no person sees, for all thresholds.
+    """Draw the accuracy of answers over the fraction of them that is not reviewed, for all thresholds.
 
     Args:
         validation: Curve of the rows on which thresholds are chosen.
@@ -92,21 +92,25 @@ def coverage(validation: RiskCoverageCurve, test: RiskCoverageCurve, chosen: Thr
     axes = figure.subplots()
     lowest = 1.0
     for curve, color, name in ((validation, SCORE, "validation rows"), (test, LOSS, "test rows")):
-        if len(curve.kept):
-            accuracy = curve.right / curve.kept
-            axes.plot(curve.kept / curve.kept[-1], accuracy, color=color, label=name)
+        if len(curve.num_answered):
+            accuracy = curve.num_correct / curve.num_answered
+            axes.plot(curve.num_answered / curve.num_answered[-1], accuracy, color=color, label=name)
             # A wrong answer among the first few means little, but would dominate the plot.
-            lowest = min(lowest, float(accuracy[curve.kept >= curve.kept[-1] / 10].min()))
+            lowest = min(lowest, float(accuracy[curve.num_answered >= curve.num_answered[-1] / 10].min()))
     if chosen.precision is not None:
         axes.axhline(chosen.precision, color="gray", ls=":", label=f"target: {chosen.precision:.4g}")
         lowest = min(lowest, chosen.precision)
     if chosen.test.accuracy is not None:
         axes.plot(
-            1 - chosen.test.share, chosen.test.accuracy, "o", color=LOSS, label=f"score {chosen.below:.4g} or more"
+            1 - chosen.test.review_rate,
+            chosen.test.accuracy,
+            "o",
+            color=LOSS,
+            label=f"score {chosen.below:.4g} or more",
         )
     margin = max(0.01, 0.1 * (1 - lowest))
     axes.set(
-        xlabel="share answered without a person", ylabel="share of those that is right", xlim=(0, 1.01),
+        xlabel="fraction answered without review", ylabel="accuracy of these answers", xlim=(0, 1.01),
         ylim=(lowest - margin, 1 + margin / 2), title="Answers with the highest scores",
     )  # fmt: skip
     axes.legend(loc="best")

@@ -29,11 +29,11 @@ class ReviewStats:
     """The effect of a threshold on rows with known labels.
 
     Attributes:
-        share: Fraction of all rows that goes to a person.
-        accuracy: Fraction of the other rows that is right; `None` if there are no others.
+        review_rate: Fraction of all rows that is flagged for review.
+        accuracy: Accuracy on the other rows; `None` if there are no others.
     """
 
-    share: float
+    review_rate: float
     accuracy: float | None
 
 
@@ -60,13 +60,13 @@ class RiskCoverageCurve:
 
     Attributes:
         below: The thresholds, which are the scores that occur.
-        kept: Numbers of rows with that score or a higher one.
-        right: Numbers of those rows that are right.
+        num_answered: Numbers of rows with that score or a higher one.
+        num_correct: Numbers of correct answers to those rows.
     """
 
     below: NDArray[np.float64]
-    kept: NDArray[np.int64]
-    right: NDArray[np.int64]
+    num_answered: NDArray[np.int64]
+    num_correct: NDArray[np.int64]
 
     @classmethod
     def of(cls, probabilities: FloatArray, labels: Sequence[int]) -> "RiskCoverageCurve":
@@ -117,7 +117,7 @@ def choose_threshold(
     if precision <= 0:
         return NONE
     curve = RiskCoverageCurve.of(probabilities, labels)
-    (reached,) = np.nonzero(_compute_wilson_bound(curve.right, curve.kept, margin) >= precision)
+    (reached,) = np.nonzero(_compute_wilson_bound(curve.num_correct, curve.num_answered, margin) >= precision)
     if not len(reached):
         return ALL
     return float(curve.below[reached[-1]])

@@ -16,7 +16,7 @@ use one index that has all packages, or --find-links.
 """
 
 _OPTION = re.compile(r"(?P<name>[a-z][a-z0-9-]*)=(?P<value>[^\x00-\x1f\x7f\x85\u2028\u2029]+)")
-_CREDENTIAL = re.compile(r"(?P<kept>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
+_CREDENTIAL = re.compile(r"(?P<scheme>(?:[a-z][a-z0-9_-]*=)?[a-z][a-z0-9+.-]*://)?\S*@", re.IGNORECASE)
 _QUERY = re.compile(r"\?\S+")
 
 
@@ -55,4 +55,4 @@ def holds_secret(options: Sequence[str], torch_index: str = "") -> bool:
 
 def redact(text: str) -> str:
     """Replace possible credentials in `text`: the part before an @, and the query of a URL."""
-    return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<kept>***@", text))
+    return _QUERY.sub("?***", _CREDENTIAL.sub(r"\g<scheme>***@", text))

@@ -94,7 +94,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
 def _read_texts(content: zipfile.ZipFile) -> dict[str, bytes]:
     """Check names, settings, manifest and handler, and return the new archive's small files.
 
-    They are kept in memory, since the archive may change meanwhile.
+    They stay in memory, since the archive may change meanwhile.
     """
     configuration = _read_object(content, CONFIG_NAME)
     _check_configuration(configuration)

@@ -77,7 +77,7 @@ def _parse_one(
         if explained:
             explained_labels[index] = label
     if len(explained_labels) > MAX_EXPLAINED:
-        message = f"{len(explained_labels)} explanations in one request; at most {MAX_EXPLAINED} are given"
+        message = f"{len(explained_labels)} explanations in one request; the maximum is {MAX_EXPLAINED}"
         raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else explained_labels)
 

@@ -169,7 +169,7 @@ class Client:
         if status in {401, 403} or kind == auth.NOT_TAKEN:
             return ServingError(
                 f"{self.url} wants a token, and that of this request is none or expired ({status})",
-                "export NEWSBERT_TOKEN=$(newsbert serve token), asked where it is served",
+                "export NEWSBERT_TOKEN=$(newsbert serve token), on the server's machine",
             )
         if status in {400, 413, 415}:
             return BadRequestError(f"{self.url} refused the request ({status}): {message}", "mend the text")

@@ -56,7 +56,7 @@ def find_version(tracker: "TrackingClient", reference: str) -> "ModelVersion":
                 f"newsbert register --model-name {shlex.quote(name)} --alias {shlex.quote(alias)}",
             )
         return model_version
-    latest = max(known, key=lambda each: int(each.version))
+    latest = max(known, key=lambda version: int(version.version))
     if version is None:
         return latest
     model_version = next((candidate for candidate in known if str(candidate.version) == version.lstrip("0")), None)

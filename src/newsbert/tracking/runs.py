@@ -117,7 +117,7 @@ class RunLogger:
         if error is None:
             return "the tracking server answers again"
         reason = uris.mask_credentials(first_line(Exception(error)))
-        return f"the tracking server does not answer: {reason}. Training goes on; its metrics are kept until it does"
+        return f"the tracking server does not answer: {reason}. Training goes on, and its metrics wait until it does"
 
     def flush(self, timeout_s: float = 0.0) -> list[list[Any]]:
         """Deliver all metrics within the timeout; return the undelivered ones as key, value, time and step."""

@@ -23,11 +23,11 @@ class Dropout:
     """Dropout with masks from a seeded generator; see `begin`.
 
     Args:
-        share: Fraction of the elements to drop; rounded to 256ths.
+        p: Fraction of the elements to drop; rounded to 256ths.
     """
 
-    def __init__(self, share: float) -> None:
-        self._dropped_of_256 = round(share * 256)
+    def __init__(self, p: float) -> None:
+        self._dropped_of_256 = round(p * 256)
         self._scale = 256 / (256 - self._dropped_of_256)
         self._generator = np.random.Generator(np.random.SFC64(0))
         self.on = True

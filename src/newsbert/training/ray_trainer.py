@@ -42,7 +42,7 @@ def fit(context: TrainingContext, shared: RaySettings, checkpoints: Checkpoints)
     """
     context.on_event(Phase(f"starting {shared.workers} workers"))
     with (
-        ray_cluster.connected(shared, lambda said: context.on_event(Note(said))) as cluster,
+        ray_cluster.connected(shared, lambda message: context.on_event(Note(message))) as cluster,
         temporary.directory() as directory,
     ):
         import ray

@@ -32,7 +32,7 @@ def test_findings_have_states_and_the_order_of_the_checks() -> None:
     findings = list(examination.run_checks(checks))
     assert [finding.check for finding in findings] == [check.name for check in checks]
     assert [finding.state for finding in findings] == [OK, NOTE, OFF, FAILED, NOTE, FAILED]
-    assert [finding.found for finding in findings] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
+    assert [finding.result for finding in findings] == ["all", "some", "none", "wrong", "wrong", "ValueError: x"]
     assert [finding.fix for finding in findings] == [None, "do", None, "do", "do", "report it"]
 
 
@@ -41,8 +41,8 @@ def test_a_check_that_hangs_times_out_and_the_others_are_reported() -> None:
     checks = [Check("stuck", lambda: str(stopped.wait(60)), needed=True), Check("fine", lambda: "all")]
     stuck, fine = examination.run_checks(checks, timeout_s=0.2)
     stopped.set()
-    assert (stuck.state, stuck.found) == (FAILED, "no answer within 0.2 s")
-    assert (fine.state, fine.found) == (OK, "all")
+    assert (stuck.state, stuck.result) == (FAILED, "no answer within 0.2 s")
+    assert (fine.state, fine.result) == (OK, "all")
 
 
 def _run_doctor(cli: Cli, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.core import config
-from newsbert.core.ray_cluster import check, share
+from newsbert.core.ray_cluster import check
 from newsbert.core.settings import RaySettings
 from newsbert.errors import NewsbertError, UsageError
 from tests.support.calls import free_port
@@ -29,7 +29,7 @@ from tests.support.calls import free_port
     ],
 )
 def test_workers_share_the_cores_of_the_nodes(cores: list[int], workers: int, expected: tuple[int, int]) -> None:
-    assert share(cores, workers) == expected
+    assert divide_cores(cores, workers) == expected
 
 
 def test_ray_settings_come_from_flags_environment_and_file(monkeypatch: pytest.MonkeyPatch) -> None:

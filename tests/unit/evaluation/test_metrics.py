@@ -197,8 +197,8 @@ def test_reliability_counts_rows_by_confidence() -> None:
     probabilities = np.array([[0.95, 0.05], [0.93, 0.07], [0.45, 0.55], [0.41, 0.59], [1.0, 0.0]], np.float32)
     labels = [0, 1, 1, 0, 0]
     low, high = reliability(probabilities, labels, bins=5)  # from 0.4 to 0.6, and from 0.8 to 1
-    assert [low.share, low.confidence, low.accuracy] == pytest.approx([2 / 5, (0.55 + 0.59) / 2, 1 / 2])
-    assert [high.share, high.confidence, high.accuracy] == pytest.approx([3 / 5, (0.95 + 0.93 + 1) / 3, 2 / 3])
+    assert [low.fraction, low.confidence, low.accuracy] == pytest.approx([2 / 5, (0.55 + 0.59) / 2, 1 / 2])
+    assert [high.fraction, high.confidence, high.accuracy] == pytest.approx([3 / 5, (0.95 + 0.93 + 1) / 3, 2 / 3])
     assert calibration_error([low, high]) == pytest.approx(2 / 5 * 0.07 + 3 / 5 * (0.96 - 2 / 3))
     scores = score(probabilities, labels, ["a", "b"])
     assert scores.calibration_error == calibration_error(reliability(probabilities, labels))

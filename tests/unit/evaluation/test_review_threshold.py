@@ -81,7 +81,7 @@ def test_a_worked_example() -> None:
     assert choose_threshold(*rows, 0.5) == 0.6
     assert choose_threshold(*rows, 0.99) == ALL
     curve = RiskCoverageCurve.of(*rows)
-    assert (curve.below.tolist(), curve.kept.tolist(), curve.right.tolist()) == (
+    assert (curve.below.tolist(), curve.num_answered.tolist(), curve.num_correct.tolist()) == (
         [0.9, 0.8, 0.7, 0.6], [30, 40, 50, 60], [30, 40, 40, 50],
     )  # fmt: skip
 

@@ -43,19 +43,19 @@ def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
     assert kept  # or it would not be the test that it is meant to be
     chosen, *others = result.review
     assert (chosen.precision, chosen.below) == (None, REVIEW_THRESHOLD)
-    assert chosen.test.share == pytest.approx(1 - len(kept) / len(answers))
+    assert chosen.test.review_rate == pytest.approx(1 - len(kept) / len(answers))
     assert chosen.test.accuracy == pytest.approx(sum(kept) / len(kept))
     assert [each.precision for each in others] == list(PRECISIONS)
     contract = model.bundle.contract
     assert contract.review_threshold == model.review_threshold == REVIEW_THRESHOLD
-    assert contract.metrics["review_rate"] == chosen.test.share
+    assert contract.metrics["review_rate"] == chosen.test.review_rate
     assert contract.metrics["selective_accuracy"] == chosen.test.accuracy
     with (result.bundle / "review.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(each["precision"], float(each["review_threshold"])) for each in table] == [
         ("" if each.precision is None else str(each.precision), each.below) for each in result.review
     ]
-    assert float(table[0]["test_review_rate"]) == chosen.test.share
+    assert float(table[0]["test_review_rate"]) == chosen.test.review_rate
     card = (result.bundle / "README.md").read_text(encoding="utf-8")
     assert f"a score below {REVIEW_THRESHOLD}" in card
     assert all(f"\n| {precision:.4g} | " in card for precision in PRECISIONS)
@@ -70,7 +70,7 @@ def test_where_the_precision_cannot_be_shown_a_person_sees_everything(
         review_target_accuracy=0.99, on_event=notes.append,
     )  # fmt: skip
     assert result.review[0].below == 1
-    assert (result.review[0].test.share, result.review[0].test.accuracy) == (1, None)
+    assert (result.review[0].test.review_rate, result.review[0].test.accuracy) == (1, None)
     messages = [note.message for note in notes if isinstance(note, Note)]
     assert any(message.startswith("every answer is flagged for review") for message in messages)
     assert "selective_accuracy" not in Bundle.read(result.bundle).contract.metrics

@@ -43,11 +43,11 @@ class Finding:
     Attributes:
         check: The name of the check.
         state: `ok`, `note`, `off` or `failed`.
-        found: A description of the result.
+        result: A description of the result.
         fix: The command that fixes the problem, or other advice.
     """
 
     check: str
     state: str
-    found: str
+    result: str
     fix: str | None = None

@@ -31,7 +31,7 @@ def python() -> str:
     """
     required = SpecifierSet(metadata.metadata("newsbert")["Requires-Python"] or "")
     if not required.contains(platform.python_version(), prereleases=True):
-        raise NewsbertError(f"Python {platform.python_version()}, and {required} is wanted", "install a newer one")
+        raise NewsbertError(f"Python {platform.python_version()}, and newsbert needs {required}", "install a newer one")
     return f"{platform.python_version()}, {sys.executable}"
 
 
@@ -93,7 +93,7 @@ def memory() -> str:
     """
     free = _read_free_memory()
     if free is None:
-        raise NoteError("it cannot be found out how much is free", "look yourself: free -h")
+        raise NoteError("the free memory cannot be read", "look yourself: free -h")
     message = f"{free / _GB:.1f} GB free"
     if free < LEAST_MEMORY:
         raise NewsbertError(message, "end other programs, or raise the container's limit")

@@ -86,8 +86,8 @@ def locally(
 ) -> None:
     """Serve a model with TorchServe on this machine until Ctrl+C.
 
-    It answers on loopback unless told otherwise; the management interface is never reachable from outside. When it is
-    stopped, it answers what it has been asked first; a second Ctrl+C does not wait for that.
+    By default it answers on loopback. The management interface is never reachable from outside. When it is stopped, it
+    answers the requests that it has received; a second Ctrl+C does not wait for that.
     """
     screen = Output(as_json)
     settings = config.resolve(

@@ -58,8 +58,8 @@ def up(
     """Run the server until Ctrl+C.
 
     It makes its database's tables, or brings them up to date, and sees that it can write its artifacts, which go
-    through it: who logs needs no credentials of the bucket. It answers on loopback unless told otherwise, and then
-    asks for a name and a password.
+    through it: who logs needs no credentials of the bucket. By default it answers on loopback. On other
+    addresses it requires a name and a password.
     """
     screen = Output(as_json)
     settings = config.resolve(

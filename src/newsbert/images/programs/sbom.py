@@ -133,16 +133,18 @@ def _java(path: list[str]) -> "Iterator[Component]":
         )
 
 
-def _find_licences(told: Any) -> list[Any]:
+def _find_licences(metadata: Any) -> list[Any]:
     """Return a package's licences, from the first of the three metadata fields that has a short text."""
     from cyclonedx.contrib.license.factories import LicenseFactory
 
     factory = LicenseFactory()
-    if told["License-Expression"]:
-        return [factory.make_from_string(told["License-Expression"])]
-    if told["License"] and "\n" not in told["License"]:
-        return [factory.make_from_string(told["License"])]
-    names = [line.removeprefix(_CLASSIFIER) for line in told.get_all("Classifier", []) if line.startswith(_CLASSIFIER)]
+    if metadata["License-Expression"]:
+        return [factory.make_from_string(metadata["License-Expression"])]
+    if metadata["License"] and "\n" not in metadata["License"]:
+        return [factory.make_from_string(metadata["License"])]
+    names = [
+        line.removeprefix(_CLASSIFIER) for line in metadata.get_all("Classifier", []) if line.startswith(_CLASSIFIER)
+    ]
     return [factory.make_with_name(name) for name in names]
 
 

@@ -169,10 +169,10 @@ def _read_stat(file: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _name_answer_columns(given: Sequence[str]) -> tuple[str, ...]:
+def _name_answer_columns(used: Sequence[str]) -> tuple[str, ...]:
     """Return names for the columns of the predictions that do not clash with the input's columns."""
     columns: tuple[str, ...] = ANSWER_COLUMNS
-    while set(columns) & set(given):
+    while set(columns) & set(used):
         columns = tuple(f"predicted_{name}" for name in columns)
     return columns
 

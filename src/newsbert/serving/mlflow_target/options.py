@@ -54,13 +54,13 @@ class DeploymentOptions:
     set_default: bool = False
 
     @classmethod
-    def read(cls, given: Mapping[str, Any] | None, keys: tuple[str, ...]) -> "DeploymentOptions":
+    def read(cls, config: Mapping[str, Any] | None, keys: tuple[str, ...]) -> "DeploymentOptions":
         """Parse the configuration of a call that takes `keys`.
 
         Raises:
             UsageError: If a key is unknown, or its value is invalid.
         """
-        values = {str(key).upper().replace("-", "_"): str(value) for key, value in (given or {}).items()}
+        values = {str(key).upper().replace("-", "_"): str(value) for key, value in (config or {}).items()}
         for key in values:
             if key in _STOCK_TARGET_REASONS:
                 raise UsageError(

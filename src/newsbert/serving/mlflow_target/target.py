@@ -181,7 +181,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         if version is None and descriptions:
             # TorchServe does not unregister the default version while there are others.
             default = self._server.describe(name)["modelVersion"]
-            descriptions.sort(key=lambda each: each["modelVersion"] == default)
+            descriptions.sort(key=lambda description: description["modelVersion"] == default)
         for description in descriptions:
             self._remove_version(name, description, options.export_path)
 
@@ -257,7 +257,7 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
                 file.unlink(missing_ok=True)
                 raise
 
-    def _verify(self, name: str, version: str, bundle: Bundle, runtime: str, said: str) -> None:
+    def _verify(self, name: str, version: str, bundle: Bundle, runtime: str, expected_name: str) -> None:
         """Check the server's answers to the bundle's golden texts.
 
         Raises:
@@ -266,8 +266,10 @@ class NewsbertTarget(mlflow_torchserve.TorchServePlugin):  # type: ignore[misc]
         """
         contract = bundle.contract
         served_name, answers = self._server.predict(name, version, [golden.item for golden in contract.golden])
-        if served_name != said:
-            raise ServingError(f"the server answers as {served_name!r} instead of {said!r}", "clear its model store")
+        if served_name != expected_name:
+            raise ServingError(
+                f"the server answers as {served_name!r} instead of {expected_name!r}", "clear its model store"
+            )
         check_answers(contract, runtime, [Prediction.from_dict(answer) for answer in answers])
 
     def _change_version(self, name: str, version: str | None, options: DeploymentOptions) -> None:

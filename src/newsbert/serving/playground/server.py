@@ -110,12 +110,14 @@ async def _list_models(models: Sequence[LoadedModel], _request: Request) -> Resp
 
 
 async def _predict(models: Sequence[LoadedModel], request: Request) -> Response:
-    return await _answer(models, request, lambda shown, asked: shown.predictor.predict([asked["text"]]))
+    return await _answer(models, request, lambda shown, document: shown.predictor.predict([document["text"]]))
 
 
 async def _explain(models: Sequence[LoadedModel], request: Request) -> Response:
     return await _answer(
-        models, request, lambda shown, asked: shown.predictor.explain([asked["text"]], label=asked.get("label"))
+        models,
+        request,
+        lambda shown, document: shown.predictor.explain([document["text"]], label=document.get("label")),
     )
 
 

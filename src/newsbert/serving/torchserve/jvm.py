@@ -1,4 +1,4 @@
-"""What TorchServe's Java part needs of a machine: a Java runtime, and netty's native libraries."""
+"""Requirements of TorchServe's Java part: a Java runtime, and netty's native libraries."""
 
 import contextlib
 import os

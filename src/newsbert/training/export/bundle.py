@@ -164,7 +164,7 @@ def _choose_threshold(
             )
         )
     contract["review_threshold"] = chosen.below
-    contract["metrics"]["review_rate"] = chosen.test.share
+    contract["metrics"]["review_rate"] = chosen.test.review_rate
     if chosen.test.accuracy is not None:
         contract["metrics"]["selective_accuracy"] = chosen.test.accuracy
     with (part / bundle.REVIEW_FILE).open("w", encoding="utf-8", newline="") as file:
@@ -174,7 +174,9 @@ def _choose_threshold(
             ["precision", "review_threshold", *(f"{side}_{name}" for side in sides for name in _REVIEW_STATISTICS)]
         )
         for threshold in thresholds:
-            statistics = [getattr(getattr(threshold, side), name) for side in sides for name in ("share", "accuracy")]
+            statistics = [
+                getattr(getattr(threshold, side), name) for side in sides for name in ("review_rate", "accuracy")
+            ]
             table.writerow([threshold.precision, threshold.below, *statistics])
     plots.coverage(
         RiskCoverageCurve.of(*reference.validation), RiskCoverageCurve.of(*test), chosen, part / "review.png"

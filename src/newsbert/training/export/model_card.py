@@ -94,14 +94,14 @@ def _format_row(name: str, scores: Scores) -> str:
 
 def _format_threshold(threshold: Threshold) -> str:
     """Return a line of the table of thresholds."""
-    precision = "(given)" if threshold.precision is None else f"{threshold.precision:.4g}"
+    precision = "(set)" if threshold.precision is None else f"{threshold.precision:.4g}"
     cells = [_format_statistics(statistics) for statistics in (threshold.validation, threshold.test)]
     return f"| {precision} | {threshold.below:.4g} | {' | '.join(cells)} |"
 
 
 def _format_statistics(statistics: ReviewStats) -> str:
     """Return the two cells of a split in the table of thresholds."""
-    return f"{statistics.share:.1%} | {'' if statistics.accuracy is None else f'{statistics.accuracy:.1%}'}"
+    return f"{statistics.review_rate:.1%} | {'' if statistics.accuracy is None else f'{statistics.accuracy:.1%}'}"
 
 
 def _escape_cell(text: str) -> str:
