@@ -217,7 +217,7 @@ def test_a_store_is_tried_before_training_and_has_the_model_afterwards(
     looked = json.loads(cli("doctor", "--json", AWS_SECRET_ACCESS_KEY="planted-bucket-secret").stdout)
     (tracked,) = [check for check in looked["checks"] if check["check"] == "tracking"]
     assert tracked["state"] == "failed"
-    check_error(NewsbertError(tracked["found"], tracked["fix"]), "wrong key", store)
+    check_error(NewsbertError(tracked["result"], tracked["fix"]), "wrong key", store)
 
 
 @pytest.mark.parametrize("store", ["s3"], indirect=True)

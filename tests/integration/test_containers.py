@@ -183,7 +183,7 @@ def test_a_detached_container_is_stopped_by_its_port(tiny_image: str, cli: Cli) 
     assert _ask(f"{server['url']}/predictions/news_classification") == 400
     checks = json.loads(cli("doctor", "--json", timeout_s=120).stdout)["checks"]
     (found,) = (each for each in checks if each["check"] == "servers")
-    assert (found["state"], f"answers on {server['url']}" in found["found"]) == ("ok", True), found  # without its keys
+    assert (found["state"], f"answers on {server['url']}" in found["result"]) == ("ok", True), found  # without its keys
     stopped = cli("serve", "stop", "--port", server["port"])
     assert stopped.stdout == f"stopped {tiny_image} on {server['url']}\n"
 

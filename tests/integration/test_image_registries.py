@@ -78,7 +78,7 @@ def test_the_doctor_has_the_engine_ask_the_registry(
         return registered
 
     there = looked()
-    assert (there["state"], there["found"]) == (
+    assert (there["state"], there["result"]) == (
         "ok",
         f"{registry.address} answers, without credentials of docker login",
     )
@@ -87,7 +87,7 @@ def test_the_doctor_has_the_engine_ask_the_registry(
         away = looked()
     finally:
         registry.start()
-    assert (away["state"], "asking the registry of" in away["found"]) == ("note", True), away
+    assert (away["state"], "asking the registry of" in away["result"]) == ("note", True), away
 
 
 @pytest.mark.engine

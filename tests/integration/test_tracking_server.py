@@ -210,13 +210,13 @@ def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: U
 
     code, found = looked(s3)
     assert code == 0
-    assert found["tracking"]["found"] == (
+    assert found["tracking"]["result"] == (
         f"{url}, MLflow {mlflow.__version__}: a run and a file were written, read and deleted"
     )
     assert found["bucket"] == {
         "check": "bucket",
         "state": "ok",
-        "found": f"{s3}: a file was written, read and deleted",
+        "result": f"{s3}: a file was written, read and deleted",
         "fix": None,
     }
     experiment = client.get_experiment_by_name("newsbert")
@@ -226,7 +226,7 @@ def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: U
     assert client.list_artifacts(run.info.run_id) == []
 
     code, found = looked("s3://nowhere/x")
-    assert (code, found["bucket"]["state"], "NoSuchBucket" in found["bucket"]["found"]) == (0, "note", True)
+    assert (code, found["bucket"]["state"], "NoSuchBucket" in found["bucket"]["result"]) == (0, "note", True)
 
 
 def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: Cli, s3: str, tmp_path: Path) -> None:

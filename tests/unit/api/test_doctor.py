@@ -60,8 +60,8 @@ def test_a_complete_machine_passes_and_is_left_unchanged(cli: Cli, tmp_path: Pat
     for name in ("Python", "packages", "Java", "TorchServe", "servers", "tracking"):
         assert findings[name]["state"] == OK, findings[name]
     assert findings["disk"]["state"] in (OK, NOTE), findings["disk"]  # where tests run there may be little room
-    assert "wants tokens and takes its own" in findings["TorchServe"]["found"]
-    assert findings["tracking"]["found"].endswith("made by the first training")
+    assert "wants tokens and takes its own" in findings["TorchServe"]["result"]
+    assert findings["tracking"]["result"].endswith("made by the first training")
     assert (findings["engine"]["state"], findings["Hub"]["state"]) == (NOTE, OFF)
     assert "DOCKER_HOST" in findings["engine"]["fix"]
     left = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
@@ -83,7 +83,7 @@ def test_missing_requirements_fail_with_a_fix(cli: Cli, tmp_path: Path) -> None:
         ("disk", "cannot be written to", "NEWSBERT_CACHE_DIR"),
         ("tracking", "http://***@127.0.0.1:9 cannot be reached", "MLFLOW_TRACKING_URI"),
     ):
-        assert (findings[name]["state"], message in findings[name]["found"]) == (FAILED, True), findings[name]
+        assert (findings[name]["state"], message in findings[name]["result"]) == (FAILED, True), findings[name]
         assert fix in findings[name]["fix"]
     shown = cli("doctor", JAVA_HOME="/nowhere", COLUMNS="60")
     assert shown.returncode == 1
@@ -98,7 +98,7 @@ def test_old_and_missing_packages_are_named(cli: Cli, tmp_path: Path) -> None:
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     code, findings = _run_doctor(cli, PYTHONPATH=str(tmp_path / "older"))
     assert (code, findings["packages"]["state"]) == (1, FAILED)
-    assert findings["packages"]["found"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
+    assert findings["packages"]["result"] == "train lacks scikit-learn>=1.6 (there is 0.1)"
     assert findings["packages"]["fix"] == installation.command("train")
 
 
@@ -133,10 +133,10 @@ def test_a_taken_port_and_stale_servers_are_reported(cli: Cli, tmp_path: Path) -
         taken.listen()
         code, findings = _run_doctor(cli, NEWSBERT_SERVE_PORT=str(taken.getsockname()[1]))
     assert code == 0
-    assert (findings["port"]["state"], "cannot listen on" in findings["port"]["found"]) == (NOTE, True)
+    assert (findings["port"]["state"], "cannot listen on" in findings["port"]["result"]) == (NOTE, True)
     assert findings["servers"]["state"] == NOTE
-    assert f"127.0.0.1:{port} (TinyModel/2): the model does not answer: 500" in findings["servers"]["found"]
-    assert findings["servers"]["found"].endswith("1 that are gone were struck out")
+    assert f"127.0.0.1:{port} (TinyModel/2): the model does not answer: 500" in findings["servers"]["result"]
+    assert findings["servers"]["result"].endswith("1 that are gone were struck out")
     assert findings["servers"]["fix"] == f"newsbert serve stop --port {port}"
     assert not (notes / "7.json").exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.core import config
-from newsbert.core.ray_cluster import check
+from newsbert.core.ray_cluster import check, divide_cores
 from newsbert.core.settings import RaySettings
 from newsbert.errors import NewsbertError, UsageError
 from tests.support.calls import free_port
