@@ -69,7 +69,9 @@ def test_an_evaluation_is_not_taken_for_a_training(
     trained: tuple[newsbert.TrainResult, str], other_rows: Path, cli: Cli
 ) -> None:
     training, uri = trained
-    evaluation = newsbert.evaluate("TinyModel/1", str(other_rows), tracking_uri=uri).run_id
+    done = cli("evaluate", "TinyModel/1", "--data", other_rows, "--tracking-uri", uri, "--json")
+    evaluation = json.loads(done.stdout)["run_id"]  # logged unless --no-log
+    assert evaluation
     tracker = locate.connect(uri)
     latest = tracker.latest_run()
     assert latest is not None

@@ -35,15 +35,18 @@ class _CalibrationRows(CalibrationDataReader):  # type: ignore[misc]
     """Calibration rows, of which every one runs alone: the scales should not fit padding."""
 
     def __init__(self, rows: Sequence[Sequence[int]], pad_id: int) -> None:
-        self._rows = iter(rows)
-        self._pad_id = pad_id
+        self._rows, self._pad_id = rows, pad_id
+        self.set_range(0, len(rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self._batches = iter([pad([row], self._pad_id) for row in self._rows[start_index:end_index]])
 
     def get_next(self) -> dict[str, Any] | None:
-        row = next(self._rows, None)
-        if row is None:
-            return None
-        input_ids, attention_mask = pad([row], self._pad_id)
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        batch = next(self._batches, None)
+        return None if batch is None else dict(zip(("input_ids", "attention_mask"), batch, strict=True))
 
 
 def write(
@@ -77,6 +80,7 @@ def write(
         extra_options={
             "WeightSymmetric": True,
             "MatMulConstBOnly": True,
+            "CalibStridedMinMax": 1,  # one row after another: rows of different lengths have no common histogram
             "OpTypesToExcludeOutputQuantization": _PRODUCTS,  # their sums stay fp32
         },
     )
