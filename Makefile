@@ -121,7 +121,7 @@ test: lint infra $(VENV)/azurite
 
 # Without a network, an engine or servers; with the coverage of lines and branches.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under 65
 
 LONG_TESTS := artifact_stores examples families image_programs interrupts kills odd_directories pipeline ray ray_training tracking_backups tracking_server
 
