@@ -247,7 +247,7 @@ def test_whatever_is_raised_while_a_finished_training_is_logged_its_bundle_is_ke
             notes.append(event.message)
         if isinstance(event, Step):
             monkeypatch.setattr(S3ArtifactRepository, "log_artifacts", fail)
-            monkeypatch.setattr(upload, "_PAUSES_S", ())
+            monkeypatch.setattr(upload, "RETRY_PAUSES_S", ())
 
     with pytest.raises(type(raised) if isinstance(raised, KeyboardInterrupt) else NewsbertError) as caught:
         train(on_event=on_event)

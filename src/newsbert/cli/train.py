@@ -272,7 +272,7 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
     screen.result(f"run     {result.run_id}")
     if version:
         screen.result(f"model   {version}")
-    if label_note := _said_of_labels(result.suspected_label_errors, result.scores):
+    if label_note := describe_suspects(result.suspected_label_errors, result.scores):
         screen.note(label_note)
     screen.next_command(command)
 
@@ -318,7 +318,7 @@ def _build_baseline_note(result: "TrainResult") -> str | None:
     return None
 
 
-def _said_of_labels(suspects: int, scores: "Scores") -> str | None:
+def describe_suspects(suspects: int, scores: "Scores") -> str | None:
     """Return a note on the labels that the model doubts, if it is accurate enough."""
     if not suspects or _compute_intervals(scores)["accuracy"].low < _MIN_TRUSTED_ACCURACY:
         return None

@@ -18,7 +18,7 @@ def cores() -> int:
     Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max); cgroup v1 has two files for it.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = _limit(_CGROUP)
+    limit = read_limit(_CGROUP)
     return max(1, min(bound, math.ceil(limit))) if limit else bound
 
 
@@ -28,7 +28,7 @@ def return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _limit(cgroup: Path) -> float | None:
+def read_limit(cgroup: Path) -> float | None:
     """Return the CPU limit of a control group in cores, if there is one."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from newsbert.tracking.runs import RunLogger
 
 _LOG = "log.json"
-_PAUSES_S = (5, 10, 15, 30)
+RETRY_PAUSES_S = (5, 10, 15, 30)
 """Pauses between attempts while the server does not answer."""
 
 _METRICS_S = 30.0
@@ -114,7 +114,7 @@ def deliver(run: "RunLogger", bundle: Path, on_event: Callable[[Event], None]) -
         raise undelivered(bundle, NewsbertError(f"{record} cannot be read"))
     run.metrics(log.metrics)
     try:
-        for pause in (*_PAUSES_S, None):
+        for pause in (*RETRY_PAUSES_S, None):
             try:
                 _deliver(run, record, log, Bundle.read_unsigned(bundle))
                 return

@@ -27,7 +27,7 @@ MAX_ROWS = 100_000
 # Memory grows with the characters while words and pairs are counted, and with the weights afterwards: both are bounded.
 # Hashed features take less memory but did worse in a trial. Words collide, and terms that occur in a single text stay:
 # these are most pairs.
-_MAX_CHARACTERS = 30_000_000
+MAX_CHARACTERS = 30_000_000
 _TEXT_CHARACTERS = 2_000  # per text: about the 512 tokens that BERT can read
 _MAX_FEATURES = 300_000
 _MAX_WEIGHTS = 20_000_000
@@ -131,8 +131,8 @@ def _sample(train: Split, seed: int, most: int) -> tuple[IntArray, list[str]]:
     rows = _draw(labels, most, seed)
     texts = [train.texts[row][:_TEXT_CHARACTERS] for row in rows.tolist()]
     characters = sum(map(len, texts))
-    if characters > _MAX_CHARACTERS:
-        subset = _draw(labels[rows], len(rows) * _MAX_CHARACTERS // characters, seed)
+    if characters > MAX_CHARACTERS:
+        subset = _draw(labels[rows], len(rows) * MAX_CHARACTERS // characters, seed)
         rows, texts = rows[subset], [texts[place] for place in subset.tolist()]
     return rows, texts
 

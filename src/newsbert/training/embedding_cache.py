@@ -27,8 +27,8 @@ _BATCH_TOKENS = 1024
 _LENGTH_MULTIPLE = 16
 """Multiple of tokens that rows are padded to."""
 
-_COPIED_ROWS = 16_384
-_TOLD_ROWS = 100
+COPY_ROWS = 16_384
+REPORT_ROWS = 100
 
 
 def of(
@@ -56,13 +56,15 @@ def of(
     """
     kind = f"features/{hashlib.sha256(f'{_FORMAT} {weights}'.encode()).hexdigest()}"
     others = environment.cache_dir() / kind
-    directory = cache.get_or_create_dir(kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows))
+
+    def write(part: Path) -> None:
+        write_vectors(part, others, encoder, rows, pad_id, on_rows)
+
+    directory = cache.get_or_create_dir(kind, key, write)
     vectors = _read(directory)
     if vectors is None:
         shutil.rmtree(directory)
-        directory = cache.get_or_create_dir(
-            kind, key, lambda part: _write(part, others, encoder, rows, pad_id, on_rows)
-        )
+        directory = cache.get_or_create_dir(kind, key, write)
         vectors = _read(directory)
     assert vectors is not None
     return vectors
@@ -76,9 +78,19 @@ def _read(directory: Path) -> FloatArray | None:
     return None
 
 
-def _write(
+def write_vectors(
     part: Path, others: Path, encoder: BertTraining, rows: TokenRows, pad_id: int, on_rows: Callable[[int, int], None]
 ) -> None:
+    """Write the vectors of all rows: copy those that another directory has, and compute the others.
+
+    Args:
+        part: A new directory.
+        others: The directory of vectors of the same encoder.
+        encoder: The encoder.
+        rows: Token ids of the rows.
+        pad_id: The id that pads a batch.
+        on_rows: Called with the numbers of computed rows and of all rows to compute.
+    """
     part.mkdir()
     digests = np.fromiter((_hash_row(rows[row].tobytes()) for row in range(len(rows))), np.uint64, len(rows))
     shape = (len(rows), encoder.classifier.in_features)
@@ -93,7 +105,7 @@ def _write(
         with torch.inference_mode():
             vectors[batch] = encoder.encode(input_ids, attention_mask)[: len(batch)].float().numpy()
         done += len(batch)
-        if done - reported >= _TOLD_ROWS:
+        if done - reported >= REPORT_ROWS:
             on_rows(reported := done, len(missing))
     vectors.flush()
     np.save(part / _DIGESTS, digests)
@@ -120,8 +132,8 @@ def _copy_cached(parent: Path, digests: "np.typing.NDArray[np.uint64]", vectors:
             _, targets, sources = np.intersect1d(digests[missing], other_digests, return_indices=True)
             order = np.argsort(sources)  # read in the order on disk
             targets, sources = targets[order], sources[order]
-            for start in range(0, len(targets), _COPIED_ROWS):
-                part = slice(start, start + _COPIED_ROWS)
+            for start in range(0, len(targets), COPY_ROWS):
+                part = slice(start, start + COPY_ROWS)
                 vectors[missing[targets[part]]] = cached[sources[part]]
             missing = np.delete(missing, targets)
     return missing

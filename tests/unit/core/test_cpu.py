@@ -13,18 +13,18 @@ from newsbert.core import cpu
 )
 def test_the_limit_of_a_container_is_read(tmp_path: Path, content: str, expected: float | None) -> None:
     (tmp_path / "cpu.max").write_text(content)
-    assert cpu._limit(tmp_path) == expected
+    assert cpu.read_limit(tmp_path) == expected
 
 
 def test_the_limit_of_cgroup_v1_is_read(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert cpu._limit(tmp_path) == 1.5
+    assert cpu.read_limit(tmp_path) == 1.5
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
-    assert cpu._limit(tmp_path) is None
+    assert cpu.read_limit(tmp_path) is None
 
 
 def test_without_a_limit_the_affinity_counts(tmp_path: Path) -> None:
-    assert cpu._limit(tmp_path) is None
+    assert cpu.read_limit(tmp_path) is None
     assert cpu.cores() >= 1

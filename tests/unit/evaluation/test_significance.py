@@ -112,5 +112,5 @@ def test_only_a_significantly_good_model_doubts_labels(rows: int, right: int, do
     labels = [place % 2 for place in range(rows)]
     answers = [label if place < right else 1 - label for place, label in enumerate(labels)]
     scores = score(np.eye(2, dtype=np.float32)[answers], labels, ("a", "b"))
-    assert (train._said_of_labels(3, scores) is not None) is doubted
-    assert train._said_of_labels(0, scores) is None
+    assert (train.describe_suspects(3, scores) is not None) is doubted
+    assert train.describe_suspects(0, scores) is None

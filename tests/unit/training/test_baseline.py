@@ -89,7 +89,7 @@ def test_many_rows_are_sampled_with_every_label(monkeypatch: pytest.MonkeyPatch)
     assert set(fitted.labels.tolist()) == {0, 1, 2}
     assert fitted.labels.tolist() == [train.labels[row] for row in fitted.rows]
     # Long texts are fewer, so that memory stays as it is.
-    monkeypatch.setattr(baseline, "_MAX_CHARACTERS", sum(map(len, train.texts)) // 20)
+    monkeypatch.setattr(baseline, "MAX_CHARACTERS", sum(map(len, train.texts)) // 20)
     assert len(BaselineClassifier(train, seed=1).rows) < 60
 
 

@@ -72,7 +72,7 @@ def test_vectors_are_computed_once(tune: Tune, monkeypatch: pytest.MonkeyPatch) 
     def encode(*_: object) -> None:
         raise AssertionError("the encoder was run again")
 
-    monkeypatch.setattr(embedding_cache, "_write", encode)
+    monkeypatch.setattr(embedding_cache, "write_vectors", encode)
     again = tune(learning_rate=3e-3)
     assert _cached() == cached
     assert tuning.losses(again) == tuning.losses(first)  # the same seed, the same order, the same result
@@ -83,7 +83,7 @@ def test_vectors_are_computed_once(tune: Tune, monkeypatch: pytest.MonkeyPatch) 
 def test_only_texts_that_are_new_are_read(
     tune: Tune, labelled_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
     read: list[int] = []
 
     def on_event(event: Event) -> None:
@@ -154,7 +154,7 @@ def test_a_cache_that_cannot_be_written_says_so(tune: Tune, tmp_path: Path, monk
 
 
 def test_what_is_told_and_when_it_stops(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
     events: list[Event] = []
 
     def stop() -> bool:
@@ -172,7 +172,7 @@ def test_what_is_told_and_when_it_stops(tune: Tune, monkeypatch: pytest.MonkeyPa
 def test_who_stops_before_anything_is_learned_gets_no_model(
     arguments: dict[str, Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
     with pytest.raises(KeyboardInterrupt):
         newsbert.train(**arguments, stop=lambda: True, output_dir=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
@@ -199,8 +199,8 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
 def test_copied_vectors_are_what_they_would_be_if_they_were_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding_cache, "_COPIED_ROWS", 7)
-    monkeypatch.setattr(embedding_cache, "_TOLD_ROWS", 1)
+    monkeypatch.setattr(embedding_cache, "COPY_ROWS", 7)
+    monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
     base = base_model.find("minilm")
     tokenizer = prepare_tokenizer(base, tmp_path, 128)
     items = data.read_items(None, CLEANING_RULES)[:120]

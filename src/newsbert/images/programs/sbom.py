@@ -57,7 +57,7 @@ def _create_sbom(model_archive: Path, path: list[str]) -> "Bom":
     from cyclonedx.model.component import Component, ComponentType
 
     image = Component(name="torchserve", type=ComponentType.CONTAINER, version=archive.served(model_archive).model)
-    sbom = Bom(components=[_describe_model(model_archive), *_python(path), *_java(path), *_debian()])
+    sbom = Bom(components=[_describe_model(model_archive), *_python(path), *list_java_libraries(path), *_debian()])
     sbom.metadata.component = image
     sbom.register_dependency(image, sbom.components)
     return sbom
@@ -113,7 +113,7 @@ def _python(path: list[str]) -> "Iterator[Component]":
         )
 
 
-def _java(path: list[str]) -> "Iterator[Component]":
+def list_java_libraries(path: list[str]) -> "Iterator[Component]":
     """Yield the libraries inside TorchServe's jar, as scanners know them."""
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType

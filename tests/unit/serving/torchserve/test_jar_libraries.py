@@ -53,7 +53,7 @@ def test_an_unknown_jar_lists_only_its_own_netty_versions(tmp_path: Path) -> Non
 
 
 def test_the_sbom_has_maven_packages(jar: Path) -> None:
-    urls = {str(component.purl) for component in sbom._java([str(jar.parents[2])])}
+    urls = {str(component.purl) for component in sbom.list_java_libraries([str(jar.parents[2])])}
     assert "pkg:maven/io.netty/netty-codec-http@4.1.53.Final" in urls
     assert "pkg:maven/org.apache.logging.log4j/log4j-core@2.17.1" in urls
-    assert list(sbom._java(["/nowhere"])) == []
+    assert list(sbom.list_java_libraries(["/nowhere"])) == []
