@@ -57,6 +57,8 @@ def test_a_batch_is_counted(tmp_path: Path) -> None:
     assert _read_value(page, f'{tokens}_count{{model="M/1"}}') == 3
     assert _read_value(page, 'newsbert_confidence_ratio_sum{model="M/1"}') == pytest.approx(2.15)
     assert _read_value(page, 'newsbert_batch_requests_sum{model="M/1"}') == 4
+    bounds = [float(bound) for bound in re.findall(r'newsbert_batch_requests_bucket{le="([\d.]+)"', page)]
+    assert bounds == [2.0**power for power in range(9)]  # to four times the default size of a batch
     # The batch in which nothing was classified took no time in the model.
     assert _read_value(page, 'newsbert_model_seconds_count{model="M/1"}') == 1
     assert _read_value(page, 'newsbert_tokenizer_seconds_bucket{le="0.0005",model="M/1"}') == 1
