@@ -100,6 +100,11 @@ class Runtime:
             bundle.path / "tokenizer.json", bundle.contract.max_length, bundle.contract.pad_id
         )
 
+    @property
+    def independent_cores(self) -> int:
+        """Number of cores that can compute a batch of their own at the same time; see `compute`."""
+        return self._threads if self._single else 1
+
     def prepare(self, item: NewsItem) -> str:
         """Clean one item and join its title and text by the bundle's rules.
 
@@ -158,32 +163,49 @@ class Runtime:
         """
         measured = measured or InferenceTimings()
         started = time.perf_counter()
-        ids = self._tokenizer.encode(sequences)
+        ids = self.encode(sequences)
         tokenized = time.perf_counter()
-        logits = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
+        probabilities = np.empty((len(ids), len(self._contract.labels)), dtype=np.float32)
         measured.tokens = [len(sequence_ids) for sequence_ids in ids]
         max_tokens = SUB_BATCH_TOKENS * self._threads
         if self._pool is not None:
             max_tokens = min(SUB_BATCH_TOKENS, max(MIN_TOKENS, -(-sum(measured.tokens) // self._threads)))
         batches = list(sub_batches(measured.tokens, max_tokens))
 
-        def run(graph: InferenceSession, rows: list[int]) -> None:
-            batch = graph.logits(*pad([ids[row] for row in rows], self._tokenizer.pad_id))
-            if batch.shape != (len(rows), logits.shape[1]):
-                raise ModelError(
-                    f"the graph gives {batch.shape} logits for {len(rows)} texts and {logits.shape[1]} labels",
-                    "train or fetch the model again",
-                )
-            logits[rows] = batch
+        def run(rows: list[int], *, all_cores: bool) -> None:
+            probabilities[rows] = self.compute([ids[row] for row in rows], all_cores=all_cores)
 
-        if self._pool is not None and self._single is not None and len(batches) > 1:
+        if self._pool is not None and len(batches) > 1:
             # Longest batch first: no core should start on it when the others are done.
-            list(self._pool.map(functools.partial(run, self._single), reversed(batches)))
+            list(self._pool.map(functools.partial(run, all_cores=False), reversed(batches)))
         else:
             for rows in batches:
-                run(self._graph, rows)
+                run(rows, all_cores=True)
         measured.tokenizer_s, measured.model_s = tokenized - started, time.perf_counter() - tokenized
-        return softmax(logits, self._contract.temperature) if len(ids) else logits
+        return probabilities
+
+    def encode(self, sequences: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of prepared sequences, special tokens included, without padding."""
+        return self._tokenizer.encode(sequences)
+
+    def compute(self, ids: Sequence[Sequence[int]], *, all_cores: bool) -> FloatArray:
+        """Return the probabilities of one batch of token ids: `(batch, num_labels)`.
+
+        Args:
+            ids: Token ids of every text, as `encode` returns them. They are padded to the longest.
+            all_cores: Use all cores for this batch. Without it, `independent_cores` calls can run at the same time.
+
+        Raises:
+            ModelError: If the graph fails, or gives logits of another shape.
+        """
+        graph = self._graph if all_cores or self._single is None else self._single
+        logits = graph.logits(*pad(ids, self._tokenizer.pad_id))
+        if logits.shape != (len(ids), len(self._contract.labels)):
+            raise ModelError(
+                f"the graph gives {logits.shape} logits for {len(ids)} texts and {len(self._contract.labels)} labels",
+                "train or fetch the model again",
+            )
+        return softmax(logits, self._contract.temperature)
 
 
 def sub_batches(lengths: Sequence[int], most: int = SUB_BATCH_TOKENS) -> Iterator[list[int]]:

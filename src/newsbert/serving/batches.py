@@ -45,7 +45,7 @@ def parse(
     within = _select_within_budget([count_bytes(request) for request in requests], BATCH_BYTES)
     for index, request in enumerate(requests):
         try:
-            parsed.append(_parse_one(request, headers[index], runtime, labels) if within[index] else _OVER_BUDGET)
+            parsed.append(parse_one(request, headers[index], runtime, labels) if within[index] else _OVER_BUDGET)
         except RequestError as error:
             parsed.append(error)
     num_tokens = [
@@ -56,9 +56,14 @@ def parse(
     return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
 
 
-def _parse_one(
+def parse_one(
     request: Mapping[str, Any], headers: Mapping[str, Any], runtime: Runtime, labels: Sequence[str]
 ) -> ParsedRequest:
+    """Parse a request.
+
+    Raises:
+        RequestError: If the request is invalid, or exceeds a limit.
+    """
     items, many = parse_request(request, headers)
     always = headers.get(EXPLAIN_HEADER) == "True"
     if not items:

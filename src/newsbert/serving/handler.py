@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import traceback
-import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from newsbert.bundle.bundle import Bundle, files_of
-from newsbert.bundle.golden import check_answers
 from newsbert.core import config, cpu, environment
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
 from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import InferenceTimings, Runtime, load_runtime
+from newsbert.inference.runtime import InferenceTimings
 from newsbert.serving import batches, explanation_queue
 from newsbert.serving.archive import CONFIG_NAME
 from newsbert.serving.explanation_queue import Lane, LaneFullError
@@ -36,6 +33,7 @@ from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
 from newsbert.serving.requests import ParsedRequest, RequestError, ask_again
 from newsbert.serving.responses import refuse, render
+from newsbert.serving.served_model import ServedModel
 from newsbert.serving.torchserve import job_queue
 from newsbert.serving.torchserve.log_events import report_event
 
@@ -89,21 +87,11 @@ class Handler:
         workers: int = 1,
         review_threshold: float | None = None,
     ) -> None:
-        bundle = Bundle.read(directory)
-        bundle.verify(only=files_of(runtime))
-        self._labels = bundle.contract.labels
-        self._review_threshold = bundle.contract.review_threshold if review_threshold is None else review_threshold
-        self._runtime: Runtime = load_runtime(bundle, runtime, max(1, cpu.cores() // workers))
-        self._name = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
-        # A worker that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
-        # processor can be the reason. This also warms the model up before the first request.
-        golden = bundle.contract.golden
-        answers = self._runtime.predict([example.item for example in golden])
-        check_answers(bundle.contract, runtime, [Prediction.of(self._labels, row) for row in answers.tolist()])
+        self._model = ServedModel(directory, name, runtime, max(1, cpu.cores() // workers), review_threshold)
         self._lane: Lane[_Explained] = Lane()
         self._server_dir = environment.server_dir()
         self._activity = Heartbeat(environment.activity_dir())
-        self._metrics = Metrics(environment.metrics_dir(), name, self._labels)
+        self._metrics = Metrics(environment.metrics_dir(), name, self._model.labels)
 
     def handle(self, requests: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch.
@@ -126,7 +114,7 @@ class Handler:
 
     def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
         self._metrics.batch(
-            [error.status] * len(requests), np.empty((0, len(self._labels)), np.float32), InferenceTimings()
+            [error.status] * len(requests), np.empty((0, len(self._model.labels)), np.float32), InferenceTimings()
         )
         return [refuse(context, index, error) for index in range(len(requests))]
 
@@ -137,9 +125,9 @@ class Handler:
         ]
         timings = InferenceTimings()
         with self._lane.answering():
-            parsed = batches.parse(requests, headers, self._runtime, self._labels)
+            parsed = batches.parse(requests, headers, self._model.runtime, self._model.labels)
             plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
-            probabilities = self._runtime.predict_prepared(plain, timings)
+            probabilities = self._model.runtime.predict_prepared(plain, timings)
         rows = iter(probabilities.tolist())
         started = [
             self._start_answers(request, [next(rows) for _ in request.plain])
@@ -151,7 +139,7 @@ class Handler:
         outcomes = [answers if isinstance(answers, RequestError) else _collect_results(answers) for answers in started]
         bodies = []
         for index, outcome in enumerate(outcomes):
-            context.set_response_header(index, MODEL_HEADER, self._name)
+            context.set_response_header(index, MODEL_HEADER, self._model.header)
             if isinstance(outcome, RequestError):
                 bodies.append(refuse(context, index, outcome))
             else:
@@ -184,18 +172,16 @@ class Handler:
                 except LaneFullError:
                     return _LANE_FULL
             else:
-                answers.append(self._predict(next(remaining)))
+                answers.append(self._model.make_prediction(next(remaining)))
         return answers
 
     def _explain(self, text: str, label: str | None) -> "_Explained":
         timings = InferenceTimings()
         with self._lane.step():
-            (row,) = self._runtime.predict_prepared([text], timings).tolist()
-        result = explanation.explain(self._runtime, text, self._predict(row), label, self._lane.step)
+            (row,) = self._model.runtime.predict_prepared([text], timings).tolist()
+        prediction = self._model.make_prediction(row)
+        result = explanation.explain(self._model.runtime, text, prediction, label, self._lane.step)
         return _Explained(result, timings)
-
-    def _predict(self, row: Sequence[float]) -> Prediction:
-        return Prediction.of(self._labels, row, self._review_threshold)
 
     def _wait_for_explanations(
         self, started: "Sequence[list[Prediction | Future[_Explained]] | RequestError]", model_name: str

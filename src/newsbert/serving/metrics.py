@@ -93,19 +93,39 @@ class Metrics:
             measured: The runtime's timings and numbers of tokens.
             reviews: Number of documents that a person should review.
         """
+        self.requests(statuses, probabilities, measured.tokens, reviews)
+        self.computed(len(statuses), measured if len(probabilities) else None)
+
+    def requests(
+        self, statuses: Sequence[int], probabilities: FloatArray, num_tokens: Sequence[int], reviews: int
+    ) -> None:
+        """Count answered requests and their documents.
+
+        Args:
+            statuses: HTTP status of every request.
+            probabilities: Probabilities of all documents: `(documents, num_labels)`.
+            num_tokens: Number of tokens of every document.
+            reviews: Number of documents that a person should review.
+        """
         if not self._counting:
             return
         for status, count in collections.Counter(statuses).items():
             self._requests[status].inc(count)
-        self._batch.observe(len(statuses))
         self._reviews.inc(reviews)
         if len(probabilities):
             for label, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
                 self._predictions[label].inc(count)
             for probability in probabilities.max(axis=1).tolist():
                 self._confidence.observe(probability)
-            for tokens in measured.tokens:
+            for tokens in num_tokens:
                 self._tokens.observe(tokens)
+
+    def computed(self, num_requests: int, measured: InferenceTimings | None) -> None:
+        """Count a batch: its number of requests and, if it had documents, the times that it took."""
+        if not self._counting:
+            return
+        self._batch.observe(num_requests)
+        if measured is not None:
             self._tokenizer.observe(measured.tokenizer_s)
             self._model.observe(measured.model_s)
 

@@ -22,11 +22,16 @@ def render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping
     return JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
 
 
+def describe(error: RequestError) -> bytes:
+    """Return an error body in the form of TorchServe's own errors."""
+    name = error.status.phrase.title().replace(" ", "")
+    return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
+
+
 def refuse(context: Any, index: int, error: RequestError) -> bytes:
-    """Set the HTTP status of a request, and return an error body in the form of TorchServe's own errors."""
+    """Set the HTTP status of a request in TorchServe's context, and return the error body."""
     context.set_response_status(error.status.value, error.status.phrase, index)
     context.set_response_content_type(index, JSON)
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         context.set_response_header(index, "Retry-After", str(RETRY_AFTER_S))
-    name = error.status.phrase.title().replace(" ", "")
-    return json.dumps({"code": error.status.value, "type": name, "message": str(error)}).encode()
+    return describe(error)

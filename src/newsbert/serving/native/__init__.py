@@ -1,0 +1,1 @@
+"""newsbert's own server: one asyncio process on uvicorn, without Java and without torch."""

@@ -1,0 +1,53 @@
+"""A model as every server answers with it: verified, checked against its golden texts, with its name in answers."""
+
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+
+from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.golden import check_answers
+from newsbert.inference.prediction import Prediction
+from newsbert.inference.runtime import load_runtime
+
+
+class ServedModel:
+    """A loaded model.
+
+    Args:
+        directory: Directory with the bundle's files that the runtime reads.
+        name: The model's name in answers, such as `BertModel/7`.
+        runtime: Name of the runtime.
+        threads: Number of cores that it may use.
+        review_threshold: The score below which an answer needs a review; the contract's if `None`.
+
+    Attributes:
+        name: The model's name, as metrics have it.
+        header: The model's name in a form that an HTTP header accepts.
+        labels: The labels, in the order of the probabilities.
+        runtime: The inference pipeline.
+        review_threshold: The score below which an answer needs a review.
+
+    Raises:
+        ModelError: If the bundle was altered, or its answers differ from those in training.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, runtime: str, threads: int, review_threshold: float | None = None
+    ) -> None:
+        bundle = Bundle.read(directory)
+        bundle.verify(only=files_of(runtime))
+        contract = bundle.contract
+        self.name = name
+        self.header = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
+        self.labels = contract.labels
+        self.max_length = contract.max_length
+        self.review_threshold = contract.review_threshold if review_threshold is None else review_threshold
+        self.runtime = load_runtime(bundle, runtime, threads)
+        # A server that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
+        # processor can be the reason. This also warms the model up before the first request.
+        answers = self.runtime.predict([example.item for example in contract.golden])
+        check_answers(contract, runtime, [Prediction.of(self.labels, row) for row in answers.tolist()])
+
+    def make_prediction(self, probabilities: Sequence[float]) -> Prediction:
+        """Return the answer to a text from its probabilities, in the order of the labels."""
+        return Prediction.of(self.labels, probabilities, self.review_threshold)
