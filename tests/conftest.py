@@ -1,5 +1,6 @@
 """What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from newsbert.bundle.bundle import Bundle
 from tests.support import preloaded
 from tests.support.cli import Cli
 from tests.support.images import engine, image_settings, images
+from tests.support.shared import shared
 from tests.support.tiny_model import REVIEW_THRESHOLD, WORDS
 
 __all__ = ["engine", "image_settings", "images"]
@@ -32,8 +34,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 LONGEST = (
-    "engine", "test_tracking_server.py", "test_ray_training.py", "test_interrupts.py", "test_tracking_backups.py",
-    "test_lost_tracking_servers.py", "test_server.py", "test_faults.py", "test_examples.py", "test_deployments.py",
+    "images", "test_tracking_server.py", "test_ray_training.py", "containers", "test_interrupts.py",
+    "test_tracking_backups.py", "test_lost_tracking_servers.py", "test_server.py", "test_faults.py",
+    "test_examples.py", "test_deployments.py",
 )  # fmt: skip
 """Groups that take minutes: they are begun first, and what is short fills the processes up in the end."""
 
@@ -50,10 +53,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+CONTAINERS = (
+    "test_agreement.py", "test_containers.py", "test_deploy.py", "test_image_registries.py", "test_pipeline.py",
+    "test_targets.py",
+)  # fmt: skip
+"""What needs the engine and builds little; all tests with a registry are among them, since it has one port."""
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """All that needs images runs in one process of those that share the suite, and so does each file of integration."""
+    """Build images in one process, run containers in a second, and each file of integration tests in one."""
     if "engine" in getattr(item, "fixturenames", ()) or "e2e" in item.path.parts:
-        item.add_marker(pytest.mark.xdist_group("engine"))
+        item.add_marker(pytest.mark.xdist_group("containers" if item.path.name in CONTAINERS else "images"))
     elif "integration" in item.path.parts:
         item.add_marker(pytest.mark.xdist_group(item.path.name))
 
@@ -158,28 +168,28 @@ def database(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def trained(
     tiny_encoder: Path, labelled_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[newsbert.TrainResult, str]:
+) -> Iterator[tuple[newsbert.TrainResult, str]]:
     """A training from the tiny encoder, and the tracking URI it was logged to."""
-    directory = tmp_path_factory.mktemp("trained")
-    uri = f"sqlite:///{directory / 'mlflow.db'}"
-    before = Path.cwd()
-    os.chdir(directory)  # MLflow puts the artifacts of an SQLite server into the working directory
-    try:
-        result = newsbert.train(
-            data=str(labelled_file),
-            base_model=str(tiny_encoder),
-            epochs=25,
-            batch_size=8,
-            learning_rate=3e-3,
-            max_length=48,
-            review_threshold=REVIEW_THRESHOLD,
-            output_dir=str(directory / "bundle"),
-            tracking_uri=uri,
-            model_name="TinyModel",
-        )
-    finally:
-        os.chdir(before)
-    return result, uri
+
+    def train(directory: Path) -> tuple[newsbert.TrainResult, str]:
+        uri = f"sqlite:///{directory / 'mlflow.db'}"
+        with contextlib.chdir(directory):  # MLflow puts the artifacts of an SQLite server into the working directory
+            result = newsbert.train(
+                data=str(labelled_file),
+                base_model=str(tiny_encoder),
+                epochs=25,
+                batch_size=8,
+                learning_rate=3e-3,
+                max_length=48,
+                review_threshold=REVIEW_THRESHOLD,
+                output_dir=str(directory / "bundle"),
+                tracking_uri=uri,
+                model_name="TinyModel",
+            )
+        return result, uri
+
+    with shared(tmp_path_factory, "trained", train) as (result, uri):
+        yield result, uri
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import socket
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from newsbert.errors import EngineError
 from newsbert.images import build
 from newsbert.images.build import BuiltImage
 from newsbert.images.engine.engine import Engine
+from tests.support.shared import shared
 
 PLANTED_SECRET = "planted7f3aSecret"
 """Stands in pip's options and in the environment of the images' build; must not be found in an image."""
@@ -36,23 +38,28 @@ def engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def image_settings() -> ImageSettings:
-    """Settings for builds under names of this session's own, packages from where this machine has them.
+def image_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageSettings]:
+    """Settings for builds under names of this run's own, packages from where this machine has them.
 
     The names are those of a registry on loopback, so that what is built can be pushed there.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
-    hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
-    planted = f"find-links=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/wheels"
-    return ImageSettings(
-        repository=f"127.0.0.1:{port}/newsbert-test",
-        pip_options=(*filter(None, options.split(",")), planted, "retries=0"),
-        extra_hosts=tuple(filter(None, hosts.split(","))),
-        torch_index="" if options else ImageSettings.torch_index,
-    )
+
+    def choose(_: Path) -> ImageSettings:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = os.environ.get("NEWSBERT_TEST_PIP_OPTIONS", "")
+        hosts = os.environ.get("NEWSBERT_TEST_EXTRA_HOSTS", "")
+        planted = f"find-links=http://somebody:{PLANTED_SECRET}@127.0.0.1:9/wheels"
+        return ImageSettings(
+            repository=f"127.0.0.1:{port}/newsbert-test",
+            pip_options=(*filter(None, options.split(",")), planted, "retries=0"),
+            extra_hosts=tuple(filter(None, hosts.split(","))),
+            torch_index="" if options else ImageSettings.torch_index,
+        )
+
+    with shared(tmp_path_factory, "image-settings", choose) as settings:
+        yield settings
 
 
 def without_secret(settings: ImageSettings) -> ImageSettings:
@@ -62,34 +69,43 @@ def without_secret(settings: ImageSettings) -> ImageSettings:
 
 @dataclass(frozen=True)
 class Images:
-    """The three images of the tiny model, in the order they are built, and the stages the engine had kept before."""
+    """The three images of the tiny model, in the order they are built, and the stages of theirs on the engine."""
 
     base: BuiltImage
     trainer: BuiltImage
     serving: BuiltImage
-    stages_before: frozenset[str]
+    stages: frozenset[str]
 
 
 @pytest.fixture(scope="session")
 def images(
-    engine: Engine, trained: tuple[newsbert.TrainResult, str], image_settings: ImageSettings
+    engine: Engine,
+    trained: tuple[newsbert.TrainResult, str],
+    image_settings: ImageSettings,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Images]:
-    """The tiny model's images, built once a session in an environment full of credentials."""
+    """The tiny model's images, built once a run in an environment full of credentials."""
     result, uri = trained
-    assert result.version is not None
-    before = stages()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in SECRET_VARIABLES:
-            patch.setenv(name, PLANTED_SECRET)
-        with build.contexts(str(result.version), "serving", image_settings, uri) as plan:
-            built = [build.build(context, image_settings, print) for context in plan.contexts]
-        assert plan.located is not None
-        assert build.record(plan.located, built[-1], uri) == []
-    base, trainer, serving = built
-    yield Images(base, trainer, serving, before)
-    for each in reversed(built):
-        for name in {each.tag, *each.aliases}:
-            remove_image(name)
+
+    def make(_: Path) -> Images:
+        before = stages()
+        with pytest.MonkeyPatch.context() as patch:
+            for name in SECRET_VARIABLES:
+                patch.setenv(name, PLANTED_SECRET)
+            with build.contexts(str(result.version), "serving", image_settings, uri) as plan:
+                built = [build.build(context, image_settings, print) for context in plan.contexts]
+            assert plan.located is not None
+            assert build.record(plan.located, built[-1], uri) == []
+        base, trainer, serving = built
+        return Images(base, trainer, serving, stages() - before)
+
+    def remove(built: Images) -> None:
+        for image in (built.serving, built.trainer, built.base):
+            for name in {image.tag, *image.aliases}:
+                remove_image(name)
+
+    with shared(tmp_path_factory, "images", make, remove) as built:
+        yield built
 
 
 def stages() -> frozenset[str]:
