@@ -23,9 +23,9 @@ from pathlib import Path
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
-from newsbert.serving import archive, protocol
+from newsbert.serving import archive, protocol, runtime_dir
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve import supervisor
 
 
 def seconds(command: list[str], cwd: Path | None = None) -> float:

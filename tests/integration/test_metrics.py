@@ -22,8 +22,7 @@ import pytest
 from newsbert.bundle.bundle import Bundle, files_of
 from newsbert.core.settings import ServeSettings
 from newsbert.inference.runtime import resolve_runtime
-from newsbert.serving import archive
-from newsbert.serving.torchserve import metrics_endpoint
+from newsbert.serving import archive, metrics_endpoint
 from tests.support.cli import Cli
 from tests.support.metrics import Page
 from tests.support.serving import PATH, Served, Start

@@ -24,7 +24,7 @@ from newsbert.errors import NewsbertError
 
 if TYPE_CHECKING:
     from newsbert.images.engine.layers import Layer
-    from newsbert.serving.torchserve.log_events import ServerEvent
+    from newsbert.serving.server_events import ServerEvent
 
 LONG_WORD = 20
 """Length in terminal cells above which a table may break a word."""
@@ -111,7 +111,7 @@ class Output:
 
     def event(self, event: str, message: str, level: str = "INFO", **details: Any) -> None:
         """Log an event as a JSON object on one line."""
-        from newsbert.serving.torchserve.log_events import ServerEvent
+        from newsbert.serving.server_events import ServerEvent
 
         self._line(ServerEvent(event, mask_credentials(message), level, details=details).json())
 

@@ -24,7 +24,7 @@ from newsbert.images.engine.engine import Engine
 from newsbert.images.engine.services import Service, Services
 from newsbert.serving import verification
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve.endpoints import Endpoints
+from newsbert.serving.endpoints import Endpoints
 
 MODEL, PROXY = "model", "proxy"
 _PROXY_PORT = 8080

@@ -22,7 +22,7 @@ from newsbert.images.engine.container import Container
 from newsbert.images.engine.engine import Engine
 from newsbert.images.reference import ImageReference
 from newsbert.serving import probe
-from newsbert.serving.torchserve.endpoints import Endpoints, check_ports
+from newsbert.serving.endpoints import Endpoints, check_ports
 from newsbert.tracking import locate
 
 CONTAINER_PORT, CONTAINER_GRPC_PORT, CONTAINER_METRICS_PORT = probe.PORT, 7070, 8082

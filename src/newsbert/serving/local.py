@@ -7,9 +7,9 @@ from pathlib import Path
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ServeSettings
-from newsbert.serving import archive
-from newsbert.serving.torchserve import process, runtime_dir, supervisor
-from newsbert.serving.torchserve.log_events import ServerEvent
+from newsbert.serving import archive, runtime_dir
+from newsbert.serving.server_events import ServerEvent
+from newsbert.serving.torchserve import process, supervisor
 from newsbert.tracking import locate
 
 _CHECK_INTERVAL_S = 0.5

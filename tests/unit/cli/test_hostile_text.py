@@ -16,7 +16,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.cli._output import Output
 from newsbert.core.terminal import has_controls, show_controls
 from newsbert.errors import NewsbertError
-from newsbert.serving.torchserve.log_events import ServerEvent
+from newsbert.serving.server_events import ServerEvent
 from tests.support.cli import Cli
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202eevil\u2066\r\ud800\x7f"

@@ -8,8 +8,8 @@ from newsbert.core import config, loopback, ports, temporary
 from newsbert.core.settings import ServeSettings
 from newsbert.deployment import local_servers
 from newsbert.errors import NewsbertError, ServingError
-from newsbert.serving import auth, probe
-from newsbert.serving.torchserve import jvm, runtime_dir, supervisor
+from newsbert.serving import auth, probe, runtime_dir
+from newsbert.serving.torchserve import jvm, supervisor
 
 _REQUEST_TIMEOUT_S = 10.0
 

@@ -7,7 +7,7 @@ from newsbert.cli._output import Output
 
 if TYPE_CHECKING:
     from newsbert.deployment.local_servers import DetachedServer
-    from newsbert.serving.torchserve.endpoints import Endpoints
+    from newsbert.serving.endpoints import Endpoints
 
 
 def render_ready(screen: Output, name: str, address: "Endpoints", key_file: Path | None, grpc: bool) -> None:

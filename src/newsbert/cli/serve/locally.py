@@ -28,7 +28,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
-    from newsbert.serving.torchserve.log_events import ServerEvent
+    from newsbert.serving.server_events import ServerEvent
     from newsbert.serving.torchserve.process import Server
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from newsbert.bundle import golden
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import NewsbertError, ServingError
+from newsbert.serving import runtime_dir
 from newsbert.serving.archive import ARCHIVE_NAME
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve import runtime_dir, supervisor
+from newsbert.serving.torchserve import supervisor
 
 
 def pack(model: Path, output: Path, name: str, runtime: str) -> None:

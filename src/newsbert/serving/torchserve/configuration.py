@@ -12,8 +12,8 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import UsageError
 from newsbert.serving import auth
 from newsbert.serving.archive import CONFIG_NAME
+from newsbert.serving.endpoints import Endpoints
 from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve.endpoints import Endpoints
 
 MAX_REQUEST_BYTES = 1024 * 1024
 

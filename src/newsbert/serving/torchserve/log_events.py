@@ -10,12 +10,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
 
-REPEAT_S = 10.0
-"""Time in which repetitions of a problem are only counted; its next event reports their number."""
+from newsbert.serving.server_events import RepeatFilter, ServerEvent
 
 _MARK = "newsbert-problem "
 _WORKER_LOGGER = "MODEL_LOG"
@@ -28,39 +25,6 @@ _REQUEST_LOGGER = "HttpRequestHandler"
 # Consequences of a worker's death, which another line reports.
 _CONSEQUENCE_PREFIXES = ("Load model failed: ", "Auto recovery failed again")
 _JVM = re.compile(r'Exception in thread "|java\.lang\.OutOfMemoryError|# A fatal error has been detected')
-
-
-def _format_now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@dataclass(frozen=True)
-class ServerEvent:
-    """A problem that an operator should know.
-
-    Attributes:
-        event: Kind of the problem, such as `worker-died`.
-        message: Description, in one line.
-        level: `WARN` or `ERROR`.
-        time: Time of the problem, in UTC.
-        details: Further facts: `worker`, `requests`, `repeated`, `traceback`.
-    """
-
-    event: str
-    message: str
-    level: str = "ERROR"
-    time: str = field(default_factory=_format_now)
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def json(self) -> str:
-        """Return the event as a JSON object in one line."""
-        first = {"time": self.time, "level": self.level, "event": self.event, "message": self.message}
-        return json.dumps({**first, **self.details}, ensure_ascii=False)
-
-    def text(self) -> str:
-        """Return the event as a readable line, without a traceback."""
-        details = "".join(f" {name}={value}" for name, value in self.details.items() if name != "traceback")
-        return f"{self.time} {self.level} {self.event}: {' '.join(self.message.split())}{details}"
 
 
 @dataclass(frozen=True)
@@ -102,11 +66,10 @@ class LogMonitor:
 
     def __init__(self, on_problem: Callable[[ServerEvent], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.started = False
-        self._on_problem = on_problem
+        self._report = RepeatFilter(on_problem, clock)
         self._clock = clock
         self._lock = threading.Lock()
         self._tracebacks: dict[str, tuple[float, list[str]]] = {}
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def read(self, record: LogRecord) -> None:
         """Process the next record."""
@@ -153,20 +116,6 @@ class LogMonitor:
         message = next((line for line in reversed(lines) if line and not line.startswith(" ")), lines[-1])
         details = {"worker": re.sub("-std(out|err)$", "", thread), "traceback": "\n".join(lines)}
         self._report(ServerEvent("worker-failed", message, details=details))
-
-    def _report(self, problem: ServerEvent) -> None:
-        key, now = (problem.event, problem.message), self._clock()
-        last, repeated = self._seen.get(key, (-REPEAT_S, 0))
-        if now - last < REPEAT_S:
-            self._seen[key] = (last, repeated + 1)
-            return
-        # Messages may have unique numbers, so old entries must not pile up.
-        self._seen = {other: seen for other, seen in self._seen.items() if now - seen[0] < REPEAT_S}
-        self._seen[key] = (now, 0)
-        repetitions = {"repeated": repeated} if repeated else {}
-        self._on_problem(
-            ServerEvent(problem.event, problem.message, problem.level, problem.time, {**problem.details, **repetitions})
-        )
 
 
 def report_event(event: str, message: str, requests: int, traceback: str) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
 from newsbert.serving import auth, probe
+from newsbert.serving.endpoints import Endpoints
 from newsbert.serving.heartbeat import Heartbeat
+from newsbert.serving.server_events import ServerEvent
 from newsbert.serving.torchserve.configuration import ACTIVITY_DIR
-from newsbert.serving.torchserve.endpoints import Endpoints
-from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord, ServerEvent
+from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord
 
 _PROBE_AFTER_S = 10
 

@@ -14,15 +14,18 @@ from collections.abc import Callable, Iterator
 from importlib import resources, util
 from pathlib import Path
 
-from newsbert.core import cpu, uris, waiting
+from newsbert.core import cpu, loopback, uris, waiting
 from newsbert.core.installation import MissingExtraError
+from newsbert.core.ports import LOOPBACK
 from newsbert.core.processes import die_with_parent
 from newsbert.core.settings import ServeSettings
 from newsbert.errors import ServingError
-from newsbert.serving import archive_check, metrics
+from newsbert.serving import archive_check, metrics, metrics_endpoint
 from newsbert.serving.archive import ARCHIVE_NAME, served
-from newsbert.serving.protocol import SERVED_NAME
-from newsbert.serving.torchserve import java_properties, jvm, metrics_endpoint
+from newsbert.serving.endpoints import reserved_endpoints
+from newsbert.serving.protocol import METRICS_PATH, SERVED_NAME
+from newsbert.serving.server_events import ServerEvent
+from newsbert.serving.torchserve import java_properties, jvm
 from newsbert.serving.torchserve.configuration import (
     ACTIVITY_DIR,
     HEAP_OPTIONS,
@@ -32,8 +35,6 @@ from newsbert.serving.torchserve.configuration import (
     make_properties,
     read_configured,
 )
-from newsbert.serving.torchserve.endpoints import reserved_endpoints
-from newsbert.serving.torchserve.log_events import ServerEvent
 from newsbert.serving.torchserve.process import Server
 
 STORE = "store"
@@ -130,8 +131,7 @@ def _start(
         metrics_endpoint.answering(
             address.metrics_host,
             address.metrics_port,
-            address.frontend_metrics_port,
-            lambda: metrics.page(work / METRICS_DIR),
+            lambda: metrics.page(work / METRICS_DIR) + _read_frontend_metrics(address.frontend_metrics_port),
         ),
     ):
         configured = read_configured(model_store / model) if model else {}
@@ -193,6 +193,13 @@ def _start(
             yield server
         finally:
             server.stop()
+
+
+def _read_frontend_metrics(port: int) -> str:
+    """Return TorchServe's own metrics, from its port on loopback."""
+    url = f"http://{LOOPBACK}:{port}{METRICS_PATH}"
+    with loopback.urlopen(url, timeout=metrics_endpoint.TIMEOUT_S) as response:
+        return str(response.read().decode())
 
 
 def _detach_from_signals() -> None:

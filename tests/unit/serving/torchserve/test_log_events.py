@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from newsbert.serving.torchserve.log_events import REPEAT_S, LogMonitor, LogRecord, ServerEvent, report_event
+from newsbert.serving.server_events import REPEAT_S, ServerEvent
+from newsbert.serving.torchserve.log_events import LogMonitor, LogRecord, report_event
 
 THREAD = "W-9000-news_classification_1.0-stdout"
 

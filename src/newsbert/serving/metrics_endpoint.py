@@ -1,4 +1,4 @@
-"""A server's metrics endpoint: TorchServe's own metrics and the workers' metrics, on one page.
+"""A server's metrics endpoint: one page with all of its metrics.
 
 prometheus_client's exposition would rename TorchServe's counters, such as `Requests2XX` to `Requests2XX_total`. Its
 server has neither a timeout nor a limit, so clients that send nothing would use up the supervisor's threads and files.
@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from newsbert.core import loopback
 from newsbert.serving.protocol import METRICS_PATH
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format of TorchServe's own metrics and of the workers'."""
 
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 _MAX_CONNECTIONS = 8
 
 
@@ -55,7 +54,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
-    timeout = _TIMEOUT_S
+    timeout = TIMEOUT_S
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != METRICS_PATH:
@@ -64,7 +63,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             body = self.server.page().encode()
         except (OSError, http.client.HTTPException):
-            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "TorchServe does not answer")
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE, "the metrics cannot be read")
             return
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", CONTENT_TYPE)
@@ -80,20 +79,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def answering(host: str, port: int, frontend_port: int, own: Callable[[], str]) -> Iterator[None]:
+def answering(host: str, port: int, page: Callable[[], str]) -> Iterator[None]:
     """Answer scrapes in the background until the block ends.
 
     Args:
         host: The address to listen on.
         port: The port.
-        frontend_port: Port of TorchServe's own metrics on loopback.
-        own: Returns the workers' metrics.
+        page: Returns the metrics. It may raise OSError or HTTPException.
     """
-
-    def page() -> str:
-        with loopback.urlopen(f"http://127.0.0.1:{frontend_port}{METRICS_PATH}", timeout=_TIMEOUT_S) as response:
-            return own() + str(response.read().decode())
-
     with _Server((host, port), page) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         thread.start()

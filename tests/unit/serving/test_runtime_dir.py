@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from newsbert.errors import ServingError, UsageError
-from newsbert.serving.torchserve import runtime_dir
+from newsbert.serving import runtime_dir
 
 
 def test_the_directory_is_private_and_removed_at_the_end() -> None:
