@@ -31,6 +31,9 @@ def _setting(
     return field(default=default, metadata=metadata)
 
 
+TORCHSERVE, NATIVE = SERVERS = ("torchserve", "native")
+"""The servers that can serve a model."""
+
 LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
 """Default learning rates, by the part that is tuned."""
 
@@ -129,6 +132,7 @@ class TrainSettings:
 class ServeSettings:
     """Settings of `newsbert serve`: table `[serve]`."""
 
+    server: str = _setting("torchserve", "Server: torchserve, or native (newsbert's own)", choices=SERVERS)
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", ge=0, le=65_535)
     runtime: str = _setting("auto", "Inference runtime; newsbert benchmark compares all")
@@ -136,9 +140,9 @@ class ServeSettings:
         None, "Confidence threshold for review: answers below it are flagged (default: the model's)", ge=0, le=1
     )
     workers: int = _setting(1, "Worker processes", ge=1)
-    batch_size: int = _setting(64, "Maximum batch size for dynamic batching", ge=1)
+    batch_size: int = _setting(64, "Maximum batch size for dynamic batching (TorchServe)", ge=1)
     # Short: if a worker dies, TorchServe loses the requests of its incomplete batch, without an answer.
-    batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill", ge=0)
+    batch_delay_ms: int = _setting(1, "Milliseconds to wait for a batch to fill (TorchServe)", ge=0)
     # When the queue is full, further requests are rejected at once instead of waiting without an answer.
     queue_size: int = _setting(
         100, "Size of the request queue; further requests are rejected with 503", ge=1, le=100_000
@@ -158,8 +162,25 @@ class ServeSettings:
         "Origin that may send requests from browsers (CORS), such as https://news.example, or * for any",
         option="--cors-origin",
     )
-    token_auth: bool = _setting(False, "Answer only requests with a token", "NEWSBERT_TOKEN_AUTH")
-    token_expiry_min: float = _setting(60.0, "Minutes until a token expires", ge=1 / 60, le=5_256_000)
+    token_auth: bool = _setting(False, "Answer only requests with a token that TorchServe makes", "NEWSBERT_TOKEN_AUTH")
+    token_expiry_min: float = _setting(60.0, "Minutes until such a token expires", ge=1 / 60, le=5_256_000)
+    token_file: str | None = _setting(
+        None, "Answer only requests with a token of this file (native server); newsbert serve token makes one"
+    )
+    tls_cert: str | None = _setting(None, "Certificate chain for HTTPS and gRPC, a PEM file (native server)")
+    tls_key: str | None = _setting(None, "Private key of the certificate, a PEM file (native server)")
+    max_connections: int = _setting(
+        10_000, "Maximum number of connections of a worker (native server)", ge=1, le=1_000_000
+    )
+    header_timeout_s: float = _setting(
+        10.0, "Seconds that a client may take for the headers of a request (native server)", ge=0.1, le=86_400
+    )
+    body_timeout_s: float = _setting(
+        30.0, "Seconds that a client may take for a body, or to read an answer (native server)", ge=0.1, le=86_400
+    )
+    keep_alive_s: float = _setting(
+        75.0, "Seconds for which an idle connection is kept (native server)", ge=0.1, le=86_400
+    )
     run_dir: str | None = _setting(
         None, "Private directory for sockets, keys and all else that the server writes; made new", "NEWSBERT_RUN_DIR"
     )

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from newsbert.core.types import FloatArray
 from newsbert.evaluation.review_threshold import SCORE_DECIMALS
 from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import Runtime
+from newsbert.inference.runtime import TokenAttributions
 
 EVALUATIONS = 512
 """Approximate number of texts with words removed that the model reads for an explanation by sampled Shapley values."""
@@ -36,6 +36,22 @@ Attributions = NDArray[np.float64]
 _WORD = re.compile(r"\S+")
 _STEP_CHARACTERS = 512
 """Size of the texts that are read in one step: a prediction waits for one step at most."""
+
+
+class ExplainableRuntime(Protocol):
+    """What an explanation needs of a runtime; see `Runtime`."""
+
+    def predict_prepared(self, sequences: Sequence[str]) -> FloatArray:
+        """Return the probabilities of prepared sequences."""
+        ...
+
+    def reads(self, sequence: str) -> int:
+        """Return the number of characters that the model reads."""
+        ...
+
+    def integrated_gradients(self, sequence: str, label: int, tolerance: float) -> TokenAttributions | None:
+        """Return the contributions of the tokens, or `None` without gradients."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ class Explanation:
 
 
 def explain(
-    runtime: Runtime,
+    runtime: ExplainableRuntime,
     text: str,
     prediction: Prediction,
     label: str | None = None,
@@ -167,7 +183,7 @@ def _sum_by_word(
 
 
 def _occlude(
-    runtime: Runtime, words: Sequence[str], label: int, step: Callable[[], AbstractContextManager[None]]
+    runtime: ExplainableRuntime, words: Sequence[str], label: int, step: Callable[[], AbstractContextManager[None]]
 ) -> tuple[Attributions, float]:
     """Return the words' contributions, averaged over the orders of removal, and the gap of their sum."""
     if not words:  # the tokenizer may return no tokens for a text that is not empty

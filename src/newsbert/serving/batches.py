@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from newsbert.data.text import NewsItem
 from newsbert.inference.runtime import Runtime
 from newsbert.serving.requests import (
     EXPLAIN_HEADER,
@@ -66,11 +67,7 @@ def parse_one(
     """
     items, many = parse_request(request, headers)
     always = headers.get(EXPLAIN_HEADER) == "True"
-    if not items:
-        raise RequestError("the list is empty")
-    if len(items) > MAX_ITEMS:
-        message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
-        raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    _check_number(items)
     sequences: list[str] = []
     explained_labels: dict[int, str | None] = {}
     for index, item in enumerate(items):
@@ -85,6 +82,30 @@ def parse_one(
         message = f"{len(explained_labels)} explanations in one request; the maximum is {MAX_EXPLAINED}"
         raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     return ParsedRequest(sequences, many, {} if wants_labels_only(headers) else explained_labels)
+
+
+def prepare(items: Sequence[NewsItem], runtime: Runtime) -> ParsedRequest:
+    """Return a request for the predictions of texts or title/text objects.
+
+    Raises:
+        RequestError: If there are too many, or one is empty.
+    """
+    _check_number(items)
+    sequences: list[str] = []
+    for index, item in enumerate(items):
+        try:
+            sequences.append(runtime.prepare(item))
+        except ValueError as error:
+            raise RequestError(f"item {index}: {error}") from error
+    return ParsedRequest(sequences, True, {})
+
+
+def _check_number(items: Sequence[object]) -> None:
+    if not items:
+        raise RequestError("the list is empty")
+    if len(items) > MAX_ITEMS:
+        message = f"{len(items)} texts in one request; at most {MAX_ITEMS} are answered"
+        raise RequestError(message, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def count_bytes(request: Mapping[str, Any]) -> int:

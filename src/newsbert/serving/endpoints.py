@@ -1,6 +1,7 @@
 """Endpoints of a server: its addresses, and the reservation of its ports."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from newsbert.core.settings import ServeSettings
 from newsbert.errors import UsageError
 from newsbert.serving import protocol
 from newsbert.serving.protocol import SERVED_NAME
+
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Endpoints:
     metrics_host: str = LOOPBACK
     metrics_port: int = 0
     frontend_metrics_port: int = 0
+    scheme: str = "http"
 
     @property
     def connect_host(self) -> str:
@@ -31,7 +35,7 @@ class Endpoints:
     @property
     def url(self) -> str:
         """The base URL for requests from this machine."""
-        return f"http://{self.connect_host}:{self.port}"
+        return f"{self.scheme}://{self.connect_host}:{self.port}"
 
     @property
     def metrics_url(self) -> str | None:
@@ -57,6 +61,16 @@ def check_ports(settings: ServeSettings) -> None:
         raise UsageError(f"port {settings.metrics_port} cannot be for metrics too", "give another --metrics-port")
 
 
+def check_origin(origin: str | None) -> None:
+    """Check that the setting for CORS is an origin.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    if origin not in {None, "*"} and not _ORIGIN.fullmatch(str(origin)):
+        raise UsageError(f"{origin!r} is no origin", "give scheme, host and port alone, such as https://news.example")
+
+
 @contextlib.contextmanager
 def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
     """Reserve the ports of a server until the block ends.
@@ -80,5 +94,10 @@ def reserved_endpoints(settings: ServeSettings) -> Iterator[Endpoints]:
         (LOOPBACK, 0),
     ]
     with contextlib.ExitStack() as stack:
-        ports = [int(stack.enter_context(bind_port(*address)).getsockname()[1]) for address in requested]
-        yield Endpoints(settings.host, ports[0], grpc_host, ports[1], metrics_host, *ports[2:])
+        port, grpc_port, metrics_port, frontend_metrics_port = (
+            int(stack.enter_context(bind_port(*address)).getsockname()[1]) for address in requested
+        )
+        scheme = "https" if settings.tls_cert else "http"
+        yield Endpoints(
+            settings.host, port, grpc_host, grpc_port, metrics_host, metrics_port, frontend_metrics_port, scheme
+        )

@@ -22,6 +22,8 @@ class ServedModel:
 
     Attributes:
         name: The model's name, as metrics have it.
+        digest: The SHA-256 of its contract.
+        version: The version in its name, such as `7`; empty if it is not registered.
         header: The model's name in a form that an HTTP header accepts.
         labels: The labels, in the order of the probabilities.
         runtime: The inference pipeline.
@@ -37,7 +39,9 @@ class ServedModel:
         bundle = Bundle.read(directory)
         bundle.verify(only=files_of(runtime))
         contract = bundle.contract
-        self.name = name
+        self.name, self.digest = name, bundle.digest
+        last = name.rpartition("/")[2]
+        self.version = last if "/" in name and last.isdecimal() else ""
         self.header = urllib.parse.quote(name, safe="/@ .-_+", errors="replace")
         self.labels = contract.labels
         self.max_length = contract.max_length

@@ -33,7 +33,7 @@ def test_a_configured_directory_is_used(tmp_path: Path) -> None:
 def test_a_directory_of_a_killed_server_is_replaced(tmp_path: Path) -> None:
     directory = tmp_path / "run"
     code = (
-        "import os, sys; from newsbert.serving.torchserve import runtime_dir\n"
+        "import os, sys; from newsbert.serving import runtime_dir\n"
         "with runtime_dir.make(sys.argv[1]) as made:\n"
         " (made / 'key_file.json').write_text('old')\n"
         " (made / 'tmp').mkdir()\n"

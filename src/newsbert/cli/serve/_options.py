@@ -1,14 +1,13 @@
 """Options of several commands of `newsbert serve`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from newsbert.cli._options import setting
 from newsbert.core.settings import ServeSettings
 
-if TYPE_CHECKING:
-    pass
+Server = Annotated[str | None, setting(ServeSettings, "server", metavar="torchserve|native")]
 
 
 Host = Annotated[str | None, setting(ServeSettings, "host")]
@@ -42,6 +41,15 @@ TokenAuth = Annotated[bool | None, setting(ServeSettings, "token_auth", "--token
 
 
 TokenExpiry = Annotated[float | None, setting(ServeSettings, "token_expiry_min", metavar="MINUTES")]
+
+
+TokenFile = Annotated[str | None, setting(ServeSettings, "token_file", metavar="FILE")]
+
+
+TlsCert = Annotated[str | None, setting(ServeSettings, "tls_cert", metavar="FILE")]
+
+
+TlsKey = Annotated[str | None, setting(ServeSettings, "tls_key", metavar="FILE")]
 
 
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return when the model answers; serve in the background.")]

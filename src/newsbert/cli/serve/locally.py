@@ -1,5 +1,6 @@
 """`newsbert serve locally`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,9 +19,13 @@ from newsbert.cli.serve._options import (
     MetricsPort,
     Port,
     ReviewBelow,
+    Server,
     Timeout,
+    TlsCert,
+    TlsKey,
     TokenAuth,
     TokenExpiry,
+    TokenFile,
 )
 from newsbert.cli.serve._ready import render_detached, render_ready
 from newsbert.core import config
@@ -29,7 +34,6 @@ from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:
     from newsbert.serving.server_events import ServerEvent
-    from newsbert.serving.torchserve.process import Server
 
 
 EXAMPLES = """
@@ -44,6 +48,8 @@ Examples:
     newsbert serve locally --review-threshold 0.9
 
     newsbert serve locally --token-auth
+
+    newsbert serve locally --server native
 
     newsbert serve locally --metrics-port 8082 --log-format json
 """
@@ -61,6 +67,7 @@ def locally(
             autocompletion=models,
         ),
     ] = None,
+    server: Server = None,
     host: Host = None,
     port: Port = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
@@ -77,6 +84,13 @@ def locally(
     cors_origin: CorsOrigin = None,
     token_auth: TokenAuth = None,
     token_expiry_min: TokenExpiry = None,
+    token_file: TokenFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    max_connections: Annotated[int | None, setting(ServeSettings, "max_connections")] = None,
+    header_timeout_s: Annotated[float | None, setting(ServeSettings, "header_timeout_s", metavar="SECONDS")] = None,
+    body_timeout_s: Annotated[float | None, setting(ServeSettings, "body_timeout_s", metavar="SECONDS")] = None,
+    keep_alive_s: Annotated[float | None, setting(ServeSettings, "keep_alive_s", metavar="SECONDS")] = None,
     run_dir: Annotated[str | None, setting(ServeSettings, "run_dir", metavar="DIRECTORY")] = None,
     detach: Detach = False,
     note_detached: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -84,74 +98,56 @@ def locally(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a model with TorchServe on this machine until Ctrl+C.
+    """Serve a model on this machine until Ctrl+C, with TorchServe or the native server.
 
     By default it answers on loopback. The management interface is never reachable from outside. When it is stopped, it
     answers the requests that it has received; a second Ctrl+C does not wait for that.
     """
     screen = Output(as_json)
-    settings = config.resolve(
-        ServeSettings,
-        host=host,
-        port=port,
-        runtime=runtime,
-        review_threshold=review_threshold,
-        workers=workers,
-        batch_size=batch_size,
-        batch_delay_ms=batch_delay_ms,
-        queue_size=queue_size,
-        timeout_s=timeout_s,
-        drain_s=drain_s,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
-        log_format=log_format,
-        cors_origin=cors_origin,
-        token_auth=token_auth,
-        token_expiry_min=token_expiry_min,
-        run_dir=run_dir,
-    )
-    screen.log_format = settings.log_format
-    archive_options = {
-        "--runtime": runtime,
-        "--workers": workers,
-        "--batch-size": batch_size,
-        "--batch-delay-ms": batch_delay_ms,
-        "--queue-size": queue_size,
+    options: dict[str, object] = {
+        "server": server,
+        "host": host,
+        "port": port,
+        "runtime": runtime,
+        "review_threshold": review_threshold,
+        "workers": workers,
+        "batch_size": batch_size,
+        "batch_delay_ms": batch_delay_ms,
+        "queue_size": queue_size,
+        "timeout_s": timeout_s,
+        "drain_s": drain_s,
+        "grpc_port": grpc_port,
+        "metrics_port": metrics_port,
+        "log_format": log_format,
+        "cors_origin": cors_origin,
+        "token_auth": token_auth,
+        "token_expiry_min": token_expiry_min,
+        "token_file": token_file,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "max_connections": max_connections,
+        "header_timeout_s": header_timeout_s,
+        "body_timeout_s": body_timeout_s,
+        "keep_alive_s": keep_alive_s,
+        "run_dir": run_dir,
     }
-    conflicts = [name for name, value in archive_options.items() if value is not None]
-    if conflicts and model is not None and model.endswith(".mar"):
-        raise UsageError(
-            f"{' and '.join(conflicts)} cannot be given for {model!r}: the archive says what they are",
-            "give the model itself, or write another archive: newsbert export archive --help",
-        )
+    settings = config.resolve(ServeSettings, **options)
+    screen.log_format = settings.log_format
+    _check_archive_options(model, options)
     from newsbert.core import bounded_log
     from newsbert.deployment import local_servers
     from newsbert.serving import local
 
+    local.check_settings(settings)
     if detach:
         from newsbert.core import ports
 
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached"]
-        arguments += [] if token_auth is None else ["--token-auth" if token_auth else "--no-token-auth"]
-        for flag, value in (
-            ("--host", host),
-            ("--runtime", runtime),
-            ("--review-threshold", review_threshold),
-            ("--workers", workers),
-            ("--batch-size", batch_size),
-            ("--batch-delay-ms", batch_delay_ms),
-            ("--queue-size", queue_size),
-            ("--timeout-s", timeout_s),
-            ("--drain-s", drain_s),
-            ("--grpc-port", grpc_port),
-            ("--metrics-port", metrics_port),
-            ("--log-format", log_format),
-            ("--cors-origin", cors_origin),
-            ("--token-expiry-min", token_expiry_min),
-            ("--run-dir", run_dir),
-            ("--tracking-uri", tracking_uri),
-        ):
-            arguments += [] if value is None else [flag, str(value)]
+        for name, value in {**options, "tracking_uri": tracking_uri}.items():
+            if isinstance(value, bool):
+                arguments.append(_name_option(name if value else f"no_{name}"))
+            elif value is not None and name != "port":
+                arguments += [_name_option(name), str(value)]
         with ports.bind_port(settings.host, settings.port) as listener:  # reserved until the server binds it
             bound_port = int(listener.getsockname()[1])
             arguments += ["--port", str(bound_port)]
@@ -160,19 +156,19 @@ def locally(
 
     noted_ports: list[int] = []
 
-    def on_ready(name: str, server: "Server") -> None:
-        address = server.address
+    def on_ready(name: str, running: "local.Server") -> None:
+        address = running.address
         if note_detached:
             stop_s = settings.drain_s + _STOP_MARGIN_S
             local_servers.note(
                 local_servers.this_process(
-                    address.port, address.url, name, server.key_file, stop_s, address.metrics_url or ""
+                    address.port, address.url, name, running.key_file, stop_s, address.metrics_url or ""
                 )
             )
             noted_ports.append(address.port)
-        if server.signed_by:
-            screen.log(f"{name} is signed by {server.signed_by}")
-        render_ready(screen, name, address, server.key_file, settings.grpc_port is not None)
+        if running.signed_by:
+            screen.log(f"{name} is signed by {running.signed_by}")
+        render_ready(screen, name, address, running.key_file, settings.grpc_port is not None)
 
     def on_problem(problem: "ServerEvent") -> None:
         screen.problem(problem)
@@ -201,3 +197,22 @@ def locally(
         for noted_port in noted_ports:
             local_servers.forget(noted_port)
     screen.log("stopped")
+
+
+def _check_archive_options(model: str | None, options: Mapping[str, object]) -> None:
+    """Check that no option is given that an archive has set.
+
+    Raises:
+        UsageError: If one is.
+    """
+    archive_names = ("runtime", "workers", "batch_size", "batch_delay_ms", "queue_size")
+    conflicts = [_name_option(name) for name in archive_names if options[name] is not None]
+    if conflicts and model is not None and model.endswith(".mar"):
+        raise UsageError(
+            f"{' and '.join(conflicts)} cannot be given for {model!r}: the archive says what they are",
+            "give the model itself, or write another archive: newsbert export archive --help",
+        )
+
+
+def _name_option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -25,6 +25,9 @@ from newsbert.serving.protocol import SERVED_NAME
 from newsbert.serving.requests import RequestError, decode_text
 
 PLATFORM = "newsbert"
+HEADER_LENGTH = "inference-header-content-length"
+"""The header with the length of the JSON before binary tensors."""
+
 OUTPUTS = {"label": "BYTES", "score": "FP32", "review": "BOOL", "probabilities": "FP32"}
 _TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "BOOL": np.dtype("?")}
 

@@ -22,6 +22,9 @@ from newsbert.inference.runtime import MIN_TOKENS, SUB_BATCH_TOKENS, InferenceTi
 WINDOW_TEXTS = 64
 """Number of waiting texts from which a core selects those of about the same length."""
 
+_FIRST_TOKEN_S, _SPEED_WEIGHT = 1e-4, 0.1
+"""Seconds that a core takes for a token, before any was measured; and the weight of a batch in the moving average."""
+
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -74,6 +77,8 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._arrived: list[tuple[Sequence[str], asyncio.Future[Job]]] = []
         self._num_cores = runtime.independent_cores
+        self._token_s = _FIRST_TOKEN_S
+        self._last_end_s = time.monotonic()
         self._changed = threading.Condition()
         # All below are guarded by `_changed`.
         self._waiting: collections.deque[_Text] = collections.deque()
@@ -108,6 +113,21 @@ class Scheduler:
         self._arrived.append((sequences, future))
         return future
 
+    def submit_ids(self, ids: list[list[int]]) -> "asyncio.Future[Job]":
+        """Queue texts by their token ids, as the runtime's `encode` returns them."""
+        future: asyncio.Future[Job] = self._loop.create_future()
+        self._queue([self._make_job(ids, future)])
+        return future
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds for which no batch has ended although texts wait; 0 if none wait."""
+        return time.monotonic() - self._last_end_s if self._num_tokens + self._num_computing else 0.0
+
+    def estimate_wait_s(self) -> float:
+        """Return how long the waiting texts take, by the speed of the last batches."""
+        return self._num_tokens * self._token_s / self._num_cores
+
     def compute_in_background(self, sequences: Sequence[str]) -> FloatArray:
         """Return the probabilities of prepared texts, for which no request is made to wait.
 
@@ -135,11 +155,16 @@ class Scheduler:
         jobs = [self._make_job([next(ids) for _ in sequences], future) for sequences, future in arrived]
         for job in jobs:
             job.measured.tokenizer_s = tokenizer_s
+        self._queue(jobs)
+
+    def _queue(self, jobs: list[Job]) -> None:
         texts = [text for job in jobs for text in _list_texts(job)]
         for job in jobs:
             if not job.ids:
                 _set_result(job)
         with self._changed:
+            if not self._num_tokens + self._num_computing:
+                self._last_end_s = time.monotonic()
             alone = len(texts) == 1 and self._num_idle == self._num_cores and not self._waiting
             if not alone:
                 self._waiting.extend(texts)
@@ -199,8 +224,11 @@ class Scheduler:
         self._finish(results)
 
     def _finish(self, results: list[_Result]) -> None:
+        self._last_end_s = time.monotonic()
         for batch, probabilities, started, seconds in results:
             self._on_batch(len(batch), seconds)
+            token_s = seconds / sum(text.num_tokens for text in batch)
+            self._token_s += _SPEED_WEIGHT * (token_s - self._token_s)
             for row, text in enumerate(batch):
                 job = text.job
                 if isinstance(probabilities, Exception):

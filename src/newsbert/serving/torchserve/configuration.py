@@ -2,17 +2,15 @@
 
 import json
 import os
-import re
 import zipfile
 from pathlib import Path
 
 from newsbert.core.environment import child_environment, python_path
 from newsbert.core.ports import LOOPBACK
 from newsbert.core.settings import ServeSettings
-from newsbert.errors import UsageError
 from newsbert.serving import auth
 from newsbert.serving.archive import CONFIG_NAME
-from newsbert.serving.endpoints import Endpoints
+from newsbert.serving.endpoints import Endpoints, check_origin
 from newsbert.serving.protocol import SERVED_NAME
 
 MAX_REQUEST_BYTES = 1024 * 1024
@@ -20,7 +18,6 @@ MAX_REQUEST_BYTES = 1024 * 1024
 _UNREACHABLE = "127.255.255.255"
 """Loopback's broadcast address: a program can listen there, but TCP never connects to one (RFC 1122, 4.2.3.10)."""
 
-_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 _JAVA_OPTIONS = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"}
 """Environment variables with further options for Java, which are removed."""
@@ -89,8 +86,7 @@ def _make_cors_properties(origin: str | None) -> dict[str, object]:
     """
     if origin is None:
         return {}
-    if origin != "*" and not _ORIGIN.fullmatch(origin):
-        raise UsageError(f"{origin!r} is no origin", "give scheme, host and port alone, such as https://news.example")
+    check_origin(origin)
     return {
         "cors_allowed_origin": origin,
         "cors_allowed_methods": "GET, POST, OPTIONS",

@@ -1,0 +1,65 @@
+"""Parameters of a request: its query, and its raw body or form fields, as TorchServe passes them to its handler."""
+
+import urllib.parse
+from collections.abc import Mapping
+
+from python_multipart import multipart
+from python_multipart.exceptions import FormParserError
+
+from newsbert.serving.requests import FORM, MULTIPART, RequestError
+
+MAX_FIELDS = 100
+"""Maximum number of fields of a query or a form."""
+
+
+def parse_parameters(query: bytes, headers: Mapping[str, str], body: bytes) -> dict[str, bytes | str]:
+    """Return the parameters of a request by name, `body` for a raw body.
+
+    Args:
+        query: The query of the URL.
+        headers: The request's headers, names in lower case.
+        body: The request's body.
+
+    Raises:
+        RequestError: If the query or the form cannot be parsed.
+    """
+    parameters: dict[str, bytes | str] = {}
+    if query:
+        try:
+            fields = urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError as error:
+            raise RequestError(f"the query has more than {MAX_FIELDS} fields") from error
+        parameters.update(fields)
+    kind, _, options = headers.get("content-type", "").lower().partition(";")
+    kind = kind.strip()
+    if kind == FORM or (kind == MULTIPART and "boundary=" in options):
+        parameters.update(_parse_form(headers, body))
+    elif body:
+        parameters["body"] = body
+    return parameters
+
+
+def _parse_form(headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:
+    fields: dict[str, bytes] = {}
+
+    def add(name: bytes | None, value: bytes | None) -> None:
+        if len(fields) >= MAX_FIELDS:
+            raise RequestError(f"the form has more than {MAX_FIELDS} fields")
+        fields[(name or b"").decode("utf-8", "replace")] = value or b""
+
+    def add_file(file: multipart.File) -> None:
+        file.file_object.seek(0)
+        add(file.field_name, file.file_object.read())
+
+    try:
+        parser = multipart.create_form_parser(
+            {"Content-Type": headers["content-type"].encode("latin-1")},
+            lambda field: add(field.field_name, field.value),
+            add_file,
+            config={"MAX_MEMORY_FILE_SIZE": len(body) + 1},
+        )
+        parser.write(body)
+        parser.finalize()
+    except (FormParserError, ValueError) as error:
+        raise RequestError(f"the form cannot be parsed: {error}") from error
+    return fields

@@ -1,0 +1,166 @@
+"""A worker of the native server: one process with an event loop and a thread for every core.
+
+`python -m newsbert.serving.native.worker OPTIONS_FILE SOCKET…` serves on sockets that its supervisor has bound. It
+writes one JSON object per line to its output: that it is ready, that it lives, and problems.
+"""
+
+import asyncio
+import collections
+import contextlib
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from uvicorn.server import ServerState
+
+from newsbert.errors import ModelError, NewsbertError, ServingError
+from newsbert.serving.metrics import Metrics
+from newsbert.serving.native.application import Application
+from newsbert.serving.native.http_protocol import ConnectionLimits, LimitedProtocol, make_config
+from newsbert.serving.native.service import PredictionService
+from newsbert.serving.native.tokens import Authenticator
+from newsbert.serving.native.worker_options import WorkerOptions
+from newsbert.serving.served_model import ServedModel
+
+HEARTBEAT_S = 1.0
+"""Interval of the lines that say that the worker lives."""
+
+_ACCEPT_GRACE_S = 0.1
+"""Time in which a worker that stops accepts the connections that clients have opened before."""
+
+_BACKLOG = 4096
+_FILES_BESIDE_CONNECTIONS = 128
+
+
+class _EventHandler(logging.Handler):
+    """A handler that writes a problem as an event for the supervisor."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        details: dict[str, object] = {}
+        message = record.getMessage()
+        event = "server"
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            event, message = message, f"{type(error).__name__}: {error}"
+            details["traceback"] = "".join(traceback.format_exception(error))
+        _send({"event": event, "message": message, "level": record.levelname, "details": details})
+
+
+def main(options_file: str, *descriptors: str) -> int:
+    """Serve until SIGTERM, and answer then what was sent.
+
+    Args:
+        options_file: JSON file of the options.
+        descriptors: File descriptors of the sockets to listen on.
+    """
+    options = WorkerOptions(**json.loads(Path(options_file).read_text(encoding="utf-8")))
+    logging.basicConfig(level=logging.WARNING, handlers=[_EventHandler()])
+    _raise_file_limit(options.max_connections)
+    try:
+        model = ServedModel(
+            Path(options.bundle), options.name, options.runtime, options.threads, options.review_threshold
+        )
+        if model.digest != options.digest:
+            raise ModelError(f"the model in {options.bundle} is another one now", "start the server again")
+        authenticator = Authenticator(Path(options.token_file)) if options.token_file else None
+        context = make_tls_context(options.tls_cert, options.tls_key)
+    except NewsbertError as error:
+        _send({"failed": error.document()})
+        return 1
+    sockets = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
+    uvloop.run(_serve(options, model, authenticator, context, sockets))
+    return 0
+
+
+def make_tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the context for a certificate chain and its key; `None` without a certificate.
+
+    Raises:
+        ServingError: If they cannot be used.
+    """
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        files = " and ".join(filter(None, [certificate, key]))
+        hint = "give a chain and its key as PEM files: --tls-cert FILE --tls-key FILE"
+        raise ServingError(f"the certificate in {files} cannot be used: {error}", hint) from error
+    return context
+
+
+async def _serve(
+    options: WorkerOptions,
+    model: ServedModel,
+    authenticator: Authenticator | None,
+    context: ssl.SSLContext | None,
+    sockets: list[socket.socket],
+) -> None:
+    metrics = Metrics(Path(options.metrics_dir), model.name, model.labels)
+    service = PredictionService(model, metrics, options.queue_size)
+    application = Application(service, authenticator, options.cors_origin)
+    config, state = make_config(application), ServerState()
+    limits = ConnectionLimits(
+        options.max_connections, options.header_timeout_s, options.body_timeout_s, options.keep_alive_s
+    )
+    idle: collections.OrderedDict[LimitedProtocol, None] = collections.OrderedDict()
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gc.collect()
+    gc.freeze()  # what the model has loaded stays; without it, every collection looks at all of that
+    servers = [
+        await loop.create_server(
+            lambda: LimitedProtocol(config, state, limits, idle), sock=listener, ssl=context, backlog=_BACKLOG
+        )
+        for listener in sockets
+    ]
+    _send({"ready": True})
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), HEARTBEAT_S)
+        if service.scheduler.stalled_s > options.unresponsive_timeout_s:
+            _send({"event": "unresponsive", "message": "no batch ends", "level": "ERROR", "details": {}})
+            os._exit(1)  # threads that hang would keep an orderly exit waiting
+        _send({"alive": True})
+    application.closing = True
+    await asyncio.sleep(_ACCEPT_GRACE_S)
+    for server in servers:
+        server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    deadline = loop.time() + options.drain_s
+    while state.connections and loop.time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+def _raise_file_limit(max_connections: int) -> None:
+    """Allow as many open files as connections need, if the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + _FILES_BESIDE_CONNECTIONS
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
+def _send(message: dict[str, Any]) -> None:
+    """Write a message for the supervisor."""
+    with contextlib.suppress(OSError):  # the supervisor has ended
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
