@@ -45,6 +45,44 @@ class Shape:
     cut: bool = False
 
 
+NATIVE_STATUSES: dict[str, set[int]] = {
+    "DELETE /predictions/news_classification": METHOD,
+    "TRACE /predictions/news_classification": METHOD,
+    "HEAD /predictions/news_classification": METHOD,
+    "POST /invocations?%zz=1": ABSENT,
+    f"POST {PATH}/1.0/%0d%0aX-A:%20b": ABSENT,
+    f"POST http://localhost{PATH}": OK,
+    f"POST {PATH}/1.0/more/../segments": ABSENT,
+    f"POST /%zz{PATH}": ABSENT,
+    f"POST /{'a' * 59}": ABSENT,
+    "POST /v1/models/news_classification:predict": ABSENT,
+    "POST /v2/models/news_classification/infer": BAD,
+    "POST /models/news_classification/invoke": ABSENT,
+    "POST /news_classification/predict": ABSENT,
+    "POST *": ABSENT,
+    "POST ?": BAD,
+    "POST #": BAD,
+    "header: a value of 20 kB": OK,
+    "header: 10,000 headers": {431},
+    "header: expects nonsense": OK,
+    "head: an unknown method": BAD,
+    "form: data=%zz": OK,
+    "form: data=goal%": OK,
+    "form: %zz=goal": BAD,
+    "form: =goal": BAD,
+    "form: data=goal&=cup": BAD,
+    "form: &&&": BAD,
+    "multipart: an unknown charset": OK,
+    "multipart: a part with form-data ": BAD,
+    'multipart: a part with form-data; name="" ': BAD,
+    'multipart: a part with form-data; name="data" text/plain; charset=no': OK,
+    'multipart: a part with form-data; name="data"; filename*=x ': OK,
+    "multipart: a part without a head": BAD,
+    "multipart: an empty boundary": BAD,
+}
+"""Statuses of the native server where they are not those of TorchServe, by the shape's name."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer: a status (`CLOSED` for none), headers by lower-case name, a body."""

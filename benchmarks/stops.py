@@ -60,21 +60,23 @@ class Load:
                     return
             assert reader is not None
             sent_before = not self.stopping
-            status = await self._send(reader, writer)
+            status, stays_open = await self._send(reader, writer)
             kind = "lost, though sent before" if sent_before and not status else str(status or "lost")
             self.outcomes[kind] += self.stopping
-            if status != 200 or not self._keep:
+            if status != 200 or not (self._keep and stays_open):
                 writer.transport.abort()
                 writer = None
             if status == _STOPPING:
                 await asyncio.sleep(PAUSE_S)
 
-    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[int, bool]:
+        """Return the status of the answer, 0 for none, and whether the server keeps the connection."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_TIMEOUT_S):
                 writer.write(self._request)
-                return (await hostile.read(reader)).status
-        return 0
+                answer = await hostile.read(reader)
+                return answer.status, answer.headers.get("connection", "").lower() != "close"
+        return 0, False
 
 
 async def stop_under_load(port: int, root: psutil.Process, count: int, keep: bool) -> tuple[Load, float]:

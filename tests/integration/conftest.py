@@ -4,13 +4,15 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import ImageSettings, ServeSettings
-from newsbert.serving import archive
+from newsbert.serving import archive, local
+from newsbert.serving.native import supervisor as native
 from newsbert.serving.torchserve import process, supervisor
 from tests.support.calls import free_port
 from tests.support.images import Images
@@ -31,6 +33,23 @@ def server(
     with supervisor.serving(made, settings, tmp_path_factory.mktemp("run"), print) as running:
         assert running.wait_ready(60, threading.Event())
         yield running
+
+
+@pytest.fixture(scope="module")
+def native_server(
+    trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[native.Server]:
+    """A native server that serves the tiny model as TinyModel/1."""
+    bundle = Bundle.read(trained[0].bundle)
+    with native.serving(bundle, "TinyModel/1", ServeSettings(port=0), tmp_path_factory.mktemp("run"), print) as running:
+        assert running.wait_ready(60, threading.Event())
+        yield running
+
+
+@pytest.fixture(scope="module", params=["server", "native_server"], ids=["torchserve", "native"])
+def any_server(request: pytest.FixtureRequest) -> local.Server:
+    """A server of either kind."""
+    return cast("local.Server", request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="session")

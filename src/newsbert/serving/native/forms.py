@@ -1,5 +1,6 @@
 """Parameters of a request: its query, and its raw body or form fields, as TorchServe passes them to its handler."""
 
+import logging
 import urllib.parse
 from collections.abc import Mapping
 
@@ -10,6 +11,9 @@ from newsbert.serving.requests import FORM, MULTIPART, RequestError
 
 MAX_FIELDS = 100
 """Maximum number of fields of a query or a form."""
+
+
+logging.getLogger(multipart.__name__).setLevel(logging.CRITICAL)  # it warns of every invalid form
 
 
 def parse_parameters(query: bytes, headers: Mapping[str, str], body: bytes) -> dict[str, bytes | str]:

@@ -3,10 +3,12 @@
 import asyncio
 import collections
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -82,8 +84,14 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parse data, unless the headers are too long."""
         self._idle.pop(self, None)
         self._num_header_bytes += len(data)
-        super().data_received(data)
-        if self._is_in_headers and self._num_header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "this is no valid HTTP request")
+        if self._is_in_headers and self._num_header_bytes > MAX_HEADER_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too long")
 
     def on_message_begin(self) -> None:
@@ -94,12 +102,17 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Wait for the body."""
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEADER_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too long")
+            return
         self._is_in_headers = False
         self._start_deadline(self._limits.body_timeout_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Stop waiting: the server's turn has come."""
+        if self.parser.should_upgrade() or self.transport.is_closing():
+            return  # its body, if any, is read later
         self._stop_deadline()
         self._is_in_headers, self._num_header_bytes = True, 0
         super().on_message_complete()
@@ -123,10 +136,6 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.flow is not None:
             super().resume_writing()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
-        self._refuse(HTTPStatus.BAD_REQUEST, "this is no valid HTTP request")
-
     def shutdown(self) -> None:
         """Close the connection after its next answer, or when it is idle for a while."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -138,11 +147,26 @@ class LimitedProtocol(HttpToolsProtocol):
         """Close the connection at once, without sending what it has to send."""
         self.transport.abort()
 
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Answer a request to upgrade as if it were none, such as the first request of Java's HTTP client.
+
+        The parser leaves all that follows its headers unread, so another one gets the headers that say where the
+        body ends, and then the rest.
+        """
+        framing = [
+            name + b": " + value for name, value in self.headers if name in {b"content-length", b"transfer-encoding"}
+        ]
+        self.parser = httptools.HttpRequestParser(_SkipFirstHead(self))
+        self._num_header_bytes = 0
+        self.data_received(b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]) + rest)
+
     def _close_idle(self) -> None:
         if self in self._idle:
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
+        if self.transport.is_closing():
+            return
         body = json.dumps({"code": status.value, "type": status.phrase.title().replace(" ", ""), "message": message})
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode())
@@ -156,6 +180,27 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+class _SkipFirstHead:
+    """Callbacks of a parser for a protocol that has the head of the first request already."""
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self._protocol = protocol
+        self._is_first = True
+        self.on_body = protocol.on_body
+        self.on_url = self._skip_first(protocol.on_url)
+        self.on_header = self._skip_first(protocol.on_header)
+        self.on_message_begin = self._skip_first(protocol.on_message_begin)
+        self.on_headers_complete = self._skip_first(protocol.on_headers_complete)
+
+    def on_message_complete(self) -> None:
+        """End a request; the next one has a head of its own."""
+        self._is_first = False
+        self._protocol.on_message_complete()
+
+    def _skip_first(self, callback: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: None if self._is_first else callback(*arguments)
 
 
 def make_config(app: Any) -> Config:

@@ -206,7 +206,8 @@ class Server:
         for worker in self._workers:
             if worker.error is not None:
                 raise worker.error
-            if worker.ready.is_set() and now - worker.last_sign_s > _HEARTBEAT_TIMEOUT_S:
+            limit_s = min(_HEARTBEAT_TIMEOUT_S, self._settings.unresponsive_timeout_s)
+            if worker.ready.is_set() and now - worker.last_sign_s > limit_s:
                 worker.process.kill()  # its thread starts another
         if any(worker.ready.is_set() for worker in self._workers):
             self._last_ready_s = now

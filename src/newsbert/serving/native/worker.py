@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 
 from newsbert.errors import ModelError, NewsbertError, ServingError
 from newsbert.serving.metrics import Metrics
+from newsbert.serving.native.acceptor import Acceptor
 from newsbert.serving.native.application import Application
 from newsbert.serving.native.http_protocol import ConnectionLimits, LimitedProtocol, make_config
 from newsbert.serving.native.service import PredictionService
@@ -35,10 +36,6 @@ from newsbert.serving.served_model import ServedModel
 HEARTBEAT_S = 1.0
 """Interval of the lines that say that the worker lives."""
 
-_ACCEPT_GRACE_S = 0.1
-"""Time in which a worker that stops accepts the connections that clients have opened before."""
-
-_BACKLOG = 4096
 _FILES_BESIDE_CONNECTIONS = 128
 
 
@@ -121,10 +118,8 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     gc.collect()
     gc.freeze()  # what the model has loaded stays; without it, every collection looks at all of that
-    servers = [
-        await loop.create_server(
-            lambda: LimitedProtocol(config, state, limits, idle), sock=listener, ssl=context, backlog=_BACKLOG
-        )
+    acceptors = [
+        Acceptor(listener, lambda: LimitedProtocol(config, state, limits, idle), context, options.header_timeout_s)
         for listener in sockets
     ]
     _send({"ready": True})
@@ -136,9 +131,8 @@ async def _serve(
             os._exit(1)  # threads that hang would keep an orderly exit waiting
         _send({"alive": True})
     application.closing = True
-    await asyncio.sleep(_ACCEPT_GRACE_S)
-    for server in servers:
-        server.close()
+    for acceptor in acceptors:
+        await acceptor.close()
     for connection in list(state.connections):
         connection.shutdown()
     deadline = loop.time() + options.drain_s
