@@ -83,6 +83,12 @@ $(VENV)/infra: infra/requirements.txt
 	$@/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r infra/requirements.txt
 	touch $@
 
+# Clients of the Open Inference Protocol, in an environment of their own as well.
+$(VENV)/clients: infra/clients/requirements.txt
+	@$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r infra/clients/requirements.txt
+	touch $@
+
 # What npm has for the checks: a linter of workflows, and what looks at the playground's page for whoever cannot see it,
 # or not well. Their hashes are in package-lock.json.
 $(VENV)/npm: infra/npm/package.json infra/npm/package-lock.json
@@ -115,7 +121,7 @@ docs: $(VENV)/.dev
 site: $(VENV)/.dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
-test: lint infra $(VENV)/azurite
+test: lint infra $(VENV)/azurite $(VENV)/clients
 	# More than the cores that CI has: most tests wait for servers and containers. In the order of tests/conftest.py.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 

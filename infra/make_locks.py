@@ -49,7 +49,8 @@ def main() -> None:
     compile_lock("tracking.txt", extras=TRACKING, hashes=False)
     compile_lock("cuda.txt", requirements=(pin("torch"),), without=everything, left_out=(), cuda=True)
     compile_lock("gpu.txt", requirements=(GPU,), without=everything, cuda=True)
-    lock_infra()
+    lock_tools(INFRA / "requirements.in")
+    lock_tools(INFRA / "clients" / "requirements.in")
 
 
 def compile_lock(
@@ -89,9 +90,8 @@ def compile_lock(
     return blocks
 
 
-def lock_infra() -> None:
-    """Write infra/requirements.txt, whose tools want other versions than constraints.txt."""
-    source = INFRA / "requirements.in"
+def lock_tools(source: Path) -> None:
+    """Write the lock file of tools that want other versions than constraints.txt."""
     file = source.with_suffix(".txt")
     subprocess.run([*COMPILE, "--generate-hashes", "--output-file", str(file), str(source)], check=True)
     file.write_text(_HEADER + file.read_text(encoding="utf-8"), encoding="utf-8")

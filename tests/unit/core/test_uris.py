@@ -69,11 +69,12 @@ def test_a_name_that_is_not_utf8_is_refused_for_a_database() -> None:
 @example(password="a b@c d", place=_PLACES[3])
 @example(password="x?password=y&z", place=_PLACES[1])
 @example(password="http://x:y@z", place=_PLACES[2])
+@example(password="Q70ttp:/z9", place="http://{}@host/path")  # half of it is in every address
 def test_attack_no_password_before_a_host_is_shown(password: str, place: str) -> None:
     # Without a user or with `/` a blank may begin the rest of the sentence.
     for form in (urllib.parse.quote(password, safe=""), password if " " not in password else password.replace(" ", "")):
         shown = uris.mask_credentials(place.replace("{}", form))
-        assert not _contains_half(form, shown), shown
+        assert not _contains_half(form, shown) or _contains_half(form, place), shown
         assert "host" in shown
 
 

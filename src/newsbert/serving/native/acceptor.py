@@ -33,7 +33,7 @@ class Acceptor:
         handshake_timeout_s: float,
     ) -> None:
         self._listener, self._make_protocol = listener, make_protocol
-        self._tls = {"ssl": context, "ssl_handshake_timeout": handshake_timeout_s} if context else {}
+        self._context, self._handshake_timeout_s = context, handshake_timeout_s if context else None
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         listener.setblocking(False)
@@ -68,7 +68,9 @@ class Acceptor:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError):  # it has no TLS, or is closed again
-            await self._loop.connect_accepted_socket(self._make_protocol, connection, **self._tls)
+            await self._loop.connect_accepted_socket(
+                self._make_protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake_timeout_s
+            )
 
     def _resume(self) -> None:
         if self._listener.fileno() >= 0:

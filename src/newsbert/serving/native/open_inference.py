@@ -11,7 +11,7 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/pro
 import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,12 +51,12 @@ class InferRequest:
     outputs: dict[str, bool] = field(default_factory=dict)
 
 
-def describe_server() -> dict[str, object]:
+def describe_server() -> dict[str, Any]:
     """Return the server's metadata."""
     return {"name": "newsbert", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
-def describe_model(labels: Sequence[str], version: str) -> dict[str, object]:
+def describe_model(labels: Sequence[str], version: str) -> dict[str, Any]:
     """Return the model's metadata: its inputs and outputs, and the labels in the order of the probabilities."""
     shapes = {"probabilities": [-1, len(labels)]}
     return {
@@ -104,11 +104,8 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
     binary = memoryview(body)[length:]
     for entry in _check(document.get("inputs"), list, "'inputs'"):
         tensor = _check(entry, dict, "an input")
-        name, shape = _check(tensor.get("name"), str, "an input's 'name'"), _parse_shape(tensor.get("shape"))
-        if name in tensors or name not in {"text", "title"}:
-            raise RequestError(f"the input {name!r} is not expected; send 'text' and, optionally, 'title', once")
-        if tensor.get("datatype") != "BYTES":
-            raise RequestError(f"the input {name!r} has the datatype {tensor.get('datatype')!r}; send BYTES")
+        name, shape = _check(tensor.get("name"), str, "an input's 'name'"), parse_shape(tensor.get("shape"))
+        check_input(name, tensor.get("datatype"), tensors)
         size = _check(tensor.get("parameters", {}), dict, "an input's 'parameters'").get("binary_data_size")
         if size is None:
             tensors[name] = shape, list(_flatten(tensor.get("data")))
@@ -125,6 +122,18 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
         tensors["text"][0],
         _parse_outputs(document.get("outputs"), binary_by_default=parameters.get("binary_data_output") is True),
     )
+
+
+def check_input(name: str, datatype: Any, others: Container[str]) -> None:
+    """Check that an input is expected.
+
+    Raises:
+        RequestError: If it is not, or not once, or is not BYTES.
+    """
+    if name in others or name not in {"text", "title"}:
+        raise RequestError(f"the input {name!r} is not expected; send 'text' and, optionally, 'title', once")
+    if datatype != "BYTES":
+        raise RequestError(f"the input {name!r} has the datatype {datatype!r}; send BYTES")
 
 
 def make_items(tensors: Mapping[str, tuple[tuple[int, ...], Sequence[bytes | str]]]) -> list[NewsItem]:
@@ -222,7 +231,12 @@ def _parse_outputs(value: Any, *, binary_by_default: bool) -> dict[str, bool]:
     return outputs
 
 
-def _parse_shape(value: Any) -> tuple[int, ...]:
+def parse_shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an input.
+
+    Raises:
+        RequestError: If it is not `[N]` or `[N, 1]`.
+    """
     shape = _check(value, list, "an input's 'shape'")
     if not 1 <= len(shape) <= 2 or not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
         raise RequestError(f"the shape {shape!r} is not read; send [N] or [N, 1]")

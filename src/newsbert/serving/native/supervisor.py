@@ -258,17 +258,19 @@ def serving(
     for module in MODULES:
         if util.find_spec(module) is None:
             raise MissingExtraError(module, "native")
+    if settings.grpc_port is not None and util.find_spec("grpc") is None:
+        raise MissingExtraError("grpc", "native")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together", "give both, or none for HTTP without encryption")
     check_origin(settings.cors_origin)
     (work / _METRICS_DIR).mkdir()
-    options = WorkerOptions.make(bundle, name, settings, work / _METRICS_DIR)
-    options_file = work / _OPTIONS_FILE
-    options_file.write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
-    command = [sys.executable, "-m", "newsbert.serving.native.worker", str(options_file)]
     report = RepeatFilter(on_problem)
     with contextlib.ExitStack() as stack:
         address = stack.enter_context(reserved_endpoints(settings))
+        options = WorkerOptions.make(bundle, name, settings, address, work / _METRICS_DIR)
+        options_file = work / _OPTIONS_FILE
+        options_file.write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
+        command = [sys.executable, "-m", "newsbert.serving.native.worker", str(options_file)]
         listeners = [stack.enter_context(_listen(address)) for _ in range(settings.workers)]
         stack.enter_context(
             metrics_endpoint.answering(

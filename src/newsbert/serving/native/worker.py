@@ -122,6 +122,13 @@ async def _serve(
         Acceptor(listener, lambda: LimitedProtocol(config, state, limits, idle), context, options.header_timeout_s)
         for listener in sockets
     ]
+    rpc_service, rpc_server = None, None
+    if options.grpc_address is not None:
+        from newsbert.serving.native import grpc_service
+
+        rpc_service = grpc_service.InferenceService(service, authenticator)
+        certificate, key = (Path(file) if file else None for file in (options.tls_cert, options.tls_key))
+        rpc_server = await grpc_service.start(rpc_service, options.grpc_address, certificate, key, options.queue_size)
     _send({"ready": True})
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
@@ -131,6 +138,9 @@ async def _serve(
             os._exit(1)  # threads that hang would keep an orderly exit waiting
         _send({"alive": True})
     application.closing = True
+    if rpc_service is not None and rpc_server is not None:
+        rpc_service.closing = True
+        rpc_stop = asyncio.ensure_future(rpc_server.stop(options.drain_s))
     for acceptor in acceptors:
         await acceptor.close()
     for connection in list(state.connections):
@@ -138,6 +148,8 @@ async def _serve(
     deadline = loop.time() + options.drain_s
     while state.connections and loop.time() < deadline:
         await asyncio.sleep(0.02)
+    if rpc_server is not None:
+        await rpc_stop
 
 
 def _raise_file_limit(max_connections: int) -> None:

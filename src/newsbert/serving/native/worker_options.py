@@ -7,6 +7,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core import cpu
 from newsbert.core.settings import ServeSettings
 from newsbert.inference.runtime import resolve_runtime
+from newsbert.serving.endpoints import Endpoints
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class WorkerOptions:
         unresponsive_timeout_s: Seconds without a result after which the worker ends.
         cors_origin: Origin whose pages may send requests.
         token_file: File of the valid tokens.
-        tls_cert: Certificate chain for HTTPS.
+        grpc_address: `HOST:PORT` of gRPC; without it there is no gRPC.
+        tls_cert: Certificate chain for HTTPS and gRPC.
         tls_key: Its private key.
         max_connections: See `ConnectionLimits`; the following, too.
     """
@@ -43,6 +45,7 @@ class WorkerOptions:
     unresponsive_timeout_s: float
     cors_origin: str | None
     token_file: str | None
+    grpc_address: str | None
     tls_cert: str | None
     tls_key: str | None
     max_connections: int
@@ -51,7 +54,9 @@ class WorkerOptions:
     keep_alive_s: float
 
     @classmethod
-    def make(cls, bundle: Bundle, name: str, settings: ServeSettings, metrics_dir: Path) -> "WorkerOptions":
+    def make(
+        cls, bundle: Bundle, name: str, settings: ServeSettings, address: Endpoints, metrics_dir: Path
+    ) -> "WorkerOptions":
         """Return the options of every worker of a server.
 
         Raises:
@@ -69,6 +74,7 @@ class WorkerOptions:
             runtime=resolve_runtime(bundle, settings.runtime),
             threads=max(1, cpu.cores() // settings.workers),
             metrics_dir=str(metrics_dir.absolute()),
+            grpc_address=f"{address.grpc_host}:{address.grpc_port}" if settings.grpc_port is not None else None,
             token_file=resolve(settings.token_file),
             tls_cert=resolve(settings.tls_cert),
             tls_key=resolve(settings.tls_key),
