@@ -165,6 +165,13 @@ def all_servers(runtimes: list[str], graph: str) -> list[Server]:
             )
             for runtime in runtimes
         ),
+        *(
+            Server(
+                f"n-{runtime}", f"newsbert's native server, {runtime}", partial(_native, runtime),
+                "/predictions/news_classification", partial(_json_of, "text"), _parse_probabilities, runtime=runtime,
+            )
+            for runtime in runtimes
+        ),
     ]  # fmt: skip
 
 
@@ -250,6 +257,13 @@ def _newsbert(runtime: str, setting: Setting, port: int, work: Path) -> list[str
         cwd=work, check=True, capture_output=True,
     )  # fmt: skip
     return [*newsbert, "serve", "locally", str(work / "news_classification.mar"), "--port", str(port)]
+
+
+def _native(runtime: str, setting: Setting, port: int, work: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "newsbert", "serve", "locally", str(setting.bundle.path.resolve()),
+        "--server", "native", "--runtime", runtime, "--port", str(port),
+    ]  # fmt: skip
 
 
 def _program(name: str) -> str:

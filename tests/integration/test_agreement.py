@@ -18,8 +18,8 @@ from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.images.run import serving
 from newsbert.inference.runtime import load_runtime
+from newsbert.serving import local
 from newsbert.serving.client import Client
-from newsbert.serving.torchserve import process
 from tests.support.texts import held_out
 from tests.support.tiny_model import REVIEW_THRESHOLD
 
@@ -147,14 +147,15 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
     _check(_expected(bundle), answer)
 
 
-def test_torchserve_agrees(bundle: Bundle, server: process.Server) -> None:
-    client = Client(server.address.url)
+def test_a_server_agrees(bundle: Bundle, any_server: local.Server) -> None:
+    url = any_server.address.url
+    client = Client(url)
     expected = _expected(bundle, AUTO)
     _check(expected, lambda items: _model(client.predict(items)))
     assert client.name == "TinyModel/1"
-    # Requests at once are put into one batch by TorchServe: neighbours of all kinds and lengths.
+    # Requests at once are computed in common batches: neighbours of all kinds and lengths.
     with ThreadPoolExecutor(16) as pool:
-        crowd = np.concatenate(list(pool.map(lambda item: _model(Client(server.address.url).predict([item])), ITEMS)))
+        crowd = np.concatenate(list(pool.map(lambda item: _model(Client(url).predict([item])), ITEMS)))
     assert float(np.abs(crowd - expected).max()) <= TOLERANCE
 
 

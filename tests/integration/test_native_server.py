@@ -370,7 +370,7 @@ def test_options_of_the_other_server_are_refused(bundle: Bundle, cli: Cli, tmp_p
 
 
 def test_it_is_configured_and_serves_in_the_background(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "newsbert.toml").write_text('[serve]\nserver = "native"\n')
+    (tmp_path / "newsbert.toml").write_text('server = "native"\n')
     started = cli("serve", "locally", bundle.path, "--detach", "--port", "0", "--json")
     assert started.returncode == 0, started.stderr
     url = json.loads(started.stdout)["url"]

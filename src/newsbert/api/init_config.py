@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from newsbert.core import files
-from newsbert.core.config_file import CONFIG_FILE
-from newsbert.core.settings import ImageSettings, ServeSettings, TrackingSettings, TrainSettings
+from newsbert.core import config, files
+from newsbert.core.config_file import CONFIG_FILE, SHARED_KEYS
+from newsbert.core.settings import TORCHSERVE, ImageSettings, ServeSettings, TrackingSettings, TrainSettings
 from newsbert.data import profile
 from newsbert.data.profile import DatasetProfile
 from newsbert.errors import NewsbertError, UsageError
@@ -98,6 +98,7 @@ def text(survey: DatasetProfile, model_name: str, labels: tuple[str, ...] = ()) 
         _HEAD,
         _format_section(TrackingSettings, {}),
         f"# Name of the registered model\nmodel_name = {_format_value(model_name)}\n",
+        f"# {config.help_of(ServeSettings, 'server')}\n# server = {_format_value(TORCHSERVE)}\n",
         "[train]",
         *(f"# Rows of {line}" for line in counts),
         f"# Tokens: half of the texts have at most {survey.tokens['p50']}, 95% at most {survey.tokens['p95']}, the"
@@ -121,6 +122,8 @@ def _format_section(section: type, chosen: dict[str, Any]) -> str:
     """Return a table's lines: every setting below its description, commented out unless it is in `chosen`."""
     lines = []
     for setting in dataclasses.fields(section):
+        if setting.name in SHARED_KEYS:
+            continue
         value = chosen.get(setting.name)
         default = "" if setting.default is None else f" {_format_value(setting.default)}"
         line = f"# {setting.name} ={default}" if value is None else f"{setting.name} = {_format_value(value)}"

@@ -25,6 +25,8 @@ Examples:
 
     newsbert build-image BertModel@champion --repository registry.example/team --push
 
+    newsbert build-image BertModel/2 --server native
+
     newsbert build-image --trainer
 
     newsbert build-image --tracking
@@ -45,6 +47,7 @@ def build_image(
         str, typer.Option(help="Where --trainer writes the MLproject that names the image.", metavar="DIR")
     ] = "docker/trainer",
     push: Annotated[bool, typer.Option("--push", help="Push the image to the registry in --repository.")] = False,
+    server: Annotated[str | None, setting(ImageSettings, "server", metavar="torchserve|native")] = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     runtime: Annotated[str | None, setting(ImageSettings, "runtime", metavar="NAME")] = None,
     root_image: Annotated[str | None, setting(ImageSettings, "root_image", metavar="IMAGE")] = None,
@@ -76,6 +79,7 @@ def build_image(
         raise UsageError("MODEL, --base, --trainer and --tracking are four images", "newsbert build-image --help")
     settings = config.resolve(
         ImageSettings,
+        server=server,
         repository=repository,
         runtime=runtime,
         root_image=root_image,

@@ -54,8 +54,7 @@ def resolve(section: type[Settings], **flags: Any) -> Settings:
     Raises:
         UsageError: If a value has the wrong type, or the file has unknown keys or cannot be read.
     """
-    table = config_file.SECTIONS[section]
-    return _merge(section, table, config_file.read().get(table, {}) if table else config_file.read(), flags)
+    return _merge(section, config_file.SECTIONS[section], config_file.get_values(config_file.read(), section), flags)
 
 
 def environments() -> dict[str, EnvironmentSettings]:
@@ -101,8 +100,7 @@ def resolved() -> Iterator[Resolved]:
         *([config_file.CONFIG_FILE] if config_file.MODEL_NAME_KEY in content else []),
     ]
     sections = [
-        (section, table, content.get(table, {}) if table else content)
-        for section, table in config_file.SECTIONS.items()
+        (section, table, config_file.get_values(content, section)) for section, table in config_file.SECTIONS.items()
     ]
     for name, environment in content.get(config_file.ENVIRONMENTS, {}).items():
         sections.append((config_file.get_class(environment), f"{config_file.ENVIRONMENTS}.{name}", environment))
@@ -114,8 +112,11 @@ def resolved() -> Iterator[Resolved]:
             for name, (_, origin) in _find_explicit_values(section, prefix, from_file, {}).items()
         }
         for setting in dataclasses.fields(section):
-            value = _mask_passwords(getattr(values, setting.name))
-            yield Resolved(table, setting.name, value, origins.get(setting.name))
+            if setting.name not in config_file.SHARED_KEYS:
+                value = _mask_passwords(getattr(values, setting.name))
+                yield Resolved(table, setting.name, value, origins.get(setting.name))
+            elif section is ServeSettings:  # once, at the top level
+                yield Resolved("", setting.name, getattr(values, setting.name), origins.get(setting.name))
         if not table:
             yield Resolved(table, config_file.MODEL_NAME_KEY, model_name(), next(iter(model_name_origins), None))
 

@@ -34,6 +34,9 @@ SECTIONS: dict[type, str] = {
 ENVIRONMENTS = "environments"
 """The table that contains the environments' tables, by name."""
 MODEL_NAME_KEY = "model_name"
+SHARED_KEYS = frozenset({"server"})
+"""Keys at the top level that are settings of several tables."""
+
 _RENAMED_KEYS = {
     "acceptance": "acceptance_data",
     "clients": "allowed_namespaces",
@@ -66,7 +69,7 @@ def read() -> dict[str, Any]:
     for section, table in SECTIONS.items():
         known = _list_keys(section)
         if not table:
-            known |= {*filter(None, SECTIONS.values()), ENVIRONMENTS, MODEL_NAME_KEY}
+            known |= {*filter(None, SECTIONS.values()), ENVIRONMENTS, MODEL_NAME_KEY, *SHARED_KEYS}
         _check_keys(f"[{table}]" if table else "the top level", _get_table(content, table) if table else content, known)
     for name, environment in _get_table(content, ENVIRONMENTS).items():
         where = f"[{ENVIRONMENTS}.{name}]"
@@ -89,8 +92,15 @@ def get_class(environment: Mapping[str, Any]) -> type[EnvironmentSettings]:
     return TARGETS[environment.get("target", "host")]
 
 
+def get_values(content: Mapping[str, Any], section: type) -> dict[str, Any]:
+    """Return the values that the file has for a section's settings."""
+    table = SECTIONS[section]
+    shared = {key: content[key] for key in SHARED_KEYS if key in content}
+    return {**shared, **(content.get(table, {}) if table else content)}
+
+
 def _list_keys(section: type) -> set[str]:
-    return {setting.name for setting in dataclasses.fields(section)}
+    return {setting.name for setting in dataclasses.fields(section)} - SHARED_KEYS
 
 
 def _get_table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -111,4 +121,6 @@ def _check_keys(where: str, keys: Mapping[str, Any], known: Collection[str]) -> 
             names = ", ".join(sorted(known))
             new = _RENAMED_KEYS.get(key)
             hint = f"it is now {new}" if new in known else f"the keys there are: {names}"
+            if key in SHARED_KEYS:
+                hint = "write it above the first table"
             raise UsageError(f"{CONFIG_FILE}: unknown key {key!r} in {where}", hint)

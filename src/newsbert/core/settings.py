@@ -34,6 +34,12 @@ def _setting(
 TORCHSERVE, NATIVE = SERVERS = ("torchserve", "native")
 """The servers that can serve a model."""
 
+
+def _server() -> Any:
+    """Return the field of the setting that is the same for all commands: a top-level key of `newsbert.toml`."""
+    return _setting(TORCHSERVE, "Server: torchserve, or native (newsbert's own)", "NEWSBERT_SERVER", choices=SERVERS)
+
+
 LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
 """Default learning rates, by the part that is tuned."""
 
@@ -132,7 +138,7 @@ class TrainSettings:
 class ServeSettings:
     """Settings of `newsbert serve`: table `[serve]`."""
 
-    server: str = _setting("torchserve", "Server: torchserve, or native (newsbert's own)", choices=SERVERS)
+    server: str = _server()
     host: str = _setting("127.0.0.1", "Address the model answers on")
     port: int = _setting(8080, "Port the model answers on; 0 takes a free one", ge=0, le=65_535)
     runtime: str = _setting("auto", "Inference runtime; newsbert benchmark compares all")
@@ -181,6 +187,7 @@ class ServeSettings:
     keep_alive_s: float = _setting(
         75.0, "Seconds for which an idle connection is kept (native server)", ge=0.1, le=86_400
     )
+    name: str | None = _setting(None, "Model's name in answers (default: its name in the registry)")
     run_dir: str | None = _setting(
         None, "Private directory for sockets, keys and all else that the server writes; made new", "NEWSBERT_RUN_DIR"
     )
@@ -190,6 +197,7 @@ class ServeSettings:
 class ImageSettings:
     """Settings of `newsbert build-image`: table `[image]`."""
 
+    server: str = _server()
     repository: str = _setting("", "Prefix of the image names, such as registry.example/team")
     root_image: str = _setting("python:3.11-slim-bookworm", "Python image the base image starts from")
     torch_index: str = _setting(

@@ -22,7 +22,7 @@ from newsbert.deployment import kubernetes_manifests
 from newsbert.deployment.target import DeploymentStatus, Release, release_annotations
 from newsbert.errors import ServingError, UsageError
 from newsbert.images import run
-from newsbert.images.contexts import ARCHIVE_PATH
+from newsbert.images.contexts import MODEL_PATH
 from newsbert.images.engine.engine import Engine
 from newsbert.serving import verification
 from newsbert.serving.client import Client
@@ -213,7 +213,7 @@ class KubernetesTarget:
         if not names:
             raise ServingError(f"{live.replica_set} has no pod", "kubectl get events")
         url = f"http://127.0.0.1:{run.CONTAINER_PORT}"
-        command = ["python", "-m", "newsbert.images.programs.verify", "--answers", url, ARCHIVE_PATH]
+        command = ["python", "-m", "newsbert.images.programs.verify", "--answers", url, MODEL_PATH]
         printed = self._kubectl.run("exec", names[0], "--", *command).strip().splitlines()
         try:
             document = json.loads(printed[-1])

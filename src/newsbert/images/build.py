@@ -22,7 +22,7 @@ from newsbert.images.engine.engine import Engine
 from newsbert.images.engine.layers import Layer
 from newsbert.images.pip_options import holds_secret
 from newsbert.images.reference import ImageReference
-from newsbert.images.tags import serving_repository
+from newsbert.images.tags import serving_repositories
 from newsbert.tracking import locate, registry
 from newsbert.tracking.artifacts import ModelLocation
 
@@ -96,17 +96,22 @@ def contexts(
             {difference.name: difference.bundle for difference in differences} if settings.bundle_versions else {}
         )
         base = render_base(settings, work, overrides)
-        trainer_image = render_trainer(base, settings)
-        serving_image = render_serving(bundle, located, base, trainer_image, settings, overrides)
+        trainer = render_trainer(base, settings)
+        image = render_serving(bundle, located, base, trainer, settings, overrides)
+        # The native server's image needs a trainer for a runtime of PyTorch's alone.
+        built_on = [context for context in (base, trainer) if context.tag in image.build_args.values()]
+        base_images = (base, trainer) if trainer in built_on else (base,)
         signed = (f"{located.name} is signed by {bundle.signed_by}",) if bundle.signed_by else ()
-        yield BuildPlan(
-            (base, trainer_image, serving_image), located, (*signed, *_describe_differences(differences, settings))
-        )
+        yield BuildPlan((*base_images, image), located, (*signed, *_describe_differences(differences, settings)))
 
 
 def _describe_differences(differences: Sequence[Difference], settings: ImageSettings) -> tuple[str, ...]:
     """Return notes about packages in images whose versions differ from those of the model's training."""
-    used = [difference for difference in differences if difference.name in package_sets.BASE + package_sets.SERVING]
+    used = [
+        difference
+        for difference in differences
+        if difference.name in package_sets.BASE + package_sets.SERVING[settings.server]
+    ]
     if settings.bundle_versions:
         return tuple(
             f"{package.name} {package.bundle} is the bundle's; newsbert has {package.shipped}" for package in used
@@ -286,10 +291,10 @@ def pushed_image(tags: Mapping[str, str], model: str, settings: ImageSettings) -
         image = ImageReference.parse(text)
     except UsageError as error:
         raise UsageError(f"the registry names no image for {model}: {error.message}", again) from error
-    expected = serving_repository(settings)
-    if image.digest is None or image.tag is not None or image.repository != expected:
+    expected = serving_repositories(settings)
+    if image.digest is None or image.tag is not None or image.repository not in expected:
         raise UsageError(
-            f"the registry names {image} as the image of {model}, which is none of {expected}@sha256:…",
+            f"the registry names {image} as the image of {model}, which is none of {expected[0]}@sha256:…",
             f"set [image] repository in newsbert.toml to your registry, or push it again: {again}",
         )
     return image

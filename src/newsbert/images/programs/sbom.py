@@ -1,6 +1,6 @@
 """Write the CycloneDX SBOM of the image that this program runs in.
 
-Run as `python -m newsbert.images.programs.sbom ARCHIVE OUTPUT`.
+Run as `python -m newsbert.images.programs.sbom MODEL OUTPUT`.
 
 The SBOM lists the model, every installed Python package, the libraries inside TorchServe's jar, and the system's
 packages. The same image gives the same SBOM. CycloneDX's own library writes it.
@@ -14,14 +14,13 @@ import json
 import platform
 import sys
 import uuid
-import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newsbert.bundle.contract import CONTRACT_FILE
-from newsbert.serving import archive
+from newsbert.serving import shipped_model
+from newsbert.serving.shipped_model import ShippedModel
 from newsbert.serving.torchserve import jar_libraries
 
 if TYPE_CHECKING:
@@ -32,15 +31,15 @@ DPKG_STATUS = Path("/var/lib/dpkg/status")
 _CLASSIFIER = "License :: OSI Approved :: "
 
 
-def write(model_archive: Path, output: Path) -> int:
-    """Write the SBOM of this environment and a model archive to `output`; return its number of components."""
+def write(model_path: Path, output: Path) -> int:
+    """Write the SBOM of this environment and its model to `output`; return its number of components."""
     import cyclonedx
     from cyclonedx.output.json import JsonV1Dot6
 
     tools = Path(cyclonedx.__file__).parents[1]
     # Leave out the packages that write the SBOM, unless they are installed among the rest.
     path = [entry for entry in sys.path if Path(entry) != tools or Path(entry) == Path(__file__).parents[3]]
-    sbom = _create_sbom(model_archive, path)
+    sbom = _create_sbom(shipped_model.read(model_path), path)
     text = JsonV1Dot6(sbom).output_as_string(indent=2)
     # The library adds the time and a random number. Remove both, so that the same content gives the same file.
     document = json.loads(text)
@@ -52,28 +51,26 @@ def write(model_archive: Path, output: Path) -> int:
     return len(document["components"])
 
 
-def _create_sbom(model_archive: Path, path: list[str]) -> "Bom":
+def _create_sbom(model: ShippedModel, path: list[str]) -> "Bom":
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
 
-    image = Component(name="torchserve", type=ComponentType.CONTAINER, version=archive.served(model_archive).model)
-    sbom = Bom(components=[_describe_model(model_archive), *_python(path), *list_java_libraries(path), *_debian()])
+    image = Component(name="newsbert-serving", type=ComponentType.CONTAINER, version=model.name)
+    sbom = Bom(components=[_describe_model(model), *_python(path), *list_java_libraries(path), *_debian()])
     sbom.metadata.component = image
     sbom.register_dependency(image, sbom.components)
     return sbom
 
 
-def _describe_model(model_archive: Path) -> "Component":
+def _describe_model(model: ShippedModel) -> "Component":
     """Return the model's component: its name and version, the contract's digest, its base model, data and labels."""
     import hashlib
 
     from cyclonedx.model import HashAlgorithm, HashType, Property
     from cyclonedx.model.component import Component, ComponentType
 
-    with zipfile.ZipFile(model_archive) as content:
-        contract_text = content.read(CONTRACT_FILE)
-    contract = json.loads(contract_text)
-    name, _, version = archive.served(model_archive).model.partition("/")
+    contract = json.loads(model.contract)
+    name, _, version = model.name.partition("/")
     properties = {
         "newsbert.base_model": contract["base_model"]["name"],
         "newsbert.base_model_sha256": contract["base_model"]["sha256"],
@@ -86,7 +83,7 @@ def _describe_model(model_archive: Path) -> "Component":
         version=version or None,
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref=f"model:{name}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(contract_text).hexdigest())],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(model.contract).hexdigest())],
         properties=[Property(name=key, value=str(value)) for key, value in properties.items()],
     )
 
@@ -169,10 +166,10 @@ def _debian() -> "Iterator[Component]":
 def main() -> None:
     """Write the SBOM."""
     parser = argparse.ArgumentParser(prog="newsbert.images.programs.sbom", description="Write a CycloneDX SBOM.")
-    parser.add_argument("archive", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    print(f"{write(arguments.archive, arguments.output)} components")
+    print(f"{write(arguments.model, arguments.output)} components")
 
 
 if __name__ == "__main__":

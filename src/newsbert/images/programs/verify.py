@@ -12,14 +12,13 @@ import json
 import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from newsbert.bundle.contract import CONTRACT_FILE, Contract
+from newsbert.bundle.contract import Contract
 from newsbert.errors import NewsbertError, ServingError, UsageError
-from newsbert.serving import archive, verification
+from newsbert.serving import shipped_model, verification
 from newsbert.serving.client import Client
 
 STOP_TIMEOUT_S = 60
@@ -29,17 +28,18 @@ def verify(command: Sequence[str]) -> str:
     """Run a server, compare its answers with the contract's, stop it, and return a summary.
 
     Args:
-        command: A command `newsbert serve locally ARCHIVE.mar …`.
+        command: A command `newsbert serve locally MODEL …`, with the absolute path of an archive or a directory.
 
     Raises:
-        UsageError: If the command names no model archive.
+        UsageError: If the command names no path of a model.
         ModelError: If a label differs, or a probability by more than the contract's tolerance.
         ServingError: If the server does not answer or stop.
     """
-    model_archive = next((Path(word) for word in command if word.endswith(".mar")), None)
-    if model_archive is None:
-        raise UsageError(f"{' '.join(command)!r} names no model archive", "newsbert serve locally ARCHIVE.mar")
-    contract, runtime = _read_contract(model_archive)
+    model = next((Path(word) for word in command[1:] if Path(word).is_absolute()), None)
+    if model is None:
+        raise UsageError(f"{' '.join(command)!r} names no model by its path", "newsbert serve locally /opt/model")
+    shipped = shipped_model.read(model)
+    contract = Contract.from_json(shipped.contract.decode("utf-8"))
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
@@ -47,7 +47,7 @@ def verify(command: Sequence[str]) -> str:
         if "url" not in ready:
             reason = (ready.get("error") or {}).get("message", "it ended")
             raise ServingError(f"the server did not start: {reason}", "see what it printed above")
-        summary = verification.verify(Client(ready["url"]), contract, runtime, None)
+        summary = verification.verify(Client(ready["url"]), contract, shipped.runtime, None)
     finally:
         code = _stop(process)
     if code != 0:
@@ -66,14 +66,6 @@ def _read_document(stream: IO[str]) -> dict[str, Any]:
     return {}
 
 
-def _read_contract(model_archive: Path) -> tuple[Contract, str]:
-    """Return the contract in an archive, and the runtime that serves the model."""
-    runtime = archive.served(model_archive).runtime
-    with zipfile.ZipFile(model_archive) as content:
-        contract = Contract.from_json(content.read(CONTRACT_FILE).decode("utf-8"))
-    return contract, runtime
-
-
 def _stop(process: "subprocess.Popen[str]") -> int:
     process.send_signal(signal.SIGTERM)
     try:
@@ -89,14 +81,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="newsbert.images.programs.verify", description="Prove that a server gives the model's answers."
     )
-    parser.add_argument("--answers", metavar="URL", help="A server that runs already; then an ARCHIVE.mar.")
+    parser.add_argument("--answers", metavar="URL", help="A server that runs already; then the path of its model.")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.answers and len(arguments.command) != 1:
-        parser.error("--answers URL takes one ARCHIVE.mar")
+        parser.error("--answers URL takes one path of a model")
     try:
         if arguments.answers:
-            contract, _ = _read_contract(Path(arguments.command[0]))
+            contract = Contract.from_json(shipped_model.read(Path(arguments.command[0])).contract.decode("utf-8"))
             print(json.dumps(verification.collect(Client(arguments.answers), contract)))
         else:
             print(f"verified: {verify(arguments.command)}")

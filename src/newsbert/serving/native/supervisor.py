@@ -161,6 +161,7 @@ class Server:
         address: Its endpoints.
         listeners: The sockets that the workers serve on.
         settings: Settings for monitoring and shutdown.
+        work: Its directory: a file `ready` in it is new while all workers answer.
 
     Attributes:
         address: Its endpoints.
@@ -172,8 +173,14 @@ class Server:
     signed_by: str | None = None
 
     def __init__(
-        self, workers: Sequence[Worker], address: Endpoints, listeners: Sequence[socket.socket], settings: ServeSettings
+        self,
+        workers: Sequence[Worker],
+        address: Endpoints,
+        listeners: Sequence[socket.socket],
+        settings: ServeSettings,
+        work: Path,
     ) -> None:
+        self._ready_file = work / "ready"
         self.address = address
         self._workers, self._listeners, self._settings = workers, listeners, settings
         self._last_ready_s = time.monotonic()
@@ -190,6 +197,7 @@ class Server:
                 if worker.error is not None:
                     raise worker.error
             if all(worker.ready.is_set() for worker in self._workers):
+                self._ready_file.touch()
                 return True
             if time.monotonic() > deadline:
                 reason = self._workers[0].find_reason()
@@ -209,6 +217,8 @@ class Server:
             limit_s = min(_HEARTBEAT_TIMEOUT_S, self._settings.unresponsive_timeout_s)
             if worker.ready.is_set() and now - worker.last_sign_s > limit_s:
                 worker.process.kill()  # its thread starts another
+        if all(worker.ready.is_set() for worker in self._workers):
+            self._ready_file.touch()
         if any(worker.ready.is_set() for worker in self._workers):
             self._last_ready_s = now
         elif now - self._last_ready_s > self._settings.unresponsive_timeout_s:
@@ -221,6 +231,7 @@ class Server:
         for listener in self._listeners:
             listener.close()  # the worker's own socket is the last one then
         try:
+            self._ready_file.unlink(missing_ok=True)
             for worker in self._workers:
                 worker.terminate()
             deadline = time.monotonic() + self._settings.drain_s + _STOP_MARGIN_S
@@ -278,7 +289,7 @@ def serving(
             )
         )
         workers = [Worker(number, command, listener, on_log, report) for number, listener in enumerate(listeners)]
-        server = Server(workers, address, listeners, settings)
+        server = Server(workers, address, listeners, settings, work)
         server.signed_by = bundle.signed_by
         try:
             yield server
