@@ -15,7 +15,7 @@ from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import config, loopback, zip_files
 from newsbert.core.ports import claim_port
 from newsbert.core.settings import ImageSettings, ServeSettings
-from newsbert.errors import ModelError, NotFoundError, ServingError
+from newsbert.errors import ModelError, NotFoundError, ServingError, UsageError
 from newsbert.images import tags
 from newsbert.images.contexts import MODEL_PATH
 from newsbert.images.engine.container import Container
@@ -163,7 +163,18 @@ def serving(
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
-    """Return the environment variables that pass the settings to a serving image, without the ports."""
+    """Return the environment variables that pass the settings to a serving image, without the ports.
+
+    Raises:
+        UsageError: If a setting names a file, which a container does not see.
+    """
+    for name in ("token_file", "tls_cert", "tls_key"):
+        if getattr(settings, name) is not None:
+            variable = f"NEWSBERT_SERVE_{name.upper()}"
+            raise UsageError(
+                f"{name} {getattr(settings, name)!r} is a file of this machine, which no container sees",
+                f"mount it yourself: docker run -v FILE:/run/{name}:ro -e {variable}=/run/{name} IMAGE",
+            )
     variables = {
         "NEWSBERT_SERVE_DRAIN_S": f"{settings.drain_s:g}",
         "NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S": f"{settings.unresponsive_timeout_s:g}",
