@@ -1,4 +1,4 @@
-"""What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
+"""What all tests have in common: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 _SHARED = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "NEWSBERT_CACHE_DIR")
-"""What fixtures that several tests share find in the environment."""
+"""What the environment has for fixtures of more than one test."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -205,7 +205,7 @@ def test_a_first_model_that_a_cluster_does_not_take_leaves_nothing_there(
 
 
 def test_what_a_cluster_cannot_be_given_is_told_before_it_is_asked(cluster: ApiServer, uri: str, cli: Cli) -> None:
-    asked = len(cluster.asked)
+    num_requests = len(cluster.requests)
     for arguments, environment, code, said in (
         (["registry.example/x@sha256:" + "0" * 64], {}, 2, "is an image, and here a version is needed"),
         (["TinyModel/1"], {"NEWSBERT_TOKEN_AUTH": "1"}, 2, "each pod has tokens of its own"),
@@ -213,7 +213,7 @@ def test_what_a_cluster_cannot_be_given_is_told_before_it_is_asked(cluster: ApiS
     ):
         refused = cli("deploy", *arguments, "--to", "live", **environment)
         assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
-    assert len(cluster.asked) == asked
+    assert len(cluster.requests) == num_requests
 
 
 def test_an_environment_that_cannot_be_asked_is_told_among_others(
