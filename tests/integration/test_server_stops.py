@@ -44,7 +44,7 @@ def _wait_accepted(served: Served, count: float) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["a connection a request", "connections kept"])
+@pytest.mark.parametrize("keep", [False, True], ids=["a connection a request", "persistent connections"])
 def test_a_stop_under_load_answers_or_refuses_all_that_was_sent_before(start: Start, keep: bool) -> None:
     served = start()
     outcomes: collections.Counter[object] = collections.Counter()
