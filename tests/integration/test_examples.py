@@ -89,7 +89,7 @@ DOCUMENTS = re.findall(
 FIRST = set({_command(line): line for line in reversed(HERE)}.values()) - {
     line for line in HERE if _command(line) in {_command(typed) for typed, _, _ in DOCUMENTS}
 }
-"""The first line with each command whose document is not described: the others take as long as many tests together."""
+"""The first line with any command whose document is not described: the others take as long as many tests together."""
 
 
 def test_what_is_left_out_is_there() -> None:

@@ -234,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._raw(b"".join(json.dumps({"type": "ADDED", "object": document}).encode() + b"\n" for document in items))
 
     def _execute(self, pod: str, command: list[str]) -> None:
-        """The command's output over a WebSocket, each message behind the number of its channel: v5.channel.k8s.io."""
+        """The command's output over a WebSocket, every message behind the number of its channel: v5.channel.k8s.io."""
         code, printed = self.server.execute(self.server.objects["pods", pod], command)
         key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET
         accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest())

@@ -1,4 +1,4 @@
-"""`newsbert doctor`: what it says of machines that lack something, and of what it cannot reach."""
+"""`newsbert doctor` on machines that lack something, and with servers that it cannot reach."""
 
 import contextlib
 import http.server

@@ -195,7 +195,7 @@ def test_training_rows_in_the_evaluation_are_counted(bundle: Bundle, labelled_fi
     names = rows.label_names
 
     def write(*splits: Split) -> str:
-        file = tmp_path / "elsewhere.jsonl"  # no name tells it
+        file = tmp_path / "elsewhere.jsonl"  # the rows are recognized, not the name
         pairs = [pair for split in splits for pair in zip(split.texts, split.labels, strict=True)]
         lines = [json.dumps({"text": f"  {text} ", "label": names[label]}) for text, label in pairs]
         file.write_text("\n".join(lines), encoding="utf-8")

@@ -27,7 +27,7 @@ def _get_refusal(path: Path) -> str:
     return caught.value.message
 
 
-def test_a_signed_bundle_says_which_key_signed_it(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_a_signed_bundle_names_the_key_that_signed_it(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     sign(path, keys / "release.pem")
     assert Bundle.read(path).signed_by is None  # nobody asks
     trust("other", "release")
