@@ -95,7 +95,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.undo()
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)  # the server of this test is not the next one's
-    for name in _settings_in_environment():  # MLflow keeps its address there, too
+    for name in _settings_in_environment():  # MLflow stores its address there, too
         del os.environ[name]
     os.environ.update({name: value for name, value in shared.items() if name in _SHARED})
 
@@ -125,7 +125,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        initializer_range=0.2,  # wide, so that few steps tell the classes apart
+        initializer_range=0.2,  # wide, so that few steps separate the classes
     )
     BertModel(config).save_pretrained(directory)
     BertTokenizer(vocab=str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)

@@ -284,7 +284,7 @@ def _tricks(path: str) -> Iterator[str]:
     yield f"{path}%00"
 
 
-def test_attack_nobody_without_an_account_gets_an_answer(server: Server, alices: dict[str, Any]) -> None:
+def test_attack_requests_without_an_account_get_no_answer(server: Server, alices: dict[str, Any]) -> None:
     rules = sorted({(method, _path(rule, alices)) for method, rule in server.routes if "/static-files" not in rule})
     requests = [*rules, *((method, path) for _, path in rules[::20] for method in ("HEAD", "OPTIONS", "TRACE", "X"))]
     secrets = ("/api/2.0/mlflow/runs/search", "/ajax-api/2.0/mlflow/users/create", "/graphql", "/get-artifact")

@@ -67,7 +67,7 @@ def store(
 
 
 def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what asks a store in this process, and what it starts, find these credentials."""
+    """Give these credentials to the clients of a store, in this process and in those that it starts."""
     from mlflow.store.artifact import s3_artifact_repo
 
     for name in stores.VARIABLES:
@@ -130,7 +130,7 @@ def test_a_failed_upload_to_any_store_leaves_the_bundle_and_names_the_fix(
     assert files
     assert record
     with failing(failure, store), pytest.raises(NewsbertError) as caught:
-        newsbert.register(str(finished), "Kept")
+        newsbert.register(str(finished), "Finished")
     check_error(caught.value, failure, store)
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("finished/*"))} == files
     assert {path: path.read_bytes() for path in sorted(upload.record_of(finished).rglob("*"))} == record

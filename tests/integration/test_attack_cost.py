@@ -1,4 +1,4 @@
-"""What requests may cost: those who ask for much wait, and their neighbours do not."""
+"""What requests may cost: expensive ones wait, and other clients do not."""
 
 import contextlib
 import json

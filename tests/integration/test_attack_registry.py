@@ -126,7 +126,7 @@ def test_registering_the_latest_run_names_its_user(
     assert done.stdout == "Victim/1\n"
 
 
-def test_four_who_register_the_same_make_one_version(
+def test_four_simultaneous_registrations_make_one_version(
     registered: ModelVersionRef,
     cache: Path,
     client: mlflow.MlflowClient,

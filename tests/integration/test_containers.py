@@ -1,4 +1,4 @@
-"""A serving container: what it may do, how it stops, and who may ask it."""
+"""A serving container: what it may do, how it stops, and who may use it."""
 
 import http.client
 import json
@@ -103,7 +103,7 @@ def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.Runni
         running.check()
 
 
-def test_its_health_check_asks_the_model(served: tuple[run.RunningContainer, Any]) -> None:
+def test_its_health_check_calls_the_model(served: tuple[run.RunningContainer, Any]) -> None:
     _, container = served
     command = container.attrs["Config"]["Healthcheck"]["Test"]
     assert command[0] == "CMD"

@@ -83,7 +83,7 @@ def test_a_model_takes_over_under_load_and_goes_back(
         back = cli("rollback", "--to", name, "--json", timeout_s=180, **uri)
         assert back.returncode == 0, back.stderr
         assert json.loads(back.stdout)["previous"] == "TinyModel/2"
-        # The same model again: who answers does not tell whether the proxy has taken it in.
+        # The same model again: an answer does not show whether the proxy has taken it in.
         again = cli("deploy", tiny_image, "--to", name, timeout_s=180, **uri)
         assert again.returncode == 0, again.stderr
         time.sleep(1)
@@ -183,7 +183,7 @@ def test_what_cannot_be_deployed_is_an_error(trial: tuple[str, int], tiny_image:
 
 @contextlib.contextmanager
 def _load(port: int) -> Iterator[list[str]]:
-    """Clients that ask all the time, on connections that they keep and on new ones: who answered, or what failed."""
+    """Send requests all the time, on persistent and on new connections; list which model answered, or what failed."""
     answers: list[str] = []
     ended = threading.Event()
 

@@ -114,8 +114,8 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
     over, capacity = asyncio.run(run())
     assert set(over.statuses) == {"200", "503 ServiceUnavailableException"}
     assert over.wrong == 0
-    # Whoever is answered has waited for the queue and a batch or two, not for all who came before him: in five seconds
-    # of three times as much, that would be ten. The bound leaves room for a machine that does other things too.
+    # A request that is answered has waited for the queue and a batch or two, not for all requests before it: in five
+    # seconds of three times as much, that would be ten. The bound leaves room for a machine that does other things too.
     assert max(over.latencies[200]) < 10 * (20 + 2 * 4) / capacity + 2
     assert served.ask() == 200
 

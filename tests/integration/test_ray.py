@@ -182,7 +182,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
     finally:
         process.kill()
         stdout, stderr = process.communicate()
-    assert stdout == ""  # Ray would tell there of the worker that died
+    assert stdout == ""  # Ray would report the dead worker there
     assert [line for line in stderr.splitlines() if not line.startswith("rows ")] == [
         "starting 2 workers …",
         "reading in.jsonl …",

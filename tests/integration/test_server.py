@@ -1,4 +1,4 @@
-"""A server at work: how it stops, who may ask it, where it writes, and what happens when its model is lost."""
+"""A server at work: how it stops, who may use it, where it writes, and what happens when its model is lost."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_with_tokens_only_requests_with_one_are_answered(start: Start, cli: Cli)
     assert not key_file.exists()
 
 
-def test_the_command_line_asks_with_a_token(start: Start, cli: Cli) -> None:
+def test_the_command_line_sends_a_token(start: Start, cli: Cli) -> None:
     served = start(NEWSBERT_TOKEN_AUTH="1")
     key_file = Path(served.ready["key_file"])
     token = json.loads(key_file.read_text())["inference"]["key"]
@@ -143,7 +143,7 @@ def test_answers_are_explained(start: Start, cli: Cli) -> None:
     assert served.stop() == 0
 
 
-def test_pages_of_an_origin_may_ask_if_it_is_named(start: Start) -> None:
+def test_pages_of_an_origin_may_send_requests_if_it_is_named(start: Start) -> None:
     origin = "https://news.example"
     for options, allowed in (((), None), (("--cors-origin", origin), origin)):
         served = start(*options)
@@ -246,7 +246,7 @@ def test_where_no_program_can_be_run_there_is_an_error(bundle: Bundle, noexec: P
 # When its model is lost
 
 
-def test_a_server_that_nobody_asks_is_not_lost(start: Start) -> None:
+def test_a_server_without_requests_is_not_lost(start: Start) -> None:
     served = start(NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S="5")
     time.sleep(8)
     assert served.ask() == 200

@@ -96,7 +96,7 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
     assert served.process.wait(30) == 0
 
 
-def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -> None:
+def test_a_signal_to_all_of_its_processes_cuts_no_request_off_either(start: Start) -> None:
     # As systemd does it.
     served = start()
     family = [served.java(), served.worker()]

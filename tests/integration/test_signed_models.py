@@ -86,7 +86,7 @@ def test_attack_a_registry_with_signed_models(
         located = locate.locate(reference)
         assert Bundle.read(located.path).signed_by == f"release.pub (SHA-256 {document['signed_by']})"
 
-    # Whoever may write there has no key.
+    # A user who may write there has no key.
     _forget(tmp_path, monkeypatch)
     good = (located.path / SIGNATURE_FILE).read_bytes()
     sign(bundle.path, other)

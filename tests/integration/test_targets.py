@@ -136,7 +136,7 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it finds out about servers there
+    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl caches what it knows of servers there
     (tmp_path / "newsbert.toml").write_text(
         f'[image]\nrepository = "{models.repository}"\n'
         '[environments.live]\ntarget = "kubernetes"\ncontext = "team"\ntimeout_s = 900\n'

@@ -89,7 +89,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     assert "Next: newsbert register" in train.stderr.splitlines()  # which takes the same name
     right = f"{(tested - 1) / tested:.4f}"
     assert any(NAME in line and right in line for line in train.stdout.splitlines())
-    assert "look mislabelled" not in train.stderr  # nine test rows do not show that the model may say so
+    assert "look mislabelled" not in train.stderr  # nine test rows are too few to trust the model's judgement
     assert f"| {NAME} | {right} | " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 
@@ -221,7 +221,7 @@ def test_an_empty_tracking_store_is_an_error(tmp_path: Path) -> None:
         newsbert.load(tracking_uri=uri)
 
 
-def test_a_server_elsewhere_keeps_and_gives_back_the_model(
+def test_a_server_elsewhere_stores_and_returns_the_model(
     mlflow_server: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli
 ) -> None:
     train = cli(

@@ -38,7 +38,7 @@ __all__ = ["gs", "postgres", "s3", "up"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]")
 
 
-def test_it_is_up_seen_and_down_and_keeps_what_was_logged(up: Up, cli: Cli, tmp_path: Path) -> None:
+def test_it_goes_up_and_down_and_has_what_was_logged(up: Up, cli: Cli, tmp_path: Path) -> None:
     started = up()
     assert started["url"].startswith("http://127.0.0.1:")
     assert (started["auth"], started["database"]) == (False, f"sqlite:///{tmp_path / 'tracking' / 'mlflow.db'}")
@@ -81,7 +81,7 @@ def test_in_the_foreground_it_prints_its_address_and_ends_at_ctrl_c(tmp_path: Pa
     assert stderr.splitlines()[-2:] == ["Ctrl+C stops it", "stopped"]
 
 
-def test_nobody_else_gets_the_port_before_the_server_has_it(tmp_path: Path) -> None:
+def test_no_other_process_gets_the_port_before_the_server_has_it(tmp_path: Path) -> None:
     with (
         server.planned(TrackingServerSettings(directory=str(tmp_path), port=0)) as plan,
         socket.socket() as other,
@@ -185,7 +185,7 @@ def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up
 def test_artifacts_go_through_it_to_a_bucket(up: Up, s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started = up("--artifacts", s3)
     for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)  # who logs has none of these
+        monkeypatch.delenv(name)  # a client has none of these
     assert_logged(started["url"], log_run(started["url"]))
     assert files_with("planted-bucket-secret", tmp_path / "tracking") == []
 

@@ -141,7 +141,7 @@ def remove_image(tag: str) -> None:
 
 
 def image_toml(settings: ImageSettings) -> str:
-    """Image settings as a user keeps them."""
+    """The image settings as a newsbert.toml has them."""
     return (
         f'[image]\nrepository = "{settings.repository}"\npip_options = {json.dumps(settings.pip_options)}\n'
         f'extra_hosts = {json.dumps(settings.extra_hosts)}\ntorch_index = "{settings.torch_index}"\n'

@@ -40,7 +40,7 @@ def _serve(path: str) -> NoReturn:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets who ended: nobody waits for them here
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps them: this process does not wait for its children
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:  # closed: the process that started this has ended
@@ -94,7 +94,7 @@ def _train() -> None:
 
 
 def _keep(connection: socket.socket, streams: list[int], request: dict[str, Any]) -> NoReturn:
-    """Start a command and say what became of it; kill it if nobody wants to know any more."""
+    """Start a command and report its end; kill it when the client has gone."""
     pid = os.fork()
     if pid == 0:
         connection.close()

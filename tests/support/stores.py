@@ -103,7 +103,7 @@ def s3() -> Iterator[BucketStore]:
 
 @contextlib.contextmanager
 def gs(directory: Path) -> Iterator[BucketStore]:
-    """Google's emulator behind a door that wants a token, which it gives for a key that it knows."""
+    """Google's emulator behind a proxy that requires a token, which it issues for a key that it knows."""
     pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -188,7 +188,7 @@ def azure() -> Iterator[BucketStore]:
 
 
 class _Door(http.server.ThreadingHTTPServer):
-    """What asks for a token before it lets a request through to a port of this machine."""
+    """A proxy that requires a token before it forwards a request to a port of this machine."""
 
     daemon_threads = True
 

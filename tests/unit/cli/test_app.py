@@ -1,4 +1,4 @@
-"""The command line as a user calls it: exit codes, what goes where, and errors that say what to do."""
+"""The command line as a user calls it: exit codes, what goes where, and errors with hints."""
 
 import json
 import os
@@ -184,7 +184,7 @@ def test_ctrl_c_exits_as_interrupted() -> None:
                 received = connection.recv(4096)
                 assert received
                 request += received
-            # A signal just before a system call interrupts none: Python acts on it once the wait for the answer is over.
+            # A signal just before a system call interrupts none: Python acts on it after the wait for the answer.
             while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
                 assert process.poll() is None
                 time.sleep(0.01)

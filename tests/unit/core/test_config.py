@@ -144,7 +144,7 @@ def test_a_switch_is_on_or_off(value: Any, expected: bool, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("value", ["yes please", "2", "on", " ", 1, 0, 1.0, [], ["true"], {}])
 def test_a_switch_that_is_neither_on_nor_off_is_refused(value: Any) -> None:
-    # Whoever means to have tokens must not find out later that there were none.
+    # A user who wants tokens must not notice later that there were none.
     assert "neither yes nor no" in get_refusal(ServeSettings, token_auth=value)
 
 

@@ -49,7 +49,7 @@ def _of_nothing(model: Model, label: str) -> float:
     return model.predict(["\u200b"])[0].probabilities[label]
 
 
-def test_the_words_that_make_the_label_say_most_and_of_another_label_the_opposite(read: Bundle) -> None:
+def test_the_words_of_a_label_count_most_for_it_and_against_another(read: Bundle) -> None:
     # By sampled Shapley values: the tests' tiny encoder, between a text and none, passes through answers of its own.
     model = Model(read, runtime="onnxruntime")
     neutral = model.predict(["number 3"])[0].label

@@ -28,7 +28,7 @@ from tests.support.tiny_model import LABELS
 
 TOLERANCE = 1e-3
 FP32 = ("onnxruntime", "torch")
-# Each of them is one token of the tiny encoder's.
+# Every word is one token of the tiny encoder's.
 WORDS = ("stocks", "market", "profit", "bank", "goal", "team", "cup", "coach", "minister", "border", "treaty", "vote")
 ODD = (
     "🏆⚽ 👩‍👩‍👧‍👦 wins", "فاز الفريق بثلاثة أهداف", "\u202eright to left", "nul\x00 and bell\x07", "東京株式市場",

@@ -171,7 +171,7 @@ def test_encoding_reports_progress_and_can_be_stopped(tune: Tune, monkeypatch: p
     assert sum(isinstance(event, Evaluation) for event in events) == 1
 
 
-def test_who_stops_before_anything_is_learned_gets_no_model(
+def test_a_stop_before_anything_is_learned_leaves_no_model(
     arguments: dict[str, Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)

@@ -84,7 +84,7 @@ def test_rows_without_text_get_an_empty_answer(kind: str, tmp_path: Path) -> Non
     assert answers(output) == [answer_of("one"), NO_ANSWER, NO_ANSWER, NO_ANSWER, answer_of("five!")]
 
 
-def test_a_file_without_any_text_asks_the_model_for_nothing(tmp_path: Path) -> None:
+def test_a_file_without_any_text_needs_no_prediction(tmp_path: Path) -> None:
     model, output = LengthModel(), tmp_path / "out.jsonl"
     done = classify(write_jsonl(tmp_path / "in.jsonl", [{"text": ""}] * 3), output, model=model)
     assert (done.rows, done.skipped, model.requests) == (3, 3, [])

@@ -113,7 +113,7 @@ class Interrupting(LengthModel):
 
 
 @pytest.mark.parametrize("requests", [1, 4])
-def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
+def test_an_interrupt_saves_what_is_done(requests: int, tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(file, output, Interrupting(), requests=requests)
