@@ -73,7 +73,7 @@ class ApiServer(ThreadingHTTPServer):
         pod_fields = [template["metadata"].get("annotations"), template["spec"]["containers"]]
         digest = hashlib.sha256(json.dumps(pod_fields, sort_keys=True).encode()).hexdigest()[:10]
         name = f"{metadata['name']}-{digest}"
-        sets = {key: replica_set for (kind, key), replica_set in self.objects.items() if kind == "replicasets"}
+        sets = {key[1]: replica_set for key, replica_set in self.objects.items() if key[0] == "replicasets"}
         revisions = [int(replica_set["metadata"]["annotations"][REVISION]) for replica_set in sets.values()]
         current = metadata.setdefault("annotations", {}).get(REVISION)
         if name not in sets or sets[name]["metadata"]["annotations"][REVISION] != current:
@@ -102,8 +102,8 @@ class ApiServer(ThreadingHTTPServer):
             "metadata": {"name": name, "uid": f"uid-{name}", **own},
             "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": labelled},
         }
-        for key, replica_set in sets.items():
-            if key != name:
+        for set_name, replica_set in sets.items():
+            if set_name != name:
                 replica_set["spec"]["replicas"] = 0
         ready = self.answers(template)
         if ready:
