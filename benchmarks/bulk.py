@@ -1,7 +1,7 @@
 """Measure documents per second and peak memory of `newsbert predict --file`, next to the limit: the runtime alone.
 
 The limit is the same graph and tokenizer on texts that are in memory, sorted by length over the whole file. Both get
-the same threads. They take turns in one run, each in a new process. The script prints two rates of the command: the
+the same threads. They take turns in one run, always in a new process. The script prints two rates of the command: the
 steady rate, from the first answer to the last, and the rate from start to end, with imports, loading the model and
 writing.
 

@@ -32,7 +32,7 @@ class Shape:
         name: Name in the reports.
         statuses: Statuses that the answer may have; `CLOSED` for no answer.
         make: Function that returns the whole request.
-        parts: Number of parts in which it is sent, with a pause after each.
+        parts: Number of parts in which it is sent, with a pause after every part.
         hangs_up: Whether the client closes the connection after sending and does not wait for an answer.
         cut: Whether the client ends its side of the connection after sending, before the announced length.
     """

@@ -4,7 +4,7 @@
 
 OLD and NEW are the programs `newsbert` of two environments. ROWS is a file of labelled rows as JSON Lines, compressed
 with gzip. Each program trains on the first `--train-rows` rows, serves its own model, and classifies the 200 rows that
-follow. The programs take turns: a round trains and serves once with each. A ratio is computed in each round.
+follow. The programs take turns: a round trains and serves once with both. A ratio is computed in every round.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/stops.py BUNDLE --stops 5
 
-Clients send short requests to a `newsbert serve locally`, each the next one when the last is answered. Then the server
+Clients send short requests to a `newsbert serve locally`, the next one when the last is answered. Then the server
 gets SIGTERM. A client that gets a 503 waits a tenth of a second, as `newsbert predict --url` does. It ends when nothing
 listens any more. Printed are the answers after the signal; `lost` are requests that were sent after it and got no
 answer, and `refused` are connections that were not opened, on which nothing was sent. Requests that were sent before it

@@ -10,7 +10,7 @@ examples per second of optimizer steps, without evaluation and export. The metho
 - the system that newsbert replaces: a frozen encoder that runs in every epoch, texts padded to 160 tokens, batches of
   16
 - `newsbert train`, `--tune lora`, and in fp32
-- with `--workers`: this number of workers of Ray, which share the cores of this machine, and one process with the
+- with `--workers`: this number of workers of Ray, which divide the cores of this machine, and one process with the
   threads of one worker
 - the limit: the matrix multiplications of the encoder, at the speed of such multiplications alone
 

@@ -1,4 +1,4 @@
-"""What all tests share: an environment of their own, a tiny encoder, and a bundle trained from it."""
+"""What all tests have in common: an environment of their own, a tiny encoder, and a bundle trained from it."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 _SHARED = ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "NEWSBERT_CACHE_DIR")
-"""What fixtures that several tests share find in the environment."""
+"""What the environment has for fixtures of more than one test."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,7 +95,7 @@ def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.undo()
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)  # the server of this test is not the next one's
-    for name in _settings_in_environment():  # MLflow keeps its address there, too
+    for name in _settings_in_environment():  # MLflow stores its address there, too
         del os.environ[name]
     os.environ.update({name: value for name, value in shared.items() if name in _SHARED})
 
@@ -125,7 +125,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        initializer_range=0.2,  # wide, so that few steps tell the classes apart
+        initializer_range=0.2,  # wide, so that few steps separate the classes
     )
     BertModel(config).save_pretrained(directory)
     BertTokenizer(vocab=str(directory / "vocab.txt"), model_max_length=64).save_pretrained(directory)

@@ -100,7 +100,7 @@ def version(run: Run) -> str:
 
 
 def _answers(printed: str) -> list[dict[str, float]]:
-    return [each["probabilities"] for each in json.loads(printed)["predictions"]]
+    return [prediction["probabilities"] for prediction in json.loads(printed)["predictions"]]
 
 
 TEXTS = ("Stocks fall as oil rises", "Striker scores twice in cup final", "New chip doubles battery life of phones")

@@ -220,12 +220,12 @@ def test_attack_an_account_changes_nothing_of_anothers_by_any_route(
     assert not {table: before - after[table] for table, before in rows.items() if before - after[table]}
     hers = [repr(value) for name, value in alices.items() if name != "artifact_path"] + [repr(_MODEL)]
     added = {
-        table: {row for row in found - rows[table] if any(name in row for name in hers)}
-        for table, found in after.items()
+        table: {row for row in table_rows - rows[table] if any(name in row for name in hers)}
+        for table, table_rows in after.items()
     }
-    assert not {table: found for table, found in added.items() if found}
+    assert not {table: table_rows for table, table_rows in added.items() if table_rows}
     assert server.files() == files
-    # Hers is hers: the same requests are answered where she sends them, and a grant lets another do what it says.
+    # Hers is hers: the same requests are answered where she sends them, and a grant allows another user one thing.
     changes = [
         ("POST", "/api/2.0/mlflow/runs/set-tag"),
         ("PATCH", "/api/2.0/mlflow/logged-models/<model_id>/tags"),
@@ -284,16 +284,16 @@ def _tricks(path: str) -> Iterator[str]:
     yield f"{path}%00"
 
 
-def test_attack_nobody_without_an_account_gets_an_answer(server: Server, alices: dict[str, Any]) -> None:
+def test_attack_requests_without_an_account_get_no_answer(server: Server, alices: dict[str, Any]) -> None:
     rules = sorted({(method, _path(rule, alices)) for method, rule in server.routes if "/static-files" not in rule})
-    asked = [*rules, *((method, path) for _, path in rules[::20] for method in ("HEAD", "OPTIONS", "TRACE", "X"))]
+    requests = [*rules, *((method, path) for _, path in rules[::20] for method in ("HEAD", "OPTIONS", "TRACE", "X"))]
     secrets = ("/api/2.0/mlflow/runs/search", "/ajax-api/2.0/mlflow/users/create", "/graphql", "/get-artifact")
-    asked += [(method, trick) for path in secrets for trick in _tricks(path) for method in ("GET", "POST", "HEAD")]
-    asked += [
+    requests += [(method, trick) for path in secrets for trick in _tricks(path) for method in ("GET", "POST", "HEAD")]
+    requests += [
         ("GET", f"/api/2.0/mlflow-artifacts/artifacts/{trick}") for trick in _tricks(f"/{alices['artifact_path']}")
     ]
-    asked = list(dict.fromkeys(asked))
-    assert len(asked) > 500
+    requests = list(dict.fromkeys(requests))
+    assert len(requests) > 500
     before, files = server.rows(), server.files()
 
     def send(route: tuple[str, str]) -> tuple[str, str, int, bytes]:
@@ -301,7 +301,7 @@ def test_attack_nobody_without_an_account_gets_an_answer(server: Server, alices:
         return *route, *server.call(*route, b"{}" if route[0] == "POST" else None, **headers)
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(send, asked))
+        answers = list(pool.map(send, requests))
     answered = {
         (method, path, status)
         for method, path, status, answer in answers
@@ -310,7 +310,7 @@ def test_attack_nobody_without_an_account_gets_an_answer(server: Server, alices:
         and not (method == "OPTIONS" and not answer)
     }
     assert not answered
-    # What tells nothing is all that is said.
+    # No answer has anything of hers.
     assert not [answer for *_, answer in answers if b"hers" in answer or alices["run_id"].encode() in answer]
     assert (server.rows(), server.files()) == (before, files)
 

@@ -1,4 +1,4 @@
-"""No difference between training and serving: one text gets one answer, whoever is asked and in whatever company."""
+"""No difference between training and serving: one text gets one answer, from every interface and in every batch."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ text = mlflow.pyfunc.load_model(reference)
 reviews = []
 def rows(frame):
     reviews.extend(zip(frame["score"].tolist(), frame["review"].tolist()))
-    return [list(each.values()) for each in frame["probabilities"]]
+    return [list(scores.values()) for scores in frame["probabilities"]]
 plain = [item for item in items if isinstance(item, str)]
 batch = rows(text.predict(pd.DataFrame({"text": plain})))
 alone = [rows(text.predict([{"text": item}]))[0] for item in plain]
@@ -55,21 +55,21 @@ json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__, "revie
 
 
 def _reviewed(scores_and_reviews: Sequence[tuple[float, bool]]) -> None:
-    """Which answers go to a person is told by their score alone, whoever answers; it is some of many texts."""
+    """An answer's score alone decides whether a person reviews it, in every interface; of many texts, some are."""
     for score, review in scores_and_reviews:
         assert review is (round(score, 6) < REVIEW_THRESHOLD)
     if len(scores_and_reviews) >= len(ITEMS):
-        share = np.mean([review for _, review in scores_and_reviews])
-        assert 0.05 < share < 0.95
+        review_rate = np.mean([review for _, review in scores_and_reviews])
+        assert 0.05 < review_rate < 0.95
 
 
 def _model(reply: "list[newsbert.Prediction]") -> NDArray[Any]:
-    _reviewed([(each.score, each.review) for each in reply])
-    return np.array([list(each.probabilities.values()) for each in reply])
+    _reviewed([(prediction.score, prediction.review) for prediction in reply])
+    return np.array([list(prediction.probabilities.values()) for prediction in reply])
 
 
 def _expected(bundle: Bundle, runtime: str = "torch") -> NDArray[Any]:
-    """What the trained model says of every text by itself: in PyTorch, or in another runtime."""
+    """The trained model's answer to every text by itself: in PyTorch, or in another runtime."""
     reference = load_runtime(bundle, runtime)
     return np.concatenate([reference.predict([item]) for item in ITEMS])
 

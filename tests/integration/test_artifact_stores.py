@@ -36,14 +36,14 @@ FAILURES = {
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], BucketStore]]:
     """Start the store of a kind when it is first needed; its bucket is there."""
     with contextlib.ExitStack() as stack:
-        found: dict[str, BucketStore] = {}
+        started: dict[str, BucketStore] = {}
 
         def start(kind: str) -> BucketStore:
-            if kind not in found:
+            if kind not in started:
                 context = stores.gs(tmp_path_factory.mktemp("gs")) if kind == "gs" else getattr(stores, kind)()
-                found[kind] = stack.enter_context(context)
-                found[kind].create()
-            return found[kind]
+                started[kind] = stack.enter_context(context)
+                started[kind].create()
+            return started[kind]
 
         yield start
 
@@ -56,18 +56,18 @@ def store(
     monkeypatch: pytest.MonkeyPatch,
 ) -> BucketStore:
     """A store, the environment that lets one in, and an experiment that has its artifacts there."""
-    found = opened(request.param)
+    bucket_store = opened(request.param)
     monkeypatch.setenv("HOME", str(tmp_path))
-    # MLflow keeps what it knows of a database by its name, also of one that is gone.
+    # MLflow caches what it knows of a database by its name, also of one that is gone.
     uri = f"sqlite:///{tmp_path / uuid.uuid4().hex}.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    use(found.good, monkeypatch)
-    mlflow.MlflowClient(uri).create_experiment("newsbert", found.root)
-    return found
+    use(bucket_store.good, monkeypatch)
+    mlflow.MlflowClient(uri).create_experiment("newsbert", bucket_store.root)
+    return bucket_store
 
 
 def use(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what asks a store in this process, and what it starts, find these credentials."""
+    """Give these credentials to the clients of a store, in this process and in those that it starts."""
     from mlflow.store.artifact import s3_artifact_repo
 
     for name in stores.VARIABLES:
@@ -122,7 +122,7 @@ def finished(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_whatever_fails_in_whatever_store_the_bundle_is_kept_and_the_error_names_the_mend(
+def test_a_failed_upload_to_any_store_leaves_the_bundle_and_names_the_fix(
     failure: str, store: BucketStore, finished: Path, tmp_path: Path
 ) -> None:
     files = {path: path.read_bytes() for path in sorted(tmp_path.rglob("finished/*"))}
@@ -130,7 +130,7 @@ def test_whatever_fails_in_whatever_store_the_bundle_is_kept_and_the_error_names
     assert files
     assert record
     with failing(failure, store), pytest.raises(NewsbertError) as caught:
-        newsbert.register(str(finished), "Kept")
+        newsbert.register(str(finished), "Finished")
     check_error(caught.value, failure, store)
     assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("finished/*"))} == files
     assert {path: path.read_bytes() for path in sorted(upload.record_of(finished).rglob("*"))} == record
@@ -142,8 +142,8 @@ Train = Callable[..., "newsbert.TrainResult"]
 @pytest.fixture
 def train(tiny_encoder: Path, labelled_file: Path) -> Train:
     def run(**more: object) -> "newsbert.TrainResult":
-        given = {"max_steps": 4, "batch_size": 8, "max_length": 32, "output_dir": "out", **more}
-        return newsbert.train(data=str(labelled_file), base_model=str(tiny_encoder), **given)  # type: ignore[arg-type]
+        settings = {"max_steps": 4, "batch_size": 8, "max_length": 32, "output_dir": "out", **more}
+        return newsbert.train(data=str(labelled_file), base_model=str(tiny_encoder), **settings)  # type: ignore[arg-type]
 
     return run
 
@@ -194,7 +194,9 @@ def test_a_bucket_that_goes_in_the_middle_costs_no_training_and_what_is_in_it_is
 def test_a_store_is_tried_before_training_and_has_the_model_afterwards(
     store: BucketStore, tiny_encoder: Path, labelled_file: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    given = ("--data", labelled_file, "--base-model", tiny_encoder, "--max-steps", "2", "--max-length", "32", "--json")
+    options = (
+        "--data", labelled_file, "--base-model", tiny_encoder, "--max-steps", "2", "--max-length", "32", "--json",
+    )  # fmt: skip
     refusing = tmp_path / "refusing"
     refusing.mkdir()
     (refusing / "boto3.py").write_text("raise ModuleNotFoundError(\"No module named 'boto3'\", name='boto3')\n")
@@ -202,14 +204,14 @@ def test_a_store_is_tried_before_training_and_has_the_model_afterwards(
         ({"PYTHONPATH": str(refusing)}, "no library"),
         ({"AWS_SECRET_ACCESS_KEY": "planted-bucket-secret"}, "wrong key"),
     ):
-        refused = cli("train", *given, **environment)
+        refused = cli("train", *options, **environment)
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr
         assert "step" not in refused.stderr
         error = json.loads(refused.stdout)["error"]
         check_error(NewsbertError(error["message"], error["hint"]), failure, store)
         assert not list(tmp_path.glob("bundles/*"))
-    done = cli("train", *given, "--model-name", "Straight")
+    done = cli("train", *options, "--model-name", "Straight")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"] == "Straight/1"
     predicted = cli("predict", "--model", "Straight", "goal team cup")
@@ -231,7 +233,7 @@ def test_a_store_is_tried_before_training_and_has_the_model_afterwards(
         pytest.param(ImportError("a broken one"), marks=long),
     ],
 )
-def test_whatever_is_raised_while_a_finished_training_is_logged_its_bundle_is_kept(
+def test_any_exception_while_a_finished_training_is_logged_leaves_its_bundle(
     raised: BaseException, store: BucketStore, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.store.artifact.s3_artifact_repo import S3ArtifactRepository
@@ -251,9 +253,11 @@ def test_whatever_is_raised_while_a_finished_training_is_logged_its_bundle_is_ke
 
     with pytest.raises(type(raised) if isinstance(raised, KeyboardInterrupt) else NewsbertError) as caught:
         train(on_event=on_event)
-    said = notes[-1] if isinstance(raised, KeyboardInterrupt) else f"{caught.value} {getattr(caught.value, 'hint', '')}"
-    assert "the model is finished and in out, but" in said
-    assert "newsbert register out --model-name NAME" in said
+    message = (
+        notes[-1] if isinstance(raised, KeyboardInterrupt) else f"{caught.value} {getattr(caught.value, 'hint', '')}"
+    )
+    assert "the model is finished and in out, but" in message
+    assert "newsbert register out --model-name NAME" in message
     monkeypatch.setattr(S3ArtifactRepository, "log_artifacts", plain)
     assert upload.record_of(Path("out")).is_dir()
     if isinstance(raised, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What requests may cost: those who ask for much wait, and their neighbours do not."""
+"""What requests may cost: expensive ones wait, and other clients do not."""
 
 import contextlib
 import json
@@ -47,7 +47,7 @@ def test_attack_a_flood_of_explanations_does_not_stop_answers(server: process.Se
     assert answered == [(200, None)] * 20
     assert outcomes <= {(200, None), (503, "1")}
     assert (503, "1") in outcomes
-    # Who comes again as the server says gets the explanation.
+    # A client that tries again after Retry-After gets the explanation.
     (explained,) = Client(server.address.url).explain(["goal team cup after the flood"])
     assert [word.text for word in explained.words] == ["goal", "team", "cup", "after", "the", "flood"]
 
@@ -68,7 +68,7 @@ def test_attack_megabytes_beside_a_neighbour(server: process.Server) -> None:
     assert set(outcomes) <= {(200, None), (503, "1")}
 
 
-def test_a_long_explanation_is_answered_at_once_whoever_is_connected(server: process.Server) -> None:
+def test_a_long_explanation_is_answered_at_once_despite_idle_connections(server: process.Server) -> None:
     text = " ".join(f"goal team cup coach {number}" for number in range(20))
     body = json.dumps({"text": text, "explain": True}).encode()
     with contextlib.ExitStack() as connections:

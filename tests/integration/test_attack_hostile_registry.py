@@ -1,4 +1,4 @@
-"""A tracking server that lies in everything it may say: nothing is written, asked or run where it chooses."""
+"""A tracking server whose every answer may lie: nothing is written, requested or run where it chooses."""
 
 import threading
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ FILES = f"mlflow-artifacts/artifacts/1/models/{MODEL_ID}/artifacts/extra_files"
 
 @pytest.fixture
 def registry(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileRegistry]:
-    with hostile_registry(trained[0].bundle, Bundle.read(trained[0].bundle).digest) as found:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", found.url)
+    with hostile_registry(trained[0].bundle, Bundle.read(trained[0].bundle).digest) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / "cache"))
-        yield found
+        yield server
 
 
 @pytest.fixture
 def other_host() -> Iterator[tuple[str, list[str]]]:
-    """Another server, and what it was asked."""
-    asked: list[str] = []
+    """Another server, and the requests that it got."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(f"{self.path} {self.headers.get('Authorization')} {self.headers.get('X-Chosen')}")
+            requests.append(f"{self.path} {self.headers.get('Authorization')} {self.headers.get('X-Chosen')}")
             self.send_response(404)
             self.end_headers()
 
@@ -50,7 +50,7 @@ def other_host() -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_address[1]}", asked
+    yield f"127.0.0.1:{server.server_address[1]}", requests
     server.shutdown()
     server.server_close()
 
@@ -114,7 +114,7 @@ def test_attack_a_file_has_no_end(registry: HostileRegistry, name: str, monkeypa
 def test_attack_a_file_is_fetched_from_an_address_of_the_servers_choice(
     registry: HostileRegistry, other_host: tuple[str, list[str]]
 ) -> None:
-    address, asked = other_host
+    address, requests = other_host
     registry.answers["mlflow/server-info"] = {"multipart_downloads_enabled": True}
 
     for name in ("newsbert.json", "class_mapping.json"):
@@ -122,11 +122,11 @@ def test_attack_a_file_is_fetched_from_an_address_of_the_servers_choice(
             "url": f"http://{address}/latest/meta-data", "headers": {"X-Chosen": "yes"}, "file_size": 100,
         }  # fmt: skip
     assert newsbert.load("Victim/1").predict(["goal team"])
-    assert asked == []
+    assert requests == []
 
 
 def test_attack_a_file_is_redirected(registry: HostileRegistry, other_host: tuple[str, list[str]]) -> None:
-    address, asked = other_host
+    address, requests = other_host
 
     def redirect(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(302)
@@ -136,7 +136,7 @@ def test_attack_a_file_is_redirected(registry: HostileRegistry, other_host: tupl
     registry.answers[f"{FILES}/newsbert.json"] = redirect
     with pytest.raises(NewsbertError):
         newsbert.load("Victim/1")
-    assert asked == []
+    assert requests == []
 
 
 @pytest.mark.parametrize("location", ["abfss://c@account.{host}/x", "wasbs://c@account.{host}/x", "http://{host}/x"])
@@ -149,7 +149,7 @@ def test_attack_artifacts_are_written_to_another_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of a run that is new, of one whose location is another when it is needed, and of a logged model."""
-    address, asked = other_host
+    address, requests = other_host
     elsewhere = {"artifact_uri": location.format(host=address)}
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password")
@@ -166,7 +166,7 @@ def test_attack_artifacts_are_written_to_another_host(
     registry.answers["mlflow/runs/search"] = {}
     with pytest.raises(NewsbertError, match="which is not read"):
         models.register(str(trained[0].bundle), "Victim")
-    assert asked == []
+    assert requests == []
 
 
 @pytest.mark.parametrize("location", ["{home}", "file://{home}", "file:{home}/x"])
@@ -216,7 +216,7 @@ def test_attack_answers_of_other_shapes(registry: HostileRegistry, reference: st
     assert not failures
 
 
-def test_attack_serving_the_latest_run_says_whose_it_is(registry: HostileRegistry) -> None:
+def test_attack_serving_the_latest_run_names_its_user(registry: HostileRegistry) -> None:
     registry.answers["mlflow/model-versions/search"] = {}
     registry.tags["mlflow.user"] = "eve\x1b[2J"
     choice = locate.locate(None).choice

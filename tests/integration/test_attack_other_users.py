@@ -1,4 +1,4 @@
-"""What other users of the machine leave in directories that they share with this one, and whom they can reach."""
+"""What other users of the machine leave in directories that this one uses too, and whom they can reach."""
 
 import json
 import os

@@ -58,8 +58,8 @@ def client(server: str) -> mlflow.MlflowClient:
 def _bundle_on(files: Path, client: mlflow.MlflowClient, run_id: str) -> Path:
     """Where the server has the files of a run's bundle."""
     model_id = client.get_run(run_id).data.tags[MODEL_ID_TAG]
-    (found,) = files.glob(f"files/**/{model_id}/**/{flavor.BUNDLE_SUBPATH}")
-    return found
+    (bundle,) = files.glob(f"files/**/{model_id}/**/{flavor.BUNDLE_SUBPATH}")
+    return bundle
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_attack_files_that_are_not_what_was_registered_get_no_place(
         (bundle / "evil.pth").unlink()
 
 
-def test_whose_run_is_taken_is_said(
+def test_registering_the_latest_run_names_its_user(
     registered: ModelVersionRef, cache: Path, client: mlflow.MlflowClient, cli: Cli
 ) -> None:
     client.set_tag(registered.run_id, "mlflow.user", "eve\x1b[2J")
@@ -126,7 +126,7 @@ def test_whose_run_is_taken_is_said(
     assert done.stdout == "Victim/1\n"
 
 
-def test_four_who_register_the_same_make_one_version(
+def test_four_simultaneous_registrations_make_one_version(
     registered: ModelVersionRef,
     cache: Path,
     client: mlflow.MlflowClient,

@@ -1,4 +1,4 @@
-"""A serving container: what it may do, how it stops, and who may ask it."""
+"""A serving container: what it may do, how it stops, and who may use it."""
 
 import http.client
 import json
@@ -103,7 +103,7 @@ def test_it_stops_as_process_1_with_its_request_answered(served: tuple[run.Runni
         running.check()
 
 
-def test_its_health_check_asks_the_model(served: tuple[run.RunningContainer, Any]) -> None:
+def test_its_health_check_calls_the_model(served: tuple[run.RunningContainer, Any]) -> None:
     _, container = served
     command = container.attrs["Config"]["Healthcheck"]["Test"]
     assert command[0] == "CMD"
@@ -115,7 +115,7 @@ def test_its_health_check_asks_the_model(served: tuple[run.RunningContainer, Any
     assert container.exec_run(["python", "-c", _SIGNAL_WORKER, "SIGCONT"]).exit_code == 0
 
 
-def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image: str) -> None:
+def test_with_tokens_a_command_in_the_container_gets_one(tiny_image: str) -> None:
     import docker
 
     settings = ServeSettings(port=0, token_auth=True, token_expiry_min=30)
@@ -137,7 +137,7 @@ def test_with_tokens_the_container_gives_one_to_whoever_may_enter_it(tiny_image:
         client.close()
 
 
-def test_a_container_that_somebody_removed_is_told_of(served: tuple[run.RunningContainer, Any]) -> None:
+def test_a_container_that_somebody_removed_is_an_error(served: tuple[run.RunningContainer, Any]) -> None:
     running, container = served
     container.remove(force=True)
     with pytest.raises(ServingError, match="somebody removed the container"):
@@ -148,8 +148,8 @@ def test_it_is_started_as_torchserves_own_image_is(tiny_image: str) -> None:
     import docker
 
     client = docker.from_env()
-    said = client.containers.run(tiny_image, ["newsbert", "--version"], remove=True)
-    assert said.decode().strip() == f"newsbert {newsbert.__version__}"
+    printed = client.containers.run(tiny_image, ["newsbert", "--version"], remove=True)
+    assert printed.decode().strip() == f"newsbert {newsbert.__version__}"
     for command in (["serve"], ["serve", "--review-threshold", "1"], ["--review-threshold", "1"]):
         container = client.containers.run(tiny_image, command, detach=True, read_only=True, tmpfs={"/tmp": ""})
         try:
@@ -162,7 +162,7 @@ def test_it_is_started_as_torchserves_own_image_is(tiny_image: str) -> None:
     client.close()
 
 
-def test_without_a_directory_to_write_to_it_says_what_it_needs(tiny_image: str) -> None:
+def test_without_a_directory_to_write_to_the_error_names_what_it_needs(tiny_image: str) -> None:
     import docker
     from docker.errors import ContainerError
 
@@ -182,13 +182,13 @@ def test_a_detached_container_is_stopped_by_its_port(tiny_image: str, cli: Cli) 
     assert "newsbert serve token" in done.stderr
     assert _ask(f"{server['url']}/predictions/news_classification") == 400
     checks = json.loads(cli("doctor", "--json", timeout_s=120).stdout)["checks"]
-    (found,) = (each for each in checks if each["check"] == "servers")
-    assert (found["state"], f"answers on {server['url']}" in found["result"]) == ("ok", True), found  # without its keys
+    (check,) = (check for check in checks if check["check"] == "servers")
+    assert (check["state"], f"answers on {server['url']}" in check["result"]) == ("ok", True), check  # without its keys
     stopped = cli("serve", "stop", "--port", server["port"])
     assert stopped.stdout == f"stopped {tiny_image} on {server['url']}\n"
 
 
-def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there(tiny_image: str, cli: Cli) -> None:
+def test_metrics_are_on_their_port_even_if_the_container_uses_it_for_the_model(tiny_image: str, cli: Cli) -> None:
     host, port = "127.0.0.2", run.CONTAINER_PORT
     start = ("serve", "container", tiny_image, "--host", host)
     same = cli(*start, "--port", port, "--metrics-port", port)
@@ -211,7 +211,8 @@ def test_metrics_are_on_the_port_asked_for_also_if_it_is_the_models_own_in_there
 
 
 @pytest.mark.parametrize("below", [0.0, 1.0])
-def test_the_threshold_for_reviews_can_be_given(tiny_image: str, below: float) -> None:
+def test_the_threshold_for_reviews_can_be_set(tiny_image: str, below: float) -> None:
     with run.serving(tiny_image, ServeSettings(port=0, review_threshold=below), threading.Event(), print) as running:
         assert running is not None
-        assert [each.review for each in Client(running.address.url).predict(["goal", "x"])] == [below == 1, below == 1]
+        predictions = Client(running.address.url).predict(["goal", "x"])
+        assert [prediction.review for prediction in predictions] == [below == 1, below == 1]

@@ -83,7 +83,7 @@ def test_a_model_takes_over_under_load_and_goes_back(
         back = cli("rollback", "--to", name, "--json", timeout_s=180, **uri)
         assert back.returncode == 0, back.stderr
         assert json.loads(back.stdout)["previous"] == "TinyModel/2"
-        # The same model again: who answers does not tell whether the proxy has taken it in.
+        # The same model again: an answer does not show whether the proxy has taken it in.
         again = cli("deploy", tiny_image, "--to", name, timeout_s=180, **uri)
         assert again.returncode == 0, again.stderr
         time.sleep(1)
@@ -134,7 +134,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
 
 
-def test_attack_an_image_says_of_itself_that_it_is_right(
+def test_attack_an_image_vouches_for_itself(
     trial: tuple[str, int], tiny_image: str, trained: Trained, cli: Cli, tmp_path: Path
 ) -> None:
     """Labels, archive, and a proof program that prints what is hoped for: but the server answers otherwise."""
@@ -162,7 +162,7 @@ def test_attack_an_image_says_of_itself_that_it_is_right(
         remove_image(wrong)
 
 
-def test_what_cannot_be_deployed_is_told(trial: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
+def test_what_cannot_be_deployed_is_an_error(trial: tuple[str, int], tiny_image: str, cli: Cli, tmp_path: Path) -> None:
     unknown = cli("deploy", tiny_image, "--to", "prod")
     assert unknown.returncode == 2
     assert "there is no environment 'prod'" in unknown.stderr and "there are: trial" in unknown.stderr
@@ -183,7 +183,7 @@ def test_what_cannot_be_deployed_is_told(trial: tuple[str, int], tiny_image: str
 
 @contextlib.contextmanager
 def _load(port: int) -> Iterator[list[str]]:
-    """Clients that ask all the time, on connections that they keep and on new ones: who answered, or what failed."""
+    """Send requests all the time, on persistent and on new connections; list which model answered, or what failed."""
     answers: list[str] = []
     ended = threading.Event()
 
@@ -218,11 +218,11 @@ def _containers(environment: str) -> dict[str, list[str]]:
     """The states of an environment's containers, by role."""
     import docker
 
-    found: dict[str, list[str]] = {}
+    states_by_role: dict[str, list[str]] = {}
     with contextlib.closing(docker.from_env()) as client:
-        for each in client.containers.list(all=True, filters={"label": f"newsbert.environment={environment}"}):
-            found.setdefault(each.labels["newsbert.role"], []).append(each.status)
-    return {role: sorted(states) for role, states in found.items()}
+        for container in client.containers.list(all=True, filters={"label": f"newsbert.environment={environment}"}):
+            states_by_role.setdefault(container.labels["newsbert.role"], []).append(container.status)
+    return {role: sorted(states) for role, states in states_by_role.items()}
 
 
 def _leave_behind(environment: str, image: str) -> None:

@@ -40,12 +40,12 @@ def _succeeded(result: "subprocess.CompletedProcess[str]") -> str:
     return result.stdout
 
 
-def _failed(result: "subprocess.CompletedProcess[str]", code: int, *said: str) -> None:
+def _failed(result: "subprocess.CompletedProcess[str]", code: int, *parts: str) -> None:
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     assert "\nHint: " in result.stderr
-    for words in said:
-        assert words in result.stderr
+    for part in parts:
+        assert part in result.stderr
 
 
 def test_the_whole_cycle_with_tokens(
@@ -70,9 +70,9 @@ def test_the_whole_cycle_with_tokens(
     assert f"deployment {NAME}/1.0 is created" in created
     (listed,) = ast.literal_eval(run("list", "-t", guarded.target).partition("\n")[2])
     assert listed["name"] == NAME
-    found = description()
-    assert found["name"] == f"{NAME}/1.0"
-    assert (found["batchSize"], found["maxBatchDelay"], found["minWorkers"]) == ("16", "7", "1")
+    described = description()
+    assert described["name"] == f"{NAME}/1.0"
+    assert (described["batchSize"], described["maxBatchDelay"], described["minWorkers"]) == ("16", "7", "1")
 
     answers = json.loads(run("predict", *at, "-I", tmp_path / "in.json"))["predictions"]
     expected = newsbert.load(trained[0].bundle).predict(["goal team cup", {"title": "bank", "text": "stocks"}])
@@ -87,8 +87,8 @@ def test_the_whole_cycle_with_tokens(
     run("update", *at, "-C", "WORKERS=2")
     assert description()["minWorkers"] == "2"
     run("update", *at, "-m", "models:/TinyModel/1", "-C", "BATCH_SIZE=3", "-C", f"EXPORT_PATH={guarded.store}")
-    found = description()
-    assert (found["name"], found["batchSize"], found["maxBatchDelay"], found["minWorkers"]) == (
+    described = description()
+    assert (described["name"], described["batchSize"], described["maxBatchDelay"], described["minWorkers"]) == (
         f"{NAME}/2.0", "3", "7", "2",
     )  # fmt: skip
     assert [name.startswith(f"{NAME}-2.0-") for name in guarded.archives()] == [True]
@@ -101,18 +101,18 @@ def test_the_whole_cycle_with_tokens(
     run("delete", *at)  # what is gone need not be deleted
 
 
-def test_without_the_right_token_nothing_is_done_and_it_is_said_which_is_wanted(
+def test_without_the_right_token_nothing_is_done_and_the_error_names_it(
     guarded: Running, mlflow_command: Mlflow
 ) -> None:
     keys = json.loads((guarded.home / "key_file.json").read_text())
     management = keys["management"]["key"]
-    said = "Token Authorization failed"
-    _failed(mlflow_command("list", "-t", guarded.target), 1, said, "NEWSBERT_KEY_FILE", "NEWSBERT_MANAGEMENT_TOKEN")
+    message = "Token Authorization failed"
+    _failed(mlflow_command("list", "-t", guarded.target), 1, message, "NEWSBERT_KEY_FILE", "NEWSBERT_MANAGEMENT_TOKEN")
     wrong = mlflow_command("list", "-t", guarded.target, NEWSBERT_MANAGEMENT_TOKEN="wrong-one-19")
-    _failed(wrong, 1, said)
+    _failed(wrong, 1, message)
     assert "wrong-one-19" not in wrong.stderr
     create = ("create", "-t", guarded.target, "--name", NAME, "-m", "models:/TinyModel/1")
-    _failed(mlflow_command(*create, NEWSBERT_MANAGEMENT_TOKEN=management), 1, said, "NEWSBERT_TOKEN")
+    _failed(mlflow_command(*create, NEWSBERT_MANAGEMENT_TOKEN=management), 1, message, "NEWSBERT_TOKEN")
     listed = mlflow_command("list", "-t", guarded.target, NEWSBERT_MANAGEMENT_TOKEN=management)
     assert _succeeded(listed).endswith("[]\n")
     assert guarded.archives() == []
@@ -125,21 +125,21 @@ def test_management_on_a_socket(
         monkeypatch.setenv("NEWSBERT_KEY_FILE", str(running.home / "key_file.json"))
         target = NewsbertTarget(running.by_socket)
         target.create_deployment(NAME, str(trained[0].bundle))
-        assert [each["name"] for each in target.list_deployments()] == [NAME]
+        assert [deployment["name"] for deployment in target.list_deployments()] == [NAME]
         assert target.predict(NAME, ["goal team"])["predictions"][0]["label"] == "Sport & loisirs"
         target.delete_deployment(NAME)
         assert target.list_deployments() == []
 
 
 @pytest.mark.parametrize("form", ["models:/TinyModel/1", "runs:/", "logged model", "bundle", "fetched"])
-def test_a_model_is_found_in_every_place(
+def test_a_model_can_be_deployed_from_every_place(
     client: NewsbertTarget, trained: tuple[newsbert.TrainResult, str], form: str
 ) -> None:
     import mlflow
 
     result, _ = trained
     logged = Path(mlflow.artifacts.download_artifacts("models:/TinyModel/1"))
-    uri, said = {
+    uri, model = {
         "models:/TinyModel/1": ("models:/TinyModel/1", "TinyModel/1"),
         "runs:/": (f"runs:/{result.run_id}/model", f"run {result.run_id}"),
         "logged model": (str(logged), f"bundle {Bundle.read(result.bundle).digest[:12]}"),
@@ -147,10 +147,10 @@ def test_a_model_is_found_in_every_place(
         "fetched": (logged.as_uri(), f"bundle {Bundle.read(result.bundle).digest[:12]}"),
     }[form]
     client.create_deployment(NAME, uri)
-    assert _said(client) == said
+    assert _served_model(client) == model
 
 
-def _said(client: NewsbertTarget) -> str:
+def _served_model(client: NewsbertTarget) -> str:
     request = urllib.request.Request(
         f"{client.inference_api}/predictions/{NAME}", b"goal", {"Content-Type": "text/plain"}
     )
@@ -175,9 +175,9 @@ def test_versions_beside_each_other(client: NewsbertTarget) -> None:
     with pytest.raises(DeploymentError, match=r"news_classification/1\.0 exists"):
         client.create_deployment(NAME, "models:/TinyModel/1")
     client.create_deployment(NAME, "models:/TinyModel/1", config={"version": "3.0", "model": "the third"})
-    assert _said(client) == "TinyModel/1"
+    assert _served_model(client) == "TinyModel/1"
     client.update_deployment(f"{NAME}/3.0", config={"set-default": "true"})
-    assert _said(client) == "the third"
+    assert _served_model(client) == "the third"
     assert client.get_deployment(NAME)["name"] == f"{NAME}/3.0"
     assert client.get_deployment(f"{NAME}/1.0")["name"] == f"{NAME}/1.0"
     client.delete_deployment(f"{NAME}/1.0")
@@ -197,7 +197,7 @@ def test_many_deployments_are_all_listed(
     monkeypatch.setattr(management, "PAGE_MODELS", 2)
     for number in range(3):
         client.create_deployment(f"model-{number}", str(trained[0].bundle))
-    assert sorted(each["name"] for each in client.list_deployments()) == ["model-0", "model-1", "model-2"]
+    assert sorted(deployment["name"] for deployment in client.list_deployments()) == ["model-0", "model-1", "model-2"]
 
 
 def test_a_bad_text_is_refused_in_the_servers_words(client: NewsbertTarget) -> None:
@@ -218,8 +218,8 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
     copy = Path(shutil.copytree(trained[0].bundle, tmp_path / "copy"))
     contract = json.loads((copy / "newsbert.json").read_text())
     contract["golden"][0]["probabilities"] = [0.1, 0.1, 0.8]
-    for each in contract["graphs"].values():
-        each["golden"] = []
+    for entry in contract["graphs"].values():
+        entry["golden"] = []
     (copy / "newsbert.json").write_text(json.dumps(contract))
     with pytest.raises(DeploymentError, match="Failed to start workers"):  # they know it first
         client.create_deployment(NAME, str(copy), config={"EXPORT_PATH": opened.store})
@@ -236,7 +236,7 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
 
 
 @pytest.mark.parametrize(
-    ("action", "options", "said"),
+    ("action", "options", "message"),
     [
         ("create", {"EXPORT_DIR": "x"}, "EXPORT_DIR"),
         ("create", {"WORKERS": "two"}, "-C WORKERS"),
@@ -252,8 +252,10 @@ def test_what_an_altered_bundle_or_another_answer_gives_is_not_deployed(
         ("delete", {"WORKERS": "2"}, "WORKERS"),
     ],
 )
-def test_a_wrong_configuration_is_told(client: NewsbertTarget, action: str, options: dict[str, str], said: str) -> None:
-    with pytest.raises(DeploymentError, match=said) as caught:
+def test_a_wrong_configuration_is_an_error(
+    client: NewsbertTarget, action: str, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(DeploymentError, match=message) as caught:
         if action == "create":
             client.create_deployment(NAME, "models:/TinyModel/1", config=options)
         elif action == "update":
@@ -264,7 +266,7 @@ def test_a_wrong_configuration_is_told(client: NewsbertTarget, action: str, opti
 
 
 @pytest.mark.parametrize("uri", ["models:/Nobody/1", "models:/TinyModel/9", "file:///nowhere", "runs:/" + "0" * 32])
-def test_a_model_that_is_not_there_is_told(client: NewsbertTarget, uri: str) -> None:
+def test_a_model_that_is_not_there_is_an_error(client: NewsbertTarget, uri: str) -> None:
     with pytest.raises(DeploymentError, match="Hint: "):
         client.create_deployment(NAME, uri)
 
@@ -274,12 +276,12 @@ def test_a_model_that_is_not_there_is_told(client: NewsbertTarget, uri: str) -> 
     ["newsbert://", "newsbert:relative", "newsbert://host:port", "newsbert://host/path", "newsbert:/s?port=1",
      "newsbert://host:1?inference_port=x"],
 )  # fmt: skip
-def test_a_target_that_is_no_address_is_told(uri: str) -> None:
+def test_a_target_that_is_no_address_is_an_error(uri: str) -> None:
     with pytest.raises(DeploymentError, match="the target"):
         NewsbertTarget(uri)
 
 
-def test_names_flavors_and_endpoints_that_cannot_be_are_told(client: NewsbertTarget) -> None:
+def test_wrong_names_flavors_and_endpoints_are_errors(client: NewsbertTarget) -> None:
     for call in (
         lambda: client.create_deployment("a b", "models:/TinyModel/1"),
         lambda: client.create_deployment(NAME, "models:/TinyModel/1", flavor="sklearn"),
@@ -291,7 +293,7 @@ def test_names_flavors_and_endpoints_that_cannot_be_are_told(client: NewsbertTar
             call()
 
 
-def test_a_server_that_is_down_and_a_wrong_key_are_told_without_a_traceback(
+def test_a_server_that_is_down_and_a_wrong_key_are_errors_without_a_traceback(
     mlflow_command: Mlflow, opened: Running
 ) -> None:
     (port,) = free_ports(1)
@@ -303,7 +305,7 @@ def test_a_server_that_is_down_and_a_wrong_key_are_told_without_a_traceback(
         assert word in helped
 
 
-def test_the_defaults_are_torchserves_and_what_its_configuration_says(
+def test_the_defaults_are_torchserves_and_those_of_its_configuration(
     opened: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(DeploymentError, match=r"http://127\.0\.0\.1:8081|InvalidKey|Token"):

@@ -58,7 +58,9 @@ def test_an_evaluation_is_logged_with_the_model_that_it_is_of(
     model_id = locate.locate("TinyModel/1", tracking_uri=uri).model_id
     assert model_id is not None
     linked = {
-        each.key: each for each in client.get_logged_model(model_id).metrics or [] if each.run_id == result.run_id
+        metric.key: metric
+        for metric in client.get_logged_model(model_id).metrics or []
+        if metric.run_id == result.run_id
     }
     assert linked["accuracy"].value == pytest.approx(5 / 6)
     assert linked["accuracy"].dataset_digest == rows.dataset.digest
@@ -87,8 +89,8 @@ def test_runs_are_listed_with_scores_and_versions(trained: tuple[newsbert.TrainR
     document = json.loads(cli("runs", "--tracking-uri", uri, "--json").stdout)
     (run,) = document["runs"]
     assert (document["experiment"], run["run_id"], run["status"]) == ("newsbert", training.run_id, "finished")
-    (listed,) = (each for each in run["versions"] if each["model"] == "TinyModel/1")
-    assert "champion" in listed["aliases"]  # a test of a deployment may have given it others
+    (listed,) = (version for version in run["versions"] if version["model"] == "TinyModel/1")
+    assert "champion" in listed["aliases"]  # a test of a deployment may have set others
     assert {name: run["metrics"][f"test_{name}"] for name in training.metrics} == training.metrics
     assert run["params"]["epochs"] == "25.0"
     assert not any(name.startswith("system/") for name in run["metrics"])
@@ -148,16 +150,16 @@ def test_the_beginning_of_a_runs_id_is_enough(trained: tuple[newsbert.TrainResul
 def test_a_beginning_of_several_runs_names_them(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     tracker = locate.connect(uri, create=True)
-    found: list[str] = []
+    run_ids: list[str] = []
     for _ in range(2):
         with experiment.start_run(tracker, system_metrics=False) as run:
-            found.append(run.run_id)
+            run_ids.append(run.run_id)
     import sqlite3
 
     # Ids are random: give both the same beginning.
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("PRAGMA foreign_keys=OFF")
-        for number, run_id in enumerate(found):
+        for number, run_id in enumerate(run_ids):
             connection.execute(
                 "UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (f"abcdef0{number}".ljust(32, "0"), run_id)
             )
@@ -183,5 +185,5 @@ def test_a_server_that_fails_after_the_scores_are_known_costs_a_note(
     )
     assert result.run_id is None
     assert result.model.scores.accuracy == pytest.approx(5 / 6)
-    assert any(isinstance(each, Note) and each.message.startswith("not logged: ") for each in events)
+    assert any(isinstance(event, Note) and event.message.startswith("not logged: ") for event in events)
     assert set(result.model.scores.per_class) == set(LABELS)

@@ -47,7 +47,7 @@ ELSEWHERE = {
 """What is not typed here, and why, or which tests do the same."""
 
 WAITS = r"newsbert serve locally(?!.*--detach)|newsbert playground|newsbert tracking up(?!.*--detach)|^mlflow ui"
-"""What goes on until Ctrl+C, having told where it answers."""
+"""What prints its address and goes on until Ctrl+C."""
 
 BEFORE = {
     r"serve (stop|token)": "newsbert serve locally --detach --token-auth --port 8080",
@@ -75,7 +75,7 @@ HERE = [line for line in LINES if not any(re.search(pattern, line) for pattern i
 
 
 def _command(line: str) -> str:
-    """Name what a line runs, without what it is given: `newsbert tracking up`."""
+    """Name what a line runs, without its arguments: `newsbert tracking up`."""
     return re.match(r"(newsbert )?(serve |tracking |config )?\S+", line)[0]  # type: ignore[index]
 
 
@@ -89,7 +89,7 @@ DOCUMENTS = re.findall(
 FIRST = set({_command(line): line for line in reversed(HERE)}.values()) - {
     line for line in HERE if _command(line) in {_command(typed) for typed, _, _ in DOCUMENTS}
 }
-"""The first line with each command whose document is not described: the others take as long as many tests together."""
+"""The first line with any command whose document is not described: the others take as long as many tests together."""
 
 
 def test_what_is_left_out_is_there() -> None:
@@ -181,7 +181,7 @@ def _write_rows(directory: Path) -> None:
     ):
         opened = gzip.open if name.endswith(".gz") else open
         with opened(directory / name, "wt", encoding="utf-8") as file:
-            file.writelines(json.dumps(each) + "\n" for each in contents)
+            file.writelines(json.dumps(row) + "\n" for row in contents)
     for name in ("news.csv", "other.csv", "few.csv"):
         with (directory / name).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -230,7 +230,7 @@ def test_what_a_page_has_its_reader_type_works(line: str, desk: Desk, tmp_path: 
 
 
 def _runs_until_interrupted(line: str, directory: Path, environment: dict[str, str]) -> None:
-    """It tells an address, answers there, and ends with 0 after Ctrl+C."""
+    """It prints an address, answers there, and ends with 0 after Ctrl+C."""
     log = directory.parent / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
@@ -249,10 +249,10 @@ def _runs_until_interrupted(line: str, directory: Path, environment: dict[str, s
 
 
 def _answers(printed: str) -> bool:
-    """Whether an address was told, and somebody answers there, be it that this needs a token."""
-    told = re.search(r"https?://127\.0\.0\.1:\d+", printed)
+    """Whether an address was printed, and something answers there, be it that this needs a token."""
+    address = re.search(r"https?://127\.0\.0\.1:\d+", printed)
     try:
-        return told is not None and bool(urllib.request.urlopen(told[0], timeout=60).status)
+        return address is not None and bool(urllib.request.urlopen(address[0], timeout=60).status)
     except urllib.error.HTTPError:
         return True
     except OSError:

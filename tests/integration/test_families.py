@@ -1,4 +1,4 @@
-"""Each family of encoders goes all the way: trained, packed, served by TorchServe, with the same answers everywhere."""
+"""Every family of encoders, all the way: trained, packed, served by TorchServe, with the same answers everywhere."""
 
 import csv
 import json

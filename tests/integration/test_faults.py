@@ -1,4 +1,4 @@
-"""Faults under load: workers that are killed, more asked than can be answered, a frontend that dies."""
+"""Faults under load: workers that are killed, more requests than can be answered, a frontend that dies."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def test_workers_killed_under_load_lose_few_requests_and_change_no_answer(server
     assert len(back) == KILLS
     assert outcome.wrong == 0
     assert outcome.statuses["200"] > 100
-    # What the README says that requests may get; "no answer" is what TorchServe forgets.
+    # The statuses in the README; "no answer" is what TorchServe forgets.
     lost = {status: count for status, count in outcome.statuses.items() if status != "200"}
     assert set(lost) <= {
         "500 InternalServerException",
@@ -114,13 +114,13 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
     over, capacity = asyncio.run(run())
     assert set(over.statuses) == {"200", "503 ServiceUnavailableException"}
     assert over.wrong == 0
-    # Whoever is answered has waited for the queue and a batch or two, not for all who came before him: in five seconds
-    # of three times as much, that would be ten. The bound leaves room for a machine that does other things too.
+    # A request that is answered has waited for the queue and a batch or two, not for all requests before it: in five
+    # seconds of three times as much, that would be ten. The bound leaves room for a machine that does other things too.
     assert max(over.latencies[200]) < 10 * (20 + 2 * 4) / capacity + 2
     assert served.ask() == 200
 
 
-def test_a_full_queue_is_told_from_other_failures(start: Start) -> None:
+def test_a_full_queue_has_its_own_status(start: Start) -> None:
     served = start("--queue-size", "1", "--batch-size", "1")
     long = hostile.post(json.dumps({"instances": ["goal team cup coach " * 20] * 1000}).encode())
     shape = hostile.Shape("long", {200, 503}, lambda _: long)
@@ -140,8 +140,8 @@ def test_a_frontend_that_is_killed_ends_the_server_with_an_error(start: Start) -
     family = processes.children(served.process.pid)
     served.java().kill()
     assert served.process.wait(30) == 1
-    said = served.log.read_text()
-    assert "Error: TorchServe stopped by itself (exit code -9)" in said
-    assert "Hint:" in said
+    log = served.log.read_text()
+    assert "Error: TorchServe stopped by itself (exit code -9)" in log
+    assert "Hint:" in log
     _, left = psutil.wait_procs(family, timeout=10)
     assert left == []

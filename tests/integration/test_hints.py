@@ -18,7 +18,7 @@ TEXT = "Stocks fall as oil rises"
 
 
 class Desk:
-    """Where somebody types commands, gets errors, and does what they say."""
+    """Where a user types commands, gets errors, and follows their hints."""
 
     def __init__(self, cli: Cli, programs: Path, directory: Path, settings: dict[str, str]) -> None:
         self._cli, self._programs, self.settings = cli, programs, settings

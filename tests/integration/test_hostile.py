@@ -70,7 +70,7 @@ def test_every_shape_gets_its_status(any_server: local.Server, shape: Any) -> No
         return
     assert answer.status in shape.statuses, answer.body[:300]
     if answer.status == 500:
-        # What only the frontend says, and by the exceptions that are known of it: anything else is ours.
+        # These exceptions are the frontend's; any other is ours.
         assert json.loads(answer.body)["type"] in {
             "ErrorDataDecoderException",
             "StringIndexOutOfBoundsException",
@@ -103,7 +103,7 @@ def test_a_good_request_is_answered_alike_whatever_goes_on_beside_it(any_server:
 # From the description
 
 
-def _given(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
+def _generated(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
     def decorate(test: Test) -> Test:
         strategy = PREDICT.as_strategy(generation_mode=mode)
         limits = settings(
@@ -118,13 +118,13 @@ def _given(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
     return decorate
 
 
-@_given(GenerationMode.POSITIVE, 300)
-def test_what_the_description_allows_is_answered_as_it_says(any_server: local.Server, case: Any) -> None:
+@_generated(GenerationMode.POSITIVE, 300)
+def test_what_the_description_allows_is_answered_by_it(any_server: local.Server, case: Any) -> None:
     _check(any_server, case)
 
 
-@_given(GenerationMode.NEGATIVE, 300)
-def test_what_the_description_forbids_is_refused_as_it_says(any_server: local.Server, case: Any) -> None:
+@_generated(GenerationMode.NEGATIVE, 300)
+def test_what_the_description_forbids_is_refused_by_it(any_server: local.Server, case: Any) -> None:
     _check(any_server, case)
 
 
@@ -145,12 +145,12 @@ def _check(any_server: local.Server, case: Any) -> None:
 
 @pytest.fixture
 def bait() -> Iterator[tuple[str, list[str]]]:
-    """The URL of a web server that offers an archive, and what it was asked."""
-    asked: list[str] = []
+    """The URL of a web server that offers an archive, and the requests that it got."""
+    requests: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requests.append(self.path)
             self.send_response(200)
             self.end_headers()
 
@@ -160,7 +160,7 @@ def bait() -> Iterator[tuple[str, list[str]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{http.server_address[1]}", asked
+        yield f"http://127.0.0.1:{http.server_address[1]}", requests
         http.shutdown()
         thread.join()
 
@@ -176,7 +176,7 @@ def _list_open_ports() -> set[int]:
 
 
 def test_nothing_is_registered_from_a_url(server: process.Server, bait: tuple[str, list[str]]) -> None:
-    url, asked = bait
+    url, requests = bait
     body = json.dumps({"url": f"{url}/evil.mar", "model_name": "evil", "initial_workers": 1}).encode()
     form = f"url={url}/evil.mar".encode()
     for port in _list_open_ports():
@@ -189,27 +189,27 @@ def test_nothing_is_registered_from_a_url(server: process.Server, bait: tuple[st
                 shape = hostile.Shape("attack", set(), lambda _, request=request: request)
                 answer = asyncio.run(hostile.send(port, shape, random.Random(1)))
                 assert answer.status not in {200, 202}
-    assert asked == []
+    assert requests == []
 
 
 def test_management_over_its_socket_registers_nothing_either(
     server: process.Server, bait: tuple[str, list[str]]
 ) -> None:
     """Not even the server's own user: the interface is switched off, and no URL is allowed."""
-    url, asked = bait
+    url, requests = bait
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(server.management))
         connection.sendall(hostile.post(b"", None, path=f"/models?url={url}/evil.mar"))
         status = int(connection.recv(65536).split()[1])
     assert status in {403, 404, 405}
-    assert asked == []
+    assert requests == []
 
 
 def test_grpc_management_answers_nobody(server: process.Server, bait: tuple[str, list[str]]) -> None:
     import grpc
 
-    url, asked = bait
+    url, requests = bait
     archive_url = f"{url}/evil.mar".encode()
     request = bytes([7 << 3 | 2, len(archive_url)]) + archive_url
     for port in _list_open_ports():
@@ -217,7 +217,7 @@ def test_grpc_management_answers_nobody(server: process.Server, bait: tuple[str,
             call = channel.unary_unary("/org.pytorch.serve.grpc.management.ManagementAPIsService/RegisterModel")
             with pytest.raises(grpc.RpcError):
                 call(request, timeout=5)
-    assert asked == []
+    assert requests == []
 
 
 def test_only_the_servers_user_can_open_its_management(server: process.Server) -> None:

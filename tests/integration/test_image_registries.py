@@ -67,7 +67,7 @@ def test_a_registry_that_goes_away_in_the_middle_is_an_error_and_can_be_pushed_t
 
 
 @pytest.mark.engine
-def test_the_doctor_has_the_engine_ask_the_registry(
+def test_the_doctor_checks_the_registry_with_the_engine(
     engine: Engine, registry: Registry, image_settings: ImageSettings, cli: Cli
 ) -> None:
     def looked() -> dict[str, str]:

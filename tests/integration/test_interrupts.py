@@ -21,11 +21,11 @@ PAUSE = 40
 """The step after which a training waits, at the end of its fourth epoch."""
 
 LIMIT_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (BYTES, resource.RLIM_INFINITY))"
-"""Any file that grows beyond this fails with EFBIG: what a full disk does, for whoever is not root."""
+"""Any file that grows beyond this fails with EFBIG: as on a full disk, for users other than root."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=long)])
-def test_ctrl_c_once_finishes_what_is_kept(
+def test_ctrl_c_once_finishes_the_bundle(
     start: Start, arguments: Arguments, database: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     process = start(*arguments, "--json", pause_after=PAUSE)
@@ -131,15 +131,15 @@ def test_a_training_that_is_killed_before_any_checkpoint_begins_again_in_its_run
     assert left in left_behind(tmp_path)  # it has no such run, and nothing is lost
     resumed = cli(*resume)
     assert resumed.returncode == 0, resumed.stderr
-    found, whole = json.loads(resumed.stdout), json.loads(other.stdout)
-    assert (found["run_id"], found["metrics"]) == (run_id, whole["metrics"])
-    runs = [client.get_run(each["run_id"]) for each in (found, whole)]
+    resumed_run, whole = json.loads(resumed.stdout), json.loads(other.stdout)
+    assert (resumed_run["run_id"], resumed_run["metrics"]) == (run_id, whole["metrics"])
+    runs = [client.get_run(document["run_id"]) for document in (resumed_run, whole)]
     assert runs[0].info.status == "FINISHED"
     assert runs[0].data.params == runs[1].data.params
     assert [len(run.inputs.dataset_inputs) for run in runs if run.inputs] == [3, 3]
     histories = [client.get_metric_history(run.info.run_id, "train_loss") for run in runs]
-    assert [(each.step, each.value) for each in histories[0]] == [(each.step, each.value) for each in histories[1]]
-    assert set(left_behind(tmp_path)) == {found["run_id"], whole["run_id"]}
+    assert [(loss.step, loss.value) for loss in histories[0]] == [(loss.step, loss.value) for loss in histories[1]]
+    assert set(left_behind(tmp_path)) == {resumed_run["run_id"], whole["run_id"]}
 
 
 @long
@@ -174,7 +174,7 @@ Checkpoints.save = fill
 """
 
 
-def test_artifacts_that_cannot_be_written_are_told_before_any_training(
+def test_artifacts_that_cannot_be_written_are_an_error_before_any_training(
     arguments: Arguments, database: str, cli: Cli, tmp_path: Path
 ) -> None:
     (tmp_path / "mlruns").write_text("no directory")

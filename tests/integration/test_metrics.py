@@ -83,7 +83,7 @@ Runtime.predict_prepared = _fail
 # Metrics
 
 
-def test_what_is_asked_is_counted(start: Start) -> None:
+def test_requests_are_counted(start: Start) -> None:
     served = start("--review-threshold", "1")
     before = _page(served)
     with _connected(served) as connection:
@@ -98,13 +98,13 @@ def test_what_is_asked_is_counted(start: Start) -> None:
     def more(name: str, **labels: str) -> float:
         return after.get(name, **labels) - before.get(name, **labels)
 
-    asked = {status: more("newsbert_requests_total", status=str(status)) for status in (200, 400, 413, 415, 500, 503)}
-    assert asked == {200: 2, 400: 1, 413: 1, 415: 1, 500: 0, 503: 0}
+    counts = {status: more("newsbert_requests_total", status=str(status)) for status in (200, 400, 413, 415, 500, 503)}
+    assert counts == {200: 2, 400: 1, 413: 1, 415: 1, 500: 0, 503: 0}
     assert sum(more("newsbert_predictions_total", label=label) for label in LABELS) == 3
     assert more("newsbert_predictions_total") == more("newsbert_reviews_total") == 3
     assert more("newsbert_confidence_ratio_count") == more("newsbert_document_tokens_count") == 3
     assert 1.0 <= more("newsbert_confidence_ratio_sum") <= 3.0
-    # [CLS] and [SEP] of each, and six words that the vocabulary has.
+    # [CLS] and [SEP] of each text, and six words that the vocabulary has.
     assert more("newsbert_document_tokens_sum") == 3 * 2 + 6
     assert more("newsbert_batch_requests_sum") == 5
     assert more("newsbert_model_seconds_count") == more("newsbert_tokenizer_seconds_count") == 2
@@ -141,7 +141,7 @@ def test_counters_survive_workers(start: Start) -> None:
     assert served.stop() == 0
 
 
-def test_metrics_are_where_they_are_asked_for_and_want_no_token(start: Start, bundle: Bundle, cli: Cli) -> None:
+def test_metrics_have_a_port_of_their_own_and_need_no_token(start: Start, bundle: Bundle, cli: Cli) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -165,7 +165,7 @@ def test_metrics_are_where_they_are_asked_for_and_want_no_token(start: Start, bu
     assert f"port {port} cannot be for metrics too" in same.stderr
 
 
-def test_whoever_holds_connections_open_does_not_stop_the_server(start: Start) -> None:
+def test_open_connections_do_not_stop_the_server(start: Start) -> None:
     served = start()
     address = "127.0.0.1", int(served.ready["metrics"].split(":")[2].split("/")[0])
     supervisor = psutil.Process(served.process.pid)
@@ -177,7 +177,7 @@ def test_whoever_holds_connections_open_does_not_stop_the_server(start: Start) -
         assert before < supervisor.num_threads() < 20
         assert served.ask() == 200
     deadline = time.monotonic() + 10
-    while supervisor.num_threads() > before:  # each has to see that its connection is closed
+    while supervisor.num_threads() > before:  # every thread has to see that its connection is closed
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert _page(served).get("newsbert_workers") == 1
@@ -203,9 +203,9 @@ def test_the_dashboard_shows_what_there_is(start: Start, broken: Path, cli: Cli)
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert panel["targets"]
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    used = {name for each in expressions for name in re.findall(r"(\w+)\{", each)}
-    variables = [each["definition"] for each in board["templating"]["list"] if each["type"] == "query"]
-    used |= {name for each in variables for name in re.findall(r"\((\w+),", each)}
+    used = {name for expression in expressions for name in re.findall(r"(\w+)\{", expression)}
+    variables = [variable["definition"] for variable in board["templating"]["list"] if variable["type"] == "query"]
+    used |= {name for variable in variables for name in re.findall(r"\((\w+),", variable)}
 
     served = start(model=broken)
     with _connected(served) as connection:
@@ -225,8 +225,8 @@ def test_prometheus_can_read_the_dashboard_s_expressions(tmp_path: Path, cli: Cl
     board = json.loads(cli("export", "dashboard").stdout)
     expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     rules = [
-        {"record": f"rule:{number}", "expr": each.replace("$__rate_interval", "5m")}
-        for number, each in enumerate(expressions)
+        {"record": f"rule:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(expressions)
     ]
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "board", "rules": rules}]}))
     done = subprocess.run(
@@ -261,8 +261,8 @@ def test_a_thousand_requests_good_and_bad_log_nothing(start: Start) -> None:
 
 
 def _problems(served: Served) -> list[dict[str, Any]]:
-    told = [json.loads(line) for line in served.log.read_text().splitlines()]
-    return [each for each in told if each["level"] != "INFO"]
+    records = [json.loads(line) for line in served.log.read_text().splitlines()]
+    return [record for record in records if record["level"] != "INFO"]
 
 
 def _wait_for_problem(served: Served, event: str) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _wait_for_problem(served: Served, event: str) -> dict[str, Any]:
         time.sleep(0.1)
 
 
-def test_each_problem_is_one_line(start: Start, broken: Path) -> None:
+def test_a_problem_is_one_line(start: Start, broken: Path) -> None:
     served = start("--log-format", "json", model=broken)
     assert _problems(served) == []
     with _connected(served) as connection:
@@ -295,23 +295,23 @@ def test_each_problem_is_one_line(start: Start, broken: Path) -> None:
     while served.ask() != 200:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert [each["event"] for each in _problems(served)] == ["prediction-failed", "worker-died"]
+    assert [problem["event"] for problem in _problems(served)] == ["prediction-failed", "worker-died"]
     assert served.stop() == 0
 
 
-def test_problems_are_lines_for_people_unless_asked_otherwise(start: Start, broken: Path) -> None:
+def test_problems_are_lines_for_people_by_default(start: Start, broken: Path) -> None:
     served = start(model=broken)
     with _connected(served) as connection:
         assert _post(connection, b"fail", TEXT) == 500
     deadline = time.monotonic() + 20
-    while "prediction-failed" not in (said := served.log.read_text()):
+    while "prediction-failed" not in (log := served.log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    _, line = said.splitlines()
+    _, line = log.splitlines()
     assert re.fullmatch(r"\S+Z ERROR prediction-failed: RuntimeError: no answer worker=\S+ requests=1", line)
 
 
-def test_a_model_that_does_not_load_is_told_in_one_line_and_the_error(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
+def test_a_model_that_does_not_load_is_one_line_and_an_error(bundle: Bundle, tmp_path: Path, cli: Cli) -> None:
     made = archive.write(bundle, tmp_path / "store", "Broken/1", ServeSettings())
     with zipfile.ZipFile(made) as content:
         files = {name: content.read(name) for name in content.namelist()}
@@ -323,9 +323,9 @@ def test_a_model_that_does_not_load_is_told_in_one_line_and_the_error(bundle: Bu
     done = cli("serve", "locally", made, "--port", "0", "--log-format", "json")
     assert done.returncode == 1
     assert done.stdout == ""
-    told = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [each["event"] for each in told] == ["log", "worker-failed", "serving"]
-    assert "altered" in told[1]["message"] or graph in told[1]["message"]
-    assert told[2]["message"].startswith("the model cannot be loaded")
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [record["event"] for record in records] == ["log", "worker-failed", "serving"]
+    assert "altered" in records[1]["message"] or graph in records[1]["message"]
+    assert records[2]["message"].startswith("the model cannot be loaded")
     people = cli("serve", "locally", made, "--port", "0")
     assert len(people.stderr.splitlines()) == 4, people.stderr  # starting, the problem, the error, the hint

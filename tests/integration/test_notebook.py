@@ -1,4 +1,4 @@
-"""The notebook does what it says: its cells are run one after another, as they stand."""
+"""The notebook works: its cells run one after another, unchanged."""
 
 import json
 import subprocess
@@ -15,6 +15,6 @@ def test_its_cells_run(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.splitlines()) == 4  # the headlines, each with its label
+    assert len(ran.stdout.splitlines()) == 4  # one headline with its label a line
     assert ran.stdout.startswith("Business")
     assert "Warning" not in ran.stderr

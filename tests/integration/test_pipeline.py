@@ -38,11 +38,11 @@ def team(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     options = ("--port", 0, "--workers", 1, "--auth", "--backend-store", database.database())
     up = cli("tracking", "up", "--detach", "--json", *options)
     assert up.returncode == 0, up.stderr
-    found = json.loads(up.stdout)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", found["url"])
+    server = json.loads(up.stdout)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server["url"])
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", found["admin_password"])
-    yield found["url"]
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server["admin_password"])
+    yield server["url"]
     cli("tracking", "down")
     database.stop()
     for name in ENVIRONMENTS:
@@ -178,5 +178,5 @@ def _kill_in_training(directory: Path, cli: Cli) -> None:
         early.stderr
     )
     with contextlib.closing(docker.from_env()) as client:
-        (trainer,) = (each for each in client.containers.list() if "train" in (each.attrs["Args"] or []))
+        (trainer,) = (container for container in client.containers.list() if "train" in (container.attrs["Args"] or []))
         trainer.remove(force=True)

@@ -92,11 +92,9 @@ def test_it_answers_as_the_model_does(page: str, trained: tuple[newsbert.TrainRe
     assert ask(f"{page}/models/0/explanations", {"text": TEXT, "label": LABELS[1]})[2] == explained.to_dict()
 
 
-def test_it_tells_what_the_models_are(
-    page: str, models: tuple[str, str], trained: tuple[newsbert.TrainResult, str]
-) -> None:
-    _, _, told = ask(f"{page}/models")
-    first, second = told["models"]
+def test_it_describes_its_models(page: str, models: tuple[str, str], trained: tuple[newsbert.TrainResult, str]) -> None:
+    _, _, document = ask(f"{page}/models")
+    first, second = document["models"]
     assert (first["name"], second["name"], second["run_id"]) == (models[0], trained[0].bundle.name, None)
     assert first["run_page"].startswith(f"{models[1]}/#/experiments/")
     assert first["run_page"].endswith(f"/runs/{first['run_id']}")
@@ -119,13 +117,13 @@ def test_it_tells_what_the_models_are(
     ],
     ids=["empty", "number", "deep", "bytes", "label", "labels", "model", "long", "form", "host"],
 )
-def test_a_wrong_request_is_told_so(
+def test_a_wrong_request_is_an_error(
     page: str, path: str, body: Any, headers: dict[str, str], status: int, message: str
 ) -> None:
     code, _, answer = ask(f"{page}/{path}", body, **headers)
-    said = answer["message"] if isinstance(answer, dict) else answer
+    text = answer["message"] if isinstance(answer, dict) else answer
     assert code == status
-    assert re.search(message, said)
+    assert re.search(message, text)
 
 
 def test_the_page_takes_nothing_from_elsewhere(page: str) -> None:
@@ -167,7 +165,7 @@ Browse = Callable[..., Any]
 
 @pytest.fixture
 def browse(tmp_path: Path) -> Iterator[Browse]:
-    """Open a page in headless Chromium; nothing may be said in its console by the end."""
+    """Open a page in headless Chromium; its console must be empty by the end."""
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if binary is None or driver is None:
         if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
@@ -199,8 +197,8 @@ def browse(tmp_path: Path) -> Iterator[Browse]:
         browser.quit()
 
 
-def wait(browser: Any, found: Callable[[Any], Any]) -> Any:
-    return WebDriverWait(browser, WAIT_S).until(found)
+def wait(browser: Any, condition: Callable[[Any], Any]) -> Any:
+    return WebDriverWait(browser, WAIT_S).until(condition)
 
 
 def all_of(browser: Any, selector: str) -> list[Any]:
@@ -208,15 +206,15 @@ def all_of(browser: Any, selector: str) -> list[Any]:
 
 
 def classify(browser: Any, text: str) -> None:
-    """Type a text and Ctrl+Enter, and wait until both models have told its words."""
+    """Type a text and Ctrl+Enter, and wait until both models have explained it."""
     wait(browser, lambda browser: all_of(browser, "section h2"))
     area = browser.find_element(By.ID, "text")
     area.clear()
     area.send_keys(text, Keys.CONTROL, Keys.ENTER)
-    wait(browser, words_are_told)
+    wait(browser, are_words_explained)
 
 
-def words_are_told(browser: Any) -> bool:
+def are_words_explained(browser: Any) -> bool:
     cards = all_of(browser, "section")
     return bool(cards) and all(
         card.find_elements(By.CSS_SELECTOR, ".words span")
@@ -249,7 +247,7 @@ def test_a_person_sees_probabilities_words_and_two_models(
 def test_another_label_can_be_explained(browse: Browse, page: str) -> None:
     browser = browse(page)
     classify(browser, TEXT)
-    button = next(each for each in all_of(browser, "section:first-child .bars button") if each.text == LABELS[1])
+    button = next(button for button in all_of(browser, "section:first-child .bars button") if button.text == LABELS[1])
     button.click()
     wait(
         browser,
@@ -284,9 +282,9 @@ def test_it_works_with_the_keyboard_alone(browse: Browse, page: str) -> None:
     for _ in range(3):
         browser.switch_to.active_element.send_keys(Keys.TAB)
         reached.append(browser.switch_to.active_element)
-    assert [each.tag_name for each in reached] == ["textarea", "button", "button"]
+    assert [element.tag_name for element in reached] == ["textarea", "button", "button"]
     reached[-1].send_keys(Keys.ENTER)  # the first example
-    wait(browser, words_are_told)
+    wait(browser, are_words_explained)
     assert browser.find_element(By.ID, "text").get_attribute("value") == reached[-1].text
 
 
@@ -311,9 +309,9 @@ def test_it_can_be_read_by_all(browse: Browse, page: str, dark: bool) -> None:
         summary.click()
     browser.execute_script(AXE.read_text(encoding="utf-8"))
     script = "axe.run().then(arguments[0])"
-    found: Any = browser.execute_async_script(script)
-    assert len(found["passes"]) > 20
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+    report: Any = browser.execute_async_script(script)
+    assert len(report["passes"]) > 20
+    assert [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in report["violations"]] == []
 
 
 def test_it_fits_on_a_phone(browse: Browse, page: str) -> None:
@@ -322,7 +320,7 @@ def test_it_fits_on_a_phone(browse: Browse, page: str) -> None:
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
 
 
-def test_a_served_model_is_asked(browse: Browse, server: Server, tmp_path: Path) -> None:
+def test_a_served_model_can_be_used(browse: Browse, server: Server, tmp_path: Path) -> None:
     with playing("--url", server.address.url, directory=tmp_path) as (url, _):
         browser = browse(url)
         classify(browser, TEXT)
@@ -330,7 +328,7 @@ def test_a_served_model_is_asked(browse: Browse, server: Server, tmp_path: Path)
         assert [button.text for button in all_of(browser, ".bars button")] == list(LABELS)
 
 
-def test_who_asks_a_page_that_has_ended_is_told(
+def test_a_page_whose_server_has_ended_shows_an_error(
     browse: Browse, trained: tuple[newsbert.TrainResult, str], tmp_path: Path
 ) -> None:
     with playing(trained[0].bundle, directory=tmp_path) as (url, process):
@@ -340,13 +338,14 @@ def test_who_asks_a_page_that_has_ended_is_told(
         assert process.wait(20) == 0
         browser.find_element(By.ID, "text").send_keys(Keys.CONTROL, Keys.ENTER)
         error = wait(
-            browser, lambda browser: next(each for each in all_of(browser, ".error[role]") if each.is_displayed())
+            browser,
+            lambda browser: next(element for element in all_of(browser, ".error[role]") if element.is_displayed()),
         )
         assert "Start it again: newsbert playground" in error.text
     browser.get_log("browser")  # the request that failed
 
 
-def test_a_served_model_that_goes_away_is_told(
+def test_a_served_model_that_goes_away_is_an_error(
     browse: Browse, trained: tuple[newsbert.TrainResult, str], tmp_path: Path, cli: Cli
 ) -> None:
     port = free_port()

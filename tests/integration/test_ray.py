@@ -103,8 +103,8 @@ def test_two_workers_answer_as_one_process_does_from_s3_to_s3(
     assert shared.returncode == 0, shared.stderr
     expected = json.loads(alone.stdout) | {"output": address, "rejected": f"{address}.rejected.jsonl"}
     assert json.loads(shared.stdout) == expected
-    said = [line for line in shared.stderr.splitlines() if not line.startswith(("rows ", "Note: 1 rows "))]
-    assert said == [
+    lines = [line for line in shared.stderr.splitlines() if not line.startswith(("rows ", "Note: 1 rows "))]
+    assert lines == [
         "fetching s3://bucket/rows of today/in.jsonl …",
         "starting 2 workers …",
         "reading in.jsonl …",
@@ -118,7 +118,7 @@ def test_two_workers_answer_as_one_process_does_from_s3_to_s3(
 
 
 @pytest.mark.parametrize("workers", [(), ("--ray-workers", "2")])
-def test_a_bucket_or_key_that_is_not_there_is_told_at_once(
+def test_a_bucket_or_key_that_is_not_there_is_an_error_at_once(
     workers: tuple[str, ...], bundle: Bundle, cli: Cli, s3: Callable[..., Path | None]
 ) -> None:
     for file, output, message in (
@@ -143,9 +143,9 @@ def test_s3_does_without_workers_and_takes_rejected_rows_of_an_earlier_output_aw
     result = cli("predict", "--model", bundle.path, "--file", "s3://bucket/in.csv", "--output", "s3://bucket/out.csv")
     assert result.returncode == 0, result.stderr
     assert s3("out.csv.rejected.jsonl") is None
-    found = s3("out.csv")
-    assert found is not None
-    assert [row["text"] for row in readers.read(found)] == ["one", "two"]
+    fetched = s3("out.csv")
+    assert fetched is not None
+    assert [row["text"] for row in readers.read(fetched)] == ["one", "two"]
 
 
 @long
@@ -182,7 +182,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
     finally:
         process.kill()
         stdout, stderr = process.communicate()
-    assert stdout == ""  # Ray would tell there of the worker that died
+    assert stdout == ""  # Ray would report the dead worker there
     assert [line for line in stderr.splitlines() if not line.startswith("rows ")] == [
         "starting 2 workers …",
         "reading in.jsonl …",
@@ -195,7 +195,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_run_goes_on(bundle: Bundle, cl
     assert not alive  # the cluster goes with its driver
 
 
-def test_a_cluster_that_is_not_there_is_told_in_seconds(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_an_error_in_seconds(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", 20)
     call = ("predict", "--model", bundle.path, "--file", file, "--output", "out.csv", "--ray-workers", "2")
     with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as closed:
@@ -209,7 +209,7 @@ def test_a_cluster_that_is_not_there_is_told_in_seconds(bundle: Bundle, cli: Cli
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_calls_that_cannot_be_are_told(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
+def test_wrong_calls_are_errors(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file = write(tmp_path / "in.jsonl", 20)
     with_file = ("predict", "--model", bundle.path, "--file", file, "--output", "out.csv")
     for call, message, hint in (

@@ -1,4 +1,4 @@
-"""Trainings that several processes share: the same as in one, whatever dies."""
+"""Trainings in several processes: the same as in one, whatever dies."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="
 
 @pytest.fixture
 def encoder(tiny_encoder: Path, tmp_path: Path) -> Path:
-    """The tiny encoder without dropout, in which each process draws for itself."""
+    """The tiny encoder without dropout, which every process draws for itself."""
     directory = tmp_path / "encoder"
     shutil.copytree(tiny_encoder, directory)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -63,11 +63,11 @@ def history(result: dict[str, Any], metric: str) -> list[tuple[int, float]]:
     """Steps and values of a metric in the run."""
     import mlflow
 
-    # MLflow keeps a connection by its URI: a relative one would lead to the file of an earlier test.
+    # MLflow caches a connection by its URI: a relative one would lead to the file of an earlier test.
     logged = mlflow.MlflowClient(f"sqlite:///{Path('mlflow.db').resolve()}").get_metric_history(
         result["run_id"], metric
     )
-    return sorted((each.step, each.value) for each in logged)
+    return sorted((value.step, value.value) for value in logged)
 
 
 @needs_ray
@@ -83,8 +83,8 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
     assert len(victims) == 2
     victims[1].kill()
     assert process.stderr is not None
-    said = iter(process.stderr)
-    assert any("a worker died: all were started again, and go on from the latest checkpoint" in line for line in said)
+    lines = iter(process.stderr)
+    assert any("a worker died: all were started again, and go on from the latest checkpoint" in line for line in lines)
     process.kill()
     process.communicate()
     (left,) = tmp_path.glob("bundles/.*.partial-*")
@@ -95,7 +95,7 @@ def test_workers_of_which_one_dies_and_then_all_train_as_one_process_does(
 
 @long
 @needs_ray
-def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
+def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_exported(
     encoder: Path, labelled_file: Path, tmp_path: Path
 ) -> None:
     process = start([sys.executable, "-m", "newsbert", *arguments(encoder, labelled_file, 5000, "--ray-workers", "2")])
@@ -103,17 +103,17 @@ def test_workers_finish_their_step_at_ctrl_c_and_the_best_is_kept(
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    found = json.loads(stdout)
-    assert found["stopped_early"]
-    scores, accuracy = history(found, "validation_f1_macro"), dict(history(found, "validation_accuracy"))
-    best, most = max(scores, key=lambda each: each[1])
+    document = json.loads(stdout)
+    assert document["stopped_early"]
+    scores, accuracy = history(document, "validation_f1_macro"), dict(history(document, "validation_accuracy"))
+    best, most = max(scores, key=lambda step_and_score: step_and_score[1])
     least = most - trainer.standard_error(accuracy[best], ROWS // 10)
-    assert history(found, "best_step")[0][1] == [step for step, f1 in scores if f1 >= least][-1]
-    Bundle.read(Path(found["bundle"])).verify()
+    assert history(document, "best_step")[0][1] == [step for step, f1 in scores if f1 >= least][-1]
+    Bundle.read(Path(document["bundle"])).verify()
     assert not list(tmp_path.glob("bundles/.*"))
-    said = [line for line in stderr.splitlines() if not line.startswith(("step ", "training ", "Note: "))]
-    assert said == ["loading …", "fitting the baseline …", "tokenizing …", "starting 2 workers …", *said[4:]]
-    assert said[4].startswith("exporting")
+    lines = [line for line in stderr.splitlines() if not line.startswith(("step ", "training ", "Note: "))]
+    assert lines == ["loading …", "fitting the baseline …", "tokenizing …", "starting 2 workers …", *lines[4:]]
+    assert lines[4].startswith("exporting")
 
 
 def test_torchrun_and_workers_train_as_one_process_does(
@@ -138,7 +138,7 @@ def test_torchrun_and_workers_train_as_one_process_does(
     assert_same(json.loads(alone.stdout), json.loads(workers.stdout))
 
 
-def test_trainings_that_cannot_be_shared_are_told(encoder: Path, labelled_file: Path, cli: Cli) -> None:
+def test_trainings_that_cannot_be_distributed_are_errors(encoder: Path, labelled_file: Path, cli: Cli) -> None:
     call = arguments(encoder, labelled_file, 1)
     for more, message in (
         (("--ray-workers", "999"), "999 workers need as many cores"),

@@ -1,4 +1,4 @@
-"""A server at work: how it stops, who may ask it, where it writes, and what happens when its model is lost."""
+"""A server at work: how it stops, who may use it, where it writes, and what happens when its model is lost."""
 
 import json
 import os
@@ -27,10 +27,10 @@ from tests.support import processes
 from tests.support.cli import Cli
 from tests.support.serving import PATH, Served, Start
 
-# Who may ask it
+# Who may use it
 
 
-def test_with_tokens_only_whoever_has_one_is_answered(start: Start, cli: Cli) -> None:
+def test_with_tokens_only_requests_with_one_are_answered(start: Start, cli: Cli) -> None:
     served = start("--token-auth")
     key_file = Path(served.ready["key_file"])
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
@@ -47,14 +47,14 @@ def test_with_tokens_only_whoever_has_one_is_answered(start: Start, cli: Cli) ->
     assert served.ask(first) == 400
     assert served.ask(renewed) == 200
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-    said = json.dumps(served.ready) + served.log.read_text()
+    output = json.dumps(served.ready) + served.log.read_text()
     for key in (first, renewed, keys["API"]["key"], keys["management"]["key"]):
-        assert key not in said
+        assert key not in output
     assert served.stop() == 0
     assert not key_file.exists()
 
 
-def test_the_command_line_asks_with_a_token(start: Start, cli: Cli) -> None:
+def test_the_command_line_sends_a_token(start: Start, cli: Cli) -> None:
     served = start(NEWSBERT_TOKEN_AUTH="1")
     key_file = Path(served.ready["key_file"])
     token = json.loads(key_file.read_text())["inference"]["key"]
@@ -82,7 +82,7 @@ def test_a_token_expires_and_probes_go_on(start: Start, cli: Cli) -> None:
     assert job_queue.count_pending(key_file.parent, protocol.SERVED_NAME) == 0  # though its token expired, too
 
 
-def test_the_token_of_a_detached_server_is_found(bundle: Bundle, cli: Cli) -> None:
+def test_the_token_of_a_detached_server_can_be_read(bundle: Bundle, cli: Cli) -> None:
     started = cli("serve", "locally", bundle.path, "--detach", "--port", "0", "--token-auth", "--json")
     assert started.returncode == 0, started.stderr
     server = json.loads(started.stdout)
@@ -133,7 +133,7 @@ def test_answers_are_explained(start: Start, cli: Cli) -> None:
     )
     with urllib.request.urlopen(request, timeout=30) as response:
         answer = json.load(response)
-    assert [each["text"] for each in answer["explanation"]["words"]] == ["goal", "team", "cup"]
+    assert [word["text"] for word in answer["explanation"]["words"]] == ["goal", "team", "cup"]
     (explained,) = Client(url).explain(["goal team cup"])
     assert explained.to_dict() == answer
     shown = json.loads(cli("explain", "--url", url, "--json", "goal team cup").stdout)
@@ -143,7 +143,7 @@ def test_answers_are_explained(start: Start, cli: Cli) -> None:
     assert served.stop() == 0
 
 
-def test_pages_of_an_origin_may_ask_if_it_is_named(start: Start) -> None:
+def test_pages_of_an_origin_may_send_requests_if_it_is_named(start: Start) -> None:
     origin = "https://news.example"
     for options, allowed in (((), None), (("--cors-origin", origin), origin)):
         served = start(*options)
@@ -153,7 +153,7 @@ def test_pages_of_an_origin_may_ask_if_it_is_named(start: Start) -> None:
         assert served.stop() == 0
 
 
-def test_grpc_answers_on_the_port_that_is_asked_for(start: Start) -> None:
+def test_grpc_answers_on_the_chosen_port(start: Start) -> None:
     import grpc
 
     with socket.socket() as free:
@@ -173,22 +173,22 @@ def test_grpc_answers_on_the_port_that_is_asked_for(start: Start) -> None:
 # Where it writes
 
 
-def test_all_that_it_writes_is_in_the_directory_that_it_is_given(start: Start, tmp_path: Path, cli: Cli) -> None:
-    wanted, temporary = tmp_path / "run", tmp_path / "tmp"
+def test_all_that_it_writes_is_in_its_run_directory(start: Start, tmp_path: Path, cli: Cli) -> None:
+    run_dir, temporary = tmp_path / "run", tmp_path / "tmp"
     temporary.mkdir()
-    served = start("--run-dir", wanted, TMPDIR=str(temporary))
+    served = start("--run-dir", run_dir, TMPDIR=str(temporary))
     assert served.ask() == 200
-    assert (wanted / "management.sock").is_socket()
+    assert (run_dir / "management.sock").is_socket()
     assert list(temporary.iterdir()) == []
-    opened = {Path(each.path) for process in (served.java(), served.worker()) for each in process.open_files()}
+    opened = {Path(file.path) for process in (served.java(), served.worker()) for file in process.open_files()}
     written = {path for path in opened if os.access(path, os.W_OK) and path.is_relative_to(tmp_path)}
-    assert all(path.is_relative_to(wanted) for path in written)
-    again = cli("serve", "locally", "--port", "0", NEWSBERT_RUN_DIR=str(wanted))
+    assert all(path.is_relative_to(run_dir) for path in written)
+    again = cli("serve", "locally", "--port", "0", NEWSBERT_RUN_DIR=str(run_dir))
     assert again.returncode == 1
-    assert f"Error: a server is running in {wanted}" in again.stderr
+    assert f"Error: a server is running in {run_dir}" in again.stderr
     assert served.ask() == 200
     assert served.stop() == 0
-    assert not wanted.exists()
+    assert not run_dir.exists()
 
 
 def test_what_a_killed_server_left_is_gone_with_the_next_command_and_a_living_one_answers_on(
@@ -235,7 +235,7 @@ def test_it_serves_from_a_directory_from_which_nothing_can_be_run(start: Start, 
     assert list(noexec.iterdir()) == []
 
 
-def test_where_nothing_can_be_run_at_all_it_says_so(bundle: Bundle, noexec: Path, cli: Cli) -> None:
+def test_where_no_program_can_be_run_there_is_an_error(bundle: Bundle, noexec: Path, cli: Cli) -> None:
     done = cli("serve", "locally", bundle.path, "--port", "0", TMPDIR=str(noexec), NEWSBERT_CACHE_DIR=str(noexec))
     assert done.returncode == 1
     assert "from which programs may be run" in done.stderr
@@ -246,7 +246,7 @@ def test_where_nothing_can_be_run_at_all_it_says_so(bundle: Bundle, noexec: Path
 # When its model is lost
 
 
-def test_a_server_that_nobody_asks_is_not_lost(start: Start) -> None:
+def test_a_server_without_requests_is_not_lost(start: Start) -> None:
     served = start(NEWSBERT_SERVE_UNRESPONSIVE_TIMEOUT_S="5")
     time.sleep(8)
     assert served.ask() == 200
@@ -288,7 +288,7 @@ def test_a_server_that_lost_its_workers_fails_the_probe_and_ends(start: Start, t
     assert not (tmp_path / "run").exists()
 
 
-def test_the_threshold_for_reviews_is_the_given_one_the_archives_or_the_models(
+def test_the_threshold_for_reviews_is_the_options_the_archives_or_the_models(
     start: Start, bundle: Bundle, tmp_path: Path
 ) -> None:
     packed = archive.write(bundle, tmp_path / "packed", "TinyModel/1", ServeSettings(review_threshold=1.0))
@@ -297,9 +297,9 @@ def test_the_threshold_for_reviews_is_the_given_one_the_archives_or_the_models(
         served = start(*arguments, model=model, **env)
         predictions = Client(served.url).predict(["goal team cup coach", "x"])
         assert served.stop() == 0
-        return [each.review for each in predictions]
+        return [prediction.review for prediction in predictions]
 
-    assert reviewed() == [each.review for each in Model(bundle).predict(["goal team cup coach", "x"])]
+    assert reviewed() == [prediction.review for prediction in Model(bundle).predict(["goal team cup coach", "x"])]
     assert reviewed("--review-threshold", "1") == [True, True]
     assert reviewed(model=packed) == [True, True]
     assert reviewed(model=packed, NEWSBERT_SERVE_REVIEW_THRESHOLD="0") == [False, False]

@@ -44,7 +44,7 @@ def _wait_accepted(served: Served, count: float) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("keep", [False, True], ids=["a connection a request", "connections kept"])
+@pytest.mark.parametrize("keep", [False, True], ids=["a connection a request", "persistent connections"])
 def test_a_stop_under_load_answers_or_refuses_all_that_was_sent_before(start: Start, keep: bool) -> None:
     served = start()
     outcomes: collections.Counter[object] = collections.Counter()
@@ -96,7 +96,7 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
     assert served.process.wait(30) == 0
 
 
-def test_a_signal_to_all_of_its_processes_cuts_nobody_off_either(start: Start) -> None:
+def test_a_signal_to_all_of_its_processes_cuts_no_request_off_either(start: Start) -> None:
     # As systemd does it.
     served = start()
     family = [served.java(), served.worker()]

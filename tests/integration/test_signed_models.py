@@ -36,8 +36,8 @@ class Registry:
 
     def __init__(self, uri: str, bundle: Bundle, experiment: str) -> None:
         self._client = mlflow.MlflowClient(uri, registry_uri=uri)
-        found = self._client.get_experiment_by_name(experiment)
-        self._experiment = found.experiment_id if found else self._client.create_experiment(experiment)
+        existing = self._client.get_experiment_by_name(experiment)
+        self._experiment = existing.experiment_id if existing else self._client.create_experiment(experiment)
         self.run_id = self._client.create_run(self._experiment).info.run_id
         model = self._client.create_logged_model(
             self._experiment, name="model", source_run_id=self.run_id, tags={DIGEST_TAG: bundle.digest}
@@ -86,7 +86,7 @@ def test_attack_a_registry_with_signed_models(
         located = locate.locate(reference)
         assert Bundle.read(located.path).signed_by == f"release.pub (SHA-256 {document['signed_by']})"
 
-    # Whoever may write there has no key.
+    # A user who may write there has no key.
     _forget(tmp_path, monkeypatch)
     good = (located.path / SIGNATURE_FILE).read_bytes()
     sign(bundle.path, other)

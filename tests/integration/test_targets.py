@@ -1,6 +1,7 @@
-"""Environments elsewhere: the real kubectl and gcloud, servers that keep what they are told, and models that answer.
+"""Environments elsewhere: the real kubectl and gcloud, servers that store what they get, and models that answer.
 
-No cluster and no Google are here: what `tests/cluster.py` and `tests/cloud_run.py` keep is answered by TorchServe.
+No cluster and no Google are here: TorchServe answers for the pods of `fake_kubernetes` and the revisions of
+`fake_cloud_run`.
 """
 
 import json
@@ -83,7 +84,7 @@ def models(
         tag = import_image(f"{repository}/torchserve:{version}", labels)
         images[version] = f"{repository}/torchserve@{engine.push(tag, lambda *_: None)}"
         client.set_model_version_tag("TinyModel", version, DIGEST_TAG, images[version])
-    archives = {each: archive.write(bundle, directory / each, f"TinyModel/{each}", settings) for each in ("1", "2")}
+    archives = {number: archive.write(bundle, directory / number, f"TinyModel/{number}", settings) for number in "12"}
     with (
         supervisor.serving(archives["1"], settings, tmp_path_factory.mktemp("run"), print) as one,
         supervisor.serving(archives["2"], settings, tmp_path_factory.mktemp("run"), print) as two,
@@ -135,7 +136,7 @@ def cluster(models: Models, unready: set[str], tmp_path: Path, monkeypatch: pyte
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl keeps what it finds out about servers there
+    monkeypatch.setenv("HOME", str(tmp_path))  # kubectl caches what it knows of servers there
     (tmp_path / "newsbert.toml").write_text(
         f'[image]\nrepository = "{models.repository}"\n'
         '[environments.live]\ntarget = "kubernetes"\ncontext = "team"\ntimeout_s = 900\n'
@@ -204,28 +205,28 @@ def test_a_first_model_that_a_cluster_does_not_take_leaves_nothing_there(
     assert (nothing.returncode, "there is no model before in live" in nothing.stderr) == (1, True)
 
 
-def test_what_a_cluster_cannot_be_given_is_told_before_it_is_asked(cluster: ApiServer, uri: str, cli: Cli) -> None:
-    asked = len(cluster.asked)
-    for arguments, environment, code, said in (
+def test_what_a_cluster_cannot_run_is_an_error_before_any_request(cluster: ApiServer, uri: str, cli: Cli) -> None:
+    num_requests = len(cluster.requests)
+    for arguments, environment, code, message in (
         (["registry.example/x@sha256:" + "0" * 64], {}, 2, "is an image, and here a version is needed"),
         (["TinyModel/1"], {"NEWSBERT_TOKEN_AUTH": "1"}, 2, "each pod has tokens of its own"),
         (["TinyModel/4"], {}, 1, "no registry is known to have the image of TinyModel/4"),
     ):
         refused = cli("deploy", *arguments, "--to", "live", **environment)
-        assert (refused.returncode, said in refused.stderr) == (code, True), refused.stderr
-    assert len(cluster.asked) == asked
+        assert (refused.returncode, message in refused.stderr) == (code, True), refused.stderr
+    assert len(cluster.requests) == num_requests
 
 
-def test_an_environment_that_cannot_be_asked_is_told_among_others(
+def test_an_environment_that_cannot_be_reached_is_listed_with_its_error(
     cluster: ApiServer, uri: str, cli: Cli, tmp_path: Path
 ) -> None:
     with (tmp_path / "newsbert.toml").open("a") as file:
         file.write('[environments.away]\ntarget = "kubernetes"\ncontext = "nowhere"\n')
     listed = cli("environments", "--json")
     assert listed.returncode == 1
-    found = json.loads(listed.stdout)["environments"]
-    assert found["live"] is None
-    assert 'context "nowhere" does not exist' in found["away"]["error"]["message"]
+    environments = json.loads(listed.stdout)["environments"]
+    assert environments["live"] is None
+    assert 'context "nowhere" does not exist' in environments["away"]["error"]["message"]
     shown = cli("environments")
     assert (shown.returncode, "does not exist" in " ".join(shown.stdout.split())) == (1, True), shown.stdout
     empty = tmp_path / "bin"
@@ -313,8 +314,8 @@ def _run(cli: Cli, *arguments: str) -> dict[str, Any]:
 
 
 def _environments(cli: Cli) -> dict[str, Any]:
-    found: dict[str, Any] = _run(cli, "environments")["environments"]
-    return found
+    environments: dict[str, Any] = _run(cli, "environments")["environments"]
+    return environments
 
 
 def _alias(uri: str) -> str:
@@ -326,8 +327,7 @@ def _alias(uri: str) -> str:
 def _running(cluster: ApiServer) -> str:
     """The image of the deployment's only pods."""
     deployment = cluster.objects["deployments", "newsbert-live"]
-    found: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert [each["spec"]["containers"][0]["image"] for key, each in cluster.objects.items() if key[0] == "pods"] == [
-        found
-    ]
-    return found
+    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    pods = [pod for (kind, _), pod in cluster.objects.items() if kind == "pods"]
+    assert [pod["spec"]["containers"][0]["image"] for pod in pods] == [image]
+    return image

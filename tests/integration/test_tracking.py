@@ -43,7 +43,7 @@ def test_everything_is_logged(trained: tuple[newsbert.TrainResult, str]) -> None
     assert client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     digest = contract.data["sha256"]
     assert run.inputs is not None
-    assert {(each.tags[0].value, each.dataset.digest) for each in run.inputs.dataset_inputs} == {
+    assert {(used.tags[0].value, used.dataset.digest) for used in run.inputs.dataset_inputs} == {
         (split, digest[:32]) for split in ("train", "validation", "test")
     }
     names = {file.path for file in client.list_artifacts(result.run_id)}
@@ -89,7 +89,7 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     assert "Next: newsbert register" in train.stderr.splitlines()  # which takes the same name
     right = f"{(tested - 1) / tested:.4f}"
     assert any(NAME in line and right in line for line in train.stdout.splitlines())
-    assert "look mislabelled" not in train.stderr  # nine test rows do not show that the model may say so
+    assert "look mislabelled" not in train.stderr  # nine test rows are too few to trust the model's judgement
     assert f"| {NAME} | {right} | " in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     import mlflow
 
@@ -98,9 +98,9 @@ def test_the_baseline_is_shown_and_planted_label_errors_are_in_the_run_alone(
     table = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/suspected_label_errors.json")
     suspected = {dataset.train.texts[row] for row in planted}
     assert table["columns"] == ["text", "label", "model_label", "model_probability", "label_probability"]
-    found = {row[0] for row in table["data"]}
-    assert len(found) >= 2  # the model may have learnt one
-    assert found <= suspected
+    flagged = {row[0] for row in table["data"]}
+    assert len(flagged) >= 2  # the model may have learnt one
+    assert flagged <= suspected
     errors = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/misclassified_examples.json")
     assert [row[0] for row in errors["data"]] == [wrong]
     for file in (tmp_path / "out").glob("*.*"):
@@ -133,7 +133,7 @@ def test_registering_twice_gives_the_same_version(trained: tuple[newsbert.TrainR
     }  # fmt: skip
 
 
-def test_a_version_tells_where_it_comes_from(trained: tuple[newsbert.TrainResult, str]) -> None:
+def test_a_version_records_where_it_comes_from(trained: tuple[newsbert.TrainResult, str]) -> None:
     import mlflow
 
     result, uri = trained
@@ -144,7 +144,7 @@ def test_a_version_tells_where_it_comes_from(trained: tuple[newsbert.TrainResult
     assert f"accuracy {result.metrics['accuracy']:.4f}" in str(version.description)
 
 
-def test_registering_what_is_no_newsbert_model_says_what_is_missing(
+def test_registering_what_is_no_newsbert_model_names_what_is_missing(
     trained: tuple[newsbert.TrainResult, str], cli: Cli
 ) -> None:
     import mlflow
@@ -158,7 +158,7 @@ def test_registering_what_is_no_newsbert_model_says_what_is_missing(
 
 
 @pytest.mark.parametrize("reference", ["Nobody/1", "Nobody", "TinyModel/99", "TinyModel@nobody", "0" * 32])
-def test_unknown_models_are_not_found(trained: tuple[newsbert.TrainResult, str], reference: str) -> None:
+def test_unknown_models_are_errors(trained: tuple[newsbert.TrainResult, str], reference: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         newsbert.load(reference, tracking_uri=trained[1])
     assert caught.value.hint
@@ -174,7 +174,7 @@ def test_every_way_to_name_a_model_finds_it(trained: tuple[newsbert.TrainResult,
         assert newsbert.load(reference, tracking_uri=uri).bundle.digest == Bundle.read(result.bundle).digest
 
 
-def test_a_located_model_tells_its_version_run_and_revision(trained: tuple[newsbert.TrainResult, str]) -> None:
+def test_a_located_model_has_its_version_run_and_revision(trained: tuple[newsbert.TrainResult, str]) -> None:
     import mlflow
 
     result, uri = trained
@@ -187,7 +187,7 @@ def test_a_located_model_tells_its_version_run_and_revision(trained: tuple[newsb
     assert (by_version.name, by_version.model_name, by_version.version) == (str(version), "Located", "1")
     assert (by_run.name, by_run.model_name, by_run.version) == (f"run {result.run_id}", None, None)
     assert by_version.path == by_run.path
-    assert {(each.run_id, each.revision) for each in (by_version, by_run)} == {(result.run_id, commit)}
+    assert {(located.run_id, located.revision) for located in (by_version, by_run)} == {(result.run_id, commit)}
     by_directory = locate.locate(result.bundle, tracking_uri=uri)
     assert (by_directory.name, by_directory.path) == (result.bundle.name, result.bundle)
     assert (by_directory.run_id, by_directory.revision, by_directory.version) == (None, None, None)
@@ -214,14 +214,14 @@ def test_a_version_takes_tags_and_files(trained: tuple[newsbert.TrainResult, str
         registry.add_artifact(tracker, "TinyModel", "99", tmp_path / "sbom.json")
 
 
-def test_nothing_trained_yet_says_so(tmp_path: Path) -> None:
+def test_an_empty_tracking_store_is_an_error(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'empty.db'}"
     locate.connect(uri, create=True)
     with pytest.raises(NotFoundError, match="no finished training run"):
         newsbert.load(tracking_uri=uri)
 
 
-def test_a_server_elsewhere_keeps_and_gives_back_the_model(
+def test_a_server_elsewhere_stores_and_returns_the_model(
     mlflow_server: str, tiny_encoder: Path, labelled_file: Path, tmp_path: Path, cli: Cli
 ) -> None:
     train = cli(
@@ -264,7 +264,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
 ) -> None:
     result, uri = trained
     stored = locate.locate("TinyModel/1", tracking_uri=uri).path
-    kept = shutil.copytree(stored, tmp_path / "kept")
+    backup = shutil.copytree(stored, tmp_path / "backup")
     try:
         _rewrite(stored)
         altered = Bundle.read(stored).digest
@@ -277,7 +277,7 @@ def test_a_bundle_rewritten_after_it_was_registered_is_refused(
             registry.register(locate.connect(uri), result.run_id, "Rewritten")
     finally:
         shutil.rmtree(stored)
-        kept.rename(stored)
+        backup.rename(stored)
     newsbert.load("TinyModel/1", tracking_uri=uri)
 
 

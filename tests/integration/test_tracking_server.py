@@ -38,7 +38,7 @@ __all__ = ["gs", "postgres", "s3", "up"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("flask_wtf") is None, reason="needs newsbert[tracking]")
 
 
-def test_it_is_up_seen_and_down_and_keeps_what_was_logged(up: Up, cli: Cli, tmp_path: Path) -> None:
+def test_it_goes_up_and_down_and_has_what_was_logged(up: Up, cli: Cli, tmp_path: Path) -> None:
     started = up()
     assert started["url"].startswith("http://127.0.0.1:")
     assert (started["auth"], started["database"]) == (False, f"sqlite:///{tmp_path / 'tracking' / 'mlflow.db'}")
@@ -53,7 +53,7 @@ def test_it_is_up_seen_and_down_and_keeps_what_was_logged(up: Up, cli: Cli, tmp_
     assert log.with_name("server.log.1").stat().st_size == bounded_log.MAX_BYTES
     assert json.loads(status.stdout)["pid"] == started["pid"]
     assert _listening(started["pid"]) == {("127.0.0.1", int(started["url"].rpartition(":")[2]))}
-    # Its files are nobody else's.
+    # Only its user can read its files.
     assert (tmp_path / "tracking").stat().st_mode & 0o077 == 0
     again = cli("tracking", "up", "--port", 0)
     assert again.returncode == 1
@@ -67,7 +67,7 @@ def test_it_is_up_seen_and_down_and_keeps_what_was_logged(up: Up, cli: Cli, tmp_
     assert_logged(up()["url"], run)
 
 
-def test_in_the_foreground_it_says_where_it_is_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+def test_in_the_foreground_it_prints_its_address_and_ends_at_ctrl_c(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "newsbert", "tracking", "up", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"},
@@ -81,7 +81,7 @@ def test_in_the_foreground_it_says_where_it_is_and_ends_at_ctrl_c(tmp_path: Path
     assert stderr.splitlines()[-2:] == ["Ctrl+C stops it", "stopped"]
 
 
-def test_nobody_else_gets_the_port_before_the_server_has_it(tmp_path: Path) -> None:
+def test_no_other_process_gets_the_port_before_the_server_has_it(tmp_path: Path) -> None:
     with (
         server.planned(TrackingServerSettings(directory=str(tmp_path), port=0)) as plan,
         socket.socket() as other,
@@ -102,14 +102,14 @@ def test_a_server_whose_keeper_is_killed_ends_too(up: Up) -> None:
     up()  # what it left behind does not matter
 
 
-def test_who_has_no_account_is_told_what_to_do_and_who_has_may_log(
+def test_without_an_account_the_error_has_a_hint_and_with_one_a_user_may_log(
     up: Up, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = up("--auth")
     admin = started["admin_password"]
     assert len(admin) > 20
     monkeypatch.setenv("MLFLOW_TRACKING_URI", started["url"])
-    for given, message in (
+    for credentials, message in (
         ({}, "does not take requests without a name and a password"),
         (
             {"USERNAME": "admin", "PASSWORD": "not-it"},
@@ -118,10 +118,10 @@ def test_who_has_no_account_is_told_what_to_do_and_who_has_may_log(
         ({"USERNAME": "admin", "PASSWORD": "password1234"}, "does not take the password"),  # MLflow's own, once
         ({"TOKEN": "old-token"}, "does not take the token in MLFLOW_TRACKING_TOKEN"),
     ):
-        refused = cli("runs", **{f"MLFLOW_TRACKING_{name}": value for name, value in given.items()})
+        refused = cli("runs", **{f"MLFLOW_TRACKING_{name}": value for name, value in credentials.items()})
         assert refused.returncode == 1
         assert message in refused.stderr, refused.stderr
-        assert not any(value in refused.stderr for name, value in given.items() if name != "USERNAME")
+        assert not any(value in refused.stderr for name, value in credentials.items() if name != "USERNAME")
     made = json.loads(cli("tracking", "user", "alice", "--json").stdout)
     assert made["created"]
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
@@ -157,7 +157,7 @@ def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up
             urllib.request.urlopen(request, timeout=10)
         assert refused.value.code == status
         refused.value.close()
-    # A browser says where the page is from that posts: the server's own may, others may not.
+    # A browser sends the origin of the page that posts: the server's own page may, others may not.
     for origin, status in (
         ("https://mlflow.example.org", 401),
         (f"http://mlflow.example.org:{port}", 401),
@@ -185,7 +185,7 @@ def test_an_exposed_server_asks_for_a_password_and_answers_to_its_names_alone(up
 def test_artifacts_go_through_it_to_a_bucket(up: Up, s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started = up("--artifacts", s3)
     for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)  # who logs has none of these
+        monkeypatch.delenv(name)  # a client has none of these
     assert_logged(started["url"], log_run(started["url"]))
     assert files_with("planted-bucket-secret", tmp_path / "tracking") == []
 
@@ -206,14 +206,14 @@ def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: U
     def looked(artifacts: str, uri: str = url) -> tuple[int, dict[str, Any]]:
         done = cli("doctor", "--json", NEWSBERT_TRACKING_ARTIFACTS=artifacts, MLFLOW_TRACKING_URI=uri)
         assert "planted-bucket-secret" not in done.stdout + done.stderr
-        return done.returncode, {each["check"]: each for each in json.loads(done.stdout)["checks"]}
+        return done.returncode, {check["check"]: check for check in json.loads(done.stdout)["checks"]}
 
-    code, found = looked(s3)
+    code, checks = looked(s3)
     assert code == 0
-    assert found["tracking"]["result"] == (
+    assert checks["tracking"]["result"] == (
         f"{url}, MLflow {mlflow.__version__}: a run and a file were written, read and deleted"
     )
-    assert found["bucket"] == {
+    assert checks["bucket"] == {
         "check": "bucket",
         "state": "ok",
         "result": f"{s3}: a file was written, read and deleted",
@@ -225,11 +225,13 @@ def test_the_doctor_writes_to_the_server_and_the_bucket_and_leaves_nothing(up: U
     (run,) = client.search_runs([experiment.experiment_id], run_view_type=ViewType.DELETED_ONLY)
     assert client.list_artifacts(run.info.run_id) == []
 
-    code, found = looked("s3://nowhere/x")
-    assert (code, found["bucket"]["state"], "NoSuchBucket" in found["bucket"]["result"]) == (0, "note", True)
+    code, checks = looked("s3://nowhere/x")
+    assert (code, checks["bucket"]["state"], "NoSuchBucket" in checks["bucket"]["result"]) == (0, "note", True)
 
 
-def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: Cli, s3: str, tmp_path: Path) -> None:
+def test_artifacts_that_cannot_be_written_are_an_error_before_anything_starts(
+    cli: Cli, s3: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "key.json").write_text("{}")
     google = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "key.json")}
@@ -243,13 +245,13 @@ def test_artifacts_that_cannot_be_written_are_told_before_anything_starts(cli: C
     ):
         refused = cli("tracking", "up", "--port", 0, "--artifacts", where, **environment)
         assert refused.returncode == code, refused.stderr
-        error, told, *_ = refused.stderr.rpartition("Error: ")[2].split("Hint: ")
+        error, printed_hint, *_ = refused.stderr.rpartition("Error: ")[2].split("Hint: ")
         assert message in error
-        assert hint in told
+        assert hint in printed_hint
         assert "planted-bucket-secret" not in refused.stderr
 
 
-def test_a_database_that_cannot_be_used_is_told_without_its_password(cli: Cli, postgres: Postgres) -> None:
+def test_a_database_that_cannot_be_used_is_an_error_without_its_password(cli: Cli, postgres: Postgres) -> None:
     url = postgres.database()
     postgres.sql("CREATE USER poor PASSWORD 'planted-too'")
     for wrong, message in (
@@ -274,8 +276,8 @@ def _listening(pid: int) -> set[tuple[str, int]]:
     """Where a process and all its children listen."""
     process = psutil.Process(pid)
     return {
-        (each.laddr.ip, each.laddr.port)
-        for one in (process, *process.children(recursive=True))
-        for each in one.net_connections("inet")
-        if each.status == psutil.CONN_LISTEN
+        (connection.laddr.ip, connection.laddr.port)
+        for member in (process, *process.children(recursive=True))
+        for connection in member.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
     }

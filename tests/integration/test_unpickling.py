@@ -1,4 +1,4 @@
-"""Pickles in a bundle: whoever loaded one would run its author's program. No command does."""
+"""Pickles in a bundle: to load one is to run its author's program. No command does."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ def planted(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evil(bundle: Bundle, tmp_path: Path, planted: Path) -> Path:
-    """A bundle whose contract vouches for its pickles, as that of whoever makes such a bundle would."""
+    """A bundle whose contract vouches for its pickles, as its author would have it."""
     directory = Path(shutil.copytree(bundle.path, tmp_path / "evil"))
     contract = json.loads((directory / CONTRACT_FILE).read_text(encoding="utf-8"))
     for name in PLACES:
@@ -88,7 +88,7 @@ def test_an_archive_of_it_is_served_without_them(cli: Cli, evil: Path, planted: 
 
 
 def test_a_run_with_them_is_not_unpickled_when_it_is_registered(cli: Cli, evil: Path, planted: Path) -> None:
-    """As whoever can write to the artifacts could put them into a run."""
+    """Anybody who can write to the artifacts could put them into a run."""
     trained = cli("train", "--base-model", evil, "--epochs", 1, "--max-train-samples", 8, "--max-length", 48)
     assert trained.returncode == 0, trained.stderr
     contracts = list(Path("mlruns").rglob(CONTRACT_FILE))

@@ -42,7 +42,7 @@ class LengthModel:
         self.requests: list[int] = []
 
     def predict(self, items: Sequence[NewsItem]) -> list[Prediction]:
-        assert items, "asked for nothing"
+        assert items, "no items"
         self.requests.append(len(items))
         texts = [preprocess(item) for item in items]
         if self.fail_at and self.fail_at in texts:
@@ -67,12 +67,12 @@ def classify(file: Path, output: Path, text_column: str | None = None, model: Le
 
 def answers(output: Path, columns: Sequence[str] = ANSWER_COLUMNS) -> list[dict[str, object]]:
     """The answers in a file, read back: csv and parquet hold the probabilities as JSON, and csv all as text."""
-    found = []
+    rows = []
     for row in readers.read(output):
         label, score, review, probabilities = (row[column] for column in columns)
         if isinstance(probabilities, str):
             probabilities = json.loads(probabilities) if probabilities else None
-        found.append(
+        rows.append(
             {
                 "label": label or None,
                 "score": float(score) if score not in {None, ""} else None,
@@ -80,7 +80,7 @@ def answers(output: Path, columns: Sequence[str] = ANSWER_COLUMNS) -> list[dict[
                 "probabilities": probabilities,
             }
         )
-    return found
+    return rows
 
 
 NO_ANSWER: dict[str, object] = {"label": None, "score": None, "review": None, "probabilities": None}

@@ -12,7 +12,7 @@ from newsbert.inference.model import Model
 Result = subprocess.CompletedProcess[str]
 
 
-def failed(result: Result, code: int, *said: str) -> None:
+def failed(result: Result, code: int, *parts: str) -> None:
     """Check an error's form: nothing on stdout, and at the end of stderr what is wrong and what to do about it."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
@@ -21,8 +21,8 @@ def failed(result: Result, code: int, *said: str) -> None:
     assert error.startswith("Error: ")
     assert hint.startswith("Hint: ")
     assert "Traceback" not in result.stderr
-    for words in said:
-        assert words in error, result.stderr
+    for part in parts:
+        assert part in error, result.stderr
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def expected(bundle: Bundle, texts: Sequence[str]) -> list[dict[str, object]]:
-    """What `predict --json` says of texts."""
+    """What `predict --json` prints for texts."""
     predictions = Model.from_directory(bundle.path).predict(texts)
     return [
         {

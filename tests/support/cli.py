@@ -1,4 +1,4 @@
-"""What tests of commands share."""
+"""What tests of commands have in common."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Small encoders of the families that the Hub has, each with its own kind of tokenizer, in the Hugging Face layout."""
+"""Small encoders of the families that the Hub has, with their own kinds of tokenizers, in the Hugging Face layout."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -7,7 +7,7 @@ PROXY_IMAGE = os.environ.get("NEWSBERT_TEST_PROXY_IMAGE", "haproxy:3.0.8")
 
 
 def environment_toml(name: str, port: int) -> str:
-    """An environment as a user keeps it."""
+    """An environment as a newsbert.toml has it."""
     return f'[environments.{name}]\nport = {port}\nproxy_image = "{PROXY_IMAGE}"\n'
 
 

@@ -1,4 +1,4 @@
-"""A stand-in for Cloud Run's API, as far as gcloud asks it: services and their revisions are kept, and always ready."""
+"""A stand-in for Cloud Run's API, as far as gcloud uses it: services and their revisions, which are always ready."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ class CloudRunServer(ThreadingHTTPServer):
     Attributes:
         services: What there is, by name.
         revisions: What there is and was, by name.
-        asked: The requests.
+        requests: Their methods and paths so far.
     """
 
     daemon_threads = True
@@ -31,14 +31,14 @@ class CloudRunServer(ThreadingHTTPServer):
         self.services: dict[str, dict[str, Any]] = {}
         self.revisions: dict[str, dict[str, Any]] = {}
         self.urls = urls
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.lock = threading.RLock()
 
     def environment(self, directory: Path) -> dict[str, str]:
-        """What has gcloud ask this server: as a proxy, since it puts the region before any host's name.
+        """What has gcloud use this server: as a proxy, since it puts the region before any host's name.
 
         Args:
-            directory: For what gcloud keeps.
+            directory: For gcloud's own files.
         """
         return {
             "CLOUDSDK_CONFIG": str(directory),
@@ -52,7 +52,7 @@ class CloudRunServer(ThreadingHTTPServer):
         }
 
     def put(self, service: dict[str, Any]) -> dict[str, Any]:
-        """Keep a service, make the revision of its template, and have its traffic go as it says."""
+        """Store a service, make the revision of its template, and route traffic by its specification."""
         name, metadata = service["metadata"]["name"], service["metadata"]
         before = self.services.get(name)
         metadata["generation"] = (before["metadata"]["generation"] if before else 0) + 1
@@ -76,8 +76,8 @@ class CloudRunServer(ThreadingHTTPServer):
             "latestCreatedRevisionName": revision,
             "conditions": [{"type": kind, "status": "True"} for kind in CONDITIONS],
             "traffic": [
-                {**each, **({"url": self._address(each["revisionName"])} if each.get("tag") else {})}
-                for each in service["spec"]["traffic"]
+                {**target, **({"url": self._address(target["revisionName"])} if target.get("tag") else {})}
+                for target in service["spec"]["traffic"]
             ],
         }
         self.services[name] = service
@@ -87,7 +87,7 @@ class CloudRunServer(ThreadingHTTPServer):
         return self.urls[self.revisions[revision]["metadata"]["annotations"]["newsbert/model"]]
 
     def _url(self, traffic: list[dict[str, Any]]) -> str:
-        return next(self._address(each["revisionName"]) for each in traffic if each.get("percent") == 100)
+        return next(self._address(target["revisionName"]) for target in traffic if target.get("percent") == 100)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,13 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        kind, name, _ = self._asked()
+        kind, name, _ = self._record()
         with self.server.lock:
-            found = {"services": self.server.services, "revisions": self.server.revisions}.get(kind, {})
+            documents = {"services": self.server.services, "revisions": self.server.revisions}.get(kind, {})
             if not name:
-                self._say({"apiVersion": API, "kind": f"{kind.capitalize()[:-1]}List", "items": list(found.values())})
-            elif name in found:
-                self._say(found[name])
+                self._send_json(
+                    {"apiVersion": API, "kind": f"{kind.capitalize()[:-1]}List", "items": list(documents.values())}
+                )
+            elif name in documents:
+                self._send_json(documents[name])
             else:
                 self._missing(name)
 
@@ -112,26 +114,26 @@ class _Handler(BaseHTTPRequestHandler):
         self._put()
 
     def _put(self) -> None:
-        self._asked()
+        self._record()
         service = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self._say(self.server.put(service))
+            self._send_json(self.server.put(service))
 
     def do_DELETE(self) -> None:
-        _, name, _ = self._asked()
+        _, name, _ = self._record()
         with self.server.lock:
             if self.server.services.pop(name, None) is None:
                 self._missing(name)
             else:
-                self._say({"kind": "Status", "status": "Success"})
+                self._send_json({"kind": "Status", "status": "Success"})
 
-    def _asked(self) -> tuple[str, str, dict[str, list[str]]]:
+    def _record(self) -> tuple[str, str, dict[str, list[str]]]:
         parts = urllib.parse.urlsplit(self.path)
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         kind, _, name = parts.path.partition("/namespaces/")[2].partition("/")[2].partition("/")
         return kind, name, urllib.parse.parse_qs(parts.query)
 
-    def _say(self, document: dict[str, Any], code: int = 200) -> None:
+    def _send_json(self, document: dict[str, Any], code: int = 200) -> None:
         data = json.dumps(document).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -140,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def _missing(self, name: str) -> None:
-        self._say({"error": {"code": 404, "status": "NOT_FOUND", "message": f"{name} does not exist"}}, 404)
+        self._send_json({"error": {"code": 404, "status": "NOT_FOUND", "message": f"{name} does not exist"}}, 404)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what was asked is in `asked`."""
+        """Nothing: `requests` has them."""

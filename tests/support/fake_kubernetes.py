@@ -1,4 +1,4 @@
-"""A stand-in for a Kubernetes API server, as far as kubectl asks it: objects are kept, deployments get replica sets.
+"""A stand-in for a Kubernetes API server, as far as kubectl uses it: objects, and the replica sets of deployments.
 
 What a cluster would do besides is not there: pods do not run, and what is executed in one is answered by `execute`.
 """
@@ -46,7 +46,7 @@ class ApiServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.execute, self.answers = execute, answers
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.lock = threading.RLock()
 
     @property
@@ -54,25 +54,27 @@ class ApiServer(ThreadingHTTPServer):
         """Where it answers."""
         return f"http://127.0.0.1:{self.server_port}"
 
-    def put(self, resource: str, found: dict[str, Any]) -> dict[str, Any]:
-        """Keep an object; a deployment gets what its controller makes of it."""
-        name = found["metadata"]["name"]
+    def put(self, resource: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Store an object; a deployment gets what its controller makes of it."""
+        name = document["metadata"]["name"]
         before = self.objects.get((resource, name), {})
-        generation = before.get("metadata", {}).get("generation", 0) + (before.get("spec") != found.get("spec"))
-        found["metadata"].update(generation=generation, uid=f"uid-{name}", resourceVersion=str(len(self.asked) + 1))
+        generation = before.get("metadata", {}).get("generation", 0) + (before.get("spec") != document.get("spec"))
+        document["metadata"].update(
+            generation=generation, uid=f"uid-{name}", resourceVersion=str(len(self.requests) + 1)
+        )
         if resource == "deployments":
-            self._control(found)
-        self.objects[resource, name] = found
-        return found
+            self._control(document)
+        self.objects[resource, name] = document
+        return document
 
     def _control(self, deployment: dict[str, Any]) -> None:
         template, metadata = deployment["spec"]["template"], deployment["metadata"]
-        # What an undo sends back has fields besides that say nothing.
-        said = [template["metadata"].get("annotations"), template["spec"]["containers"]]
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
+        # What an undo sends back has further fields that do not matter.
+        pod_fields = [template["metadata"].get("annotations"), template["spec"]["containers"]]
+        digest = hashlib.sha256(json.dumps(pod_fields, sort_keys=True).encode()).hexdigest()[:10]
         name = f"{metadata['name']}-{digest}"
-        sets = {each: found for (kind, each), found in self.objects.items() if kind == "replicasets"}
-        revisions = [int(found["metadata"]["annotations"][REVISION]) for found in sets.values()]
+        sets = {key[1]: replica_set for key, replica_set in self.objects.items() if key[0] == "replicasets"}
+        revisions = [int(replica_set["metadata"]["annotations"][REVISION]) for replica_set in sets.values()]
         current = metadata.setdefault("annotations", {}).get(REVISION)
         if name not in sets or sets[name]["metadata"]["annotations"][REVISION] != current:
             current = str(max([0, *revisions]) + 1)
@@ -100,9 +102,9 @@ class ApiServer(ThreadingHTTPServer):
             "metadata": {"name": name, "uid": f"uid-{name}", **own},
             "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": labelled},
         }
-        for each, found in sets.items():
-            if each != name:
-                found["spec"]["replicas"] = 0
+        for set_name, replica_set in sets.items():
+            if set_name != name:
+                replica_set["spec"]["replicas"] = 0
         ready = self.answers(template)
         if ready:
             for key in [key for key in self.objects if key[0] == "pods"]:
@@ -131,30 +133,30 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        path, query = self._asked()
+        path, query = self._record()
         if path == "/version":
-            self._say({"major": "1", "minor": "32", "gitVersion": "v1.32.4"})
+            self._send_json({"major": "1", "minor": "32", "gitVersion": "v1.32.4"})
         elif path == "/openapi/v3":
-            paths = {each: {"serverRelativeURL": f"/openapi/v3/{each}?hash=1"} for each in map(_path, RESOURCES)}
-            self._say({"paths": paths})
+            paths = {api: {"serverRelativeURL": f"/openapi/v3/{api}?hash=1"} for api in map(_path, RESOURCES)}
+            self._send_json({"paths": paths})
         elif path.startswith("/openapi/v3/"):
-            self._say(_schema(path.partition("/openapi/v3")[2]))
+            self._send_json(_schema(path.partition("/openapi/v3")[2]))
         elif path == "/api":
-            self._say({"kind": "APIVersions", "versions": ["v1"]})
+            self._send_json({"kind": "APIVersions", "versions": ["v1"]})
         elif path == "/apis":
             groups = [
-                {"name": each.partition("/")[0], "versions": [version], "preferredVersion": version}
-                for each in RESOURCES
-                if "/" in each
-                for version in ({"groupVersion": each, "version": each.partition("/")[2]},)
+                {"name": group.partition("/")[0], "versions": [version], "preferredVersion": version}
+                for group in RESOURCES
+                if "/" in group
+                for version in ({"groupVersion": group, "version": group.partition("/")[2]},)
             ]
-            self._say({"kind": "APIGroupList", "groups": groups})
+            self._send_json({"kind": "APIGroupList", "groups": groups})
         elif match := re.fullmatch(r"/apis?/((?:[^/]+/)?v\d)", path):
             resources = [
                 {"name": name, "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": _VERBS}
                 for name, kind in RESOURCES.get(match[1], {}).items()
             ]
-            self._say({"kind": "APIResourceList", "groupVersion": match[1], "resources": resources})
+            self._send_json({"kind": "APIResourceList", "groupVersion": match[1], "resources": resources})
         elif path.endswith("/exec"):
             self._execute(path.split("/")[-2], query["command"])
         elif path.endswith("/log"):
@@ -162,27 +164,27 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             resource, name = self._object(path)
             if not resource:
-                return self._say({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+                return self._send_json({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
             with self.server.lock:
                 if name:
-                    found = self.server.objects.get((resource, name))
-                    return self._say(found) if found else self._missing(resource, name)
+                    document = self.server.objects.get((resource, name))
+                    return self._send_json(document) if document else self._missing(resource, name)
                 items = self._selected(resource, query)
             if "watch" in query:
                 return self._watched(items)
             kind = RESOURCES[_group(path)][resource]
-            self._say({"kind": f"{kind}List", "apiVersion": _group(path), "metadata": {}, "items": items})
+            self._send_json({"kind": f"{kind}List", "apiVersion": _group(path), "metadata": {}, "items": items})
         return None
 
     def do_PATCH(self) -> None:
-        path, _ = self._asked()
+        path, _ = self._record()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         resource, name = self._object(path)
         with self.server.lock:
-            found = copy.deepcopy(self.server.objects.get((resource, name), {}))
+            document = copy.deepcopy(self.server.objects.get((resource, name), {}))
             if self.headers["Content-Type"] == "application/json-patch+json":
                 for step in body:
-                    target: Any = found
+                    target: Any = document
                     *way, last = [part.replace("~1", "/") for part in step["path"].strip("/").split("/")]
                     for part in way:
                         target = target[part]
@@ -191,24 +193,26 @@ class _Handler(BaseHTTPRequestHandler):
                 try:
                     kubernetes_validate.validate(body, "1.37", strict=True)
                 except kubernetes_validate.ValidationError as error:
-                    return self._say({"kind": "Status", "status": "Failure", "message": str(error), "code": 422}, 422)
-                found = {**found, **body, "metadata": {**found.get("metadata", {}), **body["metadata"]}}
-            return self._say(self.server.put(resource, found))
+                    return self._send_json(
+                        {"kind": "Status", "status": "Failure", "message": str(error), "code": 422}, 422
+                    )
+                document = {**document, **body, "metadata": {**document.get("metadata", {}), **body["metadata"]}}
+            return self._send_json(self.server.put(resource, document))
 
     def do_DELETE(self) -> None:
-        path, _ = self._asked()
+        path, _ = self._record()
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         resource, name = self._object(path)
         with self.server.lock:
-            found = self.server.objects.pop((resource, name), None)
-            if resource == "deployments" and found:
+            document = self.server.objects.pop((resource, name), None)
+            if resource == "deployments" and document:
                 for key in [key for key in self.server.objects if key[0] in {"replicasets", "pods"}]:
                     del self.server.objects[key]
-        self._say({"kind": "Status", "status": "Success"}) if found else self._missing(resource, name)
+        self._send_json({"kind": "Status", "status": "Success"}) if document else self._missing(resource, name)
 
-    def _asked(self) -> tuple[str, dict[str, list[str]]]:
+    def _record(self) -> tuple[str, dict[str, list[str]]]:
         parts = urllib.parse.urlsplit(self.path)
-        self.server.asked.append(f"{self.command} {self.path}")
+        self.server.requests.append(f"{self.command} {self.path}")
         return parts.path, urllib.parse.parse_qs(parts.query)
 
     def _object(self, path: str) -> tuple[str, str]:
@@ -216,19 +220,21 @@ class _Handler(BaseHTTPRequestHandler):
         return resource, name
 
     def _selected(self, resource: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
-        wanted = dict(each.split("=", 1) for each in query.get("labelSelector", [""])[0].split(",") if each)
+        labels = dict(pair.split("=", 1) for pair in query.get("labelSelector", [""])[0].split(",") if pair)
         field = query.get("fieldSelector", [""])[0].removeprefix("metadata.name=")
         return [
-            each
-            for (kind, name), each in self.server.objects.items()
-            if kind == resource and wanted.items() <= each["metadata"].get("labels", {}).items() and field in {"", name}
+            document
+            for (kind, name), document in self.server.objects.items()
+            if kind == resource
+            and labels.items() <= document["metadata"].get("labels", {}).items()
+            and field in {"", name}
         ]
 
     def _watched(self, items: list[dict[str, Any]]) -> None:
-        self._raw(b"".join(json.dumps({"type": "ADDED", "object": each}).encode() + b"\n" for each in items))
+        self._raw(b"".join(json.dumps({"type": "ADDED", "object": document}).encode() + b"\n" for document in items))
 
     def _execute(self, pod: str, command: list[str]) -> None:
-        """The command's output over a WebSocket, each message behind the number of its channel: v5.channel.k8s.io."""
+        """The command's output over a WebSocket, every message behind the number of its channel: v5.channel.k8s.io."""
         code, printed = self.server.execute(self.server.objects["pods", pod], command)
         key = self.headers["Sec-WebSocket-Key"] + _WEBSOCKET
         accept = base64.b64encode(hashlib.sha1(key.encode(), usedforsecurity=False).digest())
@@ -244,8 +250,13 @@ class _Handler(BaseHTTPRequestHandler):
         status: dict[str, Any] = {"status": "Success"}
         if code:
             causes = [{"reason": "ExitCode", "message": str(code)}]
-            said = f"command terminated with exit code {code}"
-            status = {"status": "Failure", "reason": "NonZeroExitCode", "message": said, "details": {"causes": causes}}
+            message = f"command terminated with exit code {code}"
+            status = {
+                "status": "Failure",
+                "reason": "NonZeroExitCode",
+                "message": message,
+                "details": {"causes": causes},
+            }
         for channel, data in ((2 if code else 1, printed.encode()), (3, json.dumps(status).encode())):
             self._frame(2, bytes([channel]) + data)
         self._frame(8, struct.pack(">H", 1000))
@@ -262,18 +273,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
         self.wfile.flush()
 
-    def _say(self, document: dict[str, Any], code: int = 200) -> None:
+    def _send_json(self, document: dict[str, Any], code: int = 200) -> None:
         self._raw(json.dumps(document).encode(), "application/json", code)
 
     def _missing(self, resource: str, name: str) -> None:
-        said = f'{resource} "{name}" not found'
-        self._say(
+        message = f'{resource} "{name}" not found'
+        self._send_json(
             {
                 "kind": "Status",
                 "apiVersion": "v1",
                 "status": "Failure",
                 "reason": "NotFound",
-                "message": said,
+                "message": message,
                 "details": {"name": name, "kind": resource},
                 "code": 404,
             },
@@ -288,7 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what was asked is in `asked`."""
+        """Nothing: `requests` has them."""
 
 
 def _path(version: str) -> str:

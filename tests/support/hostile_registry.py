@@ -27,13 +27,13 @@ class HostileRegistry:
         bundle: The bundle whose files it has.
         digest: That bundle's digest.
         answers: By route, such as `mlflow/runs/get`: a document, or a function that writes to the socket itself.
-        asked: Paths of the requests so far, with their queries.
+        requests: Paths of the requests so far, with their queries.
         uploads: What was written to it, by name.
     """
 
     def __init__(self, bundle: Path, digest: str) -> None:
         self.bundle, self.digest = bundle, digest
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.uploads: dict[str, bytes] = {}
         self.answers: dict[str, Answer] = {}
         self.url = ""
@@ -96,26 +96,26 @@ def hostile_registry(bundle: Path, digest: str) -> Iterator[HostileRegistry]:
             pass
 
         def do_GET(self) -> None:
-            registry.asked.append(self.path)
+            registry.requests.append(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             route = _PREFIX.sub("", self.path.partition("?")[0])
-            found, name = registry.answer(route), route.rpartition("/")[2]
+            answer, name = registry.answer(route), route.rpartition("/")[2]
             if self.command == "PUT":
                 registry.uploads[name] = body
             elif route == "mlflow-artifacts/artifacts":
-                found = {"files": [{"path": upload, "is_dir": False} for upload in registry.uploads]}
-            elif found is None and name in registry.uploads:
+                answer = {"files": [{"path": upload, "is_dir": False} for upload in registry.uploads]}
+            elif answer is None and name in registry.uploads:
                 self.send(200, registry.uploads[name])
                 return
-            if callable(found):
+            if callable(answer):
                 with contextlib.suppress(OSError):  # the client has had enough
-                    found(self)
+                    answer(self)
                 return
             file = _FILE.fullmatch(route)
-            if found is None and file and (registry.bundle / file["name"]).is_file():
+            if answer is None and file and (registry.bundle / file["name"]).is_file():
                 self.send(200, (registry.bundle / file["name"]).read_bytes())
-            elif found is not None:
-                self.send(200, json.dumps(found).encode())
+            elif answer is not None:
+                self.send(200, json.dumps(answer).encode())
             else:
                 known = route == "health" or self.command in {"POST", "PATCH", "PUT", "DELETE"}
                 self.send(200 if known else 404, b"{}")

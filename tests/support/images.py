@@ -21,7 +21,7 @@ from newsbert.images.engine.engine import Engine
 from tests.support.shared import shared
 
 PLANTED_SECRET = "planted7f3aSecret"
-"""Stands in pip's options and in the environment of the images' build; must not be found in an image."""
+"""Stands in pip's options and in the environment of the images' build; must not be in an image."""
 
 SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN")
 
@@ -63,8 +63,10 @@ def image_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageSe
 
 
 def without_secret(settings: ImageSettings) -> ImageSettings:
-    """The same without the planted pip option: a build that may use what the engine has kept of another."""
-    return replace(settings, pip_options=tuple(each for each in settings.pip_options if PLANTED_SECRET not in each))
+    """The same without the planted pip option: a build that may use the engine's cache of another build."""
+    return replace(
+        settings, pip_options=tuple(option for option in settings.pip_options if PLANTED_SECRET not in option)
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def stages() -> frozenset[str]:
     import docker
 
     with contextlib.closing(docker.from_env()) as client:
-        return frozenset(str(each.id) for each in client.images.list(all=True, filters={"label": "newsbert.stage"}))
+        return frozenset(str(image.id) for image in client.images.list(all=True, filters={"label": "newsbert.stage"}))
 
 
 def import_image(tag: str, labels: Mapping[str, str]) -> str:
@@ -139,7 +141,7 @@ def remove_image(tag: str) -> None:
 
 
 def image_toml(settings: ImageSettings) -> str:
-    """Image settings as a user keeps them."""
+    """The image settings as a newsbert.toml has them."""
     return (
         f'[image]\nrepository = "{settings.repository}"\npip_options = {json.dumps(settings.pip_options)}\n'
         f'extra_hosts = {json.dumps(settings.extra_hosts)}\ntorch_index = "{settings.torch_index}"\n'

@@ -15,19 +15,19 @@ class Page:
                 assert name not in self.types
                 self.types[name] = kind
             elif line and not line.startswith("# HELP "):
-                found = _SAMPLE.fullmatch(line)
-                assert found, line
-                key = found[1], frozenset(_LABEL.findall(found[2] or ""))
+                sample = _SAMPLE.fullmatch(line)
+                assert sample, line
+                key = sample[1], frozenset(_LABEL.findall(sample[2] or ""))
                 assert key not in self._samples
-                self._samples[key] = float(found[3])
+                self._samples[key] = float(sample[3])
         self.names = {name for name, _ in self._samples}
         for name in self.names:
             assert name in self.types or re.sub("_(bucket|sum|count)$", "", name) in self.types
 
     def get(self, name: str, **labels: str) -> float:
         """The sum of the samples that have these labels."""
-        wanted = set(labels.items())
-        return sum(value for (each, held), value in self._samples.items() if each == name and wanted <= held)
+        pairs = set(labels.items())
+        return sum(value for (metric, held), value in self._samples.items() if metric == name and pairs <= held)
 
 
 _SAMPLE = re.compile(r'([a-zA-Z_:][\w:]*)(?:\{((?:\w+="(?:[^"\\\n]|\\[\\n"])*",?)*)\})? (\S+)')

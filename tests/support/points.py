@@ -18,7 +18,7 @@ ROWS = 50
 
 
 class Points:
-    """Tells points of the plane apart; knows which rows each step read."""
+    """Classifies points of the plane; records which rows each step read."""
 
     def __init__(self, nan_at: int | None = None) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -45,4 +45,4 @@ class Points:
 
     @property
     def weights(self) -> list[list[float]]:
-        return [each.detach().flatten().tolist() for each in self.module.parameters()]
+        return [parameter.detach().flatten().tolist() for parameter in self.module.parameters()]

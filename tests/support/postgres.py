@@ -18,11 +18,11 @@ QUOTED = "plan-ted%25secret"
 
 
 def programs() -> Path:
-    """Where PostgreSQL's programs are; the test is skipped where there are none, unless they are asked for."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    known = shutil.which("initdb")
-    if found or known:
-        return (found[-1] if found else Path(str(known))).parent
+    """Where PostgreSQL's programs are; the test is skipped where there are none, unless they are required."""
+    initdbs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    if initdbs or on_path:
+        return (initdbs[-1] if initdbs else Path(str(on_path))).parent
     if os.environ.get("NEWSBERT_REQUIRE_ENGINE"):
         pytest.fail("NEWSBERT_REQUIRE_ENGINE is set, and there is no PostgreSQL")
     pytest.skip("there is no PostgreSQL on this machine (Debian's package postgresql)")
@@ -50,7 +50,7 @@ class Postgres:
         self._run("pg_ctl", "-D", "data", "-o", options, "-l", "log", "-w", "start")
 
     def stop(self) -> None:
-        """Stop it, and remove what it kept."""
+        """Stop it, and remove its files."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
         shutil.rmtree(self.directory)
 

@@ -4,8 +4,8 @@
     python tests/support/preloaded.py ARGUMENTS…      a command; the socket is in NEWSBERT_TEST_PRELOADED
 
 A command has its own working directory, environment, umask, standard streams and exit code, gets SIGINT and SIGTERM,
-and dies with whoever started it. Python in NEWSBERT_TEST_BEFORE is run before it, to pause it or to limit what it may
-use. What a command imports, tests of that start it as users do.
+and dies with the process that started it. Python in NEWSBERT_TEST_BEFORE is run before it, to pause it or to limit what
+it may use. What a command imports, tests of that start it as users do.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def _serve(path: str) -> NoReturn:
-    """Import, then fork for whoever connects."""
+    """Import, then fork for every connection."""
     import importlib
 
     warm = False
@@ -40,10 +40,10 @@ def _serve(path: str) -> NoReturn:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets who ended: nobody waits for them here
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps them: this process does not wait for its children
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:  # closed, by the end of whoever started this
+        if sys.stdin in ready:  # closed: the process that started this has ended
             sys.exit()
         connection, _ = listener.accept()
         _, streams, _, _ = socket.recv_fds(connection, 1, 3)
@@ -94,7 +94,7 @@ def _train() -> None:
 
 
 def _keep(connection: socket.socket, streams: list[int], request: dict[str, Any]) -> NoReturn:
-    """Start a command and say what became of it; kill it if nobody wants to know any more."""
+    """Start a command and report its end; kill it when the client has gone."""
     pid = os.fork()
     if pid == 0:
         connection.close()
@@ -129,7 +129,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     before = os.environ.pop(BEFORE, "")
     os.chdir(request["directory"])
     os.umask(request["umask"])
-    tempfile.tempdir = None  # an import may have asked for it
+    tempfile.tempdir = None  # an import may have set it
     sys.argv = ["newsbert", *request["arguments"]]
     sys.path[:] = [entry for entry in sys.path if entry]
     sys.stdin = os.fdopen(0, "r", encoding="utf-8", errors="surrogateescape")

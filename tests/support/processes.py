@@ -8,7 +8,7 @@ def with_command(part: str, processes: list[psutil.Process] | None = None) -> li
 
     Args:
         part: What to look for.
-        processes: Where to look; all processes of the machine, if not given.
+        processes: Where to look; all processes of the machine by default.
     """
     among = list(psutil.process_iter()) if processes is None else processes
     return [process for process in among if part in command(process)]

@@ -15,7 +15,7 @@ import pytest
 
 @contextlib.contextmanager
 def tracking_server(directory: Path, port: int, end: signal.Signals = signal.SIGTERM) -> Iterator[str]:
-    """An MLflow server that keeps artifacts itself: clients see neither its database nor its disk."""
+    """An MLflow server that stores artifacts itself: clients see neither its database nor its disk."""
     url = f"http://127.0.0.1:{port}"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -1,4 +1,4 @@
-"""What is made once for all processes that share the suite, as pytest-xdist advises."""
+"""What is made once for all processes of the suite, as pytest-xdist advises."""
 
 import contextlib
 import os
@@ -27,12 +27,12 @@ def shared(
     make: Callable[[Path], Value],
     remove: Callable[[Value], None] = lambda _: None,
 ) -> Iterator[Value]:
-    """Make a value in the first process that wants it; the others wait for it and read it.
+    """Make a value in the first process that needs it; the others wait for it and read it.
 
     Args:
         factory: pytest's.
         name: The value's name in this run.
-        make: Make the value, in an empty directory that it is given.
+        make: Make the value, in an empty directory, which is its argument.
         remove: Remove what belongs to the value, in the last process that leaves the block.
     """
     directory = shared_directory(factory) / f"shared-{name}"

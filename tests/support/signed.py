@@ -1,4 +1,4 @@
-"""Keys, and a bundle to sign: it answers nothing, and who reads more of it than its contract notices."""
+"""Keys, and a bundle to sign: it answers nothing, so that reading more of it than its contract fails."""
 
 from pathlib import Path
 

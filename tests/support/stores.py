@@ -83,8 +83,8 @@ def s3() -> Iterator[BucketStore]:
 
         def delete() -> None:
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-                for each in page.get("Contents", []):
-                    client.delete_object(Bucket=BUCKET, Key=each["Key"])
+                for item in page.get("Contents", []):
+                    client.delete_object(Bucket=BUCKET, Key=item["Key"])
             client.delete_bucket(Bucket=BUCKET)
 
         named = {
@@ -103,7 +103,7 @@ def s3() -> Iterator[BucketStore]:
 
 @contextlib.contextmanager
 def gs(directory: Path) -> Iterator[BucketStore]:
-    """Google's emulator behind a door that wants a token, which it gives for a key that it knows."""
+    """Google's emulator behind a proxy that requires a token, which it issues for a key that it knows."""
     pytest.importorskip("gcp_storage_emulator", reason="needs gcp-storage-emulator")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -141,9 +141,9 @@ def gs(directory: Path) -> Iterator[BucketStore]:
         ask("POST", "/storage/v1/b?project=project", {"name": BUCKET})
 
     def delete() -> None:
-        found = json.loads(ask("GET", f"/storage/v1/b/{BUCKET}/o"))
-        for each in found.get("items", []):
-            ask("DELETE", f"/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(each['name'], safe='')}")
+        listing = json.loads(ask("GET", f"/storage/v1/b/{BUCKET}/o"))
+        for item in listing.get("items", []):
+            ask("DELETE", f"/storage/v1/b/{BUCKET}/o/{urllib.parse.quote(item['name'], safe='')}")
         ask("DELETE", f"/storage/v1/b/{BUCKET}")
 
     named = {"API_ENDPOINT_OVERRIDE": where, "NO_GCE_CHECK": "true"}
@@ -171,9 +171,9 @@ def azure() -> Iterator[BucketStore]:
     # Azurite's own, which everybody knows.
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-    def connection(given: str) -> str:
+    def connection(account_key: str) -> str:
         where = f"BlobEndpoint=http://127.0.0.1:{port}/{account}"
-        return f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={given};{where};"
+        return f"DefaultEndpointsProtocol=http;AccountName={account};AccountKey={account_key};{where};"
 
     wrong = base64.b64encode(b"planted-bucket-secret").decode()
     variable = "AZURE_STORAGE_CONNECTION_STRING"
@@ -188,7 +188,7 @@ def azure() -> Iterator[BucketStore]:
 
 
 class _Door(http.server.ThreadingHTTPServer):
-    """What asks for a token before it lets a request through to a port of this machine."""
+    """A proxy that requires a token before it forwards a request to a port of this machine."""
 
     daemon_threads = True
 
@@ -206,9 +206,13 @@ class _Request(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/token":
             return self._give_token(urllib.parse.parse_qs(body.decode())["assertion"][0])
-        given = self.headers.get("Authorization")
-        if given != "Bearer planted-token":
-            who = "Invalid Credentials" if given else "Anonymous caller does not have storage.objects.create access"
+        authorization = self.headers.get("Authorization")
+        if authorization != "Bearer planted-token":
+            who = (
+                "Invalid Credentials"
+                if authorization
+                else "Anonymous caller does not have storage.objects.create access"
+            )
             return self._answer(401, json.dumps({"error": {"code": 401, "message": who}}).encode())
         inner = http.client.HTTPConnection("127.0.0.1", self.server.port)
         inner.request(self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "host"})

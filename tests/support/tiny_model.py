@@ -1,6 +1,6 @@
 """Labels and words of the rows that the tests' tiny model is trained on."""
 
-# Labels and texts of our own; every class has words that tell it.
+# Labels and texts of our own; every class has words of its own.
 REVIEW_THRESHOLD = 0.75
 """Of the trained bundle: some of the tests' texts get a higher score, some a lower one."""
 

@@ -65,12 +65,12 @@ def arguments(tiny_encoder: Path, labelled_file: Path) -> tuple[object, ...]:
 
 
 def wait_for(process: "subprocess.Popen[str]", *signs: str) -> None:
-    """Wait until a process says one of these."""
+    """Wait until a process prints one of these."""
     assert process.stderr is not None
     for line in process.stderr:
         if any(sign in line for sign in signs):
             return
-    pytest.fail(f"it ended without saying any of {signs}")
+    pytest.fail(f"it ended without printing any of {signs}")
 
 
 def left_behind(directory: Path) -> list[str]:

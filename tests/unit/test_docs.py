@@ -1,4 +1,4 @@
-"""What README and docs say of the commands is so."""
+"""README and docs are right about the commands."""
 
 import importlib.util
 import re

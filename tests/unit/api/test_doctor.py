@@ -1,4 +1,4 @@
-"""`newsbert doctor`: what it says of machines that lack something, and of what it cannot reach."""
+"""`newsbert doctor` on machines that lack something, and with servers that it cannot reach."""
 
 import contextlib
 import http.server
@@ -104,7 +104,7 @@ def test_old_and_missing_packages_are_named(cli: Cli, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def _listen_silently() -> Iterator[int]:
-    """A port where somebody answers every request with an error."""
+    """A port where a server answers every request with an error."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -126,7 +126,7 @@ def test_a_taken_port_and_stale_servers_are_reported(cli: Cli, tmp_path: Path) -
     server = {"url": "http://127.0.0.1:7", "model": "TinyModel/1"}
     (notes / "7.json").write_text(json.dumps({"port": 7, "pid": 2**22 + 1, "started": 1, **server}))
     with _listen_silently() as port, socket.socket() as taken:
-        # A container's note: whether that runs is the engine's to say.
+        # A container's note: only the engine knows whether it runs.
         stuck = {"port": port, "url": f"http://127.0.0.1:{port}", "model": "TinyModel/2", "container": "abc"}
         (notes / f"{port}.json").write_text(json.dumps(stuck))
         taken.bind(("127.0.0.1", 0))

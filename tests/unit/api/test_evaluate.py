@@ -195,7 +195,7 @@ def test_training_rows_in_the_evaluation_are_counted(bundle: Bundle, labelled_fi
     names = rows.label_names
 
     def write(*splits: Split) -> str:
-        file = tmp_path / "elsewhere.jsonl"  # no name tells it
+        file = tmp_path / "elsewhere.jsonl"  # the rows are recognized, not the name
         pairs = [pair for split in splits for pair in zip(split.texts, split.labels, strict=True)]
         lines = [json.dumps({"text": f"  {text} ", "label": names[label]}) for text, label in pairs]
         file.write_text("\n".join(lines), encoding="utf-8")
@@ -214,7 +214,7 @@ def test_the_training_columns_are_the_default(bundle: Bundle, tmp_path: Path) ->
     other = shutil.copytree(bundle.path, tmp_path / "other")
     contract = json.loads((other / "newsbert.json").read_text(encoding="utf-8"))
     contract["data"] |= {"text_column": "kicker", "label_column": "desk"}
-    del contract["files"]["learned_texts.sketch"]  # a bundle that does not say what it has learned from
+    del contract["files"]["learned_texts.sketch"]  # a bundle without a record of its training rows
     (other / "learned_texts.sketch").unlink()
     (other / "newsbert.json").write_text(json.dumps(contract), encoding="utf-8")
     file = tmp_path / "rows.csv"

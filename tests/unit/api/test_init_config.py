@@ -1,4 +1,4 @@
-"""`newsbert init` looks at rows and writes a newsbert.toml; `newsbert config` tells which settings hold."""
+"""`newsbert init` looks at rows and writes a newsbert.toml; `newsbert config` shows which settings hold."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A bundle's contract: what is read, and what is refused with a message that says why."""
+"""A bundle's contract: what is read, and what is refused with a reason."""
 
 import dataclasses
 import hashlib

@@ -37,7 +37,7 @@ def test_answers_of_the_same_model_pass(bundle: Bundle, answers: list[Prediction
     assert check_answers(bundle.contract, RUNTIME, answers) < FP32_TOLERANCE
 
 
-def test_each_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
+def test_a_runtime_has_its_own_tolerance(bundle: Bundle, answers: list[Prediction]) -> None:
     contract = _allow(bundle.contract, {"onnxruntime": 0.002, "onnxruntime-int8": 0.05})
     answers[2] = _shift(answers[2], 0.04)
     assert check_answers(contract, "onnxruntime-int8", answers) == pytest.approx(0.04, abs=FP32_TOLERANCE)

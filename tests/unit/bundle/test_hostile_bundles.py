@@ -1,4 +1,4 @@
-"""Bundles of somebody who means harm, sealed again: no contract and no tokenizer does more than be refused."""
+"""Bundles of an attacker, sealed again: no contract and no tokenizer does more than be refused."""
 
 import json
 import math

@@ -145,7 +145,7 @@ def test_requirements_that_training_writes_are_read() -> None:
 def test_versions_of_the_bundle_are_named_and_used_on_request(hostile: Path, own: bool) -> None:
     contract = Bundle.read(hostile).contract
     (hostile / "requirements.txt").write_text("numpy==2.0.1\nonnxruntime==1.32.0\nhuggingface_hub==1.0\n")
-    # Digests that live beside what they protect prove nothing: whoever alters a file can write them anew.
+    # Digests that live beside what they protect prove nothing: who alters a file can write them anew.
     seal(hostile, {field.name: getattr(contract, field.name) for field in fields(contract) if field.name != "files"})
     settings = ImageSettings(runtime="onnxruntime", bundle_versions=own)
     with build.contexts(str(hostile), "serving", settings) as plan:

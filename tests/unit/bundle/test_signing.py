@@ -27,9 +27,9 @@ def _get_refusal(path: Path) -> str:
     return caught.value.message
 
 
-def test_a_signed_bundle_says_which_key_signed_it(path: Path, keys: Path, trust: Callable[..., None]) -> None:
+def test_a_signed_bundle_names_the_key_that_signed_it(path: Path, keys: Path, trust: Callable[..., None]) -> None:
     sign(path, keys / "release.pem")
-    assert Bundle.read(path).signed_by is None  # nobody asks
+    assert Bundle.read(path).signed_by is None  # no key is trusted
     trust("other", "release")
     bundle = Bundle.read(path)
     assert re.fullmatch(r"release\.pub \(SHA-256 [0-9a-f]{64}\)", bundle.signed_by or "")

@@ -56,7 +56,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "evaluate": lambda path: newsbert.evaluate(str(path), data="rows.csv"),
     "archive": lambda path: models.write_archive(path, path.parent / "store", ServeSettings()),
     "python_function": lambda path: flavor._load_pyfunc(str(path)),  # MLflow calls it
-    "handler": Handler,  # TorchServe calls it, one of somebody else's, too
+    "handler": Handler,  # TorchServe calls it, and other programs may, too
     "model": Model.from_directory,
     "mlflow deployments": _fetch,
     "build-image": _render_contexts,

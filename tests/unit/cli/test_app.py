@@ -1,4 +1,4 @@
-"""The command line as a user calls it: exit codes, what goes where, and errors that say what to do."""
+"""The command line as a user calls it: exit codes, what goes where, and errors with hints."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_help_lists_the_commands_and_exit_codes(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("group", [[], ["serve"], ["export"], ["tracking"]], ids=" ".join)
-def test_a_group_shows_a_line_for_each_command_at_80_columns(cli: Cli, group: list[str]) -> None:
+def test_a_group_shows_one_line_a_command_at_80_columns(cli: Cli, group: list[str]) -> None:
     shown = cli(*group, "--help", COLUMNS="80").stdout
     _, *panels = re.split(r"^╭─ (?!Options)", shown, flags=re.MULTILINE)
     lines = [line for panel in panels for line in panel.splitlines() if line.startswith("│")]
@@ -184,7 +184,7 @@ def test_ctrl_c_exits_as_interrupted() -> None:
                 received = connection.recv(4096)
                 assert received
                 request += received
-            # A signal just before a system call interrupts none: Python acts on it once the answer is given up.
+            # A signal just before a system call interrupts none: Python acts on it after the wait for the answer.
             while psutil.Process(process.pid).status() != psutil.STATUS_SLEEPING:
                 assert process.poll() is None
                 time.sleep(0.01)
@@ -327,7 +327,7 @@ def test_an_unreachable_tracking_server_is_an_error_within_seconds(cli: Cli) -> 
 
 
 def test_a_silent_tracking_server_is_an_error_within_seconds(cli: Cli) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and sends nothing
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
         before = time.monotonic()
         failed(cli("predict", "goal", MLFLOW_TRACKING_URI=uri), 1, uri, "cannot be reached")

@@ -25,16 +25,16 @@ def database(trained: tuple[newsbert.TrainResult, str], tmp_path: Path) -> Path:
 
 
 def completed(cli: Cli, shell: str, line: str, **env: str) -> str:
-    """What newsbert answers a shell for a line that ends where the cursor is; it says nothing but that."""
+    """What newsbert answers a shell for a line that ends where the cursor is; it prints nothing else."""
     words = shlex.split(line)
     place = str(len(words) if line.endswith(" ") else len(words) - 1)
-    asked = {
+    variables = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": place},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
         "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
     # Click makes the variable's name of the program's, which is `newsbert` however it is started.
-    done = cli(**asked, _NEWSBERT_COMPLETE=f"complete_{shell}", **env)
+    done = cli(**variables, _NEWSBERT_COMPLETE=f"complete_{shell}", **env)
     assert done.returncode == 0
     assert done.stderr == ""
     return done.stdout
@@ -187,7 +187,7 @@ def test_a_server_of_which_no_names_were_seen_offers_nothing(cli: Cli, tmp_path:
     assert not (tmp_path / "nothing.db").exists()
 
 
-def test_a_wrong_configuration_is_not_told_while_typing(cli: Cli, tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_no_error_while_typing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "newsbert.toml").write_text("nonsense")
     assert completed(cli, "bash", "newsbert predict --model B").strip() == ""
 

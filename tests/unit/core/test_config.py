@@ -144,20 +144,18 @@ def test_a_switch_is_on_or_off(value: Any, expected: bool, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("value", ["yes please", "2", "on", " ", 1, 0, 1.0, [], ["true"], {}])
 def test_a_switch_that_is_neither_on_nor_off_is_refused(value: Any) -> None:
-    # Whoever means to have tokens must not find out later that there were none.
+    # A user who wants tokens must not notice later that there were none.
     assert "neither yes nor no" in get_refusal(ServeSettings, token_auth=value)
 
 
-@pytest.mark.parametrize(
-    "given_labels", ["World, Sci/Tech ,Sport & loisirs,", ["World", "Sci/Tech", "Sport & loisirs"]]
-)
-def test_a_list_is_read_from_text_or_a_list(given_labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("labels", ["World, Sci/Tech ,Sport & loisirs,", ["World", "Sci/Tech", "Sport & loisirs"]])
+def test_a_list_is_read_from_text_or_a_list(labels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = ("World", "Sci/Tech", "Sport & loisirs")
-    assert resolve(TrainSettings, labels=given_labels).labels == expected
-    write_config(f"[train]\nlabels = {given_labels!r}\n")
+    assert resolve(TrainSettings, labels=labels).labels == expected
+    write_config(f"[train]\nlabels = {labels!r}\n")
     assert resolve(TrainSettings).labels == expected
-    if isinstance(given_labels, str):
-        monkeypatch.setenv("NEWSBERT_TRAIN_LABELS", given_labels)
+    if isinstance(labels, str):
+        monkeypatch.setenv("NEWSBERT_TRAIN_LABELS", labels)
         assert resolve(TrainSettings).labels == expected
 
 

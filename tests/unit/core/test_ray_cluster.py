@@ -28,7 +28,7 @@ from tests.support.calls import free_port
         ([], 2, (1, 0)),
     ],
 )
-def test_workers_share_the_cores_of_the_nodes(cores: list[int], workers: int, expected: tuple[int, int]) -> None:
+def test_workers_divide_the_cores_of_the_nodes(cores: list[int], workers: int, expected: tuple[int, int]) -> None:
     assert divide_cores(cores, workers) == expected
 
 
@@ -45,7 +45,7 @@ def test_ray_settings_come_from_flags_environment_and_file(monkeypatch: pytest.M
 
 @contextlib.contextmanager
 def _answer_with(answer: bytes) -> Iterator[str]:
-    """A server that sends the same bytes to whoever connects; its address."""
+    """A server that sends the same bytes on every connection; its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
 

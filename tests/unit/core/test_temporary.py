@@ -1,4 +1,4 @@
-"""Temporary directories: gone at the end, and after a `kill -9` with the next command; nobody else's is touched."""
+"""Temporary directories: gone at the end, and after a `kill -9` with the next command; others stay untouched."""
 
 import contextlib
 import os

@@ -35,7 +35,7 @@ def _lzma() -> bytes:
     return bytes(content)
 
 
-# name, content, what the error says, and its hint
+# name, content, error message and hint
 REFUSED: list[tuple[str, bytes, str, str]] = [
     ("cp1252.csv", TEXT.encode("cp1252"), "line 2: not valid UTF-8 (byte 0x93", "iconv -f windows-1252 -t utf-8"),
     ("many.csv", "".join(f"Headline {n} of the day,label {n}\n" for n in range(30)).encode(),

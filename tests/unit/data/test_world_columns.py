@@ -82,7 +82,7 @@ GUESSED = {
 
 
 @pytest.mark.parametrize("content", GUESSED)
-def test_columns_are_guessed_by_their_names_first_and_a_note_says_so(tmp_path: Path, content: str) -> None:
+def test_columns_are_guessed_by_their_names_first_with_a_note(tmp_path: Path, content: str) -> None:
     (tmp_path / "rows.csv").write_text(content)
     survey = init_config.survey(str(tmp_path / "rows.csv"))
     assert (survey.text_column, survey.label_column) == GUESSED[content]
@@ -121,7 +121,7 @@ def test_a_first_line_is_a_header_or_a_row(tmp_path: Path, name: str) -> None:
     assert len(list(file.rows())) == (num_lines if columns == ["1", "2"] else num_lines - 1)
 
 
-def test_a_file_without_header_is_guessed_and_train_says_how(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_without_header_is_guessed_and_train_has_a_hint(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "rows.tsv").write_text("".join(f"{label}\t{text}\n" for text, label in ROWS), encoding="utf-8")
     refused = cli("train", "--data", "rows.tsv")
     assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""Files of rows as the world has them: each is read as what it is."""
+"""Files of rows as the world has them: every file is read as what it is."""
 
 import csv
 import gzip
@@ -42,7 +42,7 @@ def _numbered(first: int, classes: int, *middle: str) -> str:
 
 
 def _table(delimiter: str, quoting: Any, text: str = "{}", end: str = "\n") -> str:
-    """Return the rows as `csv` writes them, each text set into another."""
+    """Return the rows as `csv` writes them, every text set into another."""
     stream = io.StringIO(newline="")
     rows = [("text", "label"), *((text.format(headline), label) for headline, label in ROWS)]
     csv.writer(stream, delimiter=delimiter, quoting=quoting, quotechar='"', lineterminator=end).writerows(rows)
@@ -50,11 +50,11 @@ def _table(delimiter: str, quoting: Any, text: str = "{}", end: str = "\n") -> s
 
 
 def _made(header: str, line: str) -> str:
-    """Return a header and a line for each of 30 numbers, with the labels in turns."""
+    """Return a header and 30 numbered lines, with the labels in turns."""
     return "".join([f"{header}\n", *(line.format(n=n, label=LABELS[n % 3]) + "\n" for n in range(30))])
 
 
-# name, content, rows by label, what is said of it
+# name, content, rows by label, part of a note
 READ: list[tuple[str, str | bytes, dict[str, int], str]] = [
     ("plain.csv", TEXT, EVEN, ""),
     ("bom.csv", TEXT.encode("utf-8-sig"), EVEN, ""),
@@ -80,7 +80,7 @@ READ: list[tuple[str, str | bytes, dict[str, int], str]] = [
     ("twice.csv", TEXT + TEXT.replace("Headline", "News"), dict.fromkeys(LABELS, 20), "1 row left out for repeating"),
     ("index.csv", "".join(f"{n - 1 if n else ''},{line}\n" for n, line in enumerate(TEXT.splitlines())), EVEN, ""),
     ("case.csv", TEXT.replace("text,label", "Text, LABEL"), EVEN, ""),
-    ("floats.csv", re.sub(r"(money|sport|tech)\n", lambda found: f"{LABELS.index(found[1])}.0\n", TEXT),
+    ("floats.csv", re.sub(r"(money|sport|tech)\n", lambda match: f"{LABELS.index(match[1])}.0\n", TEXT),
      dict.fromkeys(("0", "1", "2"), 10), ""),
     ("booleans.csv", TEXT.replace(",money", ",False").replace(",sport", ",TRUE").replace(",tech", ",true"),
      {"false": 10, "true": 20}, ""),
@@ -176,22 +176,22 @@ READ: list[tuple[str, str | bytes, dict[str, int], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "counts", "said"), READ, ids=[name for name, *_ in READ])
+@pytest.mark.parametrize(("name", "content", "counts", "message"), READ, ids=[name for name, *_ in READ])
 def test_a_file_is_read_as_what_it_is(
-    tmp_path: Path, name: str, content: str | bytes, counts: dict[str, int], said: str
+    tmp_path: Path, name: str, content: str | bytes, counts: dict[str, int], message: str
 ) -> None:
     file = tmp_path / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    if said == "!":  # its rows have fewer fields than its header, which is no small thing
+    if message == "!":  # its rows have fewer fields than its header, which is no small thing
         with pytest.raises(DataError, match="line 2: 2 fields, but the header has 4; 19 more rows cannot be read"):
             init_config.survey(str(file))
         return
-    found = init_config.survey(str(file))
-    assert found.rows == {"all": counts}
-    notes = [note for note in found.notes if "hundreds" not in note and "macro F1" not in note]
+    survey = init_config.survey(str(file))
+    assert survey.rows == {"all": counts}
+    notes = [note for note in survey.notes if "hundreds" not in note and "macro F1" not in note]
     notes = [note for note in notes if "text of another row" not in note]
-    assert (bool(notes), said in "".join(notes)) == (bool(said), True), notes
-    loaded = load_dataset(str(file), text_column=found.text_column, label_column=found.label_column)
+    assert (bool(notes), message in "".join(notes)) == (bool(message), True), notes
+    loaded = load_dataset(str(file), text_column=survey.text_column, label_column=survey.label_column)
     assert len(loaded.label_names) == len(counts)
 
 
@@ -228,7 +228,7 @@ def test_files_of_others_are_read_right_or_refused_with_the_way_out() -> None:
             assert OF_OTHERS_REFUSED[file.name] in str(caught.value.hint)
             continue
         text, label, counts = OF_OTHERS.get(file.name, (None, None, dict.fromkeys(LABELS, 40)))
-        found = init_config.survey(str(file))
-        assert (found.text_column, found.label_column) == (text, label), file.name
-        total = {name: sum(split[name] for split in found.rows.values()) for name in next(iter(found.rows.values()))}
+        survey = init_config.survey(str(file))
+        assert (survey.text_column, survey.label_column) == (text, label), file.name
+        total = {name: sum(split[name] for split in survey.rows.values()) for name in next(iter(survey.rows.values()))}
         assert total == (counts or dict.fromkeys(LABELS, 40)), file.name

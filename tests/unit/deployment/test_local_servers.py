@@ -1,4 +1,4 @@
-"""Notes of detached servers: what runs is known, what has ended is forgotten, and nobody else's process is touched."""
+"""Notes of detached servers: what runs is known, what has ended is forgotten, and no other process is touched."""
 
 import contextlib
 import dataclasses
@@ -114,7 +114,7 @@ def test_an_unreadable_entry_is_ignored(start: Start, content: str) -> None:
 
 
 def test_a_reused_pid_of_another_server_is_not_stopped(start: Start) -> None:
-    # Both are newsbert servers by their command lines: only the time they started tells them apart.
+    # Both are newsbert servers by their command lines: only their start times differ.
     other = start("newsbert", "serve")
     local_servers.note(dataclasses.replace(_make_server(8101, other.pid), started=1))
     with pytest.raises(NotFoundError):
@@ -251,7 +251,7 @@ def test_a_detached_server_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert local_servers.running() == []
 
 
-def test_the_status_names_the_log_of_each_server(start: Start, cli: Cli) -> None:
+def test_the_status_names_the_logs_of_servers(start: Start, cli: Cli) -> None:
     local_servers.note(_make_server(8101, start("newsbert", "serve").pid))
     local_servers.note(_make_server(8102, container="c" * 64))
     shown = cli("serve", "status", COLUMNS="").stdout

@@ -140,7 +140,7 @@ def test_softmax_of_huge_logits_does_not_overflow() -> None:
 
 
 def _draw(rows: int, temperature: float, seed: int = 1) -> tuple[FloatArray, list[int]]:
-    """Logits, and labels that come up as often as these say at a temperature."""
+    """Logits, and labels that are as frequent as these logits at a temperature."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (rows, 4)).astype(np.float32)
     return logits, [int(rng.choice(4, p=row / row.sum())) for row in softmax(logits, temperature).astype(np.float64)]

@@ -47,7 +47,7 @@ def test_the_threshold_is_the_lowest_with_the_target_accuracy(rows: list[tuple[f
     probabilities, labels = _make_rows(*rows)
     scores = [round(score, 6) for score in probabilities.max(axis=1).tolist()]
 
-    def keeps(below: float) -> bool:
+    def reaches_target(below: float) -> bool:
         unflagged = [right for score, (_, right) in zip(scores, rows, strict=True) if score >= below]
         return bool(unflagged) and _compute_wilson(sum(unflagged), len(unflagged)) >= precision - 1e-9
 
@@ -58,7 +58,7 @@ def test_the_threshold_is_the_lowest_with_the_target_accuracy(rows: list[tuple[f
         assert not any(_exceeds_wilson(scores, rows, other, precision) for other in set(scores) - {1.0})
     else:
         assert threshold in scores
-        assert keeps(threshold)
+        assert reaches_target(threshold)
         lower = [other for other in set(scores) if other < threshold]
         assert not any(_exceeds_wilson(scores, rows, other, precision) for other in lower)
 

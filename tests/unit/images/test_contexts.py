@@ -280,7 +280,7 @@ def test_the_base_has_the_requirements_of_serving() -> None:
     assert {"httpx2", "numpy", "onnxruntime", "packaging", "rich", "tokenizers", "typer"} <= set(package_sets.BASE)
 
 
-def test_the_dockerfiles_are_found_where_they_are_installed() -> None:
+def test_the_dockerfiles_are_installed() -> None:
     names = {file.name for file in package_files.find("docker").iterdir()}
     assert {"base.Dockerfile", "trainer.Dockerfile", "torchserve.Dockerfile"} <= names
     assert newsbert.__version__ == metadata.version("newsbert")

@@ -1,4 +1,4 @@
-"""Explanations: they add up, they point at the words that matter, and they are the same wherever they are asked for."""
+"""Explanations: they add up, they point at the words that matter, and every interface gives the same ones."""
 
 import json
 import sys
@@ -36,12 +36,12 @@ def test_attributions_sum_to_what_the_words_change(model: Model) -> None:
         assert explained.prediction == model.predict([TEXT])[0]
         assert explained.label == (label or explained.prediction.label)
         assert explained.text == "the goal of the team, some & more"
-        assert [each.text for each in explained.words] == explained.text.split()
-        assert all(explained.text[each.start : each.end] == each.text for each in explained.words)
+        assert [word.text for word in explained.words] == explained.text.split()
+        assert all(explained.text[word.start : word.end] == word.text for word in explained.words)
         assert abs(explained.gap) <= TOLERANCE
         if explained.method == SHAPLEY_SAMPLING:
             changed = explained.prediction.probabilities[explained.label] - _of_nothing(model, explained.label)
-            assert sum(each.attribution for each in explained.words) == pytest.approx(changed, abs=2e-3)
+            assert sum(word.attribution for word in explained.words) == pytest.approx(changed, abs=2e-3)
 
 
 def _of_nothing(model: Model, label: str) -> float:
@@ -49,7 +49,7 @@ def _of_nothing(model: Model, label: str) -> float:
     return model.predict(["\u200b"])[0].probabilities[label]
 
 
-def test_the_words_that_make_the_label_say_most_and_of_another_label_the_opposite(read: Bundle) -> None:
+def test_the_words_of_a_label_count_most_for_it_and_against_another(read: Bundle) -> None:
     # By sampled Shapley values: the tests' tiny encoder, between a text and none, passes through answers of its own.
     model = Model(read, runtime="onnxruntime")
     neutral = model.predict(["number 3"])[0].label
@@ -57,9 +57,9 @@ def test_the_words_that_make_the_label_say_most_and_of_another_label_the_opposit
         one, other = WORDS[label][:2]
         (explained,) = model.explain([f"{one} {other} number 3"])
         assert explained.label == label
-        assert max(explained.words, key=lambda each: each.attribution).text in {one, other}
+        assert max(explained.words, key=lambda word: word.attribution).text in {one, other}
         (against,) = model.explain([f"{one} {other} number 3"], label=neutral)
-        assert sum(each.attribution for each in against.words if each.text in {one, other}) < 0
+        assert sum(word.attribution for word in against.words if word.text in {one, other}) < 0
 
 
 def test_only_what_is_read_of_a_long_text_is_explained(model: Model) -> None:
@@ -71,7 +71,7 @@ def test_only_what_is_read_of_a_long_text_is_explained(model: Model) -> None:
 
 def test_a_text_of_which_nothing_is_read_has_no_words_that_matter(model: Model) -> None:
     (explained,) = model.explain(["\u200b"])
-    assert all(each.attribution == 0 for each in explained.words)
+    assert all(word.attribution == 0 for word in explained.words)
     assert abs(explained.gap) <= TOLERANCE
 
 
@@ -82,7 +82,7 @@ def test_the_same_text_is_explained_in_the_same_way_again_and_survives_json(mode
     assert Explanation.from_dict(document).to_dict() == document
 
 
-def test_what_cannot_be_explained_is_told(model: Model) -> None:
+def test_what_cannot_be_explained_is_an_error(model: Model) -> None:
     with pytest.raises(ValueError, match="there is no label 'Weather': "):
         model.explain(["goal"], label="Weather")
     with pytest.raises(ValueError, match="the text is empty"):
@@ -97,16 +97,16 @@ def test_without_captum_words_are_taken_away(read: Bundle, monkeypatch: pytest.M
 
 def test_words_are_taken_away_a_bounded_number_of_times(read: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(read, runtime="onnxruntime")
-    asked: list[int] = []
+    batch_sizes: list[int] = []
     predict = model._runtime.predict_prepared
 
     def counted(texts: Sequence[str], *more: Any) -> Any:
-        asked.append(len(texts))
+        batch_sizes.append(len(texts))
         return predict(texts, *more)
 
     monkeypatch.setattr(model._runtime, "predict_prepared", counted)
     model.explain(["some goal", " ".join(["some goal team"] * 10)])
-    assert 3 < max(asked) <= explanation.EVALUATIONS + 2
+    assert 3 < max(batch_sizes) <= explanation.EVALUATIONS + 2
 
 
 def test_the_command_shows_words_and_numbers(trained: tuple[newsbert.TrainResult, str], cli: Cli) -> None:
@@ -118,7 +118,7 @@ def test_the_command_shows_words_and_numbers(trained: tuple[newsbert.TrainResult
     )
     document = json.loads(cli("explain", "--model", bundle, "--json", "--label", LABELS[0], "some more goal").stdout)
     assert document["explanation"]["label"] == LABELS[0]
-    assert [each["text"] for each in document["explanation"]["words"]] == ["some", "more", "goal"]
+    assert [word["text"] for word in document["explanation"]["words"]] == ["some", "more", "goal"]
     for arguments, message in (
         (("--label", "Weather", "goal"), "there is no label 'Weather'"),
         ((" ",), "the text is empty"),

@@ -1,4 +1,4 @@
-"""Runtimes: one text, one answer, whatever runs the graph and whoever is in the batch."""
+"""Runtimes: one text, one answer, whatever runs the graph and whatever else is in the batch."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ from tests.support.tiny_model import LABELS
 
 TOLERANCE = 1e-3
 FP32 = ("onnxruntime", "torch")
-# Each of them is one token of the tiny encoder's.
+# Every word is one token of the tiny encoder's.
 WORDS = ("stocks", "market", "profit", "bank", "goal", "team", "cup", "coach", "minister", "border", "treaty", "vote")
 ODD = (
     "🏆⚽ 👩‍👩‍👧‍👦 wins", "فاز الفريق بثلاثة أهداف", "\u202eright to left", "nul\x00 and bell\x07", "東京株式市場",
@@ -80,9 +80,9 @@ def test_every_other_runtime_gives_about_the_same_answers_alone_and_among_others
     texts += [
         golden.item if isinstance(golden.item, str) else golden.item["text"] or "x" for golden in read.contract.golden
     ]
-    found = load_runtime(read, name, threads=2)
-    together = found.predict(texts)
-    alone = np.concatenate([found.predict([text]) for text in texts])
+    runtime = load_runtime(read, name, threads=2)
+    together = runtime.predict(texts)
+    alone = np.concatenate([runtime.predict([text]) for text in texts])
     # A random encoder makes of bfloat16's rounding more than a trained one.
     assert _largest_difference(together, alone) <= (10 * TOLERANCE if name.endswith("bf16") else TOLERANCE)
     assert _largest_difference(together, load_runtime(read, against).predict(texts)) <= tolerance
@@ -184,11 +184,11 @@ def test_any_text_gets_one_answer_from_both_runtimes_in_any_batch_and_order(
     assert _largest_difference(expected.sum(axis=1), np.ones(len(texts), dtype=np.float32)) <= 1e-5
     assert _largest_difference(onnx.predict(texts), expected) <= TOLERANCE
     order = data.draw(st.permutations(range(len(texts))))
-    for each in (onnx, torch):
-        shuffled = each.predict([texts[index] for index in order])
+    for runtime in (onnx, torch):
+        shuffled = runtime.predict([texts[index] for index in order])
         assert _largest_difference(shuffled, expected[list(order)]) <= TOLERANCE
         for index, text in enumerate(texts):
-            assert _largest_difference(each.predict([text])[0], expected[index]) <= TOLERANCE
+            assert _largest_difference(runtime.predict([text])[0], expected[index]) <= TOLERANCE
 
 
 def test_many_texts_of_all_lengths_keep_their_order(runtime: Runtime) -> None:
@@ -224,8 +224,8 @@ def test_logits_are_divided_by_the_contracts_temperature(
 ) -> None:
     texts = ["stocks fall", "goal", " ".join(_words(30))]
     plain, divided = (
-        load_runtime(_with_contract(read, tmp_path / str(each), temperature=each), name).predict(texts)
-        for each in (1, temperature)
+        load_runtime(_with_contract(read, tmp_path / str(number), temperature=number), name).predict(texts)
+        for number in (1, temperature)
     )
     powers = plain.astype(np.float64) ** (1 / temperature)
     expected = powers / powers.sum(axis=1, keepdims=True)

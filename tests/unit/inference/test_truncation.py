@@ -66,7 +66,7 @@ LONG = {
     "special tokens": "[SEP]" * 100_000,
     "words": "goal team " * 100_000,
     "every character": "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)])),
-    "every letter once, in one word": "".join(each for each in map(chr, range(0x110000)) if each.isalpha()),
+    "every letter once, in one word": "".join(letter for letter in map(chr, range(0x110000)) if letter.isalpha()),
 }
 
 
@@ -83,7 +83,7 @@ def test_attack_a_long_text_does_not_reach_the_tokenizer(tiny_encoder: Path, nam
     assert ids == plain.encode(LONG[name]).ids
 
 
-def test_another_tokenizer_reads_so_many_characters_for_each_token(tiny_encoder: Path) -> None:
+def test_another_tokenizer_reads_so_many_characters_a_token(tiny_encoder: Path) -> None:
     document = json.loads((tiny_encoder / "tokenizer.json").read_text(encoding="utf-8"))
     document["pre_tokenizer"] = {"type": "Whitespace"}
     backend = Tokenizer.from_str(json.dumps(document))

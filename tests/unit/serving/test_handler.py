@@ -71,7 +71,7 @@ def test_explain_adds_an_explanation(handler: Handler) -> None:
         make_request({**request, "label": LABELS[1]}),
         make_request({**item, "explain": False, "label": None}),
         make_request({"instances": ["goal", request]}),
-        make_request(item, explain="True"),  # as TorchServe tells of /explanations
+        make_request(item, explain="True"),  # as TorchServe marks /explanations
         ({"body": b"Cup final goal"}, {**TEXT, "explain": "True"}),
         make_request(request, accept="text/plain"),
     )

@@ -1,4 +1,4 @@
-"""The health probe: fails unless the model answers as a model does, and says why in a line."""
+"""The health probe: fails unless the model answers as a model does, with the reason in one line."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The private directory of a server: made anew for every server, never somebody else's, never two servers in one."""
+"""The private directory of a server: made anew for every server, never another user's, never two servers in one."""
 
 import os
 import stat
@@ -69,8 +69,8 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory somebody else's")
-def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     os.chown(tmp_path / "run", 12_345, 12_345)
     with pytest.raises(UsageError, match="no directory of this user's"), runtime_dir.make(str(tmp_path / "run")):

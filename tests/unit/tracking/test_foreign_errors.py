@@ -1,4 +1,4 @@
-"""Errors of others as ours: known by where they come from and what they say, with what mends them."""
+"""Errors of libraries as ours: recognized by their origin and message, with a hint."""
 
 from pathlib import Path
 

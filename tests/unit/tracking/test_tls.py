@@ -54,7 +54,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         ({"MLFLOW_TRACKING_INSECURE_TLS": "true"}, "404"),
     ],
 )
-def test_the_certificate_is_checked_as_mlflows_variables_say(
+def test_the_certificate_is_checked_by_mlflows_variables(
     cli: Cli, server: str, environment: dict[str, str], message: str
 ) -> None:
     result = cli("runs", MLFLOW_TRACKING_URI=server, **environment)

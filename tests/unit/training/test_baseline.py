@@ -20,13 +20,13 @@ def _split(texts: Sequence[str], labels: Sequence[int] | IntArray) -> Split:
     return Split(texts, np.array(labels, np.int32), "")
 
 
-def _rows(classes: int, each: int, seed: int = 0) -> Split:
-    """Rows of three words, one of which tells the class."""
+def _rows(classes: int, per_class: int, seed: int = 0) -> Split:
+    """Rows of three words, one of which is its class's own."""
     rng = np.random.default_rng(seed)
     common = ["".join(rng.choice(list(string.ascii_lowercase), 6)) for _ in range(50)]
     texts, labels = [], []
     for label in range(classes):
-        for _ in range(each):
+        for _ in range(per_class):
             texts.append(f"{rng.choice(common)} word{label} {rng.choice(common)}")
             labels.append(label)
     return _split(texts, labels)
@@ -36,15 +36,15 @@ def _names(classes: int) -> list[str]:
     return [f"class {label}" for label in range(classes)]
 
 
-@pytest.mark.parametrize(("classes", "each"), [(2, 30), (3, 1), (4, 20), (200, 6)])
-def test_it_learns_what_tells_the_classes(classes: int, each: int) -> None:
-    train = _rows(classes, each)
+@pytest.mark.parametrize(("classes", "per_class"), [(2, 30), (3, 1), (4, 20), (200, 6)])
+def test_it_learns_the_words_of_the_classes(classes: int, per_class: int) -> None:
+    train = _rows(classes, per_class)
     fitted = BaselineClassifier(train, seed=1)
-    found = fitted.score(_rows(classes, 3, seed=9) if each > 1 else train, _names(classes))
-    assert found.scores.accuracy > 0.95
-    assert found.rows == len(train)
-    assert found.fit_seconds > 0
-    assert found.texts_per_second > 0
+    result = fitted.score(_rows(classes, 3, seed=9) if per_class > 1 else train, _names(classes))
+    assert result.scores.accuracy > 0.95
+    assert result.rows == len(train)
+    assert result.fit_seconds > 0
+    assert result.texts_per_second > 0
     probabilities = fitted.predict(train.texts, classes)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
@@ -133,18 +133,18 @@ def test_labels_with_few_rows_are_not_judged() -> None:
     assert not rare & set(label_issues.find_candidates(BaselineClassifier(train, seed=1), seed=1).tolist())
 
 
-def test_the_model_is_asked_whether_a_label_is_wrong(trained: tuple[newsbert.TrainResult, str]) -> None:
+def test_the_model_decides_whether_a_label_is_wrong(trained: tuple[newsbert.TrainResult, str]) -> None:
     runtime = load_runtime(Bundle.read(trained[0].bundle))
     texts = ["stocks market number 3", "goal team number 3", "minister border number 3", "profit bank number 3"]
     own = runtime.predict_prepared(texts).argmax(axis=1)
-    given = own.copy()
-    given[[0, 2]] = (given[[0, 2]] + 1) % 3
-    train = _split(["long " * 1000, *texts], [0, *given.tolist()])
+    labels = own.copy()
+    labels[[0, 2]] = (labels[[0, 2]] + 1) % 3
+    train = _split(["long " * 1000, *texts], [0, *labels.tolist()])
     suspects = label_issues.confirm(np.array([3, 1, 2, 4]), train, LABELS, runtime)
-    assert {(each.text, each.label, each.model_label) for each in suspects} == {
-        (texts[place], LABELS[given[place]], LABELS[own[place]]) for place in (0, 2)
+    assert {(suspect.text, suspect.label, suspect.model_label) for suspect in suspects} == {
+        (texts[place], LABELS[labels[place]], LABELS[own[place]]) for place in (0, 2)
     }
-    margins = [each.model_probability - each.label_probability for each in suspects]
+    margins = [suspect.model_probability - suspect.label_probability for suspect in suspects]
     assert margins == sorted(margins, reverse=True)
     assert all(margin > 0 for margin in margins)
     assert label_issues.confirm(np.array([], dtype=np.int64), train, LABELS, runtime) == []

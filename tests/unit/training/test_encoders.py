@@ -114,7 +114,7 @@ def test_what_is_not_there_as_a_whole_is_refused_by_its_name(tmp_path: Path) -> 
     base = _with_tokenizer(CONFIGS["bert"], tmp_path / "base")
     weights, config = base.path / "model.safetensors", base.path / "config.json"
     whole, pointer = weights.read_bytes(), b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    for file, content, said in (
+    for file, content, message in (
         (weights, pointer, "model.safetensors is a Git LFS pointer"),
         (weights, whole[:-1], "model.safetensors is not whole"),
         (weights, whole[:20], "model.safetensors is not whole"),
@@ -124,7 +124,7 @@ def test_what_is_not_there_as_a_whole_is_refused_by_its_name(tmp_path: Path) -> 
     ):
         before = file.read_bytes()
         file.write_bytes(content)
-        with pytest.raises(ModelError, match=said) as caught:
+        with pytest.raises(ModelError, match=message) as caught:
             base_model.find(str(base.path))
         assert caught.value.hint
         file.write_bytes(before)
@@ -172,7 +172,7 @@ def _no_pad(directory: Path, _: str) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"pad_token": None}))
 
 
-# The architecture, what is done to its files, and what is said
+# The architecture, the change to its files, its argument, and the error's message
 BROKEN: dict[str, tuple[PreTrainedConfig, Callable[[Path, str], None], str, str]] = {
     "a layer is missing": (CONFIGS["bert"], _drop, "layer.1.", "layer.1.attention.output.LayerNorm.bias is missing"),
     "another shape": (CONFIGS["bert"], _cut, "query.weight", "self.query.weight has another shape than config.json"),
@@ -194,10 +194,10 @@ BROKEN: dict[str, tuple[PreTrainedConfig, Callable[[Path, str], None], str, str]
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_tuned_is_refused_before_anything_slow(name: str, tmp_path: Path) -> None:
-    config, spoil, part, said = BROKEN[name]
+    config, spoil, part, message = BROKEN[name]
     _with_tokenizer(config, tmp_path / "base")
     spoil(tmp_path / "base", part)
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         methods.check(base_model.find(str(tmp_path / "base")), TrainSettings(max_length=16))
     assert caught.value.hint
 
@@ -237,8 +237,8 @@ def test_a_sentencepiece_model_alone_is_converted(tmp_path: Path, monkeypatch: p
     base = base_model.find(str(tmp_path / "base"))
     methods.check(base, TrainSettings(max_length=16))
     processor = sentencepiece.SentencePieceProcessor(model_file=str(base.path / "spm.model"))
-    found = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
-    assert found == processor.encode("team stocks", out_type=str)
+    tokens = AutoTokenizer.from_pretrained(base.path).tokenize("team stocks")
+    assert tokens == processor.encode("team stocks", out_type=str)
     monkeypatch.setattr(tokenizer, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"spm\.model is a SentencePiece model") as caught:
         prepare_tokenizer(base, tmp_path, 16)
@@ -269,7 +269,7 @@ def test_encoders_of_others_are_taken_or_refused_with_the_way_out() -> None:
     assert {directory.name for directory in CASES.iterdir()} == {*OF_OTHERS, *OF_OTHERS_REFUSED}
     for name in OF_OTHERS:
         methods.check(base_model.find(str(CASES / name)), TrainSettings())
-    for name, said in OF_OTHERS_REFUSED.items():
-        with pytest.raises(ModelError, match=said) as caught:
+    for name, message in OF_OTHERS_REFUSED.items():
+        with pytest.raises(ModelError, match=message) as caught:
             methods.check(base_model.find(str(CASES / name)), TrainSettings())
         assert caught.value.hint

@@ -1,4 +1,4 @@
-"""Each family of encoders is trained, and answers in each runtime as transformers does."""
+"""Encoders of every family are trained, and answer in every runtime as transformers does."""
 
 import csv
 from pathlib import Path
@@ -35,8 +35,8 @@ def test_a_family_is_trained_and_answers_as_transformers_does(
     expected = _transformers_answers(result.bundle)
     for runtime in ("torch", "onnxruntime", "openvino"):
         answers = newsbert.load(result.bundle, runtime=runtime).predict(TEXTS)
-        found = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
-        assert np.allclose(found, expected, atol=2e-3), runtime
+        probabilities = np.array([[answer.probabilities[name] for name in LABELS] for answer in answers])
+        assert np.allclose(probabilities, expected, atol=2e-3), runtime
 
 
 def _transformers_answers(bundle: Path) -> Any:

@@ -33,27 +33,27 @@ def test_learns_and_writes_a_verified_bundle(trained: tuple[newsbert.TrainResult
     assert json.loads((result.bundle / "class_mapping.json").read_text()) == dict(zip("012", LABELS, strict=True))
 
 
-def test_what_a_threshold_does_to_the_test_rows_is_told_everywhere(
+def test_what_a_threshold_does_to_the_test_rows_is_recorded_everywhere(
     trained: tuple[newsbert.TrainResult, str], labelled_file: Path
 ) -> None:
     result, _ = trained
     model, rows = newsbert.load(result.bundle), load_dataset(str(labelled_file)).test
     answers = list(zip(model.predict(rows.texts), rows.labels, strict=True))
-    kept = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
-    assert kept  # or it would not be the test that it is meant to be
+    is_correct = [answer.label == LABELS[label] for answer, label in answers if not answer.review]
+    assert is_correct  # or it would not be the test that it is meant to be
     chosen, *others = result.review
     assert (chosen.precision, chosen.below) == (None, REVIEW_THRESHOLD)
-    assert chosen.test.review_rate == pytest.approx(1 - len(kept) / len(answers))
-    assert chosen.test.accuracy == pytest.approx(sum(kept) / len(kept))
-    assert [each.precision for each in others] == list(PRECISIONS)
+    assert chosen.test.review_rate == pytest.approx(1 - len(is_correct) / len(answers))
+    assert chosen.test.accuracy == pytest.approx(sum(is_correct) / len(is_correct))
+    assert [point.precision for point in others] == list(PRECISIONS)
     contract = model.bundle.contract
     assert contract.review_threshold == model.review_threshold == REVIEW_THRESHOLD
     assert contract.metrics["review_rate"] == chosen.test.review_rate
     assert contract.metrics["selective_accuracy"] == chosen.test.accuracy
     with (result.bundle / "review.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [(each["precision"], float(each["review_threshold"])) for each in table] == [
-        ("" if each.precision is None else str(each.precision), each.below) for each in result.review
+    assert [(row["precision"], float(row["review_threshold"])) for row in table] == [
+        ("" if point.precision is None else str(point.precision), point.below) for point in result.review
     ]
     assert float(table[0]["test_review_rate"]) == chosen.test.review_rate
     card = (result.bundle / "README.md").read_text(encoding="utf-8")
@@ -100,11 +100,11 @@ def test_auto_is_bf16_where_the_processor_has_it_and_is_faster_with_it(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert choose_precision(model, TrainSettings(), lambda _: seconds) == chosen
     assert choose_precision(model, TrainSettings(), lambda _: {"bf16": 9.0, "fp32": 9.0}) == chosen  # it is timed once
-    for said in ("bf16", "fp32"):
-        assert choose_precision(model, TrainSettings(precision=said)) == said
+    for precision in ("bf16", "fp32"):
+        assert choose_precision(model, TrainSettings(precision=precision)) == precision
 
 
 def test_both_precisions_can_be_timed(tiny_encoder: Path) -> None:
     seconds = time_training_steps(fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b")))
     assert set(seconds) == {"bf16", "fp32"}
-    assert all(0 < each < 10 for each in seconds.values())
+    assert all(0 < duration < 10 for duration in seconds.values())

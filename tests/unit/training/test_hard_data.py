@@ -62,8 +62,8 @@ def test_a_text_of_ten_megabytes(train: Train, arguments: dict[str, Any]) -> Non
     result = train([*rows, (huge, "sport")])
     model = newsbert.load(result.bundle)
     beginning = huge[:1_000]
-    found = model.predict([huge, beginning])  # both longer than it reads
-    assert found[0].probabilities == pytest.approx(found[1].probabilities, abs=1e-6)
+    predictions = model.predict([huge, beginning])  # both longer than it reads
+    assert predictions[0].probabilities == pytest.approx(predictions[1].probabilities, abs=1e-6)
     tuning.tune(**arguments, tune="head")
 
 
@@ -81,7 +81,7 @@ def test_a_batch_of_all_rows(arguments: dict[str, Any]) -> None:
     assert trained.history.evaluations[-1].accuracy > 0.9
 
 
-def test_a_learning_rate_that_is_far_too_high_is_told(train: Train) -> None:
+def test_a_learning_rate_that_is_far_too_high_gets_a_note(train: Train) -> None:
     rows = [(f"goal team {row}", "sport") for row in range(60)] + [(f"minister {row}", "world") for row in range(60)]
     notes: list[str] = []
 
@@ -89,7 +89,7 @@ def test_a_learning_rate_that_is_far_too_high_is_told(train: Train) -> None:
         if isinstance(event, Note):
             notes.append(event.message)
         if isinstance(event, Phase) and event.name == "exporting":
-            raise KeyboardInterrupt  # by now it is told
+            raise KeyboardInterrupt  # by now the note was sent
 
     with pytest.raises(KeyboardInterrupt):
         train(rows, learning_rate=1.0, max_steps=40, on_event=on_event)
@@ -110,10 +110,10 @@ def test_something_else_that_has_come_where_the_bundle_belongs_is_let_alone(trai
 
     with pytest.raises(NewsbertError, match="there is something else in out by now"):
         train(rows, output_dir="out", on_event=on_event)
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["mine"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_loss_that_is_no_number_is_told_and_the_last_good_model_kept(
+def test_after_a_loss_that_is_no_number_the_model_is_the_last_good_one_with_a_note(
     arguments: dict[str, Any], labelled_file: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
@@ -134,8 +134,8 @@ def test_a_loss_that_is_no_number_is_told_and_the_last_good_model_kept(
     backward = ClassificationTask.backward
     result = train(50)
     assert result.diverged_at == 50
-    said = "the loss is not finite (NaN or infinite) at step 50: the model is that of step "
-    assert any(note.startswith(said) for note in notes), notes
+    message = "the loss is not finite (NaN or infinite) at step 50: the model is that of step "
+    assert any(note.startswith(message) for note in notes), notes
     run = mlflow.MlflowClient(database).get_run(result.run_id)
     assert run.data.tags["newsbert.diverged_at"] == "50"
     assert run.data.metrics["best_step"] < 50

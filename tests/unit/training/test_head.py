@@ -109,19 +109,19 @@ def test_only_texts_that_are_new_are_read(
 
 def test_other_weights_make_other_vectors(tune: Tune, tiny_encoder: Path, tmp_path: Path) -> None:
     tune()
-    kept = _cached()
+    old = _cached()
     other = tmp_path / "other"
     shutil.copytree(tiny_encoder, other)
     weights = load_file(other / "model.safetensors")
     weights["encoder.layer.0.attention.self.query.weight"] *= -2
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     tune(base_model=str(other))
-    new = [each for each in _cached() if each not in kept]
+    new = [directory for directory in _cached() if directory not in old]
     assert len(new) == 2
-    assert {each.name for each in new} == {each.name for each in kept}  # the same texts
-    for each in new:
-        (before,) = (one for one in kept if one.name == each.name)
-        assert not np.allclose(np.load(each / "vectors.npy"), np.load(before / "vectors.npy"), atol=1e-3)
+    assert {directory.name for directory in new} == {directory.name for directory in old}  # the same texts
+    for directory in new:
+        (before,) = (one for one in old if one.name == directory.name)
+        assert not np.allclose(np.load(directory / "vectors.npy"), np.load(before / "vectors.npy"), atol=1e-3)
 
 
 def test_a_broken_cache_is_made_anew(tune: Tune, labelled_file: Path, tmp_path: Path) -> None:
@@ -145,7 +145,9 @@ def test_what_killed_processes_left_in_the_cache_is_removed(tune: Tune) -> None:
         assert list(tokens.glob(".newsbert-tmp-*")) == [living.parent]
 
 
-def test_a_cache_that_cannot_be_written_says_so(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(NewsbertError, match="cannot be used") as caught:
@@ -153,7 +155,7 @@ def test_a_cache_that_cannot_be_written_says_so(tune: Tune, tmp_path: Path, monk
     assert "NEWSBERT_CACHE_DIR" in str(caught.value.hint)
 
 
-def test_what_is_told_and_when_it_stops(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoding_reports_progress_and_can_be_stopped(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
     events: list[Event] = []
 
@@ -169,7 +171,7 @@ def test_what_is_told_and_when_it_stops(tune: Tune, monkeypatch: pytest.MonkeyPa
     assert sum(isinstance(event, Evaluation) for event in events) == 1
 
 
-def test_who_stops_before_anything_is_learned_gets_no_model(
+def test_a_stop_before_anything_is_learned_leaves_no_model(
     arguments: dict[str, Any], database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedding_cache, "REPORT_ROWS", 1)
@@ -187,13 +189,13 @@ def test_vectors_are_the_encoders_own(tiny_encoder: Path, tmp_path: Path) -> Non
         writer.extend(rows)
     encoder = BertTraining(fine_tuning.load_classifier(base, ("a", "b"))).eval()
     stored: token_cache.TokenRows = RaggedArray(tmp_path / "rows", np.int32)
-    found = embedding_cache.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
+    vectors = embedding_cache.of(encoder, base.sha256, stored, "key", tokenizer.pad_id)
     model = AutoModel.from_pretrained(tiny_encoder).eval()
-    for row, vector in zip(rows, found, strict=True):
+    for row, vector in zip(rows, vectors, strict=True):
         with torch.inference_mode():
             expected = model(input_ids=torch.tensor([row])).last_hidden_state[0, 0].numpy()
         assert np.abs(vector - expected).max() < 1e-4
-    assert isinstance(found, np.memmap)
+    assert isinstance(vectors, np.memmap)
 
 
 def test_copied_vectors_are_what_they_would_be_if_they_were_computed(

@@ -27,14 +27,14 @@ def test_adapters_are_merged_into_what_computes_the_same(tiny_encoder: Path) -> 
         expected = adapted(input_ids=ids, attention_mask=mask).logits
         fast = BertTraining(lora.without_wrapper(adapted)).eval()(ids, mask)
         merged = lora.merge(adapted)
-        found = merged(input_ids=ids, attention_mask=mask).logits
+        merged_logits = merged(input_ids=ids, attention_mask=mask).logits
     assert torch.allclose(fast, expected, atol=1e-5)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(merged_logits, expected, atol=1e-5)
     assert set(merged.state_dict()) == set(before)
     changed = {name for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"weight", "bias"}
     assert not any("embeddings" in name or "LayerNorm" in name for name in changed)
-    assert sum("encoder" in name for name in changed) == 12  # six matrices in each of two layers
+    assert sum("encoder" in name for name in changed) == 12  # six matrices in either of two layers
 
 
 def test_trains_and_ships_plain_weights(tiny_encoder: Path, labelled_file: Path, database: str) -> None:
@@ -58,21 +58,23 @@ def test_the_fast_form_computes_what_transformers_does(tiny_encoder: Path, bf16:
     mask = (ids != 0).long()
     expected = model.eval()(input_ids=ids, attention_mask=mask).logits.float()
     expected.square().sum().backward()
-    wanted = {name: each.grad.float() for name, each in model.named_parameters() if each.grad is not None}
+    gradients = {
+        name: parameter.grad.float() for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
     model.zero_grad()
     fast = BertTraining(model).eval()
-    found = fast(ids, mask).float()
-    found.square().sum().backward()
-    assert torch.allclose(found, expected, atol=0.05 if bf16 else 1e-5)
-    largest = max(float(each.abs().max()) for each in wanted.values())
+    logits = fast(ids, mask).float()
+    logits.square().sum().backward()
+    assert torch.allclose(logits, expected, atol=0.05 if bf16 else 1e-5)
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is None) == (name not in wanted)
+        assert (parameter.grad is None) == (name not in gradients)
         if parameter.grad is not None:
-            difference = float((parameter.grad.float() - wanted[name]).abs().max())
+            difference = float((parameter.grad.float() - gradients[name]).abs().max())
             assert difference < (0.03 if bf16 else 1e-5) * largest, name
 
 
-def test_dropout_draws_what_its_seed_says(tiny_encoder: Path) -> None:
+def test_dropout_is_drawn_from_its_seed(tiny_encoder: Path) -> None:
     model = fine_tuning.load_classifier(base_model.find(str(tiny_encoder)), ("a", "b", "c"))
     graph = BertTraining(model).train()
     ids = torch.tensor([[2, 60, 61, 62, 3]])
@@ -88,16 +90,16 @@ def test_dropout_draws_what_its_seed_says(tiny_encoder: Path) -> None:
     assert logits(1, 2) != logits(2, 2)
 
 
-def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
+def test_dropout_zeroes_its_rate_and_preserves_the_mean() -> None:
     from newsbert.training.bert import Dropout
 
     dropout = Dropout(0.1)
     dropout.begin(1)
-    found = dropout(torch.ones(1000, 1001))
-    share = float((found == 0).float().mean())
-    assert abs(share - 26 / 256) < 0.001
-    assert abs(float(found.mean()) - 1) < 0.002
-    rows, columns = (found == 0).float().mean(1), (found == 0).float().mean(0)
+    dropped_out = dropout(torch.ones(1000, 1001))
+    rate = float((dropped_out == 0).float().mean())
+    assert abs(rate - 26 / 256) < 0.001
+    assert abs(float(dropped_out.mean()) - 1) < 0.002
+    rows, columns = (dropped_out == 0).float().mean(1), (dropped_out == 0).float().mean(0)
     assert float(rows.std()) < 0.012
     assert float(columns.std()) < 0.012
     dropout.on = False

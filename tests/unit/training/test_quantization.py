@@ -26,7 +26,7 @@ def _written(bundle: Bundle, directory: Path) -> Path:
 
 
 def test_every_product_but_the_labels_is_one_of_integers_when_it_runs(bundle: Bundle, tmp_path: Path) -> None:
-    """ONNX Runtime computes in fp32 whatever it does not recognise, and says nothing."""
+    """ONNX Runtime computes in fp32 whatever it does not recognise, without a warning."""
     optimized = tmp_path / "optimized.onnx"
     script = (
         "import sys, onnxruntime\n"
@@ -42,11 +42,11 @@ def test_every_product_but_the_labels_is_one_of_integers_when_it_runs(bundle: Bu
     assert [kind for kind in kinds if "Gemm" in kind and kind != "QGemm"] == ["Gemm"]
 
 
-def test_weights_and_embeddings_take_a_byte_each(bundle: Bundle, tmp_path: Path) -> None:
+def test_weights_and_embeddings_are_bytes(bundle: Bundle, tmp_path: Path) -> None:
     model = onnx.load(str(_written(bundle, tmp_path)))
-    floats = [each for each in model.graph.initializer if each.data_type == onnx.TensorProto.FLOAT]
-    assert max(int(np.prod(each.dims)) for each in floats) < 10_000
-    assert sum(each.data_type == onnx.TensorProto.INT8 for each in model.graph.initializer) > 10
+    floats = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+    assert max(int(np.prod(tensor.dims)) for tensor in floats) < 10_000
+    assert sum(tensor.data_type == onnx.TensorProto.INT8 for tensor in model.graph.initializer) > 10
 
 
 def test_the_same_rows_give_the_same_graph(bundle: Bundle, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_same_rows_give_the_same_graph(bundle: Bundle, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not cpu.multiplies_int8(), reason="this processor does not multiply 8-bit integers")
-def test_training_ships_it_and_says_how_it_agrees(bundle: Bundle) -> None:
+def test_training_ships_it_with_its_agreement(bundle: Bundle) -> None:
     graph = bundle.contract.graphs[INT8_GRAPH]
     assert graph.rows > 0
     assert graph.agreement > 0.9
@@ -82,7 +82,7 @@ def test_what_costs_accuracy_or_depends_on_its_neighbours_does_not_ship(
 
 
 @pytest.mark.skipif(not cpu.multiplies_int8(), reason="this processor does not multiply 8-bit integers")
-def test_cores_that_share_the_work_give_the_answers_of_one_in_the_same_order(bundle: Bundle) -> None:
+def test_several_cores_give_the_answers_of_one_in_the_same_order(bundle: Bundle) -> None:
     texts = [f"{'stocks ' * (number % 23)}goal {'team ' * (number % 5)}" for number in range(200)]
     one, three = (load_runtime(bundle, "onnxruntime-int8", threads).predict(texts) for threads in (1, 3))
     assert float(np.abs(one - three).max()) <= 1e-6

@@ -139,7 +139,7 @@ def test_what_a_training_left_that_was_killed_as_it_ended_is_gone_with_its_regis
     assert newsbert.load("Late/1").predict(["goal team"])
 
 
-def test_a_training_whose_note_is_broken_stays_and_stops_nobody(tmp_path: Path) -> None:
+def test_a_training_with_a_broken_note_stays_and_stops_no_other(tmp_path: Path) -> None:
     broken = tmp_path / ".out.partial-0123abcd"
     broken.mkdir()
     locks.acquire(broken, "0" * 32).close()

@@ -47,7 +47,7 @@ def test_every_row_is_read_once_an_epoch_with_rows_of_like_lengths(tmp_path: Pat
         assert sorted(row for rows in order for row in rows) == list(range(ROWS))
         assert sum(int(np.ptp(task.lengths[rows])) for rows in order) <= 2 * steps
     assert orders[0] != orders[1]
-    assert max(each.f1_macro for each in outcome.state.history.evaluations) > 0.9
+    assert max(evaluation.f1_macro for evaluation in outcome.state.history.evaluations) > 0.9
 
 
 @pytest.mark.parametrize("kill_at", range(1, 28, 3))
@@ -60,30 +60,30 @@ def test_a_loop_that_was_killed_ends_as_one_that_was_not(
     with pytest.raises(KilledError):
         _run(killed, tmp_path / "b", kill_at)
     events: list[Event] = []
-    found = _run(gone_on, tmp_path / "b", events=events)
+    resumed = _run(gone_on, tmp_path / "b", events=events)
     assert gone_on.weights == whole.weights
     assert (1 in gone_on.read) == (kill_at <= 4)  # the first evaluation, and with it a checkpoint, is at step 4
     assert {**killed.read, **gone_on.read} == whole.read
     assert all(killed.read[step] == rows for step, rows in gone_on.read.items() if step in killed.read)
 
-    def told(outcome: TrainOutput) -> object:
+    def reports(outcome: TrainOutput) -> object:
         history = outcome.state.history
-        steps = [(each.step, each.learning_rate, each.loss) for each in history.steps]
+        steps = [(step.step, step.learning_rate, step.loss) for step in history.steps]
         return steps, history.evaluations, outcome.state.best_step
 
-    assert told(found) == told(expected)
-    # Who listens hears of every report, the earlier ones at once.
+    assert reports(resumed) == reports(expected)
+    # A listener gets every report, the earlier ones at once.
     first = events[0]
     assert isinstance(first, Resumed) == (kill_at > 4)
     if isinstance(first, Resumed):
-        steps = [each.step for each in first.history.steps]
+        steps = [step.step for step in first.history.steps]
         assert steps == list(range(1, first.step + 1))
 
 
 @pytest.mark.parametrize(
-    ("rows", "kept"), [(20, 4), (2000, 1)], ids=["that may be chance on few rows", "that says something on many"]
+    ("rows", "chosen"), [(20, 4), (2000, 1)], ids=["that may be chance on few rows", "that is significant on many"]
 )
-def test_the_last_is_kept_that_is_not_clearly_worse_than_the_best(tmp_path: Path, rows: int, kept: int) -> None:
+def test_the_last_is_chosen_that_is_not_clearly_worse_than_the_best(tmp_path: Path, rows: int, chosen: int) -> None:
     class Scored(Points):
         wrong = itertools.chain([0.3, 0.05, 0.1, 0.3, 0.1], itertools.repeat(0.4))
 
@@ -94,8 +94,8 @@ def test_the_last_is_kept_that_is_not_clearly_worse_than_the_best(tmp_path: Path
 
     outcome = _run(Scored(), tmp_path / "a")
     evaluated = outcome.state.history.evaluations
-    assert outcome.state.best_step == evaluated[kept].step
-    assert [each.step for each in evaluated if each.best][-1] == evaluated[kept].step
+    assert outcome.state.best_step == evaluated[chosen].step
+    assert [evaluation.step for evaluation in evaluated if evaluation.best][-1] == evaluated[chosen].step
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9, 1.0])
@@ -106,7 +106,7 @@ def test_chance_moves_a_score_on_many_rows_less(accuracy: float) -> None:
     assert standard_error(0.5, 100) == pytest.approx(0.05)
 
 
-def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
+def test_a_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(1, {"a": torch.ones(3)}, {"step": 1, "best_step": 0})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -117,9 +117,9 @@ def test_each_checkpoint_is_whole_and_the_one_before_stays_when_the_disk_is_full
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["checkpoint-1"]
-    found = Checkpoints(tmp_path / "c").load()
-    assert found is not None
-    assert found[0]["a"].tolist() == [1, 1, 1]
+    loaded = Checkpoints(tmp_path / "c").load()
+    assert loaded is not None
+    assert loaded[0]["a"].tolist() == [1, 1, 1]
     checkpoints.save(3, {"a": torch.zeros(3)}, {"step": 3, "best_step": 0})
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["checkpoint-3"]
 
@@ -139,14 +139,14 @@ def test_a_loss_that_is_no_number_ends_it_with_the_last_good_model(tmp_path: Pat
     assert outcome.diverged_at == 20
     assert 0 < outcome.state.best_step < 20
     assert all(math.isfinite(value) for row in task.weights for value in row)
-    kept = [each for each in outcome.state.history.evaluations if each.best][-1]
-    assert task.score().loss == pytest.approx(kept.loss)
+    best = [evaluation for evaluation in outcome.state.history.evaluations if evaluation.best][-1]
+    assert task.score().loss == pytest.approx(best.loss)
     assert [event.message for event in notes if isinstance(event, Note)] == [
         f"the loss is not finite (NaN or infinite) at step 20: the model is that of step {outcome.state.best_step}"
     ]
 
 
-def test_a_loss_that_never_was_a_number_is_an_error_that_says_where(tmp_path: Path) -> None:
+def test_a_loss_that_never_was_a_number_is_an_error_that_names_the_step(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"step 2 \(peak learning rate 0.1\)") as caught:
         _run(Points(nan_at=2), tmp_path / "a")
     assert "--learning-rate" in str(caught.value.hint)
@@ -154,7 +154,7 @@ def test_a_loss_that_never_was_a_number_is_an_error_that_says_where(tmp_path: Pa
 
 def test_the_learning_rate_rises_and_falls() -> None:
     rates = [optimizer.learning_rate(step, 100, 1.0) for step in range(1, 101)]
-    assert rates[:6] == [each / 6 for each in range(1, 7)]
+    assert rates[:6] == [step / 6 for step in range(1, 7)]
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[5:]))
     assert 0 < rates[-1] < 0.02
     assert optimizer.learning_rate(1, 1, 1.0) == 1
@@ -165,7 +165,7 @@ def test_steps_may_be_bounded(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, max_steps=5)
     outcome = Trainer(task, settings, Checkpoints(tmp_path / "a")).train()
     assert outcome.state.step == 5
-    assert [each.step for each in outcome.state.history.evaluations] == [4, 5]
+    assert [evaluation.step for evaluation in outcome.state.history.evaluations] == [4, 5]
 
 
 def test_progress_survives_json() -> None:
@@ -196,10 +196,10 @@ def test_the_layer_below_makes_smaller_steps_where_the_encoder_is_tuned_as_a_who
     stack = nn.Sequential(*layers)
     task.module = nn.ModuleDict({"encoder": nn.ModuleDict({"layer": stack})})
     task.module.forward = stack.forward
-    before = [each.bias.tolist() for each in layers]
+    before = [layer.bias.tolist() for layer in layers]
     settings = dataclasses.replace(SETTINGS, tune=tune, max_steps=1)
     Trainer(task, settings, Checkpoints(tmp_path / "a")).train()
-    moved = [np.abs(each.bias.tolist() - np.array(was)) for each, was in zip(layers, before, strict=True)]
+    moved = [np.abs(layer.bias.tolist() - np.array(was)) for layer, was in zip(layers, before, strict=True)]
     # AdamW's first step is of the length of the rate, whatever the gradient.
     assert moved[0] == pytest.approx(0.1 * below, rel=1e-3)
     assert moved[1] == pytest.approx(0.1, rel=1e-3)

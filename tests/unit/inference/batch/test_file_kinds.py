@@ -71,14 +71,14 @@ def test_a_parquet_file_keeps_all_types_of_its_columns(name: str, group_rows: in
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     output = tmp_path / "out.parquet"
     classify(tmp_path / name, output)
-    found = pq.read_table(output)
-    assert found.select(SCHEMA.names).equals(table)
-    given = pq.read_schema(tmp_path / "plain.parquet")
-    assert found.schema.remove(11).remove(10).remove(9).remove(8).equals(given, check_metadata=True)
-    assert given.metadata == {b"made by": b"a test"}
-    assert found.schema.types[8:] == [pa.string(), pa.float64(), pa.bool_(), pa.string()]
+    written = pq.read_table(output)
+    assert written.select(SCHEMA.names).equals(table)
+    source_schema = pq.read_schema(tmp_path / "plain.parquet")
+    assert written.schema.remove(11).remove(10).remove(9).remove(8).equals(source_schema, check_metadata=True)
+    assert source_schema.metadata == {b"made by": b"a test"}
+    assert written.schema.types[8:] == [pa.string(), pa.float64(), pa.bool_(), pa.string()]
     assert answers(output) == [answer_of(f"text {'x' * number}".strip()) for number in range(30)]
-    assert pq.ParquetFile(output).num_row_groups == 1  # also where it was read and kept in small parts
+    assert pq.ParquetFile(output).num_row_groups == 1  # even where it was read and saved in small parts
 
 
 def test_parquet_is_written_as_text(tmp_path: Path) -> None:
@@ -103,22 +103,22 @@ def test_columns_of_parquet_get_a_type_that_all_rows_fit(tmp_path: Path) -> None
     ]
     output = tmp_path / "out.parquet"
     classify(write_jsonl(tmp_path / "in.jsonl", table), output)
-    found = pq.read_table(output)
-    types = {name: found.schema.field(name).type for name in ("count", "tags", "late", "who")}
+    written = pq.read_table(output)
+    types = {name: written.schema.field(name).type for name in ("count", "tags", "late", "who")}
     assert types == {
         "count": pa.float64(),
         "tags": pa.list_(pa.string()),
         "late": pa.bool_(),
         "who": pa.struct([("name", pa.string()), ("age", pa.int64())]),
     }
-    assert found.column("count").to_pylist() == [1.0, 2.0, None, 0.5, None, None, None]
-    assert found.column("who").to_pylist()[3:6] == [{"name": "é", "age": None}, None, {"name": None, "age": 3}]
-    assert found.column("late").to_pylist() == [None] * 5 + [True, None]
+    assert written.column("count").to_pylist() == [1.0, 2.0, None, 0.5, None, None, None]
+    assert written.column("who").to_pylist()[3:6] == [{"name": "é", "age": None}, None, {"name": None, "age": 3}]
+    assert written.column("late").to_pylist() == [None] * 5 + [True, None]
 
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("values", [[1, 2, 3, "one"], [2**53 + 1, 1, 1, 0.5], [{}, {}, {}, {}], [1, 1, 1, {"a": 1}]])
-def test_a_column_that_fits_no_type_is_an_error_before_the_model_is_asked(values: list[Any], tmp_path: Path) -> None:
+def test_a_column_that_fits_no_type_is_an_error_before_the_model_runs(values: list[Any], tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "in.jsonl", [{"text": "one", "x": value} for value in values])
     model = LengthModel()
     with pytest.raises(DataError, match="do not fit a parquet file"):
@@ -136,8 +136,8 @@ def test_nested_values_come_through_jsonl_as_they_were(table: list[dict[str, Any
         patch.setattr(readers, "WINDOW_ROWS", 2)
         file, output = write_jsonl(Path(directory) / "in.jsonl", table), Path(directory) / "out.jsonl"
         done = classify(file, output)
-        found = [{name: row[name] for name in row if name not in done.columns} for row in read_rows(output)]
-    assert found == table
+        written = [{name: row[name] for name in row if name not in done.columns} for row in read_rows(output)]
+    assert written == table
 
 
 @relaxed
@@ -152,8 +152,8 @@ def test_nested_values_come_through_parquet_as_they_were(values: list[list[str]]
         classify(file, output)
         back = Path(directory) / "back.jsonl"
         classify(output, back)
-        for each in (output, back):
-            assert [{name: row[name] for name in table[0]} for row in read_rows(each)] == table
+        for copy in (output, back):
+            assert [{name: row[name] for name in table[0]} for row in read_rows(copy)] == table
 
 
 @relaxed

@@ -1,4 +1,4 @@
-"""Classifying the rows of a file: every row answered, every column kept, the output whole or not there."""
+"""Classifying the rows of a file: every row answered, every column still there, the output whole or not there."""
 
 import re
 import resource
@@ -49,8 +49,8 @@ def test_every_format_in_and_out(source: str, target: str, tmp_path: Path) -> No
         encode(file.name, [{name: carried(value, source) for name, value in row.items()} for row in TABLE])
     )
     assert classify(file, output) == BatchResult(7, 0, ("label", "score", "review", "probabilities"))
-    kept = [{name: row[name] for name in ("id", "text", "note")} for row in readers.read(output)]
-    assert kept == table
+    copied = [{name: row[name] for name in ("id", "text", "note")} for row in readers.read(output)]
+    assert copied == table
     assert list(readers.read(output)[0]) == ["id", "text", "note", "label", "score", "review", "probabilities"]
     assert answers(output) == [answer_of(preprocess(row["text"])) for row in TABLE]
 
@@ -84,7 +84,7 @@ def test_rows_without_text_get_an_empty_answer(kind: str, tmp_path: Path) -> Non
     assert answers(output) == [answer_of("one"), NO_ANSWER, NO_ANSWER, NO_ANSWER, answer_of("five!")]
 
 
-def test_a_file_without_any_text_asks_the_model_for_nothing(tmp_path: Path) -> None:
+def test_a_file_without_any_text_needs_no_prediction(tmp_path: Path) -> None:
     model, output = LengthModel(), tmp_path / "out.jsonl"
     done = classify(write_jsonl(tmp_path / "in.jsonl", [{"text": ""}] * 3), output, model=model)
     assert (done.rows, done.skipped, model.requests) == (3, 3, [])
@@ -121,8 +121,8 @@ def test_a_named_text_column_is_read_alone(tmp_path: Path) -> None:
 
 def test_a_missing_text_column_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "in.jsonl", [{"body": "a", "id": 1}])
-    for column, wanted in ((None, "text"), ("headline", "headline")):
-        with pytest.raises(DataError, match=f"no column '{wanted}'; the columns are: body, id") as caught:
+    for column, missing in ((None, "text"), ("headline", "headline")):
+        with pytest.raises(DataError, match=f"no column '{missing}'; the columns are: body, id") as caught:
             classify(file, tmp_path / "out.csv", column)
         assert "--text-column" in str(caught.value.hint)
     assert not (tmp_path / "out.csv").exists()
@@ -148,13 +148,13 @@ def test_an_output_can_be_classified_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
-def test_columns_that_only_later_rows_have_are_kept(kind: str, tmp_path: Path) -> None:
+def test_columns_that_only_later_rows_have_are_written(kind: str, tmp_path: Path) -> None:
     table: list[dict[str, Any]] = [{"text": "one"}, {"text": "two", "label": "mine", "id": "2"}, {"id": "3"}]
     output = tmp_path / f"out.{kind}"
     done = classify(write_jsonl(tmp_path / "in.jsonl", table), output)
-    found = readers.read(output)
-    assert [row.get("label") or None for row in found] == [None, "mine", None]
-    assert [row.get("id") or None for row in found] == [None, "2", "3"]
+    rows = readers.read(output)
+    assert [row.get("label") or None for row in rows] == [None, "mine", None]
+    assert [row.get("id") or None for row in rows] == [None, "2", "3"]
     assert answers(output, done.columns) == [answer_of("one"), answer_of("two"), NO_ANSWER]
 
 
@@ -184,19 +184,19 @@ def test_rows_that_do_not_fit_parquet_are_an_error_and_leave_nothing(values: lis
     assert [row["x"] for row in readers.read(tmp_path / "out.jsonl")] == values
 
 
-def test_long_files_are_answered_row_by_row_and_progress_is_told(tmp_path: Path) -> None:
+def test_long_files_are_answered_row_by_row_with_progress(tmp_path: Path) -> None:
     table = [{"text": "x" * (n % 17)} for n in range(1300)]
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     model, output = LengthModel(), tmp_path / "out.parquet"
     file = write_jsonl(tmp_path / "in.jsonl", table)
-    done = predict_file(model, file, output, None, lambda *numbers: told.append(numbers))
+    done = predict_file(model, file, output, None, lambda *numbers: progress.append(numbers))
     empty = sum(1 for n in range(1300) if n % 17 == 0)
     assert (done.rows, done.skipped) == (1300, empty)
     assert answers(output) == [answer_of(row["text"]) if row["text"] else NO_ANSWER for row in table]
-    assert len(told) > 1
-    assert [total for _, total in told] == [1300] * len(told)
-    assert sorted({count for count, _ in told}) == [count for count, _ in told]
-    assert told[-1] == (1300, 1300)
+    assert len(progress) > 1
+    assert [total for _, total in progress] == [1300] * len(progress)
+    assert sorted({count for count, _ in progress}) == [count for count, _ in progress]
+    assert progress[-1] == (1300, 1300)
     assert sum(model.requests) == 1300 - empty
 
 
@@ -288,8 +288,8 @@ def test_an_output_that_could_not_be_written_is_refused_at_once(
 
 
 def test_typed_texts_are_answered_in_their_order() -> None:
-    found = predict_items(LengthModel(), ["one", {"title": "a", "text": "b"}, "three"])
-    assert [answer.to_dict() for answer in found] == [answer_of("one"), answer_of("a b"), answer_of("three")]
+    predictions = predict_items(LengthModel(), ["one", {"title": "a", "text": "b"}, "three"])
+    assert [prediction.to_dict() for prediction in predictions] == [answer_of(text) for text in ("one", "a b", "three")]
 
 
 def test_a_typed_text_that_is_none_is_named_by_its_number() -> None:

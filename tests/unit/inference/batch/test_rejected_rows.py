@@ -102,7 +102,7 @@ def test_a_quote_that_swallows_the_other_rows_is_an_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("in.jsonl", "text\none\n", "line 1: not valid JSON"),
         ("in.csv", "text\na,b\n", "line 2: 2 fields"),
@@ -112,9 +112,11 @@ def test_a_quote_that_swallows_the_other_rows_is_an_error(tmp_path: Path) -> Non
         ("in.json", "[3]", "item 0: expected an object"),
     ],
 )
-def test_a_file_without_a_row_that_can_be_read_is_an_error(name: str, content: str, said: str, tmp_path: Path) -> None:
+def test_a_file_without_a_row_that_can_be_read_is_an_error(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         classify(tmp_path / name, tmp_path / "out.csv")
     assert caught.value.hint
     assert sorted(path.name for path in tmp_path.iterdir()) == [name]

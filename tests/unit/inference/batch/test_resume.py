@@ -36,12 +36,12 @@ def run(
     file: Path, output: Path, predictor: LengthModel | None = None, **options: Any
 ) -> tuple[BatchResult, list[str], list[tuple[int, int]]]:
     notes: list[str] = []
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     used = predictor or LengthModel()
     done = predict_file(
-        used, file, output, None, lambda *numbers: told.append(numbers), on_note=notes.append, **options
+        used, file, output, None, lambda *numbers: progress.append(numbers), on_note=notes.append, **options
     )
-    return done, notes, told
+    return done, notes, progress
 
 
 def rejected(output: Path) -> bytes:
@@ -75,10 +75,10 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
     assert not output.exists()
     assert resume.read_state(output) is not None
     model = LengthModel()
-    done, notes, told = run(file, output, model)
+    done, notes, progress = run(file, output, model)
     assert notes == ["500 of 950 rows are done already; --restart does them again"]
-    assert told[0] == (500, 950)
-    assert told[-1] == (950, 950)
+    assert progress[0] == (500, 950)
+    assert progress[-1] == (950, 950)
     assert sum(model.requests) == sum(1 for row in TABLE[500:] if row["text"])
     assert output.read_bytes() == whole.read_bytes()
     assert rejected(output) == rejected(whole)
@@ -88,7 +88,7 @@ def test_a_run_goes_on_where_one_failed_and_writes_the_same(source_kind: str, ki
 
 
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
-def test_what_was_written_after_the_last_note_is_not_kept(kind: str, tmp_path: Path) -> None:
+def test_what_was_written_after_the_last_saved_state_is_dropped(kind: str, tmp_path: Path) -> None:
     file = source_file(tmp_path)
     whole, output = tmp_path / f"whole.{kind}", tmp_path / f"out.{kind}"
     run(file, whole)
@@ -113,13 +113,13 @@ class Interrupting(LengthModel):
 
 
 @pytest.mark.parametrize("requests", [1, 4])
-def test_an_interrupt_keeps_what_is_done(requests: int, tmp_path: Path) -> None:
+def test_an_interrupt_saves_what_is_done(requests: int, tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     with pytest.raises(KeyboardInterrupt):
         run(file, output, Interrupting(), requests=requests)
-    found = resume.read_state(output)
-    assert found is not None
-    assert (found.records, found.total) == (200 if requests == 1 else 100, 950)
+    state = resume.read_state(output)
+    assert state is not None
+    assert (state.records, state.total) == (200 if requests == 1 else 100, 950)
     run(file, output, requests=requests)
     assert answers(output) == [answer_of(row["text"].strip()) if row["text"] else answers(output)[0] for row in TABLE]
 
@@ -130,17 +130,17 @@ def stop_midway(file: Path, output: Path, **options: Any) -> None:
     assert resume.read_state(output) is not None
 
 
-def test_a_run_with_another_model_begins_anew_and_says_so(tmp_path: Path) -> None:
+def test_a_run_with_another_model_begins_anew_with_a_note(tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output, model="one")
     model = LengthModel()
-    _, notes, told = run(file, output, model, model="another")
+    _, notes, progress = run(file, output, model, model="another")
     assert notes == ["starting again: the 300 saved rows are of another model"]
-    assert told[0] == (0, 950)
+    assert progress[0] == (0, 950)
     assert len(answers(output)) == 950
 
 
-def test_a_run_over_another_input_begins_anew_and_says_so(tmp_path: Path) -> None:
+def test_a_run_over_another_input_begins_anew_with_a_note(tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output)
     write_jsonl(file, [*TABLE, {"text": "one more"}])
@@ -148,7 +148,7 @@ def test_a_run_over_another_input_begins_anew_and_says_so(tmp_path: Path) -> Non
     assert len(answers(output)) == 951
 
 
-def test_a_run_over_another_column_begins_anew_and_says_so(tmp_path: Path) -> None:
+def test_a_run_over_another_column_begins_anew_with_a_note(tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output)
     notes: list[str] = []
@@ -162,21 +162,21 @@ def test_the_same_input_may_have_been_copied_elsewhere(tmp_path: Path) -> None:
     assert "already" in run(file.rename(tmp_path / "renamed.jsonl"), output)[1][0]
 
 
-def test_all_rows_are_done_again_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_all_rows_are_done_again_with_restart(tmp_path: Path) -> None:
     file, output = source_file(tmp_path), tmp_path / "out.csv"
     stop_midway(file, output)
-    done, notes, told = run(file, output, restart=True)
-    assert (notes, told[0], done.rows) == ([], (0, 950), 950)
+    done, notes, progress = run(file, output, restart=True)
+    assert (notes, progress[0], done.rows) == ([], (0, 950), 950)
 
 
 @pytest.mark.parametrize("damage", ["rows", "rejected.jsonl", "progress.json"])
-def test_what_is_kept_and_is_broken_is_not_used(damage: str, tmp_path: Path) -> None:
+def test_a_broken_saved_state_is_not_used(damage: str, tmp_path: Path) -> None:
     file, output, whole = source_file(tmp_path), tmp_path / "out.csv", tmp_path / "whole.csv"
     run(file, whole)
     stop_midway(file, output)
     (partial(output) / damage).write_text("{")
-    _, _, told = run(file, output)
-    assert told[0] == (0, 950)
+    _, _, progress = run(file, output)
+    assert progress[0] == (0, 950)
     assert output.read_bytes() == whole.read_bytes()
 
 
@@ -240,7 +240,7 @@ def big_file(directory: Path) -> Path:
     return write_jsonl(directory / "in.jsonl", table)
 
 
-def until_something_is_kept(process: "subprocess.Popen[str]", output: Path) -> None:
+def wait_for_saved_rows(process: "subprocess.Popen[str]", output: Path) -> None:
     for _ in range(6000):
         if resume.read_state(output) is not None or process.poll() is not None:
             break
@@ -262,7 +262,7 @@ def test_a_process_that_is_killed_is_gone_on_with(bundle: Bundle, cli: Cli, tmp_
     assert cli("predict", "--model", bundle.path, "--file", file, "--output", whole).returncode == 0
     for _ in range(2):
         process = start(bundle, file, output)
-        until_something_is_kept(process, output)
+        wait_for_saved_rows(process, output)
         time.sleep(0.2)
         process.kill()
         process.communicate()
@@ -276,10 +276,10 @@ def test_a_process_that_is_killed_is_gone_on_with(bundle: Bundle, cli: Cli, tmp_
     assert not partial(output).exists()
 
 
-def test_ctrl_c_says_that_the_same_command_goes_on(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
+def test_ctrl_c_names_the_command_that_goes_on(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
     file, output = big_file(tmp_path), tmp_path / "out.csv"
     process = start(bundle, file, output)
-    until_something_is_kept(process, output)
+    wait_for_saved_rows(process, output)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -127,7 +127,7 @@ def test_texts_in_the_background_wait_for_those_of_requests() -> None:
     asyncio.run(main())
 
 
-def test_an_answer_that_nobody_waits_for_any_more_stops_nothing() -> None:
+def test_a_cancelled_request_stops_no_other() -> None:
     async def main() -> None:
         scheduler = Scheduler(Cores(), 2)  # type: ignore[arg-type]
         abandoned = scheduler.submit(["x" * 200] * 3)

@@ -10,7 +10,7 @@ from newsbert.serving.torchserve import jvm
 
 
 def _write_fake(home: Path, version: str, code: int = 0) -> Path:
-    """A `java` that tells a version as OpenJDK does: on stderr."""
+    """A `java` that prints its version as OpenJDK does: on stderr."""
     script = home / "bin" / "java"
     script.parent.mkdir(parents=True)
     script.write_bytes(
@@ -59,7 +59,7 @@ def test_an_invalid_java_home_is_refused_despite_another_java(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("version", "code"), [("21", 1), ("none", 0), ("\\0377\\0376", 0)], ids=["fails", "tells none", "no text"]
+    ("version", "code"), [("21", 1), ("none", 0), ("\\0377\\0376", 0)], ids=["fails", "no version", "no text"]
 )
 def test_a_java_without_a_version_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, code: int
