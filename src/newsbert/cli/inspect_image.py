@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,8 @@ Examples:
     newsbert inspect-image torchserve:BertModel-2
 
     newsbert inspect-image BertModel/2 --sbom > bom.cdx.json
+
+    newsbert inspect-image BertModel/2 --check PyPI-all.zip
 """
 
 
@@ -29,6 +32,12 @@ def inspect_image(
         ),
     ] = None,
     sbom: Annotated[bool, typer.Option("--sbom", help="Print the CycloneDX SBOM as it is.")] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare the SBOM with the advisories in this OSV file; exit 1 if any applies.", metavar="FILE"
+        ),
+    ] = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -43,6 +52,9 @@ def inspect_image(
     content = build.inspect(tag)
     if sbom:
         screen.result(json.dumps(build.get_sbom(content), indent=2))
+        return
+    if check is not None:
+        _render_findings(screen, tag, build.get_sbom(content), check)
         return
     if screen.as_json:
         screen.document(
@@ -70,6 +82,29 @@ def inspect_image(
         ],
         words=4,
     )
+
+
+def _render_findings(screen: Output, tag: str, sbom: dict[str, Any], file: Path) -> None:
+    from newsbert.images import advisories
+
+    read = advisories.read(file)
+    findings = advisories.find(sbom, read)
+    if screen.as_json:
+        documents = [dataclasses.asdict(finding) for finding in findings]
+        screen.document({"image": tag, "advisories": len(read), "findings": documents})
+    else:
+        screen.result(f"{tag}: {len(findings)} of {len(read)} advisories apply")
+        if findings:
+            screen.table(
+                ["advisory", "component", "version", "fixed in", "summary"],
+                [
+                    [finding.advisory, finding.component, finding.version, ", ".join(finding.fixed), finding.summary]
+                    for finding in findings
+                ],
+                words=5,
+            )
+    if findings:
+        raise typer.Exit(1)
 
 
 def _format_licences(component: dict[str, Any]) -> str:

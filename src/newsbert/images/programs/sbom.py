@@ -152,12 +152,18 @@ def _debian() -> "Iterator[Component]":
 
     if not DPKG_STATUS.is_file():
         return
-    system = platform.freedesktop_os_release().get("ID", "debian")
+    release = platform.freedesktop_os_release()
+    system = release.get("ID", "debian")
+    distro = "-".join(filter(None, [system, release.get("VERSION_ID")]))
     for paragraph in DPKG_STATUS.read_text(encoding="utf-8").split("\n\n"):
         package = email.message_from_string(paragraph)
         if not package["Package"] or "installed" not in (package["Status"] or "").split():
             continue
-        url = PackageURL("deb", system, package["Package"], package["Version"], {"arch": package["Architecture"]})
+        # Advisories name the source of a package, as `upstream` does here, and in the SBOMs of others.
+        source, _, source_version = (package["Source"] or package["Package"]).partition(" ")
+        upstream = source + (f"@{source_version.strip('()')}" if source_version else "")
+        qualifiers = {"arch": package["Architecture"], "distro": distro, "upstream": upstream}
+        url = PackageURL("deb", system, package["Package"], package["Version"], qualifiers)
         yield Component(
             name=package["Package"], version=package["Version"], type=ComponentType.LIBRARY, purl=url, bom_ref=str(url)
         )
