@@ -93,7 +93,8 @@ def _render_findings(screen: Output, tag: str, sbom: dict[str, Any], file: Path)
         documents = [dataclasses.asdict(finding) for finding in findings]
         screen.document({"image": tag, "advisories": len(read), "findings": documents})
     else:
-        screen.result(f"{tag}: {len(findings)} of {len(read)} advisories apply")
+        number = len({finding.advisory for finding in findings})
+        screen.result(f"{tag}: {number} of {len(read)} advisories apply, to {len(findings)} components")
         if findings:
             screen.table(
                 ["advisory", "component", "version", "fixed in", "summary"],

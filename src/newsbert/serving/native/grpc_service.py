@@ -6,7 +6,8 @@
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from newsbert.serving.native.application import MAX_BODY_BYTES
 from newsbert.serving.native.proto import open_inference_grpc_pb2
 from newsbert.serving.native.service import OverloadError, PredictionService
 from newsbert.serving.native.tokens import Authenticator
+from newsbert.serving.native.tracing import Stage, Tracer, parse_trace_id
 from newsbert.serving.protocol import SERVED_NAME
 from newsbert.serving.requests import RequestError
 
@@ -48,13 +50,16 @@ class InferenceService:
     Args:
         service: Answers the requests.
         authenticator: Checks tokens; no token is required if it is `None`.
+        tracer: Exports spans of requests.
 
     Attributes:
         closing: Whether the server stops: it is not ready.
     """
 
-    def __init__(self, service: PredictionService, authenticator: Authenticator | None) -> None:
-        self._service, self._authenticator = service, authenticator
+    def __init__(
+        self, service: PredictionService, authenticator: Authenticator | None, tracer: Tracer | None = None
+    ) -> None:
+        self._service, self._authenticator, self._tracer = service, authenticator, tracer
         self.closing = False
 
     def make_handler(self) -> Any:
@@ -107,18 +112,25 @@ class InferenceService:
         await self._check_token(context)
         await self._check_model(request.model_name, request.model_version, context)
         model = self._service.model
+        started_s, headers = time.monotonic(), dict(context.invocation_metadata())
         try:
             parsed = parse_request(request)
-            answers = await self._service.answer(batches.prepare(parsed.items, model.runtime))
+            answers = await self._service.answer(batches.prepare(parsed.items, model.runtime), parse_trace_id(headers))
         except RequestError as error:
             self._service.count(error.status)
+            self._trace(error.status, started_s, headers, ())
             if isinstance(error, OverloadError):
                 context.set_trailing_metadata(((_PUSHBACK, str(max(1, error.retry_after_ms))),))
             await context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), str(error))
             raise
         self._service.count(HTTPStatus.OK, answers)
+        self._trace(HTTPStatus.OK, started_s, headers, answers.stages)
         outputs = open_inference.make_outputs(answers.predictions, model.labels, answers.probabilities)
         return render_response(parsed, outputs, model.version)
+
+    def _trace(self, status: int, started_s: float, headers: Mapping[str, str], stages: Sequence[Stage]) -> None:
+        if self._tracer is not None:
+            self._tracer.record("POST", f"/{SERVICE}/ModelInfer", status, started_s, headers, stages)
 
     async def _check_token(self, context: Any) -> None:
         if self._authenticator is None:

@@ -38,6 +38,7 @@ class Job:
         measured: Tokens of every text, and the seconds of the batches that had one of them.
         queued_s: Monotonic time when it was queued.
         started_s: Monotonic time when a core began to compute the first text; 0 before.
+        ended_s: Monotonic time when the last text was computed; 0 before.
     """
 
     ids: list[list[int]]
@@ -47,6 +48,7 @@ class Job:
     measured: InferenceTimings = field(default_factory=InferenceTimings)
     queued_s: float = 0.0
     started_s: float = 0.0
+    ended_s: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -237,6 +239,7 @@ class Scheduler:
                     continue
                 job.probabilities[text.index] = probabilities[row]
                 job.started_s = job.started_s or started
+                job.ended_s = max(job.ended_s, started + seconds)
                 job.measured.model_s = max(job.measured.model_s, seconds)
                 job.num_missing -= 1
                 if not job.num_missing:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import numpy as np
@@ -16,7 +16,8 @@ from newsbert.serving import batches
 from newsbert.serving.explanation_queue import MAX_WAIT_S, Lane, LaneFullError
 from newsbert.serving.metrics import STATUSES, Metrics
 from newsbert.serving.native.background import BackgroundRuntime
-from newsbert.serving.native.scheduler import Scheduler
+from newsbert.serving.native.scheduler import Job, Scheduler
+from newsbert.serving.native.tracing import Stage
 from newsbert.serving.requests import ParsedRequest, RequestError, ask_again
 from newsbert.serving.served_model import ServedModel
 
@@ -52,11 +53,13 @@ class Answers:
         items: The answers, in the order of the texts.
         probabilities: `(texts, num_labels)`, in the order of the texts.
         num_tokens: Number of tokens of every text without an explanation.
+        stages: What was done for them.
     """
 
     items: list[Prediction | Explanation]
     probabilities: FloatArray
     num_tokens: list[int]
+    stages: tuple[Stage, ...]
 
     @property
     def predictions(self) -> list[Prediction]:
@@ -87,8 +90,12 @@ class PredictionService:
             lambda num_texts, seconds: metrics.computed(num_texts, InferenceTimings(model_s=seconds)),
         )
 
-    async def answer(self, request: ParsedRequest) -> Answers:
+    async def answer(self, request: ParsedRequest, trace_id: str | None = None) -> Answers:
         """Answer a request.
+
+        Args:
+            request: The request.
+            trace_id: Id of the client's trace, for the log.
 
         Raises:
             RequestError: If too much waits already, an explanation is not complete in time, or the model fails.
@@ -100,7 +107,7 @@ class PredictionService:
         except RequestError:
             raise
         except Exception as error:  # any error: every client gets a response, and the log one line
-            _log.exception("prediction-failed")
+            _log.exception("prediction-failed", extra={"trace_id": trace_id})
             raise _FAILED from error
         finally:
             self._num_waiting -= 1
@@ -144,11 +151,11 @@ class PredictionService:
             explanations[index].result() if index in explanations else self.model.make_prediction(next(rows))
             for index in range(len(request.sequences))
         ]
+        answers = Answers(items, job.probabilities, job.measured.tokens, _list_stages(job))
         if not explanations:
-            return Answers(items, job.probabilities, job.measured.tokens)
-        answers = Answers(items, job.probabilities, job.measured.tokens)
+            return answers
         probabilities = [list(prediction.probabilities.values()) for prediction in answers.predictions]
-        return Answers(items, np.array(probabilities, np.float32), job.measured.tokens)
+        return replace(answers, probabilities=np.array(probabilities, np.float32))
 
     def _explain(self, text: str, label: str | None) -> "asyncio.Future[Explanation]":
         """Queue an explanation.
@@ -166,3 +173,13 @@ class PredictionService:
             return asyncio.wrap_future(self._lane.submit((text, label), len(text), compute))
         except LaneFullError:
             raise _LANE_FULL from None
+
+
+def _list_stages(job: Job) -> tuple[Stage, ...]:
+    """Return when the texts of a request were tokenized, waited, and were computed."""
+    started_s = job.started_s or job.queued_s
+    return (
+        Stage("tokenizer", job.queued_s - job.measured.tokenizer_s, job.queued_s),
+        Stage("queue", job.queued_s, started_s),
+        Stage("model", started_s, job.ended_s or started_s),
+    )

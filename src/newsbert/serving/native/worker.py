@@ -23,6 +23,7 @@ from typing import Any
 import uvloop
 from uvicorn.server import ServerState
 
+from newsbert.core import environment
 from newsbert.errors import ModelError, NewsbertError, ServingError
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.native.acceptor import Acceptor
@@ -30,6 +31,7 @@ from newsbert.serving.native.application import Application
 from newsbert.serving.native.http_protocol import ConnectionLimits, LimitedProtocol, make_config
 from newsbert.serving.native.service import PredictionService
 from newsbert.serving.native.tokens import Authenticator
+from newsbert.serving.native.tracing import Tracer
 from newsbert.serving.native.worker_options import WorkerOptions
 from newsbert.serving.served_model import ServedModel
 
@@ -51,6 +53,8 @@ class _EventHandler(logging.Handler):
             error = record.exc_info[1]
             event, message = message, f"{type(error).__name__}: {error}"
             details["traceback"] = "".join(traceback.format_exception(error))
+        if trace_id := getattr(record, "trace_id", None):
+            details["trace_id"] = trace_id
         _send({"event": event, "message": message, "level": record.levelname, "details": details})
 
 
@@ -107,7 +111,8 @@ async def _serve(
 ) -> None:
     metrics = Metrics(Path(options.metrics_dir), model.name, model.labels)
     service = PredictionService(model, metrics, options.queue_size)
-    application = Application(service, authenticator, options.cors_origin)
+    tracer = Tracer(model.name) if environment.exports_traces() else None
+    application = Application(service, authenticator, options.cors_origin, tracer)
     config, state = make_config(application), ServerState()
     limits = ConnectionLimits(
         options.max_connections, options.header_timeout_s, options.body_timeout_s, options.keep_alive_s
@@ -126,7 +131,7 @@ async def _serve(
     if options.grpc_address is not None:
         from newsbert.serving.native import grpc_service
 
-        rpc_service = grpc_service.InferenceService(service, authenticator)
+        rpc_service = grpc_service.InferenceService(service, authenticator, tracer)
         certificate, key = (Path(file) if file else None for file in (options.tls_cert, options.tls_key))
         rpc_server = await grpc_service.start(rpc_service, options.grpc_address, certificate, key, options.queue_size)
     _send({"ready": True})
@@ -150,6 +155,8 @@ async def _serve(
         await asyncio.sleep(0.02)
     if rpc_server is not None:
         await rpc_stop
+    if tracer is not None:
+        tracer.close()
 
 
 def _raise_file_limit(max_connections: int) -> None:
