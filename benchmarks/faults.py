@@ -28,7 +28,7 @@ import psutil
 
 import hostile
 from newsbert.core.ports import claim_port
-from processes import started, tree, wait_until
+from processes import is_worker, started, tree, wait_until
 from soak import is_ready
 
 TEXTS = ["stocks market", "goal cup team", "minister border vote", "bank profit", "coach team goal", "treaty minister"]
@@ -137,7 +137,7 @@ def find_worker(root: psutil.Process) -> psutil.Process | None:
     """Return the running worker, if there is one."""
     for process in tree(root):
         with contextlib.suppress(psutil.Error):
-            if "model_service_worker.py" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if is_worker(process) and process.status() != psutil.STATUS_ZOMBIE:
                 return process
     return None
 

@@ -83,6 +83,11 @@ NATIVE_STATUSES: dict[str, set[int]] = {
 """Statuses of the native server where they are not those of TorchServe, by the shape's name."""
 
 
+def get_statuses(shape: Shape, server: str) -> set[int]:
+    """Return the statuses that a server may answer a shape with."""
+    return NATIVE_STATUSES.get(shape.name, shape.statuses) if server == "native" else shape.statuses
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer: a status (`CLOSED` for none), headers by lower-case name, a body."""

@@ -54,6 +54,11 @@ def tree(root: psutil.Process) -> list[psutil.Process]:
     return []
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Return whether a process is a worker of a server: it has the model."""
+    return any(name in " ".join(process.cmdline()) for name in ("model_service_worker.py", "serving.native.worker"))
+
+
 def memory_bytes(root: psutil.Process) -> int:
     """Return the memory of a tree, as proportional set size: shared pages count once."""
     total = 0

@@ -5,7 +5,7 @@
 Several connections send every shape of `hostile.py` in random order, and between them good requests with known answers.
 The script fails if a request gets a status that its shape does not allow, if the answer to a good request differs by
 more than 0.001, or if the memory of the server grows too much from the middle to the end. Only some shapes may get a
-500 of the frontend.
+500 of the frontend. `NEWSBERT_SERVER=native` selects the native server, here and in the other scripts.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import os
 import random
 import statistics
 import sys
@@ -29,7 +30,7 @@ import hostile
 from newsbert.core.ports import claim_port
 from newsbert.errors import ServingError
 from newsbert.serving import probe
-from processes import memory_bytes, started, tree, wait_until
+from processes import is_worker, memory_bytes, started, tree, wait_until
 
 TOLERANCE = 1e-3
 GROWTH_BYTES, GROWTH_RATIO = 32 * 2**20, 0.05
@@ -38,6 +39,7 @@ GROWTH_BYTES, GROWTH_RATIO = 32 * 2**20, 0.05
 _SAMPLE_S = 5.0
 _MEMORY_SAMPLES = 3
 _OVERLOAD = 503
+SERVER = os.environ.get("NEWSBERT_SERVER", "torchserve")
 _WORDS = ("stocks", "goal", "minister", "bank", "cup", "profit", "team", "treaty", "market", "coach", "chip", "film")
 
 
@@ -134,7 +136,7 @@ class Soak:
             return
         self.report.statuses[status] += 1
         self.report.frontend += shape.name in self._faults and status == 500
-        if status not in shape.statuses and status != _OVERLOAD:
+        if status not in hostile.get_statuses(shape, SERVER) and status != _OVERLOAD:
             self.report.wrong[f"{shape.name}: {status}"] += 1
 
     async def _send_good(self) -> None:
@@ -160,9 +162,9 @@ class Soak:
 
     def _measure(self, second: float) -> None:
         members = tree(self._root)
-        java = next(member for member in members if member.name() == "java")
-        worker = next(member for member in members if "model_service_worker.py" in " ".join(member.cmdline()))
-        java_bytes, worker_bytes = (member.memory_full_info().pss for member in (java, worker))
+        java_bytes = sum(member.memory_full_info().pss for member in members if member.name() == "java")
+        worker = next(member for member in members if is_worker(member))
+        worker_bytes = worker.memory_full_info().pss
         self.report.memory.append((second, java_bytes, worker_bytes, memory_bytes(self._root)))
 
 

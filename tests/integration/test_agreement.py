@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import threading
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +19,7 @@ from newsbert.bundle.bundle import AUTO, Bundle
 from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.images.run import serving
+from newsbert.inference.model import Model
 from newsbert.inference.runtime import load_runtime
 from newsbert.serving import local
 from newsbert.serving.client import Client
@@ -52,6 +55,10 @@ else:
 graph = mlflow.pytorch.load_model(reference)
 json.dump({"batch": batch, "alone": alone, "graph": type(graph).__name__, "reviews": reviews}, sys.stdout)
 """
+
+
+TEXT = "größer als sieben Tore: the team, the cup"
+"""A text that no form may change."""
 
 
 def _reviewed(scores_and_reviews: Sequence[tuple[float, bool]]) -> None:
@@ -157,6 +164,31 @@ def test_a_server_agrees(bundle: Bundle, any_server: local.Server) -> None:
     with ThreadPoolExecutor(16) as pool:
         crowd = np.concatenate(list(pool.map(lambda item: _model(Client(url).predict([item])), ITEMS)))
     assert float(np.abs(crowd - expected).max()) <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("text/plain", TEXT.encode()),
+        ("application/json", json.dumps({"text": TEXT}).encode()),
+        ("application/json", json.dumps({"data": TEXT}).encode()),
+        ("application/x-www-form-urlencoded", urllib.parse.urlencode({"data": TEXT}).encode()),
+        ("application/x-www-form-urlencoded", f"data={TEXT}".encode()),
+        (
+            "multipart/form-data; boundary=B",
+            f'--B\r\nContent-Disposition: form-data; name="text"\r\n\r\n{TEXT}\r\n--B--\r\n'.encode(),
+        ),
+    ],
+    ids=["text", "text in JSON", "data in JSON", "form", "form without encoding", "multipart"],
+)
+def test_every_form_of_a_request_has_the_same_answer(
+    any_server: local.Server, bundle: Bundle, content_type: str, body: bytes
+) -> None:
+    request = urllib.request.Request(any_server.address.predictions_url, body, {"Content-Type": content_type})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer = json.load(response)
+    (prediction,) = Model.from_directory(bundle.path).predict([TEXT])
+    assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=TOLERANCE)
 
 
 @pytest.mark.engine

@@ -66,6 +66,9 @@ def read() -> dict[str, Any]:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error.strerror}", "check the rights: ls -la .") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{CONFIG_FILE} cannot be read: {error}", f"mend or remove {path.resolve()}") from error
+    for key in SHARED_KEYS & content.keys():
+        if isinstance(content[key], dict):
+            raise UsageError(f"{CONFIG_FILE}: {key!r} cannot be a table", f'write {key} = "…" above the first table')
     for section, table in SECTIONS.items():
         known = _list_keys(section)
         if not table:

@@ -43,7 +43,7 @@ REQUIREMENTS_FILE, TORCH_FILE, BUNDLE_FILE = "requirements.txt", "torch.txt", "b
 PIP_CONF, TORCH_CONF = "pip.conf", "torch.conf"
 ENTRYPOINT = "entrypoint.sh"
 _LICENCES = {
-    NATIVE: "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND MIT AND PSF-2.0",
+    NATIVE: "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND MIT AND MPL-2.0 AND PSF-2.0",
     TORCHSERVE: (
         "Apache-2.0 AND BSD-2-Clause AND BSD-3-Clause AND GPL-2.0-only WITH Classpath-exception-2.0 AND MIT AND PSF-2.0"
     ),

@@ -93,7 +93,7 @@ class _SingleImageEngine:
         self._archive = archive
 
     def read_file(self, tag: str, path: str) -> bytes | None:
-        return self._archive.read_bytes()
+        return self._archive.read_bytes() if path.endswith(".mar") else None
 
 
 @pytest.mark.parametrize("key", [None, "other", "release"])

@@ -15,7 +15,7 @@ import newsbert
 from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.pins import pinned, pins
 from newsbert.core import package_files
-from newsbert.core.settings import ImageSettings
+from newsbert.core.settings import NATIVE, ImageSettings
 from newsbert.errors import ModelError, UsageError
 from newsbert.images import package_sets
 from newsbert.images.contexts import (
@@ -94,16 +94,26 @@ def _list_requirements(context: BuildContext, file: str = "requirements.txt") ->
     ]
 
 
+@pytest.fixture
+def native(bundle: Bundle, base: BuildContext, trainer: BuildContext) -> BuildContext:
+    settings = ImageSettings(server=NATIVE, runtime="onnxruntime")
+    return render_serving(bundle, _make_location(bundle), base, trainer, settings)
+
+
 @pytest.mark.parametrize(
-    ("name", "fixture"), [("base", "base"), ("trainer", "trainer"), ("tracking", "tracking"), ("torchserve", "serving")]
-)
+    ("name", "fixture"),
+    [
+        ("base", "base"), ("trainer", "trainer"), ("tracking", "tracking"), ("torchserve", "serving"),
+        ("native", "native"),
+    ],
+)  # fmt: skip
 def test_the_context_equals_the_golden_files(name: str, fixture: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(fixture)
     assert context.dockerfile == (GOLDEN / f"{name}.Dockerfile").read_text(encoding="utf-8")
     assert _remove_versions(context) == json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving", "native"])
 def test_dockerfiles_copy_exactly_the_files_of_the_context(name: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(name)
     copied = set()
@@ -117,21 +127,32 @@ def test_dockerfiles_copy_exactly_the_files_of_the_context(name: str, request: p
     assert copied == set(context.files)
 
 
-def test_the_build_verifies_the_command_of_the_entrypoint(serving: BuildContext) -> None:
-    entrypoint = serving.files["entrypoint.sh"]
-    assert isinstance(entrypoint, bytes)
-    started = entrypoint.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
-    proof = json.loads(serving.dockerfile.strip().splitlines()[-1].removeprefix("RUN "))
-    assert proof == ["python", "-m", "newsbert.images.programs.verify", *started.split()]
+@pytest.mark.parametrize("fixture", ["serving", "native"])
+def test_the_build_verifies_the_command_of_the_entrypoint(fixture: str, request: pytest.FixtureRequest) -> None:
+    context: BuildContext = request.getfixturevalue(fixture)
+    script = context.files["entrypoint.sh"]
+    assert isinstance(script, bytes)
+    (entrypoint,) = re.findall("^ENTRYPOINT (.*)$", context.dockerfile, re.MULTILINE)
+    last = script.decode().splitlines()[-1].removeprefix("exec ").removesuffix(' "$@"')
+    command = last.replace('"$model"', json.loads(entrypoint)[-1]).split()
+    proof = json.loads(context.dockerfile.strip().splitlines()[-1].removeprefix("RUN "))
+    assert proof == ["python", "-m", "newsbert.images.programs.verify", *command]
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
+def test_the_native_server_needs_no_trainer(native: BuildContext, base: BuildContext) -> None:
+    assert native.build_args["SHIPPED_IMAGE"] == base.tag
+    assert not {"TRAINER_IMAGE", "BASE_IMAGE"} & native.build_args.keys()
+    assert native.aliases[0].startswith("newsbert-serving:")
+    assert "packing.txt" not in native.files
+
+
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving", "native"])
 def test_build_arguments_equal_those_of_the_dockerfile(name: str, request: pytest.FixtureRequest) -> None:
     context: BuildContext = request.getfixturevalue(name)
     assert set(re.findall(r"^ARG (\w+)", context.dockerfile, re.MULTILINE)) == {"STAGE", *context.build_args}
 
 
-@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving"])
+@pytest.mark.parametrize("name", ["base", "trainer", "tracking", "serving", "native"])
 def test_sizes_equal_those_of_the_written_files(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     context: BuildContext = request.getfixturevalue(name)
     context.write(tmp_path / "context.tar")

@@ -35,7 +35,10 @@ def token(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print the token for requests to a server with --token-auth, or make one for a server with --token-file."""
+    """Print a token of a server, or make one.
+
+    A server with --token-auth has one of its own; a native server takes those of its --token-file.
+    """
     screen = Output(as_json)
     if token_file is not None or name is not None:
         if token_file is None or name is None or renew or port is not None or key_file is not None:

@@ -12,11 +12,10 @@ from newsbert.serving.requests import FORM, MULTIPART, RequestError
 MAX_FIELDS = 100
 """Maximum number of fields of a query or a form."""
 
-
 logging.getLogger(multipart.__name__).setLevel(logging.CRITICAL)  # it warns of every invalid form
 
 
-def parse_parameters(query: bytes, headers: Mapping[str, str], body: bytes) -> dict[str, bytes | str]:
+def parse_parameters(query: bytes, headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:
     """Return the parameters of a request by name, `body` for a raw body.
 
     Args:
@@ -27,23 +26,31 @@ def parse_parameters(query: bytes, headers: Mapping[str, str], body: bytes) -> d
     Raises:
         RequestError: If the query or the form cannot be parsed.
     """
-    parameters: dict[str, bytes | str] = {}
-    if query:
-        try:
-            fields = urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-        except ValueError as error:
-            raise RequestError(f"the query has more than {MAX_FIELDS} fields") from error
-        parameters.update(fields)
+    parameters = _parse_fields(query, "query")
     kind, _, options = headers.get("content-type", "").lower().partition(";")
     kind = kind.strip()
-    if kind == FORM or (kind == MULTIPART and "boundary=" in options):
-        parameters.update(_parse_form(headers, body))
+    if kind == FORM:
+        parameters.update(_parse_fields(body, "form"))
+    elif kind == MULTIPART and "boundary=" in options:
+        parameters.update(_parse_multipart(headers, body))
     elif body:
         parameters["body"] = body
     return parameters
 
 
-def _parse_form(headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:
+def _parse_fields(content: bytes, name: str) -> dict[str, bytes]:
+    """Parse `name=value&…`, percent-encoded; see https://url.spec.whatwg.org/#application/x-www-form-urlencoded."""
+    pairs = [pair.partition(b"=") for pair in content.split(b"&", MAX_FIELDS) if pair]
+    if content.count(b"&") >= MAX_FIELDS:
+        raise RequestError(f"the {name} has more than {MAX_FIELDS} fields")
+    return {_unquote(key).decode("utf-8", "replace"): _unquote(value) for key, _, value in pairs}
+
+
+def _unquote(content: bytes) -> bytes:
+    return urllib.parse.unquote_to_bytes(content.replace(b"+", b" "))
+
+
+def _parse_multipart(headers: Mapping[str, str], body: bytes) -> dict[str, bytes]:
     fields: dict[str, bytes] = {}
 
     def add(name: bytes | None, value: bytes | None) -> None:

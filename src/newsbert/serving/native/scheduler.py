@@ -17,10 +17,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from newsbert.core.types import FloatArray
-from newsbert.inference.runtime import MIN_TOKENS, SUB_BATCH_TOKENS, InferenceTimings, Runtime
+from newsbert.inference.runtime import SUB_BATCH_TOKENS, InferenceTimings, Runtime
 
 WINDOW_TEXTS = 64
 """Number of waiting texts from which a core selects those of about the same length."""
+
+_BATCHES_PER_CORE, _MIN_TOKENS = 4, 32
+"""Number of batches into which a core divides its part of all texts, and minimum of tokens of a batch.
+
+Their answers lead to the next requests while the others are computed, so that a core does not wait for them.
+"""
 
 _FIRST_TOKEN_S, _SPEED_WEIGHT = 1e-4, 0.1
 """Seconds that a core takes for a token, before any was measured; and the weight of a batch in the moving average."""
@@ -200,9 +206,9 @@ class Scheduler:
             batch = [self._background.popleft() for _ in range(_count_fitting(self._background))]
             self._num_computing += sum(text.num_tokens for text in batch)
             return batch
-        # A fair part of all texts, those that other cores compute included: they should end at the same time.
-        part = -(-(self._num_tokens + self._num_computing) // self._num_cores)
-        budget = min(SUB_BATCH_TOKENS, max(MIN_TOKENS, part))
+        # A part of all texts, those that other cores compute included.
+        part = -(-(self._num_tokens + self._num_computing) // (self._num_cores * _BATCHES_PER_CORE))
+        budget = min(SUB_BATCH_TOKENS, max(_MIN_TOKENS, part))
         window = [self._waiting.popleft() for _ in range(min(WINDOW_TEXTS, len(self._waiting)))]
         chosen = set(select_texts([text.num_tokens for text in window], budget))
         self._waiting.extendleft(window[index] for index in reversed(range(len(window))) if index not in chosen)

@@ -13,7 +13,8 @@ RUN python3 -m venv --without-pip /opt/packages \
  && python3 -m pip --python /opt/packages/bin/python install \
       --no-deps --require-hashes --only-binary :all: -r /build/requirements.txt \
  && find /opt/packages/lib -depth -type d \( -name tests -o -path '*/onnxruntime/transformers/models' \
-      -o -path '*/onnxruntime/tools' -o -path '*/numpy/distutils' \) -exec rm -r {} +
+      -o -path '*/onnxruntime/tools' -o -path '*/numpy/distutils' \) -exec rm -r {} + \
+ && rm -f /opt/packages/lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.*
 RUN python3 -m pip --python /opt/packages/bin/python install --no-deps --only-binary :all: --require-hashes -r /build/gpu.txt
 
 FROM ${ROOT_IMAGE}

@@ -39,7 +39,7 @@ COPY --from=sbom /tmp/bom.cdx.json /opt/model/bom.cdx.json
 COPY entrypoint.sh /opt/entrypoint.sh
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python", "-m", "newsbert.serving.probe"]
-ENTRYPOINT ["sh", "/opt/entrypoint.sh"]
+ENTRYPOINT ["sh", "/opt/entrypoint.sh", "/opt/model/news_classification.mar"]
 CMD []
 # Started as it will be, it must answer the golden texts as PyTorch did; else there is no image.
 RUN ["python", "-m", "newsbert.images.programs.verify", "newsbert", "serve", "locally", "/opt/model/news_classification.mar", "--host", "0.0.0.0", "--port", "8080"]
