@@ -99,10 +99,11 @@ def locally(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Serve a model on this machine until Ctrl+C, with TorchServe or the native server.
+    """Serve a model on this machine until Ctrl+C.
 
-    By default it answers on loopback. The management interface is never reachable from outside. When it is stopped, it
-    answers the requests that it has received; a second Ctrl+C does not wait for that.
+    The server is TorchServe, or the native one. By default it answers on loopback. The management interface is never
+    reachable from outside. When it is stopped, it answers the requests that it has received; a second Ctrl+C does not
+    wait for that.
     """
     screen = Output(as_json)
     options: dict[str, object] = {
