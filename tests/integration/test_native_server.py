@@ -235,6 +235,9 @@ def test_workers_share_an_address_and_their_metrics_are_summed(serve: Callable[.
         page = Page(response.read().decode())
     assert page.get("newsbert_requests_total", status="200") == 20
     assert page.get("newsbert_workers") == 2
+    assert page.get("newsbert_queue_seconds_count") == 20
+    assert page.get("newsbert_tokenizer_seconds_count") == 20
+    assert page.get("newsbert_batch_requests_sum") == 20
 
 
 def test_a_killed_worker_is_started_again_and_new_connections_wait_for_it(serve: Callable[..., Served]) -> None:

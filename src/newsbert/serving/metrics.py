@@ -35,12 +35,13 @@ class Metrics:
             nothing is counted.
         model: The model's name in answers, such as `BertModel/7`.
         labels: The model's labels, in the order of its probabilities.
+        has_queue: Whether requests wait in this worker, as in the native server.
 
     Raises:
         OSError: If its files cannot be written.
     """
 
-    def __init__(self, directory: Path | None, model: str, labels: Sequence[str]) -> None:
+    def __init__(self, directory: Path | None, model: str, labels: Sequence[str], *, has_queue: bool = False) -> None:
         self._counting = directory is not None
         if directory is None:
             return
@@ -81,6 +82,8 @@ class Metrics:
         )
         self._tokenizer = histogram("newsbert_tokenizer_seconds", "Time in the tokenizer, one per batch.")
         self._model = histogram("newsbert_model_seconds", "Time in the model, one per batch.")
+        if has_queue:
+            self._queue = histogram("newsbert_queue_seconds", "Time of a request in the queue of the native server.")
 
     def batch(
         self, statuses: Sequence[int], probabilities: FloatArray, measured: InferenceTimings, reviews: int = 0
@@ -128,6 +131,18 @@ class Metrics:
         if measured is not None:
             self._tokenizer.observe(measured.tokenizer_s)
             self._model.observe(measured.model_s)
+
+    def queued(self, tokenizer_s: float, queue_s: float) -> None:
+        """Count a request of the native server: its time in the tokenizer and in the queue."""
+        if self._counting:
+            self._tokenizer.observe(tokenizer_s)
+            self._queue.observe(queue_s)
+
+    def computed_texts(self, num_texts: int, seconds: float) -> None:
+        """Count a batch of the native server: its number of documents, and the time that it took."""
+        if self._counting:
+            self._batch.observe(num_texts)
+            self._model.observe(seconds)
 
 
 def _create_files(directory: Path) -> None:

@@ -11,7 +11,6 @@ from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
 from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import InferenceTimings
 from newsbert.serving import batches
 from newsbert.serving.explanation_queue import MAX_WAIT_S, Lane, LaneFullError
 from newsbert.serving.metrics import STATUSES, Metrics
@@ -84,11 +83,7 @@ class PredictionService:
         self._metrics, self._queue_size = metrics, queue_size
         self._num_waiting = 0
         self._lane: Lane[Explanation] = Lane()
-        self.scheduler = Scheduler(
-            model.runtime,
-            len(model.labels),
-            lambda num_texts, seconds: metrics.computed(num_texts, InferenceTimings(model_s=seconds)),
-        )
+        self.scheduler = Scheduler(model.runtime, len(model.labels), metrics.computed_texts)
 
     async def answer(self, request: ParsedRequest, trace_id: str | None = None) -> Answers:
         """Answer a request.
@@ -146,6 +141,8 @@ class PredictionService:
             _, pending = await asyncio.wait(explanations.values(), timeout=MAX_WAIT_S)
             if pending:
                 raise _NOT_COMPLETE
+        if texts:
+            self._metrics.queued(job.measured.tokenizer_s, max(0.0, job.started_s - job.queued_s))
         rows = iter(job.probabilities.tolist())
         items: list[Prediction | Explanation] = [
             explanations[index].result() if index in explanations else self.model.make_prediction(next(rows))

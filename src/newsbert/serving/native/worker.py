@@ -109,7 +109,7 @@ async def _serve(
     context: ssl.SSLContext | None,
     sockets: list[socket.socket],
 ) -> None:
-    metrics = Metrics(Path(options.metrics_dir), model.name, model.labels)
+    metrics = Metrics(Path(options.metrics_dir), model.name, model.labels, has_queue=True)
     service = PredictionService(model, metrics, options.queue_size)
     tracer = Tracer(model.name) if environment.exports_traces() else None
     application = Application(service, authenticator, options.cors_origin, tracer)
