@@ -89,6 +89,13 @@ $(VENV)/clients: infra/clients/requirements.txt
 	$@/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r infra/clients/requirements.txt
 	touch $@
 
+# MLServer with newsbert, for its model repositories.
+$(VENV)/mlserver: infra/mlserver/requirements.txt
+	@$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install --quiet $(LOCKED) -r infra/mlserver/requirements.txt
+	$@/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
 # What npm has for the checks: a linter of workflows, and what looks at the playground's page for whoever cannot see it,
 # or not well. Their hashes are in package-lock.json.
 $(VENV)/npm: infra/npm/package.json infra/npm/package-lock.json
@@ -129,10 +136,10 @@ test: lint infra $(VENV)/azurite $(VENV)/clients
 unit: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/unit -n auto --dist loadgroup --cov --cov-report=term:skip-covered --cov-fail-under 65
 
-LONG_TESTS := artifact_stores examples families image_programs interrupts kills odd_directories pipeline ray ray_training tracking_backups tracking_server
+LONG_TESTS := artifact_stores examples families image_programs interrupts kills model_repository odd_directories pipeline ray ray_training tracking_backups tracking_server
 
 # What takes longer than a test may: the figures of the README. AG_NEWS is a file of rows, BUNDLE a model trained on them.
-long: $(VENV)/.dev
+long: $(VENV)/.dev $(VENV)/clients $(VENV)/mlserver
 	NEWSBERT_TEST_LONG=1 $(BIN)/python -m pytest $(LONG_TESTS:%=tests/integration/test_%.py) tests/unit/inference/test_runtime.py
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py

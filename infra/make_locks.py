@@ -51,6 +51,7 @@ def main() -> None:
     compile_lock("gpu.txt", requirements=(GPU,), without=everything, cuda=True)
     lock_tools(INFRA / "requirements.in")
     lock_tools(INFRA / "clients" / "requirements.in")
+    lock_tools(INFRA / "mlserver" / "requirements.in")
 
 
 def compile_lock(

@@ -108,7 +108,7 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
         check_input(name, tensor.get("datatype"), tensors)
         size = _check(tensor.get("parameters", {}), dict, "an input's 'parameters'").get("binary_data_size")
         if size is None:
-            tensors[name] = shape, list(_flatten(tensor.get("data")))
+            tensors[name] = shape, list(flatten(tensor.get("data")))
         else:
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(binary):
                 raise RequestError(f"the input {name!r} has {size!r} bytes, and the body has {len(binary)} for it")
@@ -245,13 +245,17 @@ def parse_shape(value: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _flatten(value: Any, depth: int = 0) -> Iterator[str]:
-    """Yield the elements of a tensor's data, flat or nested."""
-    if isinstance(value, str):
+def flatten(value: Any, depth: int = 0) -> Iterator[bytes | str]:
+    """Yield the elements of a tensor's data, flat or nested.
+
+    Raises:
+        RequestError: If one is no text.
+    """
+    if isinstance(value, (str, bytes)):
         yield value
     elif isinstance(value, list) and depth < 2:
         for element in value:
-            yield from _flatten(element, depth + 1)
+            yield from flatten(element, depth + 1)
     else:
         raise RequestError("an input's 'data' must be a list of texts")
 

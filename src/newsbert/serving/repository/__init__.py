@@ -1,0 +1,1 @@
+"""Models for the servers of others, and the programs with which those serve them."""
