@@ -42,7 +42,10 @@ ELSEWHERE = {
     r"tracking (grant|revoke) ": "test_accounts.py: what an account may do with what another has made",
     r"--host 0\.0\.0\.0|--auth ": "test_tracking_server.py, test_sockets.py: no test of this file listens to others",
     r"newsbert benchmark BertModel/2$": "test_runtimes.py; all of them take a minute and a half, two are measured here",
-    r"^MLFLOW_TRACKING_|^export MLFLOW_TRACKING_URI=http://127": "only sets variables",
+    r"^MLFLOW_TRACKING_|^export (MLFLOW_TRACKING_URI=http://127|OTEL_)": "only sets variables",
+    r"^curl -O|inspect-image .*--check": "test_advisories.py, with advisories that are here",
+    r"^NEWSBERT_TOKEN=": "test_native_server.py: a token that was made before",
+    r"mlserver start": "test_model_repository.py, with MLServer in an environment of its own",
 }
 """What is not typed here, and why, or which tests do the same."""
 
@@ -52,6 +55,7 @@ WAITS = r"newsbert serve locally(?!.*--detach)|newsbert playground|newsbert trac
 BEFORE = {
     r"serve (stop|token)": "newsbert serve locally --detach --token-auth --port 8080",
     r"serve stop --port 41833": "newsbert serve locally --detach --port 41833",
+    r"serve locally .*--token-file tokens": "newsbert serve token --token-file tokens --name ci",
     r"tracking (down|status)": "newsbert tracking up --detach",
     r"tracking user": "newsbert tracking up --detach --auth",
     r"tracking backup": "newsbert tracking up --detach && newsbert tracking down",

@@ -16,10 +16,11 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import NATIVE, ImageSettings, ServeSettings
 from newsbert.images import build, run
 from newsbert.images.build import BuiltImage
+from newsbert.images.engine.engine import Engine
 from newsbert.inference.runtime import resolve_runtime
 from newsbert.serving import verification
 from newsbert.serving.client import Client
-from tests.support.calls import free_port
+from tests.support.calls import failed, free_port
 from tests.support.cli import Cli
 from tests.support.environments import environment_toml, remove_environment
 from tests.support.images import Images, remove_image
@@ -130,3 +131,10 @@ def test_metrics_and_grpc_are_on_the_ports_of_the_options(image: BuiltImage, cli
             assert live(b"", timeout=20) == b"\x08\x01"  # field 1 is true
     finally:
         assert cli("serve", "stop", "--port", server["port"]).returncode == 0
+
+
+def test_a_model_without_such_an_image_has_a_hint_that_builds_it(engine: Engine, trained: Trained, cli: Cli) -> None:
+    options = ("--server", "native", "--repository", "nobody", "--tracking-uri", trained[1])
+    done = cli("serve", "container", "TinyModel/1", *options)
+    failed(done, 1, "the engine has no image 'nobody/newsbert-serving:TinyModel-1'")
+    assert "Hint: newsbert build-image TinyModel/1 --server native" in done.stderr

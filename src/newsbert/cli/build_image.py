@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from newsbert.cli._options import Debug, Json, Model, TrackingUri, setting
+from newsbert.cli._options import Debug, ImageServer, Json, Model, TrackingUri, setting
 from newsbert.cli._output import Output, layer_rows, size
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings
@@ -47,7 +47,7 @@ def build_image(
         str, typer.Option(help="Where --trainer writes the MLproject that names the image.", metavar="DIR")
     ] = "docker/trainer",
     push: Annotated[bool, typer.Option("--push", help="Push the image to the registry in --repository.")] = False,
-    server: Annotated[str | None, setting(ImageSettings, "server", metavar="torchserve|native")] = None,
+    server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     runtime: Annotated[str | None, setting(ImageSettings, "runtime", metavar="NAME")] = None,
     root_image: Annotated[str | None, setting(ImageSettings, "root_image", metavar="IMAGE")] = None,

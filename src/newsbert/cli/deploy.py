@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._options import Debug, ImageServer, Json, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings, ServeSettings
@@ -29,6 +29,7 @@ To = Annotated[str, typer.Option(metavar="ENVIRONMENT", help="A table [environme
 def deploy(
     model: Annotated[str, typer.Argument(help="BertModel/2, BertModel@champion or an image.", autocompletion=models)],
     to: To,
+    server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -41,7 +42,7 @@ def deploy(
     a Kubernetes cluster or Cloud Run.
     """
     screen = Output(as_json)
-    images = config.resolve(ImageSettings, repository=repository)
+    images = config.resolve(ImageSettings, server=server, repository=repository)
     serving = config.resolve(ServeSettings)
     from newsbert.deployment import deploy as deploying
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._options import Debug, ImageServer, Json, TrackingUri, setting
 from newsbert.cli._output import Output, layer_rows
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings
@@ -38,6 +38,7 @@ def inspect_image(
             help="Compare the SBOM with the advisories in this OSV file; exit 1 if any applies.", metavar="FILE"
         ),
     ] = None,
+    server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -45,7 +46,7 @@ def inspect_image(
 ) -> None:
     """Show an image's labels, layers and SBOM."""
     screen = Output(as_json)
-    settings = config.resolve(ImageSettings, repository=repository)
+    settings = config.resolve(ImageSettings, server=server, repository=repository)
     from newsbert.images import build, run
 
     tag = run.image_of(image, settings, tracking_uri)

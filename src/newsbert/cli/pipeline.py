@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, ModelName, TrackingUri, setting
+from newsbert.cli._options import Debug, ImageServer, Json, ModelName, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.cli.deploy import To
 from newsbert.core import config
@@ -31,6 +31,7 @@ def pipeline(
         ),
     ] = None,
     model_name: ModelName = None,
+    server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     tracking_uri: TrackingUri = None,
     as_json: Json = False,
@@ -47,7 +48,7 @@ def pipeline(
     name = config.model_name(model_name)
     if model is None and name is None:
         raise UsageError("no model name", f"newsbert pipeline --to {to} --model-name BertModel")
-    images = config.resolve(ImageSettings, repository=repository)
+    images = config.resolve(ImageSettings, server=server, repository=repository)
     serving = config.resolve(ServeSettings)
     from newsbert.deployment.pipeline import Pipeline
 

@@ -14,7 +14,7 @@ from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import config, loopback, zip_files
 from newsbert.core.ports import claim_port
-from newsbert.core.settings import ImageSettings, ServeSettings
+from newsbert.core.settings import TORCHSERVE, ImageSettings, ServeSettings
 from newsbert.errors import ModelError, NotFoundError, ServingError, UsageError
 from newsbert.images import tags
 from newsbert.images.contexts import MODEL_PATH
@@ -78,7 +78,8 @@ def image_of(reference: str | None, settings: ImageSettings, tracking_uri: str |
     located = locate.locate(reference, tracking_uri=tracking_uri)
     tag = tags.serving_tag(located, Bundle.read(located.path).digest, settings)
     if not engine.has_image(tag):
-        command = shlex.join(["newsbert", "build-image", *([reference] if reference else [])])
+        server = ["--server", settings.server] if settings.server != TORCHSERVE else []
+        command = shlex.join(["newsbert", "build-image", *([reference] if reference else []), *server])
         raise NotFoundError(f"the engine has no image {tag!r}", command)
     return tag
 

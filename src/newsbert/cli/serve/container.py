@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._options import Debug, ImageServer, Json, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.cli._signals import stop_on_signals
 from newsbert.cli.serve._options import (
@@ -48,6 +48,7 @@ def container(
     ] = None,
     host: Host = None,
     port: Port = None,
+    server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     review_threshold: ReviewBelow = None,
     timeout_s: Timeout = None,
@@ -82,7 +83,7 @@ def container(
         token_auth=token_auth,
         token_expiry_min=token_expiry_min,
     )
-    images = config.resolve(ImageSettings, repository=repository)
+    images = config.resolve(ImageSettings, server=server, repository=repository)
     from newsbert.deployment import local_servers
     from newsbert.images.run import image_of, serving, stop_timeout_s
 
@@ -97,7 +98,7 @@ def container(
             screen.note(f"docker exec {running.id[:12]} newsbert serve token  prints the token")
         if detach:
             stop_s = stop_timeout_s(settings)
-            server = local_servers.DetachedServer(
+            detached = local_servers.DetachedServer(
                 running.address.port,
                 running.address.url,
                 image,
@@ -105,8 +106,8 @@ def container(
                 stop_s=stop_s,
                 metrics=running.address.metrics_url or "",
             )
-            local_servers.note(server)
-            render_detached(screen, server)
+            local_servers.note(detached)
+            render_detached(screen, detached)
             return
         render_ready(screen, image, running.address, None, settings.grpc_port is not None)
         while not stop.wait(0.5):
