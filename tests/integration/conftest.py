@@ -17,9 +17,9 @@ from newsbert.serving.torchserve import process, supervisor
 from tests.support.calls import free_port
 from tests.support.images import Images
 from tests.support.servers import Registry, tracking_server
-from tests.support.serving import start
+from tests.support.serving import serve, start
 
-__all__ = ["start"]
+__all__ = ["serve", "start"]
 
 
 @pytest.fixture(scope="module")

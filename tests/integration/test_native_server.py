@@ -6,12 +6,10 @@ import http.client
 import json
 import signal
 import socket
-import ssl
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +22,10 @@ from tests.support import processes
 from tests.support.calls import failed
 from tests.support.cli import Cli
 from tests.support.metrics import Page
-from tests.support.serving import PATH, Served, Start
+from tests.support.serving import PATH, Served
+from tests.support.tracking_servers import wait_until
 
 TEXT = b"goal team cup"
-
-
-@pytest.fixture
-def serve(start: Start) -> Callable[..., Served]:
-    """Serve the tiny model with the native server."""
-    return lambda *arguments, **options: start("--server", "native", *arguments, **options)
 
 
 def _post(served: Served, body: bytes = TEXT, path: str = PATH, **headers: str) -> tuple[int, dict[str, str], Any]:
@@ -46,13 +39,6 @@ def _post(served: Served, body: bytes = TEXT, path: str = PATH, **headers: str) 
 
 def _list_workers(served: Served) -> list[psutil.Process]:
     return processes.with_command("newsbert.serving.native.worker", processes.children(served.process.pid))
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def _ping(connection: socket.socket) -> None:
@@ -216,7 +202,7 @@ def test_a_stop_under_load_loses_no_request(serve: Callable[..., Served], keep: 
     threads = [threading.Thread(target=send_requests) for _ in range(32)]
     for thread in threads:
         thread.start()
-    _wait(lambda: outcomes[200] > 100)
+    wait_until(lambda: outcomes[200] > 100)
     assert served.stop() == 0
     for thread in threads:
         thread.join()
@@ -265,7 +251,7 @@ def test_a_worker_that_hangs_is_replaced(serve: Callable[..., Served], monkeypat
     served = serve()
     (worker,) = _list_workers(served)
     worker.send_signal(signal.SIGSTOP)
-    _wait(lambda: [process.pid for process in _list_workers(served)] not in ([], [worker.pid]))
+    wait_until(lambda: [process.pid for process in _list_workers(served)] not in ([], [worker.pid]))
     assert served.ask() == 200
 
 
@@ -287,85 +273,23 @@ def test_a_model_that_changes_meanwhile_is_not_served(
     assert "is another one now" in served.log.read_text()
 
 
-# Tokens and TLS
+def test_a_worker_that_cannot_start_is_an_error_at_once(bundle: Bundle, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "uvloop.py").write_text("raise ImportError('uvloop is broken')\n")
+    command = ("serve", "locally", bundle.path, "--server", "native", "--port", "0", "--timeout-s", 600)
+    done = cli(*command, PYTHONPATH=str(tmp_path / "broken"), timeout_s=120)
+    failed(done, 1, "a worker ended while it started (exit code 1): ImportError: uvloop is broken")
 
 
-def test_only_tokens_of_the_file_are_accepted_and_the_file_may_change(
-    serve: Callable[..., Served], cli: Cli, tmp_path: Path
-) -> None:
-    file = tmp_path / "tokens"
-    first, second = (cli("serve", "token", "--token-file", file, "--name", name).stdout.strip() for name in "ab")
-    assert file.stat().st_mode & 0o077 == 0
-    assert first not in file.read_text()
-    served = serve("--token-file", file)
-    assert (served.ask(), served.ask("wrong"), served.ask(first), served.ask(second)) == (401, 401, 200, 200)
-    with urllib.request.urlopen(f"{served.url}/v2/health/ready", timeout=30) as response:
-        assert response.status == 200
-    assert cli("predict", "--url", served.url, "goal", NEWSBERT_TOKEN=first).returncode == 0
-    refused = cli("predict", "--url", served.url, "goal")
-    assert (refused.returncode, "wants a token" in refused.stderr) == (1, True)
-    lines = file.read_text().splitlines()
-    file.write_text(lines[1] + "\n")
-    _wait(lambda: served.ask(first) == 401)
-    assert served.ask(second) == 200
-    file.write_text("nonsense\n")
-    _wait(lambda: "expected a name and 'sha256:'" in (served.ask(), served.log.read_text())[1])
-    assert served.ask(second) == 200
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A certificate of localhost and its key."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
-    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    yield files
-
-
-def test_it_answers_with_tls(serve: Callable[..., Served], certificate: tuple[Path, Path], cli: Cli) -> None:
-    served = serve("--tls-cert", certificate[0], "--tls-key", certificate[1])
-    assert served.url.startswith("https://")
-    context = ssl.create_default_context(cafile=str(certificate[0]))
-    request = urllib.request.Request(served.url + PATH, TEXT, {"Content-Type": "text/plain"})
-    with urllib.request.urlopen(request, timeout=30, context=context) as response:
-        assert json.load(response)["label"]
-    with pytest.raises((urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(served.url.replace("https", "http") + PATH, timeout=30)
-    assert cli("predict", "--url", served.url, "goal", SSL_CERT_FILE=str(certificate[0])).returncode == 0
-    assert served.stop() == 0
-
-
-def test_tls_needs_a_certificate_and_its_key(
-    bundle: Bundle, certificate: tuple[Path, Path], cli: Cli, tmp_path: Path
-) -> None:
-    command = ("serve", "locally", bundle.path, "--server", "native", "--port", "0")
-    failed(cli(*command, "--tls-cert", certificate[0]), 2, "--tls-cert and --tls-key go together")
-    failed(cli(*command, "--tls-cert", certificate[1], "--tls-key", certificate[0]), 1, "cannot be used")
-    failed(cli(*command, "--tls-cert", tmp_path / "none", "--tls-key", certificate[1]), 1, "cannot be used")
+def test_what_no_parser_foresees_gets_an_answer(serve: Callable[..., Served]) -> None:
+    served = serve()
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["goal"]}
+    path = "/v2/models/news_classification/infer"
+    status, _, answer = _post(served, json.dumps({"id": "\ud800", "inputs": [tensor]}).encode(), path)
+    assert (status, answer["id"]) == (200, "\ud800")
+    for length in ("\xb2", "9" * 5000, "-1", "1e3", ""):
+        status, _, answer = _post(served, b"{}", path, **{"Inference-Header-Content-Length": length})
+        assert (status, "error" in answer) == (400, True), length
 
 
 # The command line

@@ -90,6 +90,12 @@ def start(bundle: Bundle, tmp_path: Path) -> Iterator[Start]:
         yield run
 
 
+@pytest.fixture
+def serve(start: Start) -> Callable[..., Served]:
+    """Serve the tiny model with the native server."""
+    return lambda *arguments, **options: start("--server", "native", *arguments, **options)
+
+
 def _end(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         process.kill()

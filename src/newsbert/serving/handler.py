@@ -31,7 +31,7 @@ from newsbert.serving.explanation_queue import Lane, LaneFullError
 from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
-from newsbert.serving.requests import ParsedRequest, RequestError, ask_again
+from newsbert.serving.requests import LANE_FULL, MODEL_FAILED, NOT_COMPLETE, ParsedRequest, RequestError
 from newsbert.serving.responses import refuse, render
 from newsbert.serving.served_model import ServedModel
 from newsbert.serving.torchserve import job_queue
@@ -41,9 +41,6 @@ _LARGE_BYTES = 1024 * 1024
 """Size of a batch's bodies above which freed memory is returned to the system afterwards."""
 
 _CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
-_LANE_FULL = ask_again("too many explanations wait for their turn")
-_NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
-_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Handler:
                 return self._answer(requests, context)
         except Exception as error:  # any error: every client gets a response, and the log one line
             report_event("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
-            return self._refuse_all(requests, context, _FAILED)
+            return self._refuse_all(requests, context, MODEL_FAILED)
 
     def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
         self._metrics.batch(
@@ -170,7 +167,7 @@ class Handler:
                 try:
                     answers.append(self._lane.submit((text, label), len(text), compute))
                 except LaneFullError:
-                    return _LANE_FULL
+                    return LANE_FULL
             else:
                 answers.append(self._model.make_prediction(next(remaining)))
         return answers
@@ -229,12 +226,12 @@ def _collect_results(
 ) -> "list[Prediction | _Explained] | RequestError":
     """Return the answers with their explanations, or the error if an explanation failed or is incomplete."""
     if not all(future.done() for future in _iterate_futures(answers)):
-        return _NOT_COMPLETE
+        return NOT_COMPLETE
     for error in filter(None, (future.exception() for future in _iterate_futures(answers))):
         report_event(
             "prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error))
         )
-        return _FAILED
+        return MODEL_FAILED
     return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
 
 

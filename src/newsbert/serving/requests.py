@@ -29,6 +29,11 @@ def ask_again(reason: str) -> RequestError:
     return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+LANE_FULL = ask_again("too many explanations wait for their turn")
+NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
+MODEL_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def wants_labels_only(headers: Mapping[str, Any]) -> bool:
     """Return whether the client requests bare labels."""
     return str(headers.get("accept", "")).partition(",")[0].partition(";")[0].strip().lower() == TEXT

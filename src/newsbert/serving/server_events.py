@@ -1,6 +1,7 @@
 """Problems of a server that its operator should know."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,10 +56,15 @@ class RepeatFilter:
     def __init__(self, on_problem: Callable[[ServerEvent], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._on_problem = on_problem
         self._clock = clock
+        self._lock = threading.Lock()
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def __call__(self, problem: ServerEvent) -> None:
-        """Pass a problem on, or count it."""
+        """Pass a problem on, or count it. Threads may call this at the same time."""
+        with self._lock:
+            self._pass_on(problem)
+
+    def _pass_on(self, problem: ServerEvent) -> None:
         key, now = (problem.event, problem.message), self._clock()
         last, repeated = self._seen.get(key, (-REPEAT_S, 0))
         if now - last < REPEAT_S:

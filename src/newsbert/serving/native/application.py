@@ -5,7 +5,10 @@ them stands the Open Inference Protocol.
 """
 
 import asyncio
+import functools
 import json
+import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from newsbert.serving.native.service import Answers, OverloadError, PredictionSe
 from newsbert.serving.native.tokens import Authenticator
 from newsbert.serving.native.tracing import Stage, Tracer, parse_trace_id
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
-from newsbert.serving.requests import EXPLAIN_HEADER, JSON, ParsedRequest, RequestError
+from newsbert.serving.requests import EXPLAIN_HEADER, JSON, MODEL_FAILED, ParsedRequest, RequestError
 from newsbert.serving.responses import RETRY_AFTER_S, describe, render
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -37,6 +40,8 @@ _LARGE_BYTES = 256 * 1024
 _OPENAPI_FILE = "assets/openapi.json"
 _TOO_LARGE = RequestError(f"the body has more than {MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 _UNAUTHORIZED = RequestError("send a valid token: Authorization: Bearer TOKEN", HTTPStatus.UNAUTHORIZED)
+
+_log = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -94,6 +99,9 @@ class Application:
             response = await self._respond(scope, receive)
         except DisconnectError:
             return
+        except Exception:  # any error: every client gets a response, and the log one line
+            _log.exception("request-failed")
+            response = refuse(MODEL_FAILED)
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
@@ -120,7 +128,7 @@ class Application:
             case ["ping"]:
                 return _json({"status": "Stopping" if self.closing else "Healthy"}, self._health)
             case ["openapi.json"]:
-                return Response(HTTPStatus.OK, resources.files("newsbert.serving").joinpath(_OPENAPI_FILE).read_bytes())
+                return Response(HTTPStatus.OK, _read_openapi())
             case ["v2", "health", "live"]:
                 return _json({"live": True})
             case ["v2", "health", "ready"]:
@@ -130,7 +138,7 @@ class Application:
             return refuse(_UNAUTHORIZED, (b"www-authenticate", b"Bearer"))
         started_s = time.monotonic()
         response, stages = await self._respond_with_model(parts, scope, headers, receive)
-        if self._tracer is not None:
+        if self._tracer is not None and response.status != HTTPStatus.NOT_FOUND:  # whose path may be anything
             self._tracer.record(method, scope["path"], response.status, started_s, headers, stages)
         return response
 
@@ -237,8 +245,8 @@ def _make_retry_headers(error: RequestError) -> tuple[tuple[bytes, bytes], ...]:
     if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
         return ()
     retry_after_ms = error.retry_after_ms if isinstance(error, OverloadError) else 1000 * RETRY_AFTER_S
-    # `Retry-After` has whole seconds, and a second is longer than this server ever needs to be ready again.
-    return (b"retry-after", b"%d" % RETRY_AFTER_S), (b"retry-after-ms", b"%d" % max(1, retry_after_ms))
+    seconds, milliseconds = max(1, math.ceil(retry_after_ms / 1000)), max(1, retry_after_ms)
+    return (b"retry-after", b"%d" % seconds), (b"retry-after-ms", b"%d" % milliseconds)
 
 
 def _list_methods(parts: Sequence[str]) -> tuple[str, ...]:
@@ -260,6 +268,11 @@ def _list_methods(parts: Sequence[str]) -> tuple[str, ...]:
         ):
             return "GET", "HEAD"
     return ()
+
+
+@functools.cache
+def _read_openapi() -> bytes:
+    return resources.files("newsbert.serving").joinpath(_OPENAPI_FILE).read_bytes()
 
 
 def _make_cors_headers(origin: str | None) -> tuple[tuple[bytes, bytes], ...]:
@@ -289,9 +302,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
         RequestError: If it is too large.
         DisconnectError: If the client closes the connection before its end.
     """
-    length = headers.get("content-length", "")
-    num_bytes = int(length) if length.isdigit() else 0
-    if num_bytes > MAX_DISCARDED_BYTES:
+    if int(headers.get("content-length", "0")) > MAX_DISCARDED_BYTES:  # the HTTP parser has checked the number
         raise _TOO_LARGE
     parts: list[bytes] = []
     num_bytes = 0

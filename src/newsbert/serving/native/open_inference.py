@@ -10,6 +10,7 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/pro
 
 import json
 import math
+import re
 import struct
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ HEADER_LENGTH = "inference-header-content-length"
 
 OUTPUTS = {"label": "BYTES", "score": "FP32", "review": "BOOL", "probabilities": "FP32"}
 _TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "BOOL": np.dtype("?")}
+
+_LENGTH = re.compile("[0-9]{1,9}")
 
 Value = NDArray[Any] | list[bytes]
 
@@ -89,7 +92,7 @@ def parse_request(body: bytes, header_length: str | None) -> InferRequest:
     Raises:
         RequestError: If the body is no valid request.
     """
-    if header_length is not None and not (header_length.isdigit() and int(header_length) <= len(body)):
+    if header_length is not None and not (_LENGTH.fullmatch(header_length) and int(header_length) <= len(body)):
         raise RequestError(f"Inference-Header-Content-Length is {header_length!r}, and the body has {len(body)} bytes")
     length = len(body) if header_length is None else int(header_length)
     try:
@@ -190,7 +193,7 @@ def render_response(request: InferRequest, outputs: Mapping[str, Value], version
         document["model_version"] = version
     if request.id:
         document["id"] = request.id
-    head = json.dumps(document, ensure_ascii=False).encode()
+    head = json.dumps(document).encode()  # in ASCII: a client's id may have half of a surrogate pair
     return (b"".join([head, *binary]), len(head)) if binary else (head, None)
 
 

@@ -158,7 +158,12 @@ class Scheduler:
         arrived, self._arrived = self._arrived, []
         arrived = [(sequences, future) for sequences, future in arrived if not future.done()]
         started = time.perf_counter()
-        ids = iter(self._runtime.encode([text for sequences, _ in arrived for text in sequences]))
+        try:
+            ids = iter(self._runtime.encode([text for sequences, _ in arrived for text in sequences]))
+        except Exception as error:  # every request gets an answer
+            for _, future in arrived:
+                future.set_exception(error)
+            return
         tokenizer_s = time.perf_counter() - started
         jobs = [self._make_job([next(ids) for _ in sequences], future) for sequences, future in arrived]
         for job in jobs:

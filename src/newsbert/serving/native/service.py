@@ -17,7 +17,7 @@ from newsbert.serving.metrics import STATUSES, Metrics
 from newsbert.serving.native.background import BackgroundRuntime
 from newsbert.serving.native.scheduler import Job, Scheduler
 from newsbert.serving.native.tracing import Stage
-from newsbert.serving.requests import ParsedRequest, RequestError, ask_again
+from newsbert.serving.requests import LANE_FULL, MODEL_FAILED, NOT_COMPLETE, ParsedRequest, RequestError, ask_again
 from newsbert.serving.served_model import ServedModel
 
 MAX_WAITING_TOKENS = batches.BATCH_TOKENS
@@ -26,9 +26,6 @@ MAX_WAITING_TOKENS = batches.BATCH_TOKENS
 _THREAD_CHARACTERS = 32 * 1024
 """Length of a request's texts above which they are tokenized in a thread, so that no other request waits for it."""
 
-_LANE_FULL = ask_again("too many explanations wait for their turn")
-_NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
-_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +100,7 @@ class PredictionService:
             raise
         except Exception as error:  # any error: every client gets a response, and the log one line
             _log.exception("prediction-failed", extra={"trace_id": trace_id})
-            raise _FAILED from error
+            raise MODEL_FAILED from error
         finally:
             self._num_waiting -= 1
 
@@ -140,7 +137,7 @@ class PredictionService:
         if explanations:
             _, pending = await asyncio.wait(explanations.values(), timeout=MAX_WAIT_S)
             if pending:
-                raise _NOT_COMPLETE
+                raise NOT_COMPLETE
         if texts:
             self._metrics.queued(job.measured.tokenizer_s, max(0.0, job.started_s - job.queued_s))
         rows = iter(job.probabilities.tolist())
@@ -169,7 +166,7 @@ class PredictionService:
         try:
             return asyncio.wrap_future(self._lane.submit((text, label), len(text), compute))
         except LaneFullError:
-            raise _LANE_FULL from None
+            raise LANE_FULL from None
 
 
 def _list_stages(job: Job) -> tuple[Stage, ...]:

@@ -65,6 +65,7 @@ class Worker:
         self._number, self._command, self._listener = number, command, listener
         self._on_log, self._on_problem = on_log, on_problem
         self._stopping = threading.Event()
+        self._starting = threading.Lock()
         self._tail: collections.deque[str] = collections.deque(maxlen=50)
         self.error: NewsbertError | None = None
         self.ready = threading.Event()
@@ -75,7 +76,8 @@ class Worker:
 
     def terminate(self) -> None:
         """Let it answer what was sent, and end."""
-        self._stopping.set()
+        with self._starting:  # no other process is started from now on
+            self._stopping.set()
         self.process.terminate()
 
     def kill(self) -> None:
@@ -91,9 +93,8 @@ class Worker:
     def find_reason(self) -> str:
         """Return the most likely reason of its end among the lines that it wrote."""
         lines = list(self._tail)
-        return (
-            next((line for line in reversed(lines) if "Error" in line), "") or (lines or ["it wrote nothing"])[-1]
-        ).strip()
+        error_lines = [line for line in lines if "Error" in line]
+        return (error_lines or lines or ["it wrote nothing"])[-1].strip()
 
     def _start(self) -> "subprocess.Popen[str]":
         descriptor = self._listener.fileno()
@@ -113,7 +114,7 @@ class Worker:
         )
 
     def _watch(self) -> None:
-        delay_s = 0.0
+        delay_s, has_answered = 0.0, False
         while True:
             self._read_output()
             code = self.process.wait()
@@ -121,14 +122,21 @@ class Worker:
             self.ready.clear()
             if self._stopping.is_set() or self.error is not None:
                 return
+            has_answered |= was_ready
+            if not has_answered:  # as it is configured, it never will
+                message = f"a worker ended while it started ({_describe_exit(code)}): {self.find_reason()}"
+                self.error = ServingError(message, _LOG_HINT)
+                return
             delay_s = 0.0 if was_ready else min(_MAX_RESTART_DELAY_S, max(0.5, 2 * delay_s))
             message = f"worker {self._number} ended ({_describe_exit(code)}) and is started again"
             message += f" in {delay_s:g} s" if delay_s else ""
             self._on_problem(ServerEvent("worker-died", message, details={"worker": self._number}))
-            if self._stopping.wait(delay_s):
-                return
-            self.last_sign_s = time.monotonic()
-            self.process = self._start()
+            self._stopping.wait(delay_s)
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                self.last_sign_s = time.monotonic()
+                self.process = self._start()
 
     def _read_output(self) -> None:
         assert self.process.stdout is not None
@@ -318,7 +326,9 @@ def _parse_message(line: str) -> dict[str, Any] | None:
 
 
 def _describe_exit(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    if code >= 0:
+        return f"exit code {code}"
+    return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
 
 
 def _end_with_parent() -> None:

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ def read(file: Path) -> dict[str, str]:
     Raises:
         ServingError: If the file cannot be read, or a line is invalid.
     """
-    hint = f"newsbert serve token --token-file {file} --name NAME adds a token"
+    command = ["newsbert", "serve", "token", "--token-file", str(file), "--name", "NAME"]
+    hint = f"{shlex.join(command)} adds a token"
     try:
         with file.open("rb") as stream:
             content = stream.read(_MAX_FILE_BYTES + 1)

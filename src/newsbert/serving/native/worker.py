@@ -1,6 +1,6 @@
 """A worker of the native server: one process with an event loop and a thread for every core.
 
-`python -m newsbert.serving.native.worker OPTIONS_FILE SOCKET…` serves on sockets that its supervisor has bound. It
+`python -m newsbert.serving.native.worker OPTIONS_FILE SOCKET` serves on a socket that its supervisor has bound. It
 writes one JSON object per line to its output: that it is ready, that it lives, and problems.
 """
 
@@ -58,12 +58,12 @@ class _EventHandler(logging.Handler):
         _send({"event": event, "message": message, "level": record.levelname, "details": details})
 
 
-def main(options_file: str, *descriptors: str) -> int:
+def main(options_file: str, descriptor: str) -> int:
     """Serve until SIGTERM, and answer then what was sent.
 
     Args:
         options_file: JSON file of the options.
-        descriptors: File descriptors of the sockets to listen on.
+        descriptor: File descriptor of the socket to listen on.
     """
     options = WorkerOptions(**json.loads(Path(options_file).read_text(encoding="utf-8")))
     logging.basicConfig(level=logging.WARNING, handlers=[_EventHandler()])
@@ -76,11 +76,12 @@ def main(options_file: str, *descriptors: str) -> int:
             raise ModelError(f"the model in {options.bundle} is another one now", "start the server again")
         authenticator = Authenticator(Path(options.token_file)) if options.token_file else None
         context = make_tls_context(options.tls_cert, options.tls_key)
+        tracer = Tracer(model.name) if environment.exports_traces() else None
     except NewsbertError as error:
         _send({"failed": error.document()})
         return 1
-    sockets = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
-    uvloop.run(_serve(options, model, authenticator, context, sockets))
+    listener = socket.socket(fileno=int(descriptor))
+    uvloop.run(_serve(options, model, authenticator, context, tracer, listener))
     return 0
 
 
@@ -107,11 +108,11 @@ async def _serve(
     model: ServedModel,
     authenticator: Authenticator | None,
     context: ssl.SSLContext | None,
-    sockets: list[socket.socket],
+    tracer: Tracer | None,
+    listener: socket.socket,
 ) -> None:
     metrics = Metrics(Path(options.metrics_dir), model.name, model.labels, has_queue=True)
     service = PredictionService(model, metrics, options.queue_size)
-    tracer = Tracer(model.name) if environment.exports_traces() else None
     application = Application(service, authenticator, options.cors_origin, tracer)
     config, state = make_config(application), ServerState()
     limits = ConnectionLimits(
@@ -123,10 +124,9 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     gc.collect()
     gc.freeze()  # what the model has loaded stays; without it, every collection looks at all of that
-    acceptors = [
-        Acceptor(listener, lambda: LimitedProtocol(config, state, limits, idle), context, options.header_timeout_s)
-        for listener in sockets
-    ]
+    acceptor = Acceptor(
+        listener, lambda: LimitedProtocol(config, state, limits, idle), context, options.header_timeout_s
+    )
     rpc_service, rpc_server = None, None
     if options.grpc_address is not None:
         from newsbert.serving.native import grpc_service
@@ -146,8 +146,7 @@ async def _serve(
     if rpc_service is not None and rpc_server is not None:
         rpc_service.closing = True
         rpc_stop = asyncio.ensure_future(rpc_server.stop(options.drain_s))
-    for acceptor in acceptors:
-        await acceptor.close()
+    await acceptor.close()
     for connection in list(state.connections):
         connection.shutdown()
     deadline = loop.time() + options.drain_s
