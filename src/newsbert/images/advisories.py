@@ -6,21 +6,19 @@ Source: https://ossf.github.io/osv-schema/
 """
 
 import json
-import urllib.parse
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from newsbert.core import zip_files
 from newsbert.core.installation import MissingExtraError
 from newsbert.errors import NewsbertError
 
 _MAX_BYTES = 256 * 2**20
-_ECOSYSTEMS = {"pypi": "PyPI", "maven": "Maven", "deb": "Debian"}
-"""Ecosystems by the type of a package URL."""
-
 _HINT = "give a file of osv.dev: one advisory, a list of them, or an ecosystem's all.zip"
 
 
@@ -113,24 +111,31 @@ def find(sbom: Mapping[str, Any], advisories: Sequence[Mapping[str, Any]]) -> li
 
 
 def list_packages(sbom: Mapping[str, Any]) -> Iterator[Package]:
-    """Yield the components of an SBOM that have a package URL of a known ecosystem."""
-    for component in sbom.get("components", ()):
-        url = urllib.parse.urlsplit(str(component.get("purl", "")))
-        kind, _, path = url.path.partition("/")
-        if url.scheme != "pkg" or kind not in _ECOSYSTEMS:
+    """Yield the components of an SBOM that have a package URL of a known ecosystem.
+
+    Raises:
+        MissingExtraError: If the package that parses them is not installed.
+    """
+    try:
+        from packageurl import PackageURL
+    except ImportError as error:
+        raise MissingExtraError("packageurl", "image") from error
+    components = sbom.get("components")
+    for component in components if isinstance(components, list) else ():
+        try:
+            url = PackageURL.from_string(str(component["purl"]))
+            name = str(component["name"])
+        except (LookupError, TypeError, ValueError):  # the model, or what another tool has written
             continue
-        full_name, _, version = path.rpartition("@")
-        names = [urllib.parse.unquote(part) for part in full_name.split("/")]
-        version = urllib.parse.unquote(version)
-        if kind == "maven":
-            yield Package("Maven", ":".join(names), version, component["name"])
-        elif kind == "pypi":
-            yield Package("PyPI", names[-1], version, component["name"])
-        else:
-            qualifiers = dict(urllib.parse.parse_qsl(url.query))
+        version, qualifiers = url.version or "", dict(url.qualifiers)
+        if url.type == "maven":
+            yield Package("Maven", f"{url.namespace}:{url.name}", version, name)
+        elif url.type == "pypi":
+            yield Package("PyPI", url.name, version, name)
+        elif url.type == "deb":
             release = qualifiers.get("distro", "").partition("-")[2]
-            source, _, source_version = qualifiers.get("upstream", names[-1]).partition("@")
-            yield Package(f"Debian:{release}", source, source_version or version, component["name"])
+            source, _, source_version = qualifiers.get("upstream", url.name).partition("@")
+            yield Package(f"Debian:{release}", source, source_version or version, name)
 
 
 def _parse(content: bytes, name: str) -> Iterator[dict[str, Any]]:
@@ -154,10 +159,11 @@ def _is_advisory(value: Any) -> bool:
     if not isinstance(value["affected"], list) or not isinstance(value.get("aliases", []), list):
         return False
     value["affected"] = [affected for affected in value["affected"] if _has_package(affected)]
-    return all(
-        isinstance(affected.get("versions", []), list) and all(map(_is_range, affected.get("ranges", [])))
-        for affected in value["affected"]
-    )
+    for affected in value["affected"]:
+        versions, ranges = affected.setdefault("versions", []), affected.setdefault("ranges", [])
+        if not (isinstance(versions, list) and isinstance(ranges, list) and all(map(_is_range, ranges))):
+            return False
+    return True
 
 
 def _has_package(affected: Any) -> bool:
@@ -174,7 +180,7 @@ def _normalize(package: Mapping[str, str]) -> str:
     """Return a key that is the same for every spelling of a package; a Debian release counts."""
     ecosystem, name = package["ecosystem"], package["name"]
     if ecosystem == "PyPI":
-        name = name.lower().replace("_", "-").replace(".", "-")
+        name = canonicalize_name(name)
     return f"{ecosystem}/{name}"
 
 
@@ -182,11 +188,11 @@ def _affects(affected: Mapping[str, Any], package: Package) -> bool:
     """Return whether an entry of an advisory is about a package, and its version."""
     if _normalize(affected["package"]) != _normalize({"ecosystem": package.ecosystem, "name": package.name}):
         return False
-    if package.version in affected.get("versions", ()):
+    if package.version in affected["versions"]:
         return True
     return any(
         _is_within(affected_range["events"], package)
-        for affected_range in affected.get("ranges", ())
+        for affected_range in affected["ranges"]
         if affected_range.get("type") in {"ECOSYSTEM", "SEMVER"}
     )
 
@@ -216,7 +222,7 @@ def _is_within(events: Sequence[Mapping[str, Any]], package: Package) -> bool:
 def _list_fixed(affected: Mapping[str, Any]) -> list[str]:
     return [
         str(event["fixed"])
-        for affected_range in affected.get("ranges", ())
+        for affected_range in affected["ranges"]
         for event in affected_range["events"]
         if "fixed" in event and affected_range.get("type") != "GIT"
     ]

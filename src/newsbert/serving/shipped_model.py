@@ -6,7 +6,7 @@ from pathlib import Path
 
 from newsbert.bundle.contract import CONTRACT_FILE
 from newsbert.core import config, zip_files
-from newsbert.core.settings import ServeSettings
+from newsbert.core.settings import NATIVE, TORCHSERVE, ServeSettings
 from newsbert.errors import ModelError
 from newsbert.serving import archive
 
@@ -21,11 +21,13 @@ class ShippedModel:
         contract: Text of its contract.
         name: Its name in answers.
         runtime: Name of the runtime that serves it.
+        server: The server in the image.
     """
 
     contract: bytes
     name: str
     runtime: str
+    server: str
 
 
 def read(path: Path) -> ShippedModel:
@@ -41,10 +43,10 @@ def read(path: Path) -> ShippedModel:
         if path.is_dir() and not file.exists():
             settings = config.resolve(ServeSettings)
             contract = (path / CONTRACT_FILE).read_bytes()
-            return ShippedModel(contract, settings.name or path.name, settings.runtime)
+            return ShippedModel(contract, settings.name or path.name, settings.runtime, NATIVE)
         with zipfile.ZipFile(file) as content:
             contract = zip_files.read_entry(content, CONTRACT_FILE, _MAX_CONTRACT_BYTES)
     except (*zip_files.READ_ERRORS, OSError) as error:
         raise ModelError(f"{path} has no model: {error}", "build the image again") from error
     served = archive.served(file)
-    return ShippedModel(contract, served.model, served.runtime)
+    return ShippedModel(contract, served.model, served.runtime, TORCHSERVE)

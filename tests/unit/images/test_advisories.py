@@ -102,6 +102,8 @@ def test_files_have_one_or_many(tmp_path: Path) -> None:
         "", "[", "7", "[7]", '{"id": 7}', '{"name": "x"}', '{"id": "x", "affected": 7}', '{"vulns": [{}]}',
         '{"id": "x", "affected": [{"package": {"ecosystem": "PyPI", "name": "y"}, "ranges": [7]}]}',
         '{"id": "x", "affected": [{"package": {"ecosystem": "PyPI", "name": "y"}, "ranges": [{"events": [7]}]}]}',
+        '{"id": "x", "affected": [{"package": {"ecosystem": "PyPI", "name": "y"}, "ranges": 7}]}',
+        '{"id": "x", "affected": [{"package": {"ecosystem": "PyPI", "name": "y"}, "versions": 7}]}',
         pytest.param("[" * 100_000, id="nested"),
     ],
 )  # fmt: skip
@@ -112,6 +114,13 @@ def test_what_is_no_advisory_is_an_error(content: str, tmp_path: Path) -> None:
         advisories.read(file)
     assert "file.json" in caught.value.message
     assert "osv.dev" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "sbom", [{}, {"components": 7}, {"components": [7, {}, {"purl": 7, "name": "x"}, {"purl": "pkg:pypi/x@1"}]}]
+)
+def test_an_sbom_of_another_form_has_no_packages(sbom: dict[str, Any]) -> None:
+    assert list(advisories.list_packages(sbom)) == []
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

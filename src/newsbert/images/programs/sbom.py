@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from newsbert.images.package_sets import SERVING_NAMES
 from newsbert.serving import shipped_model
 from newsbert.serving.shipped_model import ShippedModel
 from newsbert.serving.torchserve import jar_libraries
@@ -55,7 +56,9 @@ def _create_sbom(model: ShippedModel, path: list[str]) -> "Bom":
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
 
-    image = Component(name="newsbert-serving", type=ComponentType.CONTAINER, version=model.name)
+    image = Component(
+        name=SERVING_NAMES[model.server], type=ComponentType.CONTAINER, version=model.name, bom_ref="image"
+    )
     sbom = Bom(components=[_describe_model(model), *_python(path), *list_java_libraries(path), *_debian()])
     sbom.metadata.component = image
     sbom.register_dependency(image, sbom.components)

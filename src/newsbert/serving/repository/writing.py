@@ -56,7 +56,7 @@ def write(bundle: Bundle, name: str, version: str | None, server: str, directory
     runtime = resolve_runtime(bundle, runtime)
     bundle.verify(only=files_of(runtime))
     target = directory / SERVED_NAME
-    version = version or "1"
+    version = version if version and version.isdecimal() and version.isascii() else "1"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if target.exists():
@@ -84,18 +84,21 @@ def _write_mlserver(bundle: Bundle, name: str, version: str, runtime: str, direc
 
 
 def _write_triton(bundle: Bundle, name: str, version: str, runtime: str, directory: Path) -> None:
-    # A string of JSON is one of the text format, too.
     config = _TRITON_CONFIG.format(
-        name=json.dumps(SERVED_NAME),
-        labels=len(bundle.contract.labels),
-        model=json.dumps(name),
-        runtime=json.dumps(runtime),
+        name=_quote(SERVED_NAME), labels=len(bundle.contract.labels), model=_quote(name), runtime=_quote(runtime)
     )
     (directory / "config.pbtxt").write_text(config, encoding="utf-8")
     (directory / version).mkdir()
     program = (resources.files("newsbert.serving") / _TRITON_FILE).read_bytes()
     (directory / version / "model.py").write_bytes(program)
     _copy(bundle, runtime, directory / version / _BUNDLE)
+
+
+def _quote(text: str) -> str:
+    """Return a string of protobuf's text format."""
+    from google.protobuf import text_encoding
+
+    return f'"{text_encoding.CEscape(text.encode(), as_utf8=False)}"'
 
 
 def _copy(bundle: Bundle, runtime: str, directory: Path) -> None:
