@@ -185,7 +185,7 @@ class ServeSettings:
         30.0, "Seconds that a client may take for a body, or to read an answer (native server)", ge=0.1, le=86_400
     )
     keep_alive_s: float = _setting(
-        75.0, "Seconds for which an idle connection is kept (native server)", ge=0.1, le=86_400
+        75.0, "Seconds after which an idle connection is closed (native server)", ge=0.1, le=86_400
     )
     name: str | None = _setting(None, "Model's name in answers (default: its name in the registry)")
     run_dir: str | None = _setting(

@@ -183,6 +183,11 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         "NEWSBERT_TOKEN_AUTH": str(int(settings.token_auth)),
         "NEWSBERT_SERVE_TOKEN_EXPIRY_MIN": f"{settings.token_expiry_min:g}",
     }
+    variables |= {
+        f"NEWSBERT_SERVE_{name.upper()}": str(getattr(settings, name))
+        for name in ("max_connections", "header_timeout_s", "body_timeout_s", "keep_alive_s", "queue_size")
+        if getattr(settings, name) != getattr(ServeSettings, name)
+    }
     if settings.review_threshold is not None:
         variables["NEWSBERT_SERVE_REVIEW_THRESHOLD"] = str(settings.review_threshold)
     if settings.cors_origin is not None:

@@ -39,7 +39,7 @@ _STEP_CHARACTERS = 512
 
 
 class ExplainableRuntime(Protocol):
-    """What an explanation needs of a runtime; see `Runtime`."""
+    """Interface of a runtime whose predictions can be explained; see `Runtime`."""
 
     def predict_prepared(self, sequences: Sequence[str]) -> FloatArray:
         """Return the probabilities of prepared sequences."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from newsbert.bundle.bundle import Bundle
@@ -68,50 +68,26 @@ def serve_locally(  # noqa: PLR0913 - options by name
     # Before the model is located and packed: a port in use should fail at once.
     claim_port(settings.host, settings.port)
     with runtime_dir.make(settings.run_dir) as work:
-        start = _start_native if settings.server == NATIVE else _start_torchserve
-        with start(reference, settings, tracking_uri, work, on_log, on_problem, on_choice) as (name, server):
+        name: str | None = None
+        starting: contextlib.AbstractContextManager[Server]
+        if reference is not None and reference.endswith(_ARCHIVE_SUFFIX):
+            if settings.server == NATIVE:
+                raise UsageError(f"{reference} is an archive of TorchServe's", "give the model itself: BertModel/2")
+            starting = supervisor.serving(Path(reference), settings, work, on_log, on_problem)
+        else:
+            bundle, name = _locate(reference, settings, tracking_uri, on_choice)
+            if settings.server == NATIVE:
+                starting = native.serving(bundle, name, settings, work, on_log, on_problem)
+            else:
+                model_archive = archive.write(bundle, work, name, settings)
+                starting = supervisor.serving(model_archive, settings, work, on_log, on_problem)
+        with starting as server:
             if not server.wait_ready(settings.timeout_s, stop):
                 return
-            on_ready(name, server)
+            # For an archive, the model's name in the checked copy.
+            on_ready(name or archive.served(work / supervisor.STORE / archive.ARCHIVE_NAME).model, server)
             while not stop.wait(_CHECK_INTERVAL_S):
                 server.check()
-
-
-@contextlib.contextmanager
-def _start_torchserve(
-    reference: str | None,
-    settings: ServeSettings,
-    tracking_uri: str | None,
-    work: Path,
-    on_log: Callable[[str], None],
-    on_problem: Callable[[ServerEvent], None],
-    on_choice: Callable[[str], None],
-) -> Iterator[tuple[str, Server]]:
-    if reference is not None and reference.endswith(_ARCHIVE_SUFFIX):
-        model_archive, name = Path(reference), None
-    else:
-        bundle, name = _locate(reference, settings, tracking_uri, on_choice)
-        model_archive = archive.write(bundle, work, name, settings)
-    with supervisor.serving(model_archive, settings, work, on_log, on_problem) as server:
-        # For an archive, the model's name in the checked copy.
-        yield name or archive.served(work / supervisor.STORE / archive.ARCHIVE_NAME).model, server
-
-
-@contextlib.contextmanager
-def _start_native(
-    reference: str | None,
-    settings: ServeSettings,
-    tracking_uri: str | None,
-    work: Path,
-    on_log: Callable[[str], None],
-    on_problem: Callable[[ServerEvent], None],
-    on_choice: Callable[[str], None],
-) -> Iterator[tuple[str, Server]]:
-    if reference is not None and reference.endswith(_ARCHIVE_SUFFIX):
-        raise UsageError(f"{reference} is an archive of TorchServe's", "give the model itself: BertModel/2")
-    bundle, name = _locate(reference, settings, tracking_uri, on_choice)
-    with native.serving(bundle, name, settings, work, on_log, on_problem) as server:
-        yield name, server
 
 
 def _locate(

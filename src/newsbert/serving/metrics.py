@@ -96,8 +96,13 @@ class Metrics:
             measured: The runtime's timings and numbers of tokens.
             reviews: Number of documents that a person should review.
         """
+        if not self._counting:
+            return
         self.requests(statuses, probabilities, measured.tokens, reviews)
-        self.computed(len(statuses), measured if len(probabilities) else None)
+        self._batch.observe(len(statuses))
+        if len(probabilities):
+            self._tokenizer.observe(measured.tokenizer_s)
+            self._model.observe(measured.model_s)
 
     def requests(
         self, statuses: Sequence[int], probabilities: FloatArray, num_tokens: Sequence[int], reviews: int
@@ -122,15 +127,6 @@ class Metrics:
                 self._confidence.observe(probability)
             for tokens in num_tokens:
                 self._tokens.observe(tokens)
-
-    def computed(self, num_requests: int, measured: InferenceTimings | None) -> None:
-        """Count a batch: its number of requests and, if it had documents, the times that it took."""
-        if not self._counting:
-            return
-        self._batch.observe(num_requests)
-        if measured is not None:
-            self._tokenizer.observe(measured.tokenizer_s)
-            self._model.observe(measured.model_s)
 
     def queued(self, tokenizer_s: float, queue_s: float) -> None:
         """Count a request of the native server: its time in the tokenizer and in the queue."""

@@ -16,7 +16,6 @@ from http import HTTPStatus
 from importlib import resources
 from typing import Any, TypeVar
 
-from newsbert.core import cpu
 from newsbert.serving import batches
 from newsbert.serving.native import open_inference
 from newsbert.serving.native.forms import parse_parameters
@@ -33,9 +32,6 @@ MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES
 
 _THREAD_BYTES = 32 * 1024
 """Size of a body above which it is parsed in a thread, so that no other request waits for it."""
-
-_LARGE_BYTES = 256 * 1024
-"""Size of a body above which freed memory is returned to the system afterwards."""
 
 _OPENAPI_FILE = "assets/openapi.json"
 _TOO_LARGE = RequestError(f"the body has more than {MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -185,8 +181,6 @@ class Application:
             self._service.count(error.status)
             return refuse(error, self._model_header), ()
         self._service.count(response.status, answers)
-        if len(body) > _LARGE_BYTES:
-            cpu.return_memory()
         return response, answers.stages
 
     async def _respond_as_protocol(

@@ -8,7 +8,7 @@ from newsbert.serving.native.scheduler import Scheduler
 
 
 class BackgroundRuntime:
-    """What explanations need of a runtime, computed between the requests of a server."""
+    """A runtime for explanations, whose texts are computed between the requests of a server."""
 
     def __init__(self, runtime: Runtime, scheduler: Scheduler) -> None:
         self._runtime, self._scheduler = runtime, scheduler

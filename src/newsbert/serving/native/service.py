@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 import numpy as np
 
+from newsbert.core import cpu
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
@@ -24,7 +25,10 @@ MAX_WAITING_TOKENS = batches.BATCH_TOKENS
 """Number of waiting tokens above which further requests are refused."""
 
 _THREAD_CHARACTERS = 32 * 1024
-"""Length of a request's texts above which they are tokenized in a thread, so that no other request waits for it."""
+"""Length of a request's texts above which they are tokenized in a thread, so that no other request waits for it.
+
+The memory that this took is returned to the system afterwards.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +136,7 @@ class PredictionService:
         texts = request.plain
         if sum(map(len, texts)) > _THREAD_CHARACTERS:
             job = await self.scheduler.submit_ids(await asyncio.to_thread(self.model.runtime.encode, texts))
+            await asyncio.to_thread(cpu.return_memory)
         else:
             job = await self.scheduler.submit(texts)
         if explanations:

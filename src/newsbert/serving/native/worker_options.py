@@ -12,7 +12,7 @@ from newsbert.serving.endpoints import Endpoints
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker serves, and how. All paths are absolute.
+    """Options of a worker: its model and its limits. All paths are absolute.
 
     Attributes:
         bundle: Directory of the model's files.
