@@ -208,9 +208,18 @@ def _choose_reading(readings: Sequence[_Reading]) -> _Reading:
             for reading in readings
             if reading.dialect.delimiter == best.dialect.delimiter and reading.dialect.quotechar == '"'
         )
+        if _has_quoted_delimiter(best, quoted):
+            return quoted
         if quoted.agreement == best.agreement and _has_quoted_fields(best, quoted):
             return quoted
     return best
+
+
+def _has_quoted_delimiter(plain: _Reading, quoted: _Reading) -> bool:
+    """Return whether a column name in quotes contains a tab, so that `plain` has too many columns."""
+    if quoted.num_faulty or not quoted.records:
+        return False
+    return len(quoted.records[0]) < len(plain.records[0])
 
 
 def _has_quoted_fields(plain: _Reading, quoted: _Reading) -> bool:

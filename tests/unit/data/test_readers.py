@@ -152,6 +152,13 @@ def test_any_csv_header_is_read_as_written(header: list[str], data: st.DataObjec
     assert read_bytes("r.csv", stream.getvalue().encode()) == [dict(zip(names, row, strict=True))]
 
 
+@pytest.mark.parametrize(("name", "header"), [("r.csv", "\t"), ("r.csv", "a\tb"), ("r.tsv", "\t"), ("r.tsv", "a\tb")])
+def test_a_tab_in_a_quoted_header_separates_no_columns(name: str, header: str) -> None:
+    assert read_bytes(name, f'"{header}"\n"0\t1"\n"2\t3"\n'.encode()) == [
+        {header if header.strip() else "Unnamed: 0": row} for row in ("0\t1", "2\t3")
+    ]
+
+
 @relaxed
 @given(st.sampled_from(["r.jsonl", "r.jsonl.gz", "r.json", "r.json.gz"]), json_rows, st.booleans(), st.booleans())
 def test_any_json_is_read_as_written(name: str, table: list[dict[str, Any]], ascii_: bool, mark: bool) -> None:

@@ -14,9 +14,9 @@ from newsbert.errors import UsageError
 EXAMPLES = """
 Examples:
 
-    newsbert export model-repository BertModel/2 --for mlserver --output-dir models
+    newsbert export model-repository BertModel/2 --for mlserver
 
-    newsbert export model-repository BertModel@champion --for triton --output-dir models
+    newsbert export model-repository BertModel@champion --for triton --output-dir triton
 """
 
 
@@ -25,7 +25,7 @@ def model_repository(
     server: Annotated[str, typer.Option("--for", metavar="mlserver|triton", help="Server that reads it.")] = "mlserver",
     output_dir: Annotated[
         Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Repository to write news_classification/ to.")
-    ] = Path("models"),
+    ] = Path("model_repository"),
     name: Annotated[str | None, setting(ServeSettings, "name", metavar="NAME")] = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     tracking_uri: TrackingUri = None,
