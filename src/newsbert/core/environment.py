@@ -168,6 +168,11 @@ def silence_onnxruntime() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
+def tokenize_in_calling_thread() -> None:
+    """Disable the tokenizer's own threads, unless the user has set otherwise."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
 def torchrun_rank() -> int | None:
     """Return this process's rank if torchrun has started it, else `None`."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -22,7 +22,7 @@ from newsbert.inference.runtime import SUB_BATCH_TOKENS, InferenceTimings, Runti
 WINDOW_TEXTS = 64
 """Number of waiting texts from which a core selects those of about the same length."""
 
-_BATCHES_PER_CORE, _MIN_TOKENS = 4, 32
+_BATCHES_PER_CORE, _MIN_TOKENS = 2, 32
 """Number of batches into which a core divides its part of all texts, and minimum of tokens of a batch.
 
 Their answers lead to the next requests while the others are computed, so that a core does not wait for them.
