@@ -144,10 +144,16 @@ long: $(VENV)/.dev $(VENV)/clients $(VENV)/mlserver
 	$(BIN)/python benchmarks/ag_news.py $(AG_NEWS)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/images.py
-	$(BIN)/python benchmarks/soak.py --minutes 10 --requests 20000 $(BUNDLE)
-	$(BIN)/python benchmarks/attack.py $(BUNDLE)
-	$(BIN)/python benchmarks/faults.py $(BUNDLE)
-	$(BIN)/python benchmarks/stops.py $(BUNDLE)
+	set -e; for server in torchserve native; do \
+	  export NEWSBERT_SERVER=$$server; \
+	  $(BIN)/python benchmarks/soak.py --minutes 10 --requests 20000 $(BUNDLE); \
+	  $(BIN)/python benchmarks/attack.py $(BUNDLE); \
+	  $(BIN)/python benchmarks/faults.py $(BUNDLE); \
+	  $(BIN)/python benchmarks/stops.py $(BUNDLE); \
+	done
+	$(BIN)/python benchmarks/connections.py $(BUNDLE)
+	$(BIN)/python benchmarks/workers.py $(BUNDLE)
+	$(BIN)/python benchmarks/queueing.py $(BUNDLE) $(AG_NEWS)
 	$(BIN)/python benchmarks/serving.py --torch-index '$(TORCH_INDEX)' --output benchmarks/results $(BUNDLE) $(AG_NEWS)
 
 clean:

@@ -116,6 +116,34 @@ def measure_limit(image: str) -> float:
     return time.perf_counter() - started
 
 
+def measure_servers(tags: dict[str, str], runs: int) -> list[tuple[str, str, str]]:
+    """Return the table's rows about running containers; the images take turns."""
+    starts: dict[str, list[tuple[float, float]]] = {server: [] for server in tags}
+    stops: dict[str, dict[int, list[float]]] = {server: {0: [], CLIENTS: []} for server in tags}
+    limits: list[float] = []
+    for _ in range(runs):
+        for server, tag in tags.items():
+            starts[server].append(measure_start(tag))
+            for clients, seconds in stops[server].items():
+                seconds.append(measure_stop(tag, clients))
+        limits.append(measure_limit(next(iter(tags.values()))))
+    rows = [("a container that does nothing (limit)", spread(limits, "s"), "docker run --entrypoint true IMAGE")]
+    for server, tag in tags.items():
+        answers, memory = map(list, zip(*starts[server], strict=True))
+        idle, busy = (spread(seconds, "s") for seconds in stops[server].values())
+        start = f"docker run --read-only --tmpfs /tmp {tag}"
+        rows += [
+            (f"{server}: start to first answer", spread(answers, "s"), start),
+            (f"{server}: memory at rest, including the model in /tmp", spread(memory, "MB"), "docker stats"),
+            (
+                f"{server}: stop, idle / with short requests of {CLIENTS} clients in flight",
+                f"{idle} / {busy}",
+                "docker stop -t 30",
+            ),
+        ]
+    return rows
+
+
 def spread(values: list[float], unit: str) -> str:
     return f"{statistics.median(values):.1f} {unit} ({min(values):.1f} to {max(values):.1f}, {len(values)} runs)"
 
@@ -143,21 +171,12 @@ def main() -> None:
         rows.append(("image of another model", f"{another:.0f} s (once)", "newsbert build-image Another/1"))
         cached = [newsbert("build-image", "Bench/1", "--json", cwd=work)[1] for _ in range(runs)]
         rows.append(("build when all images exist", spread(cached, "s"), "newsbert build-image Bench/1"))
-        tag = images[-1]["tag"]
-        answers, memory, limits = [], [], []
-        for _ in range(runs):
-            seconds, used = measure_start(tag)
-            answers.append(seconds)
-            memory.append(used)
-            limits.append(measure_limit(tag))
-        rows.append(("start to first answer", spread(answers, "s"), f"docker run --read-only --tmpfs /tmp {tag}"))
-        rows.append(
-            ("a container that does nothing (limit)", spread(limits, "s"), f"docker run --entrypoint true {tag}")
-        )
-        stops = f"docker stop, idle / with short requests of {CLIENTS} clients in flight"
-        idle, busy = ([measure_stop(tag, clients) for _ in range(runs)] for clients in (0, CLIENTS))
-        rows.append((stops, f"{spread(idle, 's')} / {spread(busy, 's')}", "docker stop -t 30"))
-        rows.append(("memory at rest, including the model in /tmp", spread(memory, "MB"), "docker stats"))
+        native, seconds = newsbert("build-image", "Bench/1", "--server", "native", "--json", cwd=work)
+        image = json.loads(native)["images"][-1]
+        command = "newsbert build-image Bench/1 --server native"
+        rows.append(("size: serving with the native server", f"{image['size_bytes'] / 1e6:.0f} MB", command))
+        rows.append(("image of the native server", f"{seconds:.0f} s (once)", command))
+        rows += measure_servers({"TorchServe": images[-1]["tag"], "native server": image["tag"]}, runs)
         document, _ = newsbert("build-image", "Another/1", "--runtime", "torch", "--json", cwd=work)
         full = json.loads(document)["images"][-1]["size_bytes"]
         rows.insert(

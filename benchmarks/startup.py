@@ -7,6 +7,7 @@ peer or of a limit.
 """
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -34,11 +35,11 @@ def seconds(command: list[str], cwd: Path | None = None) -> float:
     return time.perf_counter() - started
 
 
-def until_first_answer(reference: str, cwd: Path) -> float:
+def until_first_answer(reference: str, cwd: Path, server: str = "torchserve") -> float:
     """Return the seconds from the start of `newsbert serve locally` to the answer of the first request."""
     port = claim_port("127.0.0.1", 0)
     started = time.perf_counter()
-    command = [sys.executable, "-m", "newsbert", "serve", "locally", reference, "--port", str(port)]
+    command = [sys.executable, "-m", "newsbert", "serve", "locally", reference, "--port", str(port), "--server", server]
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     process.stdout.readline()  # printed when it is ready
@@ -101,16 +102,13 @@ def main() -> None:
         row("`newsbert --help`", lambda: seconds([*newsbert, "--help"]), runs)
         row("`mlflow --help` (peer)", lambda: seconds([sys.executable, "-m", "mlflow", "--help"]), runs)
         row("`python -c 'import typer'` (limit)", lambda: seconds([sys.executable, "-c", "import typer"]), runs)
-        row(
-            "`serve locally BertModel/1` to first answer",
-            lambda: until_first_answer("BertModel/1", directory),
-            serve_runs,
-        )
-        row(
-            "`serve locally BUNDLE` to first answer",
-            lambda: until_first_answer(str(bundle.path), directory),
-            serve_runs,
-        )
+        for reference, shown in (("BertModel/1", "BertModel/1"), (str(bundle.path), "BUNDLE")):
+            for server in ("torchserve", "native"):
+                row(
+                    f"`serve locally {shown} --server {server}` to first answer",
+                    functools.partial(until_first_answer, reference, directory, server),
+                    serve_runs,
+                )
         row("TorchServe with an empty handler (limit)", lambda: bare_torchserve(directory / "store"), serve_runs)
 
 

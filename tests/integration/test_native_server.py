@@ -210,6 +210,22 @@ def test_a_stop_under_load_loses_no_request(serve: Callable[..., Served], keep: 
     assert outcomes["refused"] == 32
 
 
+def test_a_stop_waits_for_bodies_and_not_for_headers(serve: Callable[..., Served]) -> None:
+    served = serve("--header-timeout-s", 600, "--body-timeout-s", 600)
+    begun = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(TEXT)}\r\n".encode()
+    address = ("127.0.0.1", served.port)
+    with socket.create_connection(address, 60) as slow, socket.create_connection(address, 60) as sending:
+        for connection in (slow, sending):  # accepted before the stop
+            _ping(connection)
+        slow.sendall(begun)
+        sending.sendall(begun + b"\r\n" + TEXT[:-1])
+        served.process.send_signal(signal.SIGTERM)
+        assert _is_closed(slow)
+        sending.sendall(TEXT[-1:])
+        assert sending.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert served.process.wait(60) == 0
+
+
 def test_when_it_is_killed_its_workers_end(serve: Callable[..., Served]) -> None:
     served = serve("--workers", 2)
     workers = _list_workers(served)

@@ -17,7 +17,7 @@ MAX_HEADER_BYTES = 64 * 1024
 """Maximum size of a request's line and headers."""
 
 STOP_GRACE_S = 1.0
-"""Time for which an idle connection stays open when the server stops: a request may be on its way."""
+"""Time for which a connection without a request stays open when the server stops: one may be on its way."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class LimitedProtocol(HttpToolsProtocol):
             super().resume_writing()
 
     def shutdown(self) -> None:
-        """Close the connection after its next answer, or when it is idle for a while."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        """Close the connection after its next answer, or if it sends no whole headers for a while."""
+        if self._is_answering:
             self.cycle.keep_alive = False
         else:
-            self.loop.call_later(STOP_GRACE_S, self._close_idle)
+            self.loop.call_later(STOP_GRACE_S, self._close_unless_requested)
 
     def abort(self) -> None:
         """Close the connection at once, without sending what it has to send."""
@@ -160,8 +160,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._num_header_bytes = 0
         self.data_received(b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]) + rest)
 
-    def _close_idle(self) -> None:
-        if self in self._idle:
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _close_unless_requested(self) -> None:
+        if self._is_in_headers and not self._is_answering:
             self.transport.close()
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
