@@ -20,8 +20,12 @@ codes: 0 done, 1 it could not be done, 2 the call or the configuration is wrong,
 _EVERYWHERE = {"--json", "--debug", "--help"}
 
 
-def reference() -> str:
-    """The file's content."""
+def pages() -> dict[Path, str]:
+    """Return the file and its content."""
+    return {FILE: _render()}
+
+
+def _render() -> str:
     return "\n".join([_HEAD, *_sections(typer.main.get_command(app), ("newsbert",))])
 
 
@@ -50,4 +54,4 @@ def _plain(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(reference(), encoding="utf-8")
+    FILE.write_text(_render(), encoding="utf-8")

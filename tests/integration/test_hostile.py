@@ -11,7 +11,6 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -19,6 +18,7 @@ import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from newsbert.serving import local
+from newsbert.serving import local, openapi
 from newsbert.serving.torchserve import process
 from tests.support import processes
 
@@ -37,10 +37,10 @@ pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks 
 sys.path.append(str(BENCHMARKS))
 hostile: Any = pytest.importorskip("hostile")
 
-SCHEMA = schemathesis.openapi.from_dict(
-    json.loads((resources.files("newsbert") / "serving/assets/openapi.json").read_text(encoding="utf-8"))
-)
+SCHEMA = schemathesis.openapi.from_dict(openapi.read_description("torchserve"))
+NATIVE_SCHEMA = schemathesis.openapi.from_dict(openapi.read_description("native"))
 PREDICT = SCHEMA["/predictions/news_classification"]["POST"]
+NATIVE_OPERATIONS: list[Any] = [cast(Any, result).ok() for result in NATIVE_SCHEMA.get_all_operations()]
 CONFORMS = (
     not_a_server_error,
     status_code_conformance,
@@ -103,9 +103,9 @@ def test_a_good_request_is_answered_alike_whatever_goes_on_beside_it(any_server:
 # From the description
 
 
-def _generated(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
+def _generated(operations: list[Any], mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
     def decorate(test: Test) -> Test:
-        strategy = PREDICT.as_strategy(generation_mode=mode)
+        strategy = st.one_of([operation.as_strategy(generation_mode=mode) for operation in operations])
         limits = settings(
             max_examples=examples,
             deadline=None,
@@ -118,26 +118,32 @@ def _generated(mode: GenerationMode, examples: int) -> Callable[[Test], Test]:
     return decorate
 
 
-@_generated(GenerationMode.POSITIVE, 300)
-def test_what_the_description_allows_is_answered_by_it(any_server: local.Server, case: Any) -> None:
-    _check(any_server, case)
+@_generated([PREDICT], GenerationMode.POSITIVE, 300)
+def test_what_the_description_allows_is_answered_by_it(server: process.Server, case: Any) -> None:
+    _check_torchserve(server, case)
 
 
-@_generated(GenerationMode.NEGATIVE, 300)
-def test_what_the_description_forbids_is_refused_by_it(any_server: local.Server, case: Any) -> None:
-    _check(any_server, case)
+@_generated([PREDICT], GenerationMode.NEGATIVE, 300)
+def test_what_the_description_forbids_is_refused_by_it(server: process.Server, case: Any) -> None:
+    _check_torchserve(server, case)
 
 
-def _check(any_server: local.Server, case: Any) -> None:
-    response = case.call(base_url=any_server.address.url)
-    if (
-        isinstance(any_server, process.Server)
-        and response.status_code == 500
-        and case.media_type not in {"application/json", "text/plain"}
-    ):
+def _check_torchserve(server: process.Server, case: Any) -> None:
+    response = case.call(base_url=server.address.url)
+    if response.status_code == 500 and case.media_type not in {"application/json", "text/plain"}:
         assert json.loads(response.content)["type"] == "ErrorDataDecoderException"
         return
     case.validate_response(response, checks=CONFORMS)
+
+
+@_generated(NATIVE_OPERATIONS, GenerationMode.POSITIVE, 600)
+def test_what_the_native_description_allows_is_answered_by_it(native_server: local.Server, case: Any) -> None:
+    case.validate_response(case.call(base_url=native_server.address.url), checks=CONFORMS)
+
+
+@_generated([operation for operation in NATIVE_OPERATIONS if operation.body], GenerationMode.NEGATIVE, 600)
+def test_what_the_native_description_forbids_is_refused_by_it(native_server: local.Server, case: Any) -> None:
+    case.validate_response(case.call(base_url=native_server.address.url), checks=CONFORMS)
 
 
 # Known attacks on TorchServe

@@ -80,7 +80,11 @@ def test_health_is_for_load_balancers(serve: Callable[..., Served]) -> None:
         with urllib.request.urlopen(served.url + path, timeout=30) as response:
             assert response.status == 200
     with urllib.request.urlopen(f"{served.url}/openapi.json", timeout=30) as response:
-        assert "/predictions/news_classification" in json.load(response)["paths"]
+        assert "/v2/models/news_classification/infer" in json.load(response)["paths"]
+    with urllib.request.urlopen(f"{served.url}/docs", timeout=30) as response:
+        page = response.read().decode()
+    assert "<h2>POST /v2/models/news_classification/infer</h2>" in page
+    assert "CONTENT" not in page
 
 
 def test_other_paths_and_methods_are_refused(serve: Callable[..., Served]) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from newsbert.cli._completion import models
 from newsbert.core import config
-from newsbert.core.settings import ImageSettings, RaySettings, TrackingSettings
+from newsbert.core.settings import ImageSettings, RaySettings, ServeSettings, TrackingSettings
 
 
 def setting(
@@ -32,6 +32,7 @@ Experiment = Annotated[str | None, setting(TrackingSettings, "experiment", metav
 RayWorkers = Annotated[int | None, setting(RaySettings, "workers", "--ray-workers", metavar="N")]
 RayAddress = Annotated[str | None, setting(RaySettings, "address", "--ray-address", metavar="ADDRESS")]
 ModelName = Annotated[str | None, typer.Option(help="Registered model, such as BertModel.", metavar="NAME")]
+Server = Annotated[str | None, setting(ServeSettings, "server", metavar="torchserve|native")]
 ImageServer = Annotated[str | None, setting(ImageSettings, "server", metavar="torchserve|native")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

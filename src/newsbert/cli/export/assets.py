@@ -1,7 +1,9 @@
 """`newsbert export dashboard` and `newsbert export openapi`."""
 
-from newsbert.cli._options import Debug, Json
+from newsbert.cli._options import Debug, Json, Server
 from newsbert.cli._output import Output
+from newsbert.core import config
+from newsbert.core.settings import ServeSettings
 
 DASHBOARD_EXAMPLES = """
 Examples:
@@ -14,6 +16,8 @@ OPENAPI_EXAMPLES = """
 Examples:
 
     newsbert export openapi > openapi.json
+
+    newsbert export openapi --server native > openapi.json
 """
 
 
@@ -29,13 +33,14 @@ def dashboard(as_json: Json = False, debug: Debug = False) -> None:
     )
 
 
-def openapi(as_json: Json = False, debug: Debug = False) -> None:
+def openapi(server: Server = None, as_json: Json = False, debug: Debug = False) -> None:
     """Print the OpenAPI description of a served model.
 
     It has the requests, answers and limits, and is JSON with or without --json.
     """
-    from importlib import resources
+    import json
 
-    Output(as_json).result(
-        (resources.files("newsbert") / "serving/assets/openapi.json").read_text(encoding="utf-8").rstrip()
-    )
+    from newsbert.serving import openapi as descriptions
+
+    settings = config.resolve(ServeSettings, server=server)
+    Output(as_json).result(json.dumps(descriptions.read_description(settings.server), indent=1, ensure_ascii=False))

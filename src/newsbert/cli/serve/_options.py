@@ -7,9 +7,6 @@ import typer
 from newsbert.cli._options import setting
 from newsbert.core.settings import ServeSettings
 
-Server = Annotated[str | None, setting(ServeSettings, "server", metavar="torchserve|native")]
-
-
 Host = Annotated[str | None, setting(ServeSettings, "host")]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.cli._signals import stop_on_signals
 from newsbert.cli.serve._options import (
@@ -19,7 +19,6 @@ from newsbert.cli.serve._options import (
     MetricsPort,
     Port,
     ReviewBelow,
-    Server,
     Timeout,
     TlsCert,
     TlsKey,

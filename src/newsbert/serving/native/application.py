@@ -5,7 +5,6 @@ them stands the Open Inference Protocol.
 """
 
 import asyncio
-import functools
 import json
 import logging
 import math
@@ -13,10 +12,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib import resources
 from typing import Any, TypeVar
 
-from newsbert.serving import batches
+from newsbert.core.settings import NATIVE
+from newsbert.serving import batches, openapi
 from newsbert.serving.native import open_inference
 from newsbert.serving.native.forms import parse_parameters
 from newsbert.serving.native.service import Answers, OverloadError, PredictionService
@@ -33,7 +32,7 @@ MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES
 _THREAD_BYTES = 32 * 1024
 """Size of a body above which it is parsed in a thread, so that no other request waits for it."""
 
-_OPENAPI_FILE = "assets/openapi.json"
+_CSP_HEADER = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
 _TOO_LARGE = RequestError(f"the body has more than {MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 _UNAUTHORIZED = RequestError("send a valid token: Authorization: Bearer TOKEN", HTTPStatus.UNAUTHORIZED)
 
@@ -124,7 +123,9 @@ class Application:
             case ["ping"]:
                 return _json({"status": "Stopping" if self.closing else "Healthy"}, self._health)
             case ["openapi.json"]:
-                return Response(HTTPStatus.OK, _read_openapi())
+                return _json(openapi.read_description(NATIVE))
+            case ["docs"]:
+                return Response(HTTPStatus.OK, openapi.render_html(NATIVE), "text/html; charset=utf-8", (_CSP_HEADER,))
             case ["v2", "health", "live"]:
                 return _json({"live": True})
             case ["v2", "health", "ready"]:
@@ -252,7 +253,7 @@ def _list_methods(parts: Sequence[str]) -> tuple[str, ...]:
             return ("POST",)
         case (
             ["ping"]
-            | ["openapi.json"]
+            | ["openapi.json" | "docs"]
             | ["v2"]
             | ["v2", "health", "live" | "ready"]
             | ["v2", "models", _]
@@ -262,11 +263,6 @@ def _list_methods(parts: Sequence[str]) -> tuple[str, ...]:
         ):
             return "GET", "HEAD"
     return ()
-
-
-@functools.cache
-def _read_openapi() -> bytes:
-    return resources.files("newsbert.serving").joinpath(_OPENAPI_FILE).read_bytes()
 
 
 def _make_cors_headers(origin: str | None) -> tuple[tuple[bytes, bytes], ...]:
