@@ -25,8 +25,6 @@ MAX_EXPLAINED = 10
 BATCH_BYTES, BATCH_TOKENS = 2 * 1024 * 1024, 65_536
 """Budget for the requests of one batch. The smallest requests go first, and the last one may exceed it."""
 
-_OVER_BUDGET = ask_again("the requests that came together are too much for one batch")
-
 
 def parse(
     requests: Sequence[Mapping[str, Any]],
@@ -46,7 +44,9 @@ def parse(
     within = _select_within_budget([count_bytes(request) for request in requests], BATCH_BYTES)
     for index, request in enumerate(requests):
         try:
-            parsed.append(parse_one(request, headers[index], runtime, labels) if within[index] else _OVER_BUDGET)
+            parsed.append(
+                parse_one(request, headers[index], runtime, labels) if within[index] else _make_over_budget_error()
+            )
         except RequestError as error:
             parsed.append(error)
     num_tokens = [
@@ -54,7 +54,7 @@ def parse(
         for request in parsed
     ]
     within = _select_within_budget(num_tokens, BATCH_TOKENS)
-    return [request if within[index] else _OVER_BUDGET for index, request in enumerate(parsed)]
+    return [request if within[index] else _make_over_budget_error() for index, request in enumerate(parsed)]
 
 
 def parse_one(
@@ -120,3 +120,7 @@ def _select_within_budget(costs: Sequence[int], budget: int) -> list[bool]:
         within[index] = budget > 0
         budget -= costs[index]
     return within
+
+
+def _make_over_budget_error() -> RequestError:
+    return ask_again("the requests that came together are too much for one batch")

@@ -31,7 +31,13 @@ from newsbert.serving.explanation_queue import Lane, LaneFullError
 from newsbert.serving.heartbeat import Heartbeat
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.protocol import MODEL_HEADER
-from newsbert.serving.requests import LANE_FULL, MODEL_FAILED, NOT_COMPLETE, ParsedRequest, RequestError
+from newsbert.serving.requests import (
+    ParsedRequest,
+    RequestError,
+    make_lane_full_error,
+    make_model_failed_error,
+    make_not_complete_error,
+)
 from newsbert.serving.responses import refuse, render
 from newsbert.serving.served_model import ServedModel
 from newsbert.serving.torchserve import job_queue
@@ -39,8 +45,6 @@ from newsbert.serving.torchserve.log_events import report_event
 
 _LARGE_BYTES = 1024 * 1024
 """Size of a batch's bodies above which freed memory is returned to the system afterwards."""
-
-_CLOSING = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,14 @@ class Handler:
             One body per request.
         """
         if self._activity.closing:
-            return self._refuse_all(requests, context, _CLOSING)
+            closing = RequestError("this server is stopping", HTTPStatus.SERVICE_UNAVAILABLE)
+            return self._refuse_all(requests, context, closing)
         try:
             with self._activity.answering():
                 return self._answer(requests, context)
         except Exception as error:  # any error: every client gets a response, and the log one line
             report_event("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
-            return self._refuse_all(requests, context, MODEL_FAILED)
+            return self._refuse_all(requests, context, make_model_failed_error())
 
     def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
         self._metrics.batch(
@@ -167,7 +172,7 @@ class Handler:
                 try:
                     answers.append(self._lane.submit((text, label), len(text), compute))
                 except LaneFullError:
-                    return LANE_FULL
+                    return make_lane_full_error()
             else:
                 answers.append(self._model.make_prediction(next(remaining)))
         return answers
@@ -226,12 +231,12 @@ def _collect_results(
 ) -> "list[Prediction | _Explained] | RequestError":
     """Return the answers with their explanations, or the error if an explanation failed or is incomplete."""
     if not all(future.done() for future in _iterate_futures(answers)):
-        return NOT_COMPLETE
+        return make_not_complete_error()
     for error in filter(None, (future.exception() for future in _iterate_futures(answers))):
         report_event(
             "prediction-failed", f"{type(error).__name__}: {error}", 1, "".join(traceback.format_exception(error))
         )
-        return MODEL_FAILED
+        return make_model_failed_error()
     return [answer.result() if isinstance(answer, Future) else answer for answer in answers]
 
 

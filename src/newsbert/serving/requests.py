@@ -29,9 +29,19 @@ def ask_again(reason: str) -> RequestError:
     return RequestError(f"{reason}; send the request again", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
-LANE_FULL = ask_again("too many explanations wait for their turn")
-NOT_COMPLETE = ask_again("the explanation is being computed, and other requests wait for answers")
-MODEL_FAILED = RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
+def make_lane_full_error() -> RequestError:
+    """Return the error for an explanation that arrives while too many wait."""
+    return ask_again("too many explanations wait for their turn")
+
+
+def make_not_complete_error() -> RequestError:
+    """Return the error for an explanation that takes longer than a request may wait."""
+    return ask_again("the explanation is being computed, and other requests wait for answers")
+
+
+def make_model_failed_error() -> RequestError:
+    """Return the error for a request that the model fails on."""
+    return RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def wants_labels_only(headers: Mapping[str, Any]) -> bool:

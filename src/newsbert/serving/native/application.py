@@ -22,7 +22,7 @@ from newsbert.serving.native.service import Answers, OverloadError, PredictionSe
 from newsbert.serving.native.tokens import Authenticator
 from newsbert.serving.native.tracing import Stage, Tracer, parse_trace_id
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
-from newsbert.serving.requests import EXPLAIN_HEADER, JSON, MODEL_FAILED, ParsedRequest, RequestError
+from newsbert.serving.requests import EXPLAIN_HEADER, JSON, ParsedRequest, RequestError, make_model_failed_error
 from newsbert.serving.responses import RETRY_AFTER_S, describe, render
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -33,8 +33,6 @@ _THREAD_BYTES = 32 * 1024
 """Size of a body above which it is parsed in a thread, so that no other request waits for it."""
 
 _CSP_HEADER = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
-_TOO_LARGE = RequestError(f"the body has more than {MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-_UNAUTHORIZED = RequestError("send a valid token: Authorization: Bearer TOKEN", HTTPStatus.UNAUTHORIZED)
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ class Application:
             return
         except Exception:  # any error: every client gets a response, and the log one line
             _log.exception("request-failed")
-            response = refuse(MODEL_FAILED)
+            response = refuse(make_model_failed_error())
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
@@ -132,7 +130,8 @@ class Application:
                 return _json({"ready": not self.closing}, self._health)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self._authenticator and not self._authenticator.accepts(headers.get("authorization")):
-            return refuse(_UNAUTHORIZED, (b"www-authenticate", b"Bearer"))
+            error = RequestError("send a valid token: Authorization: Bearer TOKEN", HTTPStatus.UNAUTHORIZED)
+            return refuse(error, (b"www-authenticate", b"Bearer"))
         started_s = time.monotonic()
         response, stages = await self._respond_with_model(parts, scope, headers, receive)
         if self._tracer is not None and response.status != HTTPStatus.NOT_FOUND:  # whose path may be anything
@@ -293,7 +292,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
         DisconnectError: If the client closes the connection before its end.
     """
     if int(headers.get("content-length", "0")) > MAX_DISCARDED_BYTES:  # the HTTP parser has checked the number
-        raise _TOO_LARGE
+        raise _make_too_large_error()
     parts: list[bytes] = []
     num_bytes = 0
     while True:
@@ -305,9 +304,13 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
         if num_bytes <= MAX_BODY_BYTES:
             parts.append(part)
         elif num_bytes > MAX_DISCARDED_BYTES:
-            raise _TOO_LARGE
+            raise _make_too_large_error()
         if not message.get("more_body"):
             break
     if num_bytes > MAX_BODY_BYTES:
-        raise _TOO_LARGE
+        raise _make_too_large_error()
     return b"".join(parts)
+
+
+def _make_too_large_error() -> RequestError:
+    return RequestError(f"the body has more than {MAX_BODY_BYTES} bytes", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)

@@ -18,7 +18,14 @@ from newsbert.serving.metrics import STATUSES, Metrics
 from newsbert.serving.native.background import BackgroundRuntime
 from newsbert.serving.native.scheduler import Job, Scheduler
 from newsbert.serving.native.tracing import Stage
-from newsbert.serving.requests import LANE_FULL, MODEL_FAILED, NOT_COMPLETE, ParsedRequest, RequestError, ask_again
+from newsbert.serving.requests import (
+    ParsedRequest,
+    RequestError,
+    ask_again,
+    make_lane_full_error,
+    make_model_failed_error,
+    make_not_complete_error,
+)
 from newsbert.serving.served_model import ServedModel
 
 MAX_WAITING_TOKENS = batches.BATCH_TOKENS
@@ -104,7 +111,7 @@ class PredictionService:
             raise
         except Exception as error:  # any error: every client gets a response, and the log one line
             _log.exception("prediction-failed", extra={"trace_id": trace_id})
-            raise MODEL_FAILED from error
+            raise make_model_failed_error() from error
         finally:
             self._num_waiting -= 1
 
@@ -142,7 +149,7 @@ class PredictionService:
         if explanations:
             _, pending = await asyncio.wait(explanations.values(), timeout=MAX_WAIT_S)
             if pending:
-                raise NOT_COMPLETE
+                raise make_not_complete_error()
         if texts:
             self._metrics.queued(job.measured.tokenizer_s, max(0.0, job.started_s - job.queued_s))
         rows = iter(job.probabilities.tolist())
@@ -171,7 +178,7 @@ class PredictionService:
         try:
             return asyncio.wrap_future(self._lane.submit((text, label), len(text), compute))
         except LaneFullError:
-            raise LANE_FULL from None
+            raise make_lane_full_error() from None
 
 
 def _list_stages(job: Job) -> tuple[Stage, ...]:
