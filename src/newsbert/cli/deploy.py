@@ -43,7 +43,7 @@ def deploy(
     """
     screen = Output(as_json)
     images = config.resolve(ImageSettings, server=server, repository=repository)
-    serving = config.resolve(ServeSettings)
+    serving = config.resolve(ServeSettings, server=server)
     from newsbert.deployment import deploy as deploying
 
     target = deploying.environment(to, tracking_uri, screen.log)

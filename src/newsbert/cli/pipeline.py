@@ -49,7 +49,7 @@ def pipeline(
     if model is None and name is None:
         raise UsageError("no model name", f"newsbert pipeline --to {to} --model-name BertModel")
     images = config.resolve(ImageSettings, server=server, repository=repository)
-    serving = config.resolve(ServeSettings)
+    serving = config.resolve(ServeSettings, server=server)
     from newsbert.deployment.pipeline import Pipeline
 
     steps = Pipeline(to, images, serving, tracking_uri, screen.log, screen.raw_log)

@@ -8,7 +8,7 @@ from typing import Any
 
 from newsbert.core import config
 from newsbert.core.installation import MissingExtraError
-from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
+from newsbert.core.settings import NATIVE, ImageSettings, KubernetesSettings, ServeSettings
 from newsbert.deployment.target import ServingImage, push_command
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
@@ -19,7 +19,7 @@ USER = 10_001
 """User id in the image."""
 
 QUEUE_METRIC = "newsbert_queue_seconds"
-"""Metric that prometheus-adapter derives from TorchServe's counters, by infra/kubernetes/prometheus-adapter.yaml."""
+"""Metric that prometheus-adapter derives from the server's metrics, by infra/kubernetes/prometheus-adapter.yaml."""
 
 _ENDPOINTS_S = 5
 """Seconds for which a terminating pod still answers: until then, requests may still be sent to it."""
@@ -158,10 +158,9 @@ def _make_deployment(
         # Requests equal limits: there are as many threads as the limit has cores, and what a neighbour takes of them is
         # time in the queue.
         "resources": {"requests": resources, "limits": resources},
-        # All probes have the model classify a text.
-        "startupProbe": _make_probe(period=5, failures=round(serving.timeout_s / 5) or 1),
-        "readinessProbe": _make_probe(period=10, failures=2),
-        "livenessProbe": _make_probe(period=30, failures=4),
+        "startupProbe": _make_probe(serving.server, "ready", period=5, failures=round(serving.timeout_s / 5) or 1),
+        "readinessProbe": _make_probe(serving.server, "ready", period=10, failures=2),
+        "livenessProbe": _make_probe(serving.server, "live", period=30, failures=4),
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_ENDPOINTS_S)]}}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -214,9 +213,15 @@ def _make_deployment(
     }
 
 
-def _make_probe(period: int, failures: int) -> dict[str, Any]:
+def _make_probe(server: str, state: str, period: int, failures: int) -> dict[str, Any]:
+    """Return a probe: the native server watches its model itself; TorchServe's is asked to classify a text."""
+    how = (
+        {"httpGet": {"path": f"/v2/health/{state}", "port": "http"}}
+        if server == NATIVE
+        else {"exec": {"command": list(run.PROBE)}}
+    )
     return {
-        "exec": {"command": list(run.PROBE)},
+        **how,
         "periodSeconds": period,
         "timeoutSeconds": 10,
         "failureThreshold": failures,

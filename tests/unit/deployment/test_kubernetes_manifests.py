@@ -56,6 +56,13 @@ def test_selectors_and_ports_of_the_manifests_match(cli: Cli) -> None:
     assert json.dumps(list(run.PROBE)) in dockerfile
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["exec"]["command"] == [*run.PROBE]
+    native = _print_manifests(cli, "--image", IMAGE, "--server", "native")["Deployment"]["spec"]["template"]["spec"]
+    paths = {name: probe["httpGet"] for name, probe in native["containers"][0].items() if name.endswith("Probe")}
+    assert paths == {
+        "startupProbe": {"path": "/v2/health/ready", "port": "http"},
+        "readinessProbe": {"path": "/v2/health/ready", "port": "http"},
+        "livenessProbe": {"path": "/v2/health/live", "port": "http"},
+    }
     user = re.search(r"--uid (\d+)", (ROOT / "docker" / "base.Dockerfile").read_text())
     assert user is not None
     assert container["securityContext"]["runAsUser"] == int(user[1])

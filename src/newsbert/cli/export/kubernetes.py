@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from newsbert.cli._completion import models
-from newsbert.cli._options import Debug, Json, TrackingUri, setting
+from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
@@ -18,6 +18,8 @@ Examples:
     newsbert export kubernetes BertModel@champion --namespace news --max-replicas 20 --allowed-namespaces web
 
     newsbert export kubernetes --image registry.example/team/torchserve:BertModel-2 --name news
+
+    newsbert export kubernetes --image registry.example/team/newsbert-serving:BertModel-2 --server native
 """
 
 
@@ -31,6 +33,7 @@ def kubernetes(
     image: Annotated[
         str | None, typer.Option(metavar="REFERENCE", help="Its image, if not the one that build-image pushed.")
     ] = None,
+    server: Server = None,
     name: Annotated[str | None, typer.Option(help="Name of the objects.", show_default="made of the model's")] = None,
     namespace: Annotated[str | None, setting(KubernetesSettings, "namespace")] = None,
     min_replicas: Annotated[int | None, setting(KubernetesSettings, "min_replicas")] = None,
@@ -48,7 +51,7 @@ def kubernetes(
 ) -> None:
     """Print Kubernetes manifests that serve a model's image.
 
-    A deployment whose probes ask the model, a service, an autoscaler on the time in the queue, a disruption budget and
+    A deployment with probes, a service, an autoscaler on the time in the queue, a disruption budget and
     a network policy; nothing is applied. Table [kubernetes] of newsbert.toml holds, and
     what a container takes of [serve].
     """
@@ -64,7 +67,7 @@ def kubernetes(
         allowed_namespaces=allowed_namespaces,
         monitoring=monitoring,
     )
-    serve_settings = config.resolve(ServeSettings)
+    serve_settings = config.resolve(ServeSettings, server=server)
     from newsbert.deployment import kubernetes_manifests as kubernetes
 
     object_name, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
