@@ -25,6 +25,7 @@ from tests.support.cli import Cli
 from tests.support.environments import environment_toml, remove_environment
 from tests.support.images import Images, remove_image
 from tests.support.metrics import Page
+from tests.support.tracking_servers import wait_until
 
 pytestmark = pytest.mark.engine
 Trained = tuple[newsbert.TrainResult, str]
@@ -112,6 +113,51 @@ def test_it_is_deployed_as_any_other(image: BuiltImage, trained: Trained, cli: C
         assert answered.name == "TinyModel/1"
     finally:
         remove_environment(name)
+
+
+def test_it_runs_as_its_kubernetes_manifest_says(image: BuiltImage, cli: Cli) -> None:
+    import docker
+
+    done = cli("export", "kubernetes", "--image", image.tag, "--server", "native", "--json")
+    assert done.returncode == 0, done.stderr
+    objects = {manifest["kind"]: manifest for manifest in json.loads(done.stdout)["items"]}
+    template = objects["Deployment"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    metrics_port = template["metadata"]["annotations"]["prometheus.io/port"]
+    security, ports = container["securityContext"], {port["name"]: port["containerPort"] for port in container["ports"]}
+    client = docker.from_env()
+    started = client.containers.run(
+        container["image"],
+        detach=True,
+        environment={entry["name"]: entry["value"] for entry in container["env"]},
+        user=f"{security['runAsUser']}:{template['spec']['securityContext']['runAsGroup']}",
+        read_only=security["readOnlyRootFilesystem"],
+        cap_drop=security["capabilities"]["drop"],
+        security_opt=["no-new-privileges"],
+        tmpfs={mount["mountPath"]: "size=1g" for mount in container["volumeMounts"]},
+        ports={f"{port}/tcp": ("127.0.0.1", 0) for port in ports.values()},
+    )
+    try:
+
+        def read(port: object, path: str) -> str:
+            started.reload()
+            published = started.ports[f"{port}/tcp"][0]["HostPort"]
+            with urllib.request.urlopen(f"http://127.0.0.1:{published}{path}", timeout=10) as response:
+                return str(response.read().decode())
+
+        def answers(probe: dict[str, Any]) -> bool:
+            try:
+                return bool(read(ports[probe["httpGet"]["port"]], probe["httpGet"]["path"]))
+            except OSError:
+                assert started.status == "running", started.logs()
+                return False
+
+        wait_until(lambda: answers(container["startupProbe"]))
+        assert answers(container["readinessProbe"]) and answers(container["livenessProbe"])
+        assert Page(read(metrics_port, "/metrics")).get("newsbert_workers") == 1
+    finally:
+        started.remove(force=True)
+        client.close()
 
 
 def test_metrics_and_grpc_are_on_the_ports_of_the_options(image: BuiltImage, cli: Cli) -> None:
