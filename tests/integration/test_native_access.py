@@ -4,13 +4,13 @@ import json
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from newsbert.bundle.bundle import Bundle
-from tests.support.calls import failed
+from tests.support.calls import failed, free_port
 from tests.support.cli import Cli
 from tests.support.serving import PATH, Served
 from tests.support.tracking_servers import wait_until
@@ -42,8 +42,12 @@ def test_only_tokens_of_the_file_are_accepted_and_the_file_may_change(
 
 
 @pytest.fixture
-def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """A certificate of localhost and its key."""
+    return _write_certificate(tmp_path)
+
+
+def _write_certificate(directory: Path) -> tuple[Path, Path]:
     import datetime
     import ipaddress
 
@@ -66,12 +70,12 @@ def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
         .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
     )
-    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    files = directory / "cert.pem", directory / "key.pem"
     files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
-    yield files
+    return files
 
 
 def test_it_answers_with_tls(serve: Callable[..., Served], certificate: tuple[Path, Path], cli: Cli) -> None:
@@ -85,6 +89,27 @@ def test_it_answers_with_tls(serve: Callable[..., Served], certificate: tuple[Pa
         urllib.request.urlopen(served.url.replace("https", "http") + PATH, timeout=30)
     assert cli("predict", "--url", served.url, "goal", SSL_CERT_FILE=str(certificate[0])).returncode == 0
     assert served.stop() == 0
+
+
+def test_a_certificate_that_changes_is_used_without_a_restart(
+    serve: Callable[..., Served], certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rpc_port = free_port()
+    served = serve("--tls-cert", certificate[0], "--tls-key", certificate[1], "--grpc-port", rpc_port)
+
+    def presents(expected: str) -> bool:
+        addresses = [("127.0.0.1", port) for port in (served.port, rpc_port)]
+        return {ssl.get_server_certificate(address, timeout=30) for address in addresses} == {expected}
+
+    old = certificate[0].read_text()
+    assert presents(old)
+    (tmp_path / "new").mkdir()
+    new_chain, new_key = _write_certificate(tmp_path / "new")
+    new_chain.replace(certificate[0])  # and the key does not fit
+    wait_until(lambda: "the certificate before is used still" in served.log.read_text())
+    assert presents(old)
+    new_key.replace(certificate[1])
+    wait_until(lambda: presents(certificate[0].read_text()))
 
 
 def test_tls_needs_a_certificate_and_its_key(

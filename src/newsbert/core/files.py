@@ -29,6 +29,15 @@ def write_atomically(file: Path, content: str | bytes, *, mode: int = 0o666, dur
         partial.unlink(missing_ok=True)
 
 
+def read_stamp(file: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is replaced or written; none if there is no file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
 def sync(path: Path) -> None:
     """Flush the content of a file, or the entries of a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

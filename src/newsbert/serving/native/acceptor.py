@@ -7,8 +7,9 @@ own, no two requests would then be computed together, and a server that stops wo
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable
+
+from newsbert.serving.native.certificate import Certificate
 
 _BACKLOG = 4096
 _PAUSE_S = 0.1
@@ -21,7 +22,7 @@ class Acceptor:
     Args:
         listener: A bound socket.
         make_protocol: Makes the protocol of a connection.
-        context: TLS of the connections.
+        certificate: Certificate of TLS; without one, connections have no TLS.
         handshake_timeout_s: Seconds for its handshake.
     """
 
@@ -29,11 +30,11 @@ class Acceptor:
         self,
         listener: socket.socket,
         make_protocol: Callable[[], asyncio.Protocol],
-        context: ssl.SSLContext | None,
+        certificate: Certificate | None,
         handshake_timeout_s: float,
     ) -> None:
         self._listener, self._make_protocol = listener, make_protocol
-        self._context, self._handshake_timeout_s = context, handshake_timeout_s if context else None
+        self._certificate, self._handshake_timeout_s = certificate, handshake_timeout_s if certificate else None
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         listener.setblocking(False)
@@ -67,9 +68,10 @@ class Acceptor:
     async def _start(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        context = self._certificate.context if self._certificate else None
         with contextlib.suppress(OSError):  # it has no TLS, or is closed again
             await self._loop.connect_accepted_socket(
-                self._make_protocol, connection, ssl=self._context, ssl_handshake_timeout=self._handshake_timeout_s
+                self._make_protocol, connection, ssl=context, ssl_handshake_timeout=self._handshake_timeout_s
             )
 
     def _resume(self) -> None:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ import numpy as np
 from newsbert.serving import batches
 from newsbert.serving.native import open_inference
 from newsbert.serving.native.application import MAX_BODY_BYTES
+from newsbert.serving.native.certificate import Certificate
 from newsbert.serving.native.proto import open_inference_grpc_pb2
 from newsbert.serving.native.service import OverloadError, PredictionService
 from newsbert.serving.native.tokens import Authenticator
@@ -190,20 +190,16 @@ def render_response(
     return response
 
 
-async def start(
-    service: InferenceService, address: str, certificate: Path | None, key: Path | None, max_waiting: int
-) -> Any:
+async def start(service: InferenceService, address: str, certificate: Certificate | None, max_waiting: int) -> Any:
     """Start gRPC's server on an address, which other workers may share, and return it.
 
     Args:
         service: The methods.
         address: `HOST:PORT`.
-        certificate: Certificate chain of TLS.
-        key: Its private key.
+        certificate: Certificate of TLS; without one, connections have no TLS.
         max_waiting: Maximum number of requests at the same time.
 
     Raises:
-        OSError: If a file cannot be read.
         RuntimeError: If it cannot listen there.
     """
     server = grpc.aio.server(
@@ -215,10 +211,14 @@ async def start(
         maximum_concurrent_rpcs=max_waiting,
     )
     server.add_generic_rpc_handlers((service.make_handler(),))
-    if certificate is None or key is None:
+    if certificate is None:
         server.add_insecure_port(address)
     else:
-        credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-        server.add_secure_port(address, credentials)
+
+        def configure() -> Any:
+            return grpc.ssl_server_certificate_configuration([certificate.pem])
+
+        # gRPC calls it for every connection.
+        server.add_secure_port(address, grpc.dynamic_ssl_server_credentials(configure(), configure))
     await server.start()
     return server

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from newsbert.core import locks
+from newsbert.core import files, locks
 from newsbert.errors import ServingError, UsageError
 
 RELOAD_S = 1.0
@@ -94,7 +94,7 @@ class Authenticator:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._stamp = _stamp(file)
+        self._stamp = files.read_stamp(file)
         self._names: Mapping[str, str] = read(file)
         self._checked_s = time.monotonic()
         self._lock = threading.Lock()
@@ -112,7 +112,7 @@ class Authenticator:
             if now - self._checked_s < RELOAD_S:
                 return
             self._checked_s = now
-        stamp = _stamp(self._file)
+        stamp = files.read_stamp(self._file)
         if stamp == self._stamp:
             return
         try:
@@ -123,11 +123,3 @@ class Authenticator:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -14,7 +14,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import traceback
 from pathlib import Path
@@ -24,10 +23,11 @@ import uvloop
 from uvicorn.server import ServerState
 
 from newsbert.core import environment
-from newsbert.errors import ModelError, NewsbertError, ServingError
+from newsbert.errors import ModelError, NewsbertError
 from newsbert.serving.metrics import Metrics
 from newsbert.serving.native.acceptor import Acceptor
 from newsbert.serving.native.application import Application
+from newsbert.serving.native.certificate import Certificate
 from newsbert.serving.native.http_protocol import ConnectionLimits, LimitedProtocol, make_config
 from newsbert.serving.native.service import PredictionService
 from newsbert.serving.native.tokens import Authenticator
@@ -77,39 +77,23 @@ def main(options_file: str, descriptor: str) -> int:
         if model.digest != options.digest:
             raise ModelError(f"the model in {options.bundle} is another one now", "start the server again")
         authenticator = Authenticator(Path(options.token_file)) if options.token_file else None
-        context = make_tls_context(options.tls_cert, options.tls_key)
+        certificate = None
+        if options.tls_cert and options.tls_key:
+            certificate = Certificate(Path(options.tls_cert), Path(options.tls_key))
         tracer = Tracer(model.name) if environment.exports_traces() else None
     except NewsbertError as error:
         _send({"failed": error.document()})
         return 1
     listener = socket.socket(fileno=int(descriptor))
-    uvloop.run(_serve(options, model, authenticator, context, tracer, listener))
+    uvloop.run(_serve(options, model, authenticator, certificate, tracer, listener))
     return 0
-
-
-def make_tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Return the context for a certificate chain and its key; `None` without a certificate.
-
-    Raises:
-        ServingError: If they cannot be used.
-    """
-    if certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        files = " and ".join(filter(None, [certificate, key]))
-        hint = "give a chain and its key as PEM files: --tls-cert FILE --tls-key FILE"
-        raise ServingError(f"the certificate in {files} cannot be used: {error}", hint) from error
-    return context
 
 
 async def _serve(
     options: WorkerOptions,
     model: ServedModel,
     authenticator: Authenticator | None,
-    context: ssl.SSLContext | None,
+    certificate: Certificate | None,
     tracer: Tracer | None,
     listener: socket.socket,
 ) -> None:
@@ -127,15 +111,14 @@ async def _serve(
     gc.collect()
     gc.freeze()  # what the model has loaded stays; without it, every collection looks at all of that
     acceptor = Acceptor(
-        listener, lambda: LimitedProtocol(config, state, limits, idle), context, options.header_timeout_s
+        listener, lambda: LimitedProtocol(config, state, limits, idle), certificate, options.header_timeout_s
     )
     rpc_service, rpc_server = None, None
     if options.grpc_address is not None:
         from newsbert.serving.native import grpc_service
 
         rpc_service = grpc_service.InferenceService(service, authenticator, tracer)
-        certificate, key = (Path(file) if file else None for file in (options.tls_cert, options.tls_key))
-        rpc_server = await grpc_service.start(rpc_service, options.grpc_address, certificate, key, options.queue_size)
+        rpc_server = await grpc_service.start(rpc_service, options.grpc_address, certificate, options.queue_size)
     _send({"ready": True})
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
@@ -143,6 +126,8 @@ async def _serve(
         if service.scheduler.stalled_s > options.unresponsive_timeout_s:
             _send({"event": "unresponsive", "message": "no batch ends", "level": "ERROR", "details": {}})
             os._exit(1)  # threads that hang would keep an orderly exit waiting
+        if certificate is not None:
+            certificate.reload()
         _send({"alive": True})
     application.closing = True
     if rpc_service is not None and rpc_server is not None:
