@@ -38,7 +38,7 @@ ELSEWHERE = {
     r"inspect-image BertModel/2($| --sbom)": "test_images.py: it is about an image that was built",
     r"mlflow deployments|KEY_FILE=": "test_deployments.py, all five after one another",
     r"train --resume": "test_interrupts.py, after a training that was killed",
-    r"export kubernetes BertModel": "test_targets.py, test_kubernetes.py: a version whose image was pushed",
+    r"export (kubernetes|kserve) BertModel": "test_targets.py, test_kubernetes_manifests.py: an image was pushed",
     r"tracking (grant|revoke) ": "test_accounts.py: what an account may do with what another has made",
     r"--host 0\.0\.0\.0|--auth ": "test_tracking_server.py, test_sockets.py: no test of this file listens to others",
     r"newsbert benchmark BertModel/2$": "test_runtimes.py; all of them take a minute and a half, two are measured here",

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from newsbert.core import config
@@ -20,6 +21,9 @@ USER = 10_001
 
 QUEUE_METRIC = "newsbert_queue_seconds"
 """Metric that prometheus-adapter derives from the server's metrics, by infra/kubernetes/prometheus-adapter.yaml."""
+
+SCRAPED = {"prometheus.io/scrape": "true", "prometheus.io/port": str(run.CONTAINER_METRICS_PORT)}
+"""Annotations by which Prometheus finds the metrics."""
 
 _ENDPOINTS_S = 5
 """Seconds for which a terminating pod still answers: until then, requests may still be sent to it."""
@@ -48,7 +52,7 @@ def served(
     parsed = ImageReference.parse(image) if image is not None else None
     if reference is None:
         if parsed is None:
-            raise UsageError("there is nothing to serve", "newsbert export kubernetes BertModel/2")
+            raise UsageError("there is nothing to serve", "give a version, such as BertModel/2, or --image")
         return _make_name(name or parsed.repository.rpartition("/")[2], name), ServingImage(str(parsed))
     version = references.find_version(locate.connect(tracking_uri), reference)
     model = f"{version.name}/{version.version}"
@@ -84,10 +88,7 @@ def manifests(
     Raises:
         UsageError: If the settings contradict one another.
     """
-    if settings.max_replicas < settings.min_replicas:
-        raise UsageError(
-            f"--max-replicas {settings.max_replicas} is less than --min-replicas {settings.min_replicas}", "raise it"
-        )
+    _check_replicas(settings)
     selector = {"app.kubernetes.io/name": "newsbert", "app.kubernetes.io/instance": name}
     version = {"app.kubernetes.io/version": release.model.rpartition("/")[2]} if release.model else {}
     metadata: dict[str, Any] = {
@@ -119,6 +120,36 @@ def manifests(
     ]
 
 
+def make_inference_service(
+    name: str, release: ServingImage, settings: KubernetesSettings, serving: ServeSettings
+) -> dict[str, Any]:
+    """Return KServe's object that serves an image of the native server.
+
+    Source: https://github.com/kserve/kserve: serving.kserve.io/v1beta1, with a container of one's own.
+
+    Raises:
+        UsageError: If the settings contradict one another.
+    """
+    _check_replicas(settings)
+    notes = {"newsbert/model": release.model, "newsbert/run": release.run_id}
+    pod = _make_pod(release.image, "kserve-container", settings, replace(serving, server=NATIVE))
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": name,
+            "namespace": settings.namespace,
+            "annotations": {
+                # A Deployment: Knative, the other mode, does not take all fields of a pod. 0.16 calls it Standard.
+                "serving.kserve.io/deploymentMode": "RawDeployment",
+                **SCRAPED,
+                **{key: value for key, value in notes.items() if value},
+            },
+        },
+        "spec": {"predictor": {"minReplicas": settings.min_replicas, "maxReplicas": settings.max_replicas, **pod}},
+    }
+
+
 def as_yaml(objects: list[dict[str, Any]]) -> str:
     """Return objects as a stream of YAML documents that people can read.
 
@@ -143,11 +174,40 @@ def _make_deployment(
     serving: ServeSettings,
     deadline_s: int,
 ) -> dict[str, Any]:
+    pod = {
+        "serviceAccountName": metadata["name"],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
+            }
+        ],
+        **_make_pod(image, "newsbert", settings, serving),
+    }
+    template_metadata = {
+        "labels": metadata["labels"],
+        "annotations": {**metadata.get("annotations", {}), **SCRAPED},
+    }
+    return {
+        # No number of replicas: the autoscaler sets it, and applying the manifest again must not change it.
+        "selector": {"matchLabels": selector},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "minReadySeconds": 10,
+        "progressDeadlineSeconds": deadline_s,
+        "revisionHistoryLimit": 10,
+        "template": {"metadata": template_metadata, "spec": pod},
+    }
+
+
+def _make_pod(image: str, container_name: str, settings: KubernetesSettings, serving: ServeSettings) -> dict[str, Any]:
+    """Return the specification of a pod with one container."""
     variables = {**run.environment(serving), "NEWSBERT_SERVE_LOG_FORMAT": "json"}
     variables["NEWSBERT_SERVE_METRICS_PORT"] = str(run.CONTAINER_METRICS_PORT)
     resources = {"cpu": settings.cpu, "memory": settings.memory}
     container = {
-        "name": "newsbert",
+        "name": container_name,
         "image": image,
         "imagePullPolicy": "Always",
         "env": [{"name": name, "value": variables[name]} for name in sorted(variables)],
@@ -171,8 +231,7 @@ def _make_deployment(
         },
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - the container's own
     }
-    pod = {
-        "serviceAccountName": metadata["name"],
+    return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -183,34 +242,16 @@ def _make_deployment(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": round(_ENDPOINTS_S + run.stop_timeout_s(serving)),
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": selector},
-            }
-        ],
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
     }
-    template_metadata = {
-        "labels": metadata["labels"],
-        "annotations": {
-            **metadata.get("annotations", {}),
-            "prometheus.io/scrape": "true",
-            "prometheus.io/port": str(run.CONTAINER_METRICS_PORT),
-        },
-    }
-    return {
-        # No number of replicas: the autoscaler sets it, and applying the manifest again must not change it.
-        "selector": {"matchLabels": selector},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "minReadySeconds": 10,
-        "progressDeadlineSeconds": deadline_s,
-        "revisionHistoryLimit": 10,
-        "template": {"metadata": template_metadata, "spec": pod},
-    }
+
+
+def _check_replicas(settings: KubernetesSettings) -> None:
+    if settings.max_replicas < settings.min_replicas:
+        raise UsageError(
+            f"--max-replicas {settings.max_replicas} is less than --min-replicas {settings.min_replicas}", "raise it"
+        )
 
 
 def _make_probe(server: str, state: str, period: int, failures: int) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from typing import Annotated
 
-import typer
-
-from newsbert.cli._completion import models
 from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
+from newsbert.cli.export._options import Image, ObjectName, PushedModel
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
 
@@ -24,17 +22,10 @@ Examples:
 
 
 def kubernetes(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A version whose image was pushed: BertModel/2, BertModel@champion.", autocompletion=models
-        ),
-    ] = None,
-    image: Annotated[
-        str | None, typer.Option(metavar="REFERENCE", help="Its image, if not the one that build-image pushed.")
-    ] = None,
+    model: PushedModel = None,
+    image: Image = None,
     server: Server = None,
-    name: Annotated[str | None, typer.Option(help="Name of the objects.", show_default="made of the model's")] = None,
+    name: ObjectName = None,
     namespace: Annotated[str | None, setting(KubernetesSettings, "namespace")] = None,
     min_replicas: Annotated[int | None, setting(KubernetesSettings, "min_replicas")] = None,
     max_replicas: Annotated[int | None, setting(KubernetesSettings, "max_replicas")] = None,
