@@ -27,8 +27,13 @@ def test_only_tokens_of_the_file_are_accepted_and_the_file_may_change(
     assert first not in file.read_text()
     served = serve("--token-file", file)
     assert (served.ask(), served.ask("wrong"), served.ask(first), served.ask(second)) == (401, 401, 200, 200)
-    with urllib.request.urlopen(f"{served.url}/v2/health/ready", timeout=30) as response:
-        assert response.status == 200
+    for path in ("/v2/health/ready", "/docs", "/openapi.json"):
+        with urllib.request.urlopen(served.url + path, timeout=30) as response:
+            assert response.status == 200
+    with pytest.raises(urllib.error.HTTPError) as refused_metadata:
+        urllib.request.urlopen(f"{served.url}/v2", timeout=30)
+    with refused_metadata.value as response:
+        assert list(json.load(response)) == ["error"]
     assert cli("predict", "--url", served.url, "goal", NEWSBERT_TOKEN=first).returncode == 0
     refused = cli("predict", "--url", served.url, "goal")
     assert (refused.returncode, "wants a token" in refused.stderr) == (1, True)

@@ -90,7 +90,8 @@ def test_health_is_for_load_balancers(serve: Callable[..., Served]) -> None:
 def test_other_paths_and_methods_are_refused(serve: Callable[..., Served]) -> None:
     served = serve()
     for path, status in (("/", 404), ("/predictions/other", 404), ("/ping", 405), ("/v2/models/other/infer", 404)):
-        assert _post(served, path=path)[0] == status
+        got, _, document = _post(served, path=path)
+        assert (got, set(document)) == (status, {"error"} if path.startswith("/v2") else {"code", "type", "message"})
     assert _post(served, path="/ping")[1]["allow"] == "GET, HEAD"
 
 

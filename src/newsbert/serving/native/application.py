@@ -32,6 +32,7 @@ MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES
 _THREAD_BYTES = 32 * 1024
 """Size of a body above which it is parsed in a thread, so that no other request waits for it."""
 
+_PROTOCOL_PATH = "/v2"
 _CSP_HEADER = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
 
 _log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Application:
             return
         except Exception:  # any error: every client gets a response, and the log one line
             _log.exception("request-failed")
-            response = refuse(make_model_failed_error())
+            response = _refuse(scope["path"], make_model_failed_error())
         headers = [
             (b"content-type", response.content_type.encode()),
             (b"content-length", b"%d" % len(response.body)),
@@ -107,16 +108,17 @@ class Application:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
-        parts = scope["path"].split("/")[1:]
+        path = scope["path"]
+        parts = path.split("/")[1:]
         methods = _list_methods(parts)
         if not methods:
-            return refuse(RequestError(f"there is no {scope['path']}", HTTPStatus.NOT_FOUND))
+            return _refuse(path, RequestError(f"there is no {path}", HTTPStatus.NOT_FOUND))
         method = scope["method"]
         if method == "OPTIONS":
             return Response(HTTPStatus.OK, headers=((b"allow", ", ".join(methods).encode()),))
         if method not in methods:
             error = RequestError(f"send {' or '.join(methods)}, not {method}", HTTPStatus.METHOD_NOT_ALLOWED)
-            return refuse(error, (b"allow", ", ".join(methods).encode()))
+            return _refuse(path, error, (b"allow", ", ".join(methods).encode()))
         match parts:
             case ["ping"]:
                 return _json({"status": "Stopping" if self.closing else "Healthy"}, self._health)
@@ -131,11 +133,11 @@ class Application:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if self._authenticator and not self._authenticator.accepts(headers.get("authorization")):
             error = RequestError("send a valid token: Authorization: Bearer TOKEN", HTTPStatus.UNAUTHORIZED)
-            return refuse(error, (b"www-authenticate", b"Bearer"))
+            return _refuse(path, error, (b"www-authenticate", b"Bearer"))
         started_s = time.monotonic()
         response, stages = await self._respond_with_model(parts, scope, headers, receive)
         if self._tracer is not None and response.status != HTTPStatus.NOT_FOUND:  # whose path may be anything
-            self._tracer.record(method, scope["path"], response.status, started_s, headers, stages)
+            self._tracer.record(method, path, response.status, started_s, headers, stages)
         return response
 
     async def _respond_with_model(
@@ -149,7 +151,8 @@ class Application:
                 return await self._respond_as_protocol(name, rest, headers, receive)
             case [kind, name, *_] if name == SERVED_NAME:
                 return await self._predict(scope, headers, receive, explained=kind == "explanations")
-        return refuse(RequestError(f"there is no model {parts[1]!r}: {SERVED_NAME}", HTTPStatus.NOT_FOUND)), ()
+        error = RequestError(f"there is no model {parts[1]!r}: {SERVED_NAME}", HTTPStatus.NOT_FOUND)
+        return _refuse(scope["path"], error), ()
 
     @property
     def _health(self) -> HTTPStatus:
@@ -179,7 +182,7 @@ class Application:
             response = render_answers(request, answers)
         except RequestError as error:
             self._service.count(error.status)
-            return refuse(error, self._model_header), ()
+            return _refuse(scope["path"], error, self._model_header), ()
         self._service.count(response.status, answers)
         return response, answers.stages
 
@@ -194,7 +197,8 @@ class Application:
             requested = version
         if name != SERVED_NAME or requested != version:
             known = f"{SERVED_NAME}, version {version}" if version else SERVED_NAME
-            return _refuse_as_protocol(RequestError(f"there is no such model: {known}", HTTPStatus.NOT_FOUND)), ()
+            error = RequestError(f"there is no such model: {known}", HTTPStatus.NOT_FOUND)
+            return _refuse(_PROTOCOL_PATH, error), ()
         match rest:
             case ["ready"]:
                 return _json({"name": name, "ready": not self.closing}, self._health), ()
@@ -214,7 +218,7 @@ class Application:
             answers = await self._service.answer(parsed, parse_trace_id(headers))
         except RequestError as error:
             self._service.count(error.status)
-            return _refuse_as_protocol(error), ()
+            return _refuse(_PROTOCOL_PATH, error, self._model_header), ()
         self._service.count(HTTPStatus.OK, answers)
         outputs = open_inference.make_outputs(answers.predictions, model.labels, answers.probabilities)
         body, json_length = open_inference.render_response(request, outputs, model.version)
@@ -225,14 +229,10 @@ class Application:
         return response, answers.stages
 
 
-def refuse(error: RequestError, *headers: tuple[bytes, bytes]) -> Response:
-    """Return the response to a request that is not answered."""
-    return Response(error.status, describe(error), headers=(*headers, *_make_retry_headers(error)))
-
-
-def _refuse_as_protocol(error: RequestError) -> Response:
-    """Return the same in the form of the Open Inference Protocol."""
-    return _json({"error": str(error)}, error.status, _make_retry_headers(error))
+def _refuse(path: str, error: RequestError, *headers: tuple[bytes, bytes]) -> Response:
+    """Return the response to a request that is not answered, in the form of the protocol of its path."""
+    body = json.dumps({"error": str(error)}).encode() if path.startswith(_PROTOCOL_PATH) else describe(error)
+    return Response(error.status, body, headers=(*headers, *_make_retry_headers(error)))
 
 
 def _make_retry_headers(error: RequestError) -> tuple[tuple[bytes, bytes], ...]:
