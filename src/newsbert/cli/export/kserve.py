@@ -30,10 +30,10 @@ def kserve(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print KServe's InferenceService for a model's image with the native server.
+    """Print KServe's InferenceService for a model's image.
 
-    KServe's clients then use the Open Inference Protocol. Nothing is applied. Table [kubernetes] of newsbert.toml
-    holds, and what a container takes of [serve].
+    It is the image with the native server, which speaks the Open Inference Protocol. Nothing is applied. Table
+    [kubernetes] of newsbert.toml holds, and what a container takes of [serve].
     """
     screen = Output(as_json)
     settings = config.resolve(
