@@ -71,8 +71,8 @@ async def measure(port: int, root: psutil.Process, num_idle: int, num_slow: int,
         sending = tasks.create_task(send_slowly([writer for _, writer in slow]))
         await print_row(f"these and {num_slow:,} slow ones")
         sending.cancel()
-    for _, writer in connections + slow:
-        if writer.is_closing():
+    for reader, _ in connections + slow:
+        if reader.at_eof():
             sys.exit("the server has closed a connection")
     begin = time.perf_counter()
     root.terminate()

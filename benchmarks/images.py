@@ -1,6 +1,7 @@
 """Measure the sizes of the images, and the time for builds, start and stop of a container, and its memory at rest.
 
     python benchmarks/images.py [--runs 5]
+    python benchmarks/images.py --start newsbert-serving:BertModel-2
 
 The script trains a model on the bundled sample in a temporary directory, and builds its images from scratch. It needs a
 container engine. It uses the settings of `[image]` of a newsbert.toml in the working directory, and of
@@ -58,12 +59,12 @@ def running(image: str) -> Iterator[tuple[str, str]]:
         subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
 
 
-def measure_start(image: str) -> tuple[float, float]:
+def measure_start(image: str, rest_s: float = REST_S) -> tuple[float, float]:
     """Return the seconds from `docker run` to the first answer, and the megabytes in use some seconds later."""
     started = time.perf_counter()
     with running(image) as (container, _):
         duration = time.perf_counter() - started
-        time.sleep(REST_S)
+        time.sleep(rest_s)
         stats = docker.from_env().containers.get(container).stats(stream=False)["memory_stats"]
         return duration, (stats["usage"] - stats["stats"].get("total_inactive_file", 0)) / 1e6
 
@@ -145,13 +146,22 @@ def measure_servers(tags: dict[str, str], runs: int) -> list[tuple[str, str, str
 
 
 def spread(values: list[float], unit: str) -> str:
-    return f"{statistics.median(values):.1f} {unit} ({min(values):.1f} to {max(values):.1f}, {len(values)} runs)"
+    return f"{statistics.median(values):.2f} {unit} ({min(values):.2f} to {max(values):.2f}, {len(values)} runs)"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    parser.add_argument("--start", metavar="IMAGE", help="measure only how long this image takes to its first answer")
+    arguments = parser.parse_args()
+    runs = arguments.runs
+    if arguments.start:
+        limits = [measure_limit(arguments.start) for _ in range(runs)]
+        starts = [measure_start(arguments.start, rest_s=0)[0] for _ in range(runs)]
+        print("| what | measured |\n|---|---|")
+        print(f"| start to first answer | {spread(starts, 's')} |")
+        print(f"| a container that does nothing (limit) | {spread(limits, 's')} |")
+        return
     settings = Path("newsbert.toml").resolve()
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)

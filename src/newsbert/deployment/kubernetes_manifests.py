@@ -14,6 +14,7 @@ from newsbert.deployment.target import ServingImage, push_command
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.images import build, run
 from newsbert.images.reference import ImageReference
+from newsbert.serving import local
 from newsbert.tracking import locate, references
 
 USER = 10_001
@@ -203,6 +204,7 @@ def _make_deployment(
 
 def _make_pod(image: str, container_name: str, settings: KubernetesSettings, serving: ServeSettings) -> dict[str, Any]:
     """Return the specification of a pod with one container."""
+    local.check_settings(serving)
     variables = {**run.environment(serving), "NEWSBERT_SERVE_LOG_FORMAT": "json"}
     variables["NEWSBERT_SERVE_METRICS_PORT"] = str(run.CONTAINER_METRICS_PORT)
     resources = {"cpu": settings.cpu, "memory": settings.memory}
@@ -255,7 +257,7 @@ def _check_replicas(settings: KubernetesSettings) -> None:
 
 
 def _make_probe(server: str, state: str, period: int, failures: int) -> dict[str, Any]:
-    """Return a probe: the native server watches its model itself; TorchServe's is asked to classify a text."""
+    """Return a probe: the native server watches its model itself, and TorchServe has to classify a text."""
     how = (
         {"httpGet": {"path": f"/v2/health/{state}", "port": "http"}}
         if server == NATIVE

@@ -60,7 +60,4 @@ def write_name(repository: str, image: str, tag: str) -> str:
     return str(ImageReference.parse(f"{prefix}{image}:{_sanitize_tag(tag)}"))
 
 
-BASE_NAME, TRAINER_NAME = "newsbert-base", "newsbert-trainer"
-
-
-TRACKING_NAME = "newsbert-tracking"
+BASE_NAME, TRAINER_NAME, TRACKING_NAME = "newsbert-base", "newsbert-trainer", "newsbert-tracking"

@@ -14,7 +14,6 @@ from newsbert.core.settings import NATIVE
 _ASSETS = resources.files("newsbert") / "serving" / "assets"
 
 
-@functools.cache
 def read_description(server: str) -> dict[str, Any]:
     """Return the description of a server, `torchserve` or `native`."""
     description = json.loads((_ASSETS / "openapi.json").read_text(encoding="utf-8"))
@@ -46,6 +45,12 @@ def render_markdown(description: dict[str, Any]) -> str:
             *_list_schemas(description["components"]["schemas"]),
         ]
     )
+
+
+@functools.cache
+def render_json(server: str) -> bytes:
+    """Return the description of a server as JSON, in UTF-8."""
+    return json.dumps(read_description(server), ensure_ascii=False).encode()
 
 
 @functools.cache

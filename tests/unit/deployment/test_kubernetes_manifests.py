@@ -100,6 +100,14 @@ def test_invalid_calls_are_errors(cli: Cli, arguments: list[str], message: str) 
     assert refused.stdout == ""
 
 
+@pytest.mark.parametrize("command", [("kserve",), ("kubernetes", "--server", "native")], ids=" ".join)
+def test_settings_that_the_server_does_not_have_are_errors(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "newsbert.toml").write_text("[serve]\ntoken_auth = true\n")
+    refused = cli("export", *command, "--image", IMAGE, "--name", "news")
+    assert refused.returncode == 2
+    assert "token_auth is for TorchServe" in refused.stderr
+
+
 def _print_manifests(cli: Cli, *arguments: str) -> dict[str, Any]:
     ran = cli("export", "kubernetes", *arguments)
     assert ran.returncode == 0, ran.stderr

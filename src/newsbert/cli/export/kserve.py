@@ -4,7 +4,7 @@ from typing import Annotated
 
 from newsbert.cli._options import Debug, Json, TrackingUri, setting
 from newsbert.cli._output import Output
-from newsbert.cli.export._options import Image, ObjectName, PushedModel
+from newsbert.cli.export._options import Image, ObjectName, PushedModel, print_manifests
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
 
@@ -49,9 +49,4 @@ def kserve(
 
     object_name, release = kubernetes_manifests.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
     manifest = kubernetes_manifests.make_inference_service(object_name, release, settings, serving)
-    if screen.as_json:
-        screen.document(manifest)
-        return
-    screen.result(kubernetes_manifests.as_yaml([manifest]))
-    if "@" not in release.image:
-        screen.note(f"{release.image} is a tag: what it means may change; one with a digest cannot")
+    print_manifests(screen, [manifest], manifest, release.image)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
-from newsbert.cli.export._options import Image, ObjectName, PushedModel
+from newsbert.cli.export._options import Image, ObjectName, PushedModel, print_manifests
 from newsbert.core import config
 from newsbert.core.settings import ImageSettings, KubernetesSettings, ServeSettings
 
@@ -63,9 +63,5 @@ def kubernetes(
 
     object_name, release = kubernetes.served(model, image, name, tracking_uri, config.resolve(ImageSettings))
     manifests = kubernetes.manifests(object_name, release, settings, serve_settings)
-    if screen.as_json:
-        screen.document({"apiVersion": "v1", "kind": "List", "items": manifests})
-        return
-    screen.result(kubernetes.as_yaml(manifests))
-    if "@" not in release.image:
-        screen.note(f"{release.image} is a tag: what it means may change; one with a digest cannot")
+    document = {"apiVersion": "v1", "kind": "List", "items": manifests}
+    print_manifests(screen, manifests, document, release.image)

@@ -123,7 +123,7 @@ class Application:
             case ["ping"]:
                 return _json({"status": "Stopping" if self.closing else "Healthy"}, self._health)
             case ["openapi.json"]:
-                return _json(openapi.read_description(NATIVE))
+                return Response(HTTPStatus.OK, openapi.render_json(NATIVE))
             case ["docs"]:
                 return Response(HTTPStatus.OK, openapi.render_html(NATIVE), "text/html; charset=utf-8", (_CSP_HEADER,))
             case ["v2", "health", "live"]:

@@ -68,7 +68,7 @@ def main(options_file: str, descriptor: str) -> int:
     options = WorkerOptions(**json.loads(Path(options_file).read_text(encoding="utf-8")))
     logging.basicConfig(level=logging.WARNING, handlers=[_EventHandler()])
     _raise_file_limit(options.max_connections)
-    # Its threads would take the cores from the model, and a third more time in all than one.
+    # Its own threads would take the cores from the model.
     environment.tokenize_in_calling_thread()
     try:
         model = ServedModel(
