@@ -20,7 +20,7 @@ FROM ${ROOT_IMAGE}
 RUN groupadd --gid 10001 newsbert \
  && useradd --uid 10001 --gid newsbert --create-home --home-dir /home/newsbert newsbert
 # The root image has no compiled modules of Python's own library, and a read-only container cannot write them: every
-# start would compile a hundred.
+# start would compile the library.
 RUN python3 -m compileall -q -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|distutils|pydoc_data)/' \
       "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/packages /opt/packages
