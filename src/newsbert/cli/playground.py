@@ -7,10 +7,10 @@ import typer
 from newsbert.cli._completion import models
 from newsbert.cli._options import Debug, Json, Model, TrackingUri, setting
 from newsbert.cli._output import Output
-from newsbert.cli._signals import stop_on_signals
 from newsbert.core import config
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings
+from newsbert.core.signals import stop_on_signals
 from newsbert.errors import UsageError
 
 EXAMPLES = """

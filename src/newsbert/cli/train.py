@@ -1,10 +1,10 @@
 """`newsbert train`."""
 
+import contextlib
 import dataclasses
 import shlex
-import signal
-from collections.abc import Callable
-from types import FrameType
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ from newsbert.cli._options import Debug, Experiment, Json, ModelName, RayAddress
 from newsbert.cli._output import Output, Progress, duration
 from newsbert.core import config, environment
 from newsbert.core.settings import TrainSettings
+from newsbert.core.signals import relay_signals
 from newsbert.errors import UsageError
 
 _MIN_TRUSTED_ACCURACY = 0.8
@@ -131,16 +132,16 @@ def train(
     from newsbert.api.train import join_training, train
 
     if environment.torchrun_rank():  # the process of rank 0 runs this training and reports it
-        with _Interrupts(lambda _: None) as interrupts:
-            join_training(stop=interrupts.asked_to_stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
+        with _stop_on_interrupt(lambda _: None) as stop:
+            join_training(stop=stop, **{name: flags[name] for name in ("resume", *_SETTINGS)})
         return
     screen.log("loading …")
     in_foreign_run = environment.mlflow_run_id() is not None  # before MLflow removes the variable
-    with screen.progress() as progress, _Interrupts(screen.note) as interrupts:
+    with screen.progress() as progress, _stop_on_interrupt(screen.note) as stop:
         result = train(
             **flags,
             on_event=_Reporter(screen, progress),
-            stop=interrupts.asked_to_stop,
+            stop=stop,
         )
     _render(screen, result, in_foreign_run=in_foreign_run)
 
@@ -148,32 +149,17 @@ def train(
 _SETTINGS = tuple(field.name for field in dataclasses.fields(TrainSettings))
 
 
-class _Interrupts:
-    """Signal handlers of training: the first Ctrl+C requests a stop, the second aborts. SIGTERM counts as Ctrl+C."""
+@contextlib.contextmanager
+def _stop_on_interrupt(note: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Return the function that says whether to stop: after Ctrl+C or SIGTERM. A second one aborts."""
+    stop = threading.Event()
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-        self._count = 0
-        self._previous: dict[int, Any] = {}
+    def request_stop(_number: int) -> None:
+        stop.set()
+        note("stopping after this step, then saving the best weights so far; Ctrl+C again aborts")
 
-    def __enter__(self) -> "_Interrupts":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def asked_to_stop(self) -> bool:
-        """Return `True` after the first Ctrl+C."""
-        return self._count > 0
-
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._count += 1
-        if self._count > 1:
-            raise KeyboardInterrupt
-        self._note("stopping after this step, then saving the best weights so far; Ctrl+C again aborts")
+    with relay_signals(request_stop, max_relayed=1):
+        yield stop.is_set
 
 
 class _Reporter:

@@ -11,7 +11,8 @@ MAX_BYTES = 10 * 2**20
 def trim(file: Path) -> None:
     """Move the end of a log that is too long to `FILE.1`, replacing that file; call this regularly.
 
-    Writers must open the log in append mode: it stays the same file.
+    Writers must open the log in append mode: it stays the same file. What they write between its copying and its
+    truncation is lost, as with logrotate's `copytruncate`.
     """
     with contextlib.suppress(OSError):
         size = file.stat().st_size

@@ -1,12 +1,12 @@
 """`newsbert train` in the trainer image: same working directory, same tracking server, files owned by the caller."""
 
+import contextlib
 import os
-import signal
 import urllib.parse
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from newsbert.core import config, loopback, uris
@@ -14,6 +14,7 @@ from newsbert.core.container_environment import for_container
 from newsbert.core.environment import store_hosts
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ImageSettings, TrackingSettings, TrainSettings
+from newsbert.core.signals import relay_signals
 from newsbert.errors import EngineError, NotFoundError, TrackingError, UsageError
 from newsbert.images import build
 from newsbert.images.engine.container import Container
@@ -74,16 +75,14 @@ def train(
         )
     place = _resolve_place(flags)
     arguments = {name: value for name, value in {**flags, **place.replaced_options}.items() if value is not None}
-    signals: list[int] = []
-    container: Container | None = None
+    started: Future[Container] = Future()
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        signals.append(number)
-        if container is not None:
-            container.send_signal(number)
+    def pass_on(number: int) -> None:
+        with contextlib.suppress(CancelledError):
+            started.result().send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with relay_signals(pass_on), contextlib.ExitStack() as stack:
+        stack.callback(started.cancel)
         container = engine.start(
             image,
             [
@@ -98,19 +97,14 @@ def train(
             environment={**place.environment, **(environment or {})},
             network=place.network,
         )
-        for number in signals:  # signals that arrived before the container started
-            container.send_signal(number)
+        stack.callback(container.remove)
+        started.set_result(container)
         for output, log in container.follow():
             if output:
                 on_output(output)
             if log:
                 on_log(log)
         code = container.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if container is not None:
-            container.remove()
     if code == _KILLED_EXIT_CODE:
         raise EngineError(f"the engine killed the training (exit code {code})", "was it short of memory? docker events")
     return code

@@ -8,7 +8,6 @@ import typer
 from newsbert.cli._completion import models
 from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
-from newsbert.cli._signals import stop_on_signals
 from newsbert.cli.serve._options import (
     CorsOrigin,
     Detach,
@@ -29,6 +28,7 @@ from newsbert.cli.serve._options import (
 from newsbert.cli.serve._ready import render_detached, render_ready
 from newsbert.core import config
 from newsbert.core.settings import ServeSettings
+from newsbert.core.signals import stop_on_signals
 from newsbert.errors import NewsbertError, UsageError
 
 if TYPE_CHECKING:

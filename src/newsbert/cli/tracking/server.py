@@ -7,10 +7,10 @@ import typer
 
 from newsbert.cli._options import Debug, Json, setting
 from newsbert.cli._output import Output
-from newsbert.cli._signals import stop_on_signals
 from newsbert.cli.tracking._options import Artifacts, BackendStore, Directory, get_state
 from newsbert.core import config
 from newsbert.core.settings import TrackingServerSettings
+from newsbert.core.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from newsbert.tracking.server.state import ServerInfo, ServerState

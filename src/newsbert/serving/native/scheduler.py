@@ -95,7 +95,7 @@ class Scheduler:
         self._num_computing = 0
         self._num_idle = self._num_cores
         self._results: list[_Result] = []
-        self._closed = False
+        self._closed = threading.Event()
         for number in range(self._num_cores):
             threading.Thread(target=self._work, daemon=True, name=f"core-{number}").start()
 
@@ -105,9 +105,9 @@ class Scheduler:
         return self._num_tokens
 
     def close(self) -> None:
-        """End the threads, when nothing waits any more."""
+        """End the threads. Texts that still wait are not computed; call this before the event loop is closed."""
         with self._changed:
-            self._closed = True
+            self._closed.set()
             self._changed.notify_all()
 
     def submit(self, sequences: Sequence[str]) -> "asyncio.Future[Job]":
@@ -189,15 +189,17 @@ class Scheduler:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting and not self._background:
-                    if self._closed:
-                        return
+                while not self._waiting and not self._background and not self._closed.is_set():
                     self._changed.wait()
+                if self._closed.is_set():
+                    return
                 self._num_idle -= 1
                 batch = self._take()
             while batch:
                 result = self._compute(batch, all_cores=False)
                 with self._changed:
+                    if self._closed.is_set():
+                        return
                     self._results.append(result)
                     self._num_computing -= sum(text.num_tokens for text in batch)
                     if len(self._results) == 1:

@@ -141,6 +141,7 @@ async def _serve(
         await asyncio.sleep(0.02)
     if rpc_server is not None:
         await rpc_stop
+    service.scheduler.close()
     if tracer is not None:
         tracer.close()
 

@@ -140,6 +140,27 @@ def test_a_cancelled_request_stops_no_other() -> None:
     asyncio.run(main())
 
 
+def test_a_batch_that_ends_after_the_event_loop_is_an_error_nowhere() -> None:
+    started, closed = threading.Event(), threading.Event()
+
+    def wait(num_texts: int, all_cores: bool) -> None:
+        started.set()
+        assert closed.wait(30)
+
+    async def main() -> None:
+        scheduler = Scheduler(Cores(wait), 2)  # type: ignore[arg-type]
+        scheduler.submit(["x", "y"])
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        scheduler.close()
+
+    asyncio.run(main())
+    closed.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("core-"):
+            thread.join(30)  # pytest reports an exception in a thread
+
+
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=64), st.integers(128, 256))
 def test_a_batch_has_the_first_text_and_fits_its_budget(num_tokens: list[int], budget: int) -> None:
     chosen = select_texts(num_tokens, budget)
