@@ -28,7 +28,7 @@ def measure_times(runtime: Runtime, texts: list[str]) -> list[float]:
 
     def measure(text: str) -> float:
         begin = time.perf_counter()
-        runtime.compute(runtime.encode([text]), all_cores=False)
+        runtime.predict_prepared([text])
         return time.perf_counter() - begin
 
     with concurrent.futures.ThreadPoolExecutor(runtime.independent_cores) as cores:

@@ -26,6 +26,7 @@ def load(
     *,
     runtime: str = AUTO,
     review_threshold: float | None = None,
+    cascade: str = AUTO,
     tracking_uri: str | None = None,
 ) -> Model:
     """Load a model to predict with in this process.
@@ -36,13 +37,15 @@ def load(
         runtime: `auto`, or one of `newsbert benchmark`.
         review_threshold: Answers with a lower score are flagged for review: 0 flags none, 1 all; default: the value
             chosen in training.
+        cascade: Whether the companion answers alone the texts of which it is sure: `on`, `off`, or `auto`, if training
+            found that this costs little accuracy.
         tracking_uri: MLflow's tracking URI; default: the configured one.
 
     Raises:
         NewsbertError: If there is no such model, or it was altered after training.
     """
     located = locate(reference, tracking_uri=tracking_uri)
-    return Model.from_directory(located.path, located.name, runtime, review_threshold)
+    return Model.from_directory(located.path, located.name, runtime, review_threshold, cascade=cascade)
 
 
 def register(
@@ -111,8 +114,11 @@ def predictor(
             shipped.verify()
             model = stack.enter_context(workers.started(shipped, located.name, settings, shared, on_note))
         else:
-            model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_threshold)
-        yield model, f"bundle {model.bundle.digest} in {model.runtime}, review threshold {model.review_threshold}"
+            model = Model.from_directory(
+                located.path, located.name, settings.runtime, settings.review_threshold, cascade=settings.cascade
+            )
+        identity = f"bundle {model.bundle.digest} in {model.runtime}, review threshold {model.review_threshold}"
+        yield model, f"{identity}, cascade {settings.cascade}"
 
 
 def write_archive(

@@ -36,6 +36,9 @@ def train(  # noqa: PLR0913 - options by name
     max_length: int | None = None,
     review_target_accuracy: float | None = None,
     review_threshold: float | None = None,
+    companion: str | None = None,
+    cascade_loss: float | None = None,
+    unlabelled: str | Path | None = None,
     seed: int | None = None,
     output_dir: str | Path | None = None,
     model_name: str | None = None,
@@ -68,6 +71,9 @@ def train(  # noqa: PLR0913 - options by name
         max_length: Maximum number of tokens per text, in training and in serving.
         review_target_accuracy: Required precision of the answers that no person reviews, as a ratio.
         review_threshold: Score below which a person must review an answer.
+        companion: `linear` or `none`.
+        cascade_loss: Points of accuracy that may be lost where the companion answers alone, as an upper 95% bound.
+        unlabelled: File of more texts without labels, for the companion to learn from.
         seed: Seed of splits, order and initialization.
         output_dir: Directory for the bundle; default: `bundles/RUN_ID`.
         model_name: Registers the model under this name when done.

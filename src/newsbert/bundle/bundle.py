@@ -21,6 +21,8 @@ from newsbert.errors import ModelError, UsageError
 REVIEW_FILE = "review.csv"
 SKETCH_FILE = "learned_texts.sketch"
 """Sketch of the digests of training and validation texts; see `row_sketch`."""
+COMPANION_FILE = "companion.npy"
+"""8-bit weights of the companion; see `inference.companion`."""
 FP32_GRAPH, INT8_GRAPH = "model.onnx", "model.int8.onnx"
 _COMMON_FILES = ("tokenizer.json", LABELS_FILE, CONTRACT_FILE)
 WEIGHTS_FILE = "model.safetensors"
@@ -122,14 +124,26 @@ class Bundle:
             raise ModelError(f"{path}: {LABELS_FILE} and {CONTRACT_FILE} name different labels", _RETRAIN_HINT)
         return cls(path, contract, hashlib.sha256(content).hexdigest(), signature, signed_by)
 
+    def names(self, runtime: str) -> tuple[str, ...]:
+        """Return the names of the files that a runtime reads, with the graph or the weights first.
+
+        Raises:
+            UsageError: If there is no such runtime.
+        """
+        return (*files_of(runtime), *([COMPANION_FILE] if self.contract.companion else []))
+
     def files(self, runtime: str) -> dict[str, bytes | Path]:
         """Return the files that a runtime reads, and the signature, by name: a path or the content.
 
         Raises:
             UsageError: If there is no such runtime.
         """
-        files: dict[str, bytes | Path] = {name: self.path / name for name in files_of(runtime)}
+        files: dict[str, bytes | Path] = {name: self.path / name for name in self.names(runtime)}
         return files | ({SIGNATURE_FILE: self.signature} if self.signature else {})
+
+    def without_companion(self) -> "Bundle":
+        """Return the same bundle whose encoder answers all texts alone."""
+        return dataclasses.replace(self, contract=dataclasses.replace(self.contract, companion=None))
 
     def sign(self, key: Path) -> tuple[bytes, str]:
         """Sign the contract and return the signature and the SHA-256 of the public key.
@@ -156,7 +170,7 @@ class Bundle:
         Raises:
             ModelError: If a file is missing, altered or added; the message names it.
         """
-        for name in RUNTIME_FILES["onnxruntime"]:
+        for name in self.names("onnxruntime"):
             if name != CONTRACT_FILE and name not in self.contract.files:
                 raise ModelError(f"the contract of {self.path} does not name {name}", _RETRAIN_HINT)
         for name, expected in self.contract.files.items():

@@ -19,7 +19,9 @@ CONTRACT_FILE, SIGNATURE_FILE = signing.CONTRACT_FILE, signing.SIGNATURE_FILE
 
 LABELS_FILE = "class_mapping.json"
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, FORMAT_VERSION)
+"""Format versions that this newsbert reads; bundles of version 2 have no companion."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class GraphInfo:
         agreement: Fraction of rows with PyTorch's label.
         accuracy_loss: Accuracy of PyTorch minus accuracy of the graph, in percentage points.
         batch_difference: Largest difference in probability between a text alone and the same text in a batch.
-        golden: Probabilities that the graph gives the golden texts; empty if PyTorch's are expected.
+        golden: Probabilities of the golden texts with this graph; empty if those with PyTorch are expected.
     """
 
     runtime: str
@@ -49,10 +51,39 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class GoldenText:
-    """A text or title/text object, and its probabilities by PyTorch in label order."""
+    """A text or title/text object, and PyTorch's probabilities, mixed with a companion's, in label order."""
 
     item: str | dict[str, str]
     probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class CompanionInfo:
+    """The companion of a model, and the use of its answers; see `inference.companion` and `evaluation.mixing`.
+
+    Attributes:
+        scale: Value of a weight of 1.
+        bias: Bias of the logits, in label order.
+        model_weight: Weight of the logarithm of the model's probability in the mix.
+        companion_weight: Weight of the logarithm of the companion's probability in the mix.
+        threshold: Probability from which the companion answers alone; `None` if it never does.
+        max_loss: Largest accepted loss of accuracy by its answers compared with the mix, in percentage points.
+        loss: Upper 95% bound of that loss on the validation rows, in percentage points.
+        coverage: Fraction of the validation rows that it answers.
+        rows: Number of these rows.
+        golden: Its probabilities of the golden texts, in label order.
+    """
+
+    scale: float
+    bias: list[float]
+    model_weight: float
+    companion_weight: float
+    threshold: float | None = None
+    max_loss: float = 0.0
+    loss: float = 0.0
+    coverage: float = 0.0
+    rows: int = 0
+    golden: list[list[float]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,7 @@ class Contract:
         graphs: Serving graphs by file name.
         golden: Texts with their expected probabilities.
         files: SHA-256 of all other files, by file name.
+        companion: The companion, if the bundle has one.
     """
 
     newsbert_version: str
@@ -91,6 +123,7 @@ class Contract:
     files: dict[str, str]
     format_version: int = FORMAT_VERSION
     review_threshold: float = 0.0
+    companion: CompanionInfo | None = None
 
     @property
     def description(self) -> str:
@@ -114,9 +147,10 @@ class Contract:
             ValueError: If it is no contract in a format that this version reads.
         """
         values = typed_json.loads(content)
-        if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+        if not isinstance(values, dict) or values.get("format_version") not in READABLE_VERSIONS:
             version = values.get("format_version") if isinstance(values, dict) else None
-            raise ValueError(f"its format_version is {version!r:.80}, and this newsbert reads {FORMAT_VERSION}")
+            readable = " and ".join(map(str, READABLE_VERSIONS))
+            raise ValueError(f"its format_version is {version!r:.80}, and this newsbert reads {readable}")
         contract = typed_json.read(cls, values)
         check_contract(contract)
         return contract
@@ -129,6 +163,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "review_threshold": (0, 1),
 }
 
+
+_MAX_WEIGHT = 1e3
 
 _SCORES = {"accuracy", "f1_macro"}
 
@@ -147,6 +183,7 @@ def check_contract(contract: "Contract") -> None:
         if not minimum <= getattr(contract, name) <= maximum:
             raise ValueError(f"its {name} is {getattr(contract, name)!r:.80}, and not from {minimum:g} to {maximum:g}")
     _check_files(contract)
+    _check_companion(contract)
     _check_golden(contract)
     _check_provenance(contract)
 
@@ -158,6 +195,20 @@ def _check_files(contract: "Contract") -> None:
     for name, digest in contract.files.items():
         if not is_digest(digest):
             raise ValueError(f"the digest of its file {name} is {digest!r:.80}")
+
+
+def _check_companion(contract: "Contract") -> None:
+    companion = contract.companion
+    if companion is None:
+        return
+    if len(companion.bias) != len(contract.labels):
+        raise ValueError(f"its companion has {len(companion.bias)} biases for {len(contract.labels)} labels")
+    numbers = {name: getattr(companion, name) for name in ("scale", "model_weight", "companion_weight")}
+    for name, value in [*numbers.items(), *(("bias", abs(bias)) for bias in companion.bias)]:
+        if not 0 <= value <= _MAX_WEIGHT:
+            raise ValueError(f"its companion's {name} is {value!r:.80}, and not from 0 to {_MAX_WEIGHT:g}")
+    if companion.threshold is not None and not 0 <= companion.threshold <= 1:
+        raise ValueError(f"its companion's threshold is {companion.threshold!r:.80}, and not from 0 to 1")
 
 
 def _check_golden(contract: "Contract") -> None:
@@ -173,8 +224,11 @@ def _check_golden(contract: "Contract") -> None:
             raise ValueError(f"a graph's tolerance is {graph.tolerance!r:.80}, and not from 0 to 1")
         if graph.golden and len(graph.golden) != len(contract.golden):
             raise ValueError(f"a graph has {len(graph.golden)} golden answers instead of {len(contract.golden)}")
+    companion = contract.companion.golden if contract.companion else []
+    if contract.companion and len(companion) != len(contract.golden):
+        raise ValueError(f"its companion has {len(companion)} golden answers instead of {len(contract.golden)}")
     answers = [golden.probabilities for golden in contract.golden]
-    for answer in itertools.chain(answers, *(graph.golden for graph in contract.graphs.values())):
+    for answer in itertools.chain(answers, companion, *(graph.golden for graph in contract.graphs.values())):
         if len(answer) != len(contract.labels) or not all(0 <= probability <= 1 for probability in answer):
             raise ValueError(f"a golden answer is {answer!r:.80}, and not a probability for each label")
 

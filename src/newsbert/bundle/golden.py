@@ -71,15 +71,22 @@ def tolerance(contract: Contract, runtime: str) -> float:
     return max(allowed, BF16_TOLERANCE) if runtime.endswith("-bf16") else allowed
 
 
-def _get_expected(contract: Contract, runtime: str) -> list[dict[str, float]]:
-    """Return the probabilities that a runtime must give the golden texts.
+def _get_expected(contract: Contract, runtime: str) -> list[list[dict[str, float]]]:
+    """Return the probabilities of which a runtime must give the golden texts one, by text.
 
-    They are PyTorch's, or those of a quantized graph when it was made. They come from the contract alone and not from
-    inference code, so that a bug in that code cannot hide itself.
+    They are PyTorch's, or those of a quantized graph when it was made. If a companion is sure of a text, they may also
+    be the companion's: a cascade can be on or off. They come from the contract alone and not from inference code, so
+    that a bug in that code cannot hide itself.
     """
     graph = contract.graphs.get(files_of(runtime)[0])
     golden = (graph.golden if graph else None) or [text.probabilities for text in contract.golden]
-    return [dict(zip(contract.labels, probabilities, strict=True)) for probabilities in golden]
+    expected = [[probabilities] for probabilities in golden]
+    companion = contract.companion
+    if companion is not None and companion.threshold is not None:
+        for choices, probabilities in zip(expected, companion.golden, strict=True):
+            if max(probabilities) >= companion.threshold - _ROUNDING:
+                choices.append(probabilities)
+    return [[dict(zip(contract.labels, choice, strict=True)) for choice in choices] for choices in expected]
 
 
 def check_answers(contract: Contract, runtime: str, answers: Sequence[Answer]) -> float:
@@ -91,8 +98,10 @@ def check_answers(contract: Contract, runtime: str, answers: Sequence[Answer]) -
         ModelError: If the difference is too large; the message names the text.
     """
     allowed, largest = tolerance(contract, runtime), 0.0
-    for golden, expected, answer in zip(contract.golden, _get_expected(contract, runtime), answers, strict=True):
-        differences = [abs(answer.probabilities.get(label, 0.0) - value) for label, value in expected.items()]
+    for golden, choices, answer in zip(contract.golden, _get_expected(contract, runtime), answers, strict=True):
+        differences, expected = min(
+            ((_compare(answer, choice), choice) for choice in choices), key=lambda compared: max(compared[0])
+        )
         if not max(differences) <= allowed + _ROUNDING or any(map(math.isnan, differences)):
             best = max(expected, key=expected.__getitem__)
             label = f"{answer.label!r} instead of {best!r}, " if answer.label != best else ""
@@ -100,3 +109,19 @@ def check_answers(contract: Contract, runtime: str, answers: Sequence[Answer]) -
             raise ModelError(f"{problem}: {label}{max(differences):.4f} off in probability, {allowed:g} allowed", _HINT)
         largest = max(largest, *differences)
     return largest
+
+
+def check_companion(contract: Contract, probabilities: Sequence[Sequence[float]]) -> None:
+    """Check a companion's probabilities of the golden texts, which are the same everywhere.
+
+    Raises:
+        ModelError: If they differ from those in the contract.
+    """
+    expected = contract.companion.golden if contract.companion else []
+    for golden, before, now in zip(contract.golden, expected, probabilities, strict=True):
+        if not max(abs(first - second) for first, second in zip(before, now, strict=True)) <= _ROUNDING:
+            raise ModelError(f"{golden.item!r:.200} {MISMATCH} by the companion: {now} instead of {before}", _HINT)
+
+
+def _compare(answer: Answer, expected: Mapping[str, float]) -> list[float]:
+    return [abs(answer.probabilities.get(label, 0.0) - value) for label, value in expected.items()]

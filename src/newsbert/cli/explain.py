@@ -59,7 +59,11 @@ def explain(
     else:
         settings = config.resolve(ServeSettings, runtime=runtime)
         predictor = models.load(
-            model, runtime=settings.runtime, review_threshold=settings.review_threshold, tracking_uri=tracking_uri
+            model,
+            runtime=settings.runtime,
+            review_threshold=settings.review_threshold,
+            cascade=settings.cascade,
+            tracking_uri=tracking_uri,
         )
     try:
         (explanation,) = predictor.explain([text], label=label)

@@ -46,6 +46,7 @@ def predict(
     model: ModelOption = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     review_threshold: Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")] = None,
+    cascade: Annotated[str | None, setting(ServeSettings, "cascade", metavar="on|off|auto")] = None,
     url: Annotated[str | None, typer.Option(help="Ask the server there instead of loading a model here.")] = None,
     file: Annotated[
         str | None,
@@ -93,6 +94,10 @@ def predict(
             "--url and --review-threshold exclude each other",
             "it is the server's: newsbert serve locally --review-threshold 0.8",
         )
+    if url is not None and cascade is not None:
+        raise UsageError(
+            "--url and --cascade exclude each other", "it is the server's: newsbert serve locally --cascade off"
+        )
     if file is not None and texts:
         raise UsageError("texts and --file exclude each other", "give one of them")
     if texts and len(texts) == 1 and url is None and Path(texts[0]).is_file():
@@ -108,7 +113,9 @@ def predict(
         raise UsageError("--ray-workers is for --file and a model here", "newsbert predict --help")
     ray_settings = config.resolve_shared(ray_workers, ray_address)
     if file is not None and output is not None:
-        serve_settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
+        serve_settings = config.resolve(
+            ServeSettings, runtime=runtime, review_threshold=review_threshold, cascade=cascade
+        )
         _predict_file(
             screen, file, output, text_column, url, model, serve_settings, ray_settings, tracking_uri, restart
         )
@@ -122,9 +129,13 @@ def predict(
     if url is not None:
         predictor = Client(url)
     else:
-        settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold)
+        settings = config.resolve(ServeSettings, runtime=runtime, review_threshold=review_threshold, cascade=cascade)
         predictor = models.load(
-            model, runtime=settings.runtime, review_threshold=settings.review_threshold, tracking_uri=tracking_uri
+            model,
+            runtime=settings.runtime,
+            review_threshold=settings.review_threshold,
+            cascade=settings.cascade,
+            tracking_uri=tracking_uri,
         )
     predictions = predict_items(predictor, items)
     _render(screen, predictor.name, items, predictions)  # a server's name is known only now

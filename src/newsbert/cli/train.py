@@ -66,6 +66,9 @@ def train(
         float | None, setting(TrainSettings, "review_target_accuracy", metavar="ACCURACY")
     ] = None,
     review_threshold: Annotated[float | None, setting(TrainSettings, "review_threshold", metavar="SCORE")] = None,
+    companion: Annotated[str | None, setting(TrainSettings, "companion", metavar="NAME")] = None,
+    cascade_loss: Annotated[float | None, setting(TrainSettings, "cascade_loss", metavar="POINTS")] = None,
+    unlabelled: Annotated[str | None, setting(TrainSettings, "unlabelled", metavar="FILE", completed=files)] = None,
     seed: Annotated[int | None, setting(TrainSettings, "seed")] = None,
     output_dir: Annotated[
         str | None, setting(TrainSettings, "output_dir", "--output-dir", "-o", metavar="DIR", completed=files)
@@ -113,6 +116,9 @@ def train(
         "max_length": max_length,
         "review_target_accuracy": review_target_accuracy,
         "review_threshold": review_threshold,
+        "companion": companion,
+        "cascade_loss": cascade_loss,
+        "unlabelled": unlabelled,
         "seed": seed,
         "output_dir": output_dir,
         "model_name": model_name,
@@ -222,6 +228,7 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
                 },
                 "texts_per_second": result.texts_per_second,
                 "baseline": result.baseline.metrics,
+                "parts": {name: scores.metrics for name, scores in result.parts.items()},
                 "suspected_label_errors": result.suspected_label_errors,
                 "per_class": {
                     name: dataclasses.asdict(class_scores) for name, class_scores in result.scores.per_class.items()
@@ -264,15 +271,16 @@ def _render(screen: Output, result: "TrainResult", *, in_foreign_run: bool) -> N
 
 
 def _compare_with_baseline(result: "TrainResult") -> list[list[str]]:
-    """Return table rows of the model and of its baseline."""
+    """Return table rows of the model, of its parts and of its baseline."""
     from newsbert.training.baseline import NAME
 
     model = "this model, stopped early" if result.stopped_early else "this model"
     baseline = result.baseline
     return [
-        [name, *_format_scores(scores), fitted, f"{speed:,.0f}"]
+        [name, *_format_scores(scores), fitted, "" if speed is None else f"{speed:,.0f}"]
         for name, scores, fitted, speed in (
             (model, result.scores, duration(result.seconds), result.texts_per_second),
+            *((name, scores, "", None) for name, scores in result.parts.items()),
             (NAME, baseline.scores, f"{baseline.fit_seconds:.1f} s", baseline.texts_per_second),
         )
     ]

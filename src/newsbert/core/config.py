@@ -207,6 +207,11 @@ def help_of(section: type, name: str) -> str:
     return str(next(setting.metadata["help"] for setting in dataclasses.fields(section) if setting.name == name))
 
 
+def served_cascade() -> str | None:
+    """Return the setting that replaces the archive's in a worker: `NEWSBERT_SERVE_CASCADE`, if it is set."""
+    return os.environ.get("NEWSBERT_SERVE_CASCADE") or None
+
+
 def served_review_threshold() -> float | None:
     """Return the threshold that replaces the model's in a worker: `NEWSBERT_SERVE_REVIEW_THRESHOLD`, if it is set.
 

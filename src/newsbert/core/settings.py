@@ -116,6 +116,18 @@ class TrainSettings:
         ge=0,
         le=1,
     )
+    companion: str = _setting(
+        "linear",
+        "Companion whose answers are mixed with the encoder's: linear (words and pairs of words), or none",
+        choices=("linear", "none"),
+    )
+    cascade_loss: float = _setting(
+        0.3,
+        "Points of accuracy that may be lost where the companion answers alone, as an upper 95% bound",
+        ge=0,
+        le=100,
+    )
+    unlabelled: str | None = _setting(None, "File of more texts without labels, for the companion to learn from")
     seed: int = _setting(42, "Random seed of splits, shuffling and initialization", ge=0, le=2**32 - 1)
     output_dir: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
 
@@ -144,6 +156,12 @@ class ServeSettings:
     runtime: str = _setting("auto", "Inference runtime; newsbert benchmark compares all")
     review_threshold: float | None = _setting(
         None, "Confidence threshold for review: answers below it are flagged (default: the model's)", ge=0, le=1
+    )
+    cascade: str = _setting(
+        "auto",
+        "Let the companion answer alone the texts of which it is sure: on, off, or auto (if training found that this "
+        "costs little accuracy)",
+        choices=("auto", "on", "off"),
     )
     workers: int = _setting(1, "Worker processes", ge=1)
     batch_size: int = _setting(64, "Maximum batch size for dynamic batching (TorchServe)", ge=1)

@@ -1,9 +1,10 @@
 """Labelled rows that are ready for training: divided into splits and hashed."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -17,14 +18,17 @@ from newsbert.data import row_columns, sources
 from newsbert.data.corpus import Corpus, Labels
 from newsbert.data.ragged_array import TextColumn
 from newsbert.data.sources import AG_NEWS_LABELS, SAMPLE
-from newsbert.data.text import NewsItem, has_text, make_item
+from newsbert.data.text import CLEANING_RULES, NewsItem, has_text, make_item, preprocess
 from newsbert.errors import DataError, UsageError
 
 __all__ = ["AG_NEWS_LABELS", "SAMPLE", "Dataset", "Split", "load_dataset", "read_items"]
 
 TEST_FRACTION = VALIDATION_FRACTION = 0.1
-MAX_TEST_ROWS, MAX_VALIDATION_ROWS = 5_000, 2_000
-"""Maximum numbers of drawn rows. They resolve scores half a point apart; more rows would only slow evaluation down."""
+MAX_TEST_ROWS = MAX_VALIDATION_ROWS = 5_000
+"""Maximum numbers of drawn rows. They resolve scores half a point apart."""
+
+MAX_SCORED_ROWS = 2_000
+"""Maximum number of validation rows that are scored during training: more would only slow it down."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def sample_evenly(self, most: int) -> "Split":
+        """Return at most `most` of the rows, evenly spaced: files are often sorted by label."""
+        if len(self) <= most:
+            return self
+        rows = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        digest = hashlib.sha256(f"{self.digest} {most}".encode()).hexdigest()
+        return Split([self.texts[row] for row in rows.tolist()], self.labels[rows], digest)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -54,6 +66,7 @@ class Dataset:
         label_names: Label names in id order.
         digest: SHA-256 over label names and the digests of all splits, in order.
         notes: Notes for the user, such as on rows left out.
+        unlabelled: More prepared texts, without labels.
     """
 
     name: str
@@ -63,6 +76,24 @@ class Dataset:
     test: Split
     digest: str
     notes: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def scored(self) -> Split:
+        """The validation rows that are scored during training."""
+        return self.validation.sample_evenly(MAX_SCORED_ROWS)
+
+    def add_unlabelled(self, file: Path) -> "Dataset":
+        """Return the data set with the texts of a file, but those of validation and test rows.
+
+        Raises:
+            DataError: If the file cannot be read, or has no texts.
+        """
+        held_out = {text for split in (self.validation, self.test) for text in split.texts}
+        texts = dict.fromkeys(preprocess(item, CLEANING_RULES) for item in read_items(file, CLEANING_RULES))
+        unlabelled = tuple(text for text in texts if text not in held_out)
+        digest = hashlib.sha256(json.dumps([self.digest, unlabelled]).encode()).hexdigest()
+        return replace(self, unlabelled=unlabelled, digest=digest)
 
 
 def load_dataset(

@@ -188,6 +188,8 @@ def environment(settings: ServeSettings) -> dict[str, str]:
         for name in ("max_connections", "header_timeout_s", "body_timeout_s", "keep_alive_s", "queue_size")
         if getattr(settings, name) != getattr(ServeSettings, name)
     }
+    if settings.cascade != ServeSettings.cascade:
+        variables["NEWSBERT_SERVE_CASCADE"] = settings.cascade
     if settings.review_threshold is not None:
         variables["NEWSBERT_SERVE_REVIEW_THRESHOLD"] = str(settings.review_threshold)
     if settings.cors_origin is not None:

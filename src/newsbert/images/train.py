@@ -119,7 +119,9 @@ def _resolve_place(flags: Mapping[str, Any]) -> Place:
     try:
         return _find_place(flags)
     except (OSError, RuntimeError) as error:  # RuntimeError: the home directory of an unknown user
-        raise UsageError(f"a path cannot be used: {error}", "check --data, --base-model and --output-dir") from error
+        raise UsageError(
+            f"a path cannot be used: {error}", "check --data, --base-model, --unlabelled and --output-dir"
+        ) from error
 
 
 def _find_place(flags: Mapping[str, Any]) -> Place:
@@ -129,7 +131,7 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     resume = flags.get("resume")
     if resume is None:
         training = config.resolve(
-            TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "output_dir")}
+            TrainSettings, **{name: flags.get(name) for name in ("data", "base_model", "unlabelled", "output_dir")}
         )
     else:  # the run's own settings, which options cannot change
         training = run.settings_of(resume)
@@ -138,9 +140,9 @@ def _find_place(flags: Mapping[str, Any]) -> Place:
     # Paths without links and ~, which mean something else in the container.
     paths: dict[str, str] = {}
     uri = tracking.tracking_uri
-    for name in ("data", "base_model"):
+    for name in ("data", "base_model", "unlabelled"):
         value = getattr(training, name)
-        if value != getattr(TrainSettings, name) and Path(value).expanduser().exists():
+        if value and value != getattr(TrainSettings, name) and Path(value).expanduser().exists():
             path = Path(value).expanduser().resolve()
             mounts.setdefault(path, False)
             paths[name] = str(path)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from newsbert.core.types import FloatArray
 from newsbert.evaluation.review_threshold import SCORE_DECIMALS
 from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import TokenAttributions
+from newsbert.inference.runtime import InferenceTimings, TokenAttributions
 
 EVALUATIONS = 512
 """Approximate number of texts with words removed that the model reads for an explanation by sampled Shapley values."""
@@ -41,8 +41,14 @@ _STEP_CHARACTERS = 512
 class ExplainableRuntime(Protocol):
     """Interface of a runtime whose predictions can be explained; see `Runtime`."""
 
-    def predict_prepared(self, sequences: Sequence[str]) -> FloatArray:
+    def predict_prepared(
+        self, sequences: Sequence[str], measured: InferenceTimings | None = None, threshold: float | None = None
+    ) -> FloatArray:
         """Return the probabilities of prepared sequences."""
+        ...
+
+    def choose_tier(self, sequence: str) -> float:
+        """Return the threshold at which the tier that answers a prepared sequence answers all others, too."""
         ...
 
     def reads(self, sequence: str) -> int:
@@ -109,8 +115,12 @@ class Explanation:
         label, method, text = (str(explanation[name]) for name in ("label", "method", "text"))
         return cls(prediction, label, method, text, words, float(explanation["gap"]))
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the prediction with its explanation as it is sent over HTTP, with six decimals."""
+    def to_dict(self, *, tier: bool = False) -> dict[str, object]:
+        """Return the prediction with its explanation as it is sent over HTTP, with six decimals.
+
+        Args:
+            tier: Include the tier.
+        """
         words = [
             {"text": word.text, "start": word.start, "end": word.end, "attribution": _round(word.attribution)}
             for word in self.words
@@ -122,7 +132,7 @@ class Explanation:
             "words": words,
             "gap": _round(self.gap),
         }
-        return {**self.prediction.to_dict(), "explanation": explanation}
+        return {**self.prediction.to_dict(tier=tier), "explanation": explanation}
 
 
 def explain(
@@ -155,7 +165,7 @@ def explain(
     if gradients is None:
         method, (attributions, gap) = (
             SHAPLEY_SAMPLING,
-            _occlude(runtime, [text_read[start:end] for start, end in spans], label_index, step),
+            _occlude(runtime, text, [text_read[start:end] for start, end in spans], label_index, step),
         )
     else:
         method, gap = INTEGRATED_GRADIENTS, gradients.gap
@@ -183,11 +193,16 @@ def _sum_by_word(
 
 
 def _occlude(
-    runtime: ExplainableRuntime, words: Sequence[str], label: int, step: Callable[[], AbstractContextManager[None]]
+    runtime: ExplainableRuntime,
+    text: str,
+    words: Sequence[str],
+    label: int,
+    step: Callable[[], AbstractContextManager[None]],
 ) -> tuple[Attributions, float]:
     """Return the words' contributions, averaged over the orders of removal, and the gap of their sum."""
     if not words:  # the tokenizer may return no tokens for a text that is not empty
         return np.zeros(0), 0.0
+    threshold = runtime.choose_tier(text)  # the tier that answered is explained, and not another for fewer words
     # A fixed seed: the same text always gets the same explanation.
     rng = np.random.default_rng(0)
     orders: list[list[int]] = []
@@ -202,7 +217,7 @@ def _occlude(
     probabilities = np.zeros(len(texts))
     for rows in _split_steps(texts):
         with step():
-            probabilities[rows] = runtime.predict_prepared([texts[row] for row in rows])[:, label]
+            probabilities[rows] = runtime.predict_prepared([texts[row] for row in rows], threshold=threshold)[:, label]
     attributions = np.zeros(len(words))
     for order in orders:
         for removed, word in enumerate(order):

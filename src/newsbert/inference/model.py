@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from newsbert.bundle.bundle import AUTO, Bundle
 from newsbert.core.types import FloatArray
 from newsbert.data.text import NewsItems, list_items
-from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import load_runtime, resolve_runtime
+from newsbert.inference.prediction import COMPANION, MODEL, Prediction
+from newsbert.inference.runtime import InferenceTimings, load_runtime, resolve_runtime
 
 if TYPE_CHECKING:
     from newsbert.inference.explanation import Explanation
@@ -22,6 +22,7 @@ class Model:
         runtime: Name of the runtime, or `auto`.
         threads: Number of cores; defaults to all that this process may use.
         review_threshold: Score below which a person should review a prediction; defaults to the contract's threshold.
+        cascade: Whether the companion answers texts alone: `on`, `off` or `auto`; see `resolve_cascade`.
     """
 
     def __init__(
@@ -31,16 +32,24 @@ class Model:
         runtime: str = AUTO,
         threads: int | None = None,
         review_threshold: float | None = None,
+        *,
+        cascade: str = AUTO,
     ) -> None:
         self.bundle = bundle
         self.review_threshold = bundle.contract.review_threshold if review_threshold is None else review_threshold
         self.name = name or bundle.path.name
         self.runtime = resolve_runtime(bundle, runtime)
-        self._runtime = load_runtime(bundle, self.runtime, threads)
+        self._runtime = load_runtime(bundle, self.runtime, threads, cascade=cascade)
 
     @classmethod
     def from_directory(
-        cls, path: Path, name: str = "", runtime: str = AUTO, review_threshold: float | None = None
+        cls,
+        path: Path,
+        name: str = "",
+        runtime: str = AUTO,
+        review_threshold: float | None = None,
+        *,
+        cascade: str = AUTO,
     ) -> "Model":
         """Verify the files of the bundle in `path` and load it.
 
@@ -49,7 +58,7 @@ class Model:
         """
         bundle = Bundle.read(path)
         bundle.verify()
-        return cls(bundle, name, runtime, review_threshold=review_threshold)
+        return cls(bundle, name, runtime, review_threshold=review_threshold, cascade=cascade)
 
     def predict(self, items: NewsItems) -> list[Prediction]:
         """Classify texts, or objects with `title` and `text`; return the predictions in input order.
@@ -59,8 +68,13 @@ class Model:
         Raises:
             ValueError: If an item is not text, or is empty.
         """
-        labels = self.bundle.contract.labels
-        return [Prediction.of(labels, row.tolist(), self.review_threshold) for row in self.probabilities(items)]
+        labels, timings = self.bundle.contract.labels, InferenceTimings()
+        rows = self._runtime.predict_prepared([self._runtime.prepare(item) for item in list_items(items)], timings)
+        tiers = [COMPANION if by_companion else MODEL for by_companion in timings.by_companion]
+        return [
+            Prediction.of(labels, row, self.review_threshold, tier)
+            for row, tier in zip(rows.tolist(), tiers, strict=True)
+        ]
 
     def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
         """Classify items as `predict` does, and attribute the probability of a label to their words.

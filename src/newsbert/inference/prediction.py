@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from newsbert.evaluation.review_threshold import SCORE_DECIMALS, needs_review
 
-if TYPE_CHECKING:
-    pass
+COMPANION, MODEL = "companion", "model"
+"""Tiers: the companion alone, and the model, whose answer is mixed with the companion's if there is one."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,23 @@ class Prediction:
         score: Probability of that label.
         probabilities: All probabilities by label, in label order.
         review: Whether a person should review the prediction: the score is below the threshold.
+        tier: What answered, `companion` or `model`; empty if that is not known.
     """
 
     label: str
     score: float
     probabilities: dict[str, float]
     review: bool = False
+    tier: str = ""
 
     @classmethod
-    def of(cls, labels: Sequence[str], probabilities: Sequence[float], review_threshold: float = 0.0) -> "Prediction":
-        """Create a prediction from probabilities in label order, and the review threshold."""
+    def of(
+        cls, labels: Sequence[str], probabilities: Sequence[float], review_threshold: float = 0.0, tier: str = ""
+    ) -> "Prediction":
+        """Create a prediction from probabilities in label order, the review threshold and the tier."""
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
-        return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_threshold)))
+        return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_threshold)), tier)
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":
@@ -46,10 +50,15 @@ class Prediction:
         review = answer.get("review", False)
         if not isinstance(review, bool):
             raise TypeError(f"review is {review!r}")
-        return cls(label, score, probabilities, review)
+        return cls(label, score, probabilities, review, str(answer.get("tier", "")))
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the prediction as it is sent over HTTP and written to files, with six decimals."""
+    def to_dict(self, *, tier: bool = False) -> dict[str, object]:
+        """Return the prediction as it is sent over HTTP and written to files, with six decimals.
+
+        Args:
+            tier: Include the tier.
+        """
         rounded = {label: round(probability, SCORE_DECIMALS) for label, probability in self.probabilities.items()}
         score = round(self.score, SCORE_DECIMALS)
-        return {"label": self.label, "score": score, "review": self.review, "probabilities": rounded}
+        answer = {"label": self.label, "score": score, "review": self.review, "probabilities": rounded}
+        return answer | {"tier": self.tier} if tier else answer

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.bundle import Bundle
 from newsbert.core import temporary, zip_files
 from newsbert.core.installation import MissingExtraError
 from newsbert.core.settings import ServeSettings
@@ -28,12 +28,14 @@ def model_config(name: str, settings: ServeSettings, runtime: str) -> bytes:
 
     Args:
         name: The model's name in answers, such as `BertModel/7`.
-        settings: Workers, batching and, where it is set, the threshold for reviews.
+        settings: Workers, batching and, where they are set, the threshold for reviews and the cascade.
         runtime: Name of the runtime.
     """
-    options = {"model": name, "runtime": runtime, "workers": settings.workers}
+    options: dict[str, object] = {"model": name, "runtime": runtime, "workers": settings.workers}
     if settings.review_threshold is not None:
         options["review_threshold"] = settings.review_threshold
+    if settings.cascade != ServeSettings.cascade:
+        options["cascade"] = settings.cascade
     configuration = {
         "minWorkers": settings.workers,
         "maxWorkers": settings.workers,
@@ -77,7 +79,7 @@ def write(
         NewsbertError: If the archive cannot be written.
     """
     runtime = resolve_runtime(bundle, settings.runtime)
-    bundle.verify(only=files_of(runtime))
+    bundle.verify(only=bundle.names(runtime))
     content = bundle.files(runtime)
     content[CONFIG_NAME] = model_config(name, settings, runtime)
     content[MANIFEST_NAME] = _make_manifest(served_name, version)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from newsbert.bundle import signing
-from newsbert.bundle.bundle import RUNTIME_FILES
+from newsbert.bundle.bundle import COMPANION_FILE, RUNTIME_FILES
 from newsbert.bundle.contract import CONTRACT_FILE, SIGNATURE_FILE
 from newsbert.core import typed_json, zip_files
 from newsbert.errors import ModelError
+from newsbert.inference.runtime import CASCADES
 from newsbert.serving.archive import CONFIG_NAME, HANDLER_NAME, MANIFEST_NAME
 
 _HINT = "serve the model itself, or write the archive again: newsbert export archive MODEL"
@@ -35,7 +36,8 @@ _RANGES = {
     "startupTimeout": (1, 3600),
 }
 """TorchServe's settings that an archive may have, with their minimum and maximum values."""
-_OPTIONS = {"model", "runtime", "workers", "review_threshold"}
+_OPTIONAL_FILES = {SIGNATURE_FILE, COMPANION_FILE}
+_OPTIONS = {"model", "runtime", "workers", "review_threshold", "cascade"}
 _MAX_TEXT_BYTES, _MAX_CONTRACT_BYTES = 2**20, 2**26
 _MODEL_KEYS = {"modelName", "modelVersion", "handler", "configFile"}
 _MANIFEST_KEYS = {"createdOn", "runtime", "model", "archiverVersion"}
@@ -126,7 +128,7 @@ def _check_names(names: list[str], runtime: str) -> None:
         raise _RefusedError(f"there is no runtime {runtime!r}")
     expected = {*RUNTIME_FILES[runtime], CONFIG_NAME, MANIFEST_NAME, HANDLER_NAME}
     for name in names:
-        if name not in expected and (name != SIGNATURE_FILE or names.count(name) > 1):
+        if name not in expected and (name not in _OPTIONAL_FILES or names.count(name) > 1):
             raise _RefusedError(f"it holds {name[:200]!r}")
     for name in sorted(expected):
         if names.count(name) != 1:
@@ -178,5 +180,7 @@ def _check_configuration(values: dict[str, Any]) -> None:
     review_threshold = options.get("review_threshold", 0)
     if type(review_threshold) not in {int, float} or not 0 <= review_threshold <= 1:
         raise _RefusedError(f"its {CONFIG_NAME} has 'review_threshold': {str(review_threshold)[:100]!r}")
+    if options.get("cascade", CASCADES[0]) not in CASCADES:
+        raise _RefusedError(f"its {CONFIG_NAME} has 'cascade': {str(options['cascade'])[:100]!r}")
     if not values["minWorkers"] == values["maxWorkers"] == options["workers"]:
         raise _RefusedError(f"its {CONFIG_NAME} has three numbers of workers that differ")

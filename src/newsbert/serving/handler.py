@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from newsbert.bundle.bundle import AUTO
 from newsbert.core import config, cpu, environment
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
@@ -62,8 +63,8 @@ class _Explained:
     def review(self) -> bool:
         return self.prediction.review
 
-    def to_dict(self) -> dict[str, object]:
-        return self.explanation.to_dict()
+    def to_dict(self, *, tier: bool = False) -> dict[str, object]:
+        return self.explanation.to_dict(tier=tier)
 
 
 class Handler:
@@ -75,6 +76,7 @@ class Handler:
         runtime: Name of the runtime.
         workers: Number of workers that divide this machine's cores.
         review_threshold: The score below which an answer needs a review; the contract's if `None`.
+        cascade: Whether the companion answers texts alone; see `resolve_cascade`.
 
     Raises:
         ModelError: If the archive was altered, or its answers differ from those in training.
@@ -87,8 +89,11 @@ class Handler:
         runtime: str = "onnxruntime",
         workers: int = 1,
         review_threshold: float | None = None,
+        cascade: str = AUTO,
     ) -> None:
-        self._model = ServedModel(directory, name, runtime, max(1, cpu.cores() // workers), review_threshold)
+        self._model = ServedModel(
+            directory, name, runtime, max(1, cpu.cores() // workers), review_threshold, cascade=cascade
+        )
         self._lane: Lane[_Explained] = Lane()
         self._server_dir = environment.server_dir()
         self._activity = Heartbeat(environment.activity_dir())
@@ -130,7 +135,7 @@ class Handler:
             parsed = batches.parse(requests, headers, self._model.runtime, self._model.labels)
             plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
             probabilities = self._model.runtime.predict_prepared(plain, timings)
-        rows = iter(probabilities.tolist())
+        rows = zip(probabilities.tolist(), timings.by_companion, strict=True)
         started = [
             self._start_answers(request, [next(rows) for _ in request.plain])
             if isinstance(request, ParsedRequest)
@@ -146,7 +151,7 @@ class Handler:
                 bodies.append(refuse(context, index, outcome))
             else:
                 many = cast("ParsedRequest", parsed[index]).many
-                content_type, body = render([answer.to_dict() for answer in outcome], many, headers[index])
+                content_type, body = render(outcome, many, headers[index])
                 context.set_response_content_type(index, content_type)
                 bodies.append(body)
         if sum(map(batches.count_bytes, requests)) > _LARGE_BYTES:
@@ -155,13 +160,13 @@ class Handler:
         return bodies
 
     def _start_answers(
-        self, request: ParsedRequest, rows: Iterable[Sequence[float]]
+        self, request: ParsedRequest, rows: Iterable[tuple[Sequence[float], bool]]
     ) -> "list[Prediction | Future[_Explained]] | RequestError":
         """Return a request's answers, with futures for explanations, or the error if the lane is full.
 
         Args:
             request: The request.
-            rows: Probabilities of its texts without explanation.
+            rows: Probabilities of its texts without explanation, and whether the companion answered alone.
         """
         remaining = iter(rows)
         answers: list[Prediction | Future[_Explained]] = []
@@ -174,14 +179,14 @@ class Handler:
                 except LaneFullError:
                     return make_lane_full_error()
             else:
-                answers.append(self._model.make_prediction(next(remaining)))
+                answers.append(self._model.make_prediction(*next(remaining)))
         return answers
 
     def _explain(self, text: str, label: str | None) -> "_Explained":
         timings = InferenceTimings()
         with self._lane.step():
             (row,) = self._model.runtime.predict_prepared([text], timings).tolist()
-        prediction = self._model.make_prediction(row)
+        prediction = self._model.make_prediction(row, timings.by_companion[0])
         result = explanation.explain(self._model.runtime, text, prediction, label, self._lane.step)
         return _Explained(result, timings)
 
@@ -264,5 +269,6 @@ def handle(requests: Sequence[Mapping[str, Any]] | None, context: Any) -> list[b
             options.get("runtime", "onnxruntime"),
             options.get("workers", 1),
             options.get("review_threshold") if review_threshold is None else review_threshold,
+            config.served_cascade() or options.get("cascade", AUTO),
         )
     return None if requests is None else _handler.handle(requests, context)

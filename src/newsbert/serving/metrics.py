@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 
 from newsbert.core import environment, files
 from newsbert.core.types import FloatArray
+from newsbert.inference.prediction import COMPANION, MODEL
 from newsbert.inference.runtime import InferenceTimings
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram, Metric
+
+TIERS = (COMPANION, MODEL)
 
 STATUSES = (200, 400, 413, 415, 500, 503)
 """All statuses that the handler answers with."""
@@ -67,6 +70,15 @@ class Metrics:
             ["model"],
             registry=None,
         ).labels(model)
+        self._tiers = dict(
+            zip(
+                TIERS,
+                counters(
+                    "newsbert_tiers_total", "Documents classified, by what answered: companion or model.", "tier", TIERS
+                ),
+                strict=True,
+            )
+        )
         self._confidence = histogram(
             "newsbert_confidence_ratio",
             "Probability of the predicted label, one per document.",
@@ -98,28 +110,36 @@ class Metrics:
         """
         if not self._counting:
             return
-        self.requests(statuses, probabilities, measured.tokens, reviews)
+        self.requests(statuses, probabilities, measured.tokens, reviews, sum(measured.by_companion))
         self._batch.observe(len(statuses))
         if len(probabilities):
             self._tokenizer.observe(measured.tokenizer_s)
             self._model.observe(measured.model_s)
 
     def requests(
-        self, statuses: Sequence[int], probabilities: FloatArray, num_tokens: Sequence[int], reviews: int
+        self,
+        statuses: Sequence[int],
+        probabilities: FloatArray,
+        num_tokens: Sequence[int],
+        reviews: int,
+        num_by_companion: int,
     ) -> None:
         """Count answered requests and their documents.
 
         Args:
             statuses: HTTP status of every request.
             probabilities: Probabilities of all documents: `(documents, num_labels)`.
-            num_tokens: Number of tokens of every document.
+            num_tokens: Number of tokens of every document that the model read.
             reviews: Number of documents that a person should review.
+            num_by_companion: Number of documents that the companion answered alone.
         """
         if not self._counting:
             return
         for status, count in collections.Counter(statuses).items():
             self._requests[status].inc(count)
         self._reviews.inc(reviews)
+        self._tiers[COMPANION].inc(num_by_companion)
+        self._tiers[MODEL].inc(len(probabilities) - num_by_companion)
         if len(probabilities):
             for label, count in collections.Counter(probabilities.argmax(axis=1).tolist()).items():
                 self._predictions[label].inc(count)

@@ -11,6 +11,7 @@ JSON, TEXT = "application/json", "text/plain"
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
 EXPLAIN_HEADER = "explain"
+TIER_HEADER = "tier"
 """The header that TorchServe adds to a request to `/explanations`."""
 
 _TEXT_KEYS = {"title", "text", "description"}
@@ -42,6 +43,11 @@ def make_not_complete_error() -> RequestError:
 def make_model_failed_error() -> RequestError:
     """Return the error for a request that the model fails on."""
     return RequestError("the model failed; the server's log says why", HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def wants_tier(headers: Mapping[str, Any]) -> bool:
+    """Return whether the client requests the tier that answered, with the header `tier: True`."""
+    return str(headers.get(TIER_HEADER, "")).strip().lower() == "true"
 
 
 def wants_labels_only(headers: Mapping[str, Any]) -> bool:

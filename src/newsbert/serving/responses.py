@@ -3,23 +3,33 @@
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from newsbert.serving.requests import (
     JSON,
     TEXT,
     RequestError,
     wants_labels_only,
+    wants_tier,
 )
 
 RETRY_AFTER_S = 1
 
 
-def render(answers: Sequence[Mapping[str, object]], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
+class Answer(Protocol):
+    """A prediction, or one with an explanation."""
+
+    def to_dict(self, *, tier: bool = False) -> dict[str, object]:
+        """Return the object of the response, with the tier that answered if requested."""
+        ...
+
+
+def render(answers: Sequence[Answer], many: bool, headers: Mapping[str, Any]) -> tuple[str, bytes]:
     """Return content type and body: JSON, or for `Accept: text/plain` one label per line."""
+    documents = [answer.to_dict(tier=wants_tier(headers)) for answer in answers]
     if wants_labels_only(headers):
-        return f"{TEXT}; charset=utf-8", "\n".join(str(answer["label"]) for answer in answers).encode()
-    return JSON, json.dumps(answers if many else answers[0], ensure_ascii=False).encode()
+        return f"{TEXT}; charset=utf-8", "\n".join(str(document["label"]) for document in documents).encode()
+    return JSON, json.dumps(documents if many else documents[0], ensure_ascii=False).encode()
 
 
 def describe(error: RequestError) -> bytes:

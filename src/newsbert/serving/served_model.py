@@ -4,9 +4,9 @@ import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 
-from newsbert.bundle.bundle import Bundle, files_of
-from newsbert.bundle.golden import check_answers
-from newsbert.inference.prediction import Prediction
+from newsbert.bundle.bundle import AUTO, Bundle
+from newsbert.bundle.golden import check_answers, check_companion
+from newsbert.inference.prediction import COMPANION, MODEL, Prediction
 from newsbert.inference.runtime import load_runtime
 
 
@@ -19,6 +19,7 @@ class ServedModel:
         runtime: Name of the runtime.
         threads: Number of cores that it may use.
         review_threshold: The score below which an answer needs a review; the contract's if `None`.
+        cascade: Whether the companion answers texts alone: `on`, `off` or `auto`; see `resolve_cascade`.
 
     Attributes:
         name: The model's name, as metrics have it.
@@ -34,10 +35,17 @@ class ServedModel:
     """
 
     def __init__(
-        self, directory: Path, name: str, runtime: str, threads: int, review_threshold: float | None = None
+        self,
+        directory: Path,
+        name: str,
+        runtime: str,
+        threads: int,
+        review_threshold: float | None = None,
+        *,
+        cascade: str = AUTO,
     ) -> None:
         bundle = Bundle.read(directory)
-        bundle.verify(only=files_of(runtime))
+        bundle.verify(only=bundle.names(runtime))
         contract = bundle.contract
         self.name, self.digest = name, bundle.digest
         last = name.rpartition("/")[2]
@@ -46,12 +54,21 @@ class ServedModel:
         self.labels = contract.labels
         self.max_length = contract.max_length
         self.review_threshold = contract.review_threshold if review_threshold is None else review_threshold
-        self.runtime = load_runtime(bundle, runtime, threads)
+        self.runtime = load_runtime(bundle, runtime, threads, cascade=cascade)
         # A server that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
         # processor can be the reason. This also warms the model up before the first request.
-        answers = self.runtime.predict([example.item for example in contract.golden])
+        golden = [self.runtime.prepare(example.item) for example in contract.golden]
+        answers = self.runtime.predict_prepared(golden)
         check_answers(contract, runtime, [Prediction.of(self.labels, row) for row in answers.tolist()])
+        if contract.companion is not None:
+            check_companion(contract, self.runtime.predict_prepared(golden, threshold=0.0).tolist())
 
-    def make_prediction(self, probabilities: Sequence[float]) -> Prediction:
-        """Return the answer to a text from its probabilities, in the order of the labels."""
-        return Prediction.of(self.labels, probabilities, self.review_threshold)
+    def make_prediction(self, probabilities: Sequence[float], by_companion: bool) -> Prediction:
+        """Return the answer to a text.
+
+        Args:
+            probabilities: Its probabilities, in the order of the labels.
+            by_companion: Whether the companion answered it alone.
+        """
+        tier = COMPANION if by_companion else MODEL
+        return Prediction.of(self.labels, probabilities, self.review_threshold, tier)

@@ -166,9 +166,7 @@ class ClassificationTask:
         self.module: nn.Module = model
         # Every process draws the dropout masks of its own part of the rows.
         self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed + (distributed.rank() << 32)
-        self._train, self._validation = (
-            token_cache.of(tokenizer, split) for split in (dataset.train, dataset.validation)
-        )
+        self._train, self._validation = (token_cache.of(tokenizer, split) for split in (dataset.train, dataset.scored))
         self.lengths: IntArray = self._train.lengths
         compute_model = copy.deepcopy(model).to(torch.bfloat16) if bf16 else model
         self._graph = self.make_graph(compute_model)
@@ -223,7 +221,7 @@ class ClassificationTask:
             for part in distributed.shard(list(sub_batches(self._validation.lengths.tolist(), self._max_tokens))):
                 logits[part] = self.compute_logits(self._validation, part).cpu().numpy()
             distributed.all_reduce([torch.from_numpy(logits)])
-        return metrics.score(calibration.softmax(logits), self._dataset.validation.labels, self._dataset.label_names)
+        return metrics.score(calibration.softmax(logits), self._dataset.scored.labels, self._dataset.label_names)
 
     def _copy_parameters(self) -> None:
         if self._compute_parameters[0] is not self._master_parameters[0]:

@@ -85,7 +85,7 @@ def fit(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Che
             tokenizer.pad_id,
             on_rows,
         )
-        for split in (dataset.train, dataset.validation)
+        for split in (dataset.train, dataset.scored)
     )
     task = _HeadTask(_Head(model).requires_grad_(True), train, validation, dataset, settings.seed)
     outcome = Trainer(task, settings, checkpoints, context.on_event, context.should_stop).train()
@@ -114,4 +114,4 @@ class _HeadTask:
         self.module.eval()
         with torch.inference_mode():
             probabilities = calibration.softmax(self.module(torch.from_numpy(np.array(self._validation))).numpy())
-        return metrics.score(probabilities, self._dataset.validation.labels, self._dataset.label_names)
+        return metrics.score(probabilities, self._dataset.scored.labels, self._dataset.label_names)

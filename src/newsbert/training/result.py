@@ -1,6 +1,6 @@
 """The result of a training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ class TrainResult:
         diverged_at: The step whose loss was not finite, if any; the model is then an earlier one.
         version: The registered version, if one was requested.
         review: The threshold below which a person has to see an answer, followed by those for other precisions.
+        parts: Scores on the test rows of the encoder alone and of its companion alone; empty without a companion.
     """
 
     bundle: Path
@@ -42,6 +43,7 @@ class TrainResult:
     diverged_at: int | None
     version: "ModelVersionRef | None"
     review: Sequence[Threshold]
+    parts: Mapping[str, Scores]
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -9,12 +9,12 @@ from newsbert.data.dataset import Dataset, load_dataset
 
 
 def load_rows(settings: TrainSettings) -> Dataset:
-    """Load the labelled rows of a training.
+    """Load the rows of a training.
 
     Raises:
         NewsbertError: If they cannot be used.
     """
-    return load_dataset(
+    dataset = load_dataset(
         settings.data,
         labels=settings.labels,
         text_column=settings.text_column,
@@ -22,10 +22,11 @@ def load_rows(settings: TrainSettings) -> Dataset:
         samples=settings.max_train_samples,
         seed=settings.seed,
     )
+    return dataset.add_unlabelled(Path(settings.unlabelled).expanduser()) if settings.unlabelled else dataset
 
 
 def make_paths_absolute(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings with paths that are valid in any working directory."""
     values = dataclasses.asdict(settings)
-    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model")}
+    paths = {name: Path(values[name]).expanduser() for name in ("data", "base_model", "unlabelled") if values[name]}
     return values | {name: str(path.absolute()) for name, path in paths.items() if path.exists()}

@@ -200,7 +200,9 @@ def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext,
     suspects: list[LabelIssue] = []
     failure = None
     try:
-        suspects = label_issues.confirm(candidates, rows.train, rows.label_names, load_runtime(finished))
+        suspects = label_issues.confirm(
+            candidates, rows.train, rows.label_names, load_runtime(finished.without_companion())
+        )
         on_event(Phase("logging"))
         write_log(run.run_id, finished, test_report, trained, baseline, suspects)
     except Exception as error:  # the bundle is finished: no later failure may lose it
@@ -224,6 +226,7 @@ def _finish(run: "RunLogger", work: Path, final: Path, context: TrainingContext,
         diverged_at=trained.diverged_at,
         version=None,
         review=test_report.review,
+        parts=test_report.parts,
     )
 
 

@@ -184,7 +184,8 @@ def test_json_that_cannot_be_read_names_the_file(copy: Path, name: str, content:
 
 
 @pytest.mark.parametrize(
-    "field", [field.name for field in dataclasses.fields(Contract) if field.name != "review_threshold"]
+    "field",
+    [field.name for field in dataclasses.fields(Contract) if field.name not in {"review_threshold", "companion"}],
 )
 def test_a_contract_without_one_of_its_fields_is_refused(copy: Path, field: str) -> None:
     values = json.loads((copy / CONTRACT_FILE).read_text(encoding="utf-8"))

@@ -53,8 +53,9 @@ def test_the_number_of_held_out_rows_is_limited() -> None:
     table = [{"text": f"row {n}", "label": n % 2} for n in range(60_000)]
     dataset = load_table(table, labels=("even", "odd"))
     assert Counter(dataset.test.labels) == {0: 2_500, 1: 2_500}
-    assert Counter(dataset.validation.labels) == {0: 1_000, 1: 1_000}
-    assert len(dataset.train) == 60_000 - 7_000
+    assert Counter(dataset.validation.labels) == {0: 2_500, 1: 2_500}
+    assert len(dataset.scored) == 2_000
+    assert len(dataset.train) == 60_000 - 10_000
 
 
 def test_the_seed_decides_the_split() -> None:

@@ -21,7 +21,7 @@ RUNTIMES = {"onnxruntime": SHAPLEY_SAMPLING, "torch": INTEGRATED_GRADIENTS}
 
 @pytest.fixture(scope="module")
 def read(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
-    return Bundle.read(trained[0].bundle)
+    return Bundle.read(trained[0].bundle).without_companion()
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -100,9 +100,9 @@ def test_words_are_taken_away_a_bounded_number_of_times(read: Bundle, monkeypatc
     batch_sizes: list[int] = []
     predict = model._runtime.predict_prepared
 
-    def counted(texts: Sequence[str], *more: Any) -> Any:
+    def counted(texts: Sequence[str], *more: Any, **options: Any) -> Any:
         batch_sizes.append(len(texts))
-        return predict(texts, *more)
+        return predict(texts, *more, **options)
 
     monkeypatch.setattr(model._runtime, "predict_prepared", counted)
     model.explain(["some goal", " ".join(["some goal team"] * 10)])

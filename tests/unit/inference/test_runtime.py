@@ -39,7 +39,7 @@ ODD = (
 
 @pytest.fixture(scope="module")
 def read(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
-    return Bundle.read(trained[0].bundle)
+    return Bundle.read(trained[0].bundle).without_companion()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def _with_contract(read: Bundle, directory: Path, **changes: object) -> Bundle:
     (path / CONTRACT_FILE).write_text(json.dumps(values), encoding="utf-8")
     changed = Bundle.read(path)
     changed.verify()
-    return changed
+    return changed.without_companion()
 
 
 def _words(count: int, seed: int = 0) -> list[str]:
@@ -132,7 +132,9 @@ def _largest_difference(left: FloatArray, right: FloatArray) -> float:
     return float(np.abs(left - right).max(initial=0.0))
 
 
-def test_golden_texts_get_their_probabilities_alone_and_together(read: Bundle, runtime: Runtime) -> None:
+@pytest.mark.parametrize("name", FP32)
+def test_golden_texts_get_their_probabilities_alone_and_together(bundle: Bundle, name: str) -> None:
+    read, runtime = bundle, load_runtime(bundle, name)
     items = [golden.item for golden in read.contract.golden]
     expected = np.array([golden.probabilities for golden in read.contract.golden], dtype=np.float32)
     assert len(items) >= 10
@@ -277,10 +279,10 @@ def test_a_missing_or_broken_graph_is_a_model_error(
     assert str(path) in caught.value.message
 
 
-def test_a_model_answers_with_the_most_probable_label(trained: tuple[newsbert.TrainResult, str], read: Bundle) -> None:
+def test_a_model_answers_with_the_most_probable_label(bundle: Bundle) -> None:
     texts = ["stocks market profit bank", "goal team cup coach", "minister border treaty vote"]
-    predictions = Model.from_directory(trained[0].bundle, "TinyModel/1").predict(texts)
-    for prediction, row in zip(predictions, load_runtime(read).predict(texts), strict=True):
+    predictions = Model.from_directory(bundle.path, "TinyModel/1").predict(texts)
+    for prediction, row in zip(predictions, load_runtime(bundle).predict(texts), strict=True):
         assert list(prediction.probabilities) == list(LABELS)
         assert list(prediction.probabilities.values()) == pytest.approx(row.tolist(), abs=TOLERANCE)
         assert prediction.label == LABELS[int(row.argmax())]

@@ -26,7 +26,7 @@ from newsbert.serving.archive import ARCHIVE_NAME, ArchiveInfo, served
 from newsbert.serving.handler import Handler
 from tests.support.cli import Cli
 
-SERVING = {"tokenizer.json", "class_mapping.json", "newsbert.json"}
+SERVING = {"tokenizer.json", "class_mapping.json", "companion.npy", "newsbert.json"}
 OWN = {"handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json"}
 
 
@@ -40,7 +40,7 @@ def made(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.Tem
 
 def _list_names(bundle: Bundle) -> set[str]:
     """Of all files in an archive of the bundle."""
-    return {*files_of(resolve_runtime(bundle))} | OWN
+    return {*bundle.names(resolve_runtime(bundle))} | OWN
 
 
 def _read_contents(file: Path) -> dict[str, bytes]:

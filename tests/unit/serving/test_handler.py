@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import newsbert
-from newsbert.bundle.bundle import RUNTIME_FILES, Bundle
+from newsbert.bundle.bundle import Bundle
 from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.errors import ModelError
@@ -176,7 +176,7 @@ def test_a_plain_model_name_is_not_quoted(handler: Handler) -> None:
 
 
 def test_an_altered_archive_is_not_served(trained: tuple[newsbert.TrainResult, str], tmp_path: Path) -> None:
-    for name in RUNTIME_FILES["onnxruntime"]:
+    for name in Bundle.read(trained[0].bundle).names("onnxruntime"):
         (tmp_path / name).write_bytes((trained[0].bundle / name).read_bytes())
     Handler(tmp_path)
     with (tmp_path / "tokenizer.json").open("a") as stream:

@@ -31,7 +31,9 @@ def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _count(directory: Path, model: str = "M/1") -> None:
     counts = Metrics(directory, model, ["A", 'B "b" \\ \n'])
     probabilities = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]], np.float32)
-    counts.batch([200, 400, 200], probabilities, InferenceTimings([8, 9, 512], 0.0004, 0.02), reviews=2)
+    counts.batch(
+        [200, 400, 200], probabilities, InferenceTimings([8, 9, 512], 0.0004, 0.02, [True, False, False]), reviews=2
+    )
     counts.batch([503], np.empty((0, 2), np.float32), InferenceTimings())
 
 
@@ -44,6 +46,8 @@ def test_a_batch_is_counted(tmp_path: Path) -> None:
     assert _read_value(page, 'newsbert_requests_total{model="M/1",status="503"}') == 1
     assert _read_value(page, 'newsbert_requests_total{model="M/1",status="413"}') == 0
     assert _read_value(page, 'newsbert_predictions_total{label="A",model="M/1"}') == 2
+    assert _read_value(page, 'newsbert_tiers_total{model="M/1",tier="companion"}') == 1
+    assert _read_value(page, 'newsbert_tiers_total{model="M/1",tier="model"}') == 2
     assert _read_value(page, r'newsbert_predictions_total{label="B \"b\" \\ \n",model="M/1"}') == 1
     assert _read_value(page, 'newsbert_reviews_total{model="M/1"}') == 2
     # A bucket holds its bound, and all that the ones before it hold.
@@ -92,7 +96,10 @@ def test_the_page_has_only_the_documented_metrics(tmp_path: Path) -> None:
     assert not re.search(r"_created|pid=", page)
     assert "# HELP newsbert_predictions_total Documents classified, by predicted label.\n" in page
     assert set(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE)) == {
-        *((f"newsbert_{name}_total", "counter") for name in ("requests", "predictions", "reviews", "worker_starts")),
+        *(
+            (f"newsbert_{name}_total", "counter")
+            for name in ("requests", "predictions", "reviews", "tiers", "worker_starts")
+        ),
         *((f"newsbert_{name}", "histogram") for name in ("confidence_ratio", "document_tokens", "batch_requests")),
         *((f"newsbert_{name}_seconds", "histogram") for name in ("tokenizer", "model")),
         ("newsbert_workers", "gauge"),

@@ -16,6 +16,9 @@ Port = Annotated[int | None, setting(ServeSettings, "port")]
 ReviewBelow = Annotated[float | None, setting(ServeSettings, "review_threshold", metavar="SCORE")]
 
 
+Cascade = Annotated[str | None, setting(ServeSettings, "cascade", metavar="on|off|auto")]
+
+
 Timeout = Annotated[float | None, setting(ServeSettings, "timeout_s", metavar="SECONDS")]
 
 

@@ -8,6 +8,7 @@ from newsbert.cli._completion import models
 from newsbert.cli._options import Debug, ImageServer, Json, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.cli.serve._options import (
+    Cascade,
     CorsOrigin,
     Detach,
     Drain,
@@ -51,6 +52,7 @@ def container(
     server: ImageServer = None,
     repository: Annotated[str | None, setting(ImageSettings, "repository", metavar="PREFIX")] = None,
     review_threshold: ReviewBelow = None,
+    cascade: Cascade = None,
     timeout_s: Timeout = None,
     drain_s: Drain = None,
     grpc_port: GrpcPort = None,
@@ -74,6 +76,7 @@ def container(
         host=host,
         port=port,
         review_threshold=review_threshold,
+        cascade=cascade,
         timeout_s=timeout_s,
         drain_s=drain_s,
         grpc_port=grpc_port,

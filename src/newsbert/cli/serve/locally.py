@@ -9,6 +9,7 @@ from newsbert.cli._completion import models
 from newsbert.cli._options import Debug, Json, Server, TrackingUri, setting
 from newsbert.cli._output import Output
 from newsbert.cli.serve._options import (
+    Cascade,
     CorsOrigin,
     Detach,
     Drain,
@@ -71,6 +72,7 @@ def locally(
     port: Port = None,
     runtime: Annotated[str | None, setting(ServeSettings, "runtime", metavar="NAME")] = None,
     review_threshold: ReviewBelow = None,
+    cascade: Cascade = None,
     workers: Annotated[int | None, setting(ServeSettings, "workers")] = None,
     batch_size: Annotated[int | None, setting(ServeSettings, "batch_size")] = None,
     batch_delay_ms: Annotated[int | None, setting(ServeSettings, "batch_delay_ms")] = None,
@@ -111,6 +113,7 @@ def locally(
         "port": port,
         "runtime": runtime,
         "review_threshold": review_threshold,
+        "cascade": cascade,
         "workers": workers,
         "batch_size": batch_size,
         "batch_delay_ms": batch_delay_ms,

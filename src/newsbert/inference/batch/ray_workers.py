@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.bundle import Bundle
 from newsbert.bundle.golden import check_answers
 from newsbert.core import ray_cluster, temporary
 from newsbert.core.ray_cluster import RayCluster
@@ -46,6 +46,7 @@ class Workers:
         self.name = name
         self.runtime = resolve_runtime(bundle, settings.runtime)
         self.review_threshold = bundle.contract.review_threshold if threshold is None else threshold
+        self._cascade = settings.cascade
         self._cluster = cluster
 
     def answered(self, source: Source, skip: int, text_columns: TextColumns) -> Iterator[tuple[Window, list[Answer]]]:
@@ -67,7 +68,7 @@ class Workers:
         )
         context.enable_progress_bars = False
         context.target_max_block_size = 1  # every row, which is a window, goes to a worker by itself
-        files = {file: (self.bundle.path / file).read_bytes() for file in files_of(self.runtime)}
+        files = {file: (self.bundle.path / file).read_bytes() for file in self.bundle.names(self.runtime)}
         model_actor = self._cluster.beside(_ModelActor).remote([ray.put(files)])
         try:
             with ray.data.DataContext.current(context):
@@ -87,6 +88,7 @@ class Workers:
                             "digest": self.bundle.digest,
                             "runtime": self.runtime,
                             "review_threshold": self.review_threshold,
+                            "cascade": self._cascade,
                             "threads": self._cluster.worker_cores,
                             "text_columns": text_columns,
                         },
@@ -172,6 +174,7 @@ class _Worker:
         digest: Digest of the bundle.
         runtime: Runtime that computes the predictions.
         review_threshold: Score below which a person should review a prediction.
+        cascade: Whether the companion answers texts alone; see `resolve_cascade`.
         threads: Number of cores.
         text_columns: Columns of title (if any) and text.
     """
@@ -182,13 +185,14 @@ class _Worker:
         digest: str,
         runtime: str,
         review_threshold: float,
+        cascade: str,
         threads: int,
         text_columns: TextColumns,
     ) -> None:
         self._keeper = keeper
         self._digest = digest
         self._runtime = runtime
-        self._review_threshold = review_threshold
+        self._review_threshold, self._cascade = review_threshold, cascade
         self._threads = threads
         self._text_columns = text_columns
         self._model: Model | None = None
@@ -232,7 +236,13 @@ class _Worker:
                     f"a worker has got the bundle {bundle.digest[:12]} instead of {self._digest[:12]}", "try again"
                 )
             bundle.verify(tuple(files))
-            model = Model(bundle, runtime=self._runtime, threads=self._threads, review_threshold=self._review_threshold)
+            model = Model(
+                bundle,
+                runtime=self._runtime,
+                threads=self._threads,
+                review_threshold=self._review_threshold,
+                cascade=self._cascade,
+            )
         check_answers(bundle.contract, self._runtime, model.predict([golden.item for golden in bundle.contract.golden]))
         return model
 

@@ -20,6 +20,7 @@ _SETTINGS = {
     "BATCH_SIZE": "batch_size",
     "BATCH_DELAY_MS": "batch_delay_ms",
     "REVIEW_THRESHOLD": "review_threshold",
+    "CASCADE": "cascade",
 }
 LOCAL_SETTINGS = {"HOST": "host", "PORT": "port", **_SETTINGS}
 CREATE_KEYS = (*_SETTINGS, "EXPORT_PATH", "RUNTIME", "MODEL", "VERSION", "HANDLER")

@@ -22,7 +22,13 @@ from newsbert.serving.native.service import Answers, OverloadError, PredictionSe
 from newsbert.serving.native.tokens import Authenticator
 from newsbert.serving.native.tracing import Stage, Tracer, parse_trace_id
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
-from newsbert.serving.requests import EXPLAIN_HEADER, JSON, ParsedRequest, RequestError, make_model_failed_error
+from newsbert.serving.requests import (
+    EXPLAIN_HEADER,
+    JSON,
+    ParsedRequest,
+    RequestError,
+    make_model_failed_error,
+)
 from newsbert.serving.responses import RETRY_AFTER_S, describe, render
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -172,7 +178,7 @@ class Application:
             return batches.parse_one(parameters, headers, model.runtime, model.labels)
 
         def render_answers(request: ParsedRequest, answers: Answers) -> Response:
-            content_type, body = render([item.to_dict() for item in answers.items], request.many, headers)
+            content_type, body = render(answers.items, request.many, headers)
             return Response(HTTPStatus.OK, body, content_type, (self._model_header,))
 
         try:

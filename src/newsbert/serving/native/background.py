@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from newsbert.core.types import FloatArray
-from newsbert.inference.runtime import Runtime, TokenAttributions
+from newsbert.inference.runtime import InferenceTimings, Runtime, TokenAttributions
 from newsbert.serving.native.scheduler import Scheduler
 
 
@@ -13,9 +13,18 @@ class BackgroundRuntime:
     def __init__(self, runtime: Runtime, scheduler: Scheduler) -> None:
         self._runtime, self._scheduler = runtime, scheduler
 
-    def predict_prepared(self, sequences: Sequence[str]) -> FloatArray:
-        """Return the probabilities of prepared sequences: `(batch, num_labels)`, in input order."""
-        return self._scheduler.compute_in_background(sequences)
+    def predict_prepared(
+        self, sequences: Sequence[str], measured: InferenceTimings | None = None, threshold: float | None = None
+    ) -> FloatArray:
+        """Return the probabilities of prepared sequences, as `Runtime.predict_prepared` does."""
+        job = self._scheduler.compute_in_background(self._runtime.encode(sequences, threshold))
+        if measured is not None:
+            measured.add(job.measured)
+        return job.probabilities
+
+    def choose_tier(self, sequence: str) -> float:
+        """Return the threshold at which the tier that answers a prepared sequence answers all others, too."""
+        return self._runtime.choose_tier(sequence)
 
     def reads(self, sequence: str) -> int:
         """Return the number of characters that the model reads of a prepared sequence."""

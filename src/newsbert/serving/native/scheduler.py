@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from newsbert.core.types import FloatArray
-from newsbert.inference.runtime import SUB_BATCH_TOKENS, InferenceTimings, Runtime
+from newsbert.inference.runtime import SUB_BATCH_TOKENS, EncodedTexts, InferenceTimings, Runtime
 
 WINDOW_TEXTS = 64
 """Number of waiting texts from which a core selects those of about the same length."""
@@ -37,17 +37,17 @@ class Job:
     """The texts of one request.
 
     Attributes:
-        ids: Token ids of every text.
+        encoded: The texts.
         probabilities: `(texts, num_labels)`.
         num_missing: Number of texts without probabilities.
         future: Receives the job when all texts have probabilities.
-        measured: Tokens of every text, and the seconds of the batches that had one of them.
+        measured: Tokens of the texts that the model reads, and the seconds of the batches that had one of them.
         queued_s: Monotonic time when it was queued.
         started_s: Monotonic time when a core began to compute the first text; 0 before.
         ended_s: Monotonic time when the last text was computed; 0 before.
     """
 
-    ids: list[list[int]]
+    encoded: EncodedTexts
     probabilities: FloatArray
     num_missing: int
     future: "asyncio.Future[Job] | concurrent.futures.Future[Job]"
@@ -121,10 +121,10 @@ class Scheduler:
         self._arrived.append((sequences, future))
         return future
 
-    def submit_ids(self, ids: list[list[int]]) -> "asyncio.Future[Job]":
-        """Queue texts by their token ids, as the runtime's `encode` returns them."""
+    def submit_encoded(self, encoded: EncodedTexts) -> "asyncio.Future[Job]":
+        """Queue texts that the runtime has encoded."""
         future: asyncio.Future[Job] = self._loop.create_future()
-        self._queue([self._make_job(ids, future)])
+        self._queue([self._make_job(encoded, future)])
         return future
 
     @property
@@ -136,21 +136,28 @@ class Scheduler:
         """Return how long the waiting texts take, by the speed of the last batches."""
         return self._num_tokens * self._token_s / self._num_cores
 
-    def compute_in_background(self, sequences: Sequence[str]) -> FloatArray:
-        """Return the probabilities of prepared texts, for which no request is made to wait.
+    def compute_in_background(self, encoded: EncodedTexts) -> Job:
+        """Compute texts that the runtime has encoded, and for which no request is made to wait.
 
         Call it from another thread than the event loop's; it blocks.
         """
         future: concurrent.futures.Future[Job] = concurrent.futures.Future()
-        job = self._make_job(self._runtime.encode(sequences), future)
-        with self._changed:
-            self._background.extend(_list_texts(job))
-            self._changed.notify_all()
-        return future.result().probabilities
+        job = self._make_job(encoded, future)
+        if job.num_missing:
+            with self._changed:
+                self._background.extend(_list_texts(job))
+                self._changed.notify_all()
+            future.result()
+        return job
 
-    def _make_job(self, ids: list[list[int]], future: "asyncio.Future[Job] | concurrent.futures.Future[Job]") -> Job:
-        job = Job(ids, np.empty((len(ids), self._num_labels), np.float32), len(ids), future)
-        job.measured.tokens = [len(text_ids) for text_ids in ids]
+    def _make_job(self, encoded: EncodedTexts, future: "asyncio.Future[Job] | concurrent.futures.Future[Job]") -> Job:
+        probabilities = encoded.answers
+        if probabilities is None:
+            probabilities = np.empty((len(encoded.ids), self._num_labels), np.float32)
+        job = Job(encoded, probabilities, 0, future)
+        job.measured.tokens = [len(text_ids) for text_ids in encoded.ids if text_ids]
+        job.measured.by_companion = encoded.by_companion.tolist()
+        job.num_missing = len(job.measured.tokens)
         job.queued_s = time.monotonic()
         return job
 
@@ -159,22 +166,27 @@ class Scheduler:
         arrived = [(sequences, future) for sequences, future in arrived if not future.done()]
         started = time.perf_counter()
         try:
-            ids = iter(self._runtime.encode([text for sequences, _ in arrived for text in sequences]))
+            encoded = self._runtime.encode([text for sequences, _ in arrived for text in sequences])
         except Exception as error:  # every request gets an answer
             for _, future in arrived:
                 future.set_exception(error)
             return
         tokenizer_s = time.perf_counter() - started
-        jobs = [self._make_job([next(ids) for _ in sequences], future) for sequences, future in arrived]
-        for job in jobs:
-            job.measured.tokenizer_s = tokenizer_s
+        jobs = []
+        start = 0
+        for sequences, future in arrived:
+            jobs.append(self._make_job(encoded.part(start, start + len(sequences)), future))
+            jobs[-1].measured.tokenizer_s = tokenizer_s
+            start += len(sequences)
         self._queue(jobs)
 
     def _queue(self, jobs: list[Job]) -> None:
         texts = [text for job in jobs for text in _list_texts(job)]
         for job in jobs:
-            if not job.ids:
+            if not job.num_missing:
                 _set_result(job)
+        if not texts:
+            return
         with self._changed:
             if not self._num_tokens + self._num_computing:
                 self._last_end_s = time.monotonic()
@@ -228,7 +240,8 @@ class Scheduler:
     def _compute(self, batch: list[_Text], *, all_cores: bool) -> _Result:
         started = time.monotonic()
         try:
-            probabilities = self._runtime.compute([text.job.ids[text.index] for text in batch], all_cores=all_cores)
+            ids = [text.job.encoded.ids[text.index] for text in batch]
+            probabilities = self._runtime.compute(ids, _stack_companion(batch), all_cores=all_cores)
         except Exception as error:  # every request gets an answer
             return batch, error, started, time.monotonic() - started
         return batch, probabilities, started, time.monotonic() - started
@@ -296,7 +309,13 @@ def _count_fitting(texts: Sequence[_Text]) -> int:
 
 
 def _list_texts(job: Job) -> list[_Text]:
-    return [_Text(job, index, num_tokens) for index, num_tokens in enumerate(job.measured.tokens)]
+    return [_Text(job, index, len(text_ids)) for index, text_ids in enumerate(job.encoded.ids) if text_ids]
+
+
+def _stack_companion(batch: Sequence[_Text]) -> FloatArray | None:
+    """Return the companion's answers to the texts of a batch: `(texts, num_labels)`; `None` without a companion."""
+    rows = [text.job.encoded.companion[text.index] for text in batch if text.job.encoded.companion is not None]
+    return np.stack(rows) if rows else None
 
 
 def _set_result(job: Job) -> None:

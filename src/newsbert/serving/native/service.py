@@ -11,7 +11,8 @@ from newsbert.core import cpu
 from newsbert.core.types import FloatArray
 from newsbert.inference import explanation
 from newsbert.inference.explanation import Explanation
-from newsbert.inference.prediction import Prediction
+from newsbert.inference.prediction import COMPANION, Prediction
+from newsbert.inference.runtime import InferenceTimings
 from newsbert.serving import batches
 from newsbert.serving.explanation_queue import MAX_WAIT_S, Lane, LaneFullError
 from newsbert.serving.metrics import STATUSES, Metrics
@@ -59,7 +60,7 @@ class Answers:
     Attributes:
         items: The answers, in the order of the texts.
         probabilities: `(texts, num_labels)`, in the order of the texts.
-        num_tokens: Number of tokens of every text without an explanation.
+        num_tokens: Number of tokens of every text that the model read, explained ones excluded.
         stages: What was done for them.
     """
 
@@ -120,10 +121,15 @@ class PredictionService:
         if status not in STATUSES:
             return
         if answers is None:
-            self._metrics.requests([status], np.empty((0, len(self.model.labels)), np.float32), [], 0)
+            self._metrics.requests([status], np.empty((0, len(self.model.labels)), np.float32), [], 0, 0)
             return
-        num_reviews = sum(prediction.review for prediction in answers.predictions)
-        self._metrics.requests([status], answers.probabilities, answers.num_tokens, num_reviews)
+        self._metrics.requests(
+            [status],
+            answers.probabilities,
+            answers.num_tokens,
+            sum(prediction.review for prediction in answers.predictions),
+            sum(prediction.tier == COMPANION for prediction in answers.predictions),
+        )
 
     def _admit(self, request: ParsedRequest) -> None:
         """Refuse a request while too much waits.
@@ -142,7 +148,7 @@ class PredictionService:
         }
         texts = request.plain
         if sum(map(len, texts)) > _THREAD_CHARACTERS:
-            job = await self.scheduler.submit_ids(await asyncio.to_thread(self.model.runtime.encode, texts))
+            job = await self.scheduler.submit_encoded(await asyncio.to_thread(self.model.runtime.encode, texts))
             await asyncio.to_thread(cpu.return_memory)
         else:
             job = await self.scheduler.submit(texts)
@@ -152,9 +158,9 @@ class PredictionService:
                 raise make_not_complete_error()
         if texts:
             self._metrics.queued(job.measured.tokenizer_s, max(0.0, job.started_s - job.queued_s))
-        rows = iter(job.probabilities.tolist())
+        rows = zip(job.probabilities.tolist(), job.measured.by_companion, strict=True)
         items: list[Prediction | Explanation] = [
-            explanations[index].result() if index in explanations else self.model.make_prediction(next(rows))
+            explanations[index].result() if index in explanations else self.model.make_prediction(*next(rows))
             for index in range(len(request.sequences))
         ]
         answers = Answers(items, job.probabilities, job.measured.tokens, _list_stages(job))
@@ -172,8 +178,10 @@ class PredictionService:
 
         def compute() -> Explanation:
             runtime = BackgroundRuntime(self.model.runtime, self.scheduler)
-            (row,) = runtime.predict_prepared([text]).tolist()
-            return explanation.explain(runtime, text, self.model.make_prediction(row), label)
+            timings = InferenceTimings()
+            (row,) = runtime.predict_prepared([text], timings).tolist()
+            prediction = self.model.make_prediction(row, timings.by_companion[0])
+            return explanation.explain(runtime, text, prediction, label)
 
         try:
             return asyncio.wrap_future(self._lane.submit((text, label), len(text), compute))

@@ -72,7 +72,12 @@ def main(options_file: str, descriptor: str) -> int:
     environment.tokenize_in_calling_thread()
     try:
         model = ServedModel(
-            Path(options.bundle), options.name, options.runtime, options.threads, options.review_threshold
+            Path(options.bundle),
+            options.name,
+            options.runtime,
+            options.threads,
+            options.review_threshold,
+            cascade=options.cascade,
         )
         if model.digest != options.digest:
             raise ModelError(f"the model in {options.bundle} is another one now", "start the server again")

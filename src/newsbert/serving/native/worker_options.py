@@ -21,6 +21,7 @@ class WorkerOptions:
         runtime: Name of the runtime.
         threads: Number of cores.
         review_threshold: Threshold for reviews, if not the model's.
+        cascade: Whether the companion answers texts alone; see `resolve_cascade`.
         metrics_dir: The server's directory of metrics.
         queue_size: Maximum number of waiting requests.
         drain_s: Seconds to answer what was sent when it stops.
@@ -39,6 +40,7 @@ class WorkerOptions:
     runtime: str
     threads: int
     review_threshold: float | None
+    cascade: str
     metrics_dir: str
     queue_size: int
     drain_s: float
@@ -83,6 +85,6 @@ class WorkerOptions:
 
 
 _SAME_AS_SETTINGS = (
-    "review_threshold", "queue_size", "drain_s", "unresponsive_timeout_s", "cors_origin", "max_connections",
+    "review_threshold", "cascade", "queue_size", "drain_s", "unresponsive_timeout_s", "cors_origin", "max_connections",
     "header_timeout_s", "body_timeout_s", "keep_alive_s",
 )  # fmt: skip

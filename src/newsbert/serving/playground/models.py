@@ -53,7 +53,9 @@ def loaded(reference: str | None, settings: ServeSettings, tracking_uri: str | N
         NewsbertError: If there is no such model, or it differs from what training wrote.
     """
     located = locate.locate(reference, tracking_uri=tracking_uri)
-    model = Model.from_directory(located.path, located.name, settings.runtime, settings.review_threshold)
+    model = Model.from_directory(
+        located.path, located.name, settings.runtime, settings.review_threshold, cascade=settings.cascade
+    )
     page = None if located.run_id is None else _find_run_page(located.run_id, tracking_uri)
     return LoadedModel(model, model.runtime, model.review_threshold, located.run_id, page)
 

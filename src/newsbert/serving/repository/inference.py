@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from newsbert.core import cpu
+from newsbert.inference.runtime import InferenceTimings
 from newsbert.serving import batches
 from newsbert.serving.native import open_inference
 from newsbert.serving.served_model import ServedModel
@@ -36,6 +37,7 @@ class TensorModel:
             RequestError: If an input is missing, or not valid.
         """
         request = batches.prepare(open_inference.make_items(tensors), self._model.runtime)
-        probabilities = self._model.runtime.predict_prepared(request.sequences)
-        predictions = [self._model.make_prediction(row) for row in probabilities.tolist()]
+        timings = InferenceTimings()
+        probabilities = self._model.runtime.predict_prepared(request.sequences, timings)
+        predictions = list(map(self._model.make_prediction, probabilities.tolist(), timings.by_companion))
         return open_inference.make_outputs(predictions, self._model.labels, probabilities)

@@ -5,7 +5,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-from newsbert.bundle.bundle import Bundle, files_of
+from newsbert.bundle.bundle import Bundle
 from newsbert.core import temporary
 from newsbert.errors import NewsbertError, UsageError
 from newsbert.inference.runtime import resolve_runtime
@@ -54,7 +54,7 @@ def write(bundle: Bundle, name: str, version: str | None, server: str, directory
         NewsbertError: If it cannot be written.
     """
     runtime = resolve_runtime(bundle, runtime)
-    bundle.verify(only=files_of(runtime))
+    bundle.verify(only=bundle.names(runtime))
     target = directory / SERVED_NAME
     version = version if version and version.isdecimal() and version.isascii() else "1"
     try:

@@ -98,7 +98,9 @@ def make_environment(work: Path, settings: ServeSettings) -> dict[str, str]:
     """Return the environment of the frontend and its workers."""
     # A variable too, since the archive may have been written earlier, with other settings.
     review_threshold = settings.review_threshold
-    review_variables = {} if review_threshold is None else {"NEWSBERT_SERVE_REVIEW_THRESHOLD": str(review_threshold)}
+    variables = {} if review_threshold is None else {"NEWSBERT_SERVE_REVIEW_THRESHOLD": str(review_threshold)}
+    if settings.cascade != ServeSettings.cascade:
+        variables["NEWSBERT_SERVE_CASCADE"] = settings.cascade
     # Java takes the encoding of file names from the locale: under LANG=C it cannot open a name with an umlaut.
     environment = child_environment(
         LC_ALL="C.UTF-8",
@@ -113,7 +115,7 @@ def make_environment(work: Path, settings: ServeSettings) -> dict[str, str]:
         # Otherwise every thread has its own heap, and all of them retain memory after a burst of large requests.
         MALLOC_ARENA_MAX="2",
         PYTHONPATH=os.pathsep.join(filter(None, [str(work / "lib"), python_path()])),
-        **review_variables,
+        **variables,
     )
     return {
         name: value for name, value in environment.items() if name not in _JAVA_OPTIONS and not name.startswith("TS_")

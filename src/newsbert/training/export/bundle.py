@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -31,7 +31,7 @@ from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import bert_graph, label_issues
 from newsbert.training.context import TrainingContext
-from newsbert.training.export import model_card, onnx, parity, quantization
+from newsbert.training.export import companion, model_card, onnx, parity, quantization
 from newsbert.training.export.parity import ReferencePredictions
 from newsbert.training.fine_tuning import TrainedModel
 from newsbert.training.label_issues import LabelIssue
@@ -40,8 +40,6 @@ _REVIEW_STATISTICS = ("review_rate", "selective_accuracy")
 _LIBRARIES = ("torch", "transformers", "tokenizers", "onnxruntime", "numpy", "mlflow", "datasets")
 
 _WINDOW_ROWS = 8192
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,14 @@ class TestReport:
         texts_per_second: Speed on the test rows.
         review: The threshold below which a person has to see an answer, followed by those for other precisions.
         mistakes: Test rows whose labels it contradicts, the most confident prediction first.
+        parts: Scores of the encoder alone and of the companion alone, if there is one.
     """
 
     scores: Scores
     texts_per_second: float
     review: list[Threshold]
     mistakes: list[LabelIssue]
+    parts: dict[str, Scores]
 
 
 def write(
@@ -107,16 +107,40 @@ def write(
     # The graph that ships is the graph that is scored.
     (part / CONTRACT_FILE).write_text(Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
+    encoder = load_runtime(Bundle.read_unsigned(part))
+    validation, alone = (_predict(encoder, split.texts) for split in (rows.validation, rows.test))
+    fitted = companion.fit(context, validation, _predict(encoder, rows.unlabelled))
+    if fitted is not None:
+        validation = fitted.combine(validation, rows.validation.texts)
+        companion.write(part, contract, fitted)
+        (part / CONTRACT_FILE).write_text(Contract(**contract, files={}).to_json(), encoding="utf-8")
     runtime = load_runtime(Bundle.read_unsigned(part))
     started = time.perf_counter()
     probabilities = _predict(runtime, rows.test.texts)
     speed = len(rows.test) / (time.perf_counter() - started)
     scores = score(probabilities, rows.test.labels, rows.label_names)
-    uncalibrated = softmax(np.log(probabilities.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
+    uncalibrated = softmax(np.log(alone.clip(np.finfo(np.float32).tiny)), 1 / reference.temperature)
     before, after = (reliability(values, rows.test.labels) for values in (uncalibrated, probabilities))
     contract["metrics"] = {**scores.metrics, "uncalibrated_error": calibration_error(before)}
+    parts: dict[str, Scores] = {}
+    if fitted is not None:
+        parts = {
+            name: score(values, rows.test.labels, rows.label_names)
+            for name, values in {"encoder alone": alone, "companion alone": fitted.predict(rows.test.texts)}.items()
+        }
+        coverage = float(fitted.find_answered(rows.test.texts).mean()) if len(rows.test) else 0.0
+        contract["metrics"] |= {
+            "encoder_accuracy": parts["encoder alone"].accuracy,
+            "companion_accuracy": parts["companion alone"].accuracy,
+            "companion_coverage": coverage,
+        }
     thresholds = _choose_threshold(
-        part, contract, reference, probabilities, rows.test.labels.tolist(), settings, on_event
+        part,
+        contract,
+        (validation, rows.validation.labels.tolist()),
+        (probabilities, rows.test.labels.tolist()),
+        settings,
+        on_event,
     )
     plots.confusion_matrix(scores, part / "confusion_matrix.png")
     plots.learning_curves(trained.history.steps, trained.history.evaluations, part / "learning_curves.png")
@@ -126,15 +150,15 @@ def write(
     (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
     mistakes = label_issues.find_mistakes(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
     row_sketch.write(itertools.chain(rows.train.texts, rows.validation.texts), part / bundle.SKETCH_FILE)
-    return TestReport(scores, speed, thresholds, mistakes), bundle.seal(part, contract)
+    report = TestReport(scores, speed, thresholds, mistakes, parts)
+    return report, bundle.seal(part, contract)
 
 
 def _choose_threshold(
     part: Path,
     contract: dict[str, Any],
-    reference: ReferencePredictions,
-    probabilities: FloatArray,
-    labels: Sequence[int],
+    validation: tuple[FloatArray, list[int]],
+    test: tuple[FloatArray, list[int]],
     settings: TrainSettings,
     on_event: Callable[[Event], None],
 ) -> list[Threshold]:
@@ -143,19 +167,17 @@ def _choose_threshold(
     Args:
         part: The bundle's directory.
         contract: Receives the threshold and its effect on the test rows.
-        reference: Predictions for the validation rows, which the threshold is chosen on.
-        probabilities: Probabilities of the test rows, `(rows, num_labels)`.
-        labels: Label ids of the test rows.
+        validation: Probabilities `(rows, num_labels)` and label ids of the rows on which the threshold is chosen.
+        test: The same of the test rows.
         settings: The required precision, or the threshold.
         on_event: Called with every event.
     """
-    test = probabilities, labels
     thresholds = review_threshold.thresholds(
-        reference.validation, test, settings.review_target_accuracy, settings.review_threshold
+        validation, test, settings.review_target_accuracy, settings.review_threshold
     )
     chosen = thresholds[0]
     if chosen.precision is not None and chosen.below == review_threshold.ALL:
-        count = len(reference.validation[1])
+        count = len(validation[1])
         on_event(
             Note(
                 f"every answer is flagged for review: {count} validation rows do not show an accuracy of "
@@ -178,15 +200,13 @@ def _choose_threshold(
                 getattr(getattr(threshold, side), name) for side in sides for name in ("review_rate", "accuracy")
             ]
             table.writerow([threshold.precision, threshold.below, *statistics])
-    plots.coverage(
-        RiskCoverageCurve.of(*reference.validation), RiskCoverageCurve.of(*test), chosen, part / "review.png"
-    )
+    plots.coverage(RiskCoverageCurve.of(*validation), RiskCoverageCurve.of(*test), chosen, part / "review.png")
     return thresholds
 
 
 def _predict(runtime: Runtime, texts: Sequence[str]) -> FloatArray:
     """Return the probabilities of prepared texts, computed window by window: a split may not fit into memory."""
-    windows = range(0, len(texts), _WINDOW_ROWS)
+    windows = range(0, max(1, len(texts)), _WINDOW_ROWS)
     return np.concatenate([runtime.predict_prepared(texts[start : start + _WINDOW_ROWS]) for start in windows])
 
 
@@ -199,21 +219,18 @@ def _write_graphs(
 ) -> tuple[dict[str, GraphInfo], ReferencePredictions]:
     """Write and check the serving graphs; return their entries in the contract, and the reference predictions."""
     fp32, int8 = part / bundle.FP32_GRAPH, part / bundle.INT8_GRAPH
-    validation = rows.validation
     golden = [preprocess(item) for item in GOLDEN_ITEMS]
     onnx.write_onnx(model, fp32)
     scale = bert_graph.query_scale(model.config) if bert_graph.supports(model) else 1.0
     shared_weights.externalize(fp32, part / bundle.WEIGHTS_FILE, scale)
-    texts = _sample_evenly(validation.texts, parity.CHECKED_ROWS)
-    reference = ReferencePredictions(
-        model, tokenizer, golden, texts, _sample_evenly(validation.labels.tolist(), parity.CHECKED_ROWS)
-    )
+    checked = rows.validation.sample_evenly(parity.CHECKED_ROWS)
+    reference = ReferencePredictions(model, tokenizer, golden, list(checked.texts), checked.labels.tolist())
     graphs = {fp32.name: reference.fp32(fp32)}
     if not cpu.multiplies_int8():
         on_event(Note("no quantized graph: this processor has no instructions (VNNI) to check one with"))
         return graphs, reference
     on_event(Phase("quantizing"))
-    calibration = tokenizer.encode(_sample_evenly(rows.train.texts, quantization.CALIBRATION_ROWS))
+    calibration = tokenizer.encode(list(rows.train.sample_evenly(quantization.CALIBRATION_ROWS).texts))
     quantization.write(fp32, int8, calibration, tokenizer.pad_id)
     graph = reference.int8(int8)
     if parity.passes_gate(graph):
@@ -222,10 +239,3 @@ def _write_graphs(
         int8.unlink()
         on_event(Note(f"no quantized graph: {parity.rejection_reason(graph)}"))
     return graphs, reference
-
-
-def _sample_evenly(values: Sequence[T], most: int) -> list[T]:
-    """Return at most `most` of the values, evenly spaced: files are often sorted by label."""
-    if len(values) <= most:
-        return list(values)
-    return [values[index] for index in np.linspace(0, len(values) - 1, most).astype(int)]

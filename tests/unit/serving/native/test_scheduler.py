@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newsbert.core.types import FloatArray
+from newsbert.inference.runtime import EncodedTexts
 from newsbert.serving.native.scheduler import Scheduler, select_texts
 
 
@@ -24,10 +25,16 @@ class Cores:
         self.batches: list[tuple[int, bool]] = []
         self.threads: set[str] = set()
 
-    def encode(self, sequences: Sequence[str]) -> list[list[int]]:
-        return [[1] * len(sequence) for sequence in sequences]
+    def encode(self, sequences: Sequence[str]) -> EncodedTexts:
+        is_sure = np.array([sequence.startswith("sure") for sequence in sequences], np.bool_)
+        ids = [[] if sure else [1] * len(sequence) for sequence, sure in zip(sequences, is_sure, strict=True)]
+        return EncodedTexts(ids, np.zeros((len(ids), 2), np.float32), is_sure)
 
-    def compute(self, ids: Sequence[Sequence[int]], *, all_cores: bool) -> FloatArray:
+    def compute(
+        self, ids: Sequence[Sequence[int]], companion: FloatArray | None = None, *, all_cores: bool
+    ) -> FloatArray:
+        assert companion is not None
+        assert companion.shape == (len(ids), 2)
         self.batches.append((len(ids), all_cores))
         self.threads.add(threading.current_thread().name)
         self._before(len(ids), all_cores)
@@ -63,6 +70,17 @@ def test_a_single_text_is_computed_with_all_cores_in_the_thread_of_the_event_loo
     assert cores.threads == {threading.current_thread().name}
 
 
+def test_a_text_that_the_companion_answers_waits_for_no_core() -> None:
+    cores = Cores(lambda num_texts, all_cores: pytest.fail("computed"))
+    (job,) = _run(cores, [["sure", "surely"]])
+    assert job.probabilities.tolist() == [[1, 1], [1, 1]]
+    assert (job.measured.tokens, job.measured.by_companion) == ([], [True, True])
+    cores = Cores()
+    jobs = _run(cores, [["sure", "text"], ["sure"], ["longer text"]])
+    assert [job.probabilities[:, 0].tolist() for job in jobs] == [[1, 4], [1], [11]]
+    assert sum(num_texts for num_texts, _ in cores.batches) == 2
+
+
 def test_several_texts_are_computed_on_all_cores_at_the_same_time() -> None:
     together = threading.Barrier(2)
 
@@ -91,10 +109,12 @@ def test_a_core_takes_what_waits_as_soon_as_it_is_free() -> None:
 
 def test_an_error_is_that_of_the_requests_of_its_batch_alone() -> None:
     class Failing(Cores):
-        def compute(self, ids: Sequence[Sequence[int]], *, all_cores: bool) -> FloatArray:
+        def compute(
+            self, ids: Sequence[Sequence[int]], companion: FloatArray | None = None, *, all_cores: bool
+        ) -> FloatArray:
             if max(map(len, ids)) == 300:
                 raise MemoryError("too long")
-            return super().compute(ids, all_cores=all_cores)
+            return super().compute(ids, companion, all_cores=all_cores)
 
     failed, *answered = _run(Failing(), [["x" * 300], ["y" * 100, "z" * 100]])
     assert isinstance(failed, MemoryError)
@@ -114,14 +134,16 @@ def test_texts_in_the_background_wait_for_those_of_requests() -> None:
 
     async def main() -> None:
         scheduler = Scheduler(cores, 2)  # type: ignore[arg-type]
-        background = asyncio.get_running_loop().run_in_executor(None, scheduler.compute_in_background, ["b" * 90] * 6)
+        background = asyncio.get_running_loop().run_in_executor(
+            None, scheduler.compute_in_background, cores.encode(["b" * 90] * 6)
+        )
         request = scheduler.submit(["x" * 120] * 8)
         while len(order) < 2:
             await asyncio.sleep(0.001)
         ready.set()
         job = await asyncio.wait_for(request, 30)
         assert job.probabilities[:, 0].tolist() == [120] * 8
-        assert (await asyncio.wait_for(background, 30))[:, 0].tolist() == [90] * 6
+        assert (await asyncio.wait_for(background, 30)).probabilities[:, 0].tolist() == [90] * 6
         scheduler.close()
 
     asyncio.run(main())
