@@ -1,6 +1,6 @@
 """Measure what a companion adds to an encoder: accuracy of the mix, coverage and loss of the cascade, and its bound.
 
-    python benchmarks/two_tiers.py ROWS [--rows 512 2000 15000 all] [--seeds 1 2 3] [--results FILE]
+    python benchmarks/two_tiers.py ROWS [--rows 512 2000 15000 all] [--seeds 1 2 3] [--results FILE] [--keep DIR]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. A training is `newsbert train`
 with a directory of rows, the same number of every class; validation rows are split off them. Encoder, companion, mix
@@ -11,10 +11,12 @@ The bound of the cascade is tried on the held-out rows: 200 times, the rows are 
 are chosen on as many rows as the training had for validation, and the loss is measured on the others. The loss must not
 exceed the accepted one in more than 5% of these trials.
 
-The script appends its measurements to `--results`, and does not repeat those that are there.
+The script appends its measurements to `--results`, and does not repeat those that are there. `--keep` retains the
+bundles, as `ROWS-SEED/bundle`, for other benchmarks.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--held-out", type=int, default=12_000, help="rows to score besides the test rows")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--keep", type=Path, help="directory in which the bundles stay")
     arguments = parser.parse_args()
     dataset = load_dataset(str(arguments.data), labels=AG_NEWS_LABELS)
     for size, seed in itertools.product(arguments.rows, arguments.seeds):
@@ -60,9 +63,13 @@ def main() -> None:
         ):
             continue
         rows = dataset.train if size == "all" else draw(dataset.train, int(size), seed)
-        with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
-            files = Path(directory, "rows")
-            files.mkdir()
+        with contextlib.ExitStack() as stack:
+            if arguments.keep is None:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="newsbert-benchmark-")))
+            else:
+                directory = arguments.keep.resolve() / f"{size}-{seed}"
+            files = directory / "rows"
+            files.mkdir(parents=True)
             write(files / "train.jsonl", rows)
             write(files / "test.jsonl", dataset.test)
             known = set(rows.texts)
@@ -78,7 +85,7 @@ def measure(files: Path, seed: int, epochs: float | None, texts: list[str], labe
     """Train with `newsbert train`, and score encoder, companion, mix and cascade on held-out rows."""
     command = [
         str(Path(sys.executable).with_name("newsbert")), "train", "--data", str(files), "--json", "--seed", str(seed),
-        "--labels", ",".join(AG_NEWS_LABELS), *(["--epochs", str(epochs)] if epochs else []),
+        "--labels", ",".join(AG_NEWS_LABELS), "--output-dir", "bundle", *(["--epochs", str(epochs)] if epochs else []),
     ]  # fmt: skip
     started = time.perf_counter()
     completed = subprocess.run(command, cwd=files.parent, check=True, stdout=subprocess.PIPE, text=True)

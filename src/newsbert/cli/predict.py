@@ -74,6 +74,9 @@ def predict(
             help="Column of the text in --file.", metavar="NAME", show_default="the project's, or the model's"
         ),
     ] = None,
+    tier: Annotated[
+        bool, typer.Option("--tier", help="Show what answered each text: the companion alone, or the model.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Do all of --file again, not only what a run that was ended has left.")
     ] = False,
@@ -117,7 +120,7 @@ def predict(
             ServeSettings, runtime=runtime, review_threshold=review_threshold, cascade=cascade
         )
         _predict_file(
-            screen, file, output, text_column, url, model, serve_settings, ray_settings, tracking_uri, restart
+            screen, file, output, text_column, url, model, serve_settings, ray_settings, tracking_uri, restart, tier
         )
         return
     from newsbert.api import models
@@ -138,7 +141,7 @@ def predict(
             tracking_uri=tracking_uri,
         )
     predictions = predict_items(predictor, items)
-    _render(screen, predictor.name, items, predictions)  # a server's name is known only now
+    _render(screen, predictor.name, items, predictions, tier=tier)  # a server's name is known only now
 
 
 def _predict_file(
@@ -152,6 +155,7 @@ def _predict_file(
     shared: RaySettings,
     tracking_uri: str | None,
     restart: bool,
+    tier: bool,
 ) -> None:
     from newsbert.api import models
     from newsbert.inference.batch import object_store, paths, resume
@@ -189,6 +193,7 @@ def _predict_file(
                     model=identity,
                     requests=1 if url is None else REQUESTS,
                     restart=restart,
+                    tier=tier,
                     on_note=screen.note,
                     likely_columns=(config.resolve(TrainSettings).text_column, trained_column),
                 )
@@ -266,9 +271,11 @@ def _read_texts(texts: list[str] | None) -> list[str]:
     return nonempty_lines
 
 
-def _render(screen: Output, name: str, items: list[str], predictions: "list[Prediction]") -> None:
+def _render(screen: Output, name: str, items: list[str], predictions: "list[Prediction]", *, tier: bool) -> None:
     if screen.as_json:
-        answers = [{"text": text, **prediction.to_dict()} for text, prediction in zip(items, predictions, strict=True)]
+        answers = [
+            {"text": text, **prediction.to_dict(tier=tier)} for text, prediction in zip(items, predictions, strict=True)
+        ]
         screen.document({"model": name, "predictions": answers})
         return
     labels = list(predictions[0].probabilities)
@@ -280,7 +287,9 @@ def _render(screen: Output, name: str, items: list[str], predictions: "list[Pred
                 short,
                 prediction.label,
                 "yes" if prediction.review else "no",
+                *([prediction.tier] if tier else []),
                 *(f"{prediction.probabilities[label]:.3f}" for label in labels),
             ]
         )
-    screen.table(["text", "label", "review", *labels], rows, title=name, words=3)
+    columns = ["text", "label", "review", *(["tier"] if tier else [])]
+    screen.table([*columns, *labels], rows, title=name, words=len(columns))

@@ -18,6 +18,7 @@ from newsbert.errors import BadRequestError, ServingError
 from newsbert.inference.prediction import Prediction
 from newsbert.serving import auth
 from newsbert.serving.protocol import MODEL_HEADER, SERVED_NAME
+from newsbert.serving.requests import TIER_HEADER
 
 if TYPE_CHECKING:
     from newsbert.inference.explanation import Explanation
@@ -130,7 +131,12 @@ class Client:
     def _send_once(
         self, items: Sequence[NewsItem], read: Callable[[Mapping[str, Any]], _Answer], timeout_s: float
     ) -> list[_Answer]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", **self._headers}
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            TIER_HEADER: "True",
+            **self._headers,
+        }
         if (token := _read_token()) is not None:
             headers.update([auth.header(token)])
         try:

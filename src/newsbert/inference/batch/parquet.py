@@ -142,17 +142,17 @@ def answered(window: Window, schema: Any, names: Sequence[str], answers: Sequenc
     Args:
         window: The rows.
         schema: Arrow schema of their columns.
-        names: Names of the columns of label, score, review and probabilities.
+        names: Names of the columns of label, score, review, probabilities and, if requested, tier.
         answers: Values of these columns.
     """
     pa = pyarrow()
     with _check_fit():
         table = _to_table(window.rows, schema) if window.table is None else window.table
         # Probabilities are JSON text: labels may differ from file to file, column types should not.
-        label, score, review, probabilities = answers
+        label, score, review, probabilities, *tier = answers
         texts = [None if value is None else json.dumps(value, ensure_ascii=False) for value in probabilities]
-        kinds = (pa.string(), pa.float64(), pa.bool_(), pa.string())
-        for name, values, kind in zip(names, (label, score, review, texts), kinds, strict=True):
+        kinds = (pa.string(), pa.float64(), pa.bool_(), pa.string(), *(pa.string() for _ in tier))
+        for name, values, kind in zip(names, (label, score, review, texts, *tier), kinds, strict=True):
             table = table.append_column(pa.field(name, kind), pa.array(values, kind))
         target = io.BytesIO()
         with pa.ipc.new_stream(target, table.schema) as writer:

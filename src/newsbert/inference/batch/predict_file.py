@@ -55,6 +55,7 @@ def predict_file(  # noqa: PLR0913 - options by name
     restart: bool = False,
     on_note: Callable[[str], None] = lambda note: None,
     likely_columns: Sequence[str | None] = (),
+    tier: bool = False,
 ) -> BatchResult:
     """Classify every row of `file`, and write it with all its columns and the prediction to `output`.
 
@@ -74,6 +75,7 @@ def predict_file(  # noqa: PLR0913 - options by name
         on_note: Called with notes for the user.
         likely_columns: Columns of the text that take precedence over the default ones, if they exist and `text_column`
             is not set.
+        tier: Add a column with the tier that answered.
 
     Raises:
         DataError: If the file cannot be read, does not have the column, or changes meanwhile.
@@ -89,13 +91,14 @@ def predict_file(  # noqa: PLR0913 - options by name
     text_columns = row_columns.find_texts(source.columns, preferred, str(file))
     if isinstance(source, ParquetSource):
         source.text_columns = [name for name in text_columns if name is not None]
-    answer_columns = _name_answer_columns(source.columns)
+    answers_of = (*ANSWER_COLUMNS, *(["tier"] if tier else []))
+    answer_columns = _name_answer_columns(source.columns, answers_of)
     encoding = writers.make(kind, source.columns, schema, answer_columns)
     job = {
         "input": [row_file.form.format, digest],
         "model": predictor.name if model is None else model,
         "text column": list(text_columns),
-        "newsbert": [__version__, WINDOW_ROWS, WINDOW_CHARS, *ANSWER_COLUMNS],
+        "newsbert": [__version__, WINDOW_ROWS, WINDOW_CHARS, *answers_of],
     }
     with resume.opened(output, job, source.total, encoding.header, restart) as partial:
         if note := row_file.note():
@@ -111,7 +114,7 @@ def predict_file(  # noqa: PLR0913 - options by name
             )
         for window, answers in answered_windows:
             done = partial.state.records
-            content = encoding.encode(window, _to_columns(answers))
+            content = encoding.encode(window, _to_columns(answers, answers_of))
             partial.append(content, _format_rejected(window, answers, done), _advance(partial.state, window, answers))
             on_progress(partial.state.records, source.total)
         if _read_stat(file) != before or partial.state.records != source.total:
@@ -169,18 +172,17 @@ def _read_stat(file: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _name_answer_columns(used: Sequence[str]) -> tuple[str, ...]:
+def _name_answer_columns(used: Sequence[str], columns: tuple[str, ...]) -> tuple[str, ...]:
     """Return names for the columns of the predictions that do not clash with the input's columns."""
-    columns: tuple[str, ...] = ANSWER_COLUMNS
     while set(columns) & set(used):
         columns = tuple(f"predicted_{name}" for name in columns)
     return columns
 
 
-def _to_columns(answers: Sequence[Answer]) -> list[list[object]]:
+def _to_columns(answers: Sequence[Answer], names: Sequence[str]) -> list[list[object]]:
     """Return the predictions as columns."""
-    records = [answer.to_dict() if isinstance(answer, Prediction) else {} for answer in answers]
-    return [[answer.get(name) for answer in records] for name in ANSWER_COLUMNS]
+    records = [answer.to_dict(tier="tier" in names) if isinstance(answer, Prediction) else {} for answer in answers]
+    return [[answer.get(name) for answer in records] for name in names]
 
 
 def _format_rejected(window: Window, answers: Sequence[Answer], done: int) -> bytes:

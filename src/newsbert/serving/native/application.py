@@ -276,7 +276,7 @@ def _make_cors_headers(origin: str | None) -> tuple[tuple[bytes, bytes], ...]:
     return (
         (b"access-control-allow-origin", origin.encode()),
         (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-        (b"access-control-allow-headers", b"Accept, Authorization, Content-Type"),
+        (b"access-control-allow-headers", b"Accept, Authorization, Content-Type, Tier"),
     )
 
 

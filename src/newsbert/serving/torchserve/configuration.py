@@ -90,7 +90,7 @@ def _make_cors_properties(origin: str | None) -> dict[str, object]:
     return {
         "cors_allowed_origin": origin,
         "cors_allowed_methods": "GET, POST, OPTIONS",
-        "cors_allowed_headers": "Accept, Authorization, Content-Type",
+        "cors_allowed_headers": "Accept, Authorization, Content-Type, Tier",
     }
 
 
