@@ -182,6 +182,7 @@ def trained(
                 learning_rate=3e-3,
                 max_length=48,
                 review_threshold=REVIEW_THRESHOLD,
+                cascade_loss=100,  # so that few validation rows suffice for a cascade
                 output_dir=str(directory / "bundle"),
                 tracking_uri=uri,
                 model_name="TinyModel",

@@ -20,7 +20,7 @@ from newsbert.core.settings import ServeSettings
 from newsbert.data.text import NewsItem
 from newsbert.images.run import serving
 from newsbert.inference.model import Model
-from newsbert.inference.runtime import load_runtime
+from newsbert.inference.runtime import InferenceTimings, load_runtime
 from newsbert.serving import local
 from newsbert.serving.client import Client
 from tests.support.texts import held_out
@@ -94,6 +94,12 @@ def test_texts_are_two_hundred_and_distinct() -> None:
     assert len({json.dumps(item) for item in ITEMS}) == len(ITEMS) == 200
 
 
+def test_each_tier_answers_some_of_the_texts(bundle: Bundle) -> None:
+    timings, runtime = InferenceTimings(), load_runtime(bundle, "onnxruntime")
+    runtime.predict_prepared([runtime.prepare(item) for item in ITEMS], timings)
+    assert 0.05 < np.mean(timings.by_companion) < 0.95
+
+
 def test_torch_in_a_batch_and_onnx_runtime_agree_with_torch_alone(bundle: Bundle) -> None:
     expected = _expected(bundle)
     _check(expected, load_runtime(bundle, "torch").predict)
@@ -151,7 +157,7 @@ def test_the_logged_pytorch_graph_agrees(bundle: Bundle, trained: tuple[newsbert
             logits = graph(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
             return softmax(logits, bundle.contract.temperature)
 
-    _check(_expected(bundle), answer)
+    _check(_expected(bundle.without_companion()), answer)
 
 
 def test_a_server_agrees(bundle: Bundle, any_server: local.Server) -> None:

@@ -21,7 +21,7 @@ from newsbert.inference.explanation import SHAPLEY_SAMPLING
 from newsbert.inference.model import Model
 from newsbert.inference.prediction import COMPANION, MODEL
 from newsbert.inference.runtime import NEVER, InferenceTimings, Runtime, load_runtime
-from tests.support.two_tiers import THRESHOLD, with_cascade
+from tests.support.two_tiers import without_cascade
 
 TEXTS = [
     "stocks fall as bank profit rises", "goal for the team", "the minister and the border treaty", "number 3",
@@ -31,8 +31,8 @@ RUNTIMES = ("onnxruntime", "torch")
 
 
 @pytest.fixture(scope="module")
-def two_tiers(trained: tuple[newsbert.TrainResult, str], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return with_cascade(Bundle.read(trained[0].bundle), tmp_path_factory.mktemp("two-tiers") / "bundle")
+def two_tiers(trained: tuple[newsbert.TrainResult, str]) -> Bundle:
+    return Bundle.read(trained[0].bundle)
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -56,15 +56,15 @@ def test_an_answer_is_the_companions_or_the_mix(runtime: Runtime, two_tiers: Bun
     companion, everything = _predict(runtime, TEXTS, 0.0)
     mixed, nothing = _predict(runtime, TEXTS, NEVER)
     assert (set(everything), set(nothing)) == ({True}, {False})
-    assert by_companion == (np.round(companion.max(axis=1).astype(np.float64), 6) >= THRESHOLD).tolist()
+    info = two_tiers.contract.companion
+    assert info is not None and info.threshold is not None
+    assert by_companion == (np.round(companion.max(axis=1).astype(np.float64), 6) >= info.threshold).tolist()
     for row, sure in enumerate(by_companion):
         if sure:
             assert served[row].tobytes() == companion[row].tobytes()
         else:
             assert np.abs(served[row] - mixed[row]).max() <= 1e-3
     encoder = load_runtime(two_tiers.without_companion(), "onnxruntime").predict_prepared(TEXTS)
-    info = two_tiers.contract.companion
-    assert info is not None
     expected = Mix(info.model_weight, info.companion_weight).apply(np.log(encoder), np.log(companion))
     assert np.abs(mixed - expected).max() <= 2e-3
 
@@ -99,7 +99,8 @@ def test_a_prediction_names_its_tier_when_asked(two_tiers: Bundle) -> None:
     assert predictions[0].to_dict(tier=True)["tier"] == predictions[0].tier
 
 
-def test_the_cascade_can_be_turned_off(two_tiers: Bundle, bundle: Bundle) -> None:
+def test_the_cascade_can_be_turned_off(two_tiers: Bundle, tmp_path: Path) -> None:
+    bundle = without_cascade(two_tiers, tmp_path / "bundle")
     off = Model(two_tiers, runtime="onnxruntime", cascade="off").predict(TEXTS)
     assert {prediction.tier for prediction in off} == {MODEL}
     on = Model(two_tiers, runtime="onnxruntime", cascade="on").predict(TEXTS)

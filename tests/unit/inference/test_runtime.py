@@ -134,7 +134,7 @@ def _largest_difference(left: FloatArray, right: FloatArray) -> float:
 
 @pytest.mark.parametrize("name", FP32)
 def test_golden_texts_get_their_probabilities_alone_and_together(bundle: Bundle, name: str) -> None:
-    read, runtime = bundle, load_runtime(bundle, name)
+    read, runtime = bundle, load_runtime(bundle, name, cascade="off")
     items = [golden.item for golden in read.contract.golden]
     expected = np.array([golden.probabilities for golden in read.contract.golden], dtype=np.float32)
     assert len(items) >= 10
