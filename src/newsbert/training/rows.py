@@ -6,6 +6,7 @@ from typing import Any
 
 from newsbert.core.settings import TrainSettings
 from newsbert.data.dataset import Dataset, load_dataset
+from newsbert.errors import UsageError
 
 
 def load_rows(settings: TrainSettings) -> Dataset:
@@ -14,6 +15,11 @@ def load_rows(settings: TrainSettings) -> Dataset:
     Raises:
         NewsbertError: If they cannot be used.
     """
+    if settings.unlabelled and settings.companion == "none":
+        raise UsageError(
+            "--unlabelled and --companion none exclude each other: only a companion learns from these texts",
+            "leave one of them out",
+        )
     dataset = load_dataset(
         settings.data,
         labels=settings.labels,

@@ -29,8 +29,8 @@ def test_a_family_is_trained_and_answers_as_transformers_does(
 ) -> None:
     base = encoders.make(family, tmp_path / "base", texts)
     result = newsbert.train(
-        data=str(labelled_file), base_model=str(base), max_length=48, max_steps=4, batch_size=8, precision="fp32", companion="none",
-        output_dir=tmp_path / "out",
+        data=str(labelled_file), base_model=str(base), max_length=48, max_steps=4, batch_size=8, precision="fp32",
+        companion="none", output_dir=tmp_path / "out",
     )  # fmt: skip
     expected = _transformers_answers(result.bundle)
     for runtime in ("torch", "onnxruntime", "openvino"):

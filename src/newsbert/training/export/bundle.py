@@ -30,6 +30,7 @@ from newsbert.evaluation.review_threshold import RiskCoverageCurve, Threshold
 from newsbert.inference.runtime import Runtime, load_runtime
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import bert_graph, label_issues
+from newsbert.training.baseline import NAME
 from newsbert.training.context import TrainingContext
 from newsbert.training.export import companion, model_card, onnx, parity, quantization
 from newsbert.training.export.parity import ReferencePredictions
@@ -147,7 +148,9 @@ def write(
     plots.reliability_diagram(before, after, part / "reliability_diagram.png")
     lines = pins.for_bundle()
     (part / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (part / "README.md").write_text(model_card.render(contract, scores, baseline, thresholds), encoding="utf-8")
+    (part / "README.md").write_text(
+        model_card.render(contract, scores, {**parts, NAME: baseline}, thresholds), encoding="utf-8"
+    )
     mistakes = label_issues.find_mistakes(rows.test.texts, rows.test.labels, probabilities, rows.label_names)
     row_sketch.write(itertools.chain(rows.train.texts, rows.validation.texts), part / bundle.SKETCH_FILE)
     report = TestReport(scores, speed, thresholds, mistakes, parts)

@@ -1,11 +1,12 @@
 """The model card: the bundle's `README.md`."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from newsbert.bundle.contract import CompanionInfo
 from newsbert.evaluation.metrics import Scores
 from newsbert.evaluation.review_threshold import ReviewStats, Threshold
-from newsbert.training.baseline import NAME
 
 _TEMPLATE = """# {title}
 
@@ -23,7 +24,7 @@ Classifies a news text (or title and text) as {labels}. {base} fine-tuned by new
 ![Learning curves](learning_curves.png)
 ![Reliability diagram](reliability_diagram.png)
 
-## Review threshold
+{companion}## Review threshold
 Answers with a score below {review_threshold} are flagged for review: `"review": true`. A threshold is chosen on
 validation rows: the lowest at which the other answers reach the target accuracy, with a margin of one standard error.
 0 flags no answer, 1 all of them.
@@ -51,13 +52,29 @@ of another kind it may be larger.
 """
 
 
-def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresholds: Sequence[Threshold]) -> str:
-    """Return the card of a model in Markdown, with a comparison to a baseline.
+_COMPANION = """## Companion
+The answers of the encoder are mixed with those of a linear classifier of words and pairs, with the weights
+{model_weight:.3f} and {companion_weight:.3f}. {cascade}
+
+"""
+_CASCADE = (
+    "The companion answers alone where its probability is at least {threshold:.4g}: {coverage:.1%} of the {rows} "
+    "validation rows. With 95% confidence, that costs at most {loss:.2f} points of accuracy."
+)
+
+
+def render(
+    contract: Mapping[str, Any],
+    scores: Scores,
+    others: Mapping[str, Scores],
+    thresholds: Sequence[Threshold],
+) -> str:
+    """Return the card of a model in Markdown, with a comparison to its parts and to a baseline.
 
     Args:
         contract: The contract of its bundle.
         scores: Scores on the test rows.
-        baseline: Scores of the baseline on the same rows.
+        others: Scores of the model's parts and of the baseline on the same rows, by name.
         thresholds: Scores below which a person has to see an answer.
     """
     rows = contract["data"]["rows"]
@@ -73,11 +90,12 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresh
         test_rows=rows["test"],
         train_rows=rows["train"],
         validation_rows=rows["validation"],
-        compared="\n".join(_format_row(name, entry) for name, entry in {"this model": scores, NAME: baseline}.items()),
+        compared="\n".join(_format_row(name, entry) for name, entry in {"this model": scores, **others}.items()),
         calibration_error=scores.calibration_error,
         uncalibrated_error=contract["metrics"]["uncalibrated_error"],
         temperature=contract["temperature"],
         classes=classes,
+        companion=_describe_companion(contract.get("companion")),
         review_threshold=f"{contract['review_threshold']:.4g}",
         thresholds="\n".join(map(_format_threshold, thresholds)),
         data=contract["data"]["name"],
@@ -85,6 +103,15 @@ def render(contract: Mapping[str, Any], scores: Scores, baseline: Scores, thresh
         cleaning=", ".join(contract["cleaning"]),
         max_length=contract["max_length"],
     )
+
+
+def _describe_companion(companion: CompanionInfo | None) -> str:
+    """Return the section on the companion; empty if there is none."""
+    if companion is None:
+        return ""
+    values = dataclasses.asdict(companion)
+    cascade = "It answers no text alone." if companion.threshold is None else _CASCADE.format(**values)
+    return _COMPANION.format(**values, cascade=cascade)
 
 
 def _format_row(name: str, scores: Scores) -> str:
