@@ -66,12 +66,12 @@ from newsbert.inference.runtime import Runtime
 _predict = Runtime.predict_prepared
 
 
-def _fail(self, sequences, *others):
+def _fail(self, sequences, *others, **options):
     if "end" in sequences:
         os._exit(3)
     if "fail" in sequences:
         raise RuntimeError("no\\nanswer")
-    return _predict(self, sequences, *others)
+    return _predict(self, sequences, *others, **options)
 
 
 Runtime.predict_prepared = _fail
@@ -84,7 +84,7 @@ Runtime.predict_prepared = _fail
 
 
 def test_requests_are_counted(start: Start) -> None:
-    served = start("--review-threshold", "1")
+    served = start("--review-threshold", "1", "--cascade", "off")
     before = _page(served)
     with _connected(served) as connection:
         assert _post(connection, b"goal team", TEXT) == 200
@@ -102,6 +102,7 @@ def test_requests_are_counted(start: Start) -> None:
     assert counts == {200: 2, 400: 1, 413: 1, 415: 1, 500: 0, 503: 0}
     assert sum(more("newsbert_predictions_total", label=label) for label in LABELS) == 3
     assert more("newsbert_predictions_total") == more("newsbert_reviews_total") == 3
+    assert more("newsbert_tiers_total", tier="model") == more("newsbert_tiers_total") == 3
     assert more("newsbert_confidence_ratio_count") == more("newsbert_document_tokens_count") == 3
     assert 1.0 <= more("newsbert_confidence_ratio_sum") <= 3.0
     # [CLS] and [SEP] of each text, and six words that the vocabulary has.

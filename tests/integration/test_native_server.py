@@ -243,7 +243,7 @@ def test_when_it_is_killed_its_workers_end(serve: Callable[..., Served]) -> None
 
 
 def test_workers_share_an_address_and_their_metrics_are_summed(serve: Callable[..., Served]) -> None:
-    served = serve("--workers", 2)
+    served = serve("--workers", 2, "--cascade", "off")
     for _ in range(20):
         assert served.ask() == 200
     with urllib.request.urlopen(served.ready["metrics"], timeout=20) as response:
