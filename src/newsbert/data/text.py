@@ -29,6 +29,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # except white
 
 def _clean_unicode(text: str) -> str:
     """Replace lone surrogates, which cannot be encoded, by U+FFFD, and control characters by a blank."""
+    if text.isprintable():  # has neither, and this is faster to find out
+        return text
     return _CONTROL.sub(" ", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
@@ -39,13 +41,15 @@ def _replace_backslashes(text: str) -> str:
 
 def _decode_entities(text: str) -> str:
     """Decode HTML entities, including the broken ones of AG News."""
+    if ";" not in text:
+        return text
     text = _BROKEN_ENTITY.sub(r"&\1;", text)
     return _ENTITY.sub(lambda match: _CONTROL.sub(" ", html.unescape(match.group())), text)
 
 
 def _remove_tags(text: str) -> str:
     """Replace HTML tags by a blank."""
-    return _TAG.sub(" ", text)
+    return _TAG.sub(" ", text) if "<" in text else text
 
 
 def _collapse_whitespace(text: str) -> str:

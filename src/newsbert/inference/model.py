@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from newsbert.bundle.bundle import AUTO, Bundle
 from newsbert.core.types import FloatArray
 from newsbert.data.text import NewsItems, list_items
-from newsbert.inference.prediction import COMPANION, MODEL, Prediction
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import InferenceTimings, load_runtime, resolve_runtime
 
 if TYPE_CHECKING:
@@ -70,11 +70,7 @@ class Model:
         """
         labels, timings = self.bundle.contract.labels, InferenceTimings()
         rows = self._runtime.predict_prepared([self._runtime.prepare(item) for item in list_items(items)], timings)
-        tiers = [COMPANION if by_companion else MODEL for by_companion in timings.by_companion]
-        return [
-            Prediction.of(labels, row, self.review_threshold, tier)
-            for row, tier in zip(rows.tolist(), tiers, strict=True)
-        ]
+        return Prediction.list_of(labels, rows, self.review_threshold, timings.by_companion)
 
     def explain(self, items: NewsItems, *, label: str | None = None) -> "list[Explanation]":
         """Classify items as `predict` does, and attribute the probability of a label to their words.

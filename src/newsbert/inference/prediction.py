@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from newsbert.core.types import FloatArray
 from newsbert.evaluation.review_threshold import SCORE_DECIMALS, needs_review
 
 COMPANION, MODEL = "companion", "model"
@@ -36,6 +37,25 @@ class Prediction:
         by_label = dict(zip(labels, map(float, probabilities), strict=True))
         best = max(by_label, key=by_label.__getitem__)
         return cls(best, by_label[best], by_label, bool(needs_review(by_label[best], review_threshold)), tier)
+
+    @classmethod
+    def list_of(
+        cls, labels: Sequence[str], probabilities: FloatArray, review_threshold: float, by_companion: Sequence[bool]
+    ) -> "list[Prediction]":
+        """Create the predictions of several texts, as `of` does.
+
+        Args:
+            labels: The labels.
+            probabilities: `(texts, num_labels)`, in label order.
+            review_threshold: Score below which a person should review a prediction.
+            by_companion: For every text whether the companion answered it alone.
+        """
+        best = probabilities.argmax(axis=1).tolist()
+        reviews = needs_review(probabilities.max(axis=1, initial=0), review_threshold).tolist()
+        return [
+            cls(labels[label], row[label], dict(zip(labels, row, strict=True)), review, COMPANION if alone else MODEL)
+            for row, label, review, alone in zip(probabilities.tolist(), best, reviews, by_companion, strict=True)
+        ]
 
     @classmethod
     def from_dict(cls, answer: Mapping[str, Any]) -> "Prediction":

@@ -135,9 +135,9 @@ class Handler:
             parsed = batches.parse(requests, headers, self._model.runtime, self._model.labels)
             plain = [text for request in parsed if isinstance(request, ParsedRequest) for text in request.plain]
             probabilities = self._model.runtime.predict_prepared(plain, timings)
-        rows = zip(probabilities.tolist(), timings.by_companion, strict=True)
+        predictions = iter(self._model.make_predictions(probabilities, timings.by_companion))
         started = [
-            self._start_answers(request, [next(rows) for _ in request.plain])
+            self._start_answers(request, [next(predictions) for _ in request.plain])
             if isinstance(request, ParsedRequest)
             else request
             for request in parsed
@@ -160,15 +160,15 @@ class Handler:
         return bodies
 
     def _start_answers(
-        self, request: ParsedRequest, rows: Iterable[tuple[Sequence[float], bool]]
+        self, request: ParsedRequest, predictions: Iterable[Prediction]
     ) -> "list[Prediction | Future[_Explained]] | RequestError":
         """Return a request's answers, with futures for explanations, or the error if the lane is full.
 
         Args:
             request: The request.
-            rows: Probabilities of its texts without explanation, and whether the companion answered alone.
+            predictions: Those for its texts without explanation.
         """
-        remaining = iter(rows)
+        remaining = iter(predictions)
         answers: list[Prediction | Future[_Explained]] = []
         for index, text in enumerate(request.sequences):
             if index in request.explained:
@@ -179,14 +179,14 @@ class Handler:
                 except LaneFullError:
                     return make_lane_full_error()
             else:
-                answers.append(self._model.make_prediction(*next(remaining)))
+                answers.append(next(remaining))
         return answers
 
     def _explain(self, text: str, label: str | None) -> "_Explained":
         timings = InferenceTimings()
         with self._lane.step():
-            (row,) = self._model.runtime.predict_prepared([text], timings).tolist()
-        prediction = self._model.make_prediction(row, timings.by_companion[0])
+            probabilities = self._model.runtime.predict_prepared([text], timings)
+        (prediction,) = self._model.make_predictions(probabilities, timings.by_companion)
         result = explanation.explain(self._model.runtime, text, prediction, label, self._lane.step)
         return _Explained(result, timings)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from newsbert.bundle.bundle import AUTO, Bundle
 from newsbert.bundle.golden import check_answers, check_companion
-from newsbert.inference.prediction import COMPANION, MODEL, Prediction
+from newsbert.core.types import FloatArray
+from newsbert.inference.prediction import Prediction
 from newsbert.inference.runtime import load_runtime
 
 
@@ -63,12 +64,11 @@ class ServedModel:
         if contract.companion is not None:
             check_companion(contract, self.runtime.predict_prepared(golden, threshold=0.0).tolist())
 
-    def make_prediction(self, probabilities: Sequence[float], by_companion: bool) -> Prediction:
-        """Return the answer to a text.
+    def make_predictions(self, probabilities: FloatArray, by_companion: Sequence[bool]) -> list[Prediction]:
+        """Return the answers to texts.
 
         Args:
-            probabilities: Its probabilities, in the order of the labels.
-            by_companion: Whether the companion answered it alone.
+            probabilities: `(texts, num_labels)`, in the order of the labels.
+            by_companion: For every text whether the companion answered it alone.
         """
-        tier = COMPANION if by_companion else MODEL
-        return Prediction.of(self.labels, probabilities, self.review_threshold, tier)
+        return Prediction.list_of(self.labels, probabilities, self.review_threshold, by_companion)

@@ -158,9 +158,9 @@ class PredictionService:
                 raise make_not_complete_error()
         if texts:
             self._metrics.queued(job.measured.tokenizer_s, max(0.0, job.started_s - job.queued_s))
-        rows = zip(job.probabilities.tolist(), job.measured.by_companion, strict=True)
+        predictions = iter(self.model.make_predictions(job.probabilities, job.measured.by_companion))
         items: list[Prediction | Explanation] = [
-            explanations[index].result() if index in explanations else self.model.make_prediction(*next(rows))
+            explanations[index].result() if index in explanations else next(predictions)
             for index in range(len(request.sequences))
         ]
         answers = Answers(items, job.probabilities, job.measured.tokens, _list_stages(job))
@@ -179,8 +179,7 @@ class PredictionService:
         def compute() -> Explanation:
             runtime = BackgroundRuntime(self.model.runtime, self.scheduler)
             timings = InferenceTimings()
-            (row,) = runtime.predict_prepared([text], timings).tolist()
-            prediction = self.model.make_prediction(row, timings.by_companion[0])
+            (prediction,) = self.model.make_predictions(runtime.predict_prepared([text], timings), timings.by_companion)
             return explanation.explain(runtime, text, prediction, label)
 
         try:

@@ -39,5 +39,5 @@ class TensorModel:
         request = batches.prepare(open_inference.make_items(tensors), self._model.runtime)
         timings = InferenceTimings()
         probabilities = self._model.runtime.predict_prepared(request.sequences, timings)
-        predictions = list(map(self._model.make_prediction, probabilities.tolist(), timings.by_companion))
+        predictions = self._model.make_predictions(probabilities, timings.by_companion)
         return open_inference.make_outputs(predictions, self._model.labels, probabilities)
