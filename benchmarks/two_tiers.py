@@ -8,7 +8,7 @@ and cascade of one training are scored on the same rows: the test rows that `new
 `--held-out` other rows that the training did not read. The interval of a difference is that of paired rows.
 
 The bound of the cascade is tried on the held-out rows: 200 times, the rows are divided at random. A mix and a threshold
-are chosen on as many rows as the training had for validation, and the loss is measured on the others. The loss must not
+are chosen on as many rows as the training had for validation (at most half), and the loss is measured on the others. The loss must not
 exceed the accepted one in more than 5% of these trials.
 
 The script appends its measurements to `--results`, and does not repeat those that are there. `--keep` retains the
@@ -134,6 +134,7 @@ def measure(files: Path, seed: int, epochs: float | None, texts: list[str], labe
 def try_bound(encoder: FloatArray, logs: FloatArray, labels: IntArray, rows: int, max_loss: float) -> float:
     """Return the fraction of random divisions of the rows in which the loss of accuracy is at most the accepted one."""
     rng = np.random.default_rng(0)
+    rows = min(rows, len(labels) // 2)
     encoder_logs = np.log(encoder.clip(np.finfo(np.float32).tiny))
     within = []
     for _ in range(RESAMPLINGS):
