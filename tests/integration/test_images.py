@@ -272,7 +272,7 @@ def test_a_model_that_answers_otherwise_gets_no_image(
         else:  # what ships has another newsbert than what the archive was made with
             wrong = (
                 "USER root\n"
-                "RUN sed -i 's/zip(labels, map/zip(labels[::-1], map/' "
+                "RUN sed -i 's/zip(labels, row/zip(labels[::-1], row/' "
                 "/opt/newsbert/lib/python*/site-packages/newsbert/inference/prediction.py\nUSER newsbert\n"
             )
             context = replace(context, dockerfile=context.dockerfile.replace("EXPOSE 8080\n", f"EXPOSE 8080\n{wrong}"))

@@ -8,7 +8,7 @@ from newsbert.bundle.bundle import AUTO, Bundle
 from newsbert.bundle.golden import check_answers, check_companion
 from newsbert.core.types import FloatArray
 from newsbert.inference.prediction import Prediction
-from newsbert.inference.runtime import load_runtime
+from newsbert.inference.runtime import NEVER, load_runtime
 
 
 class ServedModel:
@@ -59,7 +59,7 @@ class ServedModel:
         # A server that cannot answer, or answers otherwise than in training, must not count as ready; another kind of
         # processor can be the reason. This also warms the model up before the first request.
         golden = [self.runtime.prepare(example.item) for example in contract.golden]
-        answers = self.runtime.predict_prepared(golden)
+        answers = self.runtime.predict_prepared(golden, threshold=NEVER)  # the companion must not hide the model
         check_answers(contract, runtime, [Prediction.of(self.labels, row) for row in answers.tolist()])
         if contract.companion is not None:
             check_companion(contract, self.runtime.predict_prepared(golden, threshold=0.0).tolist())

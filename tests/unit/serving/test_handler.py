@@ -61,6 +61,16 @@ def test_answers_are_flagged_for_review_by_the_threshold(bundle: Bundle, handler
         assert sum(expected) == {None: sum(expected), 0.0: 0, 1.0: 5}.get(below, 2)
 
 
+def test_the_tier_is_in_an_answer_if_the_header_asks_for_it(handler: Handler) -> None:
+    texts = {"data": ["the minister and the border treaty vote", "number 3"]}
+    plain, named, refused = (
+        send_one(handler, *make_request(texts, **headers)).json for headers in ({}, {"tier": "True"}, {"tier": "x"})
+    )
+    assert plain == refused
+    assert [answer.pop("tier") for answer in named] == ["companion", "model"]
+    assert named == plain
+
+
 def test_explain_adds_an_explanation(handler: Handler) -> None:
     item = {"title": "Cup final", "text": "goal"}
     plain = send_one(handler, *make_request(item)).json
