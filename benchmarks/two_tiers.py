@@ -8,8 +8,8 @@ and cascade of one training are scored on the same rows: the test rows that `new
 `--held-out` other rows that the training did not read. The interval of a difference is that of paired rows.
 
 The bound of the cascade is tried on the held-out rows: 200 times, the rows are divided at random. A mix and a threshold
-are chosen on as many rows as the training had for validation (at most half), and the loss is measured on the others. The loss must not
-exceed the accepted one in more than 5% of these trials.
+are chosen on as many rows as the training had for validation, at most half. The loss is measured on the others. It must
+not exceed the accepted one in more than 5% of these trials.
 
 The script appends its measurements to `--results`, and does not repeat those that are there. `--keep` retains the
 bundles, as `ROWS-SEED/bundle`, for other benchmarks.
