@@ -99,7 +99,7 @@ def test_unlabelled_texts_teach_the_companion(
     cli: Cli, database: str, labelled_file: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "more.csv").write_text("text\nzanzibar quokka\nquokka\nzanzibar\n", encoding="utf-8")
-    weights = []
+    weights: list[bytes] = []
     for options in ((), ("--unlabelled", "more.csv")):
         output = tmp_path / f"out{len(weights)}"
         result = cli(
