@@ -88,7 +88,11 @@ def fit(context: TrainingContext, model: FloatArray, unlabelled: FloatArray) -> 
         return None
     mixed = mix.apply(_log(model), logs)
     threshold = mixing.choose_cascade_threshold(mixed, logs, labels, settings.cascade_loss)
-    if threshold.threshold is None:
+    # With fewer rows there can be none, which is no news.
+    if (
+        threshold.threshold is None
+        and 100 * mixing.bound_difference(0, 0, max(1, len(labels))) <= settings.cascade_loss
+    ):
         on_event(
             Note(
                 f"no cascade: {len(labels)} validation rows do not show that it costs at most "
