@@ -189,7 +189,7 @@ def print_tables(results: list[dict[str, Any]]) -> None:
         coverages = [result["coverage"] for result in results if result["rows"] == size and "coverage" in result]
         print(f"| {size} | {mean(size, 'validation_rows'):.0f} | {', '.join(f'{value:.0%}' for value in coverages)} | "
               f"{mean(size, 'cascade_to_mix', 0):+.2f} | {mean(size, 'cascade_to_encoder', 0):+.2f} | "
-              f"{mean(size, 'within_bound'):.0%} | {mean(size, 'companion_us'):.0f}, "
+              f"{mean(size, 'within_bound'):.1%} | {mean(size, 'companion_us'):.0f}, "
               f"{mean(size, 'companion_mb'):.1f} |")  # fmt: skip
 
 
