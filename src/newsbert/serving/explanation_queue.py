@@ -37,6 +37,10 @@ class LaneFullError(Exception):
     """The error for an explanation that exceeds the limits of the lane."""
 
 
+class LaneClosedError(Exception):
+    """The error for an explanation that was not complete when its lane was closed."""
+
+
 class Lane(Generic[Result]):
     """A thread that computes explanations, and gives way to predictions."""
 
@@ -48,6 +52,7 @@ class Lane(Generic[Result]):
         self._waiting: collections.deque[tuple[Callable[[], Result], Future[Result]]] = collections.deque()
         self._results: collections.OrderedDict[Hashable, tuple[Future[Result], int]] = collections.OrderedDict()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
@@ -61,9 +66,15 @@ class Lane(Generic[Result]):
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Compute a step of an explanation in the block, while no predictions are computed."""
+        """Compute a step of an explanation in the block, while no predictions are computed.
+
+        Raises:
+            LaneClosedError: If the lane is closed.
+        """
         while True:
             self._no_answers.wait()
+            if self._closed:
+                raise LaneClosedError
             with self._compute_lock:
                 if self._no_answers.is_set():
                     yield
@@ -79,8 +90,11 @@ class Lane(Generic[Result]):
 
         Raises:
             LaneFullError: If too many explanations are queued, or their texts are too long in total.
+            LaneClosedError: If the lane is closed.
         """
         with self._changed:
+            if self._closed:
+                raise LaneClosedError
             if key in self._results:
                 future, _ = self._results[key]
                 if not (future.done() and future.exception()):
@@ -96,6 +110,21 @@ class Lane(Generic[Result]):
                 self._thread.start()
             self._changed.notify()
         return future
+
+    def close(self) -> None:
+        """End the thread after its step. Explanations that are not complete fail with `LaneClosedError`.
+
+        A thread must not outlive its owner: the tokenizer reads the environment, which crashes while another thread
+        changes it.
+        """
+        with self._changed:
+            self._closed = True
+            for _, future in self._waiting:
+                future.set_exception(LaneClosedError())
+            self._waiting.clear()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
 
     def _make_room(self, num_characters: int) -> None:
         """Remove the oldest complete explanations.
@@ -119,7 +148,9 @@ class Lane(Generic[Result]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
                 compute, future = self._waiting.popleft()
             try:
                 future.set_result(compute())

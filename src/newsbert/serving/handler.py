@@ -119,6 +119,10 @@ class Handler:
             report_event("prediction-failed", f"{type(error).__name__}: {error}", len(requests), traceback.format_exc())
             return self._refuse_all(requests, context, make_model_failed_error())
 
+    def close(self) -> None:
+        """End the thread of explanations."""
+        self._lane.close()
+
     def _refuse_all(self, requests: Sequence[Mapping[str, Any]], context: Any, error: RequestError) -> list[bytes]:
         self._metrics.batch(
             [error.status] * len(requests), np.empty((0, len(self._model.labels)), np.float32), InferenceTimings()

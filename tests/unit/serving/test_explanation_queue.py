@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import pytest
 
 from newsbert.serving import explanation_queue
-from newsbert.serving.explanation_queue import Lane, LaneFullError
+from newsbert.serving.explanation_queue import Lane, LaneClosedError, LaneFullError
 
 TIMEOUT_S = 30
 
@@ -94,6 +94,31 @@ def test_long_texts_are_refused_together_but_not_alone(monkeypatch: pytest.Monke
     end.set()
     assert first.result(TIMEOUT_S) == "first"
     assert explanations.submit("long", 20, lambda: "complete").result(TIMEOUT_S) == "complete"
+
+
+def test_a_closed_lane_ends_its_thread_after_a_step() -> None:
+    explanations: Lane[str] = Lane()
+    in_step, end = threading.Event(), threading.Event()
+
+    def compute() -> str:
+        with explanations.step():
+            in_step.set()
+            end.wait(TIMEOUT_S)
+        with explanations.step():
+            return "complete"
+
+    running = explanations.submit("running", 1, compute)
+    waiting = explanations.submit("waiting", 1, lambda: "complete")
+    assert in_step.wait(TIMEOUT_S)
+    closing = threading.Thread(target=explanations.close)
+    closing.start()
+    assert isinstance(waiting.exception(TIMEOUT_S), LaneClosedError)
+    end.set()
+    assert isinstance(running.exception(TIMEOUT_S), LaneClosedError)
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()  # it waits for the end of the lane's thread
+    with pytest.raises(LaneClosedError):
+        explanations.submit("another", 1, lambda: "complete")
 
 
 def test_a_batch_waits_only_while_no_other_waits() -> None:

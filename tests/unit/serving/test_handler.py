@@ -1,5 +1,6 @@
 """The handler's answers: predictions, explanations, their limits and headers, and a worker that stops."""
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -255,9 +256,10 @@ def test_a_closing_worker_refuses_requests(bundle: Bundle, tmp_path: Path, monke
     assert activity.last() == answered
 
 
-def test_attack_too_many_explanations_are_refused(handler: Handler) -> None:
+def test_attack_too_many_explanations_are_refused(bundle: Bundle) -> None:
     requests = [make_request({"text": f"{'goal team cup ' * 10} {number}", "explain": True}) for number in range(60)]
-    *answers, goal = send(handler, *requests, ({"body": b"goal"}, TEXT))
+    with contextlib.closing(Handler(bundle.path)) as handler:
+        *answers, goal = send(handler, *requests, ({"body": b"goal"}, TEXT))
     assert goal.status == 200
     full = [answer for answer in answers if answer.status == 503 and "too many explanations" in answer.message]
     assert full
