@@ -121,7 +121,7 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
 
 
 def test_a_full_queue_has_its_own_status(start: Start) -> None:
-    served = start("--queue-size", "1", "--batch-size", "1")
+    served = start("--queue-size", "1", "--batch-size", "1", "--cascade", "off")
     long = hostile.post(json.dumps({"instances": ["goal team cup coach " * 20] * 1000}).encode())
     shape = hostile.Shape("long", {200, 503}, lambda _: long)
 

@@ -150,7 +150,7 @@ def test_a_connection_too_many_replaces_the_one_that_is_idle_for_longest(serve: 
 
 
 def test_more_requests_than_may_wait_are_refused_with_a_time(serve: Callable[..., Served]) -> None:
-    served = serve("--queue-size", 1)
+    served = serve("--queue-size", 1, "--cascade", "off")
     body = json.dumps({"instances": ["goal team cup coach " * 20] * 1000}).encode()
     refused: list[dict[str, str]] = []
 

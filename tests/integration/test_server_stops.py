@@ -20,6 +20,8 @@ from tests.support.metrics import Page
 from tests.support.serving import PATH, Served, Start
 
 LONG_ITEMS = 1000
+SLOW = ("--cascade", "off")
+"""Options of a server whose encoder reads every text: its companion would answer these at once."""
 
 
 def _send(port: int, items: int) -> socket.socket:
@@ -84,7 +86,7 @@ def test_a_stop_under_load_answers_or_refuses_all_that_was_sent_before(start: St
 
 
 def test_a_long_request_in_flight_is_answered(start: Start) -> None:
-    served = start()
+    served = start(*SLOW)
     before = _count_accepted(served)
     with _send(served.port, LONG_ITEMS) as connection:
         _wait_accepted(served, before + 1)
@@ -98,7 +100,7 @@ def test_a_long_request_in_flight_is_answered(start: Start) -> None:
 
 def test_a_signal_to_all_of_its_processes_cuts_no_request_off_either(start: Start) -> None:
     # As systemd does it.
-    served = start()
+    served = start(*SLOW)
     family = [served.java(), served.worker()]
     before = _count_accepted(served)
     with _send(served.port, LONG_ITEMS) as connection:
@@ -114,7 +116,7 @@ def test_a_signal_to_all_of_its_processes_cuts_no_request_off_either(start: Star
 
 
 def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
-    served = start("--batch-size", "1")
+    served = start(*SLOW, "--batch-size", "1")
     before = _count_accepted(served)
     connections = [_send(served.port, LONG_ITEMS) for _ in range(6)]
     _wait_accepted(served, before + 6)
@@ -129,7 +131,7 @@ def test_requests_that_wait_for_their_turn_are_answered(start: Start) -> None:
 
 
 def test_what_takes_longer_than_the_limit_is_cut_off(start: Start) -> None:
-    served = start("--drain-s", "0.5", "--batch-size", "1")
+    served = start(*SLOW, "--drain-s", "0.5", "--batch-size", "1")
     before = _count_accepted(served)
     connections = [_send(served.port, LONG_ITEMS) for _ in range(12)]
     _wait_accepted(served, before + 12)
@@ -141,7 +143,7 @@ def test_what_takes_longer_than_the_limit_is_cut_off(start: Start) -> None:
 
 
 def test_a_second_signal_does_not_wait(start: Start) -> None:
-    served = start()
+    served = start(*SLOW)
     connections = [_send(served.port, LONG_ITEMS) for _ in range(8)]
     java = served.java()
     served.process.send_signal(signal.SIGTERM)
