@@ -30,10 +30,10 @@ _SIGNAL_WORKER = (
 
 @pytest.fixture
 def served(tiny_image: str) -> Iterator[tuple[run.RunningContainer, Any]]:
-    """The tiny model's container, as newsbert and as the engine see it."""
+    """The tiny model's container, as newsbert and as the engine see it; its encoder reads every text."""
     import docker
 
-    with run.serving(tiny_image, ServeSettings(port=0), threading.Event(), print) as running:
+    with run.serving(tiny_image, ServeSettings(port=0, cascade="off"), threading.Event(), print) as running:
         assert running is not None
         client = docker.from_env()
         yield running, client.containers.get(running.id)

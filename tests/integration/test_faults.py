@@ -19,7 +19,7 @@ from newsbert.inference.model import Model
 from newsbert.serving.torchserve import process
 from tests.support import processes
 from tests.support.cli import Cli
-from tests.support.serving import Served, Start
+from tests.support.serving import SLOW, Served, Start
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in a source distribution")
@@ -121,7 +121,7 @@ def test_more_than_can_be_answered_is_turned_away_at_once(start: Start) -> None:
 
 
 def test_a_full_queue_has_its_own_status(start: Start) -> None:
-    served = start("--queue-size", "1", "--batch-size", "1", "--cascade", "off")
+    served = start(*SLOW, "--queue-size", "1", "--batch-size", "1")
     long = hostile.post(json.dumps({"instances": ["goal team cup coach " * 20] * 1000}).encode())
     shape = hostile.Shape("long", {200, 503}, lambda _: long)
 

@@ -22,7 +22,7 @@ from tests.support import processes
 from tests.support.calls import failed
 from tests.support.cli import Cli
 from tests.support.metrics import Page
-from tests.support.serving import PATH, Served
+from tests.support.serving import PATH, SLOW, Served
 from tests.support.tracking_servers import wait_until
 
 TEXT = b"goal team cup"
@@ -150,7 +150,7 @@ def test_a_connection_too_many_replaces_the_one_that_is_idle_for_longest(serve: 
 
 
 def test_more_requests_than_may_wait_are_refused_with_a_time(serve: Callable[..., Served]) -> None:
-    served = serve("--queue-size", 1, "--cascade", "off")
+    served = serve(*SLOW, "--queue-size", 1)
     body = json.dumps({"instances": ["goal team cup coach " * 20] * 1000}).encode()
     refused: list[dict[str, str]] = []
 

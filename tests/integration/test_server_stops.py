@@ -17,11 +17,9 @@ from newsbert.bundle.bundle import Bundle
 from tests.support import processes
 from tests.support.cli import Cli
 from tests.support.metrics import Page
-from tests.support.serving import PATH, Served, Start
+from tests.support.serving import PATH, SLOW, Served, Start
 
 LONG_ITEMS = 1000
-SLOW = ("--cascade", "off")
-"""Options of a server whose encoder reads every text: its companion would answer these at once."""
 
 
 def _send(port: int, items: int) -> socket.socket:

@@ -20,6 +20,8 @@ from newsbert.bundle.bundle import Bundle
 from tests.support import processes
 
 PATH = "/predictions/news_classification"
+SLOW = ("--cascade", "off")
+"""Options of a server whose encoder reads every text: the companion would answer the tests' texts at once."""
 
 
 @dataclass
