@@ -21,7 +21,8 @@ def tune(
 ) -> TrainedModel:
     """Tune an encoder with these settings, as `newsbert.train` does; from the checkpoint, if there is one."""
     chosen = TrainSettings(**settings)
-    context = TrainingContext(chosen, load_rows(chosen), base_model.find(chosen.base_model), on_event, stop)
+    rows, base = load_rows(chosen), base_model.find(chosen.base_model)
+    context = TrainingContext(methods.choose(chosen, rows, base), rows, base, on_event, stop)
     return methods.tune_part(context, Checkpoints(checkpoints) if checkpoints else None)
 
 

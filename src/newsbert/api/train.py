@@ -64,7 +64,7 @@ def train(  # noqa: PLR0913 - options by name
         max_steps: Maximum number of steps, independent of the number of epochs.
         max_train_samples: Maximum number of training rows.
         batch_size: Rows per training step.
-        tune: `full`, `lora` or `head`.
+        tune: `full`, `contrastive`, `lora`, `head` or `auto`.
         lora_rank: Rank of the adapters of `lora`.
         precision: `bf16`, `fp32` or `auto`.
         learning_rate: Maximum learning rate.
@@ -126,6 +126,7 @@ def join_training(resume: str | None, stop: Callable[[], bool], **settings: Any)
     resolved = _resolve_settings(resume, settings)
     rows = load_rows(resolved)
     base = base_model.find(resolved.base_model)
+    resolved = methods.choose(resolved, rows, base)
     methods.tune_part(TrainingContext(resolved, rows, base, should_stop=stop))
 
 
@@ -141,8 +142,8 @@ def _check_shared(settings: TrainSettings, shared: RaySettings) -> None:
         UsageError: If they cannot.
     """
     several = shared.workers > 1 or environment.torchrun_rank() is not None
-    if several and settings.tune == "head":
-        raise UsageError("--tune head is done by one process", "--ray-workers 1, without torchrun")
+    if several and settings.tune in {"contrastive", "head"}:
+        raise UsageError(f"--tune {settings.tune} is done by one process", "--ray-workers 1, without torchrun")
     if shared.workers > 1 and environment.torchrun_rank() is not None:
         raise UsageError(f"--ray-workers {shared.workers} and torchrun both start processes", "--ray-workers 1")
     if shared.workers > 1:

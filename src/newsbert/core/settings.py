@@ -40,17 +40,41 @@ def _server() -> Any:
     return _setting(TORCHSERVE, "Server: torchserve, or native (newsbert's own)", "NEWSBERT_SERVER", choices=SERVERS)
 
 
-LEARNING_RATES = {"full": 1.5e-4, "lora": 1e-3, "head": 3e-3}
-"""Default learning rates, by the part that is tuned."""
+@dataclass(frozen=True)
+class MethodDefaults:
+    """Defaults of a fine-tuning method.
 
-EPOCHS, BATCH_ROWS = 5.0, 32
-"""Defaults for many rows."""
+    Few rows are read in smaller batches and more often: a new head learns little in a handful of steps.
 
-MIN_STEPS, MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE = 60, 8, 4
-"""Minimums of the defaults for few rows.
+    Attributes:
+        learning_rate: Peak learning rate.
+        epochs: Number of epochs for many rows.
+        min_steps: Minimum number of steps, for few rows.
+        min_steps_per_epoch: Minimum number of steps of an epoch, down to `min_batch_size`.
+        min_batch_size: Minimum batch size.
+    """
 
-Few rows are read in smaller batches and more often: a new head learns little in a handful of steps.
-"""
+    learning_rate: float
+    epochs: float = 5.0
+    min_steps: int = 60
+    min_steps_per_epoch: int = 8
+    min_batch_size: int = 4
+
+
+MAX_BATCH_SIZE = 32
+"""Default batch size for many rows."""
+
+METHODS = {
+    "full": MethodDefaults(1.5e-4),
+    "contrastive": MethodDefaults(4e-5, epochs=1.0, min_steps=40, min_steps_per_epoch=2, min_batch_size=16),
+    "lora": MethodDefaults(1e-3),
+    "head": MethodDefaults(3e-3),
+}
+"""The fine-tuning methods and their defaults."""
+
+MAX_CONTRASTIVE_ROWS = 16
+"""Maximum number of training rows per label, on average, for which `auto` is `contrastive`; see
+benchmarks/few_labels.py."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,8 @@ class TrainSettings:
     base_model: str = _setting("minilm", "'minilm' (bundled), a model directory, or a Hub name")
     epochs: float | None = _setting(
         None,
-        f"Number of training epochs (default: {EPOCHS:g}, or as many as make {MIN_STEPS} steps)",
+        f"Number of training epochs (default: {METHODS['full'].epochs:g}, or as many as make "
+        f"{METHODS['full'].min_steps} steps)",
         ge=1e-6,
         le=10_000,
     )
@@ -84,13 +109,16 @@ class TrainSettings:
     max_train_samples: int | None = _setting(None, "Maximum number of training examples", ge=1)
     batch_size: int | None = _setting(
         None,
-        f"Batch size (default: {BATCH_ROWS}; with few rows an eighth of them, at least {MIN_BATCH_SIZE})",
+        f"Batch size (default: {MAX_BATCH_SIZE}; with few rows an eighth of them, at least "
+        f"{METHODS['full'].min_batch_size})",
         ge=1,
     )
     tune: str = _setting(
-        "full",
-        "Fine-tuning method: full (all layers), lora (adapters) or head (frozen encoder)",
-        choices=tuple(LEARNING_RATES),
+        "auto",
+        "Fine-tuning method: full (all layers), contrastive (pairs of texts, for few rows), lora (adapters), head "
+        f"(frozen encoder), or auto (contrastive for up to {MAX_CONTRASTIVE_ROWS} training rows per label, or else "
+        "full)",
+        choices=("auto", *METHODS),
     )
     lora_rank: int = _setting(16, "Rank of the adapters of --tune lora", ge=1, le=1024)
     precision: str = _setting(
@@ -100,7 +128,8 @@ class TrainSettings:
     )
     learning_rate: float | None = _setting(
         None,
-        f"Peak learning rate (default: {', '.join(f'{rate:g} for {part}' for part, rate in LEARNING_RATES.items())})",
+        "Peak learning rate (default: "
+        f"{', '.join(f'{defaults.learning_rate:g} for {method}' for method, defaults in METHODS.items())})",
         ge=1e-12,
         le=1,
     )
@@ -133,17 +162,24 @@ class TrainSettings:
 
     def rows_a_step(self, rows: int) -> int:
         """Return the batch size, or its default for this number of training rows."""
-        return self.batch_size or min(BATCH_ROWS, max(MIN_BATCH_SIZE, rows // MIN_STEPS_PER_EPOCH))
+        defaults = self._defaults
+        return self.batch_size or min(
+            MAX_BATCH_SIZE, max(defaults.min_batch_size, rows // defaults.min_steps_per_epoch)
+        )
 
     def passes(self, rows: int) -> float:
         """Return the number of epochs, or its default for this number of training rows."""
         steps = math.ceil(rows / self.rows_a_step(rows))
-        return self.epochs or max(EPOCHS, float(math.ceil(MIN_STEPS / steps)))
+        return self.epochs or max(self._defaults.epochs, float(math.ceil(self._defaults.min_steps / steps)))
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate, or its default for the tuned part."""
-        return self.learning_rate or LEARNING_RATES[self.tune]
+        """The learning rate, or its default for the method."""
+        return self.learning_rate or self._defaults.learning_rate
+
+    @property
+    def _defaults(self) -> MethodDefaults:
+        return METHODS["full" if self.tune == "auto" else self.tune]
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.onnx.ops import attention
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 _MASK_BIAS = -1e9
 
 
 def supports(model: PreTrainedModel) -> bool:
     """Return whether `BertGraph` can replace a classifier."""
-    config = model.config
+    return hasattr(model, "classifier") and supports_config(model.config)
+
+
+def supports_config(config: PreTrainedConfig) -> bool:
+    """Return whether `BertGraph` can replace the classifier of an encoder with this configuration."""
     return (
         config.model_type == "bert"
-        and hasattr(model, "classifier")
         and getattr(config, "position_embedding_type", "absolute") in {None, "absolute"}
         and not getattr(config, "is_decoder", False)
     )

@@ -24,10 +24,9 @@ from newsbert.inference.runtime import sub_batches
 from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import distributed, lora, token_cache
 from newsbert.training.base_model import BaseModel
-from newsbert.training.bert import BertTraining
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext
-from newsbert.training.graphs import TransformersGraph, make_graph
+from newsbert.training.graphs import TrainingGraph, TransformersGraph, make_graph
 from newsbert.training.precision import choose_precision
 from newsbert.training.token_cache import TokenRows
 from newsbert.training.trainer import Trainer, TrainOutput
@@ -147,7 +146,8 @@ def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrained
 class ClassificationTask:
     """Task that tunes a classifier of token ids, computing with a copy of it in bf16 if requested.
 
-    A subclass may replace the loss or the graph: override `compute_loss`, `compute_logits` or `make_graph`.
+    A subclass may replace the loss, the graph or the scores: override `compute_loss`, `compute_outputs`, `make_graph`
+    or `score`.
 
     Args:
         model: Classifier to tune, in fp32 and on its device; it may have adapters.
@@ -164,6 +164,7 @@ class ClassificationTask:
         self, model: PreTrainedModel, bf16: bool, dataset: Dataset, tokenizer: SequenceTokenizer, seed: int
     ) -> None:
         self.module: nn.Module = model
+        self._model = model
         # Every process draws the dropout masks of its own part of the rows.
         self._dataset, self._pad_id, self._seed = dataset, tokenizer.pad_id, seed + (distributed.rank() << 32)
         self._train, self._validation = (token_cache.of(tokenizer, split) for split in (dataset.train, dataset.scored))
@@ -176,7 +177,7 @@ class ClassificationTask:
         )
         self._max_tokens = self.max_tokens[self._master_parameters[0].device.type]
 
-    def make_graph(self, model: PreTrainedModel) -> BertTraining | TransformersGraph:
+    def make_graph(self, model: PreTrainedModel) -> TrainingGraph:
         """Return the module that computes the logits of a classifier."""
         return make_graph(model)
 
@@ -189,8 +190,8 @@ class ClassificationTask:
         for part in sub_batches([int(self.lengths[row]) for row in rows], self._max_tokens):
             batch = [rows[index] for index in part]
             labels = torch.from_numpy(self._dataset.train.labels[batch].astype(np.int64))
-            logits = self.compute_logits(self._train, batch)
-            loss = self.compute_loss(logits, labels.to(logits.device)) / len(rows)
+            outputs = self.compute_outputs(self._train, batch)
+            loss = self.compute_loss(outputs, labels.to(outputs.device)) / len(rows)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if self._compute_parameters[0] is not self._master_parameters[0]:
@@ -199,29 +200,37 @@ class ClassificationTask:
                 copied.grad = None
         return total
 
-    def compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum of the losses of rows."""
-        return nn.functional.cross_entropy(logits, labels, reduction="sum")
+    def compute_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of the losses of rows, from their logits."""
+        return nn.functional.cross_entropy(outputs, labels, reduction="sum")
 
-    def compute_logits(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
-        """Return logits in fp32, `(rows, num_labels)`."""
+    def compute_outputs(self, split: TokenRows, rows: Sequence[int]) -> Tensor:
+        """Return the graph's outputs in fp32: logits `(rows, num_labels)`."""
         device = self._compute_parameters[0].device
         input_ids, mask = (
             torch.from_numpy(array).to(device) for array in pad([split[row] for row in rows], self._pad_id)
         )
-        logits: Tensor = self._graph(input_ids, mask)
-        return logits.float()
+        outputs: Tensor = self._graph(input_ids, mask)
+        return outputs.float()
 
     def score(self) -> Scores:
         """Score the validation rows."""
+        logits = self.predict(self._validation, len(self._dataset.label_names))
+        return metrics.score(calibration.softmax(logits), self._dataset.scored.labels, self._dataset.label_names)
+
+    def predict(self, split: TokenRows, size: int) -> FloatArray:
+        """Return the graph's outputs of all rows of a split, without dropout: `(rows, size)`."""
         self._copy_parameters()
         self._graph.eval()
-        logits: FloatArray = np.zeros((len(self._validation), len(self._dataset.label_names)), np.float32)
+        outputs: FloatArray = np.zeros((len(split), size), np.float32)
         with torch.inference_mode():
-            for part in distributed.shard(list(sub_batches(self._validation.lengths.tolist(), self._max_tokens))):
-                logits[part] = self.compute_logits(self._validation, part).cpu().numpy()
-            distributed.all_reduce([torch.from_numpy(logits)])
-        return metrics.score(calibration.softmax(logits), self._dataset.scored.labels, self._dataset.label_names)
+            for part in distributed.shard(list(sub_batches(split.lengths.tolist(), self._max_tokens))):
+                outputs[part] = self.compute_outputs(split, part).cpu().numpy()
+            distributed.all_reduce([torch.from_numpy(outputs)])
+        return outputs
+
+    def finish(self) -> None:
+        """Complete the model, whose parameters are the selected ones."""
 
     def _copy_parameters(self) -> None:
         if self._compute_parameters[0] is not self._master_parameters[0]:
@@ -262,5 +271,6 @@ def fit(
     adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
     training_task = task(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
     outcome = trainer(training_task, settings, checkpoints, context.on_event, context.should_stop).train()
+    training_task.finish()
     merged = lora.merge(adapted) if settings.tune == "lora" else model
     return TrainedModel.from_outcome(merged.to("cpu"), outcome, precision)

@@ -1,5 +1,7 @@
 """Modules that compute a classifier's logits in training: our own for BERT, transformers' for others."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,26 @@ from transformers import PreTrainedModel
 
 from newsbert.training import bert_graph, lora
 from newsbert.training.bert import BertTraining
+
+
+class TrainingGraph(Protocol):
+    """Module that computes what a loss needs, with dropout that can be seeded."""
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, /) -> Tensor:
+        """Return outputs `(batch, size)` of ids and mask `(batch, sequence)`."""
+        ...
+
+    def begin(self, *seed: int) -> None:
+        """Seed dropout."""
+        ...
+
+    def train(self, mode: bool = True) -> "TrainingGraph":
+        """Turn dropout on or off."""
+        ...
+
+    def eval(self) -> "TrainingGraph":
+        """Turn dropout off."""
+        ...
 
 
 def make_graph(model: PreTrainedModel) -> "BertTraining | TransformersGraph":

@@ -1,14 +1,17 @@
 """Tuning of an encoder by the method in the settings, in this process or in those of torchrun."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import transformers
 
-from newsbert.core import cpu, temporary
-from newsbert.core.settings import TrainSettings
+from newsbert.core import cpu, environment, temporary
+from newsbert.core.settings import MAX_CONTRASTIVE_ROWS, TrainSettings
+from newsbert.data.dataset import Dataset
 from newsbert.inference.tokenization import SequenceTokenizer
-from newsbert.training import distributed, fine_tuning, head
+from newsbert.training import bert_graph, contrastive, distributed, fine_tuning, head
 from newsbert.training.base_model import BaseModel
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext
@@ -39,9 +42,26 @@ def tune(context: TrainingContext, tokenizer: SequenceTokenizer, checkpoints: Ch
     Raises:
         NewsbertError: If the training fails.
     """
-    fit = head.fit if context.settings.tune == "head" else fine_tuning.fit
+    fit = {"head": head.fit, "contrastive": contrastive.fit}.get(context.settings.tune, fine_tuning.fit)
     with distributed.process_group():
         return fit(context, tokenizer, checkpoints)
+
+
+def choose(settings: TrainSettings, dataset: Dataset, base: BaseModel, workers: int = 1) -> TrainSettings:
+    """Return the settings with the method that `auto` stands for: several processes tune labels, not pairs."""
+    if settings.tune != "auto":
+        return settings
+    is_few = len(dataset.train) <= MAX_CONTRASTIVE_ROWS * len(dataset.label_names)
+    is_alone = workers == 1 and environment.torchrun_rank() is None
+    return replace(settings, tune="contrastive" if is_few and is_alone and _is_bert(base) else "full")
+
+
+def _is_bert(base: BaseModel) -> bool:
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(base.path), trust_remote_code=False)
+    except (OSError, ValueError):  # reported when the model is loaded
+        return False
+    return bert_graph.supports_config(config)
 
 
 def check(base: BaseModel, settings: TrainSettings) -> None:

@@ -80,6 +80,9 @@ def start(
                     f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
                 )
             )
+    from newsbert.training import methods
+
+    settings = methods.choose(settings, rows, base, shared.workers)
     with _record_delivery() as results, start_run(tracker) as run:
         final = output or BUNDLES / run.run_id
         params = make_params(settings, base, rows)

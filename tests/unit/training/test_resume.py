@@ -12,6 +12,7 @@ from newsbert.core import locks
 from newsbert.core.events import Event, Step
 from newsbert.errors import NotFoundError, UsageError
 from newsbert.training import run_dir
+from newsbert.training.contrastive import ContrastiveTrainer
 from newsbert.training.trainer import Trainer
 from tests.support import tuning
 from tests.support.cli import Cli
@@ -21,6 +22,7 @@ from tests.support.preloaded import BEFORE
 @pytest.fixture(autouse=True)
 def _checkpoint_at_every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "min_checkpoint_interval_s", 0.0)
+    monkeypatch.setattr(ContrastiveTrainer, "checkpoint_interval_s", 0.0)  # it evaluates its last step alone
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_it_ends_as_one_that_was_never_cut(database: str, settings: dict[str, An
     assert not list((tmp_path / "bundles").glob(".*"))
 
 
-@pytest.mark.parametrize(("method", "precision"), [("lora", "bf16"), ("head", "fp32")])
+@pytest.mark.parametrize(("method", "precision"), [("lora", "bf16"), ("head", "fp32"), ("contrastive", "bf16")])
 def test_whatever_is_tuned_ends_as_if_it_was_never_cut(
     method: str, precision: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
