@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED := --no-deps --require-hashes --only-binary :all:
 SAY = @printf '\n\033[1m$$ %s\033[0m\n' "$(1)"
 
-.PHONY: quickstart install lock test unit lint workflows infra docs site long clean
+.PHONY: quickstart install lock checks test unit lint workflows infra docs site long clean
 .ONESHELL:
 .SHELLFLAGS := -euc
 SHELL := /bin/bash
@@ -128,7 +128,11 @@ docs: $(VENV)/.dev
 site: $(VENV)/.dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
 
-test: lint infra $(VENV)/azurite $(VENV)/clients
+# Side by side: most of them wait for a package index, or have one thread.
+checks: lint infra $(VENV)/azurite $(VENV)/clients
+
+test: $(VENV)/.dev
+	$(MAKE) --no-print-directory --jobs 4 --output-sync=target checks
 	# More than the cores that CI has: most tests wait for servers and containers. In the order of tests/conftest.py.
 	# A process that crashes ends the run: pytest-xdist 3.8 may wait for ever for the one in its place.
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0

@@ -13,8 +13,9 @@ these are scored on the held-out rows:
   this rule with macro F1
 - last
 
-Techniques are none, and layer-wise decay of the learning rate (https://arxiv.org/abs/1801.06146), which `newsbert
-train` uses. docs/explanation/benchmarks.md has other techniques, with the revisions that measured them.
+Techniques are none; layer-wise decay of the learning rate (https://arxiv.org/abs/1801.06146), which `newsbert train`
+uses; and pairs of texts, which `newsbert train` uses with very few rows. The last one scores its last step alone.
+docs/explanation/benchmarks.md has other techniques, with the revisions that measured them.
 
 The script appends its measurements to `--results`, and does not repeat those that are there. The tables show all.
 """
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 import learning_curve
 import recorded
@@ -48,15 +50,17 @@ from newsbert.inference.tokenization import SequenceTokenizer, pad
 from newsbert.training import base_model, fine_tuning
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext
+from newsbert.training.contrastive import ContrastiveTask, ContrastiveTrainer, load_encoder
 from newsbert.training.graphs import make_graph
 from newsbert.training.optimizer import make_optimizer
+from newsbert.training.precision import choose_precision
 from newsbert.training.tokenizer import prepare_tokenizer
 from newsbert.training.trainer import Trainer, standard_error
 
 RESULTS = Path(__file__).parent / "results" / "few_labels.jsonl"
 HELD_OUT = 2_000
-TECHNIQUES = {"none": 1.0, "layer-wise decay, 0.8": 0.8}
-"""Factor of the learning rate from one layer to the layer below."""
+TECHNIQUES = {"none": ("full", 1.0), "layer-wise decay, 0.8": ("full", 0.8), "pairs of texts": ("contrastive", 1.0)}
+"""Method, and factor of the learning rate from one layer to the layer below."""
 
 
 def main() -> None:
@@ -91,7 +95,7 @@ def measure(others: Split, held_out: Split, size: int, seed: int, name: str) -> 
         learning_curve.write(Path(directory, "train.jsonl"), learning_curve.draw(others, size, seed))
         learning_curve.write(Path(directory, "test.jsonl"), held_out)
         rows = load_dataset(directory, labels=AG_NEWS_LABELS)
-    model, tokenizer, evaluations = train(rows, TECHNIQUES[name], seed)
+    model, tokenizer, evaluations = train(rows, *TECHNIQUES[name], seed)
     checkpoints = [asdict(evaluation) for evaluation, _ in evaluations]
     selected = {rule(len(rows.validation), checkpoints)["step"] for rule in RULES.values()}
     for checkpoint, (_, parameters) in zip(checkpoints, evaluations, strict=True):
@@ -103,12 +107,14 @@ def measure(others: Split, held_out: Split, size: int, seed: int, name: str) -> 
 
 
 def train(
-    rows: Dataset, layer_decay: float, seed: int
-) -> tuple[Any, SequenceTokenizer, list[tuple[Evaluation, dict[str, Tensor]]]]:
+    rows: Dataset, method: str, layer_decay: float, seed: int
+) -> tuple[PreTrainedModel, SequenceTokenizer, list[tuple[Evaluation, dict[str, Tensor]]]]:
     """Train once, and return the model, its tokenizer, and every evaluation with its parameters."""
     evaluations: list[tuple[Evaluation, dict[str, Tensor]]] = []
 
     class RecordingTrainer(Trainer):
+        evaluations_per_epoch = ContrastiveTrainer.evaluations_per_epoch if method == "contrastive" else 2
+
         def make_optimizer(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
             return make_optimizer(parameters, layer_decay)
 
@@ -118,19 +124,23 @@ def train(
             evaluations.append((self.state.history.evaluations[-1], parameters))
             return is_finite
 
-    context = TrainingContext(TrainSettings(seed=seed), rows, base_model.find("minilm"))
+    context = TrainingContext(TrainSettings(seed=seed, tune=method), rows, base_model.find("minilm"))
+    hooks: dict[str, Any] = {"task": ContrastiveTask, "load": load_encoder} if method == "contrastive" else {}
     with tempfile.TemporaryDirectory(prefix="newsbert-benchmark-") as directory:
         work = Path(directory)
         tokenizer = prepare_tokenizer(context.base_model, work, context.settings.max_length)
-        trained = fine_tuning.fit(context, tokenizer, Checkpoints(work / "checkpoints"), trainer=RecordingTrainer)
+        trained = fine_tuning.fit(
+            context, tokenizer, Checkpoints(work / "checkpoints"), trainer=RecordingTrainer, **hooks
+        )
     return trained.model, tokenizer, evaluations
 
 
-def score(model: Any, tokenizer: SequenceTokenizer, split: Split) -> Scores:
-    """Score the rows of a split, in bf16: this is exact enough, and takes a third of the time of fp32."""
+def score(model: PreTrainedModel, tokenizer: SequenceTokenizer, split: Split) -> Scores:
+    """Score the rows of a split; in bf16, which is exact enough, where it is faster."""
     ids = tokenizer.encode(list(split.texts))
     logits = np.empty((len(ids), len(AG_NEWS_LABELS)), np.float32)
-    graph = make_graph(copy.deepcopy(model).to(torch.bfloat16)).eval()
+    is_bf16_faster = choose_precision(model, TrainSettings()) == "bf16"
+    graph = make_graph(copy.deepcopy(model).to(torch.bfloat16) if is_bf16_faster else model).eval()
     with torch.inference_mode():
         for places in sub_batches([len(row) for row in ids], 4096):
             input_ids, mask = (torch.from_numpy(array) for array in pad([ids[place] for place in places], 0))

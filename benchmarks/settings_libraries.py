@@ -237,7 +237,7 @@ assert case("tracking_uri = 'http://f'")[0].tracking_uri == "http://f"
 error(BATCH, "0", "1 or more", env={BATCH: "0"})
 error(BATCH, "many", env={BATCH: "many"})
 error("newsbert.toml", "1.5", "from 0 to 1", toml="review_threshold = 1.5")
-error("--tune", "half", "one of full, lora, head", tune="half")
+error("--tune", "half", "one of auto, full, contrastive, lora, head", tune="half")
 error("'bach_size'", "did you mean batch_size", toml="bach_size = 8")
 error("'samples'", "did you mean max_train_samples", toml="samples = 8")
 try:

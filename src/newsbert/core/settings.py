@@ -66,7 +66,7 @@ MAX_BATCH_SIZE = 32
 
 METHODS = {
     "full": MethodDefaults(1.5e-4),
-    "contrastive": MethodDefaults(4e-5, epochs=1.0, min_steps=40, min_steps_per_epoch=2, min_batch_size=16),
+    "contrastive": MethodDefaults(4e-5, epochs=1.0, min_steps=20, min_steps_per_epoch=2, min_batch_size=16),
     "lora": MethodDefaults(1e-3),
     "head": MethodDefaults(3e-3),
 }

@@ -116,7 +116,7 @@ def test_settings_are_shown_with_their_source_and_without_passwords(cli: Cli, tm
     tables = json.loads(done.stdout)["settings"]
     assert tables["train"]["epochs"] == {"value": 2.0, "origin": "newsbert.toml"}
     assert tables["train"]["seed"] == {"value": 7, "origin": "NEWSBERT_TRAIN_SEED"}
-    assert tables["train"]["tune"] == {"value": "full", "origin": None}
+    assert tables["train"]["tune"] == {"value": "auto", "origin": None}
     assert tables[""]["experiment"] == {"value": "mine", "origin": "MLFLOW_EXPERIMENT_NAME"}
     assert tables[""]["model_name"] == {"value": "News", "origin": "newsbert.toml"}
     assert tables[""]["tracking_uri"]["value"] == "http://***@127.0.0.1:9"
