@@ -3,12 +3,14 @@
 It has the same weights and computes the same function as transformers' own in training mode, with two differences:
 
 - The last layer computes only the first token, forwards and backwards: the classifier reads no other.
-- NumPy draws the dropout masks from a seed, eight elements at a time: torch's own dropout takes as long as a third of
-  the matrix products.
+- Query, key and value are one matrix product.
+- Dropout masks are parts of a table of random elements: torch's own dropout takes as long as a third of the matrix
+  products.
 
 Source: https://arxiv.org/abs/1810.04805; `transformers/models/bert/modeling_bert.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,9 +20,15 @@ from transformers import PreTrainedModel
 
 _MASK_BIAS = -1e9
 
+_MIN_TABLE = 1 << 22
+"""Minimum number of elements of a table of dropout masks: several times those of most masks."""
+
+_ALIGNMENT = 32
+"""Multiple of elements at which a mask begins: reads from memory are faster there."""
+
 
 class Dropout:
-    """Dropout with masks from a seeded generator; see `begin`.
+    """Dropout whose masks begin at random places of a table of random elements; see `begin`.
 
     Args:
         p: Fraction of the elements to drop; rounded to 256ths.
@@ -28,12 +36,12 @@ class Dropout:
 
     def __init__(self, p: float) -> None:
         self._dropped_of_256 = round(p * 256)
-        self._scale = 256 / (256 - self._dropped_of_256)
+        self._tables: dict[torch.dtype, Tensor] = {}
         self._generator = np.random.Generator(np.random.SFC64(0))
         self.on = True
 
     def begin(self, *seed: int) -> None:
-        """Seed the generator of the masks."""
+        """Seed the places of the masks."""
         self._generator = np.random.Generator(np.random.SFC64(seed))
 
     def __call__(self, hidden: Tensor) -> Tensor:
@@ -41,9 +49,20 @@ class Dropout:
         if not (self.on and self._dropped_of_256):
             return hidden
         count = hidden.numel()
-        noise = self._generator.integers(0, 1 << 64, -(-count // 8), np.uint64, endpoint=False).view(np.uint8)[:count]
-        mask = torch.from_numpy(noise).ge(self._dropped_of_256).to(hidden.dtype).mul_(self._scale)
-        return hidden * mask.view(hidden.shape)
+        # The size depends on the mask alone, so that a resumed training takes the same places.
+        size = max(_MIN_TABLE, 1 << (2 * count - 1).bit_length())
+        start = int(self._generator.integers((size - count) // _ALIGNMENT)) * _ALIGNMENT
+        return hidden * self._get_table(size, hidden.dtype)[start : start + count].view(hidden.shape)
+
+    def _get_table(self, size: int, dtype: torch.dtype) -> Tensor:
+        """Return a table of this size or more; a larger one begins with the elements of a smaller one."""
+        table = self._tables.get(dtype)
+        if table is None or len(table) < size:
+            noise = np.random.Generator(np.random.SFC64(0)).integers(0, 1 << 64, size // 8, np.uint64).view(np.uint8)
+            scale = 256 / (256 - self._dropped_of_256)
+            table = torch.from_numpy(noise).ge(self._dropped_of_256).to(dtype).mul_(scale)
+            self._tables[dtype] = table
+        return table
 
 
 class BertTraining(nn.Module):
@@ -100,10 +119,13 @@ class BertTraining(nn.Module):
     def _apply_layer(self, layer: Any, hidden: Tensor, mask: Tensor, *, first_only: bool) -> Tensor:
         """Apply a layer to `(batch, sequence, hidden)`; return all tokens, or only the first."""
         attention, attention_output = layer.attention.self, layer.attention.output
-        key, value = attention.key(hidden), attention.value(hidden)
         if first_only:
+            key, value = _apply_together(hidden, attention.key, attention.value)
             hidden = hidden[:, :1]
-        attended = self._attend(attention.query(hidden), key, value, mask)
+            query = attention.query(hidden)
+        else:
+            query, key, value = _apply_together(hidden, attention.query, attention.key, attention.value)
+        attended = self._attend(query, key, value, mask)
         hidden = attention_output.LayerNorm(self.hidden_dropout(attention_output.dense(attended)) + hidden)
         transformed = layer.output.dense(layer.intermediate(hidden))
         return cast(Tensor, layer.output.LayerNorm(self.hidden_dropout(transformed) + hidden))
@@ -121,3 +143,12 @@ class BertTraining(nn.Module):
         scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=(size // self.heads) ** -0.5)
         attended = torch.bmm(self.attention_dropout(scores.softmax(-1)), value)
         return attended.view(batch, self.heads, queries, -1).transpose(1, 2).reshape(batch, queries, size)
+
+
+def _apply_together(hidden: Tensor, *matrices: nn.Module) -> Sequence[Tensor]:
+    """Apply matrices of the same size to `hidden` in one product; one by one if they have adapters."""
+    linears = [matrix for matrix in matrices if type(matrix) is nn.Linear]
+    if len(linears) < len(matrices):
+        return [matrix(hidden) for matrix in matrices]
+    weight, bias = (torch.cat([getattr(linear, name) for linear in linears]) for name in ("weight", "bias"))
+    return nn.functional.linear(hidden, weight, bias).chunk(len(linears), -1)

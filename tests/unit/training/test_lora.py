@@ -105,3 +105,16 @@ def test_dropout_zeroes_its_rate_and_preserves_the_mean() -> None:
     dropout.on = False
     assert torch.equal(dropout(torch.ones(3)), torch.ones(3))
     assert torch.equal(Dropout(0.0)(torch.ones(3)), torch.ones(3))
+
+
+def test_dropout_does_not_depend_on_what_was_dropped_before() -> None:
+    from newsbert.training.bert import Dropout
+
+    def drop(dropout: Dropout) -> torch.Tensor:
+        dropout.begin(1, 2)
+        return dropout(torch.ones(64, 64))
+
+    fresh, used = Dropout(0.1), Dropout(0.1)
+    used(torch.ones(3000, 1000))  # larger than the table
+    assert torch.equal(drop(fresh), drop(used))
+    assert not torch.equal(fresh(torch.ones(64, 64)), drop(fresh))
