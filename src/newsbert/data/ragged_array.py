@@ -79,7 +79,7 @@ class RaggedWriter:
         self._values.close()
         self._ends.close()
 
-    def extend(self, rows: Iterable[bytes | Sequence[int]]) -> None:
+    def extend(self, rows: Iterable[bytes | Sequence[int] | IntArray]) -> None:
         """Write some rows, as values or as their bytes."""
         parts = [row if isinstance(row, bytes) else np.asarray(row, self._dtype).tobytes() for row in rows]
         size = np.dtype(self._dtype).itemsize

@@ -1,19 +1,22 @@
-"""Fitting of a model's companion, in one pass over the rows to count terms and some passes to learn their weights.
+"""Fitting of a model's companion, in one pass over the rows to hash terms and some passes to learn their weights.
 
 It is a multinomial logistic regression of hashed words and pairs, each weighted by its inverse document frequency, and
 fitted by stochastic gradient descent with AdaGrad (Duchi and others, 2011,
-https://jmlr.org/papers/v12/duchi11a.html). Memory does not grow with the number of rows. The same rows and seed give
-the same bytes.
+https://jmlr.org/papers/v12/duchi11a.html). The hashes are in a file, so memory does not grow with the number of rows.
+The same rows and seed give the same bytes.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from newsbert.bundle.contract import CompanionInfo
+from newsbert.core import cache
 from newsbert.core.types import FloatArray, IntArray
+from newsbert.data.ragged_array import RaggedArray, RaggedWriter
 from newsbert.evaluation.calibration import softmax
 from newsbert.inference.companion import Companion, hash_terms
 
@@ -68,9 +71,20 @@ class Examples:
 
 
 def fit(examples: Examples, seed: int) -> Companion:
-    """Fit a companion, whose use is yet to be decided: its mix has the model's weight alone."""
-    frequencies = _count_documents(examples)
+    """Fit a companion, whose use is yet to be decided: its mix has the model's weight alone.
+
+    Raises:
+        NewsbertError: If the cache directory cannot be written to.
+    """
+    with cache.make_temporary_dir("terms") as directory:
+        frequencies = _hash_examples(examples, directory / "terms")
+        return _fit(examples, RaggedArray(directory / "terms", np.uint32), frequencies, seed)
+
+
+def _fit(examples: Examples, terms: RaggedArray[np.uint32], frequencies: IntArray, seed: int) -> Companion:
+    """Fit a companion to examples with these terms, of which every row of its table has this many."""
     num_rows = len(frequencies)
+    shift = (_MAX_ROWS // num_rows).bit_length() - 1
     rarity = (np.log((1 + len(examples)) / (1 + frequencies)) + 1).astype(np.float32)
     weights = np.zeros((num_rows, examples.num_labels), np.float32)
     squares = np.full_like(weights, _INITIAL_SQUARE)
@@ -81,17 +95,21 @@ def fit(examples: Examples, seed: int) -> Companion:
     rng = np.random.default_rng(seed)
     for _ in range(num_epochs):
         for rows in _iterate_shuffled(len(examples), rng):
-            terms, counts = hash_terms(examples.read(rows.tolist()), num_rows)
-            table_rows, places = np.unique(terms, return_inverse=True)
-            values = rarity[terms] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
+            parts = [terms[row] for row in rows.tolist()]
+            counts = np.array([len(part) for part in parts])
+            table_rows, places = np.unique(np.concatenate(parts) >> shift, return_inverse=True)
+            values = rarity[table_rows][places] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
             features = sparse.csr_matrix(
                 (values, places, np.concatenate([[0], np.cumsum(counts)])), shape=(len(rows), len(table_rows))
             )
-            errors = softmax(features @ weights[table_rows] + bias) - examples.targets(rows)
+            # The tables are larger than the processor's cache: their rows are read once and written once.
+            row_weights, row_squares = weights.take(table_rows, axis=0), squares.take(table_rows, axis=0)
+            errors = softmax(features @ row_weights + bias) - examples.targets(rows)
             gradient = features.T @ errors / len(rows)
-            squares[table_rows] += gradient * gradient
+            row_squares += gradient * gradient
             rate = 1 - step / num_steps
-            weights[table_rows] -= _LEARNING_RATE * rate * gradient / np.sqrt(squares[table_rows])
+            row_weights -= _LEARNING_RATE * rate * gradient / np.sqrt(row_squares)
+            weights[table_rows], squares[table_rows] = row_weights, row_squares
             bias -= _BIAS_LEARNING_RATE * rate * errors.mean(axis=0)
             step += 1
     return _quantize(weights * rarity[:, None], bias)
@@ -104,17 +122,23 @@ def _quantize(weights: FloatArray, bias: FloatArray) -> Companion:
     return Companion(table, CompanionInfo(scale, bias.astype(np.float64).tolist(), 1.0, 0.0))
 
 
-def _count_documents(examples: Examples) -> IntArray:
-    """Return how often every row of the table occurs; the size of the table depends on the number of terms."""
-    counts = np.zeros(_MAX_ROWS, np.int64)
-    for start in range(0, len(examples), _BLOCK_ROWS):
-        texts = examples.read(range(start, min(start + _BLOCK_ROWS, len(examples))))
-        counts += np.bincount(hash_terms(texts, _MAX_ROWS)[0], minlength=_MAX_ROWS)
-    num_rows = 1 << (_ROWS_PER_TERM * int(np.count_nonzero(counts)) - 1).bit_length()
+def _hash_examples(examples: Examples, directory: Path) -> IntArray:
+    """Write the terms of all examples, as rows of the largest table; return how often every row of the table occurs.
+
+    The size of the table depends on the number of terms.
+    """
+    occurrences = np.zeros(_MAX_ROWS, np.int64)
+    with RaggedWriter(directory, np.uint32) as writer:
+        for start in range(0, len(examples), _BLOCK_ROWS):
+            texts = examples.read(range(start, min(start + _BLOCK_ROWS, len(examples))))
+            terms, counts = hash_terms(texts, _MAX_ROWS)
+            occurrences += np.bincount(terms, minlength=_MAX_ROWS)
+            writer.extend(np.split(terms, np.cumsum(counts)[:-1]))
+    num_rows = 1 << (_ROWS_PER_TERM * int(np.count_nonzero(occurrences)) - 1).bit_length()
     largest = 1 << (_MAX_BYTES // examples.num_labels).bit_length() - 1
     num_rows = max(_MIN_ROWS, min(num_rows, largest, _MAX_ROWS))
     # A table of half the size has the rows of two neighbours: the row is the first bits of a hash.
-    return np.asarray(counts.reshape(num_rows, -1).sum(axis=1))
+    return np.asarray(occurrences.reshape(num_rows, -1).sum(axis=1))
 
 
 def _iterate_shuffled(count: int, rng: np.random.Generator) -> Iterator[IntArray]:

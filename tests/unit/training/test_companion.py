@@ -1,8 +1,12 @@
 """Fitting of a companion."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from newsbert.core import environment
+from newsbert.errors import NewsbertError
 from newsbert.training.companion import Examples, fit
 from tests.support.tiny_model import WORDS
 
@@ -52,3 +56,16 @@ def test_many_labels_have_a_table_of_limited_size() -> None:
 def test_a_label_that_is_everywhere_the_same_is_learned() -> None:
     companion = fit(Examples(["a b", "c d"], np.zeros(2, np.int64), 2), 1)
     assert np.isfinite(companion.predict(["a", "z"])).all()
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NEWSBERT_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(NewsbertError, match="cannot be used") as caught:
+        fit(Examples(["a b", "c d"], np.arange(2), 2), 1)
+    assert "NEWSBERT_CACHE_DIR" in str(caught.value.hint)
+
+
+def test_nothing_is_left_in_the_cache() -> None:
+    fit(Examples(["a b", "c d"], np.arange(2), 2), 1)
+    assert not [*(environment.cache_dir() / "terms").iterdir()]
