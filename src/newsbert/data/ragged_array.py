@@ -42,7 +42,16 @@ class RaggedArray(Generic[Value]):
         return len(self._ends)
 
     def __getitem__(self, row: int) -> NDArray[Value]:
-        start, end = (int(self._ends[row - 1]) if row else 0), int(self._ends[row])
+        return self._read(int(self._ends[row - 1]) if row else 0, int(self._ends[row]))
+
+    def read(self, start: int, stop: int) -> list[NDArray[Value]]:
+        """Return adjacent rows, which are read at once."""
+        ends = self._ends[start:stop].tolist()
+        first = int(self._ends[start - 1]) if start else 0
+        values = self._read(first, ends[-1] if ends else first)
+        return np.split(values, [end - first for end in ends[:-1]]) if ends else []
+
+    def _read(self, start: int, end: int) -> NDArray[Value]:
         size = self._dtype.itemsize
         values = np.frombuffer(os.pread(self._values, (end - start) * size, start * size), self._dtype)
         if len(values) != end - start:

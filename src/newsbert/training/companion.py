@@ -6,7 +6,7 @@ https://jmlr.org/papers/v12/duchi11a.html). The hashes are in a file, so memory 
 The same rows and seed give the same bytes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ _BATCH_ROWS, _BLOCK_ROWS = 64, 8192
 _MIN_EPOCHS, _MAX_EPOCHS, _EPOCH_ROWS, _MIN_STEPS = 3, 10, 150_000, 300
 _LEARNING_RATE, _BIAS_LEARNING_RATE, _INITIAL_SQUARE = 0.2, 0.02, 1e-3
 _LARGEST_WEIGHT = 127
+
+
+OnRows = Callable[[int, int], None]
 
 
 class Examples:
@@ -70,18 +73,25 @@ class Examples:
         return result
 
 
-def fit(examples: Examples, seed: int) -> Companion:
+def fit(examples: Examples, seed: int, on_rows: OnRows = lambda done, total: None) -> Companion:
     """Fit a companion, whose use is yet to be decided: its mix has the model's weight alone.
+
+    Args:
+        examples: What to learn.
+        seed: Seed of the order.
+        on_rows: Called from time to time with the number of rows learned from, and of all rows of all epochs.
 
     Raises:
         NewsbertError: If the cache directory cannot be written to.
     """
     with cache.make_temporary_dir("terms") as directory:
         frequencies = _hash_examples(examples, directory / "terms")
-        return _fit(examples, RaggedArray(directory / "terms", np.uint32), frequencies, seed)
+        return _fit(examples, RaggedArray(directory / "terms", np.uint32), frequencies, seed, on_rows)
 
 
-def _fit(examples: Examples, terms: RaggedArray[np.uint32], frequencies: IntArray, seed: int) -> Companion:
+def _fit(
+    examples: Examples, terms: RaggedArray[np.uint32], frequencies: IntArray, seed: int, on_rows: OnRows
+) -> Companion:
     """Fit a companion to examples with these terms, of which every row of its table has this many."""
     num_rows = len(frequencies)
     shift = (_MAX_ROWS // num_rows).bit_length() - 1
@@ -93,9 +103,9 @@ def _fit(examples: Examples, terms: RaggedArray[np.uint32], frequencies: IntArra
     num_epochs = max(num_epochs, -(-_MIN_STEPS * _BATCH_ROWS // len(examples)))
     num_steps, step = num_epochs * -(-len(examples) // _BATCH_ROWS), 0
     rng = np.random.default_rng(seed)
+    done, reported, total = 0, 0, num_epochs * len(examples)
     for _ in range(num_epochs):
-        for rows in _iterate_shuffled(len(examples), rng):
-            parts = [terms[row] for row in rows.tolist()]
+        for rows, parts in _iterate_shuffled(terms, rng):
             counts = np.array([len(part) for part in parts])
             table_rows, places = np.unique(np.concatenate(parts) >> shift, return_inverse=True)
             values = rarity[table_rows][places] / np.sqrt(np.repeat(counts, counts)).astype(np.float32)
@@ -112,6 +122,9 @@ def _fit(examples: Examples, terms: RaggedArray[np.uint32], frequencies: IntArra
             weights[table_rows], squares[table_rows] = row_weights, row_squares
             bias -= _BIAS_LEARNING_RATE * rate * errors.mean(axis=0)
             step += 1
+            done += len(rows)
+            if done - reported >= _BLOCK_ROWS:
+                on_rows(reported := done, total)
     return _quantize(weights * rarity[:, None], bias)
 
 
@@ -141,9 +154,13 @@ def _hash_examples(examples: Examples, directory: Path) -> IntArray:
     return np.asarray(occurrences.reshape(num_rows, -1).sum(axis=1))
 
 
-def _iterate_shuffled(count: int, rng: np.random.Generator) -> Iterator[IntArray]:
-    """Yield batches of all rows in random order, block by block: texts on disk are read in pieces."""
-    for start in rng.permutation(np.arange(0, count, _BLOCK_ROWS)).tolist():
-        order = start + rng.permutation(min(_BLOCK_ROWS, count - start))
+def _iterate_shuffled(
+    terms: RaggedArray[np.uint32], rng: np.random.Generator
+) -> Iterator[tuple[IntArray, list[NDArray[np.uint32]]]]:
+    """Yield batches of all rows in random order, with their terms, block by block: a block is read at once."""
+    for start in rng.permutation(np.arange(0, len(terms), _BLOCK_ROWS)).tolist():
+        block = terms.read(start, min(start + _BLOCK_ROWS, len(terms)))
+        order = rng.permutation(len(block))
         for first in range(0, len(order), _BATCH_ROWS):
-            yield order[first : first + _BATCH_ROWS]
+            places = order[first : first + _BATCH_ROWS]
+            yield start + places, [block[place] for place in places.tolist()]

@@ -45,3 +45,13 @@ def test_a_truncated_file_is_an_error(stored: RaggedArray[np.uint8], tmp_path: P
     assert len(stored[0]) == BYTES
     with pytest.raises(NewsbertError, match="rows is not whole"):
         stored[ROWS - 1]
+
+
+def test_adjacent_rows_are_read_at_once(tmp_path: Path) -> None:
+    rows = [[1], [], [2, 3, 4], [5], []]
+    with RaggedWriter(tmp_path / "rows", np.uint32) as writer:
+        writer.extend(rows)
+    stored = RaggedArray(tmp_path / "rows", np.uint32)
+    for start in range(len(rows) + 1):
+        for stop in range(start, len(rows) + 1):
+            assert [row.tolist() for row in stored.read(start, stop)] == rows[start:stop]

@@ -48,13 +48,13 @@ def test_the_same_rows_and_seed_give_the_same_bytes() -> None:
 
 def test_many_labels_have_a_table_of_limited_size() -> None:
     rng = np.random.default_rng(1)
-    texts = [" ".join(f"w{number}" for number in rng.integers(0, 10**6, 60)) for _ in range(4000)]
-    companion = fit(Examples(texts, np.arange(4000) % 200, 200), 1)
+    texts = [" ".join(f"w{number}" for number in rng.integers(0, 10**6, 60)) for _ in range(1000)]
+    companion = fit(Examples(texts, np.arange(1000) % 200, 200), 1)
     assert companion.size_bytes <= 16 * 2**20
 
 
 def test_a_label_that_is_everywhere_the_same_is_learned() -> None:
-    companion = fit(Examples(["a b", "c d"], np.zeros(2, np.int64), 2), 1)
+    companion = fit(Examples(["a b", "c d"] * 100, np.zeros(200, np.int64), 2), 1)
     assert np.isfinite(companion.predict(["a", "z"])).all()
 
 
@@ -67,5 +67,14 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch:
 
 
 def test_nothing_is_left_in_the_cache() -> None:
-    fit(Examples(["a b", "c d"], np.arange(2), 2), 1)
+    fit(Examples(["a b", "c d"] * 100, np.arange(200) % 2, 2), 1)
     assert not [*(environment.cache_dir() / "terms").iterdir()]
+
+
+def test_it_reports_its_progress() -> None:
+    texts, labels = _draw(9000, 1)
+    reports: list[tuple[int, int]] = []
+    fit(Examples(texts, labels, 3), 1, lambda done, total: reports.append((done, total)))
+    assert [done for done, _ in reports] == sorted({done for done, _ in reports})
+    assert {total for _, total in reports} == {90_000}
+    assert 0.8 * 90_000 < reports[-1][0] <= 90_000

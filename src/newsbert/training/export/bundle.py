@@ -104,10 +104,10 @@ def write(
         ],
         "metrics": {},
     }
-    on_event(Phase("testing"))
     # The graph that ships is the graph that is scored.
     (part / CONTRACT_FILE).write_text(Contract(**contract, files={}).to_json(), encoding="utf-8")
     bundle.write_class_mapping(part, contract["labels"])
+    on_event(Phase("validating"))
     encoder = load_runtime(Bundle.read_unsigned(part))
     validation, alone = (_predict(encoder, split.texts) for split in (rows.validation, rows.test))
     fitted = companion.fit(context, validation, _predict(encoder, rows.unlabelled))
@@ -115,6 +115,7 @@ def write(
         validation = fitted.combine(validation, rows.validation.texts)
         companion.write(part, contract, fitted)
         (part / CONTRACT_FILE).write_text(Contract(**contract, files={}).to_json(), encoding="utf-8")
+    on_event(Phase("testing"))
     runtime = load_runtime(Bundle.read_unsigned(part))
     started = time.perf_counter()
     probabilities = _predict(runtime, rows.test.texts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from newsbert.bundle.bundle import COMPANION_FILE
 from newsbert.bundle.contract import CompanionInfo, GoldenText
-from newsbert.core.events import Note
+from newsbert.core.events import Note, Phase, Progress
 from newsbert.core.types import FloatArray
 from newsbert.data.text import preprocess
 from newsbert.evaluation import mixing
@@ -21,6 +21,8 @@ from newsbert.inference.companion import Companion
 from newsbert.training import companion as fitting
 from newsbert.training.companion import Examples
 from newsbert.training.context import TrainingContext
+
+_FITTING = "fitting the companion"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def fit(context: TrainingContext, model: FloatArray, unlabelled: FloatArray) -> 
     if settings.companion == "none":
         return None
     examples = Examples(rows.train.texts, rows.train.labels, len(rows.label_names), rows.unlabelled, unlabelled)
-    companion = fitting.fit(examples, settings.seed)
+    on_event(Phase(_FITTING))
+    companion = fitting.fit(examples, settings.seed, lambda done, total: on_event(Progress(_FITTING, done, total)))
     labels = rows.validation.labels.tolist()
     logs = companion.predict(rows.validation.texts)
     mix = mixing.fit_mix(_log(model), logs, labels)
