@@ -1,5 +1,6 @@
 """README and docs are right about the commands."""
 
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -11,6 +12,14 @@ import pytest
 import typer
 
 from newsbert.cli.app import app
+from newsbert.core.settings import (
+    ImageSettings,
+    KubernetesSettings,
+    RaySettings,
+    ServeSettings,
+    TrackingServerSettings,
+    TrainSettings,
+)
 from tests.support import docs_examples
 from tests.support.docs_examples import PAGES, ROOT
 
@@ -91,6 +100,20 @@ def test_every_page_is_in_the_index() -> None:
     pages = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")]
     assert [page for page in pages if page != "index.md" and f"({page})" not in index] == []
     assert [page for page in pages if page != "index.md" and f"\n{page.removesuffix('.md')}\n" not in index] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "settings"),
+    [
+        ("train", TrainSettings), ("serve", ServeSettings), ("image", ImageSettings),
+        ("kubernetes", KubernetesSettings), ("tracking", TrackingServerSettings), ("ray", RaySettings),
+    ],
+)  # fmt: skip
+def test_the_table_of_settings_has_all(table: str, settings: type) -> None:
+    page = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `[{table}]` "))
+    names = {field.name for field in dataclasses.fields(settings)} - {"server"}  # of the top level
+    assert set(re.findall(r"`(\w+)`", row.split(" | ")[0])) == names
 
 
 def test_explained_errors_are_in_the_source() -> None:
