@@ -68,9 +68,11 @@ def test_training_ships_it_with_its_agreement(bundle: Bundle) -> None:
     ("changes", "expected"),
     [
         ({}, True),
-        ({"accuracy_loss": 0.3}, True),
-        ({"accuracy_loss": -1.0}, True),
-        ({"accuracy_loss": 0.31}, False),
+        ({"accuracy_loss": 100 * 6 / 2000, "rows": 2000}, True),
+        ({"accuracy_loss": -1.0, "rows": 2000}, True),
+        ({"accuracy_loss": 100 * 7 / 2000, "rows": 2000}, False),
+        ({"accuracy_loss": 100 * (0.93 - 0.925), "rows": 200}, True),  # one row
+        ({"accuracy_loss": 100 * (0.93 - 0.92), "rows": 200}, False),
         ({"batch_difference": 0.002}, False),
         ({"batch_difference": float("nan")}, False),
     ],
