@@ -72,9 +72,10 @@ METHODS = {
 }
 """The fine-tuning methods and their defaults."""
 
-MAX_CONTRASTIVE_ROWS = 16
-"""Maximum number of training rows per label, on average, for which `auto` is `contrastive`; see
-benchmarks/few_labels.py."""
+MAX_FEW_ROWS = 16
+"""Maximum number of training rows per label, on average, that are few: `auto` is `contrastive`, without a companion.
+
+Sources: benchmarks/few_labels.py; with 32 rows, a companion made answers worse."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class TrainSettings:
     tune: str = _setting(
         "auto",
         "Fine-tuning method: full (all layers), contrastive (pairs of texts, for few rows), lora (adapters), head "
-        f"(frozen encoder), or auto (contrastive for up to {MAX_CONTRASTIVE_ROWS} training rows per label, or else "
+        f"(frozen encoder), or auto (contrastive for up to {MAX_FEW_ROWS} training rows per label, or else "
         "full)",
         choices=("auto", *METHODS),
     )
@@ -147,7 +148,8 @@ class TrainSettings:
     )
     companion: str = _setting(
         "linear",
-        "Companion whose answers are mixed with the encoder's: linear (words and pairs of words), or none",
+        "Companion whose answers are mixed with the encoder's: linear (words and pairs of words, for more than "
+        f"{MAX_FEW_ROWS} rows per label), or none",
         choices=("linear", "none"),
     )
     cascade_loss: float = _setting(

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from newsbert.core import cpu, environment, temporary
-from newsbert.core.settings import MAX_CONTRASTIVE_ROWS, TrainSettings
+from newsbert.core.settings import MAX_FEW_ROWS, TrainSettings
 from newsbert.data.dataset import Dataset
 from newsbert.inference.tokenization import SequenceTokenizer
 from newsbert.training import bert_graph, contrastive, distributed, fine_tuning, head
@@ -51,7 +51,7 @@ def choose(settings: TrainSettings, dataset: Dataset, base: BaseModel, workers: 
     """Return the settings with the method that `auto` stands for: several processes tune labels, not pairs."""
     if settings.tune != "auto":
         return settings
-    is_few = len(dataset.train) <= MAX_CONTRASTIVE_ROWS * len(dataset.label_names)
+    is_few = len(dataset.train) <= MAX_FEW_ROWS * len(dataset.label_names)
     is_alone = workers == 1 and environment.torchrun_rank() is None
     return replace(settings, tune="contrastive" if is_few and is_alone and _is_bert(base) else "full")
 

@@ -80,10 +80,10 @@ def start(
                     f"mlflow run --experiment-name {shlex.quote(tracker.settings.experiment)}"
                 )
             )
-    from newsbert.training import methods
-
-    settings = methods.choose(settings, rows, base, shared.workers)
     with _record_delivery() as results, start_run(tracker) as run:
+        from newsbert.training import methods  # takes seconds: only when the tracking server has answered
+
+        settings = methods.choose(settings, rows, base, shared.workers)
         final = output or BUNDLES / run.run_id
         params = make_params(settings, base, rows)
         state = RunState(

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 import newsbert
-from newsbert.core.settings import MAX_CONTRASTIVE_ROWS, TrainSettings
+from newsbert.core.settings import MAX_FEW_ROWS, TrainSettings
+from newsbert.data.dataset import Dataset, Split
 from newsbert.errors import UsageError
 from newsbert.training import base_model, contrastive, fine_tuning, methods
+from newsbert.training.context import TrainingContext
 from newsbert.training.contrastive import ContrastiveTask
+from newsbert.training.export import companion
 from newsbert.training.rows import load_rows
 from newsbert.training.tokenizer import prepare_tokenizer
 from tests.support import encoders, tuning
@@ -111,9 +114,9 @@ def test_pairs_count_by_their_labels() -> None:
 @pytest.mark.parametrize(
     ("rows_per_label", "workers", "method"),
     [
-        (MAX_CONTRASTIVE_ROWS, 1, "contrastive"),
-        (MAX_CONTRASTIVE_ROWS + 1, 1, "full"),
-        (MAX_CONTRASTIVE_ROWS, 2, "full"),
+        (MAX_FEW_ROWS, 1, "contrastive"),
+        (MAX_FEW_ROWS + 1, 1, "full"),
+        (MAX_FEW_ROWS, 2, "full"),
     ],
 )
 def test_few_rows_are_tuned_by_pairs(
@@ -127,6 +130,18 @@ def test_few_rows_are_tuned_by_pairs(
     assert methods.choose(settings, load_rows(settings), base, workers).tune == method
     explicit = TrainSettings(data=str(tmp_path), tune="lora")
     assert methods.choose(explicit, load_rows(settings), base, workers) == explicit
+
+
+@pytest.mark.parametrize(("rows_per_label", "texts", "is_fitted"), [(16, 0, False), (17, 0, True), (16, 40, True)])
+def test_few_rows_have_no_companion(rows_per_label: int, texts: int, is_fitted: bool) -> None:
+    labels = np.arange(2 * rows_per_label, dtype=np.int32) % 2
+    train = Split([f"{'goal' if label else 'vote'} {row}" for row, label in enumerate(labels)], labels, "")
+    unlabelled = tuple(f"goal of {row}" for row in range(texts))
+    dataset = Dataset("rows", ("a", "b"), train, train, train, "", unlabelled=unlabelled)
+    context = TrainingContext(TrainSettings(), dataset, base_model.BaseModel("b", Path(), ""))
+    guess = np.full((len(train), 2), 0.5, np.float32)
+    fitted = companion.fit(context, guess, np.tile(np.array([0.1, 0.9], np.float32), (texts, 1)))
+    assert (fitted is not None) == is_fitted
 
 
 def test_another_architecture_is_tuned_by_labels(tmp_path: Path, labelled_file: Path) -> None:

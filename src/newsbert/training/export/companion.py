@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from newsbert.bundle.bundle import COMPANION_FILE
 from newsbert.bundle.contract import CompanionInfo, GoldenText
 from newsbert.core.events import Note, Phase, Progress
+from newsbert.core.settings import MAX_FEW_ROWS
 from newsbert.core.types import FloatArray
 from newsbert.data.text import preprocess
 from newsbert.evaluation import mixing
@@ -75,10 +76,12 @@ def fit(context: TrainingContext, model: FloatArray, unlabelled: FloatArray) -> 
         unlabelled: The model's probabilities of the texts without labels, `(texts, num_labels)`.
 
     Returns:
-        The companion, or `None` if there should be none, or the mix is worse than the model.
+        The companion, or `None` if there should be none, the rows are few, or the mix is worse than the model.
     """
     settings, rows, on_event = context.settings, context.dataset, context.on_event
     if settings.companion == "none":
+        return None
+    if len(rows.train) + len(rows.unlabelled) <= MAX_FEW_ROWS * len(rows.label_names):
         return None
     examples = Examples(rows.train.texts, rows.train.labels, len(rows.label_names), rows.unlabelled, unlabelled)
     on_event(Phase(_FITTING))
