@@ -75,7 +75,7 @@ METHODS = {
 MAX_FEW_ROWS = 16
 """Maximum number of training rows per label, on average, that are few: `auto` is `contrastive`, without a companion.
 
-Sources: benchmarks/few_labels.py; with 32 rows, a companion made answers worse."""
+See benchmarks/few_labels.py."""
 
 
 @dataclass(frozen=True)

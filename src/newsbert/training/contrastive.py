@@ -84,21 +84,24 @@ class ContrastiveTask(ClassificationTask):
 
     def score(self) -> Scores:
         """Fit a head to the training rows, and score the validation rows with it."""
-        size = self._model.config.hidden_size
-        weights, bias = _fit_head(self.predict(self._train, size), self._dataset.train.labels)
-        logits = self.predict(self._validation, size) @ weights.T + bias
+        weights, bias = self._fit_head()
+        logits = self.predict(self._validation, self._model.config.hidden_size) @ weights.T + bias
         return metrics.score(calibration.softmax(logits), self._dataset.scored.labels, self._dataset.label_names)
 
     def finish(self) -> None:
         """Fit the model's head to the vectors of the training rows."""
-        size = self._model.config.hidden_size
-        weights, bias = _fit_head(self.predict(self._train, size), self._dataset.train.labels)
+        weights, bias = self._fit_head()
         pooler, classifier = self._model.bert.pooler.dense, self._model.classifier
         with torch.no_grad():
-            pooler.weight.copy_(torch.eye(size) * _POOLER_SCALE)
+            pooler.weight.copy_(torch.eye(len(pooler.weight)) * _POOLER_SCALE)
             pooler.bias.zero_()
             classifier.weight.copy_(torch.from_numpy(weights))
             classifier.bias.copy_(torch.from_numpy(bias))
+
+    def _fit_head(self) -> tuple[FloatArray, FloatArray]:
+        return _fit_logistic_regression(
+            self.predict(self._train, self._model.config.hidden_size), self._dataset.train.labels
+        )
 
 
 class _VectorGraph(nn.Module):
@@ -117,7 +120,7 @@ class _VectorGraph(nn.Module):
         self.encoder.begin(*seed)
 
 
-def _fit_head(vectors: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+def _fit_logistic_regression(vectors: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArray]:
     """Fit a logistic regression to vectors `(rows, hidden)`; return its weights `(num_labels, hidden)` and biases.
 
     The regularization supposes vectors of length 1, so all are scaled by their mean length.
