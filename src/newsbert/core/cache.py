@@ -22,12 +22,10 @@ def get_or_create_dir(kind: str, key: str, write: Callable[[Path], None]) -> Pat
     directory = environment.cache_dir() / kind / key
     if directory.is_dir():
         return directory
-    try:
+    with report_errors(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         with temporary.directory(directory.parent) as work:
             _make(work / key, directory, write)
-    except OSError as error:
-        raise _unusable(directory, error) from error
     return directory
 
 
@@ -39,19 +37,27 @@ def make_temporary_dir(kind: str) -> Iterator[Path]:
         kind: Kind of its content.
 
     Raises:
-        NewsbertError: If it cannot be written to.
+        NewsbertError: If it cannot be made.
     """
     parent = environment.cache_dir() / kind
+    with contextlib.ExitStack() as stack:
+        with report_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            directory = stack.enter_context(temporary.directory(parent))
+        yield directory
+
+
+@contextlib.contextmanager
+def report_errors(directory: Path) -> Iterator[None]:
+    """Raise what fails while a directory of the cache is written to as an error with a hint.
+
+    Raises:
+        NewsbertError: If the cache directory cannot be written to.
+    """
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with temporary.directory(parent) as directory:
-            yield directory
+        yield
     except OSError as error:
-        raise _unusable(parent, error) from error
-
-
-def _unusable(directory: Path, error: OSError) -> NewsbertError:
-    return NewsbertError(f"{directory} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR")
+        raise NewsbertError(f"{directory} cannot be used: {error}", "make room, or set NEWSBERT_CACHE_DIR") from error
 
 
 def _make(part: Path, directory: Path, write: Callable[[Path], None]) -> None:

@@ -117,8 +117,7 @@ class TrainSettings:
     tune: str = _setting(
         "auto",
         "Fine-tuning method: full (all layers), contrastive (pairs of texts, for few rows), lora (adapters), head "
-        f"(frozen encoder), or auto (contrastive for up to {MAX_FEW_ROWS} training rows per label, or else "
-        "full)",
+        f"(frozen encoder), or auto (contrastive for up to {MAX_FEW_ROWS} training rows per label, or else full)",
         choices=("auto", *METHODS),
     )
     lora_rank: int = _setting(16, "Rank of the adapters of --tune lora", ge=1, le=1024)

@@ -1,6 +1,6 @@
 """A BERT classifier, optimized for training on a CPU.
 
-It has the same weights and computes the same function as transformers' own in training mode, with two differences:
+It has the same weights and computes the same function as transformers' own in training mode, with three differences:
 
 - The last layer computes only the first token, forwards and backwards: the classifier reads no other.
 - Query, key and value are one matrix product.

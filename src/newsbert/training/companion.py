@@ -85,7 +85,8 @@ def fit(examples: Examples, seed: int, on_rows: OnRows = lambda done, total: Non
         NewsbertError: If the cache directory cannot be written to.
     """
     with cache.make_temporary_dir("terms") as directory:
-        frequencies = _hash_examples(examples, directory / "terms")
+        with cache.report_errors(directory):  # and not those of `on_rows`
+            frequencies = _hash_examples(examples, directory / "terms")
         return _fit(examples, RaggedArray(directory / "terms", np.uint32), frequencies, seed, on_rows)
 
 
