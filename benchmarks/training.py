@@ -1,6 +1,6 @@
 """Measure the speed of methods of fine-tuning, on the same rows, encoder and threads.
 
-    python benchmarks/training.py ROWS [--rounds 3] [--examples 960] [--workers 2]
+    python benchmarks/training.py ROWS [--rounds 3] [--examples 1920] [--workers 2]
     python benchmarks/training.py ROWS --head [--max-train-samples 15000] [--epochs 5]
 
 ROWS is a file of labelled AG News rows, such as `train.jsonl.gz` with integer labels. The first command compares
@@ -44,7 +44,7 @@ from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext
 from newsbert.training.tokenizer import prepare_tokenizer
 
-SKIPPED = 2
+SKIPPED = 10
 """First steps of a measurement that do not count: they allocate memory."""
 
 REFERENCE_TOKENS, REFERENCE_BATCH = 160, 16
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--examples", type=int, default=960)
+    parser.add_argument("--examples", type=int, default=1920)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--head", action="store_true")
     parser.add_argument("--max-train-samples", type=int, default=15_000)
@@ -123,8 +123,9 @@ def run_newsbert(
     threads: int | None = None,
 ) -> float:
     """Return examples per second of newsbert's training loop."""
-    clock = Clock()
-    settings = TrainSettings(max_steps=examples // 32 + SKIPPED, batch_size=32, tune=tune)
+    batch_size = TrainSettings(tune=tune).choose_batch_size(len(dataset.train))
+    clock = Clock(batch_size)
+    settings = TrainSettings(max_steps=examples // batch_size + SKIPPED, tune=tune)
     with tempfile.TemporaryDirectory() as work:
         if fp32:  # as a training stores its precision
             Path(work, "precision").write_text("fp32", encoding="utf-8")
@@ -138,10 +139,11 @@ def run_newsbert(
 
 def run_workers(dataset: Dataset, rows: Path, arguments: Any) -> float:
     """Return examples per second of workers of Ray."""
-    clock = Clock()
+    batch_size = TrainSettings().choose_batch_size(len(dataset.train))
+    clock = Clock(batch_size)
     settings = TrainSettings(
-        data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.max_train_samples, batch_size=32,
-        max_steps=arguments.examples // 32 + SKIPPED,
+        data=str(rows), labels=AG_NEWS_LABELS, max_train_samples=arguments.max_train_samples,
+        max_steps=arguments.examples // batch_size + SKIPPED,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
         checkpoints, workers = Checkpoints(Path(work)), RaySettings(workers=arguments.workers)
@@ -157,7 +159,7 @@ class Clock:
         rows: Examples per step.
     """
 
-    def __init__(self, rows: int = 32) -> None:
+    def __init__(self, rows: int) -> None:
         self._rows = rows
         self._steps: list[tuple[float, int]] = []
 

@@ -44,14 +44,16 @@ def _server() -> Any:
 class MethodDefaults:
     """Defaults of a fine-tuning method.
 
-    Few rows are read in smaller batches and more often: a new head learns little in a handful of steps.
+    Few rows are read in smaller batches and more often: a new head learns little in a handful of steps. Many rows are
+    read in larger batches, which take less time per row.
 
     Attributes:
-        learning_rate: Peak learning rate.
+        learning_rate: Peak learning rate, for batches of `BATCH_SIZE` rows and less.
         epochs: Number of epochs for many rows.
         min_steps: Minimum number of steps, for few rows.
         min_steps_per_epoch: Minimum number of steps of an epoch, down to `min_batch_size`.
         min_batch_size: Minimum batch size.
+        max_batch_size: Maximum batch size.
     """
 
     learning_rate: float
@@ -59,13 +61,17 @@ class MethodDefaults:
     min_steps: int = 60
     min_steps_per_epoch: int = 8
     min_batch_size: int = 4
+    max_batch_size: int = 32
 
 
-MAX_BATCH_SIZE = 32
-"""Default batch size for many rows."""
+BATCH_SIZE = 32
+"""Default batch size, if rows are neither few nor many."""
+
+MIN_STEPS_OF_LARGE_BATCHES = 150
+"""Minimum number of steps per epoch with a batch larger than `BATCH_SIZE`."""
 
 METHODS = {
-    "full": MethodDefaults(1.5e-4),
+    "full": MethodDefaults(1.5e-4, max_batch_size=64),
     "contrastive": MethodDefaults(4e-5, epochs=1.0, min_steps=20, min_steps_per_epoch=2, min_batch_size=16),
     "lora": MethodDefaults(1e-3),
     "head": MethodDefaults(3e-3),
@@ -110,8 +116,8 @@ class TrainSettings:
     max_train_samples: int | None = _setting(None, "Maximum number of training examples", ge=1)
     batch_size: int | None = _setting(
         None,
-        f"Batch size (default: {MAX_BATCH_SIZE}; with few rows an eighth of them, at least "
-        f"{METHODS['full'].min_batch_size})",
+        f"Batch size (default: {BATCH_SIZE}; with few rows 1/8 of them, at least {METHODS['full'].min_batch_size}; "
+        f"with many rows 1/{MIN_STEPS_OF_LARGE_BATCHES} of them, at most {METHODS['full'].max_batch_size})",
         ge=1,
     )
     tune: str = _setting(
@@ -129,7 +135,8 @@ class TrainSettings:
     learning_rate: float | None = _setting(
         None,
         "Peak learning rate (default: "
-        f"{', '.join(f'{defaults.learning_rate:g} for {method}' for method, defaults in METHODS.items())})",
+        f"{', '.join(f'{defaults.learning_rate:g} for {method}' for method, defaults in METHODS.items())}; for batches "
+        f"of more than {BATCH_SIZE} rows times the square root of batch size / {BATCH_SIZE})",
         ge=1e-12,
         le=1,
     )
@@ -161,22 +168,25 @@ class TrainSettings:
     seed: int = _setting(42, "Random seed of splits, shuffling and initialization", ge=0, le=2**32 - 1)
     output_dir: str | None = _setting(None, "Directory for the bundle (default bundles/RUN_ID)")
 
-    def rows_a_step(self, rows: int) -> int:
+    def choose_batch_size(self, num_rows: int) -> int:
         """Return the batch size, or its default for this number of training rows."""
         defaults = self._defaults
-        return self.batch_size or min(
-            MAX_BATCH_SIZE, max(defaults.min_batch_size, rows // defaults.min_steps_per_epoch)
-        )
+        usual = min(BATCH_SIZE, max(defaults.min_batch_size, num_rows // defaults.min_steps_per_epoch))
+        large = min(defaults.max_batch_size, num_rows // MIN_STEPS_OF_LARGE_BATCHES)
+        return self.batch_size or max(usual, large)
 
-    def passes(self, rows: int) -> float:
+    def choose_epochs(self, num_rows: int) -> float:
         """Return the number of epochs, or its default for this number of training rows."""
-        steps = math.ceil(rows / self.rows_a_step(rows))
+        steps = math.ceil(num_rows / self.choose_batch_size(num_rows))
         return self.epochs or max(self._defaults.epochs, float(math.ceil(self._defaults.min_steps / steps)))
 
-    @property
-    def peak_learning_rate(self) -> float:
-        """The learning rate, or its default for the method."""
-        return self.learning_rate or self._defaults.learning_rate
+    def choose_learning_rate(self, num_rows: int) -> float:
+        """Return the peak learning rate, or its default for the method and this number of training rows.
+
+        With large batches the default grows with the square root of the batch size: https://arxiv.org/abs/2205.10287.
+        """
+        ratio = max(1.0, self.choose_batch_size(num_rows) / BATCH_SIZE)
+        return self.learning_rate or self._defaults.learning_rate * math.sqrt(ratio)
 
     @property
     def _defaults(self) -> MethodDefaults:

@@ -149,7 +149,7 @@ def load_encoder(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedMod
     for module in (model.bert.pooler, model.classifier):
         module.requires_grad_(False)
     # Unlike tuning on labels, tuning on pairs gains from tuned word embeddings.
-    model.get_input_embeddings().requires_grad_(True)
+    model.bert.embeddings.requires_grad_(True)
     _add_mean_layer(model)
     return model
 

@@ -27,6 +27,7 @@ from newsbert.training.base_model import BaseModel
 from newsbert.training.checkpoints import Checkpoints
 from newsbert.training.context import TrainingContext
 from newsbert.training.graphs import TrainingGraph, TransformersGraph, make_graph
+from newsbert.training.memory import keep_freed_memory
 from newsbert.training.precision import choose_precision
 from newsbert.training.token_cache import TokenRows
 from newsbert.training.trainer import Trainer, TrainOutput
@@ -104,7 +105,7 @@ def check(base: BaseModel, tokenizer: SequenceTokenizer) -> None:
 
 
 def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrainedModel:
-    """Load the encoder with a new classification head; the word embeddings are frozen.
+    """Load the encoder with a new classification head; the embeddings are frozen.
 
     Raises:
         ModelError: If it cannot be loaded, or lacks weights of the encoder.
@@ -138,8 +139,9 @@ def load_classifier(base: BaseModel, label_names: tuple[str, ...]) -> PreTrained
             "fetch the model again",
         )
     # The word embeddings are half of a small encoder's parameters and most of its optimizer's work. Few of their rows
-    # get a gradient on a data set of this size.
-    model.get_input_embeddings().requires_grad_(False)
+    # get a gradient on a data set of this size. Positions and norm gain nothing, and cost backward's last products.
+    embeddings = getattr(model.base_model, "embeddings", model.get_input_embeddings())
+    embeddings.requires_grad_(False)
     return model
 
 
@@ -270,7 +272,8 @@ def fit(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     adapted = lora.adapt(model, settings.lora_rank) if settings.tune == "lora" else model
     training_task = task(adapted.to(device), precision == "bf16", dataset, tokenizer, settings.seed)
-    outcome = trainer(training_task, settings, checkpoints, context.on_event, context.should_stop).train()
+    with keep_freed_memory():
+        outcome = trainer(training_task, settings, checkpoints, context.on_event, context.should_stop).train()
     training_task.finish()
     merged = lora.merge(adapted) if settings.tune == "lora" else model
     return TrainedModel.from_outcome(merged.to("cpu"), outcome, precision)

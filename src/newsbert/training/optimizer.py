@@ -21,8 +21,8 @@ benchmarks/few_labels.py."""
 
 def count_steps(num_rows: int, settings: TrainSettings, evaluations_per_epoch: float) -> tuple[int, int]:
     """Return the number of steps of a training, and the number of steps between evaluations."""
-    epochs = settings.passes(num_rows)
-    num_steps = max(1, math.ceil(epochs * math.ceil(num_rows / settings.rows_a_step(num_rows))))
+    epochs = settings.choose_epochs(num_rows)
+    num_steps = max(1, math.ceil(epochs * math.ceil(num_rows / settings.choose_batch_size(num_rows))))
     interval = math.ceil(num_steps / max(1, round(epochs * evaluations_per_epoch)))
     return num_steps if settings.max_steps is None else min(num_steps, settings.max_steps), interval
 

@@ -80,6 +80,7 @@ def make_params(settings: TrainSettings, base: BaseModel, rows: Dataset) -> dict
     """Return the resolved configuration as MLflow parameters."""
     values = dataclasses.asdict(settings)
     values["labels"] = ",".join(rows.label_names)
-    values["learning_rate"] = settings.peak_learning_rate
-    values["epochs"], values["batch_size"] = settings.passes(len(rows.train)), settings.rows_a_step(len(rows.train))
-    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": len(rows.train)}
+    num_rows = len(rows.train)
+    values["learning_rate"] = settings.choose_learning_rate(num_rows)
+    values["epochs"], values["batch_size"] = settings.choose_epochs(num_rows), settings.choose_batch_size(num_rows)
+    return {**values, "base_model_name": base.name, "base_model_sha256": base.sha256, "train_rows": num_rows}

@@ -306,7 +306,8 @@ def _fit(
     chance_loss = math.log(len(rows.label_names))
     if best.loss >= chance_loss:
         comparison = f"its validation loss is {best.loss:.4f}, and that of guessing {chance_loss:.4f}"
-        hint = f"a lower --learning-rate than {settings.peak_learning_rate:g}, or more --epochs"
+        peak = settings.choose_learning_rate(len(rows.train))
+        hint = f"a lower --learning-rate than {peak:g}, or more --epochs"
         on_event(Note(f"the model is not better than chance: {comparison}; try {hint}"))
     return trained, tokenizer
 

@@ -127,6 +127,7 @@ class Trainer:
         self._checkpoints, self._on_event, self._should_stop = checkpoints, on_event, should_stop
         self.parameters = {name: value for name, value in task.module.named_parameters() if value.requires_grad}
         self.sampler = self.make_sampler(task.lengths)
+        self._peak_learning_rate = settings.choose_learning_rate(len(task.lengths))
         self.num_steps, self._evaluation_interval = optimizer.count_steps(
             len(task.lengths), settings, self.evaluations_per_epoch
         )
@@ -142,11 +143,11 @@ class Trainer:
 
     def make_sampler(self, lengths: IntArray) -> LengthGroupedSampler:
         """Create the sampler of the rows of a step."""
-        return LengthGroupedSampler(lengths, self.settings.rows_a_step(len(lengths)), self.settings.seed)
+        return LengthGroupedSampler(lengths, self.settings.choose_batch_size(len(lengths)), self.settings.seed)
 
     def compute_learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1."""
-        return optimizer.learning_rate(step, self.num_steps, self.settings.peak_learning_rate)
+        return optimizer.learning_rate(step, self.num_steps, self._peak_learning_rate)
 
     def train(self) -> TrainOutput:
         """Train until the last step, a requested stop, or a loss that is not finite.
@@ -212,10 +213,13 @@ class Trainer:
         """
         step = self.state.step + 1
         loss, stop_requested = self._backward(step)
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), MAX_GRADIENT_NORM))
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         self.state.step = step
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return False, stop_requested
+        if norm > MAX_GRADIENT_NORM:
+            nn.utils.clip_grads_with_norm_(self.parameters.values(), MAX_GRADIENT_NORM, norm)
         learning_rate = self.compute_learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["scale"]
@@ -260,7 +264,7 @@ class Trainer:
         Raises:
             DivergedError: If there are no selected parameters.
         """
-        step, best, peak = self.state.step, self.state.best_step, self.settings.peak_learning_rate
+        step, best, peak = self.state.step, self.state.best_step, self._peak_learning_rate
         if not best:
             raise DivergedError(
                 f"the loss is not finite (NaN or infinite) at step {step} (peak learning rate {peak:g})"
