@@ -34,11 +34,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 
 LONGEST = (
-    "images", "test_tracking_server.py", "test_ray_training.py", "containers", "test_interrupts.py",
-    "test_tracking_backups.py", "test_lost_tracking_servers.py", "test_server.py", "test_faults.py",
-    "test_examples.py", "test_deployments.py",
+    "images", "test_tracking_server.py", "test_ray_training.py", "test_interrupts.py", "test_tracking_backups.py",
+    "test_lost_tracking_servers.py", "containers", "test_server.py", "test_faults.py", "test_examples.py",
+    "test_deployments.py",
 )  # fmt: skip
-"""Groups that take minutes: they are begun first, and what is short fills the processes up in the end."""
+"""Groups that take minutes: they are begun first, and what is short fills the processes up in the end.
+
+Containers come later: they wait for the images, which take minutes to build."""
 
 
 @pytest.hookimpl(trylast=True)
